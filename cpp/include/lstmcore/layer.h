@@ -1,0 +1,111 @@
+// Forward and back-propagation through time of a stack of recurrent layers.
+//
+// Shapes are written with the letters of LayerSpec. Every array is row-major; pointers are
+// borrowed for the call and must not overlap unless said. T is float or double.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "lstmcore/spec.h"
+
+namespace lstmcore {
+
+/// The parameters of one direction of one layer; null where the spec has none. G = cell.gates().
+template <class T>
+struct Parameters {
+    T* w_ih = nullptr;  ///< (G*H, I)
+    T* w_hh = nullptr;  ///< (G*H, P)
+    T* b_ih = nullptr;  ///< (G*H)
+    T* b_hh = nullptr;  ///< (G*H)
+    T* w_ch = nullptr;  ///< (cell.peepholes(), H)
+    T* w_hr = nullptr;  ///< (P, H)
+};
+
+/// Parameters copied into the order in which the kernels read them. Immutable; made for the ISA
+/// level chosen at the time, and calls with it run at that level.
+template <class T>
+class Weights;
+
+/// Packs L*D parameter sets, ordered (layer, direction). With `train` also what backward needs.
+/// The sources are only read here. Throws std::invalid_argument, std::bad_alloc.
+template <class T>
+std::shared_ptr<const Weights<T>> pack(const LayerSpec& spec,
+                                       const std::vector<Parameters<const T>>& parameters,
+                                       bool train);
+
+/// Bytes held by the packed copy.
+template <class T>
+int64_t packed_bytes(const Weights<T>& weights);
+
+/// A (T, B, n) array whose last axis is contiguous; strides in elements.
+template <class T>
+struct View {
+    T* data = nullptr;
+    int64_t step = 0;  ///< from t to t + 1
+    int64_t row = 0;   ///< from b to b + 1
+
+    T* at(int64_t t, int64_t b) const { return data + t * step + b * row; }
+    explicit operator bool() const { return data != nullptr; }
+};
+
+/// The sequences of a call. Null `lengths`: all are `steps` long. Null `resets`: none.
+template <class T>
+struct Sequences {
+    int64_t steps = 0;                 ///< T
+    int64_t batch = 0;                 ///< B
+    View<const T> x;                   ///< (T, B, I)
+    const T* h0 = nullptr;             ///< (L*D, B, P), null = zeros
+    const T* c0 = nullptr;             ///< (L*D, B, H), LSTM, null = zeros
+    const int64_t* lengths = nullptr;  ///< (B), each in 0..T
+    View<const bool> resets;           ///< (T, B): the state does not cross from t-1 to t
+    double dropout = 0;                ///< between layers, in training; in [0, 1)
+    uint64_t dropout_key = 0;
+};
+
+/// Elements of the tape and bytes of the workspace that a call needs. The tape is what backward
+/// reads and must be kept for it, with x, y, h0, c0, lengths and resets; a workspace is free as
+/// soon as the call returns. Both throw std::bad_alloc when the size is not representable.
+template <class T>
+int64_t tape_size(const LayerSpec& spec, const Sequences<T>& in);
+template <class T>
+int64_t forward_workspace_bytes(const LayerSpec& spec, const Sequences<T>& in, bool train,
+                                int num_threads);
+template <class T>
+int64_t backward_workspace_bytes(const LayerSpec& spec, const Sequences<T>& in, int num_threads);
+
+/// y (T, B, feature_size), zero past each row's end; h_n (L*D, B, P), c_n (L*D, B, H, LSTM) the
+/// states after each row's last step. With a tape it is filled, without one nothing is kept.
+/// The results do not depend on num_threads, on the other rows, or on the padding, to the bit.
+template <class T>
+void forward(const LayerSpec& spec, const Weights<T>& weights, const Sequences<T>& in, View<T> y,
+             T* h_n, T* c_n, T* tape, void* workspace, int num_threads);
+
+/// Gradients by back-propagation through time (Werbos 1990) of a loss whose derivatives by y, h_n
+/// and c_n are dy, dh_n and dc_n (null = zeros). `y` and `tape` are forward's. Writes dx (T, B, I),
+/// zero past the end, dh0 and dc0; adds to the L*D parameter gradients, summed over steps (last
+/// first) and rows (longest first, then in order) whatever num_threads is.
+template <class T>
+void backward(const LayerSpec& spec, const Weights<T>& weights, const Sequences<T>& in,
+              View<const T> y, const T* tape, View<const T> dy, const T* dh_n, const T* dc_n,
+              View<T> dx, T* dh0, T* dc0, const std::vector<Parameters<T>>& gradients,
+              void* workspace, int num_threads);
+
+/// The gates that forward left on the tape, as (T, B, gates, H) of one layer and direction: i, f,
+/// g, o or i, g, o (LSTM); r, z, n (GRU, `row` may be wider than 3H). Entries past a row's end are
+/// undefined. Empty for the RNN, whose activation is y.
+template <class T>
+View<const T> tape_gates(const LayerSpec& spec, const Sequences<T>& in, const T* tape,
+                         int64_t layer, int direction);
+
+/// Every c_t, (T, B, H), of one layer and direction of an LSTM.
+template <class T>
+View<const T> tape_cells(const LayerSpec& spec, const Sequences<T>& in, const T* tape,
+                         int64_t layer, int direction);
+
+/// Writes into kept (T, B, features) which outputs of `layer` dropout with this key keeps.
+void dropout_mask(uint64_t key, int64_t layer, int64_t steps, int64_t batch, int64_t features,
+                  double probability, bool* kept);
+
+}  // namespace lstmcore

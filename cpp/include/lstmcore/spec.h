@@ -1,0 +1,85 @@
+// What a recurrent layer is: its cell, its options, its sizes. Plain values, checked once.
+#pragma once
+
+#include <cstdint>
+
+namespace lstmcore {
+
+enum class CellKind { rnn, lstm, gru };
+
+/// Activation functions, by their ONNX definitions. All are differentiated from their output.
+enum class ActivationKind {
+    sigmoid,       ///< 1 / (1 + exp(-x))
+    tanh,          ///< tanh(x)
+    relu,          ///< max(0, x)
+    hard_sigmoid,  ///< clip(alpha x + beta, 0, 1)
+    scaled_tanh,   ///< alpha tanh(beta x)
+    softsign,      ///< x / (1 + |x|)
+    identity,      ///< x
+};
+
+struct Activation {
+    ActivationKind kind = ActivationKind::tanh;
+    double alpha = 1;
+    double beta = 1;
+};
+
+/// One cell. The variants are options of it:
+///   RNN   Elman (1990); `candidate` is its nonlinearity.
+///   LSTM  Hochreiter & Schmidhuber (1997) with the forget gate of Gers et al. (2000). Without
+///         `forget_gate` f = 1 (1997); `coupled` has f = 1 - i (Greff et al. 2017). In both the
+///         weights hold the gates i, g, o only. `peephole`: Gers & Schmidhuber (2000).
+///   GRU   Cho et al. (2014); `reset_after` multiplies by r after the product, as cuDNN does.
+struct CellSpec {
+    CellKind kind = CellKind::lstm;
+    Activation gate{ActivationKind::sigmoid};
+    Activation candidate{ActivationKind::tanh};
+    Activation output{ActivationKind::tanh};  ///< of the LSTM's cell, h = o * output(c)
+    bool forget_gate = true;
+    bool coupled = false;
+    bool peephole = false;
+    bool reset_after = true;
+    double cell_clip = 0;  ///< |c| is held to this; 0 = no clip
+
+    /// Blocks of hidden_size rows in the weights: 1 (RNN), 3 or 4 (LSTM), 3 (GRU).
+    int gates() const {
+        if (kind == CellKind::rnn) return 1;
+        if (kind == CellKind::gru) return 3;
+        return forget_gate && !coupled ? 4 : 3;
+    }
+    /// Rows of the peephole weights: i, f, o, or i, o where there is no forget gate of its own.
+    int peepholes() const { return gates() - 1; }
+};
+
+/// How the two directions of a bidirectional layer become its output.
+enum class Merge { concat, sum, mul, ave };
+
+/// A stack of recurrent layers. T = steps, B = batch, I = input_size, H = hidden_size,
+/// P = output_size(), D = directions(), L = num_layers.
+struct LayerSpec {
+    CellSpec cell;
+    int64_t input_size = 0;
+    int64_t hidden_size = 0;
+    int64_t proj_size = 0;  ///< LSTM only (Sak et al. 2014); 0 = no projection
+    int64_t num_layers = 1;
+    bool bidirectional = false;
+    bool reverse = false;  ///< the one direction reads from the end
+    bool bias = true;
+    Merge merge = Merge::concat;
+
+    int directions() const { return bidirectional ? 2 : 1; }
+    int64_t output_size() const { return proj_size > 0 ? proj_size : hidden_size; }
+    /// Width of a layer's output y, and so of the next layer's input.
+    int64_t feature_size() const {
+        return merge == Merge::concat ? directions() * output_size() : output_size();
+    }
+    int64_t layer_input_size(int64_t layer) const {
+        return layer == 0 ? input_size : feature_size();
+    }
+    bool reads_backwards(int direction) const { return direction == 1 || reverse; }
+
+    /// Throws std::invalid_argument naming the option that is out of range or contradicts another.
+    void check() const;
+};
+
+}  // namespace lstmcore

@@ -1,0 +1,177 @@
+// Activation functions and their derivatives, elementwise on packets.
+//
+// All come from one expm1 core, so that every ISA level with fused multiply-add gives the same
+// bits. Bounds are in units in the last place of the result, over the whole range of float (tested
+// number by number) and over samples of double; denormal results may be flushed to zero.
+#pragma once
+
+#include <limits>
+
+#include "kernel_table.h"
+#include "simd-inl.h"
+
+namespace lstmcore {
+namespace LSTMCORE_LEVEL {
+namespace {
+
+/// exp(x) - 1 = scale * p + (scale - 1), scale = 2^k, |p| < 0.42: Cody & Waite's reduction
+/// x = k ln 2 + r (Software Manual for the Elementary Functions, 1980), then a minimax polynomial
+/// p(r) = r + r^2 q(r) on |r| <= ln 2 / 2, relative error below 2^-32 (float), 2^-61 (double).
+template <class T>
+struct ExpParts {
+    Packet<T> scale, p;
+};
+
+template <class T>
+LSTMCORE_INLINE ExpParts<T> exp_parts(const Packet<T>& x) {
+    const Packet<T> t = pmadd(x, set(T(1.4426950408889634)), set(kRoundToInt<T>));
+    const Packet<T> k = psub(t, set(kRoundToInt<T>));
+    // ln 2 in two parts; the first is short, so that its product with k is exact.
+    constexpr T ln2_high = sizeof(T) == 4 ? T(0.693359375) : T(6.93145751953125e-1);
+    constexpr T ln2_low =
+        sizeof(T) == 4 ? T(-2.12194440054690583e-4) : T(1.42860682030941723212e-6);
+    const Packet<T> r = pmadd(k, set(-ln2_low), pmadd(k, set(-ln2_high), x));
+    Packet<T> q;
+    if constexpr (sizeof(T) == 4) {
+        q = set(T(1.98458818989563e-4));
+        q = pmadd(q, r, set(T(1.3940668462517603e-3)));
+        q = pmadd(q, r, set(T(8.3333894575958711e-3)));
+        q = pmadd(q, r, set(T(4.1666360428547638e-2)));
+        q = pmadd(q, r, set(T(1.6666666369758839e-1)));
+        q = pmadd(q, r, set(T(5.0000000442683163e-1)));
+    } else {
+        q = set(T(2.08753293674127413e-9));
+        q = pmadd(q, r, set(T(2.5109024474917685475e-8)));
+        q = pmadd(q, r, set(T(2.7557402774820039952e-7)));
+        q = pmadd(q, r, set(T(2.75572442541605237e-6)));
+        q = pmadd(q, r, set(T(2.4801587172229964957e-5)));
+        q = pmadd(q, r, set(T(1.984126988607347428e-4)));
+        q = pmadd(q, r, set(T(1.3888888888962605816e-3)));
+        q = pmadd(q, r, set(T(8.3333333333216541669e-3)));
+        q = pmadd(q, r, set(T(4.1666666666666508149e-2)));
+        q = pmadd(q, r, set(T(1.6666666666666676547e-1)));
+        q = pmadd(q, r, set(T(5.0000000000000000085e-1)));
+    }
+    return {power_of_two(t, T()), pmadd(pmul(r, r), q, r)};
+}
+
+/// 1 / (1 + exp(-x)), within 3 ulp; 0 and 1 at the infinities, 0 below -88 (float), -709 (double).
+template <class T>
+LSTMCORE_INLINE Packet<T> sigmoid(const Packet<T>& x) {
+    constexpr T limit = sizeof(T) == 4 ? T(88) : T(709);
+    const Packet<T> one = set(T(1));
+    const ExpParts<T> e = exp_parts<T>(clamp(simd::pnegate(x), -limit, limit));
+    return pdiv(one, padd(one, pmadd(e.scale, e.p, e.scale)));
+}
+
+/// tanh(x) = expm1(2|x|) / (expm1(2|x|) + 2) with x's sign, within 4 ulp; +-1 from 9.1 (float) or
+/// 19.1 (double) on.
+template <class T>
+LSTMCORE_INLINE Packet<T> tanh(const Packet<T>& x) {
+    constexpr T limit = sizeof(T) == 4 ? T(10) : T(20);
+    const Packet<T> sign = simd::pand(x, set(T(-0.0)));
+    const Packet<T> magnitude = clamp(simd::pabs(x), T(0), limit);
+    const ExpParts<T> e = exp_parts<T>(padd(magnitude, magnitude));
+    const Packet<T> em1 = pmadd(e.scale, e.p, psub(e.scale, set(T(1))));
+    return simd::por(pdiv(em1, padd(em1, set(T(2)))), sign);
+}
+
+template <class T>
+LSTMCORE_INLINE Packet<T> activate(const Activation& f, const Packet<T>& x) {
+    const Packet<T> alpha = set(T(f.alpha)), beta = set(T(f.beta));
+    switch (f.kind) {
+        case ActivationKind::sigmoid:
+            return sigmoid<T>(x);
+        case ActivationKind::tanh:
+            return tanh<T>(x);
+        case ActivationKind::relu:
+            return simd::pselect(simd::pcmp_lt(x, set(T(0))), set(T(0)), x);
+        case ActivationKind::hard_sigmoid:
+            return clamp(pmadd(alpha, x, beta), T(0), T(1));
+        case ActivationKind::scaled_tanh:
+            return pmul(alpha, tanh<T>(pmul(beta, x)));
+        case ActivationKind::softsign: {
+            // x / (1 + |x|); the clamp keeps infinity / infinity out.
+            const Packet<T> huge =
+                clamp(x, -std::numeric_limits<T>::max(), std::numeric_limits<T>::max());
+            return pdiv(huge, padd(set(T(1)), simd::pabs(huge)));
+        }
+        case ActivationKind::identity:
+            return x;
+    }
+    return x;
+}
+
+/// f'(x) from y = f(x).
+template <class T>
+LSTMCORE_INLINE Packet<T> derivative(const Activation& f, const Packet<T>& y) {
+    const Packet<T> zero = set(T(0)), one = set(T(1));
+    switch (f.kind) {
+        case ActivationKind::sigmoid:
+            return pmul(y, psub(one, y));
+        case ActivationKind::tanh:
+            return pmul(psub(one, y), padd(one, y));
+        case ActivationKind::relu:
+            return simd::pselect(simd::pcmp_lt(zero, y), one, zero);
+        case ActivationKind::hard_sigmoid:
+            return simd::pselect(simd::pand(simd::pcmp_lt(zero, y), simd::pcmp_lt(y, one)),
+                                 set(T(f.alpha)), zero);
+        case ActivationKind::scaled_tanh:
+            return pmul(set(T(f.beta)), psub(set(T(f.alpha)), pdiv(pmul(y, y), set(T(f.alpha)))));
+        case ActivationKind::softsign: {
+            const Packet<T> d = psub(one, simd::pabs(y));
+            return pmul(d, d);
+        }
+        case ActivationKind::identity:
+            return one;
+    }
+    return one;
+}
+
+/// The three activations of a cell. `kStandard` cells are sigmoid and tanh, known to the compiler;
+/// it is the same arithmetic either way.
+template <class T, bool kStandard>
+struct CellActivations {
+    using P = Packet<T>;
+    const CellSpec& cell;
+
+    LSTMCORE_INLINE P gate(const P& x) const {
+        if constexpr (kStandard) return sigmoid<T>(x);
+        return activate<T>(cell.gate, x);
+    }
+    LSTMCORE_INLINE P candidate(const P& x) const {
+        if constexpr (kStandard) return tanh<T>(x);
+        return activate<T>(cell.candidate, x);
+    }
+    LSTMCORE_INLINE P output(const P& x) const {
+        if constexpr (kStandard) return tanh<T>(x);
+        return activate<T>(cell.output, x);
+    }
+    LSTMCORE_INLINE P gate_derivative(const P& y) const {
+        if constexpr (kStandard) return derivative<T>({ActivationKind::sigmoid}, y);
+        return derivative<T>(cell.gate, y);
+    }
+    LSTMCORE_INLINE P candidate_derivative(const P& y) const {
+        if constexpr (kStandard) return derivative<T>({ActivationKind::tanh}, y);
+        return derivative<T>(cell.candidate, y);
+    }
+    LSTMCORE_INLINE P output_derivative(const P& y) const {
+        if constexpr (kStandard) return derivative<T>({ActivationKind::tanh}, y);
+        return derivative<T>(cell.output, y);
+    }
+};
+
+inline bool has_standard_activations(const CellSpec& cell) {
+    return cell.gate.kind == ActivationKind::sigmoid &&
+           cell.candidate.kind == ActivationKind::tanh && cell.output.kind == ActivationKind::tanh;
+}
+
+template <class T>
+void activate_array(const Activation& f, const T* x, T* y, int64_t n) {
+    for (int64_t i = 0; i < n; i += kLanes<T>)
+        store(y + i, activate<T>(f, load(x + i, n - i)), n - i);
+}
+
+}  // namespace
+}  // namespace LSTMCORE_LEVEL
+}  // namespace lstmcore

@@ -1,0 +1,170 @@
+// The GRU with its reset gate after or before the product, one step of n rows: forward, and
+// backward under it. h = (1 - z) n + z h_prev.
+#pragma once
+
+#include "activations-inl.h"
+#include "product-inl.h"
+
+namespace lstmcore {
+namespace LSTMCORE_LEVEL {
+namespace {
+
+template <class T>
+LSTMCORE_INLINE Packet<T> interpolate(const Packet<T>& z, const Packet<T>& n,
+                                      const Packet<T>& h_prev) {
+    return pmadd(z, h_prev, pmul(psub(set(T(1)), z), n));
+}
+
+/// n = candidate(pre_n + r (W_hn h_prev + b_hn)): Cho et al. (2014) as in cuDNN, one product.
+template <class T, bool kPlain, bool kTrain>
+void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* rows, int64_t n) {
+    using P = Packet<T>;
+    constexpr int L = kLanes<T>;
+    const CellActivations<T, kPlain> act{step.cell};
+    const int64_t H = step.H;
+
+    const auto start = [&](int64_t unit, int64_t row, T* tile) {
+        store(tile, load(rows[row].pre + unit * 3));
+        store(tile + L, load(rows[row].pre + unit * 3 + L));
+        store(tile + 2 * L, load(step.b_hn + unit));
+    };
+    const auto finish = [&](int64_t unit, int64_t row, const T* tile) {
+        const GruForwardRow<T>& at = rows[row];
+        const int64_t valid = H - unit;
+        const P r = act.gate(load(tile)), z = act.gate(load(tile + L)), hn = load(tile + 2 * L);
+        const P candidate = act.candidate(pmadd(r, hn, load(at.pre + unit * 3 + 2 * L)));
+        store(at.y + unit, interpolate<T>(z, candidate, load(at.h_prev + unit, valid)), valid);
+        if constexpr (kTrain) {
+            store(at.gates + unit, r, valid);
+            store(at.gates + H + unit, z, valid);
+            store(at.gates + 2 * H + unit, candidate, valid);
+            store(at.gates + 3 * H + unit, hn, valid);
+        }
+    };
+    multiply_gates<T, 3>(step.w, n, [&](int64_t row) { return rows[row].h_prev; }, start, finish);
+}
+
+template <class T, bool kPlain>
+void gru_backward_reset_after(const StepArgs<T>& step, const GruBackwardRow<T>* rows, int64_t n) {
+    using P = Packet<T>;
+    const CellActivations<T, kPlain> act{step.cell};
+    const int64_t H = step.H;
+
+    const auto start = [&](int64_t unit, int64_t row) {
+        const int64_t valid = H - unit;
+        return padd(load(rows[row].dy + unit, valid), load(rows[row].extra + unit, valid));
+    };
+    const auto finish = [&](int64_t unit, int64_t row, const P& dh) {
+        const GruBackwardRow<T>& at = rows[row];
+        const int64_t valid = H - unit;
+        const P r = load(at.gates + unit, valid), z = load(at.gates + H + unit, valid),
+                candidate = load(at.gates + 2 * H + unit, valid),
+                hn = load(at.gates + 3 * H + unit, valid), h_prev = load(at.h_prev + unit, valid);
+        const P d_n = pmul(pmul(dh, psub(set(T(1)), z)), act.candidate_derivative(candidate));
+        const P d_z = pmul(pmul(dh, psub(h_prev, candidate)), act.gate_derivative(z));
+        const P d_r = pmul(pmul(d_n, hn), act.gate_derivative(r));
+        store(at.dgates + unit, d_n, valid);
+        store(at.dgates + H + unit, d_r, valid);
+        store(at.dgates + 2 * H + unit, d_z, valid);
+        store(at.dgates + 3 * H + unit, pmul(d_n, r), valid);
+        store(at.carry + unit, pmul(dh, z), valid);
+    };
+    multiply_columns<T>(step.w, n, [&](int64_t row) { return rows[row].a; }, start, finish);
+}
+
+/// n = candidate(pre_n + W_hn (r h_prev)): Cho et al. (2014), ONNX's default. step.w holds r and z.
+template <class T, bool kPlain>
+void gru_forward_reset_before(const StepArgs<T>& step, const GruForwardRow<T>* rows, int64_t n) {
+    using P = Packet<T>;
+    constexpr int L = kLanes<T>;
+    const CellActivations<T, kPlain> act{step.cell};
+    const int64_t H = step.H;
+
+    // 1. r, z and r h_prev of all units
+    const auto start_gates = [&](int64_t unit, int64_t row, T* tile) {
+        store(tile, load(rows[row].pre + unit * 3));
+        store(tile + L, load(rows[row].pre + unit * 3 + L));
+    };
+    const auto finish_gates = [&](int64_t unit, int64_t row, const T* tile) {
+        const GruForwardRow<T>& at = rows[row];
+        const int64_t valid = H - unit;
+        const P r = act.gate(load(tile)), z = act.gate(load(tile + L));
+        store(at.rh + unit, pmul(r, load(at.h_prev + unit, valid)), valid);
+        store(at.gates + unit, r, valid);
+        store(at.gates + H + unit, z, valid);
+    };
+    multiply_gates<T, 2>(
+        step.w, n, [&](int64_t row) { return rows[row].h_prev; }, start_gates, finish_gates);
+    // 2. candidate and output
+    multiply_columns<T>(
+        step.w_n, n, [&](int64_t row) { return rows[row].rh; },
+        [&](int64_t unit, int64_t row) { return load(rows[row].pre + unit * 3 + 2 * L); },
+        [&](int64_t unit, int64_t row, const P& pre) {
+            const GruForwardRow<T>& at = rows[row];
+            const int64_t valid = H - unit;
+            const P candidate = act.candidate(pre), z = load(at.gates + H + unit, valid);
+            store(at.y + unit, interpolate<T>(z, candidate, load(at.h_prev + unit, valid)), valid);
+            store(at.gates + 2 * H + unit, candidate, valid);
+        });
+}
+
+template <class T, bool kPlain>
+void gru_backward_reset_before(const StepArgs<T>& step, const GruBackwardRow<T>* rows, int64_t n) {
+    using P = Packet<T>;
+    const CellActivations<T, kPlain> act{step.cell};
+    const int64_t H = step.H;
+
+    // 2. candidate and update gate
+    multiply_columns<T>(
+        step.w, n, [&](int64_t row) { return rows[row].a; },
+        [&](int64_t unit, int64_t row) {
+            const int64_t valid = H - unit;
+            return padd(load(rows[row].dy + unit, valid), load(rows[row].extra + unit, valid));
+        },
+        [&](int64_t unit, int64_t row, const P& dh) {
+            const GruBackwardRow<T>& at = rows[row];
+            const int64_t valid = H - unit;
+            const P z = load(at.gates + H + unit, valid),
+                    candidate = load(at.gates + 2 * H + unit, valid),
+                    h_prev = load(at.h_prev + unit, valid);
+            const P d_n = pmul(pmul(dh, psub(set(T(1)), z)), act.candidate_derivative(candidate));
+            store(at.dgates + unit, d_n, valid);
+            store(at.dgates + 2 * H + unit,
+                  pmul(pmul(dh, psub(h_prev, candidate)), act.gate_derivative(z)), valid);
+            store(at.carry + unit, pmul(dh, z), valid);
+        });
+    // 1. through W_hn to r h_prev, and so to the reset gate and h_prev
+    multiply_columns<T>(
+        step.w_n, n, [&](int64_t row) { return rows[row].dgates; },
+        [&](int64_t, int64_t) { return set(T(0)); },
+        [&](int64_t unit, int64_t row, const P& d_rh) {
+            const GruBackwardRow<T>& at = rows[row];
+            const int64_t valid = H - unit;
+            const P r = load(at.gates + unit, valid), h_prev = load(at.h_prev + unit, valid);
+            store(at.dgates + H + unit, pmul(pmul(d_rh, h_prev), act.gate_derivative(r)), valid);
+            store(at.carry + unit, pmadd(d_rh, r, load(at.carry + unit, valid)), valid);
+        });
+}
+
+template <class T, bool kTrain>
+void gru_forward(const StepArgs<T>& step, const GruForwardRow<T>* rows, int64_t n) {
+    const bool plain = has_standard_activations(step.cell), after = step.cell.reset_after;
+    const auto run =
+        after ? (plain ? gru_forward_reset_after<T, true, kTrain>
+                       : gru_forward_reset_after<T, false, kTrain>)
+              : (plain ? gru_forward_reset_before<T, true> : gru_forward_reset_before<T, false>);
+    run(step, rows, n);
+}
+
+template <class T>
+void gru_backward(const StepArgs<T>& step, const GruBackwardRow<T>* rows, int64_t n) {
+    const bool plain = has_standard_activations(step.cell), after = step.cell.reset_after;
+    const auto run =
+        after ? (plain ? gru_backward_reset_after<T, true> : gru_backward_reset_after<T, false>)
+              : (plain ? gru_backward_reset_before<T, true> : gru_backward_reset_before<T, false>);
+    run(step, rows, n);
+}
+
+}  // namespace
+}  // namespace LSTMCORE_LEVEL
+}  // namespace lstmcore

@@ -1,0 +1,170 @@
+// The boundary between the driver and the kernels: plain pointers and sizes, one table per ISA
+// level. Letters: K = summed index, N = columns, H = hidden_size, a "row" is one sequence at one
+// step, lanes = numbers in a SIMD register. Kernels allocate nothing and throw nothing; pointers
+// of a row may be unaligned and do not overlap those of other rows unless said.
+#pragma once
+
+#include <cstdint>
+
+#include "lstmcore/spec.h"
+
+namespace lstmcore {
+
+/// A (K, N) matrix packed for products row · matrix: panels of `vectors` registers of columns, the
+/// last possibly narrower; a panel holds its columns for k = 0, 1, ... one after the other. N is a
+/// multiple of lanes, padded with zeros. For gates, a panel holds the same lanes units of each
+/// gate.
+template <class T>
+struct Packed {
+    const T* data = nullptr;
+    int64_t K = 0;
+    int64_t N = 0;
+    int64_t vectors = 0;
+};
+
+/// out[n] = init[n] + sum_k a[k] w[k][n] for n < columns; out may be init.
+template <class T>
+struct ProductRow {
+    const T* a;     ///< (K)
+    const T* init;  ///< (columns)
+    T* out;         ///< (columns)
+};
+
+/// c[j][n] += sum_m a[m][j] b[m][n] for m = 0, 1, ... < M: the sum over rows of a weight gradient.
+template <class T>
+struct OuterArgs {
+    const T* a;  ///< (M, J), row stride lda
+    int64_t lda;
+    const T* b;  ///< (M, N), row stride ldb; readable up to N rounded up to lanes
+    int64_t ldb;
+    T* c;  ///< (J, N), row stride ldc
+    int64_t ldc;
+    int64_t M, J, N;
+};
+
+/// out[j] += sum_m a[m][j] * b[m][j] for m = 0, 1, ... < M; without b its factor is one.
+template <class T>
+struct ColumnSumArgs {
+    const T* a;  ///< (M, J), row stride lda
+    int64_t lda;
+    const T* b;  ///< (M, J), row stride ldb, or null
+    int64_t ldb;
+    T* out;  ///< (J)
+    int64_t M, J;
+};
+
+/// What all rows of a step share. Only the members that the cell has are set.
+template <class T>
+struct StepArgs {
+    CellSpec cell;
+    int64_t H = 0;
+    Packed<T> w;              ///< the product in front of the gate arithmetic, see each row type
+    Packed<T> w_n;            ///< GRU, reset before: W_hn, and its transpose in backward
+    const T* b_hn = nullptr;  ///< GRU, reset after: (N of one gate), zero-padded
+    const T* peephole = nullptr;  ///< (peepholes, H rounded up to lanes): i, f, o or i, o
+};
+
+/// y = act(pre + W_hh h_prev)
+template <class T>
+struct RnnForwardRow {
+    const T* pre;     ///< W_ih x + b, in the order of the panels
+    const T* h_prev;  ///< (H)
+    T* y;             ///< (H)
+};
+
+/// dpre = (dy + extra + a · W_hh) act'(y); a is the next step's dpre.
+template <class T>
+struct RnnBackwardRow {
+    const T* a;      ///< (K)
+    const T* dy;     ///< (H)
+    const T* extra;  ///< (H)
+    const T* y;      ///< (H)
+    T* dgates;       ///< (H)
+};
+
+template <class T>
+struct LstmForwardRow {
+    const T* pre;     ///< W_ih x + b, in the order of the panels
+    const T* h_prev;  ///< (P)
+    const T* c_prev;  ///< (H), may be c
+    T* c;             ///< (H)
+    T* m;             ///< (H) o * output(c): h, or what the projection reads
+    T* gates;         ///< (gates, H) i, f, g, o or i, g, o; written in training only
+};
+
+/// dm = dy + extra + a · w, where w is W_hh (a = the next step's dgates) or, with a projection,
+/// W_hr (a = the gradient of h); from it the gradients of the gates before their activation.
+template <class T>
+struct LstmBackwardRow {
+    const T* a;        ///< (K)
+    const T* dy;       ///< (H)
+    const T* extra;    ///< (H)
+    const T* dc_next;  ///< (H)
+    const T* gates;    ///< (gates, H)
+    const T* c;        ///< (H)
+    const T* c_prev;   ///< (H)
+    T* dgates;         ///< (gates, H)
+    T* dc;             ///< (H) gradient of c_prev; may be dc_next
+    T* m;              ///< (H) o * output(c) again for the projection's gradient, or null
+};
+
+template <class T>
+struct GruForwardRow {
+    const T* pre;     ///< W_ih x + b, in the order of the panels
+    const T* h_prev;  ///< (H)
+    T* y;             ///< (H)
+    T* gates;         ///< (3, H) r, z, n and, reset after, W_hn h + b_hn. Reset before: scratch
+                      ///< in inference too
+    T* rh;            ///< (H) reset before: scratch for r * h_prev
+};
+
+/// dh = dy + extra + a · W_hh, a being the hidden part of the next step's dgates.
+/// dgates: n, r, z and, reset after, n * r, so that what multiplies W_ih is in front and what
+/// multiplies W_hh at the end.
+template <class T>
+struct GruBackwardRow {
+    const T* a;       ///< (K)
+    const T* dy;      ///< (H)
+    const T* extra;   ///< (H), may be carry
+    const T* gates;   ///< (3 or 4, H)
+    const T* h_prev;  ///< (H)
+    T* dgates;        ///< (3 or 4, H)
+    T* carry;         ///< (H) the part of dh_prev that does not pass W_hh (of r and z)
+};
+
+template <class T>
+struct Kernels {
+    int lanes;
+    /// f(x) for n numbers, as the cells compute it; for tests of the error bounds.
+    void (*activate)(const Activation& f, const T* x, T* y, int64_t n);
+    void (*product)(const Packed<T>& w, int64_t columns, const ProductRow<T>* rows, int64_t n);
+    void (*outer)(const OuterArgs<T>& args);
+    void (*column_sum)(const ColumnSumArgs<T>& args);
+    void (*rnn_forward)(const StepArgs<T>& step, const RnnForwardRow<T>* rows, int64_t n);
+    void (*rnn_backward)(const StepArgs<T>& step, const RnnBackwardRow<T>* rows, int64_t n);
+    /// The driver picks by training or not; the kernel by the cell's options.
+    void (*lstm_forward[2])(const StepArgs<T>& step, const LstmForwardRow<T>* rows, int64_t n);
+    void (*lstm_backward)(const StepArgs<T>& step, const LstmBackwardRow<T>* rows, int64_t n);
+    void (*gru_forward[2])(const StepArgs<T>& step, const GruForwardRow<T>* rows, int64_t n);
+    void (*gru_backward)(const StepArgs<T>& step, const GruBackwardRow<T>* rows, int64_t n);
+};
+
+struct KernelTable {
+    const char* isa;
+    Kernels<float> f32;
+    Kernels<double> f64;
+
+    template <class T>
+    const Kernels<T>& of() const;
+};
+
+template <>
+inline const Kernels<float>& KernelTable::of<float>() const {
+    return f32;
+}
+template <>
+inline const Kernels<double>& KernelTable::of<double>() const {
+    return f64;
+}
+
+}  // namespace lstmcore

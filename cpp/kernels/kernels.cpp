@@ -1,0 +1,45 @@
+// The kernels of one ISA level: compiled once per level with -DLSTMCORE_LEVEL=... and that level's
+// instructions. Everything here has internal linkage but the table.
+#include "activations-inl.h"
+#include "gru-inl.h"
+#include "kernel_table.h"
+#include "lstm-inl.h"
+#include "product-inl.h"
+#include "rnn-inl.h"
+
+#define LSTMCORE_JOIN_(a, b) a##b
+#define LSTMCORE_JOIN(a, b) LSTMCORE_JOIN_(a, b)
+#define LSTMCORE_STRING_(a) #a
+#define LSTMCORE_STRING(a) LSTMCORE_STRING_(a)
+#if defined(__x86_64__)
+#define LSTMCORE_ISA_NAME "x86-64-" LSTMCORE_STRING(LSTMCORE_LEVEL)
+#else
+#define LSTMCORE_ISA_NAME LSTMCORE_STRING(LSTMCORE_LEVEL)
+#endif
+
+namespace lstmcore {
+namespace LSTMCORE_LEVEL {
+namespace {
+
+template <class T>
+constexpr Kernels<T> make_kernels() {
+    return {kLanes<T>,        activate_array<T>,
+            product<T>,       outer<T>,
+            column_sum<T>,    rnn_forward<T>,
+            rnn_backward<T>,  {lstm_forward<T, false>, lstm_forward<T, true>},
+            lstm_backward<T>, {gru_forward<T, false>, gru_forward<T, true>},
+            gru_backward<T>};
+}
+
+}  // namespace
+}  // namespace LSTMCORE_LEVEL
+
+namespace kernels {
+
+extern const KernelTable LSTMCORE_JOIN(table_, LSTMCORE_LEVEL);
+constexpr KernelTable LSTMCORE_JOIN(table_, LSTMCORE_LEVEL) = {
+    LSTMCORE_ISA_NAME, LSTMCORE_LEVEL::make_kernels<float>(),
+    LSTMCORE_LEVEL::make_kernels<double>()};
+
+}  // namespace kernels
+}  // namespace lstmcore

@@ -1,0 +1,146 @@
+// The LSTM and its variants, one step of n rows: forward, and backward under it, step by step.
+//
+// Gates i, f, g, o (kGates = 4), or i, g, o (kGates = 3) where f is 1 - i or 1.
+#pragma once
+
+#include "activations-inl.h"
+#include "product-inl.h"
+
+namespace lstmcore {
+namespace LSTMCORE_LEVEL {
+namespace {
+
+/// sigmoid and tanh and neither peepholes nor clip: the compiler drops what is not there.
+inline bool is_plain_lstm(const CellSpec& cell) {
+    return has_standard_activations(cell) && !cell.peephole && cell.cell_clip == 0;
+}
+
+/// Weights of the peephole of one gate, i, f, o by `index` 0, kGates - 3, kGates - 2.
+template <class T>
+LSTMCORE_INLINE Packet<T> peephole(const StepArgs<T>& step, int64_t index, int64_t unit) {
+    const int64_t padded = (step.H + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+    return load(step.peephole + index * padded + unit);
+}
+
+template <class T, int kGates, bool kPlain, bool kTrain>
+void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows, int64_t n) {
+    using P = Packet<T>;
+    constexpr int L = kLanes<T>;
+    const CellActivations<T, kPlain> act{step.cell};
+    const bool peeps = !kPlain && step.cell.peephole;
+    const T clip = T(step.cell.cell_clip);
+    const int64_t H = step.H;
+
+    const auto start = [&](int64_t unit, int64_t row, T* tile) {
+        for (int g = 0; g < kGates; ++g)
+            store(tile + g * L, load(rows[row].pre + unit * kGates + g * L));
+    };
+    const auto finish = [&](int64_t unit, int64_t row, const T* tile) {
+        const LstmForwardRow<T>& at = rows[row];
+        const int64_t valid = H - unit;
+        P i = load(tile), g = load(tile + (kGates - 2) * L), o = load(tile + (kGates - 1) * L);
+        P f = load(tile + L);  // of kGates == 4
+        const P c_prev = load(at.c_prev + unit, valid);
+        // 1. input and forget gates
+        if (peeps) i = pmadd(peephole(step, 0, unit), c_prev, i);
+        i = act.gate(i);
+        if constexpr (kGates == 4) {
+            if (peeps) f = pmadd(peephole(step, 1, unit), c_prev, f);
+            f = act.gate(f);
+        } else {
+            f = step.cell.coupled ? psub(set(T(1)), i) : set(T(1));
+        }
+        // 2. candidate and cell
+        g = act.candidate(g);
+        P c = pmadd(f, c_prev, pmul(i, g));
+        if (!kPlain && clip > 0) c = clamp(c, -clip, clip);
+        // 3. output gate and output
+        if (peeps) o = pmadd(peephole(step, kGates - 2, unit), c, o);
+        o = act.gate(o);
+        store(at.c + unit, c, valid);
+        store(at.m + unit, pmul(o, act.output(c)), valid);
+        if constexpr (kTrain) {
+            store(at.gates + unit, i, valid);
+            if constexpr (kGates == 4) store(at.gates + H + unit, f, valid);
+            store(at.gates + (kGates - 2) * H + unit, g, valid);
+            store(at.gates + (kGates - 1) * H + unit, o, valid);
+        }
+    };
+    multiply_gates<T, kGates>(
+        step.w, n, [&](int64_t row) { return rows[row].h_prev; }, start, finish);
+}
+
+template <class T, int kGates, bool kPlain>
+void lstm_backward_variant(const StepArgs<T>& step, const LstmBackwardRow<T>* rows, int64_t n) {
+    using P = Packet<T>;
+    const CellActivations<T, kPlain> act{step.cell};
+    const bool peeps = !kPlain && step.cell.peephole;
+    const T clip = T(step.cell.cell_clip);
+    const int64_t H = step.H;
+
+    const auto start = [&](int64_t unit, int64_t row) {
+        const int64_t valid = H - unit;
+        return padd(load(rows[row].dy + unit, valid), load(rows[row].extra + unit, valid));
+    };
+    const auto finish = [&](int64_t unit, int64_t row, const P& dm) {
+        const LstmBackwardRow<T>& at = rows[row];
+        const int64_t valid = H - unit;
+        const P i = load(at.gates + unit, valid),
+                g = load(at.gates + (kGates - 2) * H + unit, valid),
+                o = load(at.gates + (kGates - 1) * H + unit, valid);
+        const P c = load(at.c + unit, valid), c_prev = load(at.c_prev + unit, valid);
+        // 3. output and output gate
+        const P squashed = act.output(c);
+        const P d_o = pmul(pmul(dm, squashed), act.gate_derivative(o));
+        P dc = load(at.dc_next + unit, valid);
+        dc = pmadd(pmul(dm, o), act.output_derivative(squashed), dc);
+        if (peeps) dc = pmadd(d_o, peephole(step, kGates - 2, unit), dc);
+        // 2. cell and candidate
+        if (!kPlain && clip > 0)
+            dc = simd::pselect(simd::pcmp_lt(simd::pabs(c), set(clip)), dc, set(T(0)));
+        const P d_g = pmul(pmul(dc, i), act.candidate_derivative(g));
+        // 1. forget and input gates
+        P d_i = pmul(dc, g), dc_prev = dc;
+        if constexpr (kGates == 4) {
+            const P f = load(at.gates + H + unit, valid);
+            const P d_f = pmul(pmul(dc, c_prev), act.gate_derivative(f));
+            dc_prev = pmul(dc, f);
+            if (peeps) dc_prev = pmadd(d_f, peephole(step, 1, unit), dc_prev);
+            store(at.dgates + H + unit, d_f, valid);
+        } else if (step.cell.coupled) {
+            d_i = pmul(dc, psub(g, c_prev));
+            dc_prev = pmul(dc, psub(set(T(1)), i));
+        }
+        d_i = pmul(d_i, act.gate_derivative(i));
+        if (peeps) dc_prev = pmadd(d_i, peephole(step, 0, unit), dc_prev);
+        store(at.dgates + unit, d_i, valid);
+        store(at.dgates + (kGates - 2) * H + unit, d_g, valid);
+        store(at.dgates + (kGates - 1) * H + unit, d_o, valid);
+        store(at.dc + unit, dc_prev, valid);
+        if (at.m != nullptr) store(at.m + unit, pmul(o, squashed), valid);
+    };
+    multiply_columns<T>(step.w, n, [&](int64_t row) { return rows[row].a; }, start, finish);
+}
+
+template <class T, bool kTrain>
+void lstm_forward(const StepArgs<T>& step, const LstmForwardRow<T>* rows, int64_t n) {
+    const bool plain = is_plain_lstm(step.cell), four = step.cell.gates() == 4;
+    const auto run = four ? (plain ? lstm_forward_variant<T, 4, true, kTrain>
+                                   : lstm_forward_variant<T, 4, false, kTrain>)
+                          : (plain ? lstm_forward_variant<T, 3, true, kTrain>
+                                   : lstm_forward_variant<T, 3, false, kTrain>);
+    run(step, rows, n);
+}
+
+template <class T>
+void lstm_backward(const StepArgs<T>& step, const LstmBackwardRow<T>* rows, int64_t n) {
+    const bool plain = is_plain_lstm(step.cell), four = step.cell.gates() == 4;
+    const auto run =
+        four ? (plain ? lstm_backward_variant<T, 4, true> : lstm_backward_variant<T, 4, false>)
+             : (plain ? lstm_backward_variant<T, 3, true> : lstm_backward_variant<T, 3, false>);
+    run(step, rows, n);
+}
+
+}  // namespace
+}  // namespace LSTMCORE_LEVEL
+}  // namespace lstmcore

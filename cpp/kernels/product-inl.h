@@ -1,0 +1,233 @@
+// Products of rows with a packed matrix, tile by tile, with what comes before and after the
+// multiplication fused around it.
+//
+// Every element is one chain, start + a[0] w[0] + a[1] w[1] + ..., its lanes being columns. The
+// shape of the tile changes the speed and never the bits.
+#pragma once
+
+#include "kernel_table.h"
+#include "simd-inl.h"
+
+namespace lstmcore {
+namespace LSTMCORE_LEVEL {
+namespace {
+
+/// Accumulators that fit the registers beside a weight and the rows' factors.
+constexpr int kAccumulators = kRegisters == 32 ? 24 : 12;
+
+/// Rows of a tile that is `vectors` registers wide.
+constexpr int tile_rows(int vectors) {
+    return kAccumulators / vectors < 8 ? kAccumulators / vectors : 8;
+}
+/// Panels taken at once, so that a few rows still fill the pipeline of the multiplier.
+constexpr int tile_panels(int vectors, int rows) {
+    return kAccumulators / (vectors * rows) < 4 ? kAccumulators / (vectors * rows) : 4;
+}
+
+/// tile[panel][row][vector] += sum_k a[row][k a_step] w[panel][k w_step + vector], for k < K.
+template <class T, int kVectors, int kPanels, int kRows>
+void accumulate(const T* const* a, int64_t a_step, const T* w, int64_t w_panel, int64_t w_step,
+                int64_t K, T* tile) {
+    using P = Packet<T>;
+    constexpr int L = kLanes<T>;
+    P sum[kPanels][kRows][kVectors];
+    for (int p = 0; p < kPanels; ++p)
+        for (int r = 0; r < kRows; ++r)
+            for (int v = 0; v < kVectors; ++v)
+                sum[p][r][v] = load(tile + ((p * kRows + r) * kVectors + v) * L);
+    const T* row[kRows];
+    for (int r = 0; r < kRows; ++r) row[r] = a[r];
+    for (int64_t k = 0, offset = 0; k < K; ++k, offset += a_step, w += w_step) {
+        P factor[kRows];
+        for (int r = 0; r < kRows; ++r) factor[r] = set(row[r][offset]);
+        for (int p = 0; p < kPanels; ++p)
+            for (int v = 0; v < kVectors; ++v) {
+                const P weight = load(w + p * w_panel + v * L);
+                for (int r = 0; r < kRows; ++r)
+                    sum[p][r][v] = pmadd(factor[r], weight, sum[p][r][v]);
+            }
+    }
+    for (int p = 0; p < kPanels; ++p)
+        for (int r = 0; r < kRows; ++r)
+            for (int v = 0; v < kVectors; ++v)
+                store(tile + ((p * kRows + r) * kVectors + v) * L, sum[p][r][v]);
+}
+
+/// accumulate() for the number of rows met at run time, 1 .. kRows.
+template <class T, int kVectors, int kPanels, int kRows>
+LSTMCORE_INLINE void accumulate_rows(int64_t rows, const T* const* a, int64_t a_step, const T* w,
+                                     int64_t w_panel, int64_t w_step, int64_t K, T* tile) {
+    if constexpr (kRows > 1) {
+        if (rows < kRows)
+            return accumulate_rows<T, kVectors, kPanels, kRows - 1>(rows, a, a_step, w, w_panel,
+                                                                    w_step, K, tile);
+    }
+    accumulate<T, kVectors, kPanels, kRows>(a, a_step, w, w_panel, w_step, K, tile);
+}
+
+/// Walks panels [first, last) of w in tiles of `kPanels` panels and at most `kRows` rows.
+///   a_of(row)                 the row's (K) numbers
+///   start(column, row, tile)  writes the kVectors registers that the chains begin with
+///   finish(column, row, tile) takes the finished ones
+template <class T, int kVectors, int kPanels, int kRows, class A, class Start, class Finish>
+LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last, int64_t n, A a_of,
+                                Start start, Finish finish) {
+    constexpr int64_t width = kVectors * kLanes<T>;
+    alignas(64) T tile[kPanels * kRows * width];
+    const T* a[kRows];
+    const int64_t tiles = (n + kRows - 1) / kRows;
+    const int64_t step = w.vectors * kLanes<T>;  // of a full panel
+    for (int64_t panel = first; panel + kPanels <= last; panel += kPanels) {
+        const T* weights = w.data + panel * w.K * step;
+        for (int64_t i = 0, row = 0; i < tiles; ++i) {
+            const int64_t rows = n * (i + 1) / tiles - row;  // tiles of equal height
+            for (int64_t r = 0; r < rows; ++r) a[r] = a_of(row + r);
+            for (int64_t p = 0; p < kPanels; ++p)
+                for (int64_t r = 0; r < rows; ++r)
+                    start((panel + p) * step, row + r, tile + (p * rows + r) * width);
+            accumulate_rows<T, kVectors, kPanels, kRows>(rows, a, 1, weights, w.K * step, width,
+                                                         w.K, tile);
+            for (int64_t p = 0; p < kPanels; ++p)
+                for (int64_t r = 0; r < rows; ++r)
+                    finish((panel + p) * step, row + r, tile + (p * rows + r) * width);
+            row += rows;
+        }
+    }
+}
+
+/// Panels [first, last) of w, each kVectors registers wide. One row takes several panels at once.
+template <class T, int kVectors, class A, class Start, class Finish>
+LSTMCORE_INLINE void multiply_panels(const Packed<T>& w, int64_t first, int64_t last, int64_t n,
+                                     A a_of, Start start, Finish finish) {
+    constexpr int kRows = tile_rows(kVectors);
+    constexpr int kWide = tile_panels(kVectors, 1);
+    if (n == 1) {
+        walk_tiles<T, kVectors, kWide, 1>(w, first, last, n, a_of, start, finish);
+        first += (last - first) / kWide * kWide;
+    }
+    walk_tiles<T, kVectors, 1, kRows>(w, first, last, n, a_of, start, finish);
+}
+
+/// A matrix whose panels hold one register of each of kGates gates: start and finish get the first
+/// unit of the panel in place of its first column.
+template <class T, int kGates, class A, class Start, class Finish>
+LSTMCORE_INLINE void multiply_gates(const Packed<T>& w, int64_t n, A a_of, Start start,
+                                    Finish finish) {
+    multiply_panels<T, kGates>(
+        w, 0, w.N / (kGates * kLanes<T>), n, a_of,
+        [&](int64_t column, int64_t row, T* tile) { start(column / kGates, row, tile); },
+        [&](int64_t column, int64_t row, const T* tile) { finish(column / kGates, row, tile); });
+}
+
+template <int kValue>
+struct Constant {
+    static constexpr int value = kValue;
+};
+
+/// A plain matrix, in panels of w.vectors registers and a narrower last one. start(column, row)
+/// gives and finish(column, row, sum) takes one register at a time.
+template <class T, class A, class Start, class Finish>
+LSTMCORE_INLINE void multiply_columns(const Packed<T>& w, int64_t n, A a_of, Start start,
+                                      Finish finish) {
+    constexpr int L = kLanes<T>;
+    const auto multiply = [&](auto vectors, int64_t first, int64_t last) {
+        constexpr int kVectors = decltype(vectors)::value;
+        multiply_panels<T, kVectors>(
+            w, first, last, n, a_of,
+            [&](int64_t column, int64_t row, T* tile) {
+                for (int v = 0; v < kVectors; ++v) store(tile + v * L, start(column + v * L, row));
+            },
+            [&](int64_t column, int64_t row, const T* tile) {
+                for (int v = 0; v < kVectors; ++v) finish(column + v * L, row, load(tile + v * L));
+            });
+    };
+    const int64_t registers = w.N / L, panels = registers / w.vectors;
+    if (w.vectors == 3) return multiply(Constant<3>(), 0, panels);
+    multiply(Constant<4>(), 0, panels);
+    switch (registers - panels * w.vectors) {
+        case 1:
+            return multiply(Constant<1>(), panels, panels + 1);
+        case 2:
+            return multiply(Constant<2>(), panels, panels + 1);
+        case 3:
+            return multiply(Constant<3>(), panels, panels + 1);
+    }
+}
+
+template <class T>
+void product(const Packed<T>& w, int64_t columns, const ProductRow<T>* rows, int64_t n) {
+    multiply_columns<T>(
+        w, n, [&](int64_t row) { return rows[row].a; },
+        [&](int64_t column, int64_t row) {
+            return load(rows[row].init + column, columns - column);
+        },
+        [&](int64_t column, int64_t row, const Packet<T>& sum) {
+            store(rows[row].out + column, sum, columns - column);
+        });
+}
+
+/// The gradient of a weight matrix: tiles of c, each an accumulate() over the M rows.
+template <class T, int kVectors>
+LSTMCORE_INLINE void outer_columns(const OuterArgs<T>& args, int64_t column) {
+    constexpr int L = kLanes<T>;
+    constexpr int kRows = tile_rows(kVectors);
+    alignas(64) T tile[kRows * kVectors * L];
+    const T* a[kRows];
+    for (int64_t j = 0; j < args.J; j += kRows) {
+        const int64_t rows = args.J - j < kRows ? args.J - j : kRows;
+        for (int64_t r = 0; r < rows; ++r) {
+            a[r] = args.a + j + r;
+            const T* c = args.c + (j + r) * args.ldc;
+            for (int64_t v = 0; v < kVectors; ++v) {
+                const int64_t n = column + v * L;
+                store(tile + (r * kVectors + v) * L, load(c + n, args.N - n));
+            }
+        }
+        accumulate_rows<T, kVectors, 1, kRows>(rows, a, args.lda, args.b + column, 0, args.ldb,
+                                               args.M, tile);
+        for (int64_t r = 0; r < rows; ++r) {
+            T* c = args.c + (j + r) * args.ldc;
+            for (int64_t v = 0; v < kVectors; ++v) {
+                const int64_t n = column + v * L;
+                store(c + n, load(tile + (r * kVectors + v) * L), args.N - n);
+            }
+        }
+    }
+}
+
+template <class T>
+void outer(const OuterArgs<T>& args) {
+    constexpr int L = kLanes<T>;
+    int64_t column = 0;
+    for (; column + 3 * L < args.N; column += 4 * L) outer_columns<T, 4>(args, column);
+    switch ((args.N - column + L - 1) / L) {
+        case 1:
+            return outer_columns<T, 1>(args, column);
+        case 2:
+            return outer_columns<T, 2>(args, column);
+        case 3:
+            return outer_columns<T, 3>(args, column);
+    }
+}
+
+template <class T>
+void column_sum(const ColumnSumArgs<T>& args) {
+    constexpr int L = kLanes<T>;
+    for (int64_t j = 0; j < args.J; j += L) {
+        const int64_t valid = args.J - j;
+        Packet<T> sum = load(args.out + j, valid);
+        const T* a = args.a + j;
+        if (args.b == nullptr) {
+            for (int64_t m = 0; m < args.M; ++m, a += args.lda) sum = padd(sum, load(a, valid));
+        } else {
+            const T* b = args.b + j;
+            for (int64_t m = 0; m < args.M; ++m, a += args.lda, b += args.ldb)
+                sum = pmadd(load(a, valid), load(b, valid), sum);
+        }
+        store(args.out + j, sum, valid);
+    }
+}
+
+}  // namespace
+}  // namespace LSTMCORE_LEVEL
+}  // namespace lstmcore

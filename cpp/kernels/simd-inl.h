@@ -1,0 +1,84 @@
+// Packets of Eigen under short names, and what Eigen lacks: partial loads, powers of two.
+#pragma once
+
+#include <Eigen/Core>
+#include <cstdint>
+#include <cstring>
+
+#define LSTMCORE_INLINE inline __attribute__((always_inline))
+
+namespace lstmcore {
+namespace LSTMCORE_LEVEL {
+namespace {
+
+namespace simd = Eigen::internal;
+using simd::padd;
+using simd::pdiv;
+using simd::pmadd;
+using simd::pmul;
+using simd::psub;
+
+template <class T>
+using Packet = typename simd::packet_traits<T>::type;
+template <class T>
+constexpr int kLanes = simd::packet_traits<T>::size;
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kRegisters = 32;
+#else
+constexpr int kRegisters = 16;
+#endif
+
+template <class T>
+LSTMCORE_INLINE Packet<T> set(T value) {
+    return simd::pset1<Packet<T>>(value);
+}
+template <class T>
+LSTMCORE_INLINE Packet<T> load(const T* p) {
+    return simd::ploadu<Packet<T>>(p);
+}
+template <class T>
+LSTMCORE_INLINE void store(T* p, const Packet<T>& v) {
+    simd::pstoreu(p, v);
+}
+
+/// The first n numbers at p, zeros behind them; n may exceed the lanes.
+template <class T>
+LSTMCORE_INLINE Packet<T> load(const T* p, int64_t n) {
+    if (n >= kLanes<T>) return load(p);
+    alignas(64) T lanes[kLanes<T>] = {};
+    for (int64_t i = 0; i < n; ++i) lanes[i] = p[i];
+    return simd::pload<Packet<T>>(lanes);
+}
+template <class T>
+LSTMCORE_INLINE void store(T* p, const Packet<T>& v, int64_t n) {
+    if (n >= kLanes<T>) return store(p, v);
+    alignas(64) T lanes[kLanes<T>];
+    simd::pstore(lanes, v);
+    for (int64_t i = 0; i < n; ++i) p[i] = lanes[i];
+}
+
+/// 2^k from t = k + kRoundToInt<T>, where the addition has left k in the lowest bits of t.
+template <class T>
+constexpr T kRoundToInt =
+    sizeof(T) == 4 ? T(12582912.0) : T(6755399441055744.0);  // 1.5 * 2^23, 2^52
+
+LSTMCORE_INLINE Packet<float> power_of_two(const Packet<float>& t, float) {
+    typedef uint32_t Bits __attribute__((vector_size(sizeof(Packet<float>))));
+    return (Packet<float>)(((Bits)t << 23) + 0x3f800000);
+}
+LSTMCORE_INLINE Packet<double> power_of_two(const Packet<double>& t, double) {
+    typedef uint64_t Bits __attribute__((vector_size(sizeof(Packet<double>))));
+    return (Packet<double>)(((Bits)t << 52) + 0x3ff0000000000000);
+}
+
+/// x held to [lo, hi]; NaN stays NaN, which the hardware's min and max do not promise.
+template <class T>
+LSTMCORE_INLINE Packet<T> clamp(const Packet<T>& x, T lo, T hi) {
+    const Packet<T> l = set(lo), h = set(hi);
+    return simd::pselect(simd::pcmp_lt(x, l), l, simd::pselect(simd::pcmp_lt(h, x), h, x));
+}
+
+}  // namespace
+}  // namespace LSTMCORE_LEVEL
+}  // namespace lstmcore
