@@ -1,0 +1,474 @@
+// Back-propagation through time, a chunk of steps at a time, the last first.
+//
+// For each chunk the workers first take their rows back through its steps, leaving the gradients
+// of the gates (dgates) in one buffer in order of step and slot; then, after a barrier, they share
+// the columns of the weight gradients, each summed over that buffer from its first row to its last.
+// So neither the number of workers nor the size of a chunk changes the order of any sum.
+#include <cstring>
+#include <stdexcept>
+
+#include "arena.h"
+#include "dropout.h"
+#include "float_mode.h"
+#include "lstmcore/layer.h"
+#include "schedule.h"
+#include "tape.h"
+#include "threads.h"
+#include "weights.h"
+#include "workers.h"
+
+namespace lstmcore {
+namespace {
+
+constexpr int64_t kChunkBytes = 1024 * 1024;  // of dgates, to stay in the L2 cache
+
+/// Rows of a chunk side by side; `width` is the row stride.
+template <class T>
+struct Rows {
+    T* data = nullptr;
+    int64_t width = 0;
+
+    T* at(int64_t row) const { return data + row * width; }
+};
+
+template <class T>
+struct Scratch {
+    RnnBackwardRow<T>* rnn;  ///< (slots) the rows of a step; only the cell's own kind is there
+    LstmBackwardRow<T>* lstm;
+    GruBackwardRow<T>* gru;
+    ProductRow<T>* products;  ///< (chunk rows)
+};
+
+template <class T>
+class Backward {
+public:
+    Backward(const LayerSpec& spec, const Sequences<T>& in, int num_threads, Arena& arena)
+        : spec_(spec),
+          cell_(spec.cell),
+          in_(in),
+          workers_(spec, in.steps, in.batch, num_threads),
+          D_(spec.directions()),
+          G_(spec.cell.gates()),
+          H_(spec.hidden_size),
+          P_(spec.output_size()),
+          gru_(cell_.kind == CellKind::gru),
+          gate_rows_(gru_ && cell_.reset_after ? 4 : G_) {
+        const int64_t B = in.batch, lanes = kAlignment / int64_t(sizeof(T));
+        int64_t widest_input = spec.input_size;
+        if (spec.num_layers > 1) widest_input = std::max(widest_input, spec.feature_size());
+
+        const auto row_bytes = gate_rows_ * H_ * int64_t(sizeof(T));
+        chunk_ = kChunkBytes / (std::max<int64_t>(B, 1) * row_bytes);
+        chunk_ = std::max<int64_t>(std::min(chunk_, in.steps), 1);
+        const int64_t rows = size_product(chunk_, B);
+        const auto take = [&](int64_t count, int64_t width) {
+            return Rows<T>{arena.take<T>(size_product(count, width)), width};
+        };
+        dgates_ = take(rows, gate_rows_ * H_);
+        last_dgates_ = take(B, gate_rows_ * H_);
+        x_ = take(rows, round_up(widest_input, lanes));
+        h_prev_ = take(rows, round_up(P_, lanes));
+        if (cell_.kind == CellKind::lstm) dc_ = take(B, H_);
+        if (cell_.peephole) {
+            c_ = take(rows, H_);
+            c_prev_ = take(rows, H_);
+        }
+        if (spec.proj_size > 0) {
+            dh_ = take(rows, P_);
+            m_ = take(rows, round_up(H_, lanes));
+        }
+        if (gru_) carry_ = take(B, H_);
+        if (gru_ && !cell_.reset_after) rh_ = take(rows, round_up(H_, lanes));
+
+        const int64_t F = spec.feature_size();
+        for (int64_t l = 0; l < std::min<int64_t>(spec.num_layers - 1, 2); ++l)
+            doutput_[l] = take_view<T>(arena, in.steps, B, F);
+        if (spec.merge != Merge::concat) dhidden_ = take_view<T>(arena, in.steps, B, 2 * P_);
+        zeros_size_ = std::max(gate_rows_ * H_, std::max(widest_input, F));
+        zeros_ = arena.take<T>(zeros_size_);
+        for (int w = 0; w < workers_.count(); ++w) {
+            Scratch<T> s{};
+            if (cell_.kind == CellKind::rnn) s.rnn = arena.take<RnnBackwardRow<T>>(B);
+            if (cell_.kind == CellKind::lstm) s.lstm = arena.take<LstmBackwardRow<T>>(B);
+            if (gru_) s.gru = arena.take<GruBackwardRow<T>>(B);
+            s.products = arena.take<ProductRow<T>>(rows);
+            scratch_.push_back(s);
+        }
+    }
+
+    void run(const Weights<T>& weights, const View<const T>& y, const T* tape,
+             const View<const T>& dy, const T* dh_n, const T* dc_n, const View<T>& dx, T* dh0,
+             T* dc0, const std::vector<Parameters<T>>& gradients) {
+        if (!weights.can_train())
+            throw std::invalid_argument("weights were packed for inference only");
+        weights_ = &weights;
+        y_ = y;
+        dy_ = dy;
+        dx_ = dx;
+        dh_n_ = dh_n;
+        dc_n_ = dc_n;
+        dh0_ = dh0;
+        dc0_ = dc0;
+        tape_ = read_tape(spec_, in_, tape);
+        const Schedule schedule(in_.steps, in_.batch, in_.lengths);
+        schedule_ = &schedule;
+        std::memset(zeros_, 0, sizeof(T) * zeros_size_);
+        run_team(workers_.team(), [&](Team& team) noexcept {
+            const FlushDenormals mode;
+            for (int64_t layer = spec_.num_layers; layer-- > 0;) {
+                if (spec_.merge != Merge::concat)
+                    workers_.each(team, [&](int w) { split_merge(w, layer); });
+                for (int d = 0; d < D_; ++d)
+                    run_direction(team, layer, d, gradients[layer * D_ + d]);
+                workers_.each(team, [&](int w) { finish_input(w, layer); });
+            }
+        });
+    }
+
+private:
+    using Slots = Range;
+    Slots slots_of(int worker, int64_t alive) const { return workers_.all_slots_of(worker, alive); }
+
+    /// Gradient of the layer's output, after its dropout has been undone.
+    View<const T> doutput_of(int64_t layer) const {
+        if (layer + 1 == spec_.num_layers) return dy_;
+        const View<T>& view = doutput_[layer % 2];
+        return {view.data, view.step, view.row};
+    }
+    View<const T> dhidden_of(int64_t layer) const {
+        if (spec_.merge == Merge::concat) return doutput_of(layer);
+        return {dhidden_.data, dhidden_.step, dhidden_.row};
+    }
+    View<T> dinput_of(int64_t layer) const { return layer == 0 ? dx_ : doutput_[(layer - 1) % 2]; }
+    View<const T> hidden_of(int64_t layer) const {
+        return tape_[layer].hidden ? tape_[layer].hidden : y_;
+    }
+    View<const T> input_of(int64_t layer) const {
+        if (layer == 0) return in_.x;
+        return tape_[layer - 1].output ? tape_[layer - 1].output : hidden_of(layer - 1);
+    }
+    template <class U>
+    U* state(U* states, int64_t layer, int d, int64_t b, int64_t n) const {
+        return states + ((layer * D_ + d) * in_.batch + b) * n;
+    }
+    /// Whether the state that enters `step` of a slot was replaced by zeros.
+    bool is_cut(int64_t slot, int64_t step, bool backwards) const {
+        if (!in_.resets) return false;
+        const int64_t t = schedule_->time(slot, step, backwards), b = schedule_->row(slot);
+        return backwards ? step > 0 && *in_.resets.at(t + 1, b) : *in_.resets.at(t, b);
+    }
+    /// Rows of the hidden product's gradient begin here within dgates.
+    int64_t hidden_offset() const { return gru_ ? H_ : 0; }
+
+    void split_merge(int worker, int64_t layer) {
+        const View<const T> dout = doutput_of(layer), hidden = hidden_of(layer);
+        for (int64_t slot : slots_of(worker, in_.batch)) {
+            const int64_t b = schedule_->row(slot);
+            for (int64_t t = 0; t < schedule_->length(slot); ++t) {
+                const T* from = dout ? dout.at(t, b) : zeros_;
+                const T* h = hidden.at(t, b);
+                T* to = dhidden_.at(t, b);
+                for (int64_t f = 0; f < P_; ++f) {
+                    T one = from[f], other = from[f];
+                    if (spec_.merge == Merge::mul) {
+                        one *= h[P_ + f];
+                        other *= h[f];
+                    } else if (spec_.merge == Merge::ave) {
+                        one *= T(0.5);
+                        other *= T(0.5);
+                    }
+                    to[f] = one;
+                    to[P_ + f] = other;
+                }
+            }
+        }
+    }
+
+    void run_direction(Team& team, int64_t layer, int d, const Parameters<T>& gradients) {
+        for (int64_t end = schedule_->steps(); end > 0; end -= std::min(end, chunk_)) {
+            const int64_t first = end - std::min(end, chunk_);
+            int64_t rows = 0;
+            for (int64_t step = first; step < end; ++step) rows += schedule_->alive(step);
+            workers_.each(team, [&](int w) {
+                int64_t row = 0;
+                for (int64_t step = end; step-- > first; row += schedule_->alive(step))
+                    run_step(w, layer, d, step, end, row);
+                keep_last(w, first, rows);
+                multiply_input(w, layer, d, first, end);
+            });
+            team.barrier();
+            sum_gradients(team, layer, rows, gradients);
+            team.barrier();
+        }
+        workers_.each(team, [&](int w) { finish_states(w, layer, d); });
+    }
+
+    /// One step of the worker's slots, whose rows of the chunk's buffers begin at `row`; the rows
+    /// of step + 1, if that is in the chunk, are just before.
+    void run_step(int worker, int64_t layer, int d, int64_t step, int64_t end, int64_t row) {
+        const PackedDirection<T>& w = weights_->direction(layer, d);
+        const Kernels<T>& kernels = weights_->kernels();
+        const bool backwards = spec_.reads_backwards(d), project = spec_.proj_size > 0;
+        const View<const T> x = input_of(layer), dhidden = dhidden_of(layer),
+                            hidden = hidden_of(layer);
+        const LayerTape<const T>& tape = tape_[layer];
+        Scratch<T>& scratch = scratch_[worker];
+        const int64_t I = spec_.layer_input_size(layer), next_alive = schedule_->alive(step + 1);
+        const Rows<T> next =
+            step + 1 < end ? Rows<T>{dgates_.at(row - next_alive), dgates_.width} : last_dgates_;
+        int64_t n = 0,
+                running = 0;  // rows of this step; those among them with a next step come first
+        for (int64_t slot : slots_of(worker, schedule_->alive(step))) {
+            const int64_t b = schedule_->row(slot), t = schedule_->time(slot, step, backwards);
+            const int64_t t_prev = backwards ? t + 1 : t - 1;
+            const bool is_last = slot >= next_alive;
+            const bool cut = is_cut(slot, step, backwards);
+            const bool next_cut = !is_last && is_cut(slot, step + 1, backwards);
+            if (!is_last) ++running;
+
+            const T* a = is_last || next_cut ? zeros_ : next.at(slot) + hidden_offset();
+            const T* dy = dhidden ? dhidden.at(t, b) + d * P_ : zeros_;
+            const T* extra = zeros_;
+            if (is_last && dh_n_) extra = state(dh_n_, layer, d, b, P_);
+            if (!is_last && !next_cut && gru_) extra = carry_.at(slot);
+            const T* h_prev = zeros_;
+            if (!cut && step > 0) h_prev = hidden.at(t_prev, b) + d * P_;
+            if (!cut && step == 0 && in_.h0) h_prev = state(in_.h0, layer, d, b, P_);
+            T* dgates = dgates_.at(row + slot);
+
+            copy_padded(x_.at(row + slot), x.at(t, b), I, x_.width);
+            copy_padded(h_prev_.at(row + slot), h_prev, P_, h_prev_.width);
+            if (cell_.kind == CellKind::rnn) {
+                scratch.rnn[n] = {a, dy, extra, hidden.at(t, b) + d * P_, dgates};
+            } else if (gru_) {
+                const T* gates = tape.gates[d].at(t, b);
+                scratch.gru[n] = {a, dy, extra, gates, h_prev, dgates, carry_.at(slot)};
+                if (!cell_.reset_after)
+                    for (int64_t u = 0; u < rh_.width; ++u)
+                        rh_.at(row + slot)[u] = u < H_ ? gates[u] * h_prev[u] : T(0);
+            } else {
+                const T *c = tape.cells[d].at(t, b), *c_prev = zeros_, *dc_next = zeros_;
+                if (!cut && step > 0) c_prev = tape.cells[d].at(t_prev, b);
+                if (!cut && step == 0 && in_.c0) c_prev = state(in_.c0, layer, d, b, H_);
+                if (is_last && dc_n_) dc_next = state(dc_n_, layer, d, b, H_);
+                if (!is_last && !next_cut) dc_next = dc_.at(slot);
+                T* m = nullptr;
+                if (project) {
+                    // dh first, as a product of its own; then dm = dh · W_hr in front of the gates
+                    T* dh = dh_.at(row + slot);
+                    for (int64_t p = 0; p < P_; ++p) dh[p] = dy[p] + extra[p];
+                    scratch.products[n] = {a, dh, dh};
+                    m = m_.at(row + slot);
+                    for (int64_t u = H_; u < m_.width; ++u) m[u] = T(0);
+                    a = dh;
+                    dy = extra = zeros_;
+                }
+                scratch.lstm[n] = {a, dy,     extra,  dc_next,      tape.gates[d].at(t, b),
+                                   c, c_prev, dgates, dc_.at(slot), m};
+                if (cell_.peephole) {
+                    std::memcpy(c_.at(row + slot), c, sizeof(T) * H_);
+                    std::memcpy(c_prev_.at(row + slot), c_prev, sizeof(T) * H_);
+                }
+            }
+            ++n;
+        }
+
+        // Rows at their last step have no next one to multiply with.
+        const auto without_product = [](Packed<T> w) {
+            w.K = 0;
+            return w;
+        };
+        StepArgs<T> args{cell_, H_, w.w_hh_t, w.w_n_t, nullptr, w.peephole};
+        if (project) {
+            kernels.product(w.w_hh_t, P_, scratch.products, running);
+            args.w = w.w_hr_t;
+            kernels.lstm_backward(args, scratch.lstm, n);
+            return;
+        }
+        const auto step_rows = [&](auto kernel, auto* rows) {
+            kernel(args, rows, running);
+            args.w = without_product(args.w);
+            kernel(args, rows + running, n - running);
+        };
+        if (cell_.kind == CellKind::rnn) step_rows(kernels.rnn_backward, scratch.rnn);
+        if (cell_.kind == CellKind::lstm) step_rows(kernels.lstm_backward, scratch.lstm);
+        if (gru_) step_rows(kernels.gru_backward, scratch.gru);
+    }
+
+    static void copy_padded(T* to, const T* from, int64_t n, int64_t width) {
+        std::memcpy(to, from, sizeof(T) * n);
+        for (int64_t i = n; i < width; ++i) to[i] = T(0);
+    }
+
+    /// Keeps the dgates of the chunk's first step, the next chunk's "next".
+    void keep_last(int worker, int64_t first, int64_t rows) {
+        const int64_t alive = schedule_->alive(first);
+        for (int64_t slot : slots_of(worker, alive))
+            std::memcpy(last_dgates_.at(slot), dgates_.at(rows - alive + slot),
+                        sizeof(T) * dgates_.width);
+    }
+
+    /// dx += dgates · W_ih for the worker's rows of a chunk; the first direction begins it.
+    void multiply_input(int worker, int64_t layer, int d, int64_t first, int64_t end) {
+        const PackedDirection<T>& w = weights_->direction(layer, d);
+        const bool backwards = spec_.reads_backwards(d);
+        const View<T> dx = dinput_of(layer);
+        ProductRow<T>* products = scratch_[worker].products;
+        int64_t n = 0, row = 0;
+        for (int64_t step = end; step-- > first; row += schedule_->alive(step))
+            for (int64_t slot : slots_of(worker, schedule_->alive(step))) {
+                T* out = dx.at(schedule_->time(slot, step, backwards), schedule_->row(slot));
+                products[n++] = {dgates_.at(row + slot), d == 0 ? zeros_ : out, out};
+            }
+        weights_->kernels().product(w.w_ih_t, spec_.layer_input_size(layer), products, n);
+    }
+
+    /// A team member's share of the weight gradients of a chunk.
+    void sum_gradients(const Team& team, int64_t layer, int64_t rows, const Parameters<T>& to) {
+        const int64_t I = spec_.layer_input_size(layer), H = H_;
+        // `gates` rows of H of the weights from gate `to_gate` on, whose gradient stands in dgates
+        // from block `from` on.
+        const auto gates = [&](int from, int to_gate, int64_t gates, T* dw, const Rows<T>& b,
+                               int64_t columns, T* db) {
+            const Rows<T> a{dgates_.data + from * H, dgates_.width};
+            if (dw) sum_outer(team, a, gates * H, b, columns, dw + to_gate * H * columns, rows);
+            if (db) sum_columns(team, a, gates * H, {}, db + to_gate * H, rows);
+        };
+        if (!gru_) {
+            gates(0, 0, G_, to.w_ih, x_, I, to.b_ih);
+            gates(0, 0, G_, to.w_hh, h_prev_, P_, to.b_hh);
+        } else {  // n, r, z, n of the hidden product
+            gates(0, 2, 1, to.w_ih, x_, I, to.b_ih);
+            gates(1, 0, 2, to.w_ih, x_, I, to.b_ih);
+            gates(1, 0, 2, to.w_hh, h_prev_, P_, to.b_hh);
+            if (cell_.reset_after)
+                gates(3, 2, 1, to.w_hh, h_prev_, P_, to.b_hh);
+            else
+                gates(0, 2, 1, to.w_hh, rh_, P_, to.b_hh);
+        }
+        if (cell_.peephole)
+            for (int64_t g = 0; g < cell_.peepholes(); ++g) {
+                const bool output = g + 1 == cell_.peepholes();
+                const Rows<T> a{dgates_.data + (output ? G_ - 1 : g) * H, dgates_.width};
+                sum_columns(team, a, H, output ? c_ : c_prev_, to.w_ch + g * H, rows);
+            }
+        if (spec_.proj_size > 0) sum_outer(team, dh_, P_, m_, H, to.w_hr, rows);
+    }
+
+    /// c (J, N) += a^T b over `rows`; each member takes rows of c.
+    void sum_outer(const Team& team, const Rows<T>& a, int64_t J, const Rows<T>& b, int64_t N, T* c,
+                   int64_t rows) {
+        const int64_t first = J * team.rank / team.size, last = J * (team.rank + 1) / team.size;
+        weights_->kernels().outer(
+            {a.data + first, a.width, b.data, b.width, c + first * N, N, rows, last - first, N});
+    }
+
+    void sum_columns(const Team& team, const Rows<T>& a, int64_t J, const Rows<T>& b, T* out,
+                     int64_t rows) {
+        const int64_t first = J * team.rank / team.size, last = J * (team.rank + 1) / team.size;
+        weights_->kernels().column_sum({a.data + first, a.width, b.data ? b.data + first : nullptr,
+                                        b.width, out + first, rows, last - first});
+    }
+
+    /// The gradients of the initial states.
+    void finish_states(int worker, int64_t layer, int d) {
+        const PackedDirection<T>& w = weights_->direction(layer, d);
+        ProductRow<T>* products = scratch_[worker].products;
+        int64_t n = 0;
+        const auto copy = [](T* to, const T* from, int64_t count) {
+            if (from == nullptr)
+                std::memset(to, 0, sizeof(T) * count);
+            else
+                std::memcpy(to, from, sizeof(T) * count);
+        };
+        for (int64_t slot : slots_of(worker, in_.batch)) {
+            const int64_t b = schedule_->row(slot);
+            T* dh0 = state(dh0_, layer, d, b, P_);
+            T* dc0 = dc0_ ? state(dc0_, layer, d, b, H_) : nullptr;
+            if (schedule_->length(slot) == 0) {
+                copy(dh0, dh_n_ ? state(dh_n_, layer, d, b, P_) : nullptr, P_);
+                if (dc0) copy(dc0, dc_n_ ? state(dc_n_, layer, d, b, H_) : nullptr, H_);
+            } else if (is_cut(slot, 0, spec_.reads_backwards(d))) {
+                copy(dh0, nullptr, P_);
+                if (dc0) copy(dc0, nullptr, H_);
+            } else {
+                products[n++] = {last_dgates_.at(slot) + hidden_offset(),
+                                 gru_ ? carry_.at(slot) : zeros_, dh0};
+                if (dc0) copy(dc0, dc_.at(slot), H_);
+            }
+        }
+        weights_->kernels().product(w.w_hh_t, P_, products, n);
+    }
+
+    /// Zeros past the ends; and the dropout of the layer below.
+    void finish_input(int worker, int64_t layer) {
+        const int64_t I = spec_.layer_input_size(layer);
+        const View<T> dx = dinput_of(layer);
+        const Dropout mask(in_.dropout_key, in_.dropout);
+        const T scale = T(1 / (1 - in_.dropout));
+        for (int64_t slot : slots_of(worker, in_.batch)) {
+            const int64_t b = schedule_->row(slot);
+            for (int64_t t = schedule_->length(slot); t < in_.steps; ++t)
+                std::memset(dx.at(t, b), 0, sizeof(T) * I);
+            if (layer == 0 || in_.dropout == 0) continue;
+            for (int64_t t = 0; t < schedule_->length(slot); ++t) {
+                const uint64_t stream = mask.stream(layer - 1, t, b);
+                T* row = dx.at(t, b);
+                for (int64_t f = 0; f < I; ++f)
+                    row[f] = mask.kept(stream, f) ? row[f] * scale : T(0);
+            }
+        }
+    }
+
+    const LayerSpec& spec_;
+    const CellSpec& cell_;
+    const Sequences<T>& in_;
+    const Workers workers_;
+    const int64_t D_, G_, H_, P_;
+    const bool gru_;
+    const int64_t gate_rows_;  // rows of H in dgates
+    int64_t chunk_;
+    Rows<T> dgates_, x_, h_prev_, c_, c_prev_, dh_, m_, rh_;  // of a chunk, by step and slot
+    Rows<T> last_dgates_, dc_, carry_;                        // by slot
+    View<T> doutput_[2], dhidden_;
+    T* zeros_;
+    int64_t zeros_size_;
+    std::vector<Scratch<T>> scratch_;
+
+    const Weights<T>* weights_ = nullptr;
+    const Schedule* schedule_ = nullptr;
+    std::vector<LayerTape<const T>> tape_;
+    View<const T> y_, dy_;
+    View<T> dx_;
+    const T *dh_n_ = nullptr, *dc_n_ = nullptr;
+    T *dh0_ = nullptr, *dc0_ = nullptr;
+};
+
+}  // namespace
+
+template <class T>
+int64_t backward_workspace_bytes(const LayerSpec& spec, const Sequences<T>& in, int num_threads) {
+    Arena arena(nullptr);
+    Backward<T>(spec, in, num_threads, arena);
+    return arena.used();
+}
+
+template <class T>
+void backward(const LayerSpec& spec, const Weights<T>& weights, const Sequences<T>& in,
+              View<const T> y, const T* tape, View<const T> dy, const T* dh_n, const T* dc_n,
+              View<T> dx, T* dh0, T* dc0, const std::vector<Parameters<T>>& gradients,
+              void* workspace, int num_threads) {
+    Arena arena(workspace);
+    Backward<T>(spec, in, num_threads, arena)
+        .run(weights, y, tape, dy, dh_n, dc_n, dx, dh0, dc0, gradients);
+}
+
+#define LSTMCORE_INSTANTIATE(T)                                                                 \
+    template int64_t backward_workspace_bytes(const LayerSpec&, const Sequences<T>&, int);      \
+    template void backward(const LayerSpec&, const Weights<T>&, const Sequences<T>&,            \
+                           View<const T>, const T*, View<const T>, const T*, const T*, View<T>, \
+                           T*, T*, const std::vector<Parameters<T>>&, void*, int);
+LSTMCORE_INSTANTIATE(float)
+LSTMCORE_INSTANTIATE(double)
+
+}  // namespace lstmcore

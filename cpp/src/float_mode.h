@@ -1,0 +1,48 @@
+// The floating-point mode that the kernels run in.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
+namespace lstmcore {
+
+/// While it lives, this thread computes in the default mode (round to nearest, exceptions masked)
+/// with denormals flushed to zero, in and out; then the caller's mode is back as it was, its
+/// exception flags included. The mode belongs to a thread: each member of a team needs its own.
+class FlushDenormals {
+public:
+    FlushDenormals() noexcept : saved_(read()) { write(kMode); }
+    ~FlushDenormals() { write(saved_); }
+    FlushDenormals(const FlushDenormals&) = delete;
+    FlushDenormals& operator=(const FlushDenormals&) = delete;
+
+private:
+#if defined(__x86_64__)
+    using Register = unsigned;  // MXCSR, which AVX and AVX-512 obey too
+    static constexpr Register kMode = 0x1f80 | 0x8000 | 0x0040;  // masks | FTZ | DAZ
+    static Register read() noexcept { return _mm_getcsr(); }
+    static void write(Register mode) noexcept { _mm_setcsr(mode); }
+#elif defined(__aarch64__)
+    using Register =
+        std::uint64_t;  // FPCR; the exception flags are elsewhere and stay as they fall
+    static constexpr Register kMode = Register{1} << 24;  // FZ
+    static Register read() noexcept {
+        Register mode;
+        __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+        return mode;
+    }
+    static void write(Register mode) noexcept { __asm__ volatile("msr fpcr, %0" : : "r"(mode)); }
+#else
+    using Register = int;  // no such mode: denormals stay, and may be slow
+    static constexpr Register kMode = 0;
+    static Register read() noexcept { return 0; }
+    static void write(Register) noexcept {}
+#endif
+
+    Register saved_;
+};
+
+}  // namespace lstmcore

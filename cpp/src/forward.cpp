@@ -1,0 +1,405 @@
+// Forward through time: the input product of a chunk of steps, then its steps one by one.
+//
+// Workers share the rows of the batch, or, where there are fewer rows than workers, the two
+// directions. A row is computed from its first layer to its last by one worker, so only workers
+// that share directions wait for each other.
+#include <cstring>
+#include <stdexcept>
+
+#include "arena.h"
+#include "dropout.h"
+#include "float_mode.h"
+#include "lstmcore/layer.h"
+#include "schedule.h"
+#include "tape.h"
+#include "threads.h"
+#include "weights.h"
+#include "workers.h"
+
+namespace lstmcore {
+namespace {
+
+constexpr int64_t kChunkBytes = 256 * 1024;  // of the input product, to stay in the L2 cache
+constexpr int64_t kMaxChunkRows = 4096;
+
+/// A layer's sequence in memory: by time, or, where only the latest steps matter, by step in a
+/// ring.
+template <class T>
+struct Plane {
+    View<T> view;
+    int64_t ring = 0;
+
+    T* at(int64_t t, int64_t step, int64_t b) const { return view.at(ring ? step % ring : t, b); }
+};
+
+/// What one worker computes in.
+template <class T>
+struct Scratch {
+    T* pre;                   ///< input product of a chunk, rows in order of step and slot
+    ProductRow<T>* products;  ///< (chunk rows)
+    RnnForwardRow<T>* rnn;    ///< (slots) the rows of a step; only the cell's own kind is there
+    LstmForwardRow<T>* lstm;
+    GruForwardRow<T>* gru;
+    T* m;  ///< (slots, H) what the projection reads
+    ProductRow<T>* projections;
+    T* gates;  ///< (slots, 3H) GRU in inference; reset before writes r and z there
+    T* rh;     ///< (slots, H) GRU
+};
+
+template <class T>
+class Forward {
+public:
+    Forward(const LayerSpec& spec, const Sequences<T>& in, bool train, int num_threads,
+            Arena& tape_arena, Arena& arena)
+        : spec_(spec),
+          in_(in),
+          train_(train),
+          workers_(spec, in.steps, in.batch, num_threads),
+          D_(spec.directions()),
+          H_(spec.hidden_size),
+          P_(spec.output_size()),
+          width_(spec.cell.gates() * round_up(H_, kAlignment / int64_t(sizeof(T)))) {
+        const int64_t slots = workers_.slots();
+        chunk_ = kChunkBytes / (std::max<int64_t>(slots, 1) * width_ * int64_t(sizeof(T)));
+        chunk_ = std::min(chunk_, kMaxChunkRows / std::max<int64_t>(slots, 1));
+        chunk_ = std::max<int64_t>(std::min(chunk_, in.steps), 1);
+        if (train) {
+            layers_ = lay_out_tape(spec, in, tape_arena);
+        } else {
+            layers_.resize(spec.num_layers);
+            take_planes(arena);
+        }
+        zeros_ = arena.take<T>(round_up(std::max(H_, P_), kAlignment));
+        const CellKind kind = spec.cell.kind;
+        for (int w = 0; w < workers_.count(); ++w) {
+            Scratch<T> s{};
+            s.pre = arena.take<T>(size_product(chunk_, slots, width_));
+            s.products = arena.take<ProductRow<T>>(chunk_ * slots);
+            if (kind == CellKind::rnn) s.rnn = arena.take<RnnForwardRow<T>>(slots);
+            if (kind == CellKind::lstm) s.lstm = arena.take<LstmForwardRow<T>>(slots);
+            if (kind == CellKind::gru) s.gru = arena.take<GruForwardRow<T>>(slots);
+            if (spec.proj_size > 0) {
+                s.m = arena.take<T>(slots * H_);
+                s.projections = arena.take<ProductRow<T>>(slots);
+            }
+            if (kind == CellKind::gru) {
+                s.rh = arena.take<T>(slots * H_);
+                s.gates = arena.take<T>(slots * 3 * H_);
+            }
+            scratch_.push_back(s);
+        }
+    }
+
+    void run(const Weights<T>& weights, const View<T>& y, T* h_n, T* c_n) {
+        weights_ = &weights;
+        y_ = y;
+        h_n_ = h_n;
+        c_n_ = c_n;
+        const Schedule schedule(in_.steps, in_.batch, in_.lengths);
+        schedule_ = &schedule;
+        std::memset(zeros_, 0, sizeof(T) * round_up(std::max(H_, P_), kAlignment));
+        run_team(workers_.count(), [&](Team& team) noexcept {
+            const FlushDenormals mode;
+            // One direction goes through all layers chunk by chunk; two need a layer's whole past
+            // and future before the next.
+            const int64_t segment = D_ == 1 ? chunk_ : std::max<int64_t>(in_.steps, 1);
+            int64_t first = 0;
+            do {
+                const int64_t last = std::min(first + segment, schedule.steps());
+                for (int64_t layer = 0; layer < spec_.num_layers; ++layer) {
+                    workers_.each(team, [&](int w) {
+                        for (int d : workers_.directions(w))
+                            run_direction(w, layer, d, first, last);
+                    });
+                    if (workers_.share_directions()) team.barrier();
+                    if (has_join(spec_, layer, dropout())) {
+                        workers_.each(team, [&](int w) { join(w, layer, first, last); });
+                        if (workers_.share_directions()) team.barrier();
+                    }
+                }
+                first = last;
+            } while (first < schedule.steps());
+            workers_.each(team, [&](int w) { clear_padding(w); });
+        });
+    }
+
+private:
+    double dropout() const { return train_ ? in_.dropout : 0; }
+
+    /// In inference the layers below the last live in the workspace.
+    void take_planes(Arena& arena) {
+        const int64_t F = spec_.feature_size();
+        const bool joined = spec_.merge != Merge::concat;
+        if (D_ == 1) {
+            // The step before the chunk is still read.
+            ring_ = chunk_ + 1;
+            for (int64_t l = 0; l + 1 < spec_.num_layers; ++l)
+                layers_[l].hidden = take_view<T>(arena, ring_, in_.batch, P_);
+            return;
+        }
+        View<T> hidden[2], output[2];
+        for (int parity = 0; parity < 2; ++parity) {
+            if (joined ? parity == 0 : parity < spec_.num_layers - 1)
+                hidden[parity] = take_view<T>(arena, in_.steps, in_.batch, 2 * P_);
+            if (joined && parity < spec_.num_layers - 1)
+                output[parity] = take_view<T>(arena, in_.steps, in_.batch, F);
+        }
+        for (int64_t l = 0; l < spec_.num_layers; ++l) {
+            const bool last = l + 1 == spec_.num_layers;
+            if (joined) layers_[l].hidden = hidden[0];
+            if (!joined && !last) layers_[l].hidden = hidden[l % 2];
+            if (joined && !last) layers_[l].output = output[l % 2];
+        }
+    }
+
+    Plane<T> hidden_of(int64_t layer) const {
+        if (!layers_[layer].hidden) return {y_};
+        return {layers_[layer].hidden, ring_};
+    }
+    Plane<T> output_of(int64_t layer) const {
+        if (layer + 1 == spec_.num_layers) return {y_};
+        return layers_[layer].output ? Plane<T>{layers_[layer].output} : hidden_of(layer);
+    }
+    Plane<const T> input_of(int64_t layer) const {
+        if (layer == 0) return {in_.x};
+        const Plane<T> plane = output_of(layer - 1);
+        return {{plane.view.data, plane.view.step, plane.view.row}, plane.ring};
+    }
+
+    /// Steps [first, last) of one layer and direction for the worker's slots.
+    void run_direction(int worker, int64_t layer, int d, int64_t first, int64_t last) {
+        if (first == 0) start_states(worker, layer, d);
+        for (int64_t step = first; step < last; step += chunk_) {
+            const int64_t end = std::min(step + chunk_, last);
+            multiply_input(worker, layer, d, step, end);
+            const T* pre = scratch_[worker].pre;
+            for (int64_t s = step; s < end; ++s) pre = run_step(worker, layer, d, s, pre);
+        }
+    }
+
+    /// Rows without a step end where they began.
+    void start_states(int worker, int64_t layer, int d) {
+        const auto copy = [&](T* to, const T* from, int64_t n, int64_t b) {
+            if (from == nullptr)
+                std::memset(state(to, layer, d, b, n), 0, sizeof(T) * n);
+            else
+                std::memcpy(state(to, layer, d, b, n), state(from, layer, d, b, n), sizeof(T) * n);
+        };
+        for (int64_t slot : workers_.slots_of(worker, in_.batch)) {
+            if (schedule_->length(slot) > 0) continue;
+            const int64_t b = schedule_->row(slot);
+            copy(h_n_, in_.h0, P_, b);
+            if (c_n_) copy(c_n_, in_.c0, H_, b);
+        }
+    }
+
+    template <class U>
+    U* state(U* states, int64_t layer, int d, int64_t b, int64_t n) const {
+        return states + ((layer * D_ + d) * in_.batch + b) * n;
+    }
+
+    void multiply_input(int worker, int64_t layer, int d, int64_t first, int64_t last) {
+        const PackedDirection<T>& w = weights_->direction(layer, d);
+        const bool backwards = spec_.reads_backwards(d);
+        const Plane<const T> x = input_of(layer);
+        Scratch<T>& scratch = scratch_[worker];
+        int64_t n = 0;
+        for (int64_t step = first; step < last; ++step)
+            for (int64_t slot : workers_.slots_of(worker, schedule_->alive(step))) {
+                const int64_t t = schedule_->time(slot, step, backwards);
+                scratch.products[n] = {x.at(t, step, schedule_->row(slot)), w.bias,
+                                       scratch.pre + n * w.w_ih.N};
+                ++n;
+            }
+        weights_->kernels().product(w.w_ih, w.w_ih.N, scratch.products, n);
+    }
+
+    /// One step of the worker's slots; gives the input product of the next.
+    const T* run_step(int worker, int64_t layer, int d, int64_t step, const T* pre) {
+        const PackedDirection<T>& w = weights_->direction(layer, d);
+        const Kernels<T>& kernels = weights_->kernels();
+        const bool backwards = spec_.reads_backwards(d);
+        const Plane<T> hidden = hidden_of(layer);
+        const LayerTape<T>& tape = layers_[layer];
+        Scratch<T>& scratch = scratch_[worker];
+
+        int64_t n = 0;
+        for (int64_t slot : workers_.slots_of(worker, schedule_->alive(step))) {
+            const int64_t b = schedule_->row(slot), t = schedule_->time(slot, step, backwards);
+            const int64_t t_prev = backwards ? t + 1 : t - 1;
+            const bool cut = in_.resets && (backwards ? step > 0 && *in_.resets.at(t + 1, b)
+                                                      : *in_.resets.at(t, b));
+            T* y = hidden.at(t, step, b) + d * P_;
+            const T* h_prev = zeros_;
+            if (!cut && step > 0) h_prev = hidden.at(t_prev, step - 1, b) + d * P_;
+            if (!cut && step == 0 && in_.h0) h_prev = state(in_.h0, layer, d, b, P_);
+            if (spec_.cell.kind == CellKind::rnn) {
+                scratch.rnn[n] = {pre, h_prev, y};
+            } else if (spec_.cell.kind == CellKind::gru) {
+                T* gates = train_ ? tape.gates[d].at(t, b) : scratch.gates + n * 3 * H_;
+                scratch.gru[n] = {pre, h_prev, y, gates, scratch.rh + n * H_};
+            } else {
+                T* c = train_ ? tape.cells[d].at(t, b) : state(c_n_, layer, d, b, H_);
+                const T* c_prev = zeros_;
+                if (!cut && step > 0) c_prev = train_ ? tape.cells[d].at(t_prev, b) : c;
+                if (!cut && step == 0 && in_.c0) c_prev = state(in_.c0, layer, d, b, H_);
+                T* m = y;
+                if (spec_.proj_size > 0) {
+                    m = scratch.m + n * H_;
+                    scratch.projections[n] = {m, zeros_, y};
+                }
+                scratch.lstm[n] = {pre, h_prev, c_prev,
+                                   c,   m,      train_ ? tape.gates[d].at(t, b) : nullptr};
+            }
+            pre += w.w_ih.N;
+            ++n;
+        }
+
+        const StepArgs<T> args{spec_.cell, H_, w.w_hh, w.w_n, w.b_hn, w.peephole};
+        switch (spec_.cell.kind) {
+            case CellKind::rnn:
+                kernels.rnn_forward(args, scratch.rnn, n);
+                break;
+            case CellKind::gru:
+                kernels.gru_forward[train_](args, scratch.gru, n);
+                break;
+            case CellKind::lstm:
+                kernels.lstm_forward[train_](args, scratch.lstm, n);
+                if (spec_.proj_size > 0) kernels.product(w.w_hr, P_, scratch.projections, n);
+                break;
+        }
+        end_states(worker, layer, d, step);
+        return pre;
+    }
+
+    /// The states of the slots whose last step this was.
+    void end_states(int worker, int64_t layer, int d, int64_t step) {
+        if (schedule_->alive(step + 1) == schedule_->alive(step)) return;
+        const bool backwards = spec_.reads_backwards(d);
+        for (int64_t slot : workers_.slots_of(worker, schedule_->alive(step))) {
+            if (slot < schedule_->alive(step + 1)) continue;
+            const int64_t b = schedule_->row(slot), t = schedule_->time(slot, step, backwards);
+            std::memcpy(state(h_n_, layer, d, b, P_), hidden_of(layer).at(t, step, b) + d * P_,
+                        sizeof(T) * P_);
+            if (train_ && c_n_)
+                std::memcpy(state(c_n_, layer, d, b, H_), layers_[layer].cells[d].at(t, b),
+                            sizeof(T) * H_);
+        }
+    }
+
+    /// The layer's output from its directions: merge, then dropout.
+    void join(int worker, int64_t layer, int64_t first, int64_t last) {
+        const int64_t F = spec_.feature_size();
+        const bool drop = dropout() > 0 && layer + 1 < spec_.num_layers;
+        const Dropout mask(in_.dropout_key, in_.dropout);
+        const T scale = T(1 / (1 - in_.dropout));
+        const Plane<T> hidden = hidden_of(layer), output = output_of(layer);
+        for (int64_t slot : workers_.all_slots_of(worker, in_.batch)) {
+            const int64_t b = schedule_->row(slot);
+            for (int64_t step = first; step < std::min(last, schedule_->length(slot)); ++step) {
+                const int64_t t = schedule_->time(slot, step, spec_.reads_backwards(0));
+                const T* h = hidden.at(t, step, b);
+                T* out = output.at(t, step, b);
+                switch (spec_.merge) {
+                    case Merge::concat:
+                        for (int64_t f = 0; f < F; ++f) out[f] = h[f];
+                        break;
+                    case Merge::sum:
+                        for (int64_t f = 0; f < F; ++f) out[f] = h[f] + h[P_ + f];
+                        break;
+                    case Merge::mul:
+                        for (int64_t f = 0; f < F; ++f) out[f] = h[f] * h[P_ + f];
+                        break;
+                    case Merge::ave:
+                        for (int64_t f = 0; f < F; ++f) out[f] = (h[f] + h[P_ + f]) * T(0.5);
+                        break;
+                }
+                if (!drop) continue;
+                const uint64_t stream = mask.stream(layer, t, b);
+                for (int64_t f = 0; f < F; ++f)
+                    out[f] = mask.kept(stream, f) ? out[f] * scale : T(0);
+            }
+        }
+    }
+
+    void clear_padding(int worker) {
+        for (int64_t slot : workers_.all_slots_of(worker, in_.batch))
+            for (int64_t t = schedule_->length(slot); t < in_.steps; ++t)
+                std::memset(y_.at(t, schedule_->row(slot)), 0, sizeof(T) * spec_.feature_size());
+    }
+
+    const LayerSpec& spec_;
+    const Sequences<T>& in_;
+    const bool train_;
+    const Workers workers_;
+    const int64_t D_, H_, P_;
+    const int64_t width_;  // of a row of the input product, at most
+    int64_t chunk_, ring_ = 0;
+    std::vector<LayerTape<T>> layers_;
+    std::vector<Scratch<T>> scratch_;
+    T* zeros_;
+    const Weights<T>* weights_ = nullptr;
+    const Schedule* schedule_ = nullptr;
+    View<T> y_;
+    T *h_n_ = nullptr, *c_n_ = nullptr;
+};
+
+}  // namespace
+
+template <class T>
+int64_t tape_size(const LayerSpec& spec, const Sequences<T>& in) {
+    Arena arena(nullptr);
+    lay_out_tape(spec, in, arena);
+    return arena.used() / int64_t(sizeof(T));
+}
+
+template <class T>
+int64_t forward_workspace_bytes(const LayerSpec& spec, const Sequences<T>& in, bool train,
+                                int num_threads) {
+    Arena tape(nullptr), arena(nullptr);
+    Forward<T>(spec, in, train, num_threads, tape, arena);
+    return arena.used();
+}
+
+template <class T>
+void forward(const LayerSpec& spec, const Weights<T>& weights, const Sequences<T>& in, View<T> y,
+             T* h_n, T* c_n, T* tape, void* workspace, int num_threads) {
+    Arena tape_arena(tape), arena(workspace);
+    Forward<T>(spec, in, tape != nullptr, num_threads, tape_arena, arena).run(weights, y, h_n, c_n);
+}
+
+template <class T>
+View<const T> tape_gates(const LayerSpec& spec, const Sequences<T>& in, const T* tape,
+                         int64_t layer, int direction) {
+    return read_tape(spec, in, tape)[layer].gates[direction];
+}
+
+template <class T>
+View<const T> tape_cells(const LayerSpec& spec, const Sequences<T>& in, const T* tape,
+                         int64_t layer, int direction) {
+    return read_tape(spec, in, tape)[layer].cells[direction];
+}
+
+void dropout_mask(uint64_t key, int64_t layer, int64_t steps, int64_t batch, int64_t features,
+                  double probability, bool* kept) {
+    const Dropout mask(key, probability);
+    for (int64_t t = 0; t < steps; ++t)
+        for (int64_t b = 0; b < batch; ++b) {
+            const uint64_t stream = mask.stream(layer, t, b);
+            for (int64_t f = 0; f < features; ++f) *kept++ = mask.kept(stream, f);
+        }
+}
+
+#define LSTMCORE_INSTANTIATE(T)                                                                  \
+    template int64_t tape_size(const LayerSpec&, const Sequences<T>&);                           \
+    template int64_t forward_workspace_bytes(const LayerSpec&, const Sequences<T>&, bool, int);  \
+    template void forward(const LayerSpec&, const Weights<T>&, const Sequences<T>&, View<T>, T*, \
+                          T*, T*, void*, int);                                                   \
+    template View<const T> tape_gates(const LayerSpec&, const Sequences<T>&, const T*, int64_t,  \
+                                      int);                                                      \
+    template View<const T> tape_cells(const LayerSpec&, const Sequences<T>&, const T*, int64_t,  \
+                                      int);
+LSTMCORE_INSTANTIATE(float)
+LSTMCORE_INSTANTIATE(double)
+
+}  // namespace lstmcore

@@ -1,0 +1,75 @@
+// Where everything lies on the tape: what forward leaves for backward, and nothing else.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "arena.h"
+#include "lstmcore/layer.h"
+
+namespace lstmcore {
+
+/// One layer's part, each (T, B, n) with rows packed; absent views are null.
+template <class T>
+struct LayerTape {
+    View<T> hidden;  ///< n = D*P, every h_t of both directions, unless y is just that
+    View<T> output;  ///< n = feature_size, after merge and dropout, unless the same as hidden or y
+    View<T> gates[2];  ///< n = gates_on_tape * H, by direction
+    View<T> cells[2];  ///< n = H, LSTM
+};
+
+/// Rows of H that a step keeps: the gates, and the GRU's W_hn h + b_hn (reset after).
+inline int gates_on_tape(const CellSpec& cell) {
+    if (cell.kind == CellKind::rnn) return 0;
+    return cell.gates() + (cell.kind == CellKind::gru && cell.reset_after);
+}
+
+/// Whether a layer's output is something else than its directions' h side by side.
+inline bool has_join(const LayerSpec& spec, int64_t layer, double dropout) {
+    return spec.merge != Merge::concat || (dropout > 0 && layer + 1 < spec.num_layers);
+}
+
+template <class T>
+View<T> take_view(Arena& arena, int64_t steps, int64_t batch, int64_t n) {
+    return {arena.take<T>(size_product(steps, batch, n)), batch * n, n};
+}
+
+template <class T>
+std::vector<LayerTape<T>> lay_out_tape(const LayerSpec& spec, const Sequences<T>& in,
+                                       Arena& arena) {
+    std::vector<LayerTape<T>> layers(spec.num_layers);
+    const int64_t hidden = spec.directions() * spec.output_size();
+    for (int64_t l = 0; l < spec.num_layers; ++l) {
+        LayerTape<T>& layer = layers[l];
+        const bool last = l + 1 == spec.num_layers, join = has_join(spec, l, in.dropout);
+        if (!last || join) layer.hidden = take_view<T>(arena, in.steps, in.batch, hidden);
+        if (!last && join)
+            layer.output = take_view<T>(arena, in.steps, in.batch, spec.feature_size());
+        for (int d = 0; d < spec.directions(); ++d) {
+            layer.gates[d] = take_view<T>(arena, in.steps, in.batch,
+                                          gates_on_tape(spec.cell) * spec.hidden_size);
+            if (spec.cell.kind == CellKind::lstm)
+                layer.cells[d] = take_view<T>(arena, in.steps, in.batch, spec.hidden_size);
+        }
+    }
+    return layers;
+}
+
+/// The tape over memory that forward filled.
+template <class T>
+std::vector<LayerTape<const T>> read_tape(const LayerSpec& spec, const Sequences<T>& in,
+                                          const T* tape) {
+    Arena arena(const_cast<T*>(tape));
+    std::vector<LayerTape<const T>> layers;
+    const auto read = [](const View<T>& view) {
+        return View<const T>{view.data, view.step, view.row};
+    };
+    for (const LayerTape<T>& l : lay_out_tape(spec, in, arena))
+        layers.push_back({read(l.hidden),
+                          read(l.output),
+                          {read(l.gates[0]), read(l.gates[1])},
+                          {read(l.cells[0]), read(l.cells[1])}});
+    return layers;
+}
+
+}  // namespace lstmcore

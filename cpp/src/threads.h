@@ -1,0 +1,81 @@
+// How many threads to use, and a team of them that shares one parallel region.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <type_traits>
+
+namespace lstmcore {
+
+/// The cores this process may use: the smaller of its CPU affinity and its cgroup's CPU quota
+/// (versions 1 and 2, rounded up; read once), at least 1. In a build without OpenMP it is 1.
+int max_threads();
+
+/// How many threads a call may use, 1 to max_threads(). Before set_num_threads() was called it is
+/// `LSTMCORE_NUM_THREADS`, else `OMP_NUM_THREADS`, else max_threads(). Always 1 in the child of a
+/// fork, whose thread pool did not survive.
+/// Throws std::invalid_argument at first use if `LSTMCORE_NUM_THREADS` is not a positive integer.
+int get_num_threads();
+
+/// Sets it; more than max_threads() means max_threads().
+/// Throws std::invalid_argument if n < 1.
+void set_num_threads(int n);
+
+/// The CPU quota in whole cores (rounded up) of this process's cgroup and its ancestors, or 0 if
+/// there is none. `root` is put before every path that is read.
+int cgroup_cpu_quota(const std::string& root = "");
+
+namespace detail {
+
+// Counts arrivals; the last one opens the next generation. Its two words sit on lines of their own.
+class Barrier {
+public:
+    void wait(int size) noexcept;
+
+private:
+    alignas(64) std::atomic<int> arrived_{0};
+    alignas(64) std::atomic<unsigned> generation_{0};
+};
+
+}  // namespace detail
+
+/// One thread's place in a team. `rank` is 0 to size - 1.
+class Team {
+public:
+    Team(int rank_, int size_, detail::Barrier& barrier) noexcept
+        : rank(rank_), size(size_), barrier_(barrier) {}
+    Team(const Team&) = delete;
+    Team& operator=(const Team&) = delete;
+
+    const int rank;
+    const int size;
+
+    /// Returns when every member has called it; what they wrote before is then visible to all.
+    /// Spins, then yields. Every member must call it equally often.
+    void barrier() noexcept {
+        if (size > 1) barrier_.wait(size);
+    }
+
+private:
+    detail::Barrier& barrier_;
+};
+
+namespace detail {
+void run_team(int size, void (*body)(void*, Team&), void* context) noexcept;
+}
+
+/// Calls body(Team&) once on each of `size` threads, in one parallel region, and returns when all
+/// have. The team may be smaller than asked: body must go by team.size. With size <= 1, in the
+/// child of a fork and in a serial build, it is a plain call. body must be noexcept: an exception
+/// cannot leave a parallel region.
+template <class F>
+void run_team(int size, F&& body) noexcept {
+    using Body = std::remove_reference_t<F>;
+    static_assert(std::is_nothrow_invocable_v<Body&, Team&>, "body must be noexcept");
+    detail::run_team(
+        size, [](void* context, Team& team) { (*static_cast<Body*>(context))(team); },
+        const_cast<void*>(static_cast<const void*>(std::addressof(body))));
+}
+
+}  // namespace lstmcore

@@ -1,0 +1,147 @@
+#include "weights.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <vector>
+
+#include "isa.h"
+
+namespace lstmcore {
+namespace {
+
+/// Packs the matrix source[k_offset(k) + column_offset(column)] into panels of `vectors` registers.
+/// A negative column_offset is padding.
+template <class T, class KOffset, class ColumnOffset>
+Packed<T> pack_matrix(Arena& arena, int lanes, int vectors, int64_t K, int64_t columns,
+                      const T* source, KOffset k_offset, ColumnOffset column_offset) {
+    Packed<T> packed;
+    packed.K = K;
+    packed.N = round_up(columns, lanes);
+    packed.vectors = vectors;
+    T* out = arena.take<T>(size_product(K, packed.N));
+    packed.data = out;
+    if (out == nullptr) return packed;
+    constexpr int64_t kMaxWidth = 4 * kAlignment / int64_t(sizeof(T));
+    int64_t offsets[kMaxWidth];
+    const int64_t width = int64_t(vectors) * lanes;
+    for (int64_t first = 0; first < packed.N; first += width) {
+        const int64_t count = std::min(width, packed.N - first);
+        for (int64_t i = 0; i < count; ++i) offsets[i] = column_offset(first + i);
+        for (int64_t k = 0; k < K; ++k) {
+            const T* from = source + k_offset(k);
+            for (int64_t i = 0; i < count; ++i) *out++ = offsets[i] < 0 ? T(0) : from[offsets[i]];
+        }
+    }
+    return packed;
+}
+
+}  // namespace
+
+template <class T>
+Weights<T>::Weights(const LayerSpec& spec, const std::vector<Parameters<const T>>& parameters,
+                    bool train)
+    : spec_(spec), kernels_(kernel_table().of<T>()), train_(train) {
+    spec.check();
+    if (int64_t(parameters.size()) != spec.num_layers * spec.directions())
+        throw std::invalid_argument("parameters: one set for each layer and direction is expected");
+    bytes_ = build(parameters, nullptr);
+    memory_.reset(::operator new(bytes_, std::align_val_t(kAlignment)));
+    build(parameters, memory_.get());
+}
+
+template <class T>
+int64_t Weights<T>::build(const std::vector<Parameters<const T>>& parameters, void* base) {
+    Arena arena(base);
+    const CellSpec& cell = spec_.cell;
+    const int L = kernels_.lanes, G = cell.gates();
+    const int64_t H = spec_.hidden_size, P = spec_.output_size(), D = spec_.directions();
+    const bool gru = cell.kind == CellKind::gru;
+    const bool reset_before = gru && !cell.reset_after;
+
+    directions_.clear();
+    for (int64_t index = 0; index < spec_.num_layers * D; ++index) {
+        const Parameters<const T>& from = parameters[index];
+        const int64_t I = spec_.layer_input_size(index / D);
+        PackedDirection<T> to{};
+        // `gates` gates from gate `first` on: each panel holds the same units of all of them.
+        const auto pack_gates = [&](int first, int gates, int64_t K, const T* source) {
+            return pack_matrix(
+                arena, L, gates == 1 ? 4 : gates, K, gates * round_up(H, L), source,
+                [](int64_t k) { return k; },
+                [&](int64_t column) {
+                    const int64_t gate = column / L % gates;
+                    const int64_t unit =
+                        gates == 1 ? column : column / (L * gates) * L + column % L;
+                    return unit < H ? ((gates == 1 ? first : first + gate) * H + unit) * K : -1;
+                });
+        };
+        // Columns of a matrix whose row k is row_of(k) of `source`.
+        const auto pack_rows = [&](int64_t K, int64_t columns, const T* source, auto row_of) {
+            return pack_matrix(
+                arena, L, 4, K, columns, source, [&](int64_t k) { return row_of(k) * columns; },
+                [&](int64_t column) { return column < columns ? column : -1; });
+        };
+        const auto same = [](int64_t k) { return k; };
+
+        to.w_ih = pack_gates(0, G, I, from.w_ih);
+        to.w_hh = pack_gates(0, reset_before ? 2 : G, P, from.w_hh);
+        if (reset_before) to.w_n = pack_gates(2, 1, P, from.w_hh);
+        // The GRU's n keeps its hidden bias apart if r comes after the product.
+        std::vector<T> bias(G * H), b_hn(H);
+        for (int64_t row = 0; from.b_ih && row < G * H; ++row) {
+            const bool apart = gru && !reset_before && row >= 2 * H;
+            bias[row] = apart ? from.b_ih[row] : from.b_ih[row] + from.b_hh[row];
+            if (apart) b_hn[row - 2 * H] = from.b_hh[row];
+        }
+        to.bias = pack_gates(0, G, 1, bias.data()).data;
+        if (gru && !reset_before) to.b_hn = pack_gates(0, 1, 1, b_hn.data()).data;
+        if (cell.peephole) {
+            const int64_t padded = round_up(H, L);
+            T* peephole = arena.take<T>(cell.peepholes() * padded);
+            to.peephole = peephole;
+            for (int64_t i = 0; base && i < cell.peepholes() * padded; ++i)
+                peephole[i] = i % padded < H ? from.w_ch[i / padded * H + i % padded] : T(0);
+        }
+        if (spec_.proj_size > 0)
+            to.w_hr = pack_matrix(arena, L, 4, H, P, from.w_hr, same,
+                                  [&](int64_t column) { return column < P ? column * H : -1; });
+
+        if (train_) {
+            // The GRU's dgates are n, r, z in front of what multiplies W_hh; see GruBackwardRow.
+            to.w_ih_t = pack_rows(G * H, I, from.w_ih, [&](int64_t k) {
+                return !gru ? k : k < H ? 2 * H + k : k - H;
+            });
+            to.w_hh_t = pack_rows((reset_before ? 2 : G) * H, P, from.w_hh, same);
+            if (reset_before)
+                to.w_n_t = pack_rows(H, H, from.w_hh, [&](int64_t k) { return 2 * H + k; });
+            if (spec_.proj_size > 0) to.w_hr_t = pack_rows(P, H, from.w_hr, same);
+        }
+        directions_.push_back(to);
+    }
+    return arena.used();
+}
+
+template <class T>
+std::shared_ptr<const Weights<T>> pack(const LayerSpec& spec,
+                                       const std::vector<Parameters<const T>>& parameters,
+                                       bool train) {
+    return std::make_shared<const Weights<T>>(spec, parameters, train);
+}
+
+template <class T>
+int64_t packed_bytes(const Weights<T>& weights) {
+    return weights.bytes();
+}
+
+template class Weights<float>;
+template class Weights<double>;
+template std::shared_ptr<const Weights<float>> pack(const LayerSpec&,
+                                                    const std::vector<Parameters<const float>>&,
+                                                    bool);
+template std::shared_ptr<const Weights<double>> pack(const LayerSpec&,
+                                                     const std::vector<Parameters<const double>>&,
+                                                     bool);
+template int64_t packed_bytes(const Weights<float>&);
+template int64_t packed_bytes(const Weights<double>&);
+
+}  // namespace lstmcore

@@ -1,0 +1,58 @@
+// The packed parameters of a layer, in the order in which the kernels read them.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "../kernels/kernel_table.h"
+#include "arena.h"
+#include "lstmcore/layer.h"
+
+namespace lstmcore {
+
+/// One direction of one layer. `_t` are the transposes that backward multiplies with.
+template <class T>
+struct PackedDirection {
+    Packed<T> w_ih;     ///< K = I, all gates
+    Packed<T> w_hh;     ///< K = P, all gates; GRU with reset before: r and z
+    Packed<T> w_n;      ///< K = H, GRU with reset before: n
+    Packed<T> w_hr;     ///< K = H, projection
+    const T* bias;      ///< b_ih + b_hh in w_ih's column order; GRU with reset after: n has b_ih
+    const T* b_hn;      ///< GRU with reset after
+    const T* peephole;  ///< LSTM
+    Packed<T> w_ih_t;   ///< N = I; K in the order of dgates
+    Packed<T> w_hh_t;   ///< N = P
+    Packed<T> w_n_t;    ///< N = H
+    Packed<T> w_hr_t;   ///< N = H
+};
+
+template <class T>
+class Weights {
+public:
+    Weights(const LayerSpec& spec, const std::vector<Parameters<const T>>& parameters, bool train);
+
+    const PackedDirection<T>& direction(int64_t layer, int d) const {
+        return directions_[layer * spec_.directions() + d];
+    }
+    const Kernels<T>& kernels() const { return kernels_; }
+    bool can_train() const { return train_; }
+    int64_t bytes() const { return bytes_; }
+
+private:
+    int64_t build(const std::vector<Parameters<const T>>& parameters, void* base);
+
+    struct Release {
+        void operator()(void* memory) const {
+            ::operator delete(memory, std::align_val_t(kAlignment));
+        }
+    };
+
+    LayerSpec spec_;
+    const Kernels<T>& kernels_;
+    bool train_;
+    int64_t bytes_ = 0;
+    std::vector<PackedDirection<T>> directions_;
+    std::unique_ptr<void, Release> memory_;
+};
+
+}  // namespace lstmcore
