@@ -1,0 +1,394 @@
+// Forward and backward of every variant: gradients against finite differences, and the promise of
+// bitwise invariance. Buffers have exactly the sizes asked for, so that a sanitizer build sees any
+// step beyond them.
+#include <algorithm>
+#include <cstring>
+#include <functional>
+#include <new>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "isa.h"
+#include "lstmcore/layer.h"
+#include "test.h"
+
+using namespace lstmcore;
+
+namespace {
+
+template <class T>
+std::vector<T> random_numbers(int64_t n, unsigned seed, double scale = 0.5) {
+    std::mt19937 random(seed);
+    std::normal_distribution<double> normal(0, scale);
+    std::vector<T> out(n);
+    for (T& value : out) value = T(normal(random));
+    return out;
+}
+
+/// The parameters of a layer, or their gradients, each in memory of its own.
+template <class T>
+struct ParameterSet {
+    std::vector<std::vector<T>> arrays;
+    std::vector<Parameters<T>> sets;
+
+    explicit ParameterSet(const LayerSpec& spec, bool zero = false) {
+        const int64_t H = spec.hidden_size, P = spec.output_size(), G = spec.cell.gates();
+        arrays.reserve(6 * spec.num_layers * spec.directions());
+        const auto take = [&](bool wanted, int64_t n) -> T* {
+            if (!wanted) return nullptr;
+            arrays.push_back(random_numbers<T>(n, unsigned(arrays.size() + 1), zero ? 0 : 0.4));
+            return arrays.back().data();
+        };
+        for (int64_t s = 0; s < spec.num_layers * spec.directions(); ++s) {
+            Parameters<T> set;
+            set.w_ih = take(true, G * H * spec.layer_input_size(s / spec.directions()));
+            set.w_hh = take(true, G * H * P);
+            set.b_ih = take(spec.bias, G * H);
+            set.b_hh = take(spec.bias, G * H);
+            set.w_ch = take(spec.cell.peephole, spec.cell.peepholes() * H);
+            set.w_hr = take(spec.proj_size > 0, P * H);
+            sets.push_back(set);
+        }
+    }
+    std::vector<Parameters<const T>> read_only() const {
+        std::vector<Parameters<const T>> out;
+        for (const auto& s : sets) out.push_back({s.w_ih, s.w_hh, s.b_ih, s.b_hh, s.w_ch, s.w_hr});
+        return out;
+    }
+};
+
+/// Memory of an exact size in bytes, aligned as a workspace or tape must be.
+class Block {
+public:
+    explicit Block(int64_t bytes) : data_(::operator new(bytes, std::align_val_t(64))) {
+        std::memset(data_, 0x7f, bytes);  // nothing may be taken for initialised
+    }
+    ~Block() { ::operator delete(data_, std::align_val_t(64)); }
+    Block(const Block&) = delete;
+    void* data() const { return data_; }
+
+private:
+    void* data_;
+};
+
+template <class T>
+struct Input {
+    int64_t T_, B, I;
+    std::vector<T> x, h0, c0;
+    std::vector<int64_t> lengths;
+    std::vector<char> resets;
+
+    Input(const LayerSpec& spec, int64_t steps, int64_t batch, bool ragged, bool with_resets)
+        : T_(steps), B(batch), I(spec.input_size) {
+        const int64_t states = spec.num_layers * spec.directions() * B;
+        x = random_numbers<T>(T_ * B * I, 100, 1);
+        h0 = random_numbers<T>(states * spec.output_size(), 101);
+        c0 = random_numbers<T>(states * spec.hidden_size, 102);
+        if (ragged)
+            for (int64_t b = 0; b < B; ++b) lengths.push_back((b * 7 + 3) % (T_ + 1));
+        if (with_resets)
+            for (int64_t i = 0; i < T_ * B; ++i) resets.push_back(i % 4 == 1);
+    }
+    Sequences<T> sequences() const {
+        Sequences<T> in;
+        in.steps = T_;
+        in.batch = B;
+        in.x = {x.data(), B * I, I};
+        in.h0 = h0.data();
+        in.c0 = c0.data();
+        if (!lengths.empty()) in.lengths = lengths.data();
+        if (!resets.empty()) in.resets = {reinterpret_cast<const bool*>(resets.data()), B, 1};
+        return in;
+    }
+};
+
+template <class T>
+struct Result {
+    std::vector<T> y, h, c, dx, dh0, dc0;
+    std::vector<std::vector<T>> gradients;
+
+    bool operator==(const Result& o) const {
+        const auto same = [](const std::vector<T>& a, const std::vector<T>& b) {
+            return a.size() == b.size() &&
+                   (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
+        };
+        bool equal = same(y, o.y) && same(h, o.h) && same(c, o.c) && same(dx, o.dx) &&
+                     same(dh0, o.dh0) && same(dc0, o.dc0) && gradients.size() == o.gradients.size();
+        for (size_t i = 0; equal && i < gradients.size(); ++i)
+            equal = same(gradients[i], o.gradients[i]);
+        return equal;
+    }
+};
+
+/// Forward, in training also backward with fixed random output gradients.
+template <class T>
+Result<T> run(const LayerSpec& spec, const ParameterSet<T>& parameters, const Sequences<T>& in,
+              bool train, int threads) {
+    const auto weights = pack<T>(spec, parameters.read_only(), train);
+    const int64_t F = spec.feature_size(), states = spec.num_layers * spec.directions() * in.batch;
+    const int64_t P = spec.output_size(), H = spec.hidden_size;
+    const bool lstm = spec.cell.kind == CellKind::lstm;
+    Result<T> r;
+    r.y.resize(in.steps * in.batch * F);
+    r.h.resize(states * P);
+    if (lstm) r.c.resize(states * H);
+    T* c = lstm ? r.c.data() : nullptr;
+    const View<T> y{r.y.data(), in.batch * F, F};
+    const Block workspace(forward_workspace_bytes(spec, in, train, threads));
+    if (!train) {
+        forward<T>(spec, *weights, in, y, r.h.data(), c, nullptr, workspace.data(), threads);
+        return r;
+    }
+    const Block tape(tape_size(spec, in) * int64_t(sizeof(T)));
+    T* on_tape = static_cast<T*>(tape.data());
+    forward<T>(spec, *weights, in, y, r.h.data(), c, on_tape, workspace.data(), threads);
+
+    const auto dy = random_numbers<T>(in.steps * in.batch * F, 200);
+    const auto dh = random_numbers<T>(states * P, 201), dc = random_numbers<T>(states * H, 202);
+    r.dx.resize(in.steps * in.batch * spec.input_size);
+    r.dh0.resize(states * P);
+    if (lstm) r.dc0.resize(states * H);
+    ParameterSet<T> gradients(spec, true);
+    const Block backward_workspace(backward_workspace_bytes(spec, in, threads));
+    backward<T>(spec, *weights, in, {r.y.data(), in.batch * F, F}, on_tape,
+                {dy.data(), in.batch * F, F}, dh.data(), lstm ? dc.data() : nullptr,
+                {r.dx.data(), in.batch * spec.input_size, spec.input_size}, r.dh0.data(),
+                lstm ? r.dc0.data() : nullptr, gradients.sets, backward_workspace.data(), threads);
+    r.gradients = gradients.arrays;
+    return r;
+}
+
+/// The loss whose gradients run() computes.
+double loss(const LayerSpec& spec, const ParameterSet<double>& parameters,
+            const Sequences<double>& in) {
+    const Result<double> r = run(spec, parameters, in, false, 1);
+    const auto dot = [](const std::vector<double>& a, unsigned seed) {
+        const auto w = random_numbers<double>(int64_t(a.size()), seed);
+        double sum = 0;
+        for (size_t i = 0; i < a.size(); ++i) sum += a[i] * w[i];
+        return sum;
+    };
+    return dot(r.y, 200) + dot(r.h, 201) + dot(r.c, 202);
+}
+
+struct Variant {
+    std::string name;
+    LayerSpec spec;
+};
+
+std::vector<Variant> variants() {
+    std::vector<Variant> all;
+    const auto add = [&](const std::string& name, CellKind kind,
+                         const std::function<void(LayerSpec&)>& change) {
+        LayerSpec spec;
+        spec.cell.kind = kind;
+        spec.input_size = 3;
+        spec.hidden_size = 5;
+        change(spec);
+        spec.check();
+        all.push_back({name, spec});
+    };
+    const auto plain = [](LayerSpec&) {};
+    add("rnn", CellKind::rnn, plain);
+    add("rnn sigmoid", CellKind::rnn,
+        [](LayerSpec& s) { s.cell.candidate = {ActivationKind::sigmoid}; });
+    add("lstm", CellKind::lstm, plain);
+    add("lstm 1997", CellKind::lstm, [](LayerSpec& s) {
+        s.cell.forget_gate = false;
+        s.cell.candidate = {ActivationKind::scaled_tanh, 2, 0.5};
+        s.cell.output = {ActivationKind::scaled_tanh, 1, 0.5};
+    });
+    add("lstm coupled peephole", CellKind::lstm,
+        [](LayerSpec& s) { s.cell.coupled = s.cell.peephole = true; });
+    add("lstm peephole clip", CellKind::lstm, [](LayerSpec& s) {
+        s.cell.peephole = true;
+        s.cell.cell_clip = 0.7;
+    });
+    add("lstm projection", CellKind::lstm, [](LayerSpec& s) { s.proj_size = 2; });
+    add("lstm hard", CellKind::lstm, [](LayerSpec& s) {
+        s.cell.gate = {ActivationKind::hard_sigmoid, 0.2, 0.5};
+        s.cell.candidate = {ActivationKind::softsign};
+        s.cell.output = {ActivationKind::identity};
+    });
+    add("gru", CellKind::gru, plain);
+    add("gru reset before", CellKind::gru, [](LayerSpec& s) { s.cell.reset_after = false; });
+    add("gru no bias", CellKind::gru, [](LayerSpec& s) { s.bias = false; });
+    for (const CellKind kind : {CellKind::rnn, CellKind::lstm, CellKind::gru}) {
+        add("stack", kind, [](LayerSpec& s) { s.num_layers = 3; });
+        add("reverse", kind, [](LayerSpec& s) {
+            s.num_layers = 2;
+            s.reverse = true;
+        });
+        for (const Merge merge : {Merge::concat, Merge::sum, Merge::mul, Merge::ave})
+            add("bidirectional", kind, [&](LayerSpec& s) {
+                s.bidirectional = true;
+                s.num_layers = 2;
+                s.merge = merge;
+            });
+    }
+    return all;
+}
+
+void for_each_isa(const std::function<void(const std::string&)>& f) {
+    const std::string before = isa();
+    for (const std::string& name : available_isas()) {
+        set_isa(name);
+        f(name);
+    }
+    set_isa(before);
+}
+
+}  // namespace
+
+TEST(gradients_are_those_of_finite_differences) {
+    const double step = 1e-6;
+    for_each_isa([&](const std::string& isa_name) {
+        for (const Variant& variant : variants()) {
+            ParameterSet<double> parameters(variant.spec);
+            Input<double> input(variant.spec, 6, 3, true, true);
+            const Result<double> r = run(variant.spec, parameters, input.sequences(), true, 1);
+            const auto check = [&](std::vector<double>& numbers, const std::vector<double>& exact) {
+                CHECK_EQUAL(numbers.size(), exact.size());
+                for (size_t i = 0; i < numbers.size(); i += 1 + numbers.size() / 7) {
+                    const double saved = numbers[i];
+                    numbers[i] = saved + step;
+                    const double above = loss(variant.spec, parameters, input.sequences());
+                    numbers[i] = saved - step;
+                    const double below = loss(variant.spec, parameters, input.sequences());
+                    numbers[i] = saved;
+                    const double slope = (above - below) / (2 * step);
+                    if (!(std::abs(slope - exact[i]) < 1e-7))
+                        std::cerr << isa_name << " " << variant.name << std::endl;
+                    CHECK_NEAR(slope, exact[i], 1e-7);
+                }
+            };
+            check(input.x, r.dx);
+            check(input.h0, r.dh0);
+            if (variant.spec.cell.kind == CellKind::lstm) check(input.c0, r.dc0);
+            for (size_t i = 0; i < r.gradients.size(); ++i)
+                check(parameters.arrays[i], r.gradients[i]);
+        }
+    });
+}
+
+TEST(inference_gives_the_bits_of_training) {
+    for_each_isa([](const std::string&) {
+        for (const Variant& variant : variants())
+            for (const bool ragged : {false, true}) {
+                const ParameterSet<float> parameters(variant.spec);
+                const Input<float> input(variant.spec, 9, 4, ragged, ragged);
+                Result<float> trained = run(variant.spec, parameters, input.sequences(), true, 1);
+                const Result<float> inferred =
+                    run(variant.spec, parameters, input.sequences(), false, 1);
+                CHECK(trained.y == inferred.y && trained.h == inferred.h &&
+                      trained.c == inferred.c);
+            }
+    });
+}
+
+TEST(threads_do_not_change_a_bit) {
+    for (const Variant& variant : variants()) {
+        LayerSpec spec = variant.spec;
+        spec.hidden_size = 35;  // enough work for several threads
+        spec.input_size = 21;
+        const ParameterSet<float> parameters(spec);
+        for (const int64_t batch : {1, 2, 13}) {
+            const Input<float> input(spec, 130 / batch * 13, batch, batch > 1, true);
+            Sequences<float> in = input.sequences();
+            in.dropout = 0.3;
+            in.dropout_key = 7;
+            const Result<float> one = run(spec, parameters, in, true, 1);
+            for (const int threads : {2, 3, 5})
+                CHECK(run(spec, parameters, in, true, threads) == one);
+        }
+    }
+}
+
+TEST(isa_levels_with_fused_multiply_add_agree_to_the_bit) {
+    std::vector<std::string> fused;
+    for (const std::string& name : available_isas())
+        if (name != "x86-64-v2") fused.push_back(name);
+    const std::string before = isa();
+    for (const Variant& variant : variants()) {
+        LayerSpec spec = variant.spec;
+        spec.hidden_size = 37;
+        const ParameterSet<float> floats(spec);
+        const ParameterSet<double> doubles(spec);
+        const Input<float> input(spec, 12, 7, true, true);
+        const Input<double> wide(spec, 12, 7, true, true);
+        for (size_t i = 0; i + 1 < fused.size(); ++i) {
+            set_isa(fused[i]);
+            const auto f = run(spec, floats, input.sequences(), true, 1);
+            const auto d = run(spec, doubles, wide.sequences(), true, 1);
+            set_isa(fused[i + 1]);
+            CHECK(run(spec, floats, input.sequences(), true, 1) == f);
+            CHECK(run(spec, doubles, wide.sequences(), true, 1) == d);
+        }
+    }
+    set_isa(before);
+}
+
+TEST(empty_calls) {
+    for (const Variant& variant : variants()) {
+        const ParameterSet<float> parameters(variant.spec);
+        for (const auto& [steps, batch] : {std::pair<int64_t, int64_t>{0, 3}, {4, 0}, {0, 0}}) {
+            const Input<float> input(variant.spec, steps, batch, false, false);
+            const Result<float> r = run(variant.spec, parameters, input.sequences(), true, 2);
+            CHECK(r.h == input.h0);
+            CHECK(r.dh0 == random_numbers<float>(int64_t(r.dh0.size()), 201));
+            for (const auto& gradient : r.gradients)
+                for (const float g : gradient) CHECK_EQUAL(g, 0.0f);
+        }
+    }
+}
+
+TEST(sizes_around_the_lanes) {
+    for_each_isa([](const std::string&) {
+        for (const Variant& variant : variants())
+            for (const int64_t size : {1, 4, 7, 8, 9, 15, 16, 17, 33, 64, 65}) {
+                LayerSpec spec = variant.spec;
+                spec.hidden_size = size;
+                spec.input_size = size + 1;
+                if (spec.proj_size > 0) spec.proj_size = size / 2;
+                const ParameterSet<float> floats(spec);
+                const ParameterSet<double> doubles(spec);
+                for (const int64_t batch : {1, 2, 9}) {
+                    const Input<float> narrow(spec, 3, batch, true, false);
+                    const Input<double> wide(spec, 3, batch, true, false);
+                    const auto f = run(spec, floats, narrow.sequences(), true, 2);
+                    const auto d = run(spec, doubles, wide.sequences(), true, 2);
+                    for (size_t i = 0; i < f.y.size(); ++i) CHECK_NEAR(f.y[i], d.y[i], 1e-4);
+                    for (size_t i = 0; i < f.dx.size(); ++i) CHECK_NEAR(f.dx[i], d.dx[i], 1e-3);
+                }
+            }
+    });
+}
+
+TEST(bad_specs_and_lengths_are_refused) {
+    LayerSpec spec;
+    CHECK_THROWS(spec.check(), std::invalid_argument, "input_size");
+    spec.input_size = 3;
+    spec.hidden_size = 4;
+    spec.check();
+    spec.proj_size = 4;
+    CHECK_THROWS(spec.check(), std::invalid_argument, "proj_size");
+    spec.proj_size = 0;
+    spec.cell.forget_gate = false;
+    spec.cell.coupled = true;
+    CHECK_THROWS(spec.check(), std::invalid_argument, "forget_gate");
+    spec.cell = CellSpec();
+    spec.merge = Merge::sum;
+    CHECK_THROWS(spec.check(), std::invalid_argument, "merge");
+    spec.merge = Merge::concat;
+
+    const ParameterSet<float> parameters(spec);
+    Input<float> input(spec, 3, 2, true, false);
+    input.lengths = {1, 4};
+    CHECK_THROWS(run(spec, parameters, input.sequences(), false, 1), std::invalid_argument,
+                 "lengths[1]");
+    Sequences<float> huge = input.sequences();
+    huge.steps = int64_t(1) << 60;
+    CHECK_THROWS(tape_size(spec, huge), std::bad_alloc, "");
+}

@@ -1,0 +1,242 @@
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cfenv>
+#include <cstdlib>
+#include <fstream>
+#include <limits>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+#include "float_mode.h"
+#include "test.h"
+#include "threads.h"
+
+using namespace lstmcore;
+
+namespace {
+
+// A team larger than max_threads(), so that one core is enough to test it.
+constexpr int kTeam = 4;
+
+int run_with(const std::string& variables, const std::string& test_name) {
+    const std::string command = variables + " '" + test::program + "' " + test_name + " 2>&1";
+    return std::system(command.c_str());
+}
+
+// A file tree that stands for the parts of / that a quota is read from.
+class FakeRoot {
+public:
+    FakeRoot() {
+        char name[] = "/tmp/lstmcore-XXXXXX";
+        if (!mkdtemp(name)) throw std::runtime_error("mkdtemp failed");
+        path = name;
+    }
+    ~FakeRoot() { static_cast<void>(!std::system(("rm -r '" + path + "'").c_str())); }
+
+    void write(const std::string& file, const std::string& text) {
+        const std::string full = path + "/" + file;
+        for (std::size_t at = path.size(); (at = full.find('/', at + 1)) != full.npos;) {
+            mkdir(full.substr(0, at).c_str(), 0700);
+        }
+        std::ofstream(full) << text;
+    }
+
+    std::string path;
+};
+
+}  // namespace
+
+TEST(number_of_threads) {
+    CHECK(max_threads() >= 1);
+    CHECK(get_num_threads() >= 1 && get_num_threads() <= max_threads());
+    CHECK_THROWS(set_num_threads(0), std::invalid_argument, "at least 1, got 0");
+    CHECK_THROWS(set_num_threads(-3), std::invalid_argument, "-3");
+    set_num_threads(1);
+    CHECK_EQUAL(get_num_threads(), 1);
+    set_num_threads(1 << 30);
+    CHECK_EQUAL(get_num_threads(), max_threads());
+}
+
+// The next three run in processes of their own.
+TEST(one_thread_by_the_environment) {
+    if (std::getenv("LSTMCORE_TEST_CHILD")) {
+        CHECK_EQUAL(get_num_threads(), 1);
+        return;
+    }
+    const std::string name = "one_thread_by_the_environment";
+    CHECK_EQUAL(run_with("LSTMCORE_TEST_CHILD=1 LSTMCORE_NUM_THREADS=1", name), 0);
+    CHECK_EQUAL(run_with("LSTMCORE_TEST_CHILD=1 OMP_NUM_THREADS=1", name), 0);
+    CHECK_EQUAL(run_with("LSTMCORE_TEST_CHILD=1 LSTMCORE_NUM_THREADS= OMP_NUM_THREADS=1", name), 0);
+}
+
+TEST(all_threads_by_the_environment) {
+    if (std::getenv("LSTMCORE_TEST_CHILD")) {
+        CHECK_EQUAL(get_num_threads(), max_threads());
+        return;
+    }
+    const std::string name = "all_threads_by_the_environment";
+    const std::string child = "LSTMCORE_TEST_CHILD=1 ";
+    CHECK_EQUAL(run_with(child + "LSTMCORE_NUM_THREADS=100000 OMP_NUM_THREADS=1", name), 0);
+    CHECK_EQUAL(run_with(child + "LSTMCORE_NUM_THREADS=99999999999", name), 0);
+    CHECK_EQUAL(run_with(child + "LSTMCORE_NUM_THREADS= OMP_NUM_THREADS=nonsense", name), 0);
+}
+
+TEST(bad_environment) {
+    if (std::getenv("LSTMCORE_TEST_CHILD")) {
+        CHECK_THROWS(get_num_threads(), std::invalid_argument, "LSTMCORE_NUM_THREADS");
+        CHECK_THROWS(get_num_threads(), std::invalid_argument, std::getenv("LSTMCORE_NUM_THREADS"));
+        set_num_threads(1);
+        CHECK_EQUAL(get_num_threads(), 1);
+        return;
+    }
+    for (const char* value : {"0", "-1", "two", "2x", "1.5", "99999999999999999999x"}) {
+        const std::string variable = std::string(" LSTMCORE_NUM_THREADS=") + value;
+        CHECK_EQUAL(run_with("LSTMCORE_TEST_CHILD=1" + variable, "bad_environment"), 0);
+    }
+}
+
+TEST(cgroup_version_2) {
+    FakeRoot root;
+    CHECK_EQUAL(cgroup_cpu_quota(root.path), 0);
+    root.write("proc/self/cgroup", "0::/a/b\n");
+    CHECK_EQUAL(cgroup_cpu_quota(root.path), 0);
+    root.write("sys/fs/cgroup/a/b/cpu.max", "max 100000\n");
+    CHECK_EQUAL(cgroup_cpu_quota(root.path), 0);
+    root.write("sys/fs/cgroup/a/cpu.max", "250000 100000\n");
+    CHECK_EQUAL(cgroup_cpu_quota(root.path), 3);
+    root.write("sys/fs/cgroup/a/b/cpu.max", "50000 100000\n");
+    CHECK_EQUAL(cgroup_cpu_quota(root.path), 1);
+    root.write("proc/self/cgroup", "0::/\n");  // the root of a container's own namespace
+    CHECK_EQUAL(cgroup_cpu_quota(root.path), 0);
+    root.write("sys/fs/cgroup/cpu.max", "200000 100000\n");
+    CHECK_EQUAL(cgroup_cpu_quota(root.path), 2);
+    root.write("sys/fs/cgroup/cpu.max", "nonsense\n");
+    CHECK_EQUAL(cgroup_cpu_quota(root.path), 0);
+}
+
+TEST(cgroup_version_1) {
+    FakeRoot root;
+    root.write("proc/self/cgroup", "5:memory:/m\n4:cpu,cpuacct:/c\n1:name=systemd:/s\n");
+    root.write("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n");
+    root.write("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
+    CHECK_EQUAL(cgroup_cpu_quota(root.path), 0);
+    root.write("sys/fs/cgroup/cpu/c/cpu.cfs_quota_us", "150000\n");
+    root.write("sys/fs/cgroup/cpu/c/cpu.cfs_period_us", "50000\n");
+    CHECK_EQUAL(cgroup_cpu_quota(root.path), 3);
+    root.write("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "150000\n");
+    CHECK_EQUAL(cgroup_cpu_quota(root.path), 2);
+}
+
+TEST(team_has_every_rank_once) {
+    for (int size = 1; size <= kTeam; ++size) {
+        std::vector<int> count(kTeam, 0);
+        std::vector<int> sizes(kTeam, 0);
+        run_team(size, [&](Team& team) noexcept {
+            ++count[team.rank];
+            sizes[team.rank] = team.size;
+        });
+        const int got = sizes[0];
+        CHECK(got >= 1 && got <= size);
+        for (int rank = 0; rank < kTeam; ++rank) {
+            CHECK_EQUAL(count[rank], rank < got ? 1 : 0);
+            CHECK_EQUAL(sizes[rank], rank < got ? got : 0);
+        }
+    }
+}
+
+TEST(barrier_separates_phases) {
+    constexpr int kPhases = 500;
+    std::vector<int> value(kTeam, 0);
+    std::vector<int> wrong(kTeam, 0);
+    run_team(kTeam, [&](Team& team) noexcept {
+        for (int phase = 1; phase <= kPhases; ++phase) {
+            value[team.rank] = phase;
+            team.barrier();
+            for (int rank = 0; rank < team.size; ++rank) wrong[team.rank] += value[rank] != phase;
+            team.barrier();
+        }
+    });
+    for (int rank = 0; rank < kTeam; ++rank) CHECK_EQUAL(wrong[rank], 0);
+    CHECK_EQUAL(value[0], kPhases);
+}
+
+TEST(teams_of_many_callers) {
+    std::vector<std::thread> callers;
+    std::vector<int> sums(3, 0);
+    for (int caller = 0; caller < 3; ++caller) {
+        callers.emplace_back([&sums, caller] {
+            for (int call = 0; call < 50; ++call) {
+                std::atomic<int> sum{0};
+                run_team(2, [&](Team& team) noexcept {
+                    sum += 10 / team.size;
+                    team.barrier();
+                });
+                sums[caller] += sum;
+            }
+        });
+    }
+    for (std::thread& caller : callers) caller.join();
+    for (int sum : sums) CHECK_EQUAL(sum, 500);
+}
+
+TEST(child_of_a_fork_works_alone) {
+    run_team(kTeam, [](Team& team) noexcept { team.barrier(); });  // the pool exists
+    const int before = get_num_threads();
+    const pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        alarm(30);  // rather than hang
+        int size = 0;
+        run_team(kTeam, [&](Team& team) noexcept {
+            team.barrier();
+            size += team.size;
+        });
+        set_num_threads(kTeam);
+        _exit(size == 1 && get_num_threads() == 1 ? 0 : 1);
+    }
+    int status = -1;
+    CHECK_EQUAL(waitpid(child, &status, 0), child);
+    CHECK_EQUAL(status, 0);
+    CHECK_EQUAL(get_num_threads(), before);
+    run_team(kTeam, [](Team& team) noexcept { team.barrier(); });
+}
+
+TEST(denormals_are_flushed_and_the_mode_restored) {
+    volatile float tiny = std::numeric_limits<float>::min();
+    volatile float denormal = std::numeric_limits<float>::denorm_min();
+    volatile float half = 0.5f, big = 1e30f, one = 1.0f, small = 1e-10f;
+    CHECK(tiny * half > 0);
+    std::fesetround(FE_UPWARD);
+    const float up = one + small;
+    CHECK(up > 1.0f);
+    {
+        const FlushDenormals mode;
+        CHECK(tiny * half == 0);     // flushed on the way out
+        CHECK(denormal * big == 0);  // and on the way in
+        CHECK(one + small == 1.0f);
+    }
+    CHECK_EQUAL(std::fegetround(), FE_UPWARD);
+    std::fesetround(FE_TONEAREST);
+    CHECK(tiny * half > 0);
+    CHECK(denormal * big > 0);
+}
+
+TEST(exception_flags_are_the_callers) {
+    std::feclearexcept(FE_ALL_EXCEPT);
+    volatile double zero = 0, one = 1;
+    {
+        const FlushDenormals mode;
+        volatile double infinite = one / zero;
+        static_cast<void>(infinite);
+    }
+#if defined(__x86_64__)
+    CHECK_EQUAL(std::fetestexcept(FE_DIVBYZERO), 0);
+#endif
+    volatile double infinite = one / zero;
+    static_cast<void>(infinite);
+    CHECK(std::fetestexcept(FE_DIVBYZERO) != 0);
+    std::feclearexcept(FE_ALL_EXCEPT);
+}
