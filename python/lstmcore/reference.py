@@ -1,0 +1,894 @@
+r"""The recurrent layers in float64 NumPy, written to be read beside their equations.
+
+This is the oracle that the fast code is tested against. It imports NumPy alone, walks through time
+step by step, and is never fast. Every variant is an option of one cell; each backward step stands
+under its forward step and takes the same numbered steps in the opposite order (full
+backpropagation through time, nothing truncated).
+
+Sizes: ``T`` steps, ``B`` rows, ``I`` inputs, ``H`` hidden units, ``P`` outputs (``H``, or as many
+as a projection has), ``L`` layers, ``D`` directions, ``G`` gates. In the equations a prime marks
+the step before, ``*`` is elementwise, and ``a_i`` is the part of ``a`` that belongs to gate ``i``.
+
+Parameters are dicts with PyTorch's names, ``weight_ih_l{k}`` (G*H, I), ``weight_hh_l{k}`` (G*H, P),
+``bias_ih_l{k}`` and ``bias_hh_l{k}`` (G*H,), and ``_reverse`` at the end for the second direction.
+The LSTM also knows ``weight_ch_l{k}`` (peepholes) and ``weight_hr_l{k}`` (P, H) (projection). A
+name that is absent is a term that is absent.
+
+Activations are named as in ONNX: ``"sigmoid"``, ``"tanh"``, ``"relu"``, ``"softsign"``,
+``"identity"``, ``"hard_sigmoid"`` or ``("hard_sigmoid", alpha, beta)``, and
+``("scaled_tanh", alpha, beta)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "gru_backward",
+    "gru_forward",
+    "lstm_backward",
+    "lstm_forward",
+    "rnn_backward",
+    "rnn_forward",
+]
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+Activation = str | tuple[str, float, float]
+Arrays = tuple[Array, ...]
+Weights = dict[str, Array]
+
+
+# Activations ----------------------------------------------------------------------------------
+# Each is a pair: y = f(x), and dy/dx as a function of y.
+
+Function = Callable[[Array], Array]
+Pair = tuple[Function, Function]
+
+
+def _sigmoid(x: Array) -> Array:
+    e = np.exp(-np.abs(x))  # never overflows, exact in both tails
+    return np.where(x >= 0, 1.0, e) / (1.0 + e)
+
+
+def _softsign(x: Array) -> Array:
+    largest = np.finfo(np.float64).max
+    x = np.clip(x, -largest, largest)  # infinity saturates instead of inf / inf
+    return x / (1.0 + np.abs(x))
+
+
+def _hard_sigmoid(alpha: float = 0.2, beta: float = 0.5) -> Pair:
+    return (
+        lambda x: np.clip(alpha * x + beta, 0.0, 1.0),
+        lambda y: np.where((y > 0) & (y < 1), alpha, 0.0),
+    )
+
+
+def _scaled_tanh(alpha: float, beta: float) -> Pair:
+    return lambda x: alpha * np.tanh(beta * x), lambda y: beta * (alpha - y * y / alpha)
+
+
+_ACTIVATIONS: dict[str, Callable[..., Pair]] = {
+    "sigmoid": lambda: (_sigmoid, lambda y: y * (1.0 - y)),
+    "tanh": lambda: (np.tanh, lambda y: 1.0 - y * y),
+    "relu": lambda: (lambda x: np.maximum(x, 0.0), lambda y: np.where(y > 0, 1.0, 0.0)),
+    "softsign": lambda: (_softsign, lambda y: (1.0 - np.abs(y)) ** 2),
+    "identity": lambda: (lambda x: x, np.ones_like),
+    "hard_sigmoid": _hard_sigmoid,
+    "scaled_tanh": _scaled_tanh,
+}
+
+
+def _activation(spec: Activation) -> Pair:
+    name, *constants = (spec,) if isinstance(spec, str) else spec
+    if name not in _ACTIVATIONS:
+        raise ValueError(f"activation is {name!r}, expected one of {', '.join(_ACTIVATIONS)}")
+    try:
+        return _ACTIVATIONS[str(name)](*constants)
+    except TypeError:
+        raise ValueError(f"activation {spec!r} has the wrong number of constants") from None
+
+
+# Cells ----------------------------------------------------------------------------------------
+# A step takes x (B, I) and the state before it, a tuple of (B, .) arrays whose first is the
+# output, and gives the state after it and what the backward step needs. The backward step takes
+# that and the gradient of the state after, and gives the gradients of x, of the state before, and
+# of the parameters by name (the biases always; who has none leaves them out).
+
+_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+class _Cell(Protocol):
+    @property
+    def names(self) -> tuple[str, ...]: ...  # of the parameters it may have
+    @property
+    def gates(self) -> str: ...  # a letter each, in the order of the rows of the weights
+    def step(self, x: Array, state: Arrays, p: Weights) -> tuple[Arrays, Arrays]: ...
+    def step_backward(
+        self, saved: Arrays, dstate: Arrays, p: Weights
+    ) -> tuple[Array, Arrays, Weights]: ...
+
+
+def _linear(x: Array, w: Array, b: Array | float = 0.0) -> Array:
+    return x @ w.T + b
+
+
+def _linear_backward(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
+    return dy @ w, dy.T @ x, dy.sum(axis=0)  # dx, dw, db
+
+
+@dataclass(frozen=True)
+class _RNN:
+    """The steps are those of `rnn_forward`."""
+
+    activation: Pair
+    names, gates = _NAMES, "h"
+
+    def step(self, x: Array, state: Arrays, p: Weights) -> tuple[Arrays, Arrays]:
+        act, _ = self.activation
+        (h_prev,) = state
+        # 1. the sum of what comes in
+        a = _linear(x, p["weight_ih"], p.get("bias_ih", 0.0))
+        a = a + _linear(h_prev, p["weight_hh"], p.get("bias_hh", 0.0))
+        # 2. the output
+        h = act(a)
+        return (h,), (x, h_prev, h)
+
+    def step_backward(
+        self, saved: Arrays, dstate: Arrays, p: Weights
+    ) -> tuple[Array, Arrays, Weights]:
+        _, dact = self.activation
+        x, h_prev, h = saved
+        (dh,) = dstate
+        dp: Weights = {}
+        # 2. the output
+        da = dh * dact(h)
+        # 1. the sum of what comes in
+        dx, dp["weight_ih"], dp["bias_ih"] = _linear_backward(da, x, p["weight_ih"])
+        dh_prev, dp["weight_hh"], dp["bias_hh"] = _linear_backward(da, h_prev, p["weight_hh"])
+        return dx, (dh_prev,), dp
+
+
+@dataclass(frozen=True)
+class _LSTM:
+    """The steps are those of `lstm_forward`."""
+
+    forget_gate: bool
+    coupled: bool
+    cell_clip: float | None
+    activations: tuple[Pair, ...]
+    names = (*_NAMES, "weight_ch", "weight_hr")
+
+    def __post_init__(self) -> None:
+        if self.coupled and not self.forget_gate:
+            raise ValueError("coupled=True contradicts forget_gate=False")
+        if self.cell_clip is not None and not self.cell_clip > 0:
+            raise ValueError(f"cell_clip is {self.cell_clip}, expected a positive number or None")
+
+    @property
+    def gates(self) -> str:
+        return "ifgo" if self.forget_gate and not self.coupled else "igo"
+
+    def peepholes(self, p: Weights) -> Weights:
+        """The peephole of each gate, of none if there are none."""
+        return dict(zip(self.gates.replace("g", ""), p.get("weight_ch", ())))
+
+    def step(self, x: Array, state: Arrays, p: Weights) -> tuple[Arrays, Arrays]:
+        (gate, _), (candidate, _), (output, _) = self.activations
+        h_prev, c_prev = state
+        w = self.peepholes(p)
+        # 1. the sum of what comes in to each gate
+        sums = _linear(x, p["weight_ih"], p.get("bias_ih", 0.0))
+        sums = sums + _linear(h_prev, p["weight_hh"], p.get("bias_hh", 0.0))
+        a = dict(zip(self.gates, np.split(sums, len(self.gates), axis=1)))
+        # 2. the input and forget gates, which may see the cell as it was
+        i = gate(a["i"] + w["i"] * c_prev if w else a["i"])
+        if self.coupled:
+            f = 1.0 - i
+        elif self.forget_gate:
+            f = gate(a["f"] + w["f"] * c_prev if w else a["f"])
+        else:
+            f = np.ones_like(i)
+        # 3. the candidate
+        g = candidate(a["g"])
+        # 4. the cell
+        c = f * c_prev + i * g
+        if self.cell_clip is not None:
+            c = np.clip(c, -self.cell_clip, self.cell_clip)
+        # 5. the output gate, which may see the cell as it is now
+        o = gate(a["o"] + w["o"] * c if w else a["o"])
+        # 6. what the cell shows
+        k = output(c)
+        m = o * k
+        # 7. its projection
+        h = _linear(m, p["weight_hr"]) if "weight_hr" in p else m
+        return (h, c), (x, h_prev, c_prev, i, f, g, c, o, k, m)
+
+    def step_backward(
+        self, saved: Arrays, dstate: Arrays, p: Weights
+    ) -> tuple[Array, Arrays, Weights]:
+        (_, dgate), (_, dcandidate), (_, doutput) = self.activations
+        x, h_prev, c_prev, i, f, g, c, o, k, m = saved
+        dh, dc = dstate
+        w = self.peepholes(p)
+        da, dp = {}, {}
+        # 7. its projection
+        dm = dh
+        if "weight_hr" in p:
+            dm, dp["weight_hr"], _ = _linear_backward(dh, m, p["weight_hr"])
+        # 6. what the cell shows
+        do, dk = dm * k, dm * o
+        dc = dc + dk * doutput(k)
+        # 5. the output gate
+        da["o"] = do * dgate(o)
+        if w:
+            dc = dc + da["o"] * w["o"]
+        # 4. the cell: where it was clipped, nothing before it mattered
+        if self.cell_clip is not None:
+            dc = np.where(np.abs(c) < self.cell_clip, dc, 0.0)
+        df, dc_prev, di, dg = dc * c_prev, dc * f, dc * g, dc * i
+        # 3. the candidate
+        da["g"] = dg * dcandidate(g)
+        # 2. the input and forget gates
+        if self.coupled:
+            di = di - df
+        elif self.forget_gate:
+            da["f"] = df * dgate(f)
+        da["i"] = di * dgate(i)
+        if w:
+            seen = {"i": c_prev, "f": c_prev, "o": c}  # the cell that each peephole looked at
+            dc_prev = dc_prev + sum(da[n] * w[n] for n in w if n != "o")
+            dp["weight_ch"] = np.stack([(da[n] * seen[n]).sum(axis=0) for n in w])
+        # 1. the sum of what comes in to each gate
+        dsums = np.concatenate([da[n] for n in self.gates], axis=1)
+        dx, dp["weight_ih"], dp["bias_ih"] = _linear_backward(dsums, x, p["weight_ih"])
+        dh_prev, dp["weight_hh"], dp["bias_hh"] = _linear_backward(dsums, h_prev, p["weight_hh"])
+        return dx, (dh_prev, dc_prev), dp
+
+
+@dataclass(frozen=True)
+class _GRU:
+    """The steps are those of `gru_forward`."""
+
+    reset_after: bool
+    activations: tuple[Pair, ...]
+    names, gates = _NAMES, "rzn"
+
+    def step(self, x: Array, state: Arrays, p: Weights) -> tuple[Arrays, Arrays]:
+        (gate, _), (candidate, _) = self.activations
+        (h_prev,) = state
+        w_r, w_z, w_n = np.split(p["weight_hh"], 3)
+        b_r, b_z, b_n = np.split(p.get("bias_hh", np.zeros(len(p["weight_hh"]))), 3)
+        # 1. the part of the input in each gate
+        a = _linear(x, p["weight_ih"], p.get("bias_ih", 0.0))
+        a_r, a_z, a_n = np.split(a, 3, axis=1)
+        # 2. the reset and update gates
+        r = gate(a_r + _linear(h_prev, w_r, b_r))
+        z = gate(a_z + _linear(h_prev, w_z, b_z))
+        # 3. the part of the state in the candidate, reset after the product or before it
+        v = h_prev if self.reset_after else r * h_prev
+        q = _linear(v, w_n, b_n)
+        # 4. the candidate
+        n = candidate(a_n + (r * q if self.reset_after else q))
+        # 5. the output
+        h = (1.0 - z) * n + z * h_prev
+        return (h,), (x, h_prev, r, z, v, q, n)
+
+    def step_backward(
+        self, saved: Arrays, dstate: Arrays, p: Weights
+    ) -> tuple[Array, Arrays, Weights]:
+        (_, dgate), (_, dcandidate) = self.activations
+        x, h_prev, r, z, v, q, n = saved
+        (dh,) = dstate
+        w_r, w_z, w_n = np.split(p["weight_hh"], 3)
+        dp: Weights = {}
+        # 5. the output
+        dn, dz, dh_prev = dh * (1.0 - z), dh * (h_prev - n), dh * z
+        # 4. the candidate
+        da_n = dn * dcandidate(n)
+        dq = da_n * r if self.reset_after else da_n
+        # 3. the part of the state in the candidate
+        dv, dw_n, db_n = _linear_backward(dq, v, w_n)
+        dr = da_n * q if self.reset_after else dv * h_prev
+        dh_prev = dh_prev + (dv if self.reset_after else dv * r)
+        # 2. the reset and update gates
+        da_r, da_z = dr * dgate(r), dz * dgate(z)
+        dh_r, dw_r, db_r = _linear_backward(da_r, h_prev, w_r)
+        dh_z, dw_z, db_z = _linear_backward(da_z, h_prev, w_z)
+        dh_prev = dh_prev + dh_r + dh_z
+        dp["weight_hh"] = np.concatenate([dw_r, dw_z, dw_n])
+        dp["bias_hh"] = np.concatenate([db_r, db_z, db_n])
+        # 1. the part of the input in each gate
+        da = np.concatenate([da_r, da_z, da_n], axis=1)
+        dx, dp["weight_ih"], dp["bias_ih"] = _linear_backward(da, x, p["weight_ih"])
+        return dx, (dh_prev,), dp
+
+
+# One direction through time -------------------------------------------------------------------
+
+
+class _Run(NamedTuple):
+    """What one direction of one layer leaves for its backward."""
+
+    p: Weights
+    y: Array  # (T, B, P)
+    steps: list[tuple[int, npt.NDArray[np.intp], Mask, Arrays]]
+
+
+def _run(
+    cell: _Cell, x: Array, state: Arrays, p: Weights, valid: Mask, resets: Mask, reverse: bool
+) -> tuple[Arrays, _Run]:
+    """Walk through time. `valid` and `resets` are (T, B); returns the last state of each row."""
+    T, B = valid.shape
+    cut = resets  # where the state that comes in is dropped: at a reset ...
+    if reverse:  # ... and, from behind, at the last step before one (past the end, none is seen)
+        cut = np.zeros_like(resets)
+        cut[:-1] = resets[1:] & valid[1:]
+    state = tuple(s.copy() for s in state)
+    y = np.zeros((T, B, state[0].shape[1]))
+    steps = []
+    for t in reversed(range(T)) if reverse else range(T):
+        # Only the rows that have a step t take part: padding is never read, not even to be
+        # multiplied by zero, so nothing in it can leak.
+        rows = np.flatnonzero(valid[t])
+        drop = cut[t, rows, None]
+        before = tuple(np.where(drop, 0.0, s[rows]) for s in state)
+        after, saved = cell.step(x[t, rows], before, p)
+        for s, value in zip(state, after):
+            s[rows] = value
+        y[t, rows] = after[0]
+        steps.append((t, rows, drop, saved))
+    return state, _Run(p, y, steps)
+
+
+def _run_backward(
+    cell: _Cell, run: _Run, dy: Array, dstate: Arrays
+) -> tuple[Array, Arrays, Weights]:
+    """Walk back: the gradients of x, of the initial state, and of the parameters."""
+    dx = np.zeros((*dy.shape[:2], run.p["weight_ih"].shape[1]))
+    dstate = tuple(d.copy() for d in dstate)
+    dp = {name: np.zeros_like(value) for name, value in run.p.items()}
+    for t, rows, drop, saved in reversed(run.steps):
+        dh, *rest = (d[rows] for d in dstate)
+        dx[t, rows], dbefore, dp_t = cell.step_backward(saved, (dh + dy[t, rows], *rest), run.p)
+        for d, value in zip(dstate, dbefore):
+            d[rows] = np.where(drop, 0.0, value)
+        for name in dp:
+            dp[name] += dp_t[name]
+    return dx, dstate, dp
+
+
+# The two directions merged --------------------------------------------------------------------
+# Each is a pair: y of the outputs a and b (Schuster & Paliwal 1997), and (da, db) of dy, a and b.
+
+_MERGES: dict[str, tuple[Callable[..., Array], Callable[..., Sequence[Array]]]] = {
+    "concat": (lambda a, b: np.concatenate([a, b], 2), lambda dy, a, b: np.split(dy, 2, 2)),
+    "sum": (lambda a, b: a + b, lambda dy, a, b: (dy, dy)),
+    "mul": (lambda a, b: a * b, lambda dy, a, b: (dy * b, dy * a)),
+    "ave": (lambda a, b: (a + b) / 2, lambda dy, a, b: (dy / 2, dy / 2)),
+}
+
+
+# The stack of layers --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """How the layers are put together."""
+
+    num_layers: int
+    bidirectional: bool
+    reverse: bool
+    merge: str
+
+    def __post_init__(self) -> None:
+        if self.num_layers < 1:
+            raise ValueError(f"num_layers is {self.num_layers}, expected at least 1")
+        if self.bidirectional and self.reverse:
+            raise ValueError("bidirectional=True contradicts reverse=True")
+        if self.merge not in _MERGES:
+            raise ValueError(f"merge is {self.merge!r}, expected one of {', '.join(_MERGES)}")
+
+    def directions(self, k: int) -> list[tuple[int, str, bool]]:
+        """Of layer k: place among the states, suffix of the names, and whether it reads back."""
+        if not self.bidirectional:
+            return [(k, f"_l{k}", self.reverse)]
+        return [(2 * k, f"_l{k}", False), (2 * k + 1, f"_l{k}_reverse", True)]
+
+
+class _Tape(NamedTuple):
+    """What a forward call leaves for its backward."""
+
+    cell: _Cell
+    stack: _Stack
+    layers: list[list[_Run]]  # [layer][direction]
+    dropout_masks: list[Array]
+    names: list[str]  # of the parameters, in the order given
+    y_shape: tuple[int, ...]
+    state_shapes: list[tuple[int, ...]]
+
+
+def _array(name: str, value: Any, shape: tuple[int, ...]) -> Array:
+    """A float64 copy of `value` (zeros for None), which must have this shape."""
+    array = np.zeros(shape) if value is None else np.array(value, dtype=np.float64)
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
+    return array
+
+
+def _weights(cell: _Cell, params: Mapping[str, npt.ArrayLike], inputs: int, suffix: str) -> Weights:
+    """The parameters of one direction of one layer, without the suffix of their names."""
+    for name in ("weight_ih", "weight_hh"):
+        if name + suffix not in params:
+            raise ValueError(f"params has no {name + suffix}")
+    given = {
+        name: np.shape(params[name + suffix]) for name in cell.names if name + suffix in params
+    }
+    gates = len(cell.gates)
+    hidden = given["weight_hh"][0] // gates
+    outputs = given["weight_hr"][0] if "weight_hr" in given else hidden
+    shapes = {
+        "weight_ih": (gates * hidden, inputs),
+        "weight_hh": (gates * hidden, outputs),
+        "bias_ih": (gates * hidden,),
+        "bias_hh": (gates * hidden,),
+        "weight_ch": (gates - 1, hidden),
+        "weight_hr": (outputs, hidden),
+    }
+    return {name: _array(name + suffix, params[name + suffix], shapes[name]) for name in given}
+
+
+@np.errstate(all="ignore")  # overflow and NaN travel silently, as in the compiled layers
+def _forward(
+    cell: _Cell,
+    x: npt.ArrayLike,
+    state: Sequence[Any],
+    params: Mapping[str, npt.ArrayLike],
+    stack: _Stack,
+    lengths: npt.ArrayLike | None,
+    resets: npt.ArrayLike | None,
+    dropout_masks: Sequence[npt.ArrayLike] | None,
+) -> tuple[Array, Arrays, _Tape]:
+    y = np.array(x, dtype=np.float64)
+    if y.ndim != 3:
+        raise ValueError(f"x has shape {y.shape}, expected (T, B, I)")
+    T, B, features = y.shape
+    layers = range(stack.num_layers)
+
+    ends = np.full(B, T) if lengths is None else np.asarray(lengths, dtype=np.int64)
+    if ends.shape != (B,) or np.any((ends < 0) | (ends > T)):
+        raise ValueError(f"lengths is {ends.tolist()}, expected {B} integers in 0..{T}")
+    valid = np.arange(T)[:, None] < ends
+    starts = np.zeros((T, B), np.bool_) if resets is None else np.asarray(resets, np.bool_)
+    if starts.shape != (T, B):
+        raise ValueError(f"resets has shape {starts.shape}, expected {(T, B)}")
+    if dropout_masks is not None and len(dropout_masks) != len(layers) - 1:
+        raise ValueError(f"dropout_masks has {len(dropout_masks)}, expected {len(layers) - 1}")
+
+    weights: list[list[Weights]] = []
+    for k in layers:
+        ps = [_weights(cell, params, features, suffix) for _, suffix, _ in stack.directions(k)]
+        outputs = ps[0]["weight_hh"].shape[1]
+        features = outputs * (len(ps) if stack.merge == "concat" else 1)
+        weights.append(ps)
+    if sum(len(p) for ps in weights for p in ps) != len(params):
+        raise ValueError(f"params has names unknown to these layers, among {', '.join(params)}")
+
+    hidden = len(weights[0][0]["weight_hh"]) // len(cell.gates)
+    states = sum(map(len, weights))
+    shapes: list[tuple[int, ...]] = [(states, B, outputs), (states, B, hidden)]
+    initial = [_array(f"{n}0", s, shape) for n, s, shape in zip("hc", state, shapes)]
+    final = [np.empty_like(s) for s in initial]
+    masks: list[Array] = []
+    tape: list[list[_Run]] = []
+    for k in layers:
+        if k > 0 and dropout_masks is not None:
+            masks.append(_array(f"dropout_masks[{k - 1}]", dropout_masks[k - 1], y.shape))
+            y = y * masks[-1]
+        runs = []
+        for p, (at, _, back) in zip(weights[k], stack.directions(k)):
+            last, run = _run(cell, y, tuple(s[at] for s in initial), p, valid, starts, back)
+            for s, value in zip(final, last):
+                s[at] = value
+            runs.append(run)
+        tape.append(runs)
+        y = _MERGES[stack.merge][0](*(run.y for run in runs)) if len(runs) == 2 else runs[0].y
+    return y, tuple(final), _Tape(cell, stack, tape, masks, list(params), y.shape, shapes)
+
+
+@np.errstate(all="ignore")
+def _backward(
+    tape: _Tape, kind: type, dy: npt.ArrayLike | None, dstate: Sequence[Any]
+) -> tuple[Array, Arrays, Weights]:
+    cell, stack = tape.cell, tape.stack
+    if not isinstance(cell, kind):
+        raise ValueError(f"tape is of another cell, {type(cell).__name__.strip('_')}")
+    dx = _array("dy", dy, tape.y_shape)
+    dfinal = [_array(f"d{n}", d, shape) for n, d, shape in zip("hc", dstate, tape.state_shapes)]
+    dinitial = [np.empty_like(d) for d in dfinal]
+    grads: Weights = {}
+    for k in reversed(range(stack.num_layers)):
+        runs = tape.layers[k]
+        dys: Sequence[Array] = (dx,)
+        if len(runs) == 2:
+            dys = _MERGES[stack.merge][1](dx, *(run.y for run in runs))
+        dxs = []
+        for run, dy_d, (at, suffix, _) in zip(runs, dys, stack.directions(k)):
+            dx_d, dfirst, dp = _run_backward(cell, run, dy_d, tuple(d[at] for d in dfinal))
+            for d, value in zip(dinitial, dfirst):
+                d[at] = value
+            for name, value in dp.items():
+                grads[name + suffix] = value
+            dxs.append(dx_d)
+        dx = dxs[0] + dxs[1] if len(runs) == 2 else dxs[0]
+        if k > 0 and tape.dropout_masks:
+            dx = dx * tape.dropout_masks[k - 1]
+    return dx, tuple(dinitial), {name: grads[name] for name in tape.names}
+
+
+# The layers -----------------------------------------------------------------------------------
+
+
+def rnn_forward(
+    x: npt.ArrayLike,
+    state: npt.ArrayLike | None,
+    params: Mapping[str, npt.ArrayLike],
+    *,
+    num_layers: int = 1,
+    bidirectional: bool = False,
+    reverse: bool = False,
+    merge: str = "concat",
+    nonlinearity: Activation = "tanh",
+    lengths: npt.ArrayLike | None = None,
+    resets: npt.ArrayLike | None = None,
+    dropout_masks: Sequence[npt.ArrayLike] | None = None,
+) -> tuple[Array, Array, _Tape]:
+    """Run a simple recurrent network (Elman 1990) over sequences.
+
+    ::
+
+        1.  a = W_ih x + b_ih + W_hh h' + b_hh
+        2.  h = nonlinearity(a)
+
+    Parameters
+    ----------
+    x : (T, B, I) array
+    state : (L*D, B, H) array or None
+        The initial state; None is zeros.
+    params : mapping
+        Arrays by PyTorch's names, see the top of this module.
+    num_layers, bidirectional, reverse
+        ``L``; whether a second direction reads each row from its end; whether the only one does.
+    merge : "concat", "sum", "mul" or "ave"
+        How the outputs of the two directions of a layer become one.
+    nonlinearity : activation
+        A name, or a name and its constants, see the top of this module.
+    lengths : (B,) integers in 0..T, or None
+        Past the end of a row ``x`` is not read and ``y`` is 0. The last state of a row is that
+        of its last step, or its initial one if it has none.
+    resets : (T, B) bools or None
+        Where a sequence starts anew: no state passes between such a step and the one before it,
+        in either direction.
+    dropout_masks : L-1 arrays (T, B, F), or None
+        Factors on the output of each layer but the last, already scaled.
+
+    Returns
+    -------
+    y : (T, B, D*H) array, or (T, B, H) if merged otherwise than by "concat"
+    h : (L*D, B, H) array
+    tape
+        What `rnn_backward` needs.
+
+    Raises
+    ------
+    ValueError
+        If a shape or a name is not as above, or two options contradict each other.
+
+    References
+    ----------
+    J. L. Elman (1990), Finding structure in time, Cognitive Science 14(2).
+    M. Schuster, K. K. Paliwal (1997), Bidirectional recurrent neural networks, IEEE Transactions
+    on Signal Processing 45(11).
+
+    Examples
+    --------
+    >>> params = {"weight_ih_l0": [[2.0]], "weight_hh_l0": [[0.5]]}
+    >>> y, h, tape = rnn_forward([[[1.0]], [[3.0]]], None, params, nonlinearity="relu")
+    >>> y.ravel()  # relu(2*1), relu(2*3 + 0.5*2)
+    array([2., 7.])
+    """
+    y, (h,), tape = _forward(
+        _RNN(_activation(nonlinearity)),
+        x,
+        (state,),
+        params,
+        _Stack(num_layers, bidirectional, reverse, merge),
+        lengths,
+        resets,
+        dropout_masks,
+    )
+    return y, h, tape
+
+
+def rnn_backward(
+    tape: _Tape, dy: npt.ArrayLike | None, dstate: npt.ArrayLike | None = None
+) -> tuple[Array, Array, Weights]:
+    """Backpropagate through `rnn_forward`.
+
+    Parameters
+    ----------
+    tape
+        From `rnn_forward`.
+    dy, dstate : arrays of the shapes of y and h, or None
+        Gradients of the outputs; None is zeros.
+
+    Returns
+    -------
+    dx : (T, B, I) array
+    dstate0 : (L*D, B, H) array
+        Gradient of the initial state.
+    grads : dict
+        Gradients of the parameters, with their names and shapes.
+
+    Examples
+    --------
+    >>> params = {"weight_ih_l0": [[2.0]], "weight_hh_l0": [[0.5]]}
+    >>> y, h, tape = rnn_forward([[[1.0]], [[3.0]]], None, params, nonlinearity="relu")
+    >>> dx, dh0, grads = rnn_backward(tape, None, dstate=[[[1.0]]])  # of h_2 = y_2
+    >>> dx.ravel(), dh0.ravel()
+    (array([1., 2.]), array([0.25]))
+    >>> grads["weight_ih_l0"]  # 3 + 0.5*1
+    array([[3.5]])
+    """
+    dx, (dh0,), grads = _backward(tape, _RNN, dy, (dstate,))
+    return dx, dh0, grads
+
+
+def lstm_forward(
+    x: npt.ArrayLike,
+    state: tuple[npt.ArrayLike | None, npt.ArrayLike | None] | None,
+    params: Mapping[str, npt.ArrayLike],
+    *,
+    num_layers: int = 1,
+    bidirectional: bool = False,
+    reverse: bool = False,
+    merge: str = "concat",
+    forget_gate: bool = True,
+    coupled: bool = False,
+    cell_clip: float | None = None,
+    activations: tuple[Activation, Activation, Activation] = ("sigmoid", "tanh", "tanh"),
+    lengths: npt.ArrayLike | None = None,
+    resets: npt.ArrayLike | None = None,
+    dropout_masks: Sequence[npt.ArrayLike] | None = None,
+) -> tuple[Array, tuple[Array, Array], _Tape]:
+    """Run a long short-term memory (Hochreiter & Schmidhuber 1997) over sequences.
+
+    With ``activations`` = (s, act_g, act_h)::
+
+        1.  a = W_ih x + b_ih + W_hh h' + b_hh          in four parts, i, f, g, o
+        2.  i = s(a_i + w_i * c')
+            f = s(a_f + w_f * c')
+        3.  g = act_g(a_g)
+        4.  c = f * c' + i * g
+        5.  o = s(a_o + w_o * c)
+        6.  m = o * act_h(c)
+        7.  h = W_hr m
+
+    - The forget gate ``f`` is that of Gers et al. (2000). In the cell of 1997 it is 1
+      (``forget_gate=False``), and act_g(a) = 2 tanh(a/2), act_h(c) = tanh(c/2), which are
+      ``("scaled_tanh", 2, 0.5)`` and ``("scaled_tanh", 1, 0.5)``.
+    - If ``coupled``, f = 1 - i (the CIFG of Greff et al. 2017). Neither of these two variants
+      learns a forget gate, and their parameters have three parts, i, g, o.
+    - The peepholes w (Gers & Schmidhuber 2000; Gers et al. 2002) are there if
+      ``weight_ch_l{k}`` is: (3, H), the rows i, f, o, or (2, H), i, o, without a forget gate.
+    - The projection (Sak et al. 2014) is there if ``weight_hr_l{k}`` (P, H) is; else h = m.
+    - ``cell_clip`` limits c to [-cell_clip, cell_clip] at the end of step 4. The gradient through
+      a clipped c is 0.
+
+    Parameters
+    ----------
+    state : (h0, c0), or None
+        Initial state, (L*D, B, P) and (L*D, B, H); None is zeros.
+    forget_gate, coupled, cell_clip, activations
+        See above.
+    x, params, num_layers, bidirectional, reverse, merge, lengths, resets, dropout_masks
+        As in `rnn_forward`.
+
+    Returns
+    -------
+    y : (T, B, D*P) array, or (T, B, P) if merged otherwise than by "concat"
+    (h, c) : (L*D, B, P) and (L*D, B, H) arrays
+    tape
+        What `lstm_backward` needs.
+
+    Raises
+    ------
+    ValueError
+        If a shape or a name is not as above, or two options contradict each other.
+
+    References
+    ----------
+    S. Hochreiter, J. Schmidhuber (1997), Long short-term memory, Neural Computation 9(8).
+    F. A. Gers, J. Schmidhuber, F. Cummins (2000), Learning to forget: continual prediction with
+    LSTM, Neural Computation 12(10).
+    F. A. Gers, J. Schmidhuber (2000), Recurrent nets that time and count, IJCNN.
+    F. A. Gers, N. N. Schraudolph, J. Schmidhuber (2002), Learning precise timing with LSTM
+    recurrent networks, Journal of Machine Learning Research 3.
+    H. Sak, A. Senior, F. Beaufays (2014), Long short-term memory recurrent neural network
+    architectures for large scale acoustic modeling, Interspeech.
+    K. Greff, R. K. Srivastava, J. Koutník, B. R. Steunebrink, J. Schmidhuber (2017), LSTM: a
+    search space odyssey, IEEE Transactions on Neural Networks and Learning Systems 28(10).
+
+    Examples
+    --------
+    A memory that only counts: all gates half open, all weights of the state zero.
+
+    >>> params = {"weight_ih_l0": [[0.0], [0.0], [1.0], [0.0]], "weight_hh_l0": np.zeros((4, 1))}
+    >>> linear = ("sigmoid", "identity", "identity")
+    >>> y, (h, c), tape = lstm_forward([[[8.0]], [[4.0]]], None, params, activations=linear)
+    >>> y.ravel(), c.ravel()  # c = 0.5*8 = 4, then 0.5*4 + 0.5*4 = 4
+    (array([2., 2.]), array([4.]))
+    """
+    y, (h, c), tape = _forward(
+        _LSTM(forget_gate, coupled, cell_clip, tuple(map(_activation, activations))),
+        x,
+        (None, None) if state is None else state,
+        params,
+        _Stack(num_layers, bidirectional, reverse, merge),
+        lengths,
+        resets,
+        dropout_masks,
+    )
+    return y, (h, c), tape
+
+
+def lstm_backward(
+    tape: _Tape,
+    dy: npt.ArrayLike | None,
+    dstate: tuple[npt.ArrayLike | None, npt.ArrayLike | None] | None = None,
+) -> tuple[Array, tuple[Array, Array], Weights]:
+    """Backpropagate through `lstm_forward`.
+
+    Parameters
+    ----------
+    tape
+        From `lstm_forward`.
+    dy : array of the shape of y, or None
+    dstate : (dh, dc), arrays of the shapes of h and c, or None
+        Gradients of the outputs; None is zeros.
+
+    Returns
+    -------
+    dx : (T, B, I) array
+    (dh0, dc0) : (L*D, B, P) and (L*D, B, H) arrays
+        Gradients of the initial state.
+    grads : dict
+        Gradients of the parameters, with their names and shapes.
+
+    Examples
+    --------
+    >>> params = {"weight_ih_l0": [[0.0], [0.0], [1.0], [0.0]], "weight_hh_l0": np.zeros((4, 1))}
+    >>> linear = ("sigmoid", "identity", "identity")
+    >>> y, (h, c), tape = lstm_forward([[[8.0]], [[4.0]]], None, params, activations=linear)
+    >>> dx, (dh0, dc0), grads = lstm_backward(tape, None, (None, [[[1.0]]]))  # of c_2
+    >>> dx.ravel(), dc0.ravel()
+    (array([0.25, 0.5 ]), array([0.25]))
+    """
+    given = (None, None) if dstate is None else dstate
+    dx, (dh0, dc0), grads = _backward(tape, _LSTM, dy, given)
+    return dx, (dh0, dc0), grads
+
+
+def gru_forward(
+    x: npt.ArrayLike,
+    state: npt.ArrayLike | None,
+    params: Mapping[str, npt.ArrayLike],
+    *,
+    num_layers: int = 1,
+    bidirectional: bool = False,
+    reverse: bool = False,
+    merge: str = "concat",
+    reset_after: bool = True,
+    activations: tuple[Activation, Activation] = ("sigmoid", "tanh"),
+    lengths: npt.ArrayLike | None = None,
+    resets: npt.ArrayLike | None = None,
+    dropout_masks: Sequence[npt.ArrayLike] | None = None,
+) -> tuple[Array, Array, _Tape]:
+    """Run gated recurrent units (Cho et al. 2014, equations 5 to 8) over sequences.
+
+    With ``activations`` = (s, act)::
+
+        1.  a = W_ih x + b_ih                           in three parts, r, z, n
+        2.  r = s(a_r + W_hr h' + b_hr)
+            z = s(a_z + W_hz h' + b_hz)
+        3.  q = W_hn h' + b_hn                          or  W_hn (r * h') + b_hn
+        4.  n = act(a_n + r * q)                        or  act(a_n + q)
+        5.  h = (1 - z) * n + z * h'
+
+    The reset gate comes after the product with ``W_hn`` (PyTorch, cuDNN), or before it, the
+    right-hand column, with ``reset_after=False`` (the paper).
+
+    Parameters
+    ----------
+    reset_after, activations
+        See above.
+    x, state, params, num_layers, bidirectional, reverse, merge, lengths, resets, dropout_masks
+        As in `rnn_forward`.
+
+    Returns
+    -------
+    y : (T, B, D*H) array, or (T, B, H) if merged otherwise than by "concat"
+    h : (L*D, B, H) array
+    tape
+        What `gru_backward` needs.
+
+    Raises
+    ------
+    ValueError
+        If a shape or a name is not as above, or two options contradict each other.
+
+    References
+    ----------
+    K. Cho, B. van Merriënboer, C. Gulcehre, D. Bahdanau, F. Bougares, H. Schwenk, Y. Bengio
+    (2014), Learning phrase representations using RNN encoder-decoder for statistical machine
+    translation, EMNLP.
+
+    Examples
+    --------
+    Both gates half open: half of what was, half of what comes.
+
+    >>> params = {"weight_ih_l0": [[0.0], [0.0], [1.0]], "weight_hh_l0": np.zeros((3, 1))}
+    >>> linear = ("sigmoid", "identity")
+    >>> y, h, tape = gru_forward([[[8.0]], [[4.0]]], None, params, activations=linear)
+    >>> y.ravel()
+    array([4., 4.])
+    """
+    y, (h,), tape = _forward(
+        _GRU(reset_after, tuple(map(_activation, activations))),
+        x,
+        (state,),
+        params,
+        _Stack(num_layers, bidirectional, reverse, merge),
+        lengths,
+        resets,
+        dropout_masks,
+    )
+    return y, h, tape
+
+
+def gru_backward(
+    tape: _Tape, dy: npt.ArrayLike | None, dstate: npt.ArrayLike | None = None
+) -> tuple[Array, Array, Weights]:
+    """Backpropagate through `gru_forward`.
+
+    Parameters
+    ----------
+    tape
+        From `gru_forward`.
+    dy, dstate : arrays of the shapes of y and h, or None
+        Gradients of the outputs; None is zeros.
+
+    Returns
+    -------
+    dx : (T, B, I) array
+    dstate0 : (L*D, B, H) array
+        Gradient of the initial state.
+    grads : dict
+        Gradients of the parameters, with their names and shapes.
+
+    Examples
+    --------
+    >>> params = {"weight_ih_l0": [[0.0], [0.0], [1.0]], "weight_hh_l0": np.zeros((3, 1))}
+    >>> linear = ("sigmoid", "identity")
+    >>> y, h, tape = gru_forward([[[8.0]], [[4.0]]], None, params, activations=linear)
+    >>> dx, dh0, grads = gru_backward(tape, None, dstate=[[[1.0]]])
+    >>> dx.ravel(), dh0.ravel()
+    (array([0.25, 0.5 ]), array([0.25]))
+    """
+    dx, (dh0,), grads = _backward(tape, _GRU, dy, (dstate,))
+    return dx, dh0, grads
