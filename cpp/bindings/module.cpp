@@ -1,0 +1,489 @@
+// The Python module lstmcore._core: validates, allocates, releases the GIL, calls. The friendly
+// messages are the Python layers'; what is checked here keeps a wrong caller from crashing.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <map>
+#include <memory>
+#include <new>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "../src/isa.h"
+#include "../src/threads.h"
+#include "lstmcore/layer.h"
+
+namespace py = pybind11;
+using namespace lstmcore;
+
+namespace {
+
+void require(bool ok, const std::string& message) {
+    if (!ok) throw py::value_error(message);
+}
+
+struct Spec {
+    LayerSpec layer;
+    bool is_double = false;
+
+    int64_t states() const { return layer.num_layers * layer.directions(); }
+};
+
+using ActivationTuple = std::tuple<std::string, double, double>;
+
+Activation parse_activation(const ActivationTuple& from) {
+    const std::pair<const char*, ActivationKind> names[] = {
+        {"sigmoid", ActivationKind::sigmoid},
+        {"tanh", ActivationKind::tanh},
+        {"relu", ActivationKind::relu},
+        {"hard_sigmoid", ActivationKind::hard_sigmoid},
+        {"scaled_tanh", ActivationKind::scaled_tanh},
+        {"softsign", ActivationKind::softsign},
+        {"identity", ActivationKind::identity}};
+    for (const auto& [name, kind] : names)
+        if (std::get<0>(from) == name) return {kind, std::get<1>(from), std::get<2>(from)};
+    throw py::value_error("unknown activation \"" + std::get<0>(from) + "\"");
+}
+
+template <class Value, size_t N>
+Value parse_name(const char* what, const std::string& from,
+                 const std::array<std::pair<const char*, Value>, N>& names) {
+    for (const auto& [name, value] : names)
+        if (from == name) return value;
+    throw py::value_error(std::string(what) + " is \"" + from + "\", which is unknown");
+}
+
+Spec make_spec(const std::string& kind, int64_t input_size, int64_t hidden_size, int64_t proj_size,
+               int64_t num_layers, bool bidirectional, bool reverse, const std::string& merge,
+               bool bias, bool forget_gate, bool coupled, bool peephole, bool reset_after,
+               double cell_clip, const ActivationTuple& gate, const ActivationTuple& candidate,
+               const ActivationTuple& output, const std::string& dtype) {
+    Spec spec;
+    LayerSpec& layer = spec.layer;
+    layer.cell.kind = parse_name<CellKind, 3>(
+        "kind", kind, {{{"rnn", CellKind::rnn}, {"lstm", CellKind::lstm}, {"gru", CellKind::gru}}});
+    layer.merge = parse_name<Merge, 4>("merge", merge,
+                                       {{{"concat", Merge::concat},
+                                         {"sum", Merge::sum},
+                                         {"mul", Merge::mul},
+                                         {"ave", Merge::ave}}});
+    spec.is_double = parse_name<bool, 2>("dtype", dtype, {{{"float32", false}, {"float64", true}}});
+    layer.cell.gate = parse_activation(gate);
+    layer.cell.candidate = parse_activation(candidate);
+    layer.cell.output = parse_activation(output);
+    layer.cell.forget_gate = forget_gate;
+    layer.cell.coupled = coupled;
+    layer.cell.peephole = peephole;
+    layer.cell.reset_after = reset_after;
+    layer.cell.cell_clip = cell_clip;
+    layer.input_size = input_size;
+    layer.hidden_size = hidden_size;
+    layer.proj_size = proj_size;
+    layer.num_layers = num_layers;
+    layer.bidirectional = bidirectional;
+    layer.reverse = reverse;
+    layer.bias = bias;
+    layer.check();
+    return spec;
+}
+
+/// Memory of one call. Small ones are kept by the thread for its next call.
+class Workspace {
+public:
+    explicit Workspace(int64_t bytes) {
+        if (bytes <= kKept) {
+            thread_local Memory kept;
+            if (bytes > kept.bytes || !kept.data) kept = Memory(bytes);
+            data_ = kept.data.get();
+        } else {
+            own_ = Memory(bytes);
+            data_ = own_.data.get();
+        }
+    }
+    void* data() const { return data_; }
+
+private:
+    static constexpr int64_t kKept = 4 << 20;
+    static constexpr std::align_val_t kAlign{64};
+
+    struct Release {
+        void operator()(void* memory) const { ::operator delete(memory, kAlign); }
+    };
+    struct Memory {
+        Memory() = default;
+        explicit Memory(int64_t size) : data(::operator new(size, kAlign)), bytes(size) {}
+        std::unique_ptr<void, Release> data;
+        int64_t bytes = 0;
+    };
+
+    Memory own_;
+    void* data_;
+};
+
+/// A (T, B, n) or (B, T, n) array of T as a view. Throws where it is not one.
+template <class T>
+View<T> view_of(const py::array& array, const char* name, bool batch_first, int64_t steps,
+                int64_t batch, int64_t n) {
+    const bool boolean = std::is_same_v<std::remove_const_t<T>, bool>;
+    require(py::isinstance<py::array_t<std::remove_const_t<T>>>(array),
+            std::string(name) + ": wrong dtype");
+    require(array.ndim() == (boolean ? 2 : 3), std::string(name) + ": wrong number of axes");
+    const int time_axis = batch_first ? 1 : 0;
+    const int64_t size = sizeof(T);
+    require(array.shape(time_axis) == steps && array.shape(1 - time_axis) == batch,
+            std::string(name) + ": wrong shape");
+    if (!boolean)
+        require(array.shape(2) == n, std::string(name) + ": the last axis has the wrong size");
+    // The stride of an axis of one means nothing, as do all of an empty array.
+    for (int axis = 0; array.size() > 0 && axis < array.ndim(); ++axis) {
+        if (array.shape(axis) == 1) continue;
+        require(array.strides(axis) % size == 0, std::string(name) + ": not aligned");
+        require(axis < 2 || array.strides(2) == size,
+                std::string(name) + ": the last axis is not contiguous");
+    }
+    require(reinterpret_cast<uintptr_t>(array.data()) % size == 0,
+            std::string(name) + ": not aligned");
+    T* data = static_cast<T*>(const_cast<void*>(array.data()));
+    return {data, array.strides(time_axis) / size, array.strides(1 - time_axis) / size};
+}
+
+/// A C-contiguous array of T with this shape, or null for None.
+template <class T>
+const T* data_of(const std::optional<py::array>& array, const char* name,
+                 const std::vector<int64_t>& shape) {
+    if (!array) return nullptr;
+    require(py::isinstance<py::array_t<T>>(*array), std::string(name) + ": wrong dtype");
+    require((array->flags() & py::array::c_style) != 0, std::string(name) + ": not contiguous");
+    require(std::vector<int64_t>(array->shape(), array->shape() + array->ndim()) == shape,
+            std::string(name) + ": wrong shape");
+    return static_cast<const T*>(array->data());
+}
+
+/// Splits a flat list of parameters into one set for each layer and direction, in the order of the
+/// state dict; `pointer` checks one array against its shape.
+template <class T, class Pointer>
+std::vector<Parameters<T>> split_parameters(const Spec& spec, const py::sequence& arrays,
+                                            Pointer pointer) {
+    const LayerSpec& layer = spec.layer;
+    const int64_t H = layer.hidden_size, P = layer.output_size(), rows = layer.cell.gates() * H;
+    const size_t each = 2 + 2 * layer.bias + layer.cell.peephole + (layer.proj_size > 0);
+    require(arrays.size() == each * spec.states(), "parameters: wrong number of arrays");
+    std::vector<Parameters<T>> sets(spec.states());
+    size_t i = 0;
+    for (int64_t s = 0; s < spec.states(); ++s) {
+        const int64_t I = layer.layer_input_size(s / layer.directions());
+        Parameters<T>& set = sets[s];
+        set.w_ih = pointer(arrays[i++], {rows, I});
+        set.w_hh = pointer(arrays[i++], {rows, P});
+        if (layer.bias) {
+            set.b_ih = pointer(arrays[i++], {rows});
+            set.b_hh = pointer(arrays[i++], {rows});
+        }
+        if (layer.cell.peephole) set.w_ch = pointer(arrays[i++], {layer.cell.peepholes(), H});
+        if (layer.proj_size > 0) set.w_hr = pointer(arrays[i++], {P, H});
+    }
+    return sets;
+}
+
+struct PyWeights {
+    std::shared_ptr<const Weights<float>> f32;
+    std::shared_ptr<const Weights<double>> f64;
+
+    template <class T>
+    const auto& of() const {
+        if constexpr (std::is_same_v<T, float>)
+            return f32;
+        else
+            return f64;
+    }
+    int64_t nbytes() const { return f32 ? packed_bytes(*f32) : packed_bytes(*f64); }
+};
+
+template <class T>
+std::shared_ptr<const Weights<T>> pack_as(const Spec& spec, const py::sequence& arrays,
+                                          bool train) {
+    const auto sets = split_parameters<const T>(
+        spec, arrays, [](const py::object& array, const std::vector<int64_t>& shape) {
+            return data_of<T>(py::cast<py::array>(array), "parameters", shape);
+        });
+    py::gil_scoped_release release;
+    return pack<T>(spec.layer, sets, train);
+}
+
+PyWeights pack_weights(const Spec& spec, const py::sequence& arrays, bool train) {
+    PyWeights weights;
+    if (spec.is_double)
+        weights.f64 = pack_as<double>(spec, arrays, train);
+    else
+        weights.f32 = pack_as<float>(spec, arrays, train);
+    return weights;
+}
+
+/// The arrays of a call, kept alive together with the views of them.
+template <class T>
+struct Call {
+    Spec spec;
+    std::shared_ptr<const Weights<T>> weights;
+    py::array x;
+    std::optional<py::array> h0, c0, lengths, resets;
+    bool batch_first;
+    Sequences<T> in;
+
+    Call(const Spec& spec_, const PyWeights& packed, const py::array& x_,
+         const std::optional<py::array>& h0_, const std::optional<py::array>& c0_,
+         const std::optional<py::array>& lengths_, const std::optional<py::array>& resets_,
+         bool batch_first_, double dropout, uint64_t dropout_key)
+        : spec(spec_),
+          weights(packed.of<T>()),
+          x(x_),
+          h0(h0_),
+          c0(c0_),
+          lengths(lengths_),
+          resets(resets_),
+          batch_first(batch_first_) {
+        const LayerSpec& layer = spec.layer;
+        require(weights != nullptr, "weights: packed for the other dtype");
+        require(x.ndim() == 3, "x: 3 axes expected");
+        in.steps = x.shape(batch_first ? 1 : 0);
+        in.batch = x.shape(batch_first ? 0 : 1);
+        in.x = view_of<const T>(x, "x", batch_first, in.steps, in.batch, layer.input_size);
+        in.h0 = data_of<T>(h0, "h0", {spec.states(), in.batch, layer.output_size()});
+        require(!c0 || layer.cell.kind == CellKind::lstm, "c0: only the LSTM has a cell");
+        in.c0 = data_of<T>(c0, "c0", {spec.states(), in.batch, layer.hidden_size});
+        in.lengths = data_of<int64_t>(lengths, "lengths", {in.batch});
+        if (resets)
+            in.resets = view_of<const bool>(*resets, "resets", batch_first, in.steps, in.batch, 0);
+        require(dropout >= 0 && dropout < 1, "dropout: expected 0 <= dropout < 1");
+        in.dropout = dropout;
+        in.dropout_key = dropout_key;
+    }
+
+    std::vector<int64_t> sequence_shape(int64_t n) const {
+        if (batch_first) return {in.batch, in.steps, n};
+        return {in.steps, in.batch, n};
+    }
+};
+
+class Tape {
+public:
+    virtual ~Tape() = default;
+    virtual int64_t nbytes() const = 0;
+    virtual uint64_t dropout_key() const = 0;
+    virtual py::dict gates() const = 0;
+    virtual py::array cells() const = 0;
+    virtual py::tuple backward(const std::optional<py::array>& dy,
+                               const std::optional<py::array>& dh,
+                               const std::optional<py::array>& dc,
+                               const py::sequence& gradients) const = 0;
+};
+
+template <class T>
+class TapeOf final : public Tape {
+public:
+    TapeOf(Call<T> call, py::array_t<T> y)
+        : call_(std::move(call)), y_(std::move(y)), size_(tape_size(call_.spec.layer, call_.in)) {
+        memory_.reset(static_cast<T*>(::operator new(size_ * sizeof(T), std::align_val_t(64))));
+    }
+
+    T* data() const { return memory_.get(); }
+    const Call<T>& call() const { return call_; }
+    int64_t nbytes() const override { return size_ * int64_t(sizeof(T)); }
+    uint64_t dropout_key() const override { return call_.in.dropout_key; }
+
+    py::dict gates() const override {
+        const CellSpec& cell = call_.spec.layer.cell;
+        py::dict out;
+        if (cell.kind == CellKind::rnn) return out;
+        std::vector<const char*> names = {"r", "z", "n"};
+        if (cell.kind == CellKind::lstm)
+            names = cell.gates() == 4 ? std::vector<const char*>{"i", "f", "g", "o"}
+                                      : std::vector<const char*>{"i", "g", "o"};
+        for (size_t g = 0; g < names.size(); ++g)
+            out[names[g]] = copy([&](int64_t layer, int d) {
+                View<const T> view = tape_gates(call_.spec.layer, call_.in, data(), layer, d);
+                view.data += g * call_.spec.layer.hidden_size;
+                return view;
+            });
+        return out;
+    }
+
+    py::array cells() const override {
+        if (call_.spec.layer.cell.kind != CellKind::lstm)
+            throw py::type_error("cells(): only an LSTM has cells");
+        return copy([&](int64_t layer, int d) {
+            return tape_cells(call_.spec.layer, call_.in, data(), layer, d);
+        });
+    }
+
+    py::tuple backward(const std::optional<py::array>& dy, const std::optional<py::array>& dh,
+                       const std::optional<py::array>& dc,
+                       const py::sequence& gradients) const override {
+        const Spec& spec = call_.spec;
+        const LayerSpec& layer = spec.layer;
+        const Sequences<T>& in = call_.in;
+        const bool lstm = layer.cell.kind == CellKind::lstm, first = call_.batch_first;
+        View<const T> dy_view;
+        if (dy)
+            dy_view = view_of<const T>(*dy, "dy", first, in.steps, in.batch, layer.feature_size());
+        const T* dh_n = data_of<T>(dh, "dh", {spec.states(), in.batch, layer.output_size()});
+        require(!dc || lstm, "dc: only the LSTM has a cell");
+        const T* dc_n = data_of<T>(dc, "dc", {spec.states(), in.batch, layer.hidden_size});
+        const auto into = split_parameters<T>(
+            spec, gradients, [](const py::object& object, const std::vector<int64_t>& shape) {
+                const auto array = py::cast<py::array>(object);
+                require(array.writeable(), "gradients: read-only");
+                return const_cast<T*>(data_of<T>(array, "gradients", shape));
+            });
+
+        py::array_t<T> dx(call_.sequence_shape(layer.input_size));
+        py::array_t<T> dh0({spec.states(), in.batch, layer.output_size()});
+        std::optional<py::array_t<T>> dc0;
+        if (lstm) dc0.emplace(std::vector<int64_t>{spec.states(), in.batch, layer.hidden_size});
+        const auto y = view_of<const T>(y_, "y", first, in.steps, in.batch, layer.feature_size());
+        const auto dx_view = view_of<T>(dx, "dx", first, in.steps, in.batch, layer.input_size);
+        T* dh0_data = dh0.mutable_data();
+        T* dc0_data = dc0 ? dc0->mutable_data() : nullptr;
+        {
+            py::gil_scoped_release release;
+            const int threads = get_num_threads();
+            const Workspace workspace(backward_workspace_bytes(layer, in, threads));
+            lstmcore::backward(layer, *call_.weights, in, y, data(), dy_view, dh_n, dc_n, dx_view,
+                               dh0_data, dc0_data, into, workspace.data(), threads);
+        }
+        return py::make_tuple(dx, dh0, dc0);
+    }
+
+private:
+    struct Release {
+        void operator()(T* memory) const { ::operator delete(memory, std::align_val_t(64)); }
+    };
+
+    /// (L*D, T, B, H), or (L*D, B, T, H), of what part_of(layer, direction) views; zero where a
+    /// sequence has ended.
+    template <class PartOf>
+    py::array copy(PartOf part_of) const {
+        const LayerSpec& layer = call_.spec.layer;
+        const Sequences<T>& in = call_.in;
+        const int64_t H = layer.hidden_size;
+        std::vector<int64_t> shape = call_.sequence_shape(H);
+        shape.insert(shape.begin(), call_.spec.states());
+        py::array_t<T> out(shape);
+        T* to = out.mutable_data();
+        for (int64_t s = 0; s < call_.spec.states(); ++s) {
+            const View<const T> part = part_of(s / layer.directions(), int(s % layer.directions()));
+            for (int64_t i = 0; i < shape[1]; ++i)
+                for (int64_t j = 0; j < shape[2]; ++j, to += H) {
+                    const int64_t t = call_.batch_first ? j : i, b = call_.batch_first ? i : j;
+                    const bool ended = in.lengths && t >= in.lengths[b];
+                    for (int64_t u = 0; u < H; ++u) to[u] = ended ? T(0) : part.at(t, b)[u];
+                }
+        }
+        return out;
+    }
+
+    const Call<T> call_;
+    const py::array_t<T> y_;
+    int64_t size_;
+    std::unique_ptr<T, Release> memory_;
+};
+
+template <class T>
+py::tuple run_forward(Call<T> call, bool train) {
+    const LayerSpec layer = call.spec.layer;
+    const Sequences<T> in = call.in;
+    const std::shared_ptr<const Weights<T>> weights = call.weights;
+    const bool lstm = layer.cell.kind == CellKind::lstm;
+    py::array_t<T> y(call.sequence_shape(layer.feature_size()));
+    py::array_t<T> h({call.spec.states(), in.batch, layer.output_size()});
+    std::optional<py::array_t<T>> c;
+    if (lstm) c.emplace(std::vector<int64_t>{call.spec.states(), in.batch, layer.hidden_size});
+    const auto y_view =
+        view_of<T>(y, "y", call.batch_first, in.steps, in.batch, layer.feature_size());
+    T* h_n = h.mutable_data();
+    T* c_n = c ? c->mutable_data() : nullptr;
+    std::shared_ptr<TapeOf<T>> tape;
+    if (train) tape = std::make_shared<TapeOf<T>>(std::move(call), y);
+    {
+        py::gil_scoped_release release;
+        const int threads = get_num_threads();
+        const Workspace workspace(forward_workspace_bytes(layer, in, train, threads));
+        forward(layer, *weights, in, y_view, h_n, c_n, tape ? tape->data() : nullptr,
+                workspace.data(), threads);
+    }
+    return py::make_tuple(y, h, c, std::shared_ptr<Tape>(tape));
+}
+
+py::tuple run_forward_any(const Spec& spec, const PyWeights& weights, const py::array& x,
+                          const std::optional<py::array>& h0, const std::optional<py::array>& c0,
+                          const std::optional<py::array>& lengths,
+                          const std::optional<py::array>& resets, bool batch_first, bool train,
+                          double dropout, uint64_t key) {
+    if (spec.is_double)
+        return run_forward(
+            Call<double>(spec, weights, x, h0, c0, lengths, resets, batch_first, dropout, key),
+            train);
+    return run_forward(
+        Call<float>(spec, weights, x, h0, c0, lengths, resets, batch_first, dropout, key), train);
+}
+
+std::map<std::string, std::string> build_info() {
+    return {{"version", LSTMCORE_VERSION},
+            {"compiler", LSTMCORE_COMPILER},
+            {"eigen", LSTMCORE_EIGEN_VERSION},
+            {"openmp", LSTMCORE_OPENMP_VERSION},
+            {"isas", LSTMCORE_COMPILED_ISAS}};
+}
+
+py::array_t<bool> make_dropout_mask(uint64_t key, int64_t layer, int64_t steps, int64_t batch,
+                                    int64_t features, double p) {
+    py::array_t<bool> kept({steps, batch, features});
+    dropout_mask(key, layer, steps, batch, features, p, kept.mutable_data());
+    return kept;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+    m.doc() = "Recurrent kernels of lstmcore; use the layers of the lstmcore package.";
+    isa();              // so that a wrong LSTMCORE_ISA or LSTMCORE_NUM_THREADS
+    get_num_threads();  // is reported by the import
+
+    py::class_<Spec>(m, "Spec").def(
+        py::init(&make_spec), py::kw_only(), py::arg("kind"), py::arg("input_size"),
+        py::arg("hidden_size"), py::arg("proj_size"), py::arg("num_layers"),
+        py::arg("bidirectional"), py::arg("reverse"), py::arg("merge"), py::arg("bias"),
+        py::arg("forget_gate"), py::arg("coupled"), py::arg("peephole"), py::arg("reset_after"),
+        py::arg("cell_clip"), py::arg("gate_activation"), py::arg("candidate_activation"),
+        py::arg("output_activation"), py::arg("dtype"));
+    py::class_<PyWeights>(m, "Weights").def_property_readonly("nbytes", &PyWeights::nbytes);
+    py::class_<Tape, std::shared_ptr<Tape>>(m, "Tape")
+        .def_property_readonly("nbytes", &Tape::nbytes)
+        .def_property_readonly("dropout_key", &Tape::dropout_key)
+        .def("gates", &Tape::gates)
+        .def("cells", &Tape::cells);
+
+    m.def("pack", &pack_weights, py::arg("spec"), py::arg("parameters"), py::arg("train"));
+    m.def("forward", &run_forward_any, py::arg("spec"), py::arg("weights"), py::arg("x"),
+          py::arg("h0"), py::arg("c0"), py::arg("lengths"), py::arg("resets"),
+          py::arg("batch_first"), py::arg("train"), py::arg("dropout"), py::arg("dropout_key"));
+    m.def(
+        "backward",
+        [](const Tape& tape, const std::optional<py::array>& dy, const std::optional<py::array>& dh,
+           const std::optional<py::array>& dc,
+           const py::sequence& gradients) { return tape.backward(dy, dh, dc, gradients); },
+        py::arg("tape"), py::arg("dy"), py::arg("dh"), py::arg("dc"), py::arg("gradients"));
+    m.def("dropout_mask", &make_dropout_mask, py::arg("key"), py::arg("layer"), py::arg("time"),
+          py::arg("batch"), py::arg("features"), py::arg("p"));
+
+    m.def("isa", &isa);
+    m.def("available_isas", &available_isas);
+    m.def("set_isa", &set_isa, py::arg("name"));
+    m.def("isa_version", &isa_version);
+    m.def("set_num_threads", &set_num_threads, py::arg("n"));
+    m.def("get_num_threads", &get_num_threads);
+    m.def("max_threads", &max_threads);
+    m.def("build_info", &build_info);
+}

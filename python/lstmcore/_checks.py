@@ -1,0 +1,238 @@
+"""Checks of what users hand in.
+
+Every message names the argument, what it has and what is expected.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[np.floating[Any]]
+Activation: TypeAlias = str | tuple[str, float, float]
+
+# Activations with parameters, and their defaults; the others take none.
+_PARAMETERS = {"hard_sigmoid": (0.2, 0.5), "scaled_tanh": None}
+_ACTIVATIONS = (
+    "sigmoid",
+    "tanh",
+    "relu",
+    "hard_sigmoid",
+    "scaled_tanh",
+    "softsign",
+    "identity",
+)
+
+
+def describe(value: object) -> str:
+    """Return what messages call a value: ``3.0 (float)``, ``a ndarray of shape (2, 3)``."""
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple):
+        return f"a {type(value).__name__} of shape {tuple(shape)}"
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+# Options ------------------------------------------------------------------------------------------
+
+
+def integer(value: object, name: str, least: int) -> int:
+    """Return an int that is at least `least`; a bool is not one."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} is {describe(value)}, expected an int")
+    if value < least:
+        raise ValueError(f"{name} is {value}, expected at least {least}")
+    return int(value)
+
+
+def boolean(value: object, name: str) -> bool:
+    """Return a bool; 0 and 1 are not."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is {describe(value)}, expected a bool")
+    return bool(value)
+
+
+def number(value: object, name: str) -> float:
+    """Return a finite float."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} is {describe(value)}, expected a number")
+    with contextlib.suppress(OverflowError):  # an int too large
+        if math.isfinite(value):
+            return float(value)
+    raise ValueError(f"{name} is {value}, expected a finite number")
+
+
+def choice(value: object, name: str, choices: tuple[str, ...]) -> str:
+    """Return one of a few strings."""
+    expected = ", ".join(map(repr, choices))
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is {describe(value)}, expected one of {expected}")
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}, expected one of {expected}")
+    return value
+
+
+def dtype(value: object) -> np.dtype[Any]:
+    """Return NumPy's float32 or float64."""
+    result: np.dtype[Any] | None = None
+    if value is not None:  # which NumPy takes for float64
+        with contextlib.suppress(TypeError, ValueError):
+            result = np.dtype(value)  # type: ignore[call-overload]
+    if result is None or result not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ValueError(f"dtype is {describe(value)}, expected 'float32' or 'float64'")
+    return result
+
+
+def activation(value: object, name: str) -> Activation:
+    """Return an activation by its name, or as (name, alpha, beta) if it has parameters."""
+    parts = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    if not parts or not isinstance(parts[0], str):
+        raise TypeError(f"{name} is {describe(value)}, expected a name or (name, alpha, beta)")
+    kind = choice(parts[0], name, _ACTIVATIONS)
+    if kind not in _PARAMETERS:
+        if len(parts) > 1:
+            raise ValueError(f"{name} is {value!r}, but {kind!r} takes no parameters")
+        return kind
+    parameters = parts[1:] or _PARAMETERS[kind]
+    if parameters is None or len(parameters) != 2:
+        raise ValueError(f"{name} is {value!r}, expected ({kind!r}, alpha, beta)")
+    alpha, beta = (
+        number(p, f"{name}, {p_name}")
+        for p, p_name in zip(parameters, ("alpha", "beta"), strict=True)
+    )
+    if kind == "scaled_tanh" and alpha == 0:
+        raise ValueError(f"{name} is {value!r}, expected alpha other than 0")
+    return kind, alpha, beta
+
+
+def activations(value: object, expected: tuple[str, ...]) -> tuple[Activation, ...]:
+    """Return as many activations as there are names in `expected`, which say what each is for."""
+    what = f"({', '.join(expected)})"
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(
+            f"activations is {describe(value)}, expected {len(expected)} of them: {what}"
+        )
+    if len(value) != len(expected):
+        raise ValueError(f"activations has {len(value)} entries, expected {len(expected)}: {what}")
+    return tuple(
+        activation(v, f"activations[{i}] ({n})")
+        for i, (v, n) in enumerate(zip(value, expected, strict=True))
+    )
+
+
+def seed(value: object) -> int | None:
+    """Return a seed, or None for fresh entropy."""
+    return None if value is None else integer(value, "seed", 0)
+
+
+# Arrays -------------------------------------------------------------------------------------------
+
+
+def _asarray(value: object, name: str) -> npt.NDArray[Any]:
+    """Return a plain ndarray, and say which argument it was if that fails."""
+    try:
+        return np.asarray(value)
+    except (
+        ValueError,
+        TypeError,
+        RuntimeError,
+    ) as error:  # ragged lists, tensors that require grad
+        raise TypeError(f"{name} is not an array of numbers: {error}") from error
+
+
+def real(value: object, dtype: np.dtype[Any], name: str, *, cast: bool = False) -> Array:
+    """Return an ndarray of `dtype`, without a copy where `value` is one.
+
+    Integers, bools, float16 and plain sequences are converted. The other of float32 and float64 is
+    an error, because it is nearly always a mistake that costs speed or precision, unless `cast`
+    says that it will be copied anyway.
+    """
+    array = _asarray(value, name)
+    have = array.dtype
+    if have == dtype:
+        return array
+    plain = cast or not hasattr(value, "dtype")
+    same = have.type is dtype.type  # in another byte order
+    if have.kind in "biu" or have == np.float16 or same:
+        return array.astype(dtype)
+    if plain and (have.type in (np.float32, np.float64) or have.name == "bfloat16"):
+        return array.astype(dtype)
+    expected = f"real numbers to convert to {dtype}" if plain else f"{dtype}, the layer's dtype"
+    raise TypeError(f"{name} has dtype {have}, expected {expected}")
+
+
+def values(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> Array:
+    """Return new values for a parameter, to be copied: of its shape, of any real dtype.
+
+    They may be a torch.Tensor, wherever it is.
+    """
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        if str(value.dtype) == "torch.bfloat16":  # NumPy has no such dtype
+            value = value.float()
+    array = real(value, dtype, name, cast=True)
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
+    return array
+
+
+def walkable(array: Array) -> Array:
+    """Return `array` if the core can walk it in place, else a copy.
+
+    In place it needs a contiguous last axis, and alignment (NumPy's flag includes the strides).
+    """
+    if array.flags.aligned and (array.strides[-1] == array.itemsize or array.shape[-1] <= 1):
+        return array
+    return array.copy(order="C")
+
+
+def contiguous(
+    value: object,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    name: str,
+    legend: str,
+    *,
+    copy: bool = False,
+) -> Array:
+    """Return a C-contiguous array of that dtype and shape; `legend` says what its axes are."""
+    array = real(value, dtype, name)
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}, expected {legend} = {shape}")
+    if copy or not (array.flags.c_contiguous and array.flags.aligned):
+        return array.copy(order="C")
+    return array
+
+
+def lengths(value: object, batch: int, time: int, *, batched: bool) -> npt.NDArray[np.int64]:
+    """Return the lengths of the rows, (B,) in 0..T, as a new array."""
+    array = _asarray(value, "lengths")
+    if array.dtype.kind not in "iu" and not (
+        array.size == 0 and not hasattr(value, "dtype")
+    ):  # [] is float64
+        raise TypeError(f"lengths has dtype {array.dtype}, expected integers")
+    if array.shape != (batch,) and (batched or array.shape != ()):
+        expected = f"(B,) = ({batch},)" if batched else "one integer"
+        raise ValueError(f"lengths has shape {array.shape}, expected {expected}")
+    array = array.reshape(batch)
+    wrong = (array < 0) | (array > time)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"lengths[{row}] is {array[row]}, expected 0 to {time}, the time steps of x"
+        )
+    return array.astype(np.int64)
+
+
+def resets(value: object, shape: tuple[int, ...], legend: str) -> npt.NDArray[np.bool_]:
+    """Return the resets as a new C-contiguous array of bools."""
+    array = _asarray(value, "resets")
+    if array.dtype != np.bool_ and not (array.size == 0 and not hasattr(value, "dtype")):
+        raise TypeError(f"resets has dtype {array.dtype}, expected bool")
+    if array.shape != shape:
+        raise ValueError(f"resets has shape {array.shape}, expected {legend} = {shape}")
+    return array.astype(np.bool_, order="C")

@@ -1,0 +1,88 @@
+"""The compiled core. Sequences have three axes, in the user's order; Python does the checks."""
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+_Array = npt.NDArray[np.floating[Any]]
+_Activation = tuple[str, float, float]  # name, alpha, beta
+
+@final
+class Spec:
+    """What a layer is; immutable."""
+
+    def __init__(
+        self,
+        *,
+        kind: str,
+        input_size: int,
+        hidden_size: int,
+        proj_size: int,
+        num_layers: int,
+        bidirectional: bool,
+        reverse: bool,
+        merge: str,
+        bias: bool,
+        forget_gate: bool,
+        coupled: bool,
+        peephole: bool,
+        reset_after: bool,
+        cell_clip: float,
+        gate_activation: _Activation,
+        candidate_activation: _Activation,
+        output_activation: _Activation,
+        dtype: str,
+    ) -> None: ...
+
+@final
+class Weights:
+    """Packed parameters; immutable."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+@final
+class Tape:
+    """What backward needs of a forward call, and the Weights it ran with."""
+
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def dropout_key(self) -> int: ...
+    def gates(self) -> dict[str, _Array]: ...
+    def cells(self) -> _Array: ...
+
+def pack(spec: Spec, parameters: Sequence[_Array], train: bool) -> Weights: ...
+def forward(
+    spec: Spec,
+    weights: Weights,
+    x: _Array,
+    h0: _Array | None,
+    c0: _Array | None,
+    lengths: npt.NDArray[np.int64] | None,
+    resets: npt.NDArray[np.bool_] | None,
+    batch_first: bool,
+    train: bool,
+    dropout: float,
+    dropout_key: int,
+) -> tuple[_Array, _Array, _Array | None, Tape | None]: ...
+def backward(
+    tape: Tape,
+    dy: _Array | None,
+    dh: _Array | None,
+    dc: _Array | None,
+    gradients: Sequence[_Array],
+) -> tuple[_Array, _Array, _Array | None]: ...
+def dropout_mask(
+    key: int, layer: int, time: int, batch: int, features: int, p: float
+) -> npt.NDArray[np.bool_]: ...
+def isa() -> str: ...
+def available_isas() -> list[str]: ...
+def set_isa(name: str) -> None: ...
+def isa_version() -> int: ...
+def set_num_threads(n: int) -> None: ...
+def get_num_threads() -> int: ...
+def max_threads() -> int: ...
+def build_info() -> dict[str, str]: ...
