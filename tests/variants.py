@@ -1,0 +1,151 @@
+"""Variants of the layers, random inputs for them, and the reference beside them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import lstmcore as lc
+from lstmcore import reference
+
+# Options of one cell each: every variant of the table in the README.
+CELLS: list[tuple[str, dict[str, Any]]] = [
+    ("RNN", {}),
+    ("RNN", {"nonlinearity": "relu"}),
+    ("RNN", {"nonlinearity": "sigmoid", "bias": False}),
+    ("LSTM", {}),
+    ("LSTM", {"bias": False}),
+    ("LSTM", {"forget_gate": False}),
+    (
+        "LSTM",  # as in 1997
+        {
+            "forget_gate": False,
+            "activations": ("sigmoid", ("scaled_tanh", 2.0, 0.5), ("scaled_tanh", 1.0, 0.5)),
+        },
+    ),
+    ("LSTM", {"coupled": True}),
+    ("LSTM", {"peephole": True}),
+    ("LSTM", {"peephole": True, "coupled": True}),
+    ("LSTM", {"peephole": True, "cell_clip": 0.4}),
+    ("LSTM", {"proj_size": 1}),
+    ("LSTM", {"proj_size": 2, "peephole": True, "bias": False}),
+    ("LSTM", {"activations": (("hard_sigmoid", 0.25, 0.4), "softsign", "identity")}),
+    ("GRU", {}),
+    ("GRU", {"bias": False}),
+    ("GRU", {"reset_after": False}),
+    ("GRU", {"reset_after": False, "activations": ("hard_sigmoid", ("scaled_tanh", 1.5, 0.5))}),
+]
+STACKS: list[dict[str, Any]] = [
+    {},
+    {"reverse": True},
+    {"num_layers": 2},
+    {"num_layers": 3, "reverse": True},
+    {"bidirectional": True},
+    {"bidirectional": True, "merge": "sum"},
+    {"bidirectional": True, "num_layers": 2, "merge": "mul"},
+    {"bidirectional": True, "num_layers": 3, "merge": "ave"},
+    {"bidirectional": True, "num_layers": 2},
+]
+_REFERENCE_OPTIONS = {
+    "num_layers", "bidirectional", "reverse", "merge", "forget_gate", "coupled", "cell_clip",
+    "activations", "reset_after", "nonlinearity",
+}  # fmt: skip
+
+
+class Result(NamedTuple):
+    """All that a training step gives, by name."""
+
+    outputs: dict[str, np.ndarray]
+    gradients: dict[str, np.ndarray]
+
+
+def make(kind: str, input_size: int, hidden_size: int, seed: int = 0, **options: Any) -> Any:
+    """Make a layer whose biases and peepholes are as large as its other weights."""
+    return getattr(lc, kind)(input_size, hidden_size, seed=seed, **options)
+
+
+def states_of(layer: Any, batch: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Random states of a layer: (h,), or (h, c) of an LSTM."""
+    count = layer.num_layers * (2 if layer.bidirectional else 1)
+    sizes = [getattr(layer, "proj_size", 0) or layer.hidden_size]
+    if isinstance(layer, lc.LSTM):
+        sizes.append(layer.hidden_size)
+    return tuple(rng.standard_normal((count, batch, n)).astype(layer.dtype) for n in sizes)
+
+
+def _packed(layer: Any, state: tuple[np.ndarray, ...] | None) -> Any:
+    return state if state is None or isinstance(layer, lc.LSTM) else state[0]
+
+
+def _unpacked(layer: Any, state: Any) -> tuple[np.ndarray, ...]:
+    return tuple(state) if isinstance(layer, lc.LSTM) else (state,)
+
+
+def train_step(
+    layer: Any,
+    x: np.ndarray,
+    state: tuple[np.ndarray, ...] | None,
+    dy: np.ndarray,
+    dstate: tuple[np.ndarray, ...],
+    **sequences: Any,
+) -> Result:
+    """Run forward and backward of a layer."""
+    layer.zero_grad()
+    y, last, tape = layer.forward(x, _packed(layer, state), **sequences)
+    dx, first = layer.backward(tape, dy, _packed(layer, dstate))
+    return _result(layer, y, last, dx, first, {p.name: p.grad.copy() for p in layer.parameters()})
+
+
+def reference_step(
+    layer: Any,
+    options: dict[str, Any],
+    x: np.ndarray,
+    state: tuple[np.ndarray, ...] | None,
+    dy: np.ndarray,
+    dstate: tuple[np.ndarray, ...],
+    **sequences: Any,
+) -> Result:
+    """Run the same in the reference."""
+    kind = type(layer).__name__.lower()
+    chosen = {k: v for k, v in options.items() if k in _REFERENCE_OPTIONS}
+    y, last, tape = getattr(reference, f"{kind}_forward")(
+        x, _packed(layer, state), layer.state_dict(), **chosen, **sequences
+    )
+    dx, first, gradients = getattr(reference, f"{kind}_backward")(tape, dy, _packed(layer, dstate))
+    return _result(layer, y, last, dx, first, gradients)
+
+
+def _result(
+    layer: Any, y: np.ndarray, last: Any, dx: np.ndarray, first: Any, gradients: dict[str, Any]
+) -> Result:
+    outputs = {"y": y}
+    gradients = {"dx": dx, **gradients}
+    for name, value in zip("hc", _unpacked(layer, last), strict=False):
+        outputs[name] = value
+    for name, value in zip(("dh0", "dc0"), _unpacked(layer, first), strict=False):
+        gradients[name] = value
+    return Result(outputs, gradients)
+
+
+def assert_close(ours: Result, truth: Result, tolerance: float) -> None:
+    """Compare absolutely below one, relatively above, array by array."""
+    for mine, true in ((ours.outputs, truth.outputs), (ours.gradients, truth.gradients)):
+        assert mine.keys() == true.keys()
+        for name, value in mine.items():
+            scale = max(1.0, float(np.abs(true[name]).max(initial=0)))
+            np.testing.assert_allclose(
+                value, true[name], rtol=0, atol=tolerance * scale, err_msg=name
+            )
+
+
+def assert_same_bits(a: Any, b: Any) -> None:
+    """Compare two Results, or two arrays, to the bit."""
+    if isinstance(a, Result):
+        for mine, other in ((a.outputs, b.outputs), (a.gradients, b.gradients)):
+            assert mine.keys() == other.keys()
+            for name in mine:
+                assert mine[name].tobytes() == other[name].tobytes(), name
+    else:
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        assert a.tobytes() == b.tobytes()
