@@ -189,6 +189,7 @@ std::vector<Parameters<T>> split_parameters(const Spec& spec, const py::sequence
 }
 
 struct PyWeights {
+    Spec spec;
     std::shared_ptr<const Weights<float>> f32;
     std::shared_ptr<const Weights<double>> f64;
 
@@ -214,7 +215,7 @@ std::shared_ptr<const Weights<T>> pack_as(const Spec& spec, const py::sequence& 
 }
 
 PyWeights pack_weights(const Spec& spec, const py::sequence& arrays, bool train) {
-    PyWeights weights;
+    PyWeights weights{spec, nullptr, nullptr};
     if (spec.is_double)
         weights.f64 = pack_as<double>(spec, arrays, train);
     else
@@ -232,11 +233,11 @@ struct Call {
     bool batch_first;
     Sequences<T> in;
 
-    Call(const Spec& spec_, const PyWeights& packed, const py::array& x_,
-         const std::optional<py::array>& h0_, const std::optional<py::array>& c0_,
-         const std::optional<py::array>& lengths_, const std::optional<py::array>& resets_,
-         bool batch_first_, double dropout, uint64_t dropout_key)
-        : spec(spec_),
+    Call(const PyWeights& packed, const py::array& x_, const std::optional<py::array>& h0_,
+         const std::optional<py::array>& c0_, const std::optional<py::array>& lengths_,
+         const std::optional<py::array>& resets_, bool batch_first_, double dropout,
+         uint64_t dropout_key)
+        : spec(packed.spec),
           weights(packed.of<T>()),
           x(x_),
           h0(h0_),
@@ -245,7 +246,6 @@ struct Call {
           resets(resets_),
           batch_first(batch_first_) {
         const LayerSpec& layer = spec.layer;
-        require(weights != nullptr, "weights: packed for the other dtype");
         require(x.ndim() == 3, "x: 3 axes expected");
         in.steps = x.shape(batch_first ? 1 : 0);
         in.batch = x.shape(batch_first ? 0 : 1);
@@ -350,7 +350,7 @@ public:
             py::gil_scoped_release release;
             const int threads = get_num_threads();
             const Workspace workspace(backward_workspace_bytes(layer, in, threads));
-            lstmcore::backward(layer, *call_.weights, in, y, data(), dy_view, dh_n, dc_n, dx_view,
+            lstmcore::backward(*call_.weights, in, y, data(), dy_view, dh_n, dc_n, dx_view,
                                dh0_data, dc0_data, into, workspace.data(), threads);
         }
         return py::make_tuple(dx, dh0, dc0);
@@ -410,23 +410,22 @@ py::tuple run_forward(Call<T> call, bool train) {
         py::gil_scoped_release release;
         const int threads = get_num_threads();
         const Workspace workspace(forward_workspace_bytes(layer, in, train, threads));
-        forward(layer, *weights, in, y_view, h_n, c_n, tape ? tape->data() : nullptr,
-                workspace.data(), threads);
+        forward(*weights, in, y_view, h_n, c_n, tape ? tape->data() : nullptr, workspace.data(),
+                threads);
     }
     return py::make_tuple(y, h, c, std::shared_ptr<Tape>(tape));
 }
 
-py::tuple run_forward_any(const Spec& spec, const PyWeights& weights, const py::array& x,
+py::tuple run_forward_any(const PyWeights& weights, const py::array& x,
                           const std::optional<py::array>& h0, const std::optional<py::array>& c0,
                           const std::optional<py::array>& lengths,
                           const std::optional<py::array>& resets, bool batch_first, bool train,
                           double dropout, uint64_t key) {
-    if (spec.is_double)
+    if (weights.spec.is_double)
         return run_forward(
-            Call<double>(spec, weights, x, h0, c0, lengths, resets, batch_first, dropout, key),
-            train);
-    return run_forward(
-        Call<float>(spec, weights, x, h0, c0, lengths, resets, batch_first, dropout, key), train);
+            Call<double>(weights, x, h0, c0, lengths, resets, batch_first, dropout, key), train);
+    return run_forward(Call<float>(weights, x, h0, c0, lengths, resets, batch_first, dropout, key),
+                       train);
 }
 
 std::map<std::string, std::string> build_info() {
@@ -466,9 +465,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         .def("cells", &Tape::cells);
 
     m.def("pack", &pack_weights, py::arg("spec"), py::arg("parameters"), py::arg("train"));
-    m.def("forward", &run_forward_any, py::arg("spec"), py::arg("weights"), py::arg("x"),
-          py::arg("h0"), py::arg("c0"), py::arg("lengths"), py::arg("resets"),
-          py::arg("batch_first"), py::arg("train"), py::arg("dropout"), py::arg("dropout_key"));
+    m.def("forward", &run_forward_any, py::arg("weights"), py::arg("x"), py::arg("h0"),
+          py::arg("c0"), py::arg("lengths"), py::arg("resets"), py::arg("batch_first"),
+          py::arg("train"), py::arg("dropout"), py::arg("dropout_key"));
     m.def(
         "backward",
         [](const Tape& tape, const std::optional<py::array>& dy, const std::optional<py::array>& dh,

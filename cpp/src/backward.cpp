@@ -454,20 +454,19 @@ int64_t backward_workspace_bytes(const LayerSpec& spec, const Sequences<T>& in, 
 }
 
 template <class T>
-void backward(const LayerSpec& spec, const Weights<T>& weights, const Sequences<T>& in,
-              View<const T> y, const T* tape, View<const T> dy, const T* dh_n, const T* dc_n,
-              View<T> dx, T* dh0, T* dc0, const std::vector<Parameters<T>>& gradients,
-              void* workspace, int num_threads) {
+void backward(const Weights<T>& weights, const Sequences<T>& in, View<const T> y, const T* tape,
+              View<const T> dy, const T* dh_n, const T* dc_n, View<T> dx, T* dh0, T* dc0,
+              const std::vector<Parameters<T>>& gradients, void* workspace, int num_threads) {
     Arena arena(workspace);
-    Backward<T>(spec, in, num_threads, arena)
+    Backward<T>(weights.spec(), in, num_threads, arena)
         .run(weights, y, tape, dy, dh_n, dc_n, dx, dh0, dc0, gradients);
 }
 
-#define LSTMCORE_INSTANTIATE(T)                                                                 \
-    template int64_t backward_workspace_bytes(const LayerSpec&, const Sequences<T>&, int);      \
-    template void backward(const LayerSpec&, const Weights<T>&, const Sequences<T>&,            \
-                           View<const T>, const T*, View<const T>, const T*, const T*, View<T>, \
-                           T*, T*, const std::vector<Parameters<T>>&, void*, int);
+#define LSTMCORE_INSTANTIATE(T)                                                             \
+    template int64_t backward_workspace_bytes(const LayerSpec&, const Sequences<T>&, int);  \
+    template void backward(const Weights<T>&, const Sequences<T>&, View<const T>, const T*, \
+                           View<const T>, const T*, const T*, View<T>, T*, T*,              \
+                           const std::vector<Parameters<T>>&, void*, int);
 LSTMCORE_INSTANTIATE(float)
 LSTMCORE_INSTANTIATE(double)
 

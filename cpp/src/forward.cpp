@@ -362,10 +362,11 @@ int64_t forward_workspace_bytes(const LayerSpec& spec, const Sequences<T>& in, b
 }
 
 template <class T>
-void forward(const LayerSpec& spec, const Weights<T>& weights, const Sequences<T>& in, View<T> y,
-             T* h_n, T* c_n, T* tape, void* workspace, int num_threads) {
+void forward(const Weights<T>& weights, const Sequences<T>& in, View<T> y, T* h_n, T* c_n, T* tape,
+             void* workspace, int num_threads) {
     Arena tape_arena(tape), arena(workspace);
-    Forward<T>(spec, in, tape != nullptr, num_threads, tape_arena, arena).run(weights, y, h_n, c_n);
+    Forward<T>(weights.spec(), in, tape != nullptr, num_threads, tape_arena, arena)
+        .run(weights, y, h_n, c_n);
 }
 
 template <class T>
@@ -390,14 +391,14 @@ void dropout_mask(uint64_t key, int64_t layer, int64_t steps, int64_t batch, int
         }
 }
 
-#define LSTMCORE_INSTANTIATE(T)                                                                  \
-    template int64_t tape_size(const LayerSpec&, const Sequences<T>&);                           \
-    template int64_t forward_workspace_bytes(const LayerSpec&, const Sequences<T>&, bool, int);  \
-    template void forward(const LayerSpec&, const Weights<T>&, const Sequences<T>&, View<T>, T*, \
-                          T*, T*, void*, int);                                                   \
-    template View<const T> tape_gates(const LayerSpec&, const Sequences<T>&, const T*, int64_t,  \
-                                      int);                                                      \
-    template View<const T> tape_cells(const LayerSpec&, const Sequences<T>&, const T*, int64_t,  \
+#define LSTMCORE_INSTANTIATE(T)                                                                 \
+    template int64_t tape_size(const LayerSpec&, const Sequences<T>&);                          \
+    template int64_t forward_workspace_bytes(const LayerSpec&, const Sequences<T>&, bool, int); \
+    template void forward(const Weights<T>&, const Sequences<T>&, View<T>, T*, T*, T*, void*,   \
+                          int);                                                                 \
+    template View<const T> tape_gates(const LayerSpec&, const Sequences<T>&, const T*, int64_t, \
+                                      int);                                                     \
+    template View<const T> tape_cells(const LayerSpec&, const Sequences<T>&, const T*, int64_t, \
                                       int);
 LSTMCORE_INSTANTIATE(float)
 LSTMCORE_INSTANTIATE(double)

@@ -31,6 +31,7 @@ class Weights {
 public:
     Weights(const LayerSpec& spec, const std::vector<Parameters<const T>>& parameters, bool train);
 
+    const LayerSpec& spec() const { return spec_; }
     const PackedDirection<T>& direction(int64_t layer, int d) const {
         return directions_[layer * spec_.directions() + d];
     }

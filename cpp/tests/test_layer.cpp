@@ -138,12 +138,12 @@ Result<T> run(const LayerSpec& spec, const ParameterSet<T>& parameters, const Se
     const View<T> y{r.y.data(), in.batch * F, F};
     const Block workspace(forward_workspace_bytes(spec, in, train, threads));
     if (!train) {
-        forward<T>(spec, *weights, in, y, r.h.data(), c, nullptr, workspace.data(), threads);
+        forward<T>(*weights, in, y, r.h.data(), c, nullptr, workspace.data(), threads);
         return r;
     }
     const Block tape(tape_size(spec, in) * int64_t(sizeof(T)));
     T* on_tape = static_cast<T*>(tape.data());
-    forward<T>(spec, *weights, in, y, r.h.data(), c, on_tape, workspace.data(), threads);
+    forward<T>(*weights, in, y, r.h.data(), c, on_tape, workspace.data(), threads);
 
     const auto dy = random_numbers<T>(in.steps * in.batch * F, 200);
     const auto dh = random_numbers<T>(states * P, 201), dc = random_numbers<T>(states * H, 202);
@@ -152,8 +152,8 @@ Result<T> run(const LayerSpec& spec, const ParameterSet<T>& parameters, const Se
     if (lstm) r.dc0.resize(states * H);
     ParameterSet<T> gradients(spec, true);
     const Block backward_workspace(backward_workspace_bytes(spec, in, threads));
-    backward<T>(spec, *weights, in, {r.y.data(), in.batch * F, F}, on_tape,
-                {dy.data(), in.batch * F, F}, dh.data(), lstm ? dc.data() : nullptr,
+    backward<T>(*weights, in, {r.y.data(), in.batch * F, F}, on_tape, {dy.data(), in.batch * F, F},
+                dh.data(), lstm ? dc.data() : nullptr,
                 {r.dx.data(), in.batch * spec.input_size, spec.input_size}, r.dh0.data(),
                 lstm ? r.dc0.data() : nullptr, gradients.sets, backward_workspace.data(), threads);
     r.gradients = gradients.arrays;

@@ -56,7 +56,6 @@ class Tape:
 
 def pack(spec: Spec, parameters: Sequence[_Array], train: bool) -> Weights: ...
 def forward(
-    spec: Spec,
     weights: Weights,
     x: _Array,
     h0: _Array | None,

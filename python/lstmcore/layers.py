@@ -182,7 +182,7 @@ class Recurrent(Module, Generic[State]):
         if form.drop:
             x = x.reshape(*form.axes, self._inputs)
         y, h, c, tape = _core.forward(
-            self._spec, self._weights(train), x, h, c, lengths, resets, form.batch_first,
+            self._weights(train), x, h, c, lengths, resets, form.batch_first,
             train, dropout, key,
         )  # fmt: skip
         if form.drop:

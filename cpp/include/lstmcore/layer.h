@@ -79,18 +79,17 @@ int64_t backward_workspace_bytes(const LayerSpec& spec, const Sequences<T>& in, 
 /// states after each row's last step. With a tape it is filled, without one nothing is kept.
 /// The results do not depend on num_threads, on the other rows, or on the padding, to the bit.
 template <class T>
-void forward(const LayerSpec& spec, const Weights<T>& weights, const Sequences<T>& in, View<T> y,
-             T* h_n, T* c_n, T* tape, void* workspace, int num_threads);
+void forward(const Weights<T>& weights, const Sequences<T>& in, View<T> y, T* h_n, T* c_n, T* tape,
+             void* workspace, int num_threads);
 
 /// Gradients by back-propagation through time (Werbos 1990) of a loss whose derivatives by y, h_n
 /// and c_n are dy, dh_n and dc_n (null = zeros). `y` and `tape` are forward's. Writes dx (T, B, I),
 /// zero past the end, dh0 and dc0; adds to the L*D parameter gradients, summed over steps (last
 /// first) and rows (longest first, then in order) whatever num_threads is.
 template <class T>
-void backward(const LayerSpec& spec, const Weights<T>& weights, const Sequences<T>& in,
-              View<const T> y, const T* tape, View<const T> dy, const T* dh_n, const T* dc_n,
-              View<T> dx, T* dh0, T* dc0, const std::vector<Parameters<T>>& gradients,
-              void* workspace, int num_threads);
+void backward(const Weights<T>& weights, const Sequences<T>& in, View<const T> y, const T* tape,
+              View<const T> dy, const T* dh_n, const T* dc_n, View<T> dx, T* dh0, T* dc0,
+              const std::vector<Parameters<T>>& gradients, void* workspace, int num_threads);
 
 /// The gates that forward left on the tape, as (T, B, gates, H) of one layer and direction: i, f,
 /// g, o or i, g, o (LSTM); r, z, n (GRU, `row` may be wider than 3H). Entries past a row's end are

@@ -26,8 +26,7 @@ int main() {
     in.x = {x, 1, 1};
     std::vector<double> workspace(
         static_cast<std::size_t>(lstmcore::forward_workspace_bytes(spec, in, false, 1)) / 8 + 1);
-    lstmcore::forward<double>(spec, *weights, in, {y, 1, 1}, &h, nullptr, nullptr, workspace.data(),
-                              1);
+    lstmcore::forward<double>(*weights, in, {y, 1, 1}, &h, nullptr, nullptr, workspace.data(), 1);
 
     const double first = std::tanh(0.5), second = std::tanh(1 - 2 * first);
     std::printf("y = %g %g, expected %g %g\n", y[0], y[1], first, second);
