@@ -1,0 +1,51 @@
+"""What an installed package promises besides its code."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib import metadata
+from importlib.resources import files
+
+import pytest
+
+import lstmcore
+
+
+def test_numpy_is_the_only_dependency():
+    requirements = metadata.requires("lstmcore") or []
+    assert [r for r in requirements if "extra ==" not in r] == ["numpy>=1.24"]
+
+
+def test_versions_agree():
+    assert lstmcore.__version__ == metadata.version("lstmcore")
+
+
+@pytest.mark.parametrize("name", ["py.typed", "_core.pyi", "data/japanese_vowels.txt"])
+def test_ships(name):
+    assert files("lstmcore").joinpath(name).is_file()
+
+
+def test_import_pulls_in_nothing_else():
+    """Import stays quick, and works where only NumPy is installed."""
+    code = (
+        "import sys, numpy; before = set(sys.modules); import lstmcore;"
+        "print(*sorted({m.partition('.')[0] for m in set(sys.modules) - before}))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    foreign = set(run.stdout.split()) - set(sys.stdlib_module_names) - {"lstmcore", "numpy"}
+    # An editable install has import hooks of its own.
+    assert not {m for m in foreign if not m.startswith(("_lstmcore", "__editable__"))}
+
+
+@pytest.mark.parametrize("variable", ["LSTMCORE_ISA", "LSTMCORE_NUM_THREADS"])
+def test_bad_environment_is_reported_on_import(variable):
+    environment = {**os.environ, variable: "nonsense"}
+    run = subprocess.run(
+        [sys.executable, "-c", "import lstmcore"], env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 1
+    last = run.stderr.strip().splitlines()[-1]
+    assert variable in last
+    assert "'nonsense'" in last
