@@ -70,7 +70,7 @@ template <class T>
 LSTMCORE_INLINE Packet<T> tanh(const Packet<T>& x) {
     constexpr T limit = sizeof(T) == 4 ? T(10) : T(20);
     const Packet<T> sign = simd::pand(x, set(T(-0.0)));
-    const Packet<T> magnitude = clamp(simd::pabs(x), T(0), limit);
+    const Packet<T> magnitude = simd::pmin(simd::pabs(x), set(limit));
     const ExpParts<T> e = exp_parts<T>(padd(magnitude, magnitude));
     const Packet<T> em1 = pmadd(e.scale, e.p, psub(e.scale, set(T(1))));
     return simd::por(pdiv(em1, padd(em1, set(T(2)))), sign);
@@ -85,7 +85,7 @@ LSTMCORE_INLINE Packet<T> activate(const Activation& f, const Packet<T>& x) {
         case ActivationKind::tanh:
             return tanh<T>(x);
         case ActivationKind::relu:
-            return simd::pselect(simd::pcmp_lt(x, set(T(0))), set(T(0)), x);
+            return simd::pmax(x, set(T(0)));
         case ActivationKind::hard_sigmoid:
             return clamp(pmadd(alpha, x, beta), T(0), T(1));
         case ActivationKind::scaled_tanh:

@@ -23,12 +23,12 @@ void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* ro
     const CellActivations<T, kPlain> act{step.cell};
     const int64_t H = step.H;
 
-    const auto start = [&](int64_t unit, int64_t row, T* tile) {
+    const auto start = [&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
         store(tile, load(rows[row].pre + unit * 3));
         store(tile + L, load(rows[row].pre + unit * 3 + L));
         store(tile + 2 * L, load(step.b_hn + unit));
     };
-    const auto finish = [&](int64_t unit, int64_t row, const T* tile) {
+    const auto finish = [&](int64_t unit, int64_t row, const T* tile) LSTMCORE_INLINE_LAMBDA {
         const GruForwardRow<T>& at = rows[row];
         const int64_t valid = H - unit;
         const P r = act.gate(load(tile)), z = act.gate(load(tile + L)), hn = load(tile + 2 * L);
@@ -41,7 +41,9 @@ void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* ro
             store(at.gates + 3 * H + unit, hn, valid);
         }
     };
-    multiply_gates<T, 3>(step.w, n, [&](int64_t row) { return rows[row].h_prev; }, start, finish);
+    multiply_gates<T, 3>(
+        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; }, start,
+        finish);
 }
 
 template <class T, bool kPlain>
@@ -50,11 +52,11 @@ void gru_backward_reset_after(const StepArgs<T>& step, const GruBackwardRow<T>* 
     const CellActivations<T, kPlain> act{step.cell};
     const int64_t H = step.H;
 
-    const auto start = [&](int64_t unit, int64_t row) {
+    const auto start = [&](int64_t unit, int64_t row) LSTMCORE_INLINE_LAMBDA {
         const int64_t valid = H - unit;
         return padd(load(rows[row].dy + unit, valid), load(rows[row].extra + unit, valid));
     };
-    const auto finish = [&](int64_t unit, int64_t row, const P& dh) {
+    const auto finish = [&](int64_t unit, int64_t row, const P& dh) LSTMCORE_INLINE_LAMBDA {
         const GruBackwardRow<T>& at = rows[row];
         const int64_t valid = H - unit;
         const P r = load(at.gates + unit, valid), z = load(at.gates + H + unit, valid),
@@ -69,7 +71,8 @@ void gru_backward_reset_after(const StepArgs<T>& step, const GruBackwardRow<T>* 
         store(at.dgates + 3 * H + unit, pmul(d_n, r), valid);
         store(at.carry + unit, pmul(dh, z), valid);
     };
-    multiply_columns<T>(step.w, n, [&](int64_t row) { return rows[row].a; }, start, finish);
+    multiply_columns<T>(
+        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; }, start, finish);
 }
 
 /// n = candidate(pre_n + W_hn (r h_prev)): Cho et al. (2014), ONNX's default. step.w holds r and z.
@@ -81,11 +84,11 @@ void gru_forward_reset_before(const StepArgs<T>& step, const GruForwardRow<T>* r
     const int64_t H = step.H;
 
     // 1. r, z and r h_prev of all units
-    const auto start_gates = [&](int64_t unit, int64_t row, T* tile) {
+    const auto start_gates = [&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
         store(tile, load(rows[row].pre + unit * 3));
         store(tile + L, load(rows[row].pre + unit * 3 + L));
     };
-    const auto finish_gates = [&](int64_t unit, int64_t row, const T* tile) {
+    const auto finish_gates = [&](int64_t unit, int64_t row, const T* tile) LSTMCORE_INLINE_LAMBDA {
         const GruForwardRow<T>& at = rows[row];
         const int64_t valid = H - unit;
         const P r = act.gate(load(tile)), z = act.gate(load(tile + L));
@@ -94,12 +97,14 @@ void gru_forward_reset_before(const StepArgs<T>& step, const GruForwardRow<T>* r
         store(at.gates + H + unit, z, valid);
     };
     multiply_gates<T, 2>(
-        step.w, n, [&](int64_t row) { return rows[row].h_prev; }, start_gates, finish_gates);
+        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; },
+        start_gates, finish_gates);
     // 2. candidate and output
     multiply_columns<T>(
-        step.w_n, n, [&](int64_t row) { return rows[row].rh; },
-        [&](int64_t unit, int64_t row) { return load(rows[row].pre + unit * 3 + 2 * L); },
-        [&](int64_t unit, int64_t row, const P& pre) {
+        step.w_n, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].rh; },
+        [&](int64_t unit, int64_t row)
+            LSTMCORE_INLINE_LAMBDA { return load(rows[row].pre + unit * 3 + 2 * L); },
+        [&](int64_t unit, int64_t row, const P& pre) LSTMCORE_INLINE_LAMBDA {
             const GruForwardRow<T>& at = rows[row];
             const int64_t valid = H - unit;
             const P candidate = act.candidate(pre), z = load(at.gates + H + unit, valid);
@@ -116,12 +121,12 @@ void gru_backward_reset_before(const StepArgs<T>& step, const GruBackwardRow<T>*
 
     // 2. candidate and update gate
     multiply_columns<T>(
-        step.w, n, [&](int64_t row) { return rows[row].a; },
-        [&](int64_t unit, int64_t row) {
+        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; },
+        [&](int64_t unit, int64_t row) LSTMCORE_INLINE_LAMBDA {
             const int64_t valid = H - unit;
             return padd(load(rows[row].dy + unit, valid), load(rows[row].extra + unit, valid));
         },
-        [&](int64_t unit, int64_t row, const P& dh) {
+        [&](int64_t unit, int64_t row, const P& dh) LSTMCORE_INLINE_LAMBDA {
             const GruBackwardRow<T>& at = rows[row];
             const int64_t valid = H - unit;
             const P z = load(at.gates + H + unit, valid),
@@ -135,9 +140,9 @@ void gru_backward_reset_before(const StepArgs<T>& step, const GruBackwardRow<T>*
         });
     // 1. through W_hn to r h_prev, and so to the reset gate and h_prev
     multiply_columns<T>(
-        step.w_n, n, [&](int64_t row) { return rows[row].dgates; },
-        [&](int64_t, int64_t) { return set(T(0)); },
-        [&](int64_t unit, int64_t row, const P& d_rh) {
+        step.w_n, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].dgates; },
+        [&](int64_t, int64_t) LSTMCORE_INLINE_LAMBDA { return set(T(0)); },
+        [&](int64_t unit, int64_t row, const P& d_rh) LSTMCORE_INLINE_LAMBDA {
             const GruBackwardRow<T>& at = rows[row];
             const int64_t valid = H - unit;
             const P r = load(at.gates + unit, valid), h_prev = load(at.h_prev + unit, valid);

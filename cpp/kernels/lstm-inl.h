@@ -31,11 +31,11 @@ void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows
     const T clip = T(step.cell.cell_clip);
     const int64_t H = step.H;
 
-    const auto start = [&](int64_t unit, int64_t row, T* tile) {
+    const auto start = [&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
         for (int g = 0; g < kGates; ++g)
             store(tile + g * L, load(rows[row].pre + unit * kGates + g * L));
     };
-    const auto finish = [&](int64_t unit, int64_t row, const T* tile) {
+    const auto finish = [&](int64_t unit, int64_t row, const T* tile) LSTMCORE_INLINE_LAMBDA {
         const LstmForwardRow<T>& at = rows[row];
         const int64_t valid = H - unit;
         P i = load(tile), g = load(tile + (kGates - 2) * L), o = load(tile + (kGates - 1) * L);
@@ -67,7 +67,8 @@ void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows
         }
     };
     multiply_gates<T, kGates>(
-        step.w, n, [&](int64_t row) { return rows[row].h_prev; }, start, finish);
+        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; }, start,
+        finish);
 }
 
 template <class T, int kGates, bool kPlain>
@@ -78,11 +79,11 @@ void lstm_backward_variant(const StepArgs<T>& step, const LstmBackwardRow<T>* ro
     const T clip = T(step.cell.cell_clip);
     const int64_t H = step.H;
 
-    const auto start = [&](int64_t unit, int64_t row) {
+    const auto start = [&](int64_t unit, int64_t row) LSTMCORE_INLINE_LAMBDA {
         const int64_t valid = H - unit;
         return padd(load(rows[row].dy + unit, valid), load(rows[row].extra + unit, valid));
     };
-    const auto finish = [&](int64_t unit, int64_t row, const P& dm) {
+    const auto finish = [&](int64_t unit, int64_t row, const P& dm) LSTMCORE_INLINE_LAMBDA {
         const LstmBackwardRow<T>& at = rows[row];
         const int64_t valid = H - unit;
         const P i = load(at.gates + unit, valid),
@@ -119,7 +120,8 @@ void lstm_backward_variant(const StepArgs<T>& step, const LstmBackwardRow<T>* ro
         store(at.dc + unit, dc_prev, valid);
         if (at.m != nullptr) store(at.m + unit, pmul(o, squashed), valid);
     };
-    multiply_columns<T>(step.w, n, [&](int64_t row) { return rows[row].a; }, start, finish);
+    multiply_columns<T>(
+        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; }, start, finish);
 }
 
 template <class T, bool kTrain>

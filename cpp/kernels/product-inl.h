@@ -115,8 +115,10 @@ LSTMCORE_INLINE void multiply_gates(const Packed<T>& w, int64_t n, A a_of, Start
                                     Finish finish) {
     multiply_panels<T, kGates>(
         w, 0, w.N / (kGates * kLanes<T>), n, a_of,
-        [&](int64_t column, int64_t row, T* tile) { start(column / kGates, row, tile); },
-        [&](int64_t column, int64_t row, const T* tile) { finish(column / kGates, row, tile); });
+        [&](int64_t column, int64_t row, T* tile)
+            LSTMCORE_INLINE_LAMBDA { start(column / kGates, row, tile); },
+        [&](int64_t column, int64_t row, const T* tile)
+            LSTMCORE_INLINE_LAMBDA { finish(column / kGates, row, tile); });
 }
 
 template <int kValue>
@@ -130,14 +132,14 @@ template <class T, class A, class Start, class Finish>
 LSTMCORE_INLINE void multiply_columns(const Packed<T>& w, int64_t n, A a_of, Start start,
                                       Finish finish) {
     constexpr int L = kLanes<T>;
-    const auto multiply = [&](auto vectors, int64_t first, int64_t last) {
+    const auto multiply = [&](auto vectors, int64_t first, int64_t last) LSTMCORE_INLINE_LAMBDA {
         constexpr int kVectors = decltype(vectors)::value;
         multiply_panels<T, kVectors>(
             w, first, last, n, a_of,
-            [&](int64_t column, int64_t row, T* tile) {
+            [&](int64_t column, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
                 for (int v = 0; v < kVectors; ++v) store(tile + v * L, start(column + v * L, row));
             },
-            [&](int64_t column, int64_t row, const T* tile) {
+            [&](int64_t column, int64_t row, const T* tile) LSTMCORE_INLINE_LAMBDA {
                 for (int v = 0; v < kVectors; ++v) finish(column + v * L, row, load(tile + v * L));
             });
     };
@@ -157,13 +159,11 @@ LSTMCORE_INLINE void multiply_columns(const Packed<T>& w, int64_t n, A a_of, Sta
 template <class T>
 void product(const Packed<T>& w, int64_t columns, const ProductRow<T>* rows, int64_t n) {
     multiply_columns<T>(
-        w, n, [&](int64_t row) { return rows[row].a; },
-        [&](int64_t column, int64_t row) {
-            return load(rows[row].init + column, columns - column);
-        },
-        [&](int64_t column, int64_t row, const Packet<T>& sum) {
-            store(rows[row].out + column, sum, columns - column);
-        });
+        w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; },
+        [&](int64_t column, int64_t row)
+            LSTMCORE_INLINE_LAMBDA { return load(rows[row].init + column, columns - column); },
+        [&](int64_t column, int64_t row, const Packet<T>& sum)
+            LSTMCORE_INLINE_LAMBDA { store(rows[row].out + column, sum, columns - column); });
 }
 
 /// The gradient of a weight matrix: tiles of c, each an accumulate() over the M rows.

@@ -11,9 +11,10 @@ namespace {
 template <class T>
 void rnn_forward(const StepArgs<T>& step, const RnnForwardRow<T>* rows, int64_t n) {
     multiply_columns<T>(
-        step.w, n, [&](int64_t row) { return rows[row].h_prev; },
-        [&](int64_t unit, int64_t row) { return load(rows[row].pre + unit); },
-        [&](int64_t unit, int64_t row, const Packet<T>& pre) {
+        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; },
+        [&](int64_t unit, int64_t row)
+            LSTMCORE_INLINE_LAMBDA { return load(rows[row].pre + unit); },
+        [&](int64_t unit, int64_t row, const Packet<T>& pre) LSTMCORE_INLINE_LAMBDA {
             store(rows[row].y + unit, activate<T>(step.cell.candidate, pre), step.H - unit);
         });
 }
@@ -21,12 +22,12 @@ void rnn_forward(const StepArgs<T>& step, const RnnForwardRow<T>* rows, int64_t 
 template <class T>
 void rnn_backward(const StepArgs<T>& step, const RnnBackwardRow<T>* rows, int64_t n) {
     multiply_columns<T>(
-        step.w, n, [&](int64_t row) { return rows[row].a; },
-        [&](int64_t unit, int64_t row) {
+        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; },
+        [&](int64_t unit, int64_t row) LSTMCORE_INLINE_LAMBDA {
             const int64_t valid = step.H - unit;
             return padd(load(rows[row].dy + unit, valid), load(rows[row].extra + unit, valid));
         },
-        [&](int64_t unit, int64_t row, const Packet<T>& dh) {
+        [&](int64_t unit, int64_t row, const Packet<T>& dh) LSTMCORE_INLINE_LAMBDA {
             const int64_t valid = step.H - unit;
             const Packet<T> y = load(rows[row].y + unit, valid);
             store(rows[row].dgates + unit, pmul(dh, derivative<T>(step.cell.candidate, y)), valid);

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #define LSTMCORE_INLINE inline __attribute__((always_inline))
+#define LSTMCORE_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace lstmcore {
 namespace LSTMCORE_LEVEL {
@@ -42,20 +43,27 @@ LSTMCORE_INLINE void store(T* p, const Packet<T>& v) {
     simd::pstoreu(p, v);
 }
 
-/// The first n numbers at p, zeros behind them; n may exceed the lanes.
 template <class T>
-LSTMCORE_INLINE Packet<T> load(const T* p, int64_t n) {
-    if (n >= kLanes<T>) return load(p);
+__attribute__((noinline)) Packet<T> load_some(const T* p, int64_t n) {
     alignas(64) T lanes[kLanes<T>] = {};
     for (int64_t i = 0; i < n; ++i) lanes[i] = p[i];
     return simd::pload<Packet<T>>(lanes);
 }
 template <class T>
-LSTMCORE_INLINE void store(T* p, const Packet<T>& v, int64_t n) {
-    if (n >= kLanes<T>) return store(p, v);
+__attribute__((noinline)) void store_some(T* p, Packet<T> v, int64_t n) {
     alignas(64) T lanes[kLanes<T>];
     simd::pstore(lanes, v);
     for (int64_t i = 0; i < n; ++i) p[i] = lanes[i];
+}
+
+/// The first n numbers at p, zeros behind them; n may exceed the lanes.
+template <class T>
+LSTMCORE_INLINE Packet<T> load(const T* p, int64_t n) {
+    return n >= kLanes<T> ? load(p) : load_some(p, n);
+}
+template <class T>
+LSTMCORE_INLINE void store(T* p, const Packet<T>& v, int64_t n) {
+    return n >= kLanes<T> ? store(p, v) : store_some(p, v, n);
 }
 
 /// 2^k from t = k + kRoundToInt<T>, where the addition has left k in the lowest bits of t.
@@ -72,11 +80,10 @@ LSTMCORE_INLINE Packet<double> power_of_two(const Packet<double>& t, double) {
     return (Packet<double>)(((Bits)t << 52) + 0x3ff0000000000000);
 }
 
-/// x held to [lo, hi]; NaN stays NaN, which the hardware's min and max do not promise.
+/// x held to [lo, hi]. NaN stays NaN: Eigen's pmin and pmax give their first argument then.
 template <class T>
 LSTMCORE_INLINE Packet<T> clamp(const Packet<T>& x, T lo, T hi) {
-    const Packet<T> l = set(lo), h = set(hi);
-    return simd::pselect(simd::pcmp_lt(x, l), l, simd::pselect(simd::pcmp_lt(h, x), h, x));
+    return simd::pmin(simd::pmax(x, set(lo)), set(hi));
 }
 
 }  // namespace

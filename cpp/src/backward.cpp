@@ -53,7 +53,7 @@ public:
           P_(spec.output_size()),
           gru_(cell_.kind == CellKind::gru),
           gate_rows_(gru_ && cell_.reset_after ? 4 : G_) {
-        const int64_t B = in.batch, lanes = kAlignment / int64_t(sizeof(T));
+        const int64_t B = in.batch;
         int64_t widest_input = spec.input_size;
         if (spec.num_layers > 1) widest_input = std::max(widest_input, spec.feature_size());
 
@@ -61,13 +61,14 @@ public:
         chunk_ = kChunkBytes / (std::max<int64_t>(B, 1) * row_bytes);
         chunk_ = std::max<int64_t>(std::min(chunk_, in.steps), 1);
         const int64_t rows = size_product(chunk_, B);
-        const auto take = [&](int64_t count, int64_t width) {
+        const auto take = [&](int64_t count, int64_t n) {
+            const int64_t width = spread_stride<T>(n);
             return Rows<T>{arena.take<T>(size_product(count, width)), width};
         };
         dgates_ = take(rows, gate_rows_ * H_);
         last_dgates_ = take(B, gate_rows_ * H_);
-        x_ = take(rows, round_up(widest_input, lanes));
-        h_prev_ = take(rows, round_up(P_, lanes));
+        x_ = take(rows, widest_input);
+        h_prev_ = take(rows, P_);
         if (cell_.kind == CellKind::lstm) dc_ = take(B, H_);
         if (cell_.peephole) {
             c_ = take(rows, H_);
@@ -75,10 +76,10 @@ public:
         }
         if (spec.proj_size > 0) {
             dh_ = take(rows, P_);
-            m_ = take(rows, round_up(H_, lanes));
+            m_ = take(rows, H_);
         }
         if (gru_) carry_ = take(B, H_);
-        if (gru_ && !cell_.reset_after) rh_ = take(rows, round_up(H_, lanes));
+        if (gru_ && !cell_.reset_after) rh_ = take(rows, H_);
 
         const int64_t F = spec.feature_size();
         for (int64_t l = 0; l < std::min<int64_t>(spec.num_layers - 1, 2); ++l)
@@ -305,7 +306,7 @@ private:
         const int64_t alive = schedule_->alive(first);
         for (int64_t slot : slots_of(worker, alive))
             std::memcpy(last_dgates_.at(slot), dgates_.at(rows - alive + slot),
-                        sizeof(T) * dgates_.width);
+                        sizeof(T) * gate_rows_ * H_);
     }
 
     /// dx += dgates · W_ih for the worker's rows of a chunk; the first direction begins it.
