@@ -434,14 +434,30 @@ def test_cells(kind: Any) -> None:
         ((zeros(B, I + 1),), ValueError, r"x has shape \(3, 5\), expected \(B, 4\) or \(4,\)"),
         ((zeros(T, B, I),), ValueError, r"x has shape \(5, 3, 4\), expected \(B, 4\) or \(4,\)"),
         ((zeros(B, I, dtype="float64"),), TypeError, "x has dtype float64, expected float32.*"),
-        ((x, pair(zeros(1, B, H))), ValueError, r"h0 has shape .*, expected \(B, H\) = \(3, 6\)"),
-        ((x, pair(zeros(H))), ValueError, r"h0 has shape \(6,\), expected \(B, H\) = \(3, 6\)"),
-        ((x[0], pair(zeros(1, H))), ValueError, r"h0 has shape \(1, 6\), expected \(H,\) = \(6,\)"),
+        (
+            (x, pair(zeros(1, B, H))),
+            ValueError,
+            r"hx(\[0\])? has shape .*, expected \(B, H\) = \(3, 6\)",
+        ),
+        (
+            (x, pair(zeros(H))),
+            ValueError,
+            r"hx(\[0\])? has shape \(6,\), expected \(B, H\) = \(3, 6\)",
+        ),
+        (
+            (x[0], pair(zeros(1, H))),
+            ValueError,
+            r"hx(\[0\])? has shape \(1, 6\), expected \(H,\) = \(6,\)",
+        ),
     ]
     if kind is lc.LSTMCell:
         wrong += [
-            ((x, zeros(B, H)), TypeError, r"state is a ndarray .*, expected a pair \(h0, c0\)"),
-            ((x, (None, zeros(B))), ValueError, r"c0 has shape \(3,\), expected \(B, H\) = .*"),
+            ((x, zeros(B, H)), TypeError, r"hx is a ndarray .*, expected a pair .*"),
+            (
+                (x, (None, zeros(B))),
+                ValueError,
+                r"hx\[1\] has shape \(3,\), expected \(B, H\) = .*",
+            ),
         ]
     for args, error, message in wrong:
         refuses(error, message, cell, *args)
@@ -548,3 +564,40 @@ print(made, "made")
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "0 made\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "name"),
+    [
+        ("LSTM", {"cell_clip": 1e-39}, "cell_clip"),
+        ("LSTM", {"cell_clip": 1e39}, "cell_clip"),
+        ("LSTM", {"forget_bias": 1e39}, "forget_bias"),
+        ("RNN", {"nonlinearity": ("scaled_tanh", 1e-39, 1.0)}, "nonlinearity"),
+        ("RNN", {"nonlinearity": ("scaled_tanh", 1.0, 1e39)}, "nonlinearity"),
+        ("GRU", {"activations": ("sigmoid", ("scaled_tanh", 1e39, 1.0))}, r"activations\[1\]"),
+    ],
+)
+def test_numbers_that_the_dtype_cannot_hold(kind, options, name):
+    with pytest.raises(ValueError, match=rf"^{name}.*float32"):
+        getattr(lc, kind)(3, 4, **options)
+    getattr(lc, kind)(3, 4, dtype="float64", **options)
+
+
+@pytest.mark.parametrize("sizes", [(10**400, 4), (3, 10**400), (3, 4, 10**400)])
+def test_sizes_beyond_any_float(sizes):
+    with pytest.raises(MemoryError, match="input_size"):
+        lc.LSTM(*sizes)
+
+
+def test_read_only_gradient_is_named():
+    gru = lc.GRU(2, 3)
+    y, _, tape = gru.forward(np.zeros((2, 1, 2), "float32"))
+    gru.parameters()[1].grad.flags.writeable = False
+    with pytest.raises(ValueError, match=r"weight_hh_l0\.grad is read-only"):
+        gru.backward(tape, y)
+    assert not any(p.grad.any() for p in gru.parameters())
+
+
+def test_more_threads_than_any_machine_has(threads):
+    lc.set_num_threads(10**30)
+    assert lc.get_num_threads() <= lc._core.max_threads()

@@ -102,10 +102,10 @@ MESSAGES = (
     (r"inconsistent input_size: got (\d+)", ("x has shape (3, {0})", "expected (B, 10)")),
     (
         r"inconsistent hidden_size: got (\d+)",
-        ("h0 has shape (3, {0})", "expected (B, H) = (3, 20)"),
+        ("hx", " has shape (3, {0})", "expected (B, H) = (3, 20)"),
     ),
-    (r"Input batch size 3 doesn't", ("h0 has shape (5, 20)", "expected (B, H) = (3, 20)")),
-    (r"to be 1D or 2D, got 4D", ("h0 has shape (3, 1, 1, 20)", "expected (B, H) = (3, 20)")),
+    (r"Input batch size 3 doesn't", ("hx", " has shape (5, 20)", "expected (B, H) = (3, 20)")),
+    (r"to be 1D or 2D, got 4D", ("hx", " has shape (3, 1, 1, 20)", "expected (B, H) = (3, 20)")),
     (r"(\w+) must be greater than zero", ("{0} is ", "expected at least 1")),
     (r"RNN input dtype", ("x has dtype float32", "expected float64")),
     (r"(\w+) should be of type bool, got: (\w+)", ("{0} is ", "({1})", "expected a bool")),

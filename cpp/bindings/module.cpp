@@ -5,11 +5,13 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <chrono>
 #include <map>
 #include <memory>
 #include <new>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "../src/isa.h"
@@ -89,6 +91,25 @@ Spec make_spec(const std::string& kind, int64_t input_size, int64_t hidden_size,
     layer.check();
     return spec;
 }
+
+/// Releases the GIL while it lives. Unlike pybind11's, it lets a daemon thread that wakes up while
+/// the interpreter is going down wait there for the end: CPython before 3.14 unwinds such a thread
+/// (pthread_exit), which no destructor survives.
+class ReleaseGil {
+public:
+    ReleaseGil() : state_(PyEval_SaveThread()) {}
+    ~ReleaseGil() {
+        try {
+            PyEval_RestoreThread(state_);
+        } catch (...) {
+            for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+        }
+    }
+    ReleaseGil(const ReleaseGil&) = delete;
+
+private:
+    PyThreadState* state_;
+};
 
 /// Memory of one call. Small ones are kept by the thread for its next call.
 class Workspace {
@@ -210,7 +231,7 @@ std::shared_ptr<const Weights<T>> pack_as(const Spec& spec, const py::sequence& 
         spec, arrays, [](const py::object& array, const std::vector<int64_t>& shape) {
             return data_of<T>(py::cast<py::array>(array), "parameters", shape);
         });
-    py::gil_scoped_release release;
+    const ReleaseGil release;
     return pack<T>(spec.layer, sets, train);
 }
 
@@ -347,7 +368,7 @@ public:
         T* dh0_data = dh0.mutable_data();
         T* dc0_data = dc0 ? dc0->mutable_data() : nullptr;
         {
-            py::gil_scoped_release release;
+            const ReleaseGil release;
             const int threads = get_num_threads();
             const Workspace workspace(backward_workspace_bytes(layer, in, threads));
             lstmcore::backward(*call_.weights, in, y, data(), dy_view, dh_n, dc_n, dx_view,
@@ -407,7 +428,7 @@ py::tuple run_forward(Call<T> call, bool train) {
     std::shared_ptr<TapeOf<T>> tape;
     if (train) tape = std::make_shared<TapeOf<T>>(std::move(call), y);
     {
-        py::gil_scoped_release release;
+        const ReleaseGil release;
         const int threads = get_num_threads();
         const Workspace workspace(forward_workspace_bytes(layer, in, train, threads));
         forward(*weights, in, y_view, h_n, c_n, tape ? tape->data() : nullptr, workspace.data(),

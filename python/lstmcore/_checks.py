@@ -66,6 +66,16 @@ def number(value: object, name: str) -> float:
     raise ValueError(f"{name} is {value}, expected a finite number")
 
 
+def fits(value: float, name: str, dtype: np.dtype[Any]) -> None:
+    """Refuse what the layer's dtype holds only as infinity, a denormal or zero."""
+    limits = np.finfo(dtype)
+    if value and not float(limits.tiny) <= abs(value) <= float(limits.max):
+        raise ValueError(
+            f"{name} is {value}, expected 0 or a size from {limits.tiny:.3g} to {limits.max:.3g}, "
+            f"the normal numbers of {dtype}"
+        )
+
+
 def choice(value: object, name: str, choices: tuple[str, ...]) -> str:
     """Return one of a few strings."""
     expected = ", ".join(map(repr, choices))

@@ -84,11 +84,26 @@ class Config:
             raise ValueError(f"dropout is {self.dropout}, expected 0 <= dropout < 1")
         if self.cell_clip is not None and self.cell_clip <= 0:
             raise ValueError(f"cell_clip is {self.cell_clip}, expected a number above 0, or None")
+        for name, value in self._numbers():
+            _checks.fits(value, name, self.dtype)
         if self.proj_size >= self.hidden_size:
             raise ValueError(
                 f"proj_size is {self.proj_size}, expected less than hidden_size, which is "
                 f"{self.hidden_size}, or 0 for no projection"
             )
+
+    def _numbers(self) -> Iterator[tuple[str, float]]:
+        """Name and value of every option that becomes a number of the layer's dtype."""
+        if self.cell_clip is not None:
+            yield "cell_clip", self.cell_clip
+        if self.forget_bias is not None:
+            yield "forget_bias", self.forget_bias
+        named = [(f"activations[{i}]", a) for i, a in enumerate(self.activations or ())]
+        for name, activation in [("nonlinearity", self.nonlinearity), *named]:
+            if not isinstance(activation, str):
+                kind, alpha, beta = activation
+                yield f"{name}, alpha of {kind!r}", alpha
+                yield f"{name}, beta of {kind!r}", beta
 
     def _check_contradictions(self) -> None:
         biased = self.forget_bias is not None
@@ -114,10 +129,11 @@ class Config:
             objects = 1024 * len(shapes)  # roughly, for Parameter and array themselves
             bytes_ += layers * self.directions * (numbers * self.dtype.itemsize + objects)
         if bytes_ > 2**28 and 2 * bytes_ > memory_limit():
+            gib = bytes_ >> 30  # an int of any size, which a float may not hold
             raise MemoryError(
                 f"input_size={self.input_size}, hidden_size={self.hidden_size}, "
-                f"num_layers={self.num_layers} needs {bytes_ / 2**30:.3g} GiB of parameters, and "
-                f"as much to pack them; this process may use {memory_limit() / 2**30:.3g} GiB"
+                f"num_layers={self.num_layers} needs {gib} GiB of parameters, and as much to pack "
+                f"them; this process may use {memory_limit() / 2**30:.3g} GiB"
             )
 
     @property

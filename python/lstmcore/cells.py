@@ -20,6 +20,8 @@ __all__ = ["Cell", "GRUCell", "LSTMCell", "RNNCell"]
 class Cell(Recurrent[State]):
     """What RNNCell, LSTMCell and GRUCell share: one step in, one step out."""
 
+    _state_names = ("hx", "hx", "c")
+
     def _shapes(self) -> list[tuple[str, tuple[int, ...]]]:
         return [(name.removesuffix("_l0"), shape) for name, shape in self._config.shapes()]
 
@@ -34,12 +36,12 @@ class Cell(Recurrent[State]):
         drop = (0, 0) if rows else (0, 0, 0)
         return Form(x, h, h, c, legend, (1, batch), False, 1, batch, drop)
 
-    def forward(self, x: npt.ArrayLike, state: Any = None) -> tuple[State, Tape]:
+    def forward(self, x: npt.ArrayLike, hx: Any = None) -> tuple[State, Tape]:
         """Take a step, and remember what `backward` needs.
 
         Parameters
         ----------
-        x, state
+        x, hx
             As when the cell is called.
 
         Returns
@@ -49,7 +51,7 @@ class Cell(Recurrent[State]):
         tape : Tape
             For `backward`. It shares x: leave that as it is until then.
         """
-        _, final, tape = self._forward(x, state, True)
+        _, final, tape = self._forward(x, hx, True)
         return final, cast(Tape, tape)
 
     def backward(self, tape: Tape, dstate: Any) -> tuple[Array, State]:
@@ -120,9 +122,9 @@ class RNNCell(Cell[Array]):
             dtype=dtype,
         )
 
-    def __call__(self, x: npt.ArrayLike, h: npt.ArrayLike | None = None) -> Array:
-        """Return the new h, (B, H) or (H,), from x, (B, I) or (I,), and the old h or zeros."""
-        return self._forward(x, h, False)[1]
+    def __call__(self, x: npt.ArrayLike, hx: npt.ArrayLike | None = None) -> Array:
+        """Return the new h, (B, H) or (H,), from x, (B, I) or (I,), and the old one or zeros."""
+        return self._forward(x, hx, False)[1]
 
 
 class GRUCell(Cell[Array]):
@@ -171,9 +173,9 @@ class GRUCell(Cell[Array]):
             dtype=dtype,
         )
 
-    def __call__(self, x: npt.ArrayLike, h: npt.ArrayLike | None = None) -> Array:
-        """Return the new h, (B, H) or (H,), from x, (B, I) or (I,), and the old h or zeros."""
-        return self._forward(x, h, False)[1]
+    def __call__(self, x: npt.ArrayLike, hx: npt.ArrayLike | None = None) -> Array:
+        """Return the new h, (B, H) or (H,), from x, (B, I) or (I,), and the old one or zeros."""
+        return self._forward(x, hx, False)[1]
 
 
 class LSTMCell(Cell[Pair]):
@@ -201,6 +203,7 @@ class LSTMCell(Cell[Pair]):
     """
 
     _kind = "lstm"
+    _state_names = ("hx", "hx[0]", "hx[1]")
     proj_size = Option[int]()
     forget_gate = Option[bool]()
     coupled = Option[bool]()
@@ -240,9 +243,9 @@ class LSTMCell(Cell[Pair]):
             dtype=dtype,
         )
 
-    def __call__(self, x: npt.ArrayLike, state: PairLike | None = None) -> Pair:
+    def __call__(self, x: npt.ArrayLike, hx: PairLike | None = None) -> Pair:
         """Return the new (h, c), (B, P) and (B, H), from x, (B, I), and the old ones or zeros.
 
         Unbatched, they are (P,), (H,) and (I,).
         """
-        return self._forward(x, state, False)[1]
+        return self._forward(x, hx, False)[1]

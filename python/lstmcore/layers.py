@@ -27,8 +27,7 @@ Pair: TypeAlias = tuple[Array, Array]
 PairLike: TypeAlias = tuple[npt.ArrayLike | None, npt.ArrayLike | None]
 State = TypeVar("State", Array, Pair)
 
-_INITIAL = ("state", "h0", "c0")  # what messages call a state, its h and its c
-_GRADIENT = ("dstate", "dh", "dc")
+_GRADIENT = ("dstate", "dh", "dc")  # what messages call it, its h and its c
 
 
 class Recurrent(Module, Generic[State]):
@@ -39,6 +38,7 @@ class Recurrent(Module, Generic[State]):
     """
 
     _kind: ClassVar[str]
+    _state_names: ClassVar[tuple[str, str, str]] = ("state", "h0", "c0")
     _config: Config
     _dropout_rng: np.random.Generator | None = None
 
@@ -168,7 +168,7 @@ class Recurrent(Module, Generic[State]):
         h = c = None
         if state is not None:
             # The tape keeps its own copy: a training loop may zero rows of its state in place.
-            h, c = self._check_state(state, form, _INITIAL, copy=train)
+            h, c = self._check_state(state, form, self._state_names, copy=train)
         if lengths is not None:
             batched = not form.drop
             lengths = _checks.lengths(lengths, form.batch, form.time, batched=batched)
@@ -206,7 +206,11 @@ class Recurrent(Module, Generic[State]):
         dh = dc = None
         if dstate is not None:
             dh, dc = self._check_state(dstate, form, _GRADIENT)
-        gradients = [p.grad for p in self._parameters.values()]
+        gradients = []
+        for p in self._parameters.values():
+            gradients.append(p.grad)
+            if not p.grad.flags.writeable:
+                raise ValueError(f"{p.name}.grad is read-only, expected an array to add to")
         dx, dh, dc = _core.backward(tape._core, dy, dh, dc, gradients)
         dh = dh.reshape(form.h)
         return dx.reshape(form.x), cast(State, dh if dc is None else (dh, dc.reshape(form.c)))
@@ -437,7 +441,8 @@ class RNN(Layer[Array]):
             or the initial one if it has none; the reverse direction starts at its end.
         resets : array_like of bool, (T, B), or (B, T) if batch_first, or (T,) unbatched, optional
             Where an episode or document starts: no state crosses from the step before to that one,
-            in either direction. A row that is reset at 0 does not use its initial state.
+            in either direction. A row that is reset at 0 does not use the initial state of the
+            forward direction; that of the reverse direction enters at the row's end.
 
         Returns
         -------
@@ -572,7 +577,8 @@ class GRU(Layer[Array]):
             or the initial one if it has none; the reverse direction starts at its end.
         resets : array_like of bool, (T, B), or (B, T) if batch_first, or (T,) unbatched, optional
             Where an episode or document starts: no state crosses from the step before to that one,
-            in either direction. A row that is reset at 0 does not use its initial state.
+            in either direction. A row that is reset at 0 does not use the initial state of the
+            forward direction; that of the reverse direction enters at the row's end.
 
         Returns
         -------
@@ -621,8 +627,8 @@ class LSTM(Layer[Pair]):
     proj_size : int, default 0
         If not 0, h is projected to so many features, fewer than hidden_size [4]_. Adds weight_hr.
     forget_gate : bool, default True
-        False is the cell of 1997, where f = 1 [1]_; its activations are
-        ``("sigmoid", ("scaled_tanh", 2, 0.5), ("scaled_tanh", 1, 0.5))``.
+        Without it f = 1, as in 1997 [1]_. For the whole cell of 1997 also pass
+        ``activations=("sigmoid", ("scaled_tanh", 2, 0.5), ("scaled_tanh", 1, 0.5))``.
     coupled : bool, default False
         Whether f = 1 - i, a cell with one gate fewer [5]_.
     peephole : bool, default False
@@ -744,7 +750,8 @@ class LSTM(Layer[Pair]):
             step, or the initial ones if it has none; the reverse direction starts at its end.
         resets : array_like of bool, (T, B), or (B, T) if batch_first, or (T,) unbatched, optional
             Where an episode or document starts: no state crosses from the step before to that one,
-            in either direction. A row that is reset at 0 does not use its initial state.
+            in either direction. A row that is reset at 0 does not use the initial state of the
+            forward direction; that of the reverse direction enters at the row's end.
 
         Returns
         -------

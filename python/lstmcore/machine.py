@@ -22,7 +22,8 @@ def set_num_threads(n: int) -> None:
     """Set how many threads a call may use, from the next call on.
 
     Results do not depend on it. It starts as ``LSTMCORE_NUM_THREADS``, or as many cores as this
-    process may use, and never counts for more than those.
+    process may use, and never counts for more than those. In a process forked from one that has
+    used the library it is always 1.
 
     Parameters
     ----------
@@ -36,7 +37,7 @@ def set_num_threads(n: int) -> None:
     >>> lc.get_num_threads()
     1
     """
-    _core.set_num_threads(_checks.integer(n, "n", 1))
+    _core.set_num_threads(min(_checks.integer(n, "n", 1), _core.max_threads()))
 
 
 def get_num_threads() -> int:
