@@ -20,12 +20,6 @@ int64_t spread_stride(int64_t n) {
     return (round_up(n, line) / line | 1) * line;
 }
 
-/// Whether rows this far apart do fall into a few sets.
-template <class T>
-bool crowds_cache(int64_t stride) {
-    return stride * int64_t(sizeof(T)) % 512 == 0;
-}
-
 /// a * b * c for sizes. Throws std::bad_alloc where no memory could hold so much.
 inline int64_t size_product(int64_t a, int64_t b, int64_t c = 1) {
     int64_t ab, abc;
