@@ -1,0 +1,78 @@
+// The two loops that measure a machine: multiply-adds in registers, and reading memory. Each is
+// compiled for every ISA level of its architecture; the caller picks one that the machine has.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace limits {
+
+/// 1, but not to the compiler.
+inline float one() {
+    static volatile float value = 1;
+    return value;
+}
+
+/// multiply_add(n)  n rounds of one multiply-add on each of the independent chains, which hide the
+///                  latency of two multipliers and fit in the registers; returns how many
+///                  floating-point operations that were. Compile with -ffp-contract=fast.
+/// read(data, n)    reads n bytes, a multiple of kBlock, from aligned memory; returns what keeps
+///                  the compiler from leaving it out.
+#define LIMITS_LOOPS(LEVEL, TARGET, BYTES, CHAINS)                                             \
+    namespace LEVEL {                                                                          \
+    typedef float Floats __attribute__((vector_size(BYTES)));                                  \
+    typedef long long Integers __attribute__((vector_size(BYTES), may_alias));                 \
+    TARGET inline int64_t multiply_add(int64_t rounds) {                                       \
+        const Floats zero = {}, factor = zero + one(), step = zero + one() * 1e-3f;            \
+        Floats chain[CHAINS];                                                                  \
+        _Pragma("GCC unroll 32") for (int i = 0; i < CHAINS; ++i) chain[i] = zero + one() * i; \
+        for (int64_t r = 0; r < rounds; ++r)                                                   \
+            _Pragma("GCC unroll 32") for (int i = 0; i < CHAINS; ++i) chain[i] =               \
+                chain[i] * factor + step;                                                      \
+        Floats sum = zero;                                                                     \
+        _Pragma("GCC unroll 32") for (int i = 0; i < CHAINS; ++i) sum += chain[i];             \
+        static volatile float sink;                                                            \
+        sink = sum[0];                                                                         \
+        (void)sink;                                                                            \
+        return rounds * CHAINS * int64_t(BYTES / sizeof(float)) * 2;                           \
+    }                                                                                          \
+    TARGET inline int64_t read(const void* data, int64_t n) {                                  \
+        Integers seen[8] = {};                                                                 \
+        const Integers* end = static_cast<const Integers*>(data) + n / BYTES;                  \
+        for (const Integers* p = static_cast<const Integers*>(data); p < end; p += 8)          \
+            _Pragma("GCC unroll 8") for (int i = 0; i < 8; ++i) seen[i] |= p[i];               \
+        _Pragma("GCC unroll 8") for (int i = 1; i < 8; ++i) seen[0] |= seen[i];                \
+        return seen[0][0] | seen[0][1];                                                        \
+    }                                                                                          \
+    }
+
+constexpr int64_t kBlock = 512;  // bytes of one round of the widest read loop
+
+struct Level {
+    const char* name;
+    int64_t (*multiply_add)(int64_t rounds);
+    int64_t (*read)(const void* data, int64_t n);
+};
+
+#if defined(__x86_64__)
+LIMITS_LOOPS(v2, __attribute__((target("sse4.2"))), 16, 10)
+LIMITS_LOOPS(v3, __attribute__((target("avx2,fma"))), 32, 12)
+LIMITS_LOOPS(v4, __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,fma"))), 64, 24)
+constexpr Level kLevels[] = {{"x86-64-v2", v2::multiply_add, v2::read},
+                             {"x86-64-v3", v3::multiply_add, v3::read},
+                             {"x86-64-v4", v4::multiply_add, v4::read}};
+#elif defined(__aarch64__)
+LIMITS_LOOPS(neon, , 16, 24)
+constexpr Level kLevels[] = {{"neon", neon::multiply_add, neon::read}};
+#endif
+
+#undef LIMITS_LOOPS
+
+/// Null if there is no such level in this build.
+inline const Level* find_level(const char* name) {
+    for (const Level& level : kLevels)
+        if (std::strcmp(level.name, name) == 0) return &level;
+    return nullptr;
+}
+
+}  // namespace limits
