@@ -38,14 +38,27 @@ void accumulate(const T* const* a, int64_t a_step, const T* w, int64_t w_panel, 
     const T* row[kRows];
     for (int r = 0; r < kRows; ++r) row[r] = a[r];
     for (int64_t k = 0, offset = 0; k < K; ++k, offset += a_step, w += w_step) {
-        P factor[kRows];
-        for (int r = 0; r < kRows; ++r) factor[r] = set(row[r][offset]);
-        for (int p = 0; p < kPanels; ++p)
-            for (int v = 0; v < kVectors; ++v) {
-                const P weight = load(w + p * w_panel + v * L);
-                for (int r = 0; r < kRows; ++r)
-                    sum[p][r][v] = pmadd(factor[r], weight, sum[p][r][v]);
+        // Beside the sums the registers hold all factors or all weights, whichever are fewer.
+        if constexpr (kRows <= kPanels * kVectors) {
+            P factor[kRows];
+            for (int r = 0; r < kRows; ++r) factor[r] = set(row[r][offset]);
+            for (int p = 0; p < kPanels; ++p)
+                for (int v = 0; v < kVectors; ++v) {
+                    const P weight = load(w + p * w_panel + v * L);
+                    for (int r = 0; r < kRows; ++r)
+                        sum[p][r][v] = pmadd(factor[r], weight, sum[p][r][v]);
+                }
+        } else {
+            P weight[kPanels][kVectors];
+            for (int p = 0; p < kPanels; ++p)
+                for (int v = 0; v < kVectors; ++v) weight[p][v] = load(w + p * w_panel + v * L);
+            for (int r = 0; r < kRows; ++r) {
+                const P factor = set(row[r][offset]);
+                for (int p = 0; p < kPanels; ++p)
+                    for (int v = 0; v < kVectors; ++v)
+                        sum[p][r][v] = pmadd(factor, weight[p][v], sum[p][r][v]);
             }
+        }
     }
     for (int p = 0; p < kPanels; ++p)
         for (int r = 0; r < kRows; ++r)
