@@ -8,10 +8,15 @@
 (7, 2, 5)
 """
 
-from . import losses, optim, reference
+from . import attention, losses, optim, reference
 from ._core import build_info as _build_info
 from ._parameter import Parameter
+from .activations import ReLU, Sigmoid, Softmax, Tanh
 from .cells import GRUCell, LSTMCell, RNNCell
+from .dropout import Dropout
+from .embedding import Embedding
+from .flip import Flip
+from .layer_norm import LayerNorm
 from .layers import GRU, LSTM, RNN
 from .linear import Linear
 from .machine import (
@@ -22,6 +27,9 @@ from .machine import (
     set_isa,
     set_num_threads,
 )
+from .masking import Masking
+from .pooling import BothEnds, LastStep, MaxPool, MeanPool
+from .sequential import Sequential
 from .tape import Tape
 
 __version__ = _build_info()["version"]
@@ -30,13 +38,28 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "BothEnds",
+    "Dropout",
+    "Embedding",
+    "Flip",
     "GRUCell",
     "LSTMCell",
+    "LastStep",
+    "LayerNorm",
     "Linear",
+    "Masking",
+    "MaxPool",
+    "MeanPool",
     "Parameter",
     "RNNCell",
+    "ReLU",
+    "Sequential",
+    "Sigmoid",
+    "Softmax",
+    "Tanh",
     "Tape",
     "__version__",
+    "attention",
     "available_isas",
     "get_num_threads",
     "info",
