@@ -30,15 +30,32 @@ struct ProductRow {
     T* out;         ///< (columns)
 };
 
-/// c[j][n] += sum_m a[m][j] b[m][n] for m = 0, 1, ... < M: the sum over rows of a weight gradient.
+/// Rows cut into panels of `width` columns, a panel holding those of row 0, 1, ... one after the
+/// other: so what sums over rows walks through memory in order. Rows as they are are one panel.
+template <class T>
+struct Panels {
+    T* data = nullptr;
+    int64_t width = 0;
+    int64_t rows = 0;  ///< of memory in a panel, used or not
+
+    static constexpr int64_t kWidth = 256 / int64_t(sizeof(T));  ///< where they are cut
+
+    /// Number `column` of a row.
+    T* at(int64_t row, int64_t column) const {
+        T* start = data + row * width;
+        if (column < width) return start + column;
+        return start + column / width * rows * width + column % width;
+    }
+};
+
+/// c[j][n] += sum_m a[m][first + j] b[m][n] for m = 0, 1, ... < M: the sum over rows of a weight
+/// gradient.
 template <class T>
 struct OuterArgs {
-    const T* a;  ///< (M, J), row stride lda
-    int64_t lda;
-    const T* b;  ///< (M, N), row stride ldb; readable up to N rounded up to lanes
-    int64_t ldb;
-    T* c;  ///< (J, N), row stride ldc
-    int64_t ldc;
+    Panels<T> a;  ///< (M, first + J)
+    int64_t first;
+    Panels<T> b;  ///< (M, N), cut at kWidth; the last panel is padded with numbers not used
+    T* c;         ///< (J, N)
     int64_t M, J, N;
 };
 

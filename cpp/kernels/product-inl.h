@@ -213,20 +213,21 @@ LSTMCORE_INLINE void outer_columns(const OuterArgs<T>& args, int64_t column) {
     constexpr int kRows = tile_rows(kVectors);
     alignas(64) T tile[kRows * kVectors * L];
     const T* a[kRows];
+    const T* b = args.b.at(0, column);
     for (int64_t j = 0; j < args.J; j += kRows) {
         const int64_t rows = args.J - j < kRows ? args.J - j : kRows;
         for (int64_t r = 0; r < rows; ++r) {
-            a[r] = args.a + j + r;
-            const T* c = args.c + (j + r) * args.ldc;
+            a[r] = args.a.at(0, args.first + j + r);
+            const T* c = args.c + (j + r) * args.N;
             for (int64_t v = 0; v < kVectors; ++v) {
                 const int64_t n = column + v * L;
                 store(tile + (r * kVectors + v) * L, load(c + n, args.N - n));
             }
         }
-        accumulate_rows<T, kVectors, 1, kRows>(rows, a, args.lda, args.b + column, 0, args.ldb,
-                                               args.M, {args.b + column, 0}, tile);
+        accumulate_rows<T, kVectors, 1, kRows>(rows, a, args.a.width, b, 0, args.b.width, args.M,
+                                               {b, 0}, tile);
         for (int64_t r = 0; r < rows; ++r) {
-            T* c = args.c + (j + r) * args.ldc;
+            T* c = args.c + (j + r) * args.N;
             for (int64_t v = 0; v < kVectors; ++v) {
                 const int64_t n = column + v * L;
                 store(c + n, load(tile + (r * kVectors + v) * L), args.N - n);
@@ -238,6 +239,7 @@ LSTMCORE_INLINE void outer_columns(const OuterArgs<T>& args, int64_t column) {
 template <class T>
 void outer(const OuterArgs<T>& args) {
     constexpr int L = kLanes<T>;
+    static_assert(Panels<T>::kWidth % (4 * L) == 0, "a tile lies in one panel");
     int64_t column = 0;
     for (; column + 3 * L < args.N; column += 4 * L) outer_columns<T, 4>(args, column);
     switch ((args.N - column + L - 1) / L) {

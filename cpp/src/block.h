@@ -2,51 +2,42 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
-#include <new>
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
-#include "arena.h"
+#include <utility>
 
 namespace lstmcore {
 
 /// An owned block of memory, not initialised. Throws std::bad_alloc.
 ///
 /// Matrices are read panel by panel and gradients column by column, so with pages of 4 KiB much of
-/// the time would go into looking up addresses, and prefetching ends at every page.
+/// the time would go into looking up addresses, and prefetching ends at every page. The thread that
+/// frees a large block keeps it for its next one, because a step of training would otherwise spend
+/// some percent of its time on being given the same pages again, cleared.
 class Block {
 public:
     Block() = default;
-    explicit Block(int64_t bytes)
-        : memory_(nullptr, Release{bytes < kHugeFrom ? kAlignment : kHugePage}), bytes_(bytes) {
-        const int64_t alignment = memory_.get_deleter().alignment;
-        // Whole huge pages, so that the last one is huge, too.
-        if (alignment == kHugePage) bytes = round_up(bytes, kHugePage);
-        memory_.reset(::operator new(bytes, std::align_val_t(alignment)));
-#if defined(MADV_HUGEPAGE)
-        if (alignment == kHugePage) madvise(memory_.get(), bytes, MADV_HUGEPAGE);
-#endif
+    explicit Block(int64_t bytes);
+    Block(Block&& from) noexcept { swap(from); }
+    Block& operator=(Block&& from) noexcept {
+        swap(from);
+        return *this;
     }
+    ~Block();
 
-    void* data() const { return memory_.get(); }
+    void* data() const { return data_; }
     int64_t bytes() const { return bytes_; }
 
 private:
-    static constexpr int64_t kHugePage = 2 << 20;
-    static constexpr int64_t kHugeFrom = 1 << 20;
+    friend class FreeBlocks;
 
-    struct Release {
-        int64_t alignment;
-        void operator()(void* memory) const {
-            ::operator delete(memory, std::align_val_t(alignment));
-        }
-    };
+    void swap(Block& other) noexcept {
+        std::swap(data_, other.data_);
+        std::swap(bytes_, other.bytes_);
+        std::swap(capacity_, other.capacity_);
+    }
 
-    std::unique_ptr<void, Release> memory_{nullptr, Release{kAlignment}};
+    void* data_ = nullptr;
     int64_t bytes_ = 0;
+    int64_t capacity_ = 0;
 };
 
 }  // namespace lstmcore
