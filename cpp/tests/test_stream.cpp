@@ -172,6 +172,21 @@ TEST(a_model_is_its_stages_one_after_the_other) {
     }
 }
 
+TEST(layer_norm_and_softmax) {
+    const std::vector<float> x = {1, 1, 3, 3, 0, 1000, 1000, -5};
+    std::vector<float> y(8);
+    Stream<float> norm({LayerNorm<float>{4, {1, 2, 1, 1}, {0, 0, 0, 5}, 0}}, 2);
+    norm.step(x.data(), y.data());
+    const float expected[] = {-1, -2, 1, 6};
+    for (int i = 0; i < 4; ++i) CHECK_NEAR(y[i], expected[i], 1e-6);
+    Stream<float> softmax({LayerNorm<float>{4, {}, {}, 1e-5}, Softmax{}}, 2);
+    softmax.step(x.data(), y.data());
+    CHECK_NEAR(y[0] + y[1] + y[2] + y[3], 1, 1e-6);
+    CHECK_NEAR(y[2] / y[0], std::exp(2), 1e-4);
+    CHECK_THROWS(Stream<float>({LayerNorm<float>{4, {1, 2}, {}, 0}}), std::invalid_argument,
+                 "LayerNorm");
+}
+
 TEST(copies_go_their_own_way) {
     for (const CellKind kind : {CellKind::rnn, CellKind::lstm, CellKind::gru}) {
         LayerSpec spec;
@@ -232,10 +247,10 @@ TEST(what_cannot_be_streamed_is_refused) {
     CHECK_THROWS(Stream<float>(weights_of(spec), int64_t(1) << 60), std::bad_alloc, "");
     CHECK_THROWS(Stream<float>({weights_of(spec), weights_of(spec)}), std::invalid_argument,
                  "5 features come to one that takes 3");
-    CHECK_THROWS(Stream<float>({tanh_stage()}), std::invalid_argument, "with weights");
+    CHECK_THROWS(Stream<float>({tanh_stage()}), std::invalid_argument, "none says");
     CHECK_THROWS(Stream<float>(std::vector<Stage<float>>{}), std::invalid_argument, "stages");
     CHECK_THROWS(Stream<float>(std::shared_ptr<const Weights<float>>()), std::invalid_argument,
-                 "with weights");
+                 "null");
     CHECK_THROWS(pack_linear<float>(nullptr, nullptr, 0, 3), std::invalid_argument, "inputs is 0");
     spec.reverse = true;
     CHECK_THROWS(Stream<float>(weights_of(spec)), std::invalid_argument, "reverse");

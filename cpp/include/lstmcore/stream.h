@@ -21,10 +21,22 @@ template <class T>
 std::shared_ptr<const Linear<T>> pack_linear(const T* weight, const T* bias, int64_t inputs,
                                              int64_t outputs);
 
-/// One stage of a model: recurrent layers, a linear map, or a function of each number.
+/// y = weight (x - mean) / sqrt(variance + eps) + bias over the features of a row (Ba et al. 2016);
+/// without `weight` 1, without `bias` 0.
 template <class T>
-using Stage =
-    std::variant<std::shared_ptr<const Weights<T>>, std::shared_ptr<const Linear<T>>, Activation>;
+struct LayerNorm {
+    int64_t features = 0;
+    std::vector<T> weight, bias;  ///< (features) or empty
+    double eps = 1e-5;
+};
+
+/// y = exp(x) / sum(exp(x)) over the features of a row.
+struct Softmax {};
+
+/// One stage of a model: recurrent layers, a linear map, or what works on each row by itself.
+template <class T>
+using Stage = std::variant<std::shared_ptr<const Weights<T>>, std::shared_ptr<const Linear<T>>,
+                           LayerNorm<T>, Activation, Softmax>;
 
 /// Runs stages one after the other over one step after the other, for a batch of independent rows,
 /// and keeps the recurrent layers' states. The outputs are those of forward() over the whole
