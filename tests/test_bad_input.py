@@ -104,6 +104,8 @@ OF_LSTM: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"cell_clip": -1.0}, ValueError, r"cell_clip is -1\.0, expected a number above 0, or None"),
     ({"cell_clip": np.inf}, ValueError, "cell_clip is inf, expected a finite number"),
     ({"cell_clip": False}, TypeError, r"cell_clip is False \(bool\), expected a number"),
+    ({"gate_clip": -1.0}, ValueError, r"gate_clip is -1\.0, expected a number above 0, or None"),
+    ({"gate_clip": "1"}, TypeError, r"gate_clip is '1' \(str\), expected a number"),
     ({"forget_bias": np.nan}, ValueError, "forget_bias is nan, expected a finite number"),
     ({"forget_bias": "1"}, TypeError, r"forget_bias is '1' \(str\), expected a number"),
     (

@@ -14,6 +14,7 @@ CELLS: list[tuple[str, dict[str, Any]]] = [
     ("RNN", {}),
     ("RNN", {"nonlinearity": "relu"}),
     ("RNN", {"nonlinearity": "sigmoid", "bias": False}),
+    ("RNN", {"gate_clip": 0.7}),
     ("LSTM", {}),
     ("LSTM", {"bias": False}),
     ("LSTM", {"forget_gate": False}),
@@ -28,12 +29,15 @@ CELLS: list[tuple[str, dict[str, Any]]] = [
     ("LSTM", {"peephole": True}),
     ("LSTM", {"peephole": True, "coupled": True}),
     ("LSTM", {"peephole": True, "cell_clip": 0.4}),
+    ("LSTM", {"peephole": True, "gate_clip": 0.6}),
     ("LSTM", {"proj_size": 1}),
     ("LSTM", {"proj_size": 2, "peephole": True, "bias": False}),
     ("LSTM", {"activations": (("hard_sigmoid", 0.25, 0.4), "softsign", "identity")}),
     ("GRU", {}),
     ("GRU", {"bias": False}),
+    ("GRU", {"gate_clip": 0.5}),
     ("GRU", {"reset_after": False}),
+    ("GRU", {"reset_after": False, "gate_clip": 0.5}),
     ("GRU", {"reset_after": False, "activations": ("hard_sigmoid", ("scaled_tanh", 1.5, 0.5))}),
 ]
 STACKS: list[dict[str, Any]] = [
@@ -49,7 +53,7 @@ STACKS: list[dict[str, Any]] = [
 ]
 _REFERENCE_OPTIONS = {
     "num_layers", "bidirectional", "reverse", "merge", "forget_gate", "coupled", "cell_clip",
-    "activations", "reset_after", "nonlinearity",
+    "gate_clip", "activations", "reset_after", "nonlinearity",
 }  # fmt: skip
 
 

@@ -35,8 +35,9 @@ Value parse_name(const char* what, const std::string& from,
 Spec make_spec(const std::string& kind, int64_t input_size, int64_t hidden_size, int64_t proj_size,
                int64_t num_layers, bool bidirectional, bool reverse, const std::string& merge,
                bool bias, bool forget_gate, bool coupled, bool peephole, bool reset_after,
-               double cell_clip, const ActivationTuple& gate, const ActivationTuple& candidate,
-               const ActivationTuple& output, const std::string& dtype) {
+               double cell_clip, double gate_clip, const ActivationTuple& gate,
+               const ActivationTuple& candidate, const ActivationTuple& output,
+               const std::string& dtype) {
     Spec spec;
     LayerSpec& layer = spec.layer;
     layer.cell.kind = parse_name<CellKind, 3>(
@@ -55,6 +56,7 @@ Spec make_spec(const std::string& kind, int64_t input_size, int64_t hidden_size,
     layer.cell.peephole = peephole;
     layer.cell.reset_after = reset_after;
     layer.cell.cell_clip = cell_clip;
+    layer.cell.gate_clip = gate_clip;
     layer.input_size = input_size;
     layer.hidden_size = hidden_size;
     layer.proj_size = proj_size;
@@ -404,8 +406,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("hidden_size"), py::arg("proj_size"), py::arg("num_layers"),
         py::arg("bidirectional"), py::arg("reverse"), py::arg("merge"), py::arg("bias"),
         py::arg("forget_gate"), py::arg("coupled"), py::arg("peephole"), py::arg("reset_after"),
-        py::arg("cell_clip"), py::arg("gate_activation"), py::arg("candidate_activation"),
-        py::arg("output_activation"), py::arg("dtype"));
+        py::arg("cell_clip"), py::arg("gate_clip"), py::arg("gate_activation"),
+        py::arg("candidate_activation"), py::arg("output_activation"), py::arg("dtype"));
     py::class_<PyWeights>(m, "Weights").def_property_readonly("nbytes", &PyWeights::nbytes);
     py::class_<Tape, std::shared_ptr<Tape>>(m, "Tape")
         .def_property_readonly("nbytes", &Tape::nbytes)

@@ -128,8 +128,29 @@ LSTMCORE_INLINE Packet<T> derivative(const Activation& f, const Packet<T>& y) {
     return one;
 }
 
-/// The three activations of a cell. `kStandard` cells are sigmoid and tanh, known to the compiler;
-/// it is the same arithmetic either way.
+/// f of x held to [-clip, clip]; clip = 0 holds nothing. A call, because inlined everywhere it
+/// would be most of the library's code.
+template <class T>
+__attribute__((noinline)) Packet<T> activate_clipped(const Activation& f, T clip,
+                                                     const Packet<T>& x) {
+    return activate<T>(f, clip > 0 ? clamp(x, -clip, clip) : x);
+}
+
+/// Its derivative from y: 0 where y is what the ends of [-clip, clip] give.
+template <class T>
+__attribute__((noinline)) Packet<T> derivative_clipped(const Activation& f, T clip,
+                                                       const Packet<T>& y) {
+    const Packet<T> inside = derivative<T>(f, y);
+    if (!(clip > 0)) return inside;
+    const Packet<T> a = activate_clipped<T>(f, 0, set(-clip));
+    const Packet<T> b = activate_clipped<T>(f, 0, set(clip));
+    return simd::pselect(
+        simd::pand(simd::pcmp_lt(simd::pmin(a, b), y), simd::pcmp_lt(y, simd::pmax(a, b))), inside,
+        set(T(0)));
+}
+
+/// The three activations of a cell. `kStandard` cells are sigmoid and tanh, known to the compiler,
+/// and do not clip; it is the same arithmetic either way.
 template <class T, bool kStandard>
 struct CellActivations {
     using P = Packet<T>;
@@ -137,33 +158,34 @@ struct CellActivations {
 
     LSTMCORE_INLINE P gate(const P& x) const {
         if constexpr (kStandard) return sigmoid<T>(x);
-        return activate<T>(cell.gate, x);
+        return activate_clipped<T>(cell.gate, T(cell.gate_clip), x);
     }
     LSTMCORE_INLINE P candidate(const P& x) const {
         if constexpr (kStandard) return tanh<T>(x);
-        return activate<T>(cell.candidate, x);
+        return activate_clipped<T>(cell.candidate, T(cell.gate_clip), x);
     }
     LSTMCORE_INLINE P output(const P& x) const {
         if constexpr (kStandard) return tanh<T>(x);
-        return activate<T>(cell.output, x);
+        return activate_clipped<T>(cell.output, 0, x);
     }
     LSTMCORE_INLINE P gate_derivative(const P& y) const {
         if constexpr (kStandard) return derivative<T>({ActivationKind::sigmoid}, y);
-        return derivative<T>(cell.gate, y);
+        return derivative_clipped<T>(cell.gate, T(cell.gate_clip), y);
     }
     LSTMCORE_INLINE P candidate_derivative(const P& y) const {
         if constexpr (kStandard) return derivative<T>({ActivationKind::tanh}, y);
-        return derivative<T>(cell.candidate, y);
+        return derivative_clipped<T>(cell.candidate, T(cell.gate_clip), y);
     }
     LSTMCORE_INLINE P output_derivative(const P& y) const {
         if constexpr (kStandard) return derivative<T>({ActivationKind::tanh}, y);
-        return derivative<T>(cell.output, y);
+        return derivative_clipped<T>(cell.output, 0, y);
     }
 };
 
 inline bool has_standard_activations(const CellSpec& cell) {
     return cell.gate.kind == ActivationKind::sigmoid &&
-           cell.candidate.kind == ActivationKind::tanh && cell.output.kind == ActivationKind::tanh;
+           cell.candidate.kind == ActivationKind::tanh &&
+           cell.output.kind == ActivationKind::tanh && cell.gate_clip == 0;
 }
 
 template <class T>

@@ -10,17 +10,19 @@ namespace {
 
 template <class T>
 void rnn_forward(const StepArgs<T>& step, const RnnForwardRow<T>* rows, int64_t n) {
+    const CellActivations<T, false> act{step.cell};
     multiply_columns<T>(
         step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; },
         [&](int64_t unit, int64_t row)
             LSTMCORE_INLINE_LAMBDA { return load(rows[row].pre + unit); },
         [&](int64_t unit, int64_t row, const Packet<T>& pre) LSTMCORE_INLINE_LAMBDA {
-            store(rows[row].y + unit, activate<T>(step.cell.candidate, pre), step.H - unit);
+            store(rows[row].y + unit, act.candidate(pre), step.H - unit);
         });
 }
 
 template <class T>
 void rnn_backward(const StepArgs<T>& step, const RnnBackwardRow<T>* rows, int64_t n) {
+    const CellActivations<T, false> act{step.cell};
     multiply_columns<T>(
         step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; },
         [&](int64_t unit, int64_t row) LSTMCORE_INLINE_LAMBDA {
@@ -30,7 +32,7 @@ void rnn_backward(const StepArgs<T>& step, const RnnBackwardRow<T>* rows, int64_
         [&](int64_t unit, int64_t row, const Packet<T>& dh) LSTMCORE_INLINE_LAMBDA {
             const int64_t valid = step.H - unit;
             const Packet<T> y = load(rows[row].y + unit, valid);
-            store(rows[row].dgates + unit, pmul(dh, derivative<T>(step.cell.candidate, y)), valid);
+            store(rows[row].dgates + unit, pmul(dh, act.candidate_derivative(y)), valid);
         });
 }
 

@@ -24,8 +24,13 @@ void LayerSpec::check() const {
     require(lstm || (cell.forget_gate && !cell.coupled && !cell.peephole && cell.cell_clip == 0),
             "forget_gate, coupled, peephole and cell_clip are options of the LSTM only");
     require(cell.forget_gate || !cell.coupled, "coupled=True contradicts forget_gate=False");
-    require(std::isfinite(cell.cell_clip) && cell.cell_clip >= 0,
-            "cell_clip is " + std::to_string(cell.cell_clip) + ", expected a finite number >= 0");
+    const auto clip = [&](double value, const char* name) {
+        require(
+            std::isfinite(value) && value >= 0,
+            std::string(name) + " is " + std::to_string(value) + ", expected a finite number >= 0");
+    };
+    clip(cell.cell_clip, "cell_clip");
+    clip(cell.gate_clip, "gate_clip");
     require(!(bidirectional && reverse), "reverse=True contradicts bidirectional=True");
     require(bidirectional || merge == Merge::concat,
             "merge other than \"concat\" needs bidirectional=True");

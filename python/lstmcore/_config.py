@@ -47,6 +47,7 @@ class Config:
     coupled: bool = False
     peephole: bool = False
     cell_clip: float | None = None
+    gate_clip: float | None = None
     reset_after: bool = True
     activations: tuple[Activation, ...] | None = None  # None: the defaults of the kind
     forget_bias: float | None = None
@@ -69,10 +70,9 @@ class Config:
                 checked[field.name] = _checks.boolean(getattr(self, field.name), field.name)
         activations = _ACTIVATIONS[self.kind] if self.activations is None else self.activations
         checked["activations"] = _checks.activations(activations, _ROLES[self.kind])
-        if self.cell_clip is not None:
-            checked["cell_clip"] = _checks.number(self.cell_clip, "cell_clip")
-        if self.forget_bias is not None:
-            checked["forget_bias"] = _checks.number(self.forget_bias, "forget_bias")
+        for name in ("cell_clip", "gate_clip", "forget_bias"):
+            if getattr(self, name) is not None:
+                checked[name] = _checks.number(getattr(self, name), name)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         self._check_values()
@@ -82,8 +82,9 @@ class Config:
     def _check_values(self) -> None:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}, expected 0 <= dropout < 1")
-        if self.cell_clip is not None and self.cell_clip <= 0:
-            raise ValueError(f"cell_clip is {self.cell_clip}, expected a number above 0, or None")
+        for name, clip in (("cell_clip", self.cell_clip), ("gate_clip", self.gate_clip)):
+            if clip is not None and clip <= 0:
+                raise ValueError(f"{name} is {clip}, expected a number above 0, or None")
         for name, value in self._numbers():
             _checks.fits(value, name, self.dtype)
         if self.proj_size >= self.hidden_size:
@@ -94,10 +95,9 @@ class Config:
 
     def _numbers(self) -> Iterator[tuple[str, float]]:
         """Name and value of every option that becomes a number of the layer's dtype."""
-        if self.cell_clip is not None:
-            yield "cell_clip", self.cell_clip
-        if self.forget_bias is not None:
-            yield "forget_bias", self.forget_bias
+        for name in ("cell_clip", "gate_clip", "forget_bias"):
+            if getattr(self, name) is not None:
+                yield name, getattr(self, name)
         named = [(f"activations[{i}]", a) for i, a in enumerate(self.activations or ())]
         for name, activation in [("nonlinearity", self.nonlinearity), *named]:
             if not isinstance(activation, str):
@@ -197,6 +197,7 @@ class Config:
             peephole=self.peephole,
             reset_after=self.reset_after,
             cell_clip=self.cell_clip or 0.0,
+            gate_clip=self.gate_clip or 0.0,
             gate_activation=_triple(gate),
             candidate_activation=_triple(roles[1] if roles else self.nonlinearity),
             output_activation=_triple(roles[2] if len(roles) > 2 else "tanh"),

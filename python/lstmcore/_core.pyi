@@ -30,6 +30,7 @@ class Spec:
         peephole: bool,
         reset_after: bool,
         cell_clip: float,
+        gate_clip: float,
         gate_activation: _Activation,
         candidate_activation: _Activation,
         output_activation: _Activation,

@@ -85,7 +85,7 @@ class RNNCell(Cell[Array]):
         Whether there are b_ih and b_hh.
     nonlinearity : str or (str, float, float), default "tanh"
         As of `RNN`.
-    dtype, seed
+    gate_clip, dtype, seed
         As of `RNN`.
 
     Examples
@@ -109,6 +109,7 @@ class RNNCell(Cell[Array]):
         hidden_size: int,
         bias: bool = True,
         nonlinearity: Activation = "tanh",
+        gate_clip: float | None = None,
         *,
         dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
@@ -119,6 +120,7 @@ class RNNCell(Cell[Array]):
             hidden_size=hidden_size,
             bias=bias,
             nonlinearity=nonlinearity,
+            gate_clip=gate_clip,
             dtype=dtype,
         )
 
@@ -136,7 +138,7 @@ class GRUCell(Cell[Array]):
         Features of x and h.
     bias : bool, default True
         Whether there are b_ih and b_hh.
-    reset_after, activations, dtype, seed
+    reset_after, gate_clip, activations, dtype, seed
         As of `GRU`.
 
     Examples
@@ -159,6 +161,7 @@ class GRUCell(Cell[Array]):
         bias: bool = True,
         *,
         reset_after: bool = True,
+        gate_clip: float | None = None,
         activations: tuple[Activation, Activation] = ("sigmoid", "tanh"),
         dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
@@ -169,6 +172,7 @@ class GRUCell(Cell[Array]):
             hidden_size=hidden_size,
             bias=bias,
             reset_after=reset_after,
+            gate_clip=gate_clip,
             activations=activations,
             dtype=dtype,
         )
@@ -187,7 +191,8 @@ class LSTMCell(Cell[Pair]):
         Features of x and c.
     bias : bool, default True
         Whether there are b_ih and b_hh.
-    proj_size, forget_gate, coupled, peephole, cell_clip, activations, forget_bias, dtype, seed
+    proj_size, forget_gate, coupled, peephole, cell_clip, gate_clip, activations, forget_bias,
+    dtype, seed
         As of `LSTM`.
 
     Examples
@@ -223,6 +228,7 @@ class LSTMCell(Cell[Pair]):
         coupled: bool = False,
         peephole: bool = False,
         cell_clip: float | None = None,
+        gate_clip: float | None = None,
         activations: tuple[Activation, Activation, Activation] = ("sigmoid", "tanh", "tanh"),
         forget_bias: float | None = None,
         dtype: npt.DTypeLike = "float32",
@@ -238,6 +244,7 @@ class LSTMCell(Cell[Pair]):
             coupled=coupled,
             peephole=peephole,
             cell_clip=cell_clip,
+            gate_clip=gate_clip,
             activations=activations,
             forget_bias=forget_bias,
             dtype=dtype,

@@ -45,6 +45,7 @@ class Recurrent(Module, Generic[State]):
     input_size = Option[int]()
     hidden_size = Option[int]()
     bias = Option[bool]()
+    gate_clip = Option["float | None"]()
     dtype = Option[np.dtype[Any]]()
 
     def __init__(self, seed: int | None, **options: Any) -> None:
@@ -347,6 +348,9 @@ class RNN(Layer[Array]):
     nonlinearity : str or (str, float, float), default "tanh"
         f: "tanh", "relu", "sigmoid", "softsign", "identity", ("hard_sigmoid", alpha, beta) or
         ("scaled_tanh", alpha, beta), as ONNX defines them.
+    gate_clip : float, optional
+        Keeps what enters f in [-gate_clip, gate_clip], as ONNX's ``clip`` does; no gradient
+        passes where it acts.
     bias : bool, default True
         Whether there are b_ih and b_hh.
     batch_first : bool, default False
@@ -395,6 +399,7 @@ class RNN(Layer[Array]):
         num_layers: int = 1,
         *,
         nonlinearity: Activation = "tanh",
+        gate_clip: float | None = None,
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
@@ -410,6 +415,7 @@ class RNN(Layer[Array]):
             hidden_size=hidden_size,
             num_layers=num_layers,
             nonlinearity=nonlinearity,
+            gate_clip=gate_clip,
             bias=bias,
             batch_first=batch_first,
             dropout=dropout,
@@ -491,6 +497,9 @@ class GRU(Layer[Array]):
         Whether r acts after the product, as in PyTorch and cuDNN, or before it, as in the paper.
     activations : (s, f), default ("sigmoid", "tanh")
         Of the gates and of the candidate n; those that `RNN` knows.
+    gate_clip : float, optional
+        Keeps what enters s and f in [-gate_clip, gate_clip], as ONNX's ``clip`` does; no gradient
+        passes where it acts.
     dtype : {"float32", "float64"}
         Of parameters, inputs and outputs.
     seed : int, optional
@@ -535,6 +544,7 @@ class GRU(Layer[Array]):
         reverse: bool = False,
         merge: str = "concat",
         reset_after: bool = True,
+        gate_clip: float | None = None,
         activations: tuple[Activation, Activation] = ("sigmoid", "tanh"),
         dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
@@ -551,6 +561,7 @@ class GRU(Layer[Array]):
             reverse=reverse,
             merge=merge,
             reset_after=reset_after,
+            gate_clip=gate_clip,
             activations=activations,
             dtype=dtype,
         )
@@ -636,6 +647,9 @@ class LSTM(Layer[Pair]):
         (2, H): i, o.
     cell_clip : float, optional
         Keeps c_t in [-cell_clip, cell_clip]; no gradient passes where it acts.
+    gate_clip : float, optional
+        Keeps what enters s and a in [-gate_clip, gate_clip], as ONNX's ``clip`` does; no gradient
+        passes where it acts.
     activations : (s, a, b), default ("sigmoid", "tanh", "tanh")
         Of the gates, of the candidate g and of c_t on its way out; those that `RNN` knows.
     forget_bias : float, optional
@@ -701,6 +715,7 @@ class LSTM(Layer[Pair]):
         coupled: bool = False,
         peephole: bool = False,
         cell_clip: float | None = None,
+        gate_clip: float | None = None,
         activations: tuple[Activation, Activation, Activation] = ("sigmoid", "tanh", "tanh"),
         forget_bias: float | None = None,
         dtype: npt.DTypeLike = "float32",
@@ -722,6 +737,7 @@ class LSTM(Layer[Pair]):
             coupled=coupled,
             peephole=peephole,
             cell_clip=cell_clip,
+            gate_clip=gate_clip,
             activations=activations,
             forget_bias=forget_bias,
             dtype=dtype,

@@ -84,7 +84,17 @@ _ACTIVATIONS: dict[str, Callable[..., Pair]] = {
 }
 
 
-def _activation(spec: Activation) -> Pair:
+def _activation(spec: Activation, clip: float | None = None) -> Pair:
+    """The pair of a name and its constants, with its argument held to [-clip, clip]."""
+    if clip is not None:
+        if not clip > 0:
+            raise ValueError(f"gate_clip is {clip}, expected a positive number or None")
+        f, df = _activation(spec)
+        low, high = sorted(f(np.array([-clip, clip])))
+        return (
+            lambda x: f(np.clip(x, -clip, clip)),
+            lambda y: np.where((low < y) & (y < high), df(y), 0.0),
+        )
     name, *constants = (spec,) if isinstance(spec, str) else spec
     if name not in _ACTIVATIONS:
         raise ValueError(f"activation is {name!r}, expected one of {', '.join(_ACTIVATIONS)}")
@@ -544,6 +554,7 @@ def rnn_forward(
     reverse: bool = False,
     merge: str = "concat",
     nonlinearity: Activation = "tanh",
+    gate_clip: float | None = None,
     lengths: npt.ArrayLike | None = None,
     resets: npt.ArrayLike | None = None,
     dropout_masks: Sequence[npt.ArrayLike] | None = None,
@@ -568,6 +579,8 @@ def rnn_forward(
         How the outputs of the two directions of a layer become one.
     nonlinearity : activation
         A name, or a name and its constants, see the top of this module.
+    gate_clip : float or None
+        Holds a to [-gate_clip, gate_clip] (ONNX's ``clip``); the gradient through it is 0 there.
     lengths : (B,) integers in 0..T, or None
         Past the end of a row ``x`` is not read and ``y`` is 0. The last state of a row is that
         of its last step, or its initial one if it has none.
@@ -603,7 +616,7 @@ def rnn_forward(
     array([2., 7.])
     """
     y, (h,), tape = _forward(
-        _RNN(_activation(nonlinearity)),
+        _RNN(_activation(nonlinearity, gate_clip)),
         x,
         (state,),
         params,
@@ -661,6 +674,7 @@ def lstm_forward(
     forget_gate: bool = True,
     coupled: bool = False,
     cell_clip: float | None = None,
+    gate_clip: float | None = None,
     activations: tuple[Activation, Activation, Activation] = ("sigmoid", "tanh", "tanh"),
     lengths: npt.ArrayLike | None = None,
     resets: npt.ArrayLike | None = None,
@@ -689,12 +703,14 @@ def lstm_forward(
     - The projection (Sak et al. 2014) is there if ``weight_hr_l{k}`` (P, H) is; else h = m.
     - ``cell_clip`` limits c to [-cell_clip, cell_clip] at the end of step 4. The gradient through
       a clipped c is 0.
+    - ``gate_clip`` limits what enters s and act_g to [-gate_clip, gate_clip] (ONNX's ``clip``). The
+      gradient through it is 0 there.
 
     Parameters
     ----------
     state : (h0, c0), or None
         Initial state, (L*D, B, P) and (L*D, B, H); None is zeros.
-    forget_gate, coupled, cell_clip, activations
+    forget_gate, coupled, cell_clip, gate_clip, activations
         See above.
     x, params, num_layers, bidirectional, reverse, merge, lengths, resets, dropout_masks
         As in `rnn_forward`.
@@ -735,7 +751,12 @@ def lstm_forward(
     (array([2., 2.]), array([4.]))
     """
     y, (h, c), tape = _forward(
-        _LSTM(forget_gate, coupled, cell_clip, tuple(map(_activation, activations))),
+        _LSTM(
+            forget_gate,
+            coupled,
+            cell_clip,
+            tuple(map(_activation, activations, (gate_clip, gate_clip, None))),
+        ),
         x,
         (None, None) if state is None else state,
         params,
@@ -794,6 +815,7 @@ def gru_forward(
     reverse: bool = False,
     merge: str = "concat",
     reset_after: bool = True,
+    gate_clip: float | None = None,
     activations: tuple[Activation, Activation] = ("sigmoid", "tanh"),
     lengths: npt.ArrayLike | None = None,
     resets: npt.ArrayLike | None = None,
@@ -811,11 +833,12 @@ def gru_forward(
         5.  h = (1 - z) * n + z * h'
 
     The reset gate comes after the product with ``W_hn`` (PyTorch, cuDNN), or before it, the
-    right-hand column, with ``reset_after=False`` (the paper).
+    right-hand column, with ``reset_after=False`` (the paper). ``gate_clip`` limits what enters s
+    and act to [-gate_clip, gate_clip] (ONNX's ``clip``); the gradient through it is 0 there.
 
     Parameters
     ----------
-    reset_after, activations
+    reset_after, gate_clip, activations
         See above.
     x, state, params, num_layers, bidirectional, reverse, merge, lengths, resets, dropout_masks
         As in `rnn_forward`.
@@ -849,7 +872,7 @@ def gru_forward(
     array([4., 4.])
     """
     y, (h,), tape = _forward(
-        _GRU(reset_after, tuple(map(_activation, activations))),
+        _GRU(reset_after, tuple(_activation(a, gate_clip) for a in activations)),
         x,
         (state,),
         params,

@@ -39,7 +39,8 @@ struct CellSpec {
     bool coupled = false;
     bool peephole = false;
     bool reset_after = true;
-    double cell_clip = 0;  ///< |c| is held to this; 0 = no clip
+    double cell_clip = 0;  ///< of the LSTM: |c| is held to this; 0 = no clip
+    double gate_clip = 0;  ///< what enters gate and candidate is held to this; 0 = no clip
 
     /// Blocks of hidden_size rows in the weights: 1 (RNN), 3 or 4 (LSTM), 3 (GRU).
     int gates() const {
