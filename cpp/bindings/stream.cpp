@@ -322,9 +322,45 @@ void bind_stream(py::module_& m) {
              }),
              py::arg("stages"), py::arg("batch_size"), py::arg("is_double"))
         .def(py::init([](PyStream& other) { return other.copy(); }), py::arg("other"))
+        .def_property_readonly(
+            "batch_size", [](const PyStream& s) { return s.batch_size; }, "Rows of the batch.")
+        .def_property_readonly(
+            "input_size", [](const PyStream& s) { return s.input_size; }, "Features of x.")
+        .def_property_readonly(
+            "output_size", [](const PyStream& s) { return s.output_size; }, "Features of y.")
         .def("_get_states", &PyStream::states)
         .def("_set_states", &PyStream::set_states, py::arg("states"))
         .def("_reset_rows", &PyStream::reset, py::arg("rows"));
-    add_method<false>(type, "step", "step($self, x, out=None)\n--\n\n");
-    add_method<true>(type, "process", "process($self, x, out=None)\n--\n\n");
+    add_method<false>(type, "step", R"(step($self, x, out=None)
+--
+
+Take one step: compute y and change the state.
+
+Parameters
+----------
+x : array_like, (B, I), or (I,) if batch_size is 1
+    An array of the stream's dtype that is C-contiguous is read as it is.
+out : ndarray, (B, P), or (P,) like x, optional
+    Is written to and returned; nothing is allocated then. It may be x.
+
+Returns
+-------
+y : ndarray, (B, P), or (P,)
+)");
+    add_method<true>(type, "process", R"(process($self, x, out=None)
+--
+
+Take a block of steps, to the same bits as so many calls of `step`.
+
+Parameters
+----------
+x : array_like, (T, B, I), or (T, I) if batch_size is 1
+    An array of the stream's dtype that is C-contiguous is read as it is.
+out : ndarray, (T, B, P), or (T, P) like x, optional
+    Is written to and returned; nothing is allocated then. It may be x.
+
+Returns
+-------
+y : ndarray, (T, B, P), or (T, P)
+)");
 }
