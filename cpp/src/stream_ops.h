@@ -42,13 +42,22 @@ public:
           P_(weights.spec().output_size()) {
         const LayerSpec& spec = weights.spec();
         const int64_t H = round_up(H_, kernels_->lanes);
-        args_ = {spec.cell, H, w_->w_hh, w_->w_n, w_->b_hn, w_->peephole};
+        args_.cell = spec.cell;
+        args_.H = H;
+        args_.w = w_->w_hh;
+        args_.w_n = w_->w_n;
+        args_.b_hn = w_->b_hn;
+        args_.peephole = w_->peephole;
+        args_.w_in = w_->w_ih;
+        fuses_ = batch == 1 && (spec.cell.kind == CellKind::lstm ||
+                                (spec.cell.kind == CellKind::gru && spec.cell.reset_after));
         const auto rows = [&](int64_t count, int64_t n) {
             const int64_t stride = spread_stride<T>(n);
             return Rows<T>{arena.take<T>(size_product(count, stride)), stride};
         };
         hidden_ = rows(size_product(batch, 2 + block), P_);
         pre_ = rows(size_product(batch, block), w_->w_ih.N);
+        args_.pre_n = pre_.data;
         products_ = arena.take<ProductRow<T>>(batch * block);
         for (int64_t i = 0; pre_.data && i < batch * block; ++i)
             products_[i] = {nullptr, w_->bias, pre_.at(i)};
@@ -77,8 +86,12 @@ public:
 
     /// Takes `steps` steps; the outputs stay valid until the next call.
     Rows<const T> run(Rows<const T> x, int64_t steps) noexcept {
-        for (int64_t i = 0; i < steps * batch_; ++i) products_[i].a = x.at(i);
-        kernels_->product(w_->w_ih, w_->w_ih.N, products_, steps * batch_);
+        const bool fused = fuses_ && steps == 1;
+        args_.x = fused ? x.data : nullptr;
+        if (!fused) {
+            for (int64_t i = 0; i < steps * batch_; ++i) products_[i].a = x.at(i);
+            kernels_->product(w_->w_ih, w_->w_ih.N, products_, steps * batch_);
+        }
         // A single step writes the plane of the state that is not in use, a block those behind.
         const int64_t first = steps == 1 ? 1 - now_ : 2;
         for (int64_t s = 0; s < steps; ++s)
@@ -115,7 +128,8 @@ private:
 
     void run_step(const T* h_prev, T* y, int64_t first_product) noexcept {
         const int64_t stride = hidden_.stride;
-        const T* pre = pre_.at(first_product);
+        const T* pre = args_.x ? w_->bias : pre_.at(first_product);
+        args_.backwards = !args_.backwards;
         switch (args_.cell.kind) {
             case CellKind::rnn:
                 for (int64_t b = 0; b < batch_; ++b)
@@ -145,6 +159,7 @@ private:
     const Kernels<T>* kernels_;
     StepArgs<T> args_;
     int64_t batch_, H_, P_;
+    bool fuses_ = false;  ///< the kernel makes the input product of a single step itself
     Rows<T> hidden_{};  ///< planes of `batch` rows: two that take turns as state, a block's outputs
     int now_ = 0;       ///< the plane of the state
     Rows<T> pre_{};     ///< the input product
