@@ -1,41 +1,13 @@
 // The Python module lstmcore._core: validates, allocates, releases the GIL, calls. The friendly
 // messages are the Python layers'; what is checked here keeps a wrong caller from crashing.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
 #include <array>
-#include <chrono>
 #include <map>
-#include <memory>
 #include <new>
-#include <optional>
-#include <string>
-#include <thread>
-#include <vector>
 
 #include "../src/block.h"
 #include "../src/isa.h"
 #include "../src/threads.h"
-#include "lstmcore/layer.h"
-
-namespace py = pybind11;
-using namespace lstmcore;
-
-namespace {
-
-void require(bool ok, const std::string& message) {
-    if (!ok) throw py::value_error(message);
-}
-
-struct Spec {
-    LayerSpec layer;
-    bool is_double = false;
-
-    int64_t states() const { return layer.num_layers * layer.directions(); }
-};
-
-using ActivationTuple = std::tuple<std::string, double, double>;
+#include "binding.h"
 
 Activation parse_activation(const ActivationTuple& from) {
     const std::pair<const char*, ActivationKind> names[] = {
@@ -50,6 +22,8 @@ Activation parse_activation(const ActivationTuple& from) {
         if (std::get<0>(from) == name) return {kind, std::get<1>(from), std::get<2>(from)};
     throw py::value_error("unknown activation \"" + std::get<0>(from) + "\"");
 }
+
+namespace {
 
 template <class Value, size_t N>
 Value parse_name(const char* what, const std::string& from,
@@ -94,25 +68,6 @@ Spec make_spec(const std::string& kind, int64_t input_size, int64_t hidden_size,
     layer.check();
     return spec;
 }
-
-/// Releases the GIL while it lives. Unlike pybind11's, it lets a daemon thread that wakes up while
-/// the interpreter is going down wait there for the end: CPython before 3.14 unwinds such a thread
-/// (pthread_exit), which no destructor survives.
-class ReleaseGil {
-public:
-    ReleaseGil() : state_(PyEval_SaveThread()) {}
-    ~ReleaseGil() {
-        try {
-            PyEval_RestoreThread(state_);
-        } catch (...) {
-            for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
-        }
-    }
-    ReleaseGil(const ReleaseGil&) = delete;
-
-private:
-    PyThreadState* state_;
-};
 
 /// Memory of one call. Small ones are kept by the thread for its next call.
 class Workspace {
@@ -163,18 +118,6 @@ View<T> view_of(const py::array& array, const char* name, bool batch_first, int6
     return {data, array.strides(time_axis) / size, array.strides(1 - time_axis) / size};
 }
 
-/// A C-contiguous array of T with this shape, or null for None.
-template <class T>
-const T* data_of(const std::optional<py::array>& array, const char* name,
-                 const std::vector<int64_t>& shape) {
-    if (!array) return nullptr;
-    require(py::isinstance<py::array_t<T>>(*array), std::string(name) + ": wrong dtype");
-    require((array->flags() & py::array::c_style) != 0, std::string(name) + ": not contiguous");
-    require(std::vector<int64_t>(array->shape(), array->shape() + array->ndim()) == shape,
-            std::string(name) + ": wrong shape");
-    return static_cast<const T*>(array->data());
-}
-
 /// Splits a flat list of parameters into one set for each layer and direction, in the order of the
 /// state dict; `pointer` checks one array against its shape.
 template <class T, class Pointer>
@@ -200,21 +143,6 @@ std::vector<Parameters<T>> split_parameters(const Spec& spec, const py::sequence
     }
     return sets;
 }
-
-struct PyWeights {
-    Spec spec;
-    std::shared_ptr<const Weights<float>> f32;
-    std::shared_ptr<const Weights<double>> f64;
-
-    template <class T>
-    const auto& of() const {
-        if constexpr (std::is_same_v<T, float>)
-            return f32;
-        else
-            return f64;
-    }
-    int64_t nbytes() const { return f32 ? packed_bytes(*f32) : packed_bytes(*f64); }
-};
 
 template <class T>
 std::shared_ptr<const Weights<T>> pack_as(const Spec& spec, const py::sequence& arrays,
@@ -484,6 +412,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("tape"), py::arg("dy"), py::arg("dh"), py::arg("dc"), py::arg("gradients"));
     m.def("dropout_mask", &make_dropout_mask, py::arg("key"), py::arg("layer"), py::arg("time"),
           py::arg("batch"), py::arg("features"), py::arg("p"));
+
+    bind_stream(m);
 
     m.def("isa", &isa);
     m.def("available_isas", &available_isas);

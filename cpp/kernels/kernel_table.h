@@ -79,6 +79,12 @@ struct StepArgs {
     Packed<T> w_n;            ///< GRU, reset before: W_hn, and its transpose in backward
     const T* b_hn = nullptr;  ///< GRU, reset after: (N of one gate), zero-padded
     const T* peephole = nullptr;  ///< (peepholes, H rounded up to lanes): i, f, o or i, o
+    // Inference of one row by the LSTM and the GRU with reset after may make the input product
+    // itself: then x is set and the row's `pre` is the bias.
+    const T* x = nullptr;    ///< (w_in.K)
+    Packed<T> w_in{};        ///< W_ih
+    T* pre_n = nullptr;      ///< GRU: scratch (w_in.N)
+    bool backwards = false;  ///< the last panel first: alternating finds more in the caches
 };
 
 /// y = act(pre + W_hh h_prev)

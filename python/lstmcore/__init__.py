@@ -22,6 +22,7 @@ from .machine import (
     set_isa,
     set_num_threads,
 )
+from .stream import Stream
 from .tape import Tape
 
 __version__ = _build_info()["version"]
@@ -35,6 +36,7 @@ __all__ = [
     "Linear",
     "Parameter",
     "RNNCell",
+    "Stream",
     "Tape",
     "__version__",
     "available_isas",

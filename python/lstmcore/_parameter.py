@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,13 @@ class _Storage(np.ndarray[tuple[int, ...], np.dtype[Any]]):
 class Watch:
     """What the parameters of one module share: a token, replaced whenever one may have changed."""
 
-    __slots__ = ("token",)
+    __slots__ = ("frozen", "token")
+
+    frozen: tuple[object, int, Callable[[], Any]]  # a copy for streams; of which token, which ISA
 
     def __init__(self) -> None:
         self.token = object()
+        self.frozen = (None, 0, lambda: None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Watch, ())
