@@ -84,7 +84,7 @@ struct StepArgs {
     const T* x = nullptr;    ///< (w_in.K)
     Packed<T> w_in{};        ///< W_ih
     T* pre_n = nullptr;      ///< GRU: scratch (w_in.N)
-    bool backwards = false;  ///< the last panel first: alternating finds more in the caches
+    bool backwards = false;  ///< the last panel first: steps that alternate find more in the caches
 };
 
 /// y = act(pre + W_hh h_prev)

@@ -107,17 +107,19 @@ LSTMCORE_INLINE void accumulate_rows(int64_t rows, const T* const* a, int64_t a_
 ///   start(column, row, tile)  writes the kVectors registers that the chains begin with
 ///   finish(column, row, tile) takes the finished ones
 template <class T, int kVectors, int kPanels, int kRows, class A, class Start, class Finish>
-LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last, int64_t n, A a_of,
-                                Start start, Finish finish) {
+LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last, bool backwards,
+                                int64_t n, A a_of, Start start, Finish finish) {
     constexpr int64_t width = kVectors * kLanes<T>;
     alignas(64) T tile[kPanels * kRows * width];
     const T* a[kRows];
     const int64_t tiles = (n + kRows - 1) / kRows;
     const int64_t step = w.vectors * kLanes<T>;  // of a full panel
-    for (int64_t panel = first; panel + kPanels <= last; panel += kPanels) {
+    const int64_t turns = (last - first) / kPanels;
+    for (int64_t turn = 0; turn < turns; ++turn) {
+        const int64_t panel = first + (backwards ? turns - 1 - turn : turn) * kPanels;
         const T* weights = w.data + panel * w.K * step;
-        // Each tile fetches its share of the next panel; behind the last one comes the first.
-        const T* next = panel + kPanels < last ? weights + w.K * step : w.data + first * w.K * step;
+        // Each tile fetches its share of the next panel.
+        const T* next = weights + (backwards ? -w.K * step : w.K * step);
         for (int64_t i = 0, row = 0; i < tiles; ++i) {
             const int64_t rows = n * (i + 1) / tiles - row;  // tiles of equal height
             for (int64_t r = 0; r < rows; ++r) a[r] = a_of(row + r);
@@ -137,24 +139,25 @@ LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last,
 
 /// Panels [first, last) of w, each kVectors registers wide. One row takes several panels at once.
 template <class T, int kVectors, class A, class Start, class Finish>
-LSTMCORE_INLINE void multiply_panels(const Packed<T>& w, int64_t first, int64_t last, int64_t n,
-                                     A a_of, Start start, Finish finish) {
+LSTMCORE_INLINE void multiply_panels(const Packed<T>& w, int64_t first, int64_t last,
+                                     bool backwards, int64_t n, A a_of, Start start,
+                                     Finish finish) {
     constexpr int kRows = tile_rows(kVectors);
     constexpr int kWide = tile_panels(kVectors, 1);
     if (n == 1) {
-        walk_tiles<T, kVectors, kWide, 1>(w, first, last, n, a_of, start, finish);
+        walk_tiles<T, kVectors, kWide, 1>(w, first, last, backwards, n, a_of, start, finish);
         first += (last - first) / kWide * kWide;
     }
-    walk_tiles<T, kVectors, 1, kRows>(w, first, last, n, a_of, start, finish);
+    walk_tiles<T, kVectors, 1, kRows>(w, first, last, backwards, n, a_of, start, finish);
 }
 
 /// A matrix whose panels hold one register of each of kGates gates: start and finish get the first
 /// unit of the panel in place of its first column.
 template <class T, int kGates, class A, class Start, class Finish>
-LSTMCORE_INLINE void multiply_gates(const Packed<T>& w, int64_t n, A a_of, Start start,
-                                    Finish finish) {
+LSTMCORE_INLINE void multiply_gates(const Packed<T>& w, bool backwards, int64_t n, A a_of,
+                                    Start start, Finish finish) {
     multiply_panels<T, kGates>(
-        w, 0, w.N / (kGates * kLanes<T>), n, a_of,
+        w, 0, w.N / (kGates * kLanes<T>), backwards, n, a_of,
         [&](int64_t column, int64_t row, T* tile)
             LSTMCORE_INLINE_LAMBDA { start(column / kGates, row, tile); },
         [&](int64_t column, int64_t row, const T* tile)
@@ -175,7 +178,7 @@ LSTMCORE_INLINE void multiply_columns(const Packed<T>& w, int64_t n, A a_of, Sta
     const auto multiply = [&](auto vectors, int64_t first, int64_t last) LSTMCORE_INLINE_LAMBDA {
         constexpr int kVectors = decltype(vectors)::value;
         multiply_panels<T, kVectors>(
-            w, first, last, n, a_of,
+            w, first, last, false, n, a_of,
             [&](int64_t column, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
                 for (int v = 0; v < kVectors; ++v) store(tile + v * L, start(column + v * L, row));
             },
