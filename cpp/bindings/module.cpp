@@ -1,40 +1,13 @@
 // The Python module lstmcore._core: validates, allocates, releases the GIL, calls. The friendly
 // messages are the Python layers'; what is checked here keeps a wrong caller from crashing.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
 #include <array>
-#include <chrono>
 #include <map>
-#include <memory>
 #include <new>
-#include <optional>
-#include <string>
-#include <thread>
-#include <vector>
 
+#include "../src/block.h"
 #include "../src/isa.h"
 #include "../src/threads.h"
-#include "lstmcore/layer.h"
-
-namespace py = pybind11;
-using namespace lstmcore;
-
-namespace {
-
-void require(bool ok, const std::string& message) {
-    if (!ok) throw py::value_error(message);
-}
-
-struct Spec {
-    LayerSpec layer;
-    bool is_double = false;
-
-    int64_t states() const { return layer.num_layers * layer.directions(); }
-};
-
-using ActivationTuple = std::tuple<std::string, double, double>;
+#include "binding.h"
 
 Activation parse_activation(const ActivationTuple& from) {
     const std::pair<const char*, ActivationKind> names[] = {
@@ -49,6 +22,8 @@ Activation parse_activation(const ActivationTuple& from) {
         if (std::get<0>(from) == name) return {kind, std::get<1>(from), std::get<2>(from)};
     throw py::value_error("unknown activation \"" + std::get<0>(from) + "\"");
 }
+
+namespace {
 
 template <class Value, size_t N>
 Value parse_name(const char* what, const std::string& from,
@@ -94,55 +69,25 @@ Spec make_spec(const std::string& kind, int64_t input_size, int64_t hidden_size,
     return spec;
 }
 
-/// Releases the GIL while it lives. Unlike pybind11's, it lets a daemon thread that wakes up while
-/// the interpreter is going down wait there for the end: CPython before 3.14 unwinds such a thread
-/// (pthread_exit), which no destructor survives.
-class ReleaseGil {
-public:
-    ReleaseGil() : state_(PyEval_SaveThread()) {}
-    ~ReleaseGil() {
-        try {
-            PyEval_RestoreThread(state_);
-        } catch (...) {
-            for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
-        }
-    }
-    ReleaseGil(const ReleaseGil&) = delete;
-
-private:
-    PyThreadState* state_;
-};
-
 /// Memory of one call. Small ones are kept by the thread for its next call.
 class Workspace {
 public:
     explicit Workspace(int64_t bytes) {
         if (bytes <= kKept) {
-            thread_local Memory kept;
-            if (bytes > kept.bytes || !kept.data) kept = Memory(bytes);
-            data_ = kept.data.get();
+            thread_local Block kept;
+            if (bytes > kept.bytes() || !kept.data()) kept = Block(bytes);
+            data_ = kept.data();
         } else {
-            own_ = Memory(bytes);
-            data_ = own_.data.get();
+            own_ = Block(bytes);
+            data_ = own_.data();
         }
     }
     void* data() const { return data_; }
 
 private:
     static constexpr int64_t kKept = 4 << 20;
-    static constexpr std::align_val_t kAlign{64};
 
-    struct Release {
-        void operator()(void* memory) const { ::operator delete(memory, kAlign); }
-    };
-    struct Memory {
-        Memory() = default;
-        explicit Memory(int64_t size) : data(::operator new(size, kAlign)), bytes(size) {}
-        std::unique_ptr<void, Release> data;
-        int64_t bytes = 0;
-    };
-
-    Memory own_;
+    Block own_;
     void* data_;
 };
 
@@ -173,18 +118,6 @@ View<T> view_of(const py::array& array, const char* name, bool batch_first, int6
     return {data, array.strides(time_axis) / size, array.strides(1 - time_axis) / size};
 }
 
-/// A C-contiguous array of T with this shape, or null for None.
-template <class T>
-const T* data_of(const std::optional<py::array>& array, const char* name,
-                 const std::vector<int64_t>& shape) {
-    if (!array) return nullptr;
-    require(py::isinstance<py::array_t<T>>(*array), std::string(name) + ": wrong dtype");
-    require((array->flags() & py::array::c_style) != 0, std::string(name) + ": not contiguous");
-    require(std::vector<int64_t>(array->shape(), array->shape() + array->ndim()) == shape,
-            std::string(name) + ": wrong shape");
-    return static_cast<const T*>(array->data());
-}
-
 /// Splits a flat list of parameters into one set for each layer and direction, in the order of the
 /// state dict; `pointer` checks one array against its shape.
 template <class T, class Pointer>
@@ -210,21 +143,6 @@ std::vector<Parameters<T>> split_parameters(const Spec& spec, const py::sequence
     }
     return sets;
 }
-
-struct PyWeights {
-    Spec spec;
-    std::shared_ptr<const Weights<float>> f32;
-    std::shared_ptr<const Weights<double>> f64;
-
-    template <class T>
-    const auto& of() const {
-        if constexpr (std::is_same_v<T, float>)
-            return f32;
-        else
-            return f64;
-    }
-    int64_t nbytes() const { return f32 ? packed_bytes(*f32) : packed_bytes(*f64); }
-};
 
 template <class T>
 std::shared_ptr<const Weights<T>> pack_as(const Spec& spec, const py::sequence& arrays,
@@ -307,13 +225,13 @@ template <class T>
 class TapeOf final : public Tape {
 public:
     TapeOf(Call<T> call, py::array_t<T> y)
-        : call_(std::move(call)), y_(std::move(y)), size_(tape_size(call_.spec.layer, call_.in)) {
-        memory_.reset(static_cast<T*>(::operator new(size_ * sizeof(T), std::align_val_t(64))));
-    }
+        : call_(std::move(call)),
+          y_(std::move(y)),
+          memory_(tape_size(call_.spec.layer, call_.in) * int64_t(sizeof(T))) {}
 
-    T* data() const { return memory_.get(); }
+    T* data() const { return static_cast<T*>(memory_.data()); }
     const Call<T>& call() const { return call_; }
-    int64_t nbytes() const override { return size_ * int64_t(sizeof(T)); }
+    int64_t nbytes() const override { return memory_.bytes(); }
     uint64_t dropout_key() const override { return call_.in.dropout_key; }
 
     py::dict gates() const override {
@@ -380,10 +298,6 @@ public:
     }
 
 private:
-    struct Release {
-        void operator()(T* memory) const { ::operator delete(memory, std::align_val_t(64)); }
-    };
-
     /// (L*D, T, B, H), or (L*D, B, T, H), of what part_of(layer, direction) views; zero where a
     /// sequence has ended.
     template <class PartOf>
@@ -409,8 +323,7 @@ private:
 
     const Call<T> call_;
     const py::array_t<T> y_;
-    int64_t size_;
-    std::unique_ptr<T, Release> memory_;
+    Block memory_;
 };
 
 template <class T>
@@ -499,6 +412,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("tape"), py::arg("dy"), py::arg("dh"), py::arg("dc"), py::arg("gradients"));
     m.def("dropout_mask", &make_dropout_mask, py::arg("key"), py::arg("layer"), py::arg("time"),
           py::arg("batch"), py::arg("features"), py::arg("p"));
+
+    bind_stream(m);
 
     m.def("isa", &isa);
     m.def("available_isas", &available_isas);

@@ -4,6 +4,7 @@
 
 #include "activations-inl.h"
 #include "product-inl.h"
+#include "step-inl.h"
 
 namespace lstmcore {
 namespace LSTMCORE_LEVEL {
@@ -22,6 +23,7 @@ void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* ro
     constexpr int L = kLanes<T>;
     const CellActivations<T, kPlain> act{step.cell};
     const int64_t H = step.H;
+    const T* const single_pre_n = step.x ? step.pre_n : nullptr;
 
     const auto start = [&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
         store(tile, load(rows[row].pre + unit * 3));
@@ -32,7 +34,8 @@ void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* ro
         const GruForwardRow<T>& at = rows[row];
         const int64_t valid = H - unit;
         const P r = act.gate(load(tile)), z = act.gate(load(tile + L)), hn = load(tile + 2 * L);
-        const P candidate = act.candidate(pmadd(r, hn, load(at.pre + unit * 3 + 2 * L)));
+        const T* pre_n = (single_pre_n ? single_pre_n : at.pre) + unit * 3 + 2 * L;
+        const P candidate = act.candidate(pmadd(r, hn, load(pre_n)));
         store(at.y + unit, interpolate<T>(z, candidate, load(at.h_prev + unit, valid)), valid);
         if constexpr (kTrain) {
             store(at.gates + unit, r, valid);
@@ -41,9 +44,16 @@ void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* ro
             store(at.gates + 3 * H + unit, hn, valid);
         }
     };
+    if constexpr (!kTrain) {
+        const auto between = [&](int64_t unit, P* sums) LSTMCORE_INLINE_LAMBDA {
+            if (single_pre_n) store(step.pre_n + unit * 3 + 2 * L, sums[2]);
+            sums[2] = load(step.b_hn + unit);
+        };
+        if (n == 1) return step_gates<T, 3>(step, rows->pre, rows->h_prev, between, finish);
+    }
     multiply_gates<T, 3>(
-        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; }, start,
-        finish);
+        step.w, step.backwards, n,
+        [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; }, start, finish);
 }
 
 template <class T, bool kPlain>
@@ -97,8 +107,9 @@ void gru_forward_reset_before(const StepArgs<T>& step, const GruForwardRow<T>* r
         store(at.gates + H + unit, z, valid);
     };
     multiply_gates<T, 2>(
-        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; },
-        start_gates, finish_gates);
+        step.w, step.backwards, n,
+        [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; }, start_gates,
+        finish_gates);
     // 2. candidate and output
     multiply_columns<T>(
         step.w_n, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].rh; },

@@ -30,15 +30,32 @@ struct ProductRow {
     T* out;         ///< (columns)
 };
 
-/// c[j][n] += sum_m a[m][j] b[m][n] for m = 0, 1, ... < M: the sum over rows of a weight gradient.
+/// Rows cut into panels of `width` columns, a panel holding those of row 0, 1, ... one after the
+/// other: so what sums over rows walks through memory in order. Rows as they are are one panel.
+template <class T>
+struct Panels {
+    T* data = nullptr;
+    int64_t width = 0;
+    int64_t rows = 0;  ///< of memory in a panel, used or not
+
+    static constexpr int64_t kWidth = 256 / int64_t(sizeof(T));  ///< where they are cut
+
+    /// Number `column` of a row.
+    T* at(int64_t row, int64_t column) const {
+        T* start = data + row * width;
+        if (column < width) return start + column;
+        return start + column / width * rows * width + column % width;
+    }
+};
+
+/// c[j][n] += sum_m a[m][first + j] b[m][n] for m = 0, 1, ... < M: the sum over rows of a weight
+/// gradient.
 template <class T>
 struct OuterArgs {
-    const T* a;  ///< (M, J), row stride lda
-    int64_t lda;
-    const T* b;  ///< (M, N), row stride ldb; readable up to N rounded up to lanes
-    int64_t ldb;
-    T* c;  ///< (J, N), row stride ldc
-    int64_t ldc;
+    Panels<T> a;  ///< (M, first + J)
+    int64_t first;
+    Panels<T> b;  ///< (M, N), cut at kWidth; the last panel is padded with numbers not used
+    T* c;         ///< (J, N)
     int64_t M, J, N;
 };
 
@@ -62,6 +79,12 @@ struct StepArgs {
     Packed<T> w_n;            ///< GRU, reset before: W_hn, and its transpose in backward
     const T* b_hn = nullptr;  ///< GRU, reset after: (N of one gate), zero-padded
     const T* peephole = nullptr;  ///< (peepholes, H rounded up to lanes): i, f, o or i, o
+    // Inference of one row by the LSTM and the GRU with reset after may make the input product
+    // itself: then x is set and the row's `pre` is the bias.
+    const T* x = nullptr;    ///< (w_in.K)
+    Packed<T> w_in{};        ///< W_ih
+    T* pre_n = nullptr;      ///< GRU: scratch (w_in.N)
+    bool backwards = false;  ///< the last panel first: steps that alternate find more in the caches
 };
 
 /// y = act(pre + W_hh h_prev)

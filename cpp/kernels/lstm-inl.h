@@ -5,6 +5,7 @@
 
 #include "activations-inl.h"
 #include "product-inl.h"
+#include "step-inl.h"
 
 namespace lstmcore {
 namespace LSTMCORE_LEVEL {
@@ -66,9 +67,13 @@ void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows
             store(at.gates + (kGates - 1) * H + unit, o, valid);
         }
     };
+    if constexpr (!kTrain) {
+        const auto between = [](int64_t, P*) LSTMCORE_INLINE_LAMBDA {};
+        if (n == 1) return step_gates<T, kGates>(step, rows->pre, rows->h_prev, between, finish);
+    }
     multiply_gates<T, kGates>(
-        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; }, start,
-        finish);
+        step.w, step.backwards, n,
+        [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; }, start, finish);
 }
 
 template <class T, int kGates, bool kPlain>

@@ -56,6 +56,13 @@ __attribute__((noinline)) void store_some(T* p, Packet<T> v, int64_t n) {
     for (int64_t i = 0; i < n; ++i) p[i] = lanes[i];
 }
 
+constexpr int kCacheLine = 64;
+
+/// Asks for the cache line at p, which need not be readable, to be brought to the L2 cache.
+LSTMCORE_INLINE void prefetch(const void* p) {
+    __builtin_prefetch(p, 0, 2);
+}
+
 /// The first n numbers at p, zeros behind them; n may exceed the lanes.
 template <class T>
 LSTMCORE_INLINE Packet<T> load(const T* p, int64_t n) {

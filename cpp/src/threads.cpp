@@ -101,6 +101,18 @@ int default_threads() {
     return INT_MAX;
 }
 
+// What the calling thread has been limited to by omp_set_num_threads since we were loaded, as
+// threadpoolctl does; none if it has not been lowered.
+int openmp_limit() {
+#if defined(_OPENMP)
+    static const int loaded = omp_get_max_threads();
+    const int now = omp_get_max_threads();
+    return now < loaded ? now : INT_MAX;
+#else
+    return INT_MAX;
+#endif
+}
+
 void pause() noexcept {
 #if defined(__x86_64__)
     _mm_pause();
@@ -151,7 +163,7 @@ int get_num_threads() {
         const int initial = std::min(default_threads(), max_threads());
         if (requested.compare_exchange_strong(n, initial)) n = initial;
     }
-    return n;
+    return std::min(n, openmp_limit());
 }
 
 void set_num_threads(int n) {

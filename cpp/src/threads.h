@@ -13,8 +13,9 @@ namespace lstmcore {
 int max_threads();
 
 /// How many threads a call may use, 1 to max_threads(). Before set_num_threads() was called it is
-/// `LSTMCORE_NUM_THREADS`, else `OMP_NUM_THREADS`, else max_threads(). Always 1 in the child of a
-/// fork, whose thread pool did not survive.
+/// `LSTMCORE_NUM_THREADS`, else `OMP_NUM_THREADS`, else max_threads(). Never more than
+/// omp_set_num_threads, or threadpoolctl through it, has limited the calling thread to since.
+/// Always 1 in the child of a fork, whose thread pool did not survive.
 /// Throws std::invalid_argument at first use if `LSTMCORE_NUM_THREADS` is not a positive integer.
 int get_num_threads();
 

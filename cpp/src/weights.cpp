@@ -1,41 +1,12 @@
 #include "weights.h"
 
-#include <algorithm>
 #include <stdexcept>
 #include <vector>
 
 #include "isa.h"
+#include "pack.h"
 
 namespace lstmcore {
-namespace {
-
-/// Packs the matrix source[k_offset(k) + column_offset(column)] into panels of `vectors` registers.
-/// A negative column_offset is padding.
-template <class T, class KOffset, class ColumnOffset>
-Packed<T> pack_matrix(Arena& arena, int lanes, int vectors, int64_t K, int64_t columns,
-                      const T* source, KOffset k_offset, ColumnOffset column_offset) {
-    Packed<T> packed;
-    packed.K = K;
-    packed.N = round_up(columns, lanes);
-    packed.vectors = vectors;
-    T* out = arena.take<T>(size_product(K, packed.N));
-    packed.data = out;
-    if (out == nullptr) return packed;
-    constexpr int64_t kMaxWidth = 4 * kAlignment / int64_t(sizeof(T));
-    int64_t offsets[kMaxWidth];
-    const int64_t width = int64_t(vectors) * lanes;
-    for (int64_t first = 0; first < packed.N; first += width) {
-        const int64_t count = std::min(width, packed.N - first);
-        for (int64_t i = 0; i < count; ++i) offsets[i] = column_offset(first + i);
-        for (int64_t k = 0; k < K; ++k) {
-            const T* from = source + k_offset(k);
-            for (int64_t i = 0; i < count; ++i) *out++ = offsets[i] < 0 ? T(0) : from[offsets[i]];
-        }
-    }
-    return packed;
-}
-
-}  // namespace
 
 template <class T>
 Weights<T>::Weights(const LayerSpec& spec, const std::vector<Parameters<const T>>& parameters,
@@ -44,9 +15,8 @@ Weights<T>::Weights(const LayerSpec& spec, const std::vector<Parameters<const T>
     spec.check();
     if (int64_t(parameters.size()) != spec.num_layers * spec.directions())
         throw std::invalid_argument("parameters: one set for each layer and direction is expected");
-    bytes_ = build(parameters, nullptr);
-    memory_.reset(::operator new(bytes_, std::align_val_t(kAlignment)));
-    build(parameters, memory_.get());
+    memory_ = Block(build(parameters, nullptr));
+    build(parameters, memory_.data());
 }
 
 template <class T>

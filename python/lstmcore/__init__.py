@@ -30,6 +30,7 @@ from .machine import (
 from .masking import Masking
 from .pooling import BothEnds, LastStep, MaxPool, MeanPool
 from .sequential import Sequential
+from .stream import Stream
 from .tape import Tape
 
 __version__ = _build_info()["version"]
@@ -56,6 +57,7 @@ __all__ = [
     "Sequential",
     "Sigmoid",
     "Softmax",
+    "Stream",
     "Tanh",
     "Tape",
     "__version__",

@@ -40,10 +40,13 @@ def _zeros_untouched(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 class Watch:
     """What the parameters of one module share: a token, replaced whenever one may have changed."""
 
-    __slots__ = ("token",)
+    __slots__ = ("frozen", "token")
+
+    frozen: tuple[object, int, Callable[[], Any]]  # a copy for streams; of which token, which ISA
 
     def __init__(self) -> None:
         self.token = object()
+        self.frozen = (None, 0, lambda: None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Watch, ())

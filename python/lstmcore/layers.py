@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ from ._checks import Activation, Array
 from ._config import Config, Option
 from ._module import Module
 from .tape import Form, Tape, check_owner
+
+if TYPE_CHECKING:
+    from .stream import Stream
 
 __all__ = ["GRU", "LSTM", "RNN", "Layer", "Recurrent"]
 
@@ -334,6 +337,36 @@ class Layer(Recurrent[State]):
             Gradient with respect to the initial state.
         """
         return self._backward(tape, dy, dstate)
+
+    def stream(self, batch_size: int = 1) -> Stream:
+        """Return a stream: the layer one step at a time, with its state kept.
+
+        Parameters
+        ----------
+        batch_size : int, default 1
+            Rows of the batch, each with a state of its own.
+
+        Returns
+        -------
+        Stream
+            In a state of zeros. It keeps the weights that the layer has now.
+
+        Raises
+        ------
+        ValueError
+            If the layer reads sequences from their end: bidirectional or reverse.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lstmcore as lc
+        >>> stream = lc.GRU(2, 3, seed=0).stream()
+        >>> stream.step(np.ones((1, 2), dtype="float32")).shape
+        (1, 3)
+        """
+        from .stream import Stream
+
+        return Stream(self, batch_size)
 
 
 class RNN(Layer[Array]):

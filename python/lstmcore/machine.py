@@ -22,8 +22,9 @@ def set_num_threads(n: int) -> None:
     """Set how many threads a call may use, from the next call on.
 
     Results do not depend on it. It starts as ``LSTMCORE_NUM_THREADS``, or as many cores as this
-    process may use, and never counts for more than those. In a process forked from one that has
-    used the library it is always 1.
+    process may use, and never counts for more than those. A lower limit that `threadpoolctl`, or
+    anybody who calls OpenMP's ``omp_set_num_threads``, sets for the calling thread is kept to. In a
+    process forked from one that has used the library it is always 1.
 
     Parameters
     ----------

@@ -1,0 +1,366 @@
+// Streams for Python. `step` and `process` are plain C methods, because they are called for every
+// frame: arrays that are as they should be go straight to the core; for others the Python method
+// `_convert` is asked first, which makes them so or says what is wrong with them.
+#include "lstmcore/stream.h"
+
+#include <atomic>
+#include <stdexcept>
+#include <utility>
+#include <variant>
+
+#include "binding.h"
+
+namespace {
+
+/// From so many multiply-adds on, a few microseconds, a call releases the GIL.
+constexpr double kLongCall = 1 << 16;
+
+using Numpy = py::detail::npy_api;
+constexpr int kReadable = Numpy::NPY_ARRAY_C_CONTIGUOUS_ | Numpy::NPY_ARRAY_ALIGNED_;
+constexpr int kWritable = kReadable | Numpy::NPY_ARRAY_WRITEABLE_;
+
+struct PyLinear {
+    std::shared_ptr<const Linear<float>> f32;
+    std::shared_ptr<const Linear<double>> f64;
+    double multiply_adds = 0;
+
+    template <class T>
+    const auto& of() const {
+        if constexpr (std::is_same_v<T, float>)
+            return f32;
+        else
+            return f64;
+    }
+};
+
+PyLinear pack_linear_any(const py::array& weight, const std::optional<py::array>& bias) {
+    require(weight.ndim() == 2, "weight: wrong shape");
+    const int64_t outputs = weight.shape(0), inputs = weight.shape(1);
+    PyLinear linear;
+    linear.multiply_adds = double(weight.size());
+    if (py::isinstance<py::array_t<double>>(weight))
+        linear.f64 = pack_linear(data_of<double>(weight, "weight", {outputs, inputs}),
+                                 data_of<double>(bias, "bias", {outputs}), inputs, outputs);
+    else
+        linear.f32 = pack_linear(data_of<float>(weight, "weight", {outputs, inputs}),
+                                 data_of<float>(bias, "bias", {outputs}), inputs, outputs);
+    return linear;
+}
+
+/// One stage of a model and how many multiply-adds a row of it costs.
+template <class T>
+std::pair<Stage<T>, double> parse_stage(const py::handle& stage) {
+    if (py::isinstance<PyWeights>(stage)) {
+        const auto& weights = stage.cast<const PyWeights&>().of<T>();
+        require(weights != nullptr, "stages: wrong dtype");
+        return {weights, double(packed_bytes(*weights)) / sizeof(T)};
+    }
+    if (py::isinstance<PyLinear>(stage)) {
+        const auto& linear = stage.cast<const PyLinear&>();
+        require(linear.of<T>() != nullptr, "stages: wrong dtype");
+        return {linear.of<T>(), linear.multiply_adds};
+    }
+    const auto parts = stage.cast<py::tuple>();
+    const auto kind = parts[0].cast<std::string>();
+    const auto numbers = [&](size_t i, int64_t n) {
+        const auto array = parts[i].cast<std::optional<py::array>>();
+        const T* data = data_of<T>(array, "stages", {n});
+        return data ? std::vector<T>(data, data + n) : std::vector<T>();
+    };
+    if (kind == "activation") return {parse_activation(parts[1].cast<ActivationTuple>()), 0};
+    if (kind == "softmax") return {Softmax{}, 0};
+    require(kind == "layer_norm", "stages: unknown kind");
+    const auto features = parts[1].cast<int64_t>();
+    return {
+        LayerNorm<T>{features, numbers(2, features), numbers(3, features), parts[4].cast<double>()},
+        0};
+}
+
+/// A stream of either type behind one face. One thread at a time: a second one is refused rather
+/// than mixing up the state.
+class PyStream {
+public:
+    virtual ~PyStream() = default;
+
+    const py::dtype dtype;
+    const int64_t batch_size, input_size, output_size;
+
+    /// x and y are contiguous arrays of the right sizes.
+    void process(const void* x, void* y, int64_t steps) {
+        const Turn turn(*this);
+        if (double(steps) * work_ < kLongCall) return run(x, y, steps);
+        const ReleaseGil release;
+        run(x, y, steps);
+    }
+    py::list states() {
+        const Turn turn(*this);
+        return get_states();
+    }
+    void set_states(
+        const std::vector<std::pair<std::optional<py::array>, std::optional<py::array>>>& states) {
+        const Turn turn(*this);
+        put_states(states);
+    }
+    void reset(const std::vector<int64_t>& rows) {
+        const Turn turn(*this);
+        for (const int64_t row : rows) require(row >= 0 && row < batch_size, "rows: no such row");
+        for (const int64_t row : rows) reset_row(row);
+    }
+    std::unique_ptr<PyStream> copy() {
+        const Turn turn(*this);
+        return make_copy();
+    }
+
+protected:
+    PyStream(py::dtype dtype_, int64_t batch, int64_t inputs, int64_t outputs, double work)
+        : dtype(std::move(dtype_)),
+          batch_size(batch),
+          input_size(inputs),
+          output_size(outputs),
+          work_(work) {}
+
+    const double work_;  ///< multiply-adds of a step
+
+private:
+    class Turn {
+    public:
+        explicit Turn(PyStream& stream) : busy_(stream.busy_) {
+            if (busy_.exchange(true, std::memory_order_acquire))
+                throw std::runtime_error(
+                    "the stream is in use by another thread, expected one for each thread");
+        }
+        ~Turn() { busy_.store(false, std::memory_order_release); }
+        Turn(const Turn&) = delete;
+
+    private:
+        std::atomic<bool>& busy_;
+    };
+
+    virtual void run(const void* x, void* y, int64_t steps) noexcept = 0;
+    virtual py::list get_states() const = 0;
+    virtual void put_states(
+        const std::vector<std::pair<std::optional<py::array>, std::optional<py::array>>>&) = 0;
+    virtual void reset_row(int64_t row) noexcept = 0;
+    virtual std::unique_ptr<PyStream> make_copy() const = 0;
+
+    std::atomic<bool> busy_{false};
+};
+
+template <class T>
+class StreamOf final : public PyStream {
+public:
+    StreamOf(Stream<T> stream, double work)
+        : PyStream(py::dtype::of<T>(), stream.batch_size(), stream.input_size(),
+                   stream.output_size(), work),
+          stream_(std::move(stream)) {}
+
+private:
+    void run(const void* x, void* y, int64_t steps) noexcept override {
+        stream_.process(static_cast<const T*>(x), static_cast<T*>(y), steps);
+    }
+    py::list get_states() const override {
+        py::list states;
+        for (int64_t i = 0; i < stream_.num_states(); ++i) {
+            const LayerSpec& spec = stream_.spec(i);
+            py::array_t<T> h({spec.num_layers, batch_size, spec.output_size()});
+            std::optional<py::array_t<T>> c;
+            if (spec.cell.kind == CellKind::lstm)
+                c.emplace(std::vector<int64_t>{spec.num_layers, batch_size, spec.hidden_size});
+            stream_.get_state(h.mutable_data(), c ? c->mutable_data() : nullptr, i);
+            states.append(py::make_tuple(h, c));
+        }
+        return states;
+    }
+    void put_states(
+        const std::vector<std::pair<std::optional<py::array>, std::optional<py::array>>>& states)
+        override {
+        require(int64_t(states.size()) == stream_.num_states(), "states: wrong number");
+        for (const bool check : {true, false})
+            for (int64_t i = 0; i < stream_.num_states(); ++i) {
+                const LayerSpec& spec = stream_.spec(i);
+                const T* h = data_of<T>(states[i].first, "h",
+                                        {spec.num_layers, batch_size, spec.output_size()});
+                const T* c = data_of<T>(states[i].second, "c",
+                                        {spec.num_layers, batch_size, spec.hidden_size});
+                if (!check) stream_.set_state(h, c, i);
+            }
+    }
+    void reset_row(int64_t row) noexcept override { stream_.reset(row); }
+    std::unique_ptr<PyStream> make_copy() const override {
+        return std::make_unique<StreamOf>(stream_, work_);
+    }
+
+    Stream<T> stream_;
+};
+
+template <class T>
+std::unique_ptr<PyStream> make_stream(const py::sequence& stages, int64_t batch_size) {
+    std::vector<Stage<T>> parsed;
+    double work = 0;
+    for (const py::handle stage : stages) {
+        auto [one, multiply_adds] = parse_stage<T>(stage);
+        parsed.push_back(std::move(one));
+        work += multiply_adds * double(batch_size);
+    }
+    return std::make_unique<StreamOf<T>>(Stream<T>(std::move(parsed), batch_size), work);
+}
+
+/// Whether the core can take an array as it is: (T, B, features) for blocks of steps, else (B,
+/// features); without B if that is 1.
+bool fits(const PyStream& stream, PyObject* object, int64_t features, bool blocks, int flags) {
+    if (!py::isinstance<py::array>(object)) return false;
+    const auto array = py::reinterpret_borrow<py::array>(object);
+    const py::ssize_t axes = array.ndim(), first = blocks ? 1 : 0;
+    if (axes == first + 2) {
+        if (array.shape(first) != stream.batch_size) return false;
+    } else if (axes != first + 1 || stream.batch_size != 1) {
+        return false;
+    }
+    return array.shape(axes - 1) == features && (array.flags() & flags) == flags &&
+           (array.dtype().is(stream.dtype) || array.dtype().equal(stream.dtype));
+}
+
+/// Whether memory that is written before it is read would be read.
+bool overlap(const py::array& x, const py::array& out) {
+    const char* const a = static_cast<const char*>(x.data());
+    const char* const b = static_cast<const char*>(out.data());
+    return a < b + out.nbytes() && b < a + x.nbytes() && !(a == b && x.nbytes() == out.nbytes());
+}
+
+py::object new_output(const PyStream& stream, const py::array& x) {
+    const int axes = int(x.ndim());
+    Py_intptr_t shape[3];
+    for (int i = 0; i + 1 < axes; ++i) shape[i] = x.shape(i);
+    shape[axes - 1] = stream.output_size;
+    const Numpy& numpy = Numpy::get();
+    PyObject* const array =
+        numpy.PyArray_NewFromDescr_(numpy.PyArray_Type_, py::dtype(stream.dtype).release().ptr(),
+                                    axes, shape, nullptr, nullptr, 0, nullptr);
+    if (array == nullptr) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(array);
+}
+
+py::object run(const py::handle& self, py::object x, py::object out, bool blocks) {
+    PyStream& stream = self.cast<PyStream&>();
+    const auto fit = [&] {
+        return fits(stream, x.ptr(), stream.input_size, blocks, kReadable) &&
+               (out.is_none() || (fits(stream, out.ptr(), stream.output_size, blocks, kWritable) &&
+                                  py::array(x).ndim() == py::array(out).ndim() &&
+                                  !(blocks && overlap(py::array(x), py::array(out)))));
+    };
+    if (!fit()) {
+        const auto converted = self.attr("_convert")(x, out, blocks).cast<py::tuple>();
+        x = converted[0];
+        out = converted[1];
+        require(fit(), "x or out: not as they should be");
+    }
+    const auto from = py::reinterpret_borrow<py::array>(x);
+    if (out.is_none()) out = new_output(stream, from);
+    auto to = py::reinterpret_borrow<py::array>(out);
+    stream.process(from.data(), to.mutable_data(), blocks ? from.shape(0) : 1);
+    return out;
+}
+
+/// A method of x and out=None.
+template <bool kBlocks>
+PyObject* method(PyObject* self, PyObject* const* arguments, Py_ssize_t count, PyObject* names) {
+    PyObject* given[2] = {nullptr, nullptr};
+    const Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
+    bool right = count <= 2;
+    for (Py_ssize_t i = 0; right && i < count; ++i) given[i] = arguments[i];
+    for (Py_ssize_t i = 0; right && i < named; ++i) {
+        PyObject* const name = PyTuple_GET_ITEM(names, i);
+        const int which = PyUnicode_CompareWithASCIIString(name, "out") == 0 ? 1
+                          : PyUnicode_CompareWithASCIIString(name, "x") == 0 ? 0
+                                                                             : 2;
+        right = which < 2 && given[which] == nullptr;
+        if (right) given[which] = arguments[count + i];
+    }
+    if (!right || given[0] == nullptr) {
+        PyErr_SetString(PyExc_TypeError, kBlocks ? "process() takes x and, optionally, out"
+                                                 : "step() takes x and, optionally, out");
+        return nullptr;
+    }
+    try {
+        return run(self, py::reinterpret_borrow<py::object>(given[0]),
+                   given[1] ? py::reinterpret_borrow<py::object>(given[1]) : py::none(), kBlocks)
+            .release()
+            .ptr();
+    } catch (py::error_already_set& error) {
+        error.restore();
+    } catch (const py::builtin_exception& error) {
+        error.set_error();
+    } catch (const std::bad_alloc&) {
+        PyErr_NoMemory();
+    } catch (const std::exception& error) {
+        PyErr_SetString(PyExc_RuntimeError, error.what());
+    }
+    return nullptr;
+}
+
+template <bool kBlocks>
+void add_method(py::class_<PyStream>& type, const char* name, const char* doc) {
+    const auto function = reinterpret_cast<void (*)()>(&method<kBlocks>);
+    static PyMethodDef definition{name, reinterpret_cast<PyCFunction>(function),
+                                  METH_FASTCALL | METH_KEYWORDS, doc};
+    PyObject* const descriptor =
+        PyDescr_NewMethod(reinterpret_cast<PyTypeObject*>(type.ptr()), &definition);
+    if (descriptor == nullptr) throw py::error_already_set();
+    type.attr(name) = py::reinterpret_steal<py::object>(descriptor);
+}
+
+}  // namespace
+
+void bind_stream(py::module_& m) {
+    py::class_<PyLinear>(m, "Linear");
+    m.def("pack_linear", &pack_linear_any, py::arg("weight"), py::arg("bias"));
+
+    py::class_<PyStream> type(m, "Stream");
+    type.def(py::init([](const py::sequence& stages, int64_t batch_size, bool is_double) {
+                 return is_double ? make_stream<double>(stages, batch_size)
+                                  : make_stream<float>(stages, batch_size);
+             }),
+             py::arg("stages"), py::arg("batch_size"), py::arg("is_double"))
+        .def(py::init([](PyStream& other) { return other.copy(); }), py::arg("other"))
+        .def_property_readonly(
+            "batch_size", [](const PyStream& s) { return s.batch_size; }, "Rows of the batch.")
+        .def_property_readonly(
+            "input_size", [](const PyStream& s) { return s.input_size; }, "Features of x.")
+        .def_property_readonly(
+            "output_size", [](const PyStream& s) { return s.output_size; }, "Features of y.")
+        .def("_get_states", &PyStream::states)
+        .def("_set_states", &PyStream::set_states, py::arg("states"))
+        .def("_reset_rows", &PyStream::reset, py::arg("rows"));
+    add_method<false>(type, "step", R"(step($self, x, out=None)
+--
+
+Take one step: compute y and change the state.
+
+Parameters
+----------
+x : array_like, (B, I), or (I,) if batch_size is 1
+    An array of the stream's dtype that is C-contiguous is read as it is.
+out : ndarray, (B, P), or (P,) like x, optional
+    Is written to and returned; nothing is allocated then. It may be x.
+
+Returns
+-------
+y : ndarray, (B, P), or (P,)
+)");
+    add_method<true>(type, "process", R"(process($self, x, out=None)
+--
+
+Take a block of steps, to the same bits as so many calls of `step`.
+
+Parameters
+----------
+x : array_like, (T, B, I), or (T, I) if batch_size is 1
+    An array of the stream's dtype that is C-contiguous is read as it is.
+out : ndarray, (T, B, P), or (T, P) like x, optional
+    Is written to and returned; nothing is allocated then. It may be x.
+
+Returns
+-------
+y : ndarray, (T, B, P), or (T, P)
+)");
+}

@@ -1,0 +1,80 @@
+// One step of one row: what a stream and a batch of one wait for.
+//
+// The chain of an element is that of product-inl.h. Its input part may be made here too, so that
+// the sums stay in registers from the bias to the gate arithmetic.
+#pragma once
+
+#include "kernel_table.h"
+#include "simd-inl.h"
+
+namespace lstmcore {
+namespace LSTMCORE_LEVEL {
+namespace {
+
+/// Panels taken at once: enough chains to fill the pipeline of the multiplier, and few enough that
+/// there are several turns to reverse.
+constexpr int step_tile_panels(int vectors) {
+    return vectors == 4 ? 2 : 3;
+}
+
+/// sum[panel][vector] += sum_k a[k] w[panel][k][vector]
+template <class T, int kVectors, int kPanels>
+LSTMCORE_INLINE void add_products(const T* a, const Packed<T>& w, int64_t panel,
+                                  Packet<T> (&sum)[kPanels][kVectors]) {
+    constexpr int64_t width = kVectors * kLanes<T>;
+    const int64_t K = w.K, next = K * width;
+    const T* weights = w.data + panel * next;
+#pragma GCC unroll 4
+    for (int64_t k = 0; k < K; ++k, weights += width) {
+        const Packet<T> factor = set(a[k]);
+        for (int p = 0; p < kPanels; ++p)
+            for (int v = 0; v < kVectors; ++v)
+                sum[p][v] = pmadd(factor, load(weights + p * next + v * kLanes<T>), sum[p][v]);
+    }
+}
+
+template <class T, int kVectors, int kPanels, class Between, class Finish>
+void step_tile(const StepArgs<T>& step, const T* pre, const T* h, int64_t panel, Between between,
+               Finish finish) {
+    constexpr int L = kLanes<T>;
+    constexpr int64_t width = kVectors * L;
+    Packet<T> sum[kPanels][kVectors];
+    for (int p = 0; p < kPanels; ++p)
+        for (int v = 0; v < kVectors; ++v) sum[p][v] = load(pre + (panel + p) * width + v * L);
+    if (step.x != nullptr) add_products<T, kVectors, kPanels>(step.x, step.w_in, panel, sum);
+    for (int p = 0; p < kPanels; ++p) between((panel + p) * L, sum[p]);
+    add_products<T, kVectors, kPanels>(h, step.w, panel, sum);
+    alignas(64) T tile[kPanels * width];
+    for (int p = 0; p < kPanels; ++p)
+        for (int v = 0; v < kVectors; ++v) store(tile + p * width + v * L, sum[p][v]);
+    for (int p = 0; p < kPanels; ++p) finish((panel + p) * L, 0, tile + p * width);
+}
+
+/// A step whose panels hold one register of each of kGates gates.
+///   pre                   the input product, or, where step.x is set, the bias
+///   between(unit, sums)   is called between the input's part of the chains and the state's
+///   finish(unit, 0, tile) takes the finished ones
+template <class T, int kGates, class Between, class Finish>
+LSTMCORE_INLINE void step_gates(const StepArgs<T>& step, const T* pre, const T* h, Between between,
+                                Finish finish) {
+    constexpr int kPanels = step_tile_panels(kGates);
+    const int64_t panels = step.w.N / (kGates * kLanes<T>),
+                  tiles = (panels + kPanels - 1) / kPanels;
+    for (int64_t i = 0; i < tiles; ++i) {
+        const int64_t panel = (step.backwards ? tiles - 1 - i : i) * kPanels;
+        switch (panels - panel < kPanels ? panels - panel : kPanels) {
+            case 1:
+                step_tile<T, kGates, 1>(step, pre, h, panel, between, finish);
+                break;
+            case 2:
+                step_tile<T, kGates, 2>(step, pre, h, panel, between, finish);
+                break;
+            default:
+                step_tile<T, kGates, kPanels>(step, pre, h, panel, between, finish);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace LSTMCORE_LEVEL
+}  // namespace lstmcore
