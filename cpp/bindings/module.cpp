@@ -5,27 +5,21 @@
 #include <pybind11/stl.h>
 
 #include <array>
-#include <chrono>
 #include <map>
 #include <memory>
 #include <new>
 #include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "../src/isa.h"
 #include "../src/threads.h"
+#include "bindings.h"
 #include "lstmcore/layer.h"
 
-namespace py = pybind11;
 using namespace lstmcore;
 
 namespace {
-
-void require(bool ok, const std::string& message) {
-    if (!ok) throw py::value_error(message);
-}
 
 struct Spec {
     LayerSpec layer;
@@ -91,25 +85,6 @@ Spec make_spec(const std::string& kind, int64_t input_size, int64_t hidden_size,
     layer.check();
     return spec;
 }
-
-/// Releases the GIL while it lives. Unlike pybind11's, it lets a daemon thread that wakes up while
-/// the interpreter is going down wait there for the end: CPython before 3.14 unwinds such a thread
-/// (pthread_exit), which no destructor survives.
-class ReleaseGil {
-public:
-    ReleaseGil() : state_(PyEval_SaveThread()) {}
-    ~ReleaseGil() {
-        try {
-            PyEval_RestoreThread(state_);
-        } catch (...) {
-            for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
-        }
-    }
-    ReleaseGil(const ReleaseGil&) = delete;
-
-private:
-    PyThreadState* state_;
-};
 
 /// Memory of one call. Small ones are kept by the thread for its next call.
 class Workspace {
@@ -497,6 +472,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("tape"), py::arg("dy"), py::arg("dh"), py::arg("dc"), py::arg("gradients"));
     m.def("dropout_mask", &make_dropout_mask, py::arg("key"), py::arg("layer"), py::arg("time"),
           py::arg("batch"), py::arg("features"), py::arg("p"));
+
+    bind_optim(m);
 
     m.def("isa", &isa);
     m.def("available_isas", &available_isas);

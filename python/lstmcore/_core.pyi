@@ -85,3 +85,52 @@ def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...
 def max_threads() -> int: ...
 def build_info() -> dict[str, str]: ...
+
+# Optimizers: a step for all parameters in place. `rows` has None, or ascending int64 rows of the
+# first axis, for each; `states` a list of arrays, or None, for each thing remembered.
+def sgd(
+    t: int,
+    data: list[_Array],
+    grads: list[_Array],
+    rows: list[npt.NDArray[np.int64] | None],
+    states: list[list[_Array] | None],
+    lr: float,
+    momentum: float,
+    dampening: float,
+    weight_decay: float,
+    nesterov: bool,
+    /,
+) -> None: ...
+def rmsprop(
+    t: int,
+    data: list[_Array],
+    grads: list[_Array],
+    rows: list[npt.NDArray[np.int64] | None],
+    states: list[list[_Array] | None],
+    lr: float,
+    alpha: float,
+    eps: float,
+    momentum: float,
+    weight_decay: float,
+    centered: bool,
+    /,
+) -> None: ...
+def adam(
+    t: int,
+    data: list[_Array],
+    grads: list[_Array],
+    rows: list[npt.NDArray[np.int64] | None],
+    states: list[list[_Array] | None],
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+    amsgrad: bool,
+    /,
+) -> None: ...
+def gradient_norm(grads: list[_Array], rows: list[npt.NDArray[np.int64] | None]) -> float: ...
+def scale_gradients(
+    factor: float, grads: list[_Array], rows: list[npt.NDArray[np.int64] | None]
+) -> None: ...
