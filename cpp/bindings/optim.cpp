@@ -1,10 +1,10 @@
 // The updates of the optimizers: lists of arrays in, one call for all of them.
 #include "lstmcore/optim.h"
 
-#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
 
+#include <array>
 #include <cmath>
-#include <string>
 #include <vector>
 
 #include "../src/threads.h"
@@ -14,20 +14,6 @@ using namespace lstmcore;
 
 namespace {
 
-/// The numbers of a C-contiguous array of T with `size` of them.
-template <class T>
-T* numbers(const py::handle& object, py::ssize_t size, const char* name) {
-    require(py::isinstance<py::array>(object), std::string(name) + ": an array expected");
-    const auto array = py::reinterpret_borrow<py::array>(object);
-    require(py::isinstance<py::array_t<T>>(array), std::string(name) + ": wrong dtype");
-    require((array.flags() & py::array::c_style) != 0, std::string(name) + ": not contiguous");
-    require(reinterpret_cast<uintptr_t>(array.data()) % alignof(T) == 0,
-            std::string(name) + ": not aligned");
-    require(array.writeable(), std::string(name) + ": read-only");
-    require(array.size() == size, std::string(name) + ": wrong size");
-    return static_cast<T*>(const_cast<void*>(array.data()));
-}
-
 /// All of an array, or what `listed` (ascending int64, or None) names of its first axis.
 Rows rows_of(const py::array& array, const py::handle& listed) {
     Rows rows;
@@ -36,7 +22,7 @@ Rows rows_of(const py::array& array, const py::handle& listed) {
     require(array.ndim() >= 1, "rows: of an array without axes");
     rows.size = array.shape(0) > 0 ? array.size() / array.shape(0) : 0;
     rows.count = py::reinterpret_borrow<py::array>(listed).size();
-    rows.listed = numbers<int64_t>(listed, rows.count, "rows");
+    rows.listed = numbers<const int64_t>(listed, rows.count, "rows");
     int64_t last = -1;
     for (int64_t i = 0; i < rows.count; ++i) {
         require(rows.listed[i] > last && rows.listed[i] < array.shape(0),
@@ -58,7 +44,7 @@ struct Items {
         for (size_t i = 0; i < arrays.size(); ++i) {
             require(py::isinstance<py::array>(arrays[i]), "an array expected");
             const auto array = py::reinterpret_borrow<py::array>(arrays[i]);
-            if (py::isinstance<py::array_t<float>>(array))
+            if (is_of<float>(array))
                 f32.push_back(make(float(), array, i));
             else
                 f64.push_back(make(double(), array, i));
@@ -86,7 +72,7 @@ void take_step(const Rule& rule, int64_t t, const py::list& data, const py::list
         using T = decltype(zero);
         Trained<T> p;
         p.data = numbers<T>(array, array.size(), "data");
-        p.grad = numbers<T>(grads[i], array.size(), "grad");
+        p.grad = numbers<const T>(grads[i], array.size(), "grad");
         p.rows = rows_of(array, rows[i]);
         for (size_t s = 0; s < states.size(); ++s)
             if (!states[s].is_none())
@@ -130,31 +116,51 @@ void scale_by(double factor, const py::list& grads, const py::list& rows) {
 }  // namespace
 
 void bind_optim(py::module_& m) {
-    m.def("sgd", [](int64_t t, const py::list& data, const py::list& grads, const py::list& rows,
-                    const py::list& states, double lr, double momentum, double dampening,
-                    double weight_decay, bool nesterov) {
-        require(states.size() == 1 && states[0].is_none() == (momentum == 0), "states: wrong");
-        take_step(Sgd{lr, momentum, dampening, weight_decay, nesterov}, t, data, grads, rows,
-                  states);
-    });
-    m.def("rmsprop", [](int64_t t, const py::list& data, const py::list& grads,
-                        const py::list& rows, const py::list& states, double lr, double alpha,
-                        double eps, double momentum, double weight_decay, bool centered) {
-        require(states.size() == 3 && !states[0].is_none() &&
-                    states[1].is_none() == (momentum == 0) && states[2].is_none() == !centered,
-                "states: wrong");
-        take_step(RmsProp{lr, alpha, eps, momentum, weight_decay, centered}, t, data, grads, rows,
-                  states);
-    });
-    m.def("adam", [](int64_t t, const py::list& data, const py::list& grads, const py::list& rows,
-                     const py::list& states, double lr, double beta1, double beta2, double eps,
-                     double weight_decay, bool decoupled, bool amsgrad) {
-        require(states.size() == 3 && !states[0].is_none() && !states[1].is_none() &&
-                    states[2].is_none() == !amsgrad,
-                "states: wrong");
-        take_step(Adam{lr, beta1, beta2, eps, weight_decay, decoupled, amsgrad}, t, data, grads,
-                  rows, states);
-    });
+    const auto t = py::arg("t"), data = py::arg("data"), grads = py::arg("grads");
+    const auto rows = py::arg("rows"), states = py::arg("states"), lr = py::arg("lr");
+    const auto momentum = py::arg("momentum"), weight_decay = py::arg("weight_decay");
+    const auto eps = py::arg("eps");
+    m.def(
+        "sgd",
+        [](int64_t t, const py::list& data, const py::list& grads, const py::list& rows,
+           const py::list& states, double lr, double momentum, double dampening,
+           double weight_decay, bool nesterov) {
+            require(states.size() == 1 && states[0].is_none() == (momentum == 0),
+                    "states: not those of the rule");
+            take_step(Sgd{lr, momentum, dampening, weight_decay, nesterov}, t, data, grads, rows,
+                      states);
+        },
+        t, data, grads, rows, states, lr, momentum, py::arg("dampening"), weight_decay,
+        py::arg("nesterov"));
+    m.def(
+        "rmsprop",
+        [](int64_t t, const py::list& data, const py::list& grads, const py::list& rows,
+           const py::list& states, double lr, double alpha, double eps, double momentum,
+           double weight_decay, bool centered) {
+            require(states.size() == 3 && !states[0].is_none() &&
+                        states[1].is_none() == (momentum == 0) && states[2].is_none() == !centered,
+                    "states: not those of the rule");
+            take_step(RmsProp{lr, alpha, eps, momentum, weight_decay, centered}, t, data, grads,
+                      rows, states);
+        },
+        t, data, grads, rows, states, lr, py::arg("alpha"), eps, momentum, weight_decay,
+        py::arg("centered"));
+    const auto adam = [](bool decoupled) {
+        return [decoupled](int64_t t, const py::list& data, const py::list& grads,
+                           const py::list& rows, const py::list& states, double lr,
+                           const std::array<double, 2>& betas, double eps, double weight_decay,
+                           bool amsgrad) {
+            require(states.size() == 3 && !states[0].is_none() && !states[1].is_none() &&
+                        states[2].is_none() == !amsgrad,
+                    "states: not those of the rule");
+            take_step(Adam{lr, betas[0], betas[1], eps, weight_decay, decoupled, amsgrad}, t, data,
+                      grads, rows, states);
+        };
+    };
+    m.def("adam", adam(false), t, data, grads, rows, states, lr, py::arg("betas"), eps,
+          weight_decay, py::arg("amsgrad"));
+    m.def("adamw", adam(true), t, data, grads, rows, states, lr, py::arg("betas"), eps,
+          weight_decay, py::arg("amsgrad"));
     m.def("gradient_norm", &norm_of, py::arg("grads"), py::arg("rows"));
     m.def("scale_gradients", &scale_by, py::arg("factor"), py::arg("grads"), py::arg("rows"));
 }

@@ -161,6 +161,12 @@ struct AdamStep {
     T keep;  ///< factor of the parameter: decoupled weight decay
 };
 
+/// Of the softmax of a row: max_c x[c] and sum_c exp(x[c] - max).
+template <class T>
+struct SoftmaxSums {
+    T max, sum;
+};
+
 template <class T>
 struct Kernels {
     int lanes;
@@ -182,6 +188,8 @@ struct Kernels {
     void (*adam)(const AdamStep<T>& step, const UpdateRun<T>& run);
     double (*sum_squares)(double factor, const T* x, int64_t n);
     void (*scale)(T factor, T* x, int64_t n);
+    /// out[c] = factor softmax(x)[c] for c < C, unless out is null.
+    SoftmaxSums<T> (*softmax)(const T* x, T* out, int64_t C, T factor);
 };
 
 struct KernelTable {

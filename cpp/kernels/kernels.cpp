@@ -6,6 +6,7 @@
 #include "lstm-inl.h"
 #include "product-inl.h"
 #include "rnn-inl.h"
+#include "softmax-inl.h"
 #include "update-inl.h"
 
 #define LSTMCORE_JOIN_(a, b) a##b
@@ -31,7 +32,8 @@ constexpr Kernels<T> make_kernels() {
             lstm_backward<T>, {gru_forward<T, false>, gru_forward<T, true>},
             gru_backward<T>,  sgd<T>,
             rmsprop<T>,       adam<T>,
-            sum_squares<T>,   scale<T>};
+            sum_squares<T>,   scale<T>,
+            softmax<T>};
 }
 
 }  // namespace

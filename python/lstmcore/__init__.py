@@ -8,7 +8,7 @@
 (7, 2, 5)
 """
 
-from . import losses, optim, reference
+from . import losses, metrics, optim, reference
 from ._core import build_info as _build_info
 from ._parameter import Parameter
 from .cells import GRUCell, LSTMCell, RNNCell
@@ -22,6 +22,7 @@ from .machine import (
     set_isa,
     set_num_threads,
 )
+from .optim import clip_grad_norm, clip_grad_value
 from .tape import Tape
 
 __version__ = _build_info()["version"]
@@ -38,10 +39,13 @@ __all__ = [
     "Tape",
     "__version__",
     "available_isas",
+    "clip_grad_norm",
+    "clip_grad_value",
     "get_num_threads",
     "info",
     "isa",
     "losses",
+    "metrics",
     "optim",
     "reference",
     "set_isa",
