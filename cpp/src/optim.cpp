@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "float_mode.h"
@@ -145,6 +146,11 @@ double norm(const Gradient<T>* gradients, int64_t count, int num_threads) {
 
 template <class T>
 void scale(double factor, const Gradient<T>* gradients, int64_t count, int num_threads) {
+    if (factor != 0 && std::abs(factor) < double(std::numeric_limits<T>::min())) {
+        const double root = std::sqrt(std::abs(factor));  // as T lacks the digits of the factor
+        scale(root, gradients, count, num_threads);
+        return scale(std::copysign(root, factor), gradients, count, num_threads);
+    }
     const auto kernel = kernel_table().of<T>().scale;
     share(gradients, count, num_threads,
           [&](const Gradient<T>& g, int64_t, int64_t first, int64_t last) noexcept {

@@ -7,22 +7,13 @@
 #include <vector>
 
 #include "isa.h"
+#include "levels.h"
 #include "lstmcore/losses.h"
 #include "test.h"
 
 using namespace lstmcore;
 
 namespace {
-
-template <class F>
-void for_each_isa(F f) {
-    const std::string before = isa();
-    for (const std::string& name : available_isas()) {
-        set_isa(name);
-        f(name);
-    }
-    set_isa(before);
-}
 
 template <class T>
 struct Result {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "isa.h"
+#include "levels.h"
 #include "lstmcore/optim.h"
 #include "test.h"
 #include "threads.h"
@@ -16,16 +17,6 @@
 using namespace lstmcore;
 
 namespace {
-
-template <class F>
-void for_each_isa(F f) {
-    const std::string before = isa();
-    for (const std::string& name : available_isas()) {
-        set_isa(name);
-        f(name);
-    }
-    set_isa(before);
-}
 
 bool fused() {
     return isa() != "x86-64-v2";

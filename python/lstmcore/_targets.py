@@ -84,7 +84,8 @@ def _weights(
     if valid is not None:
         w = np.where(valid.reshape(valid.shape + (1,) * (w.ndim - valid.ndim)), w, 0)
     check_weights(w, "weight")
-    return w
+    highest = w.max(initial=0)
+    return w / highest if highest > 0 else w  # so that a scale that float32 lacks does no harm
 
 
 def check_weights(w: Array, name: str) -> None:

@@ -118,10 +118,11 @@ def cross_entropy(
         loss = _sum(factor * of_target, factor)
         if smoothing:
             # The others' losses differ from that of the target by pred[k] - pred.
-            kept = np.flatnonzero(spread)
-            part = spread[kept, None] * (1.0 if of_class is None else of_class)
-            loss += float((part * (x[kept, k[kept], None] - x[kept])).sum())
-            dx[kept] -= part.astype(x.dtype)
+            others = x.sum(axis=-1) if of_class is None else np.einsum("nc,c->n", x, of_class)
+            differences = (factor - hit) * x[np.arange(k.size), k] - spread * others
+            loss += _sum(differences, spread)
+            part = spread.astype(x.dtype)[:, None]
+            dx -= part if of_class is None else part * of_class.astype(x.dtype)
     return loss, dpred
 
 
@@ -260,7 +261,9 @@ def huber(
     with np.errstate(invalid="ignore", over="ignore"):
         error = values - wanted
         held = np.clip(error, -bound, bound)
-        return _mean(held * (error - held / 2), held, w)
+        error -= held / 2
+        error *= held
+        return _mean(error, held, w)
 
 
 def binary_cross_entropy(
@@ -318,11 +321,13 @@ def binary_cross_entropy(
         raise ValueError(f"target has {wrong[0]}, expected 0 to 1")
     p = None if pos_weight is None else _pos_weight(pos_weight, x)
     with np.errstate(invalid="ignore", over="ignore"):
-        e = np.exp(-np.abs(x))  # at most 1
-        below = np.where(x < 0, 1, e) / (1 + e)  # sigmoid(-x)
-        positive = np.log1p(e) + np.maximum(-x, 0)  # log(1 + exp(-x))
-        times = 1 if p is None else 1 + (p - 1) * t  # of what is above
-        return _mean((1 - t) * x + times * positive, (1 - t) - times * below, w)
+        low, high = np.minimum(x, 0), np.minimum(-x, 0)  # one of which is 0
+        a, b = np.exp(low), np.exp(high)  # and one of which is 1
+        e = a * b  # exp(-|x|)
+        log = np.log1p(e)
+        negative, positive = 1 - t, t if p is None else p * t
+        losses = negative * (log - high) + positive * (log - low)
+        return _mean(losses, (negative * a - positive * b) / (1 + e), w)
 
 
 def _mean(losses: Array, grad: Array, w: Array | None, scale: float = 1.0) -> tuple[float, Array]:
@@ -335,10 +340,11 @@ def _mean(losses: Array, grad: Array, w: Array | None, scale: float = 1.0) -> tu
     total = float(w.sum()) * math.prod(losses.shape[w.ndim :])
     if total == 0:
         return 0.0, np.zeros_like(grad)
-    along = w.reshape(w.shape + (1,) * (losses.ndim - w.ndim))
+    along = w.reshape(w.shape + (1,) * (losses.ndim - w.ndim)).astype(grad.dtype)
     grad[w == 0] = 0  # also where it is NaN
-    grad *= (along * (scale / total)).astype(grad.dtype)
-    return _sum(losses * along, w) / total, grad
+    grad *= along * grad.dtype.type(scale / total)
+    losses *= along
+    return _sum(losses, w) / total, grad
 
 
 def _sum(terms: Array, w: Array) -> float:
