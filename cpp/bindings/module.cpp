@@ -414,6 +414,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
           py::arg("batch"), py::arg("features"), py::arg("p"));
 
     bind_stream(m);
+    bind_optim(m);
+    bind_losses(m);
 
     m.def("isa", &isa);
     m.def("available_isas", &available_isas);

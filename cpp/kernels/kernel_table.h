@@ -155,6 +155,41 @@ struct GruBackwardRow {
     T* carry;         ///< (H) the part of dh_prev that does not pass W_hh (of r and z)
 };
 
+/// n numbers of a parameter, their gradient, and what the optimizer remembers of each (or null).
+template <class T>
+struct UpdateRun {
+    T* data;
+    const T* grad;
+    T* state[3];
+    int64_t n;
+};
+
+/// The scalars of one step of an optimizer; lstmcore/optim.h has the equations. `fresh` is the
+/// weight of what is new in an average.
+template <class T>
+struct SgdStep {
+    T lr, momentum, fresh, weight_decay;
+    bool nesterov;
+};
+template <class T>
+struct RmsPropStep {
+    T lr, alpha, fresh, eps, momentum, weight_decay;
+};
+template <class T>
+struct AdamStep {
+    T lr;  ///< divided by 1 - beta1^t
+    T beta1, fresh1, beta2, fresh2;
+    T unbias2;  ///< 1 / sqrt(1 - beta2^t)
+    T eps, weight_decay;
+    T keep;  ///< factor of the parameter: decoupled weight decay
+};
+
+/// Of the softmax of a row: max_c x[c] and sum_c exp(x[c] - max).
+template <class T>
+struct SoftmaxSums {
+    T max, sum;
+};
+
 template <class T>
 struct Kernels {
     int lanes;
@@ -170,6 +205,14 @@ struct Kernels {
     void (*lstm_backward)(const StepArgs<T>& step, const LstmBackwardRow<T>* rows, int64_t n);
     void (*gru_forward[2])(const StepArgs<T>& step, const GruForwardRow<T>* rows, int64_t n);
     void (*gru_backward)(const StepArgs<T>& step, const GruBackwardRow<T>* rows, int64_t n);
+    /// State: m or null. | v; m or null; a or null. | m; v; u or null.
+    void (*sgd)(const SgdStep<T>& step, const UpdateRun<T>& run);
+    void (*rmsprop)(const RmsPropStep<T>& step, const UpdateRun<T>& run);
+    void (*adam)(const AdamStep<T>& step, const UpdateRun<T>& run);
+    double (*sum_squares)(double factor, const T* x, int64_t n);
+    void (*scale)(T factor, T* x, int64_t n);
+    /// out[c] = factor softmax(x)[c] for c < C, unless out is null.
+    SoftmaxSums<T> (*softmax)(const T* x, T* out, int64_t C, T factor);
 };
 
 struct KernelTable {

@@ -8,7 +8,7 @@
 (7, 2, 5)
 """
 
-from . import attention, losses, optim, reference
+from . import attention, losses, metrics, optim, reference
 from ._core import build_info as _build_info
 from ._parameter import Parameter
 from .activations import ReLU, Sigmoid, Softmax, Tanh
@@ -28,6 +28,7 @@ from .machine import (
     set_num_threads,
 )
 from .masking import Masking
+from .optim import clip_grad_norm, clip_grad_value
 from .pooling import BothEnds, LastStep, MaxPool, MeanPool
 from .sequential import Sequential
 from .stream import Stream
@@ -63,10 +64,13 @@ __all__ = [
     "__version__",
     "attention",
     "available_isas",
+    "clip_grad_norm",
+    "clip_grad_value",
     "get_num_threads",
     "info",
     "isa",
     "losses",
+    "metrics",
     "optim",
     "reference",
     "set_isa",
