@@ -8,14 +8,20 @@
 (7, 2, 5)
 """
 
-from . import attention, losses, metrics, optim, reference
+from . import attention, baselines, callbacks, data, losses, metrics, optim, reference, sampling
 from ._core import build_info as _build_info
+from ._loop import NonFiniteError
 from ._parameter import Parameter
 from .activations import ReLU, Sigmoid, Softmax, Tanh
 from .cells import GRUCell, LSTMCell, RNNCell
+from .checkpoint import load_checkpoint, save_checkpoint
 from .dropout import Dropout
 from .embedding import Embedding
+from .evaluate import evaluate
+from .fit import fit
 from .flip import Flip
+from .generate import generate
+from .history import History
 from .layer_norm import LayerNorm
 from .layers import GRU, LSTM, RNN
 from .linear import Linear
@@ -30,7 +36,9 @@ from .machine import (
 from .masking import Masking
 from .optim import clip_grad_norm, clip_grad_value
 from .pooling import BothEnds, LastStep, MaxPool, MeanPool
+from .seq2seq import Seq2Seq
 from .sequential import Sequential
+from .state_space import StateSpace
 from .stream import Stream
 from .tape import Tape
 
@@ -45,6 +53,7 @@ __all__ = [
     "Embedding",
     "Flip",
     "GRUCell",
+    "History",
     "LSTMCell",
     "LastStep",
     "LayerNorm",
@@ -52,27 +61,39 @@ __all__ = [
     "Masking",
     "MaxPool",
     "MeanPool",
+    "NonFiniteError",
     "Parameter",
     "RNNCell",
     "ReLU",
+    "Seq2Seq",
     "Sequential",
     "Sigmoid",
     "Softmax",
+    "StateSpace",
     "Stream",
     "Tanh",
     "Tape",
     "__version__",
     "attention",
     "available_isas",
+    "baselines",
+    "callbacks",
     "clip_grad_norm",
     "clip_grad_value",
+    "data",
+    "evaluate",
+    "fit",
+    "generate",
     "get_num_threads",
     "info",
     "isa",
+    "load_checkpoint",
     "losses",
     "metrics",
     "optim",
     "reference",
+    "sampling",
+    "save_checkpoint",
     "set_isa",
     "set_num_threads",
 ]
