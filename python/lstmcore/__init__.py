@@ -22,6 +22,7 @@ from .fit import fit
 from .flip import Flip
 from .generate import generate
 from .history import History
+from .keras import from_keras, to_keras
 from .layer_norm import LayerNorm
 from .layers import GRU, LSTM, RNN
 from .linear import Linear
@@ -83,6 +84,7 @@ __all__ = [
     "data",
     "evaluate",
     "fit",
+    "from_keras",
     "generate",
     "get_num_threads",
     "info",
@@ -96,4 +98,5 @@ __all__ = [
     "save_checkpoint",
     "set_isa",
     "set_num_threads",
+    "to_keras",
 ]
