@@ -35,6 +35,7 @@ from .machine import (
     set_num_threads,
 )
 from .masking import Masking
+from .onnx import from_onnx, to_onnx
 from .optim import clip_grad_norm, clip_grad_value
 from .pooling import BothEnds, LastStep, MaxPool, MeanPool
 from .seq2seq import Seq2Seq
@@ -85,6 +86,7 @@ __all__ = [
     "evaluate",
     "fit",
     "from_keras",
+    "from_onnx",
     "generate",
     "get_num_threads",
     "info",
@@ -99,4 +101,5 @@ __all__ = [
     "set_isa",
     "set_num_threads",
     "to_keras",
+    "to_onnx",
 ]
