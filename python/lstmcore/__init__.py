@@ -8,7 +8,18 @@
 (7, 2, 5)
 """
 
-from . import attention, baselines, callbacks, data, losses, metrics, optim, reference, sampling
+from . import (
+    attention,
+    baselines,
+    callbacks,
+    data,
+    losses,
+    metrics,
+    optim,
+    plot,
+    reference,
+    sampling,
+)
 from ._core import build_info as _build_info
 from ._loop import NonFiniteError
 from ._parameter import Parameter
@@ -18,6 +29,7 @@ from .checkpoint import load_checkpoint, save_checkpoint
 from .dropout import Dropout
 from .embedding import Embedding
 from .evaluate import evaluate
+from .files import load, save
 from .fit import fit
 from .flip import Flip
 from .generate import generate
@@ -43,6 +55,7 @@ from .sequential import Sequential
 from .state_space import StateSpace
 from .stream import Stream
 from .tape import Tape
+from .torch import from_torch, load_torch, to_torch
 
 __version__ = _build_info()["version"]
 
@@ -87,19 +100,26 @@ __all__ = [
     "fit",
     "from_keras",
     "from_onnx",
+    "from_torch",
     "generate",
     "get_num_threads",
     "info",
     "isa",
+    "load",
     "load_checkpoint",
+    "load_torch",
     "losses",
     "metrics",
     "optim",
+    "plot",
     "reference",
     "sampling",
+    "save",
     "save_checkpoint",
     "set_isa",
     "set_num_threads",
     "to_keras",
     "to_onnx",
+    "to_torch",
+    "torch",
 ]
