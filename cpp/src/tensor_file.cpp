@@ -1,6 +1,7 @@
 #include "tensor_file.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <stdexcept>
 #include <string_view>
 #include <utility>
@@ -9,6 +10,8 @@
 
 namespace lstmcore {
 namespace {
+
+constexpr uint64_t kMostHeader = 1 << 24;
 
 /// Bytes of a number; 0 for a dtype that no model has.
 int64_t size_of(const std::string& dtype) {
@@ -51,15 +54,92 @@ Tensor parse_tensor(const std::string& name, const Json& description, const char
     return tensor;
 }
 
+/// The CRC-32 of zlib.
+class Crc32 {
+public:
+    Crc32() {
+        for (uint32_t i = 0; i < 256; ++i) {
+            uint32_t value = i;
+            for (int bit = 0; bit < 8; ++bit)
+                value = value & 1 ? value >> 1 ^ 0xedb88320u : value >> 1;
+            table_[i] = value;
+        }
+    }
+    void add(const char* data, size_t bytes) {
+        for (size_t i = 0; i < bytes; ++i)
+            value_ = table_[(value_ ^ static_cast<unsigned char>(data[i])) & 0xff] ^ value_ >> 8;
+    }
+    void add(const std::string& text) { add(text.data(), text.size()); }
+    std::string hex() const {
+        char text[9];
+        std::snprintf(text, sizeof text, "%08x", value_ ^ 0xffffffffu);
+        return text;
+    }
+
+private:
+    uint32_t table_[256];
+    uint32_t value_ = 0xffffffffu;
+};
+
+/// A string as Python's json.dumps writes it, for ASCII.
+std::string python_json(const std::string& text) {
+    std::string out = "\"";
+    for (const char c : text) {
+        const size_t special = std::string_view("\"\\\b\f\n\r\t").find(c);
+        if (special != std::string_view::npos) {
+            out += {'\\', "\"\\bfnrt"[special]};
+        } else if (c >= 0x20 && c < 0x7f) {
+            out += c;
+        } else {
+            char escape[7];
+            std::snprintf(escape, sizeof escape, "\\u%04x", static_cast<unsigned char>(c));
+            out += escape;
+        }
+    }
+    return out + '"';
+}
+
+/// What Python's lstmcore writes behind every string of the metadata: the checksum of all strings
+/// and tensors. Takes it off; other programs' files have none.
+void check_and_strip(TensorFile& file) {
+    static const std::string mark = "\ncrc32:";
+    std::string expected;
+    for (auto& [key, value] : file.metadata) {
+        const size_t at = value.rfind(mark);
+        if (at == value.npos) continue;
+        expected = value.substr(at + mark.size());
+        value.resize(at);
+    }
+    if (expected.empty()) return;
+    Crc32 crc;
+    std::string strings;
+    for (const auto& [key, value] : file.metadata)
+        strings += (strings.empty() ? "" : ", ") + python_json(key) + ": " + python_json(value);
+    crc.add("{" + strings + "}");
+    for (const auto& [name, tensor] : file.tensors) {
+        std::string shape;
+        for (const int64_t size : tensor.shape)
+            shape += (shape.empty() ? "" : ", ") + std::to_string(size);
+        if (tensor.shape.size() == 1) shape += ",";
+        crc.add(name + (tensor.dtype == "F32" ? " <f4 (" : " <f8 (") + shape + ")");
+        crc.add(tensor.data, size_t(tensor.bytes));
+    }
+    if (crc.hex() != expected)
+        throw std::runtime_error("it is damaged: not what was written (the checksum differs)");
+}
+
 }  // namespace
 
 TensorFile TensorFile::parse(const char* data, size_t bytes) {
     if (bytes < 8) throw std::runtime_error("it is too short for a safetensors file");
     uint64_t header = 0;
     for (int i = 7; i >= 0; --i) header = header << 8 | static_cast<unsigned char>(data[i]);
+    if (header > kMostHeader)
+        throw std::runtime_error("no safetensors file: its header has " + std::to_string(header) +
+                                 " bytes");
     if (header > bytes - 8)
-        throw std::runtime_error("no safetensors file, or cut off: its header has " +
-                                 std::to_string(header) + " bytes of " + std::to_string(bytes));
+        throw std::runtime_error("it is cut off: its header has " + std::to_string(header) +
+                                 " bytes of " + std::to_string(bytes));
     const char* const numbers = data + 8 + header;
     const int64_t left = int64_t(bytes - 8 - header);
     const Json root = Json::parse(std::string_view(data + 8, header));
@@ -83,6 +163,7 @@ TensorFile TensorFile::parse(const char* data, size_t bytes) {
         end += size;
     }
     if (end != left) throw std::runtime_error("it is longer than its tensors");
+    check_and_strip(file);
     return file;
 }
 

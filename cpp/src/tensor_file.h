@@ -22,7 +22,7 @@ struct TensorFile {
     std::map<std::string, std::string> metadata;
 
     /// The tensors point into `data`. Throws std::runtime_error where the header is not as it must
-    /// be or contradicts the size.
+    /// be or contradicts the size, or the checksum is there and wrong.
     static TensorFile parse(const char* data, size_t bytes);
 };
 

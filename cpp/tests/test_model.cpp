@@ -194,7 +194,8 @@ TEST(bad_files_are_refused) {
         CHECK_THROWS(load(file), std::runtime_error, "a file: ");
     };
     refused("", "too short");
-    refused("PK\3\4 something else entirely", "cut off");
+    refused("PK\3\4 something else entirely", "no safetensors file");
+    refused(std::string("\xff\0\0\0\0\0\0\0{}", 10), "cut off");
     refused(good.substr(0, good.size() - 1), "data_offsets");
     refused(good + "x", "longer than its tensors");
     refused(header_and("{}", ""), "without the description");
@@ -246,6 +247,30 @@ TEST(bad_files_are_refused) {
     CHECK_THROWS(load_model<float>("/no/such/file"), std::runtime_error, "cannot be opened");
     CHECK_THROWS(load_model<double>(good.data(), good.size(), "a file"), std::runtime_error,
                  "float32, but float64");
+}
+
+// As Python's lstmcore.save wrote Linear(1, 2) with the weights 1 and -2.
+std::string python_file() {
+    return header_and(
+        R"({"__metadata__":{"lstmcore.model":"{\"version\": 1, \"model\": {\"type\": \"Linear\", \"in_features\": 1, \"out_features\": 2)"
+        R"(, \"bias\": false, \"dtype\": \"float32\"}}\ncrc32:9fd73310"},"weight":{"dtype":"F32","shape":[2,1],)"
+        R"("data_offsets":[0,8]}})",
+        std::string("\0\0\x80\x3f\0\0\0\xc0", 8));
+}
+
+TEST(the_checksum_is_that_of_python) {
+    const std::string good = python_file();
+    const auto stages = load(good);
+    Stream<float> stream(stages);
+    const float x = 3;
+    float y[2];
+    stream.step(&x, y);
+    CHECK(y[0] == 3 && y[1] == -6);
+    std::string bad = good;
+    bad.back() ^= 1;
+    CHECK_THROWS(load(bad), std::runtime_error, "checksum");
+    CHECK_THROWS(load(with(good, "false", "falsE")), std::runtime_error, "a file: ");
+    CHECK_THROWS(load(with(good, "[2,1]", "[1,2]")), std::runtime_error, "checksum");
 }
 
 TEST(damaged_files_never_do_harm) {
