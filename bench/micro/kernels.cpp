@@ -75,10 +75,12 @@ void add_outer(const std::string& isa, int64_t M, int64_t J, int64_t N) {
     benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {
         set_isa(isa);
         const Kernels<T>& kernels = kernel_table().of<T>();
-        const Array<T> a = random_array<T>(M * J, 1), c = random_array<T>(J * N, 1);
-        const Array<T> b = random_array<T>(M * N + kernels.lanes, 1);
+        const auto padded = [](int64_t n) { return n + Panels<T>::kWidth; };
+        const Array<T> a = random_array<T>(M * padded(J), 1), c = random_array<T>(J * N, 1);
+        const Array<T> b = random_array<T>(M * padded(N), 1);
         for (auto _ : state) {
-            kernels.outer({a.data(), J, b.data(), N, c.data(), N, M, J, N});
+            constexpr int64_t width = Panels<T>::kWidth;
+            kernels.outer({{a.data(), width, M}, 0, {b.data(), width, M}, c.data(), M, J, N});
             benchmark::ClobberMemory();
         }
         count_flops(state, 2.0 * double(M) * double(J) * double(N));

@@ -80,4 +80,28 @@ const T* data_of(const std::optional<py::array>& array, const char* name,
     return static_cast<const T*>(array->data());
 }
 
+template <class T>
+bool is_of(const py::array& array) {
+    // NumPy's own dtypes are one object each, so that the comparison in full is rarely needed.
+    return array.dtype().is(py::dtype::of<T>()) || py::isinstance<py::array_t<T>>(array);
+}
+
+/// The numbers of a C-contiguous array with `size` of them; it must be writable unless T is const.
+template <class T>
+T* numbers(const py::handle& object, py::ssize_t size, const char* name) {
+    const auto check = [&](bool ok, const char* what) {
+        if (!ok) throw py::value_error(name + std::string(what));
+    };
+    check(py::isinstance<py::array>(object), ": an array expected");
+    const auto array = py::reinterpret_borrow<py::array>(object);
+    check(is_of<std::remove_const_t<T>>(array), ": wrong dtype");
+    check((array.flags() & py::array::c_style) != 0, ": not contiguous");
+    check(reinterpret_cast<uintptr_t>(array.data()) % alignof(T) == 0, ": not aligned");
+    check(std::is_const_v<T> || array.writeable(), ": read-only");
+    check(array.size() == size, ": wrong size");
+    return static_cast<T*>(const_cast<void*>(array.data()));
+}
+
 void bind_stream(py::module_& m);
+void bind_optim(py::module_& m);
+void bind_losses(py::module_& m);

@@ -4,6 +4,7 @@
 #include <map>
 #include <new>
 
+#include "../src/block.h"
 #include "../src/isa.h"
 #include "../src/threads.h"
 #include "binding.h"
@@ -73,31 +74,20 @@ class Workspace {
 public:
     explicit Workspace(int64_t bytes) {
         if (bytes <= kKept) {
-            thread_local Memory kept;
-            if (bytes > kept.bytes || !kept.data) kept = Memory(bytes);
-            data_ = kept.data.get();
+            thread_local Block kept;
+            if (bytes > kept.bytes() || !kept.data()) kept = Block(bytes);
+            data_ = kept.data();
         } else {
-            own_ = Memory(bytes);
-            data_ = own_.data.get();
+            own_ = Block(bytes);
+            data_ = own_.data();
         }
     }
     void* data() const { return data_; }
 
 private:
     static constexpr int64_t kKept = 4 << 20;
-    static constexpr std::align_val_t kAlign{64};
 
-    struct Release {
-        void operator()(void* memory) const { ::operator delete(memory, kAlign); }
-    };
-    struct Memory {
-        Memory() = default;
-        explicit Memory(int64_t size) : data(::operator new(size, kAlign)), bytes(size) {}
-        std::unique_ptr<void, Release> data;
-        int64_t bytes = 0;
-    };
-
-    Memory own_;
+    Block own_;
     void* data_;
 };
 
@@ -235,13 +225,13 @@ template <class T>
 class TapeOf final : public Tape {
 public:
     TapeOf(Call<T> call, py::array_t<T> y)
-        : call_(std::move(call)), y_(std::move(y)), size_(tape_size(call_.spec.layer, call_.in)) {
-        memory_.reset(static_cast<T*>(::operator new(size_ * sizeof(T), std::align_val_t(64))));
-    }
+        : call_(std::move(call)),
+          y_(std::move(y)),
+          memory_(tape_size(call_.spec.layer, call_.in) * int64_t(sizeof(T))) {}
 
-    T* data() const { return memory_.get(); }
+    T* data() const { return static_cast<T*>(memory_.data()); }
     const Call<T>& call() const { return call_; }
-    int64_t nbytes() const override { return size_ * int64_t(sizeof(T)); }
+    int64_t nbytes() const override { return memory_.bytes(); }
     uint64_t dropout_key() const override { return call_.in.dropout_key; }
 
     py::dict gates() const override {
@@ -308,10 +298,6 @@ public:
     }
 
 private:
-    struct Release {
-        void operator()(T* memory) const { ::operator delete(memory, std::align_val_t(64)); }
-    };
-
     /// (L*D, T, B, H), or (L*D, B, T, H), of what part_of(layer, direction) views; zero where a
     /// sequence has ended.
     template <class PartOf>
@@ -337,8 +323,7 @@ private:
 
     const Call<T> call_;
     const py::array_t<T> y_;
-    int64_t size_;
-    std::unique_ptr<T, Release> memory_;
+    Block memory_;
 };
 
 template <class T>
@@ -429,6 +414,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
           py::arg("batch"), py::arg("features"), py::arg("p"));
 
     bind_stream(m);
+    bind_optim(m);
+    bind_losses(m);
 
     m.def("isa", &isa);
     m.def("available_isas", &available_isas);

@@ -30,15 +30,32 @@ struct ProductRow {
     T* out;         ///< (columns)
 };
 
-/// c[j][n] += sum_m a[m][j] b[m][n] for m = 0, 1, ... < M: the sum over rows of a weight gradient.
+/// Rows cut into panels of `width` columns, a panel holding those of row 0, 1, ... one after the
+/// other: so what sums over rows walks through memory in order. Rows as they are are one panel.
+template <class T>
+struct Panels {
+    T* data = nullptr;
+    int64_t width = 0;
+    int64_t rows = 0;  ///< of memory in a panel, used or not
+
+    static constexpr int64_t kWidth = 256 / int64_t(sizeof(T));  ///< where they are cut
+
+    /// Number `column` of a row.
+    T* at(int64_t row, int64_t column) const {
+        T* start = data + row * width;
+        if (column < width) return start + column;
+        return start + column / width * rows * width + column % width;
+    }
+};
+
+/// c[j][n] += sum_m a[m][first + j] b[m][n] for m = 0, 1, ... < M: the sum over rows of a weight
+/// gradient.
 template <class T>
 struct OuterArgs {
-    const T* a;  ///< (M, J), row stride lda
-    int64_t lda;
-    const T* b;  ///< (M, N), row stride ldb; readable up to N rounded up to lanes
-    int64_t ldb;
-    T* c;  ///< (J, N), row stride ldc
-    int64_t ldc;
+    Panels<T> a;  ///< (M, first + J)
+    int64_t first;
+    Panels<T> b;  ///< (M, N), cut at kWidth; the last panel is padded with numbers not used
+    T* c;         ///< (J, N)
     int64_t M, J, N;
 };
 
@@ -67,7 +84,7 @@ struct StepArgs {
     const T* x = nullptr;    ///< (w_in.K)
     Packed<T> w_in{};        ///< W_ih
     T* pre_n = nullptr;      ///< GRU: scratch (w_in.N)
-    bool backwards = false;  ///< the last panel first: alternating finds more in the caches
+    bool backwards = false;  ///< the last panel first: steps that alternate find more in the caches
 };
 
 /// y = act(pre + W_hh h_prev)
@@ -138,6 +155,41 @@ struct GruBackwardRow {
     T* carry;         ///< (H) the part of dh_prev that does not pass W_hh (of r and z)
 };
 
+/// n numbers of a parameter, their gradient, and what the optimizer remembers of each (or null).
+template <class T>
+struct UpdateRun {
+    T* data;
+    const T* grad;
+    T* state[3];
+    int64_t n;
+};
+
+/// The scalars of one step of an optimizer; lstmcore/optim.h has the equations. `fresh` is the
+/// weight of what is new in an average.
+template <class T>
+struct SgdStep {
+    T lr, momentum, fresh, weight_decay;
+    bool nesterov;
+};
+template <class T>
+struct RmsPropStep {
+    T lr, alpha, fresh, eps, momentum, weight_decay;
+};
+template <class T>
+struct AdamStep {
+    T lr;  ///< divided by 1 - beta1^t
+    T beta1, fresh1, beta2, fresh2;
+    T unbias2;  ///< 1 / sqrt(1 - beta2^t)
+    T eps, weight_decay;
+    T keep;  ///< factor of the parameter: decoupled weight decay
+};
+
+/// Of the softmax of a row: max_c x[c] and sum_c exp(x[c] - max).
+template <class T>
+struct SoftmaxSums {
+    T max, sum;
+};
+
 template <class T>
 struct Kernels {
     int lanes;
@@ -153,6 +205,14 @@ struct Kernels {
     void (*lstm_backward)(const StepArgs<T>& step, const LstmBackwardRow<T>* rows, int64_t n);
     void (*gru_forward[2])(const StepArgs<T>& step, const GruForwardRow<T>* rows, int64_t n);
     void (*gru_backward)(const StepArgs<T>& step, const GruBackwardRow<T>* rows, int64_t n);
+    /// State: m or null. | v; m or null; a or null. | m; v; u or null.
+    void (*sgd)(const SgdStep<T>& step, const UpdateRun<T>& run);
+    void (*rmsprop)(const RmsPropStep<T>& step, const UpdateRun<T>& run);
+    void (*adam)(const AdamStep<T>& step, const UpdateRun<T>& run);
+    double (*sum_squares)(double factor, const T* x, int64_t n);
+    void (*scale)(T factor, T* x, int64_t n);
+    /// out[c] = factor softmax(x)[c] for c < C, unless out is null.
+    SoftmaxSums<T> (*softmax)(const T* x, T* out, int64_t C, T factor);
 };
 
 struct KernelTable {

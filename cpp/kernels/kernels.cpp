@@ -6,6 +6,8 @@
 #include "lstm-inl.h"
 #include "product-inl.h"
 #include "rnn-inl.h"
+#include "softmax-inl.h"
+#include "update-inl.h"
 
 #define LSTMCORE_JOIN_(a, b) a##b
 #define LSTMCORE_JOIN(a, b) LSTMCORE_JOIN_(a, b)
@@ -28,7 +30,10 @@ constexpr Kernels<T> make_kernels() {
             column_sum<T>,    rnn_forward<T>,
             rnn_backward<T>,  {lstm_forward<T, false>, lstm_forward<T, true>},
             lstm_backward<T>, {gru_forward<T, false>, gru_forward<T, true>},
-            gru_backward<T>};
+            gru_backward<T>,  sgd<T>,
+            rmsprop<T>,       adam<T>,
+            sum_squares<T>,   scale<T>,
+            softmax<T>};
 }
 
 }  // namespace

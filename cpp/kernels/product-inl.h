@@ -24,10 +24,48 @@ constexpr int tile_panels(int vectors, int rows) {
     return kAccumulators / (vectors * rows) < 4 ? kAccumulators / (vectors * rows) : 4;
 }
 
+/// What a tile asks the L2 cache to fetch while it is computed: for every k the cache line at data
+/// + k step. Weights are used as soon as they arrive, so without it a matrix larger than the cache
+/// is multiplied at the speed of the memory behind it.
+template <class T>
+struct Ahead {
+    const T* data;
+    int64_t step;
+};
+
+/// sum[panel][row][vector] += a[row][offset] w[panel][vector]
+template <class T, int kVectors, int kPanels, int kRows>
+LSTMCORE_INLINE void add_term(const T* const (&a)[kRows], int64_t offset, const T* w,
+                              int64_t w_panel, Packet<T> (&sum)[kPanels][kRows][kVectors]) {
+    using P = Packet<T>;
+    constexpr int L = kLanes<T>;
+    // Beside the sums the registers hold all factors or all weights, whichever are fewer.
+    if constexpr (kRows <= kPanels * kVectors) {
+        P factor[kRows];
+        for (int r = 0; r < kRows; ++r) factor[r] = set(a[r][offset]);
+        for (int p = 0; p < kPanels; ++p)
+            for (int v = 0; v < kVectors; ++v) {
+                const P weight = load(w + p * w_panel + v * L);
+                for (int r = 0; r < kRows; ++r)
+                    sum[p][r][v] = pmadd(factor[r], weight, sum[p][r][v]);
+            }
+    } else {
+        P weight[kPanels][kVectors];
+        for (int p = 0; p < kPanels; ++p)
+            for (int v = 0; v < kVectors; ++v) weight[p][v] = load(w + p * w_panel + v * L);
+        for (int r = 0; r < kRows; ++r) {
+            const P factor = set(a[r][offset]);
+            for (int p = 0; p < kPanels; ++p)
+                for (int v = 0; v < kVectors; ++v)
+                    sum[p][r][v] = pmadd(factor, weight[p][v], sum[p][r][v]);
+        }
+    }
+}
+
 /// tile[panel][row][vector] += sum_k a[row][k a_step] w[panel][k w_step + vector], for k < K.
 template <class T, int kVectors, int kPanels, int kRows>
 void accumulate(const T* const* a, int64_t a_step, const T* w, int64_t w_panel, int64_t w_step,
-                int64_t K, T* tile) {
+                int64_t K, Ahead<T> ahead, T* tile) {
     using P = Packet<T>;
     constexpr int L = kLanes<T>;
     P sum[kPanels][kRows][kVectors];
@@ -37,28 +75,13 @@ void accumulate(const T* const* a, int64_t a_step, const T* w, int64_t w_panel, 
                 sum[p][r][v] = load(tile + ((p * kRows + r) * kVectors + v) * L);
     const T* row[kRows];
     for (int r = 0; r < kRows; ++r) row[r] = a[r];
+#pragma GCC unroll 2
     for (int64_t k = 0, offset = 0; k < K; ++k, offset += a_step, w += w_step) {
-        // Beside the sums the registers hold all factors or all weights, whichever are fewer.
-        if constexpr (kRows <= kPanels * kVectors) {
-            P factor[kRows];
-            for (int r = 0; r < kRows; ++r) factor[r] = set(row[r][offset]);
-            for (int p = 0; p < kPanels; ++p)
-                for (int v = 0; v < kVectors; ++v) {
-                    const P weight = load(w + p * w_panel + v * L);
-                    for (int r = 0; r < kRows; ++r)
-                        sum[p][r][v] = pmadd(factor[r], weight, sum[p][r][v]);
-                }
-        } else {
-            P weight[kPanels][kVectors];
-            for (int p = 0; p < kPanels; ++p)
-                for (int v = 0; v < kVectors; ++v) weight[p][v] = load(w + p * w_panel + v * L);
-            for (int r = 0; r < kRows; ++r) {
-                const P factor = set(row[r][offset]);
-                for (int p = 0; p < kPanels; ++p)
-                    for (int v = 0; v < kVectors; ++v)
-                        sum[p][r][v] = pmadd(factor, weight[p][v], sum[p][r][v]);
-            }
+        if constexpr (kPanels == 1 && kRows > 1) {
+            prefetch(ahead.data);
+            ahead.data += ahead.step;
         }
+        add_term<T, kVectors, kPanels, kRows>(row, offset, w, w_panel, sum);
     }
     for (int p = 0; p < kPanels; ++p)
         for (int r = 0; r < kRows; ++r)
@@ -69,13 +92,14 @@ void accumulate(const T* const* a, int64_t a_step, const T* w, int64_t w_panel, 
 /// accumulate() for the number of rows met at run time, 1 .. kRows.
 template <class T, int kVectors, int kPanels, int kRows>
 LSTMCORE_INLINE void accumulate_rows(int64_t rows, const T* const* a, int64_t a_step, const T* w,
-                                     int64_t w_panel, int64_t w_step, int64_t K, T* tile) {
+                                     int64_t w_panel, int64_t w_step, int64_t K, Ahead<T> ahead,
+                                     T* tile) {
     if constexpr (kRows > 1) {
         if (rows < kRows)
             return accumulate_rows<T, kVectors, kPanels, kRows - 1>(rows, a, a_step, w, w_panel,
-                                                                    w_step, K, tile);
+                                                                    w_step, K, ahead, tile);
     }
-    accumulate<T, kVectors, kPanels, kRows>(a, a_step, w, w_panel, w_step, K, tile);
+    accumulate<T, kVectors, kPanels, kRows>(a, a_step, w, w_panel, w_step, K, ahead, tile);
 }
 
 /// Walks panels [first, last) of w in tiles of `kPanels` panels and at most `kRows` rows.
@@ -83,23 +107,28 @@ LSTMCORE_INLINE void accumulate_rows(int64_t rows, const T* const* a, int64_t a_
 ///   start(column, row, tile)  writes the kVectors registers that the chains begin with
 ///   finish(column, row, tile) takes the finished ones
 template <class T, int kVectors, int kPanels, int kRows, class A, class Start, class Finish>
-LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last, int64_t n, A a_of,
-                                Start start, Finish finish) {
+LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last, bool backwards,
+                                int64_t n, A a_of, Start start, Finish finish) {
     constexpr int64_t width = kVectors * kLanes<T>;
     alignas(64) T tile[kPanels * kRows * width];
     const T* a[kRows];
     const int64_t tiles = (n + kRows - 1) / kRows;
     const int64_t step = w.vectors * kLanes<T>;  // of a full panel
-    for (int64_t panel = first; panel + kPanels <= last; panel += kPanels) {
+    const int64_t turns = (last - first) / kPanels;
+    for (int64_t turn = 0; turn < turns; ++turn) {
+        const int64_t panel = first + (backwards ? turns - 1 - turn : turn) * kPanels;
         const T* weights = w.data + panel * w.K * step;
+        // Each tile fetches its share of the next panel.
+        const T* next = weights + (backwards ? -w.K * step : w.K * step);
         for (int64_t i = 0, row = 0; i < tiles; ++i) {
             const int64_t rows = n * (i + 1) / tiles - row;  // tiles of equal height
             for (int64_t r = 0; r < rows; ++r) a[r] = a_of(row + r);
             for (int64_t p = 0; p < kPanels; ++p)
                 for (int64_t r = 0; r < rows; ++r)
                     start((panel + p) * step, row + r, tile + (p * rows + r) * width);
+            const Ahead<T> ahead{next + w.K * step * i / tiles, step / tiles};
             accumulate_rows<T, kVectors, kPanels, kRows>(rows, a, 1, weights, w.K * step, width,
-                                                         w.K, tile);
+                                                         w.K, ahead, tile);
             for (int64_t p = 0; p < kPanels; ++p)
                 for (int64_t r = 0; r < rows; ++r)
                     finish((panel + p) * step, row + r, tile + (p * rows + r) * width);
@@ -110,24 +139,25 @@ LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last,
 
 /// Panels [first, last) of w, each kVectors registers wide. One row takes several panels at once.
 template <class T, int kVectors, class A, class Start, class Finish>
-LSTMCORE_INLINE void multiply_panels(const Packed<T>& w, int64_t first, int64_t last, int64_t n,
-                                     A a_of, Start start, Finish finish) {
+LSTMCORE_INLINE void multiply_panels(const Packed<T>& w, int64_t first, int64_t last,
+                                     bool backwards, int64_t n, A a_of, Start start,
+                                     Finish finish) {
     constexpr int kRows = tile_rows(kVectors);
     constexpr int kWide = tile_panels(kVectors, 1);
     if (n == 1) {
-        walk_tiles<T, kVectors, kWide, 1>(w, first, last, n, a_of, start, finish);
+        walk_tiles<T, kVectors, kWide, 1>(w, first, last, backwards, n, a_of, start, finish);
         first += (last - first) / kWide * kWide;
     }
-    walk_tiles<T, kVectors, 1, kRows>(w, first, last, n, a_of, start, finish);
+    walk_tiles<T, kVectors, 1, kRows>(w, first, last, backwards, n, a_of, start, finish);
 }
 
 /// A matrix whose panels hold one register of each of kGates gates: start and finish get the first
 /// unit of the panel in place of its first column.
 template <class T, int kGates, class A, class Start, class Finish>
-LSTMCORE_INLINE void multiply_gates(const Packed<T>& w, int64_t n, A a_of, Start start,
-                                    Finish finish) {
+LSTMCORE_INLINE void multiply_gates(const Packed<T>& w, bool backwards, int64_t n, A a_of,
+                                    Start start, Finish finish) {
     multiply_panels<T, kGates>(
-        w, 0, w.N / (kGates * kLanes<T>), n, a_of,
+        w, 0, w.N / (kGates * kLanes<T>), backwards, n, a_of,
         [&](int64_t column, int64_t row, T* tile)
             LSTMCORE_INLINE_LAMBDA { start(column / kGates, row, tile); },
         [&](int64_t column, int64_t row, const T* tile)
@@ -148,7 +178,7 @@ LSTMCORE_INLINE void multiply_columns(const Packed<T>& w, int64_t n, A a_of, Sta
     const auto multiply = [&](auto vectors, int64_t first, int64_t last) LSTMCORE_INLINE_LAMBDA {
         constexpr int kVectors = decltype(vectors)::value;
         multiply_panels<T, kVectors>(
-            w, first, last, n, a_of,
+            w, first, last, false, n, a_of,
             [&](int64_t column, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
                 for (int v = 0; v < kVectors; ++v) store(tile + v * L, start(column + v * L, row));
             },
@@ -186,20 +216,21 @@ LSTMCORE_INLINE void outer_columns(const OuterArgs<T>& args, int64_t column) {
     constexpr int kRows = tile_rows(kVectors);
     alignas(64) T tile[kRows * kVectors * L];
     const T* a[kRows];
+    const T* b = args.b.at(0, column);
     for (int64_t j = 0; j < args.J; j += kRows) {
         const int64_t rows = args.J - j < kRows ? args.J - j : kRows;
         for (int64_t r = 0; r < rows; ++r) {
-            a[r] = args.a + j + r;
-            const T* c = args.c + (j + r) * args.ldc;
+            a[r] = args.a.at(0, args.first + j + r);
+            const T* c = args.c + (j + r) * args.N;
             for (int64_t v = 0; v < kVectors; ++v) {
                 const int64_t n = column + v * L;
                 store(tile + (r * kVectors + v) * L, load(c + n, args.N - n));
             }
         }
-        accumulate_rows<T, kVectors, 1, kRows>(rows, a, args.lda, args.b + column, 0, args.ldb,
-                                               args.M, tile);
+        accumulate_rows<T, kVectors, 1, kRows>(rows, a, args.a.width, b, 0, args.b.width, args.M,
+                                               {b, 0}, tile);
         for (int64_t r = 0; r < rows; ++r) {
-            T* c = args.c + (j + r) * args.ldc;
+            T* c = args.c + (j + r) * args.N;
             for (int64_t v = 0; v < kVectors; ++v) {
                 const int64_t n = column + v * L;
                 store(c + n, load(tile + (r * kVectors + v) * L), args.N - n);
@@ -211,6 +242,7 @@ LSTMCORE_INLINE void outer_columns(const OuterArgs<T>& args, int64_t column) {
 template <class T>
 void outer(const OuterArgs<T>& args) {
     constexpr int L = kLanes<T>;
+    static_assert(Panels<T>::kWidth % (4 * L) == 0, "a tile lies in one panel");
     int64_t column = 0;
     for (; column + 3 * L < args.N; column += 4 * L) outer_columns<T, 4>(args, column);
     switch ((args.N - column + L - 1) / L) {

@@ -1,6 +1,9 @@
 // Packets of Eigen under short names, and what Eigen lacks: partial loads, powers of two.
 #pragma once
 
+// Else Eigen's square root is an approximation, and another one at each level.
+#define EIGEN_FAST_MATH 0
+
 #include <Eigen/Core>
 #include <cstdint>
 #include <cstring>
@@ -56,6 +59,13 @@ __attribute__((noinline)) void store_some(T* p, Packet<T> v, int64_t n) {
     for (int64_t i = 0; i < n; ++i) p[i] = lanes[i];
 }
 
+constexpr int kCacheLine = 64;
+
+/// Asks for the cache line at p, which need not be readable, to be brought to the L2 cache.
+LSTMCORE_INLINE void prefetch(const void* p) {
+    __builtin_prefetch(p, 0, 2);
+}
+
 /// The first n numbers at p, zeros behind them; n may exceed the lanes.
 template <class T>
 LSTMCORE_INLINE Packet<T> load(const T* p, int64_t n) {
@@ -64,6 +74,18 @@ LSTMCORE_INLINE Packet<T> load(const T* p, int64_t n) {
 template <class T>
 LSTMCORE_INLINE void store(T* p, const Packet<T>& v, int64_t n) {
     return n >= kLanes<T> ? store(p, v) : store_some(p, v, n);
+}
+
+/// As many numbers at p as there are lanes of double, as doubles.
+LSTMCORE_INLINE Packet<double> widen(const double* p) {
+    return load(p);
+}
+LSTMCORE_INLINE Packet<double> widen(const float* p) {
+    typedef float Narrow __attribute__((vector_size(sizeof(float) * kLanes<double>)));
+    typedef double Wide __attribute__((vector_size(sizeof(double) * kLanes<double>)));
+    Narrow narrow;
+    std::memcpy(&narrow, p, sizeof narrow);
+    return (Packet<double>)__builtin_convertvector(narrow, Wide);
 }
 
 /// 2^k from t = k + kRoundToInt<T>, where the addition has left k in the lowest bits of t.

@@ -24,6 +24,7 @@ LSTMCORE_INLINE void add_products(const T* a, const Packed<T>& w, int64_t panel,
     constexpr int64_t width = kVectors * kLanes<T>;
     const int64_t K = w.K, next = K * width;
     const T* weights = w.data + panel * next;
+#pragma GCC unroll 4
     for (int64_t k = 0; k < K; ++k, weights += width) {
         const Packet<T> factor = set(a[k]);
         for (int p = 0; p < kPanels; ++p)

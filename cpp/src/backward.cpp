@@ -2,7 +2,7 @@
 //
 // For each chunk the workers first take their rows back through its steps, leaving the gradients
 // of the gates (dgates) in one buffer in order of step and slot; then, after a barrier, they share
-// the columns of the weight gradients, each summed over that buffer from its first row to its last.
+// the rows of the weight gradients, each summed over that buffer from its first row to its last.
 // So neither the number of workers nor the size of a chunk changes the order of any sum.
 #include <cstring>
 #include <stdexcept>
@@ -21,6 +21,7 @@ namespace lstmcore {
 namespace {
 
 constexpr int64_t kChunkBytes = 1024 * 1024;  // of dgates, to stay in the L2 cache
+constexpr int64_t kReachBytes = 2048;  // from row to row, that the hardware's prefetching follows
 
 /// Rows of a chunk side by side; `width` is the row stride.
 template <class T>
@@ -65,10 +66,17 @@ public:
             const int64_t width = spread_stride<T>(n);
             return Rows<T>{arena.take<T>(size_product(count, width)), width};
         };
+        const auto take_panels = [&](int64_t n) {
+            const int64_t padded = round_up(n, Panels<T>::kWidth);
+            return Panels<T>{arena.take<T>(size_product(rows, padded)), Panels<T>::kWidth, rows};
+        };
         dgates_ = take(rows, gate_rows_ * H_);
         last_dgates_ = take(B, gate_rows_ * H_);
-        x_ = take(rows, widest_input);
-        h_prev_ = take(rows, P_);
+        dgates_panels_ = {dgates_.data, dgates_.width, rows};
+        if (dgates_.width * int64_t(sizeof(T)) > kReachBytes)
+            dgates_panels_ = take_panels(gate_rows_ * H_);
+        x_ = take_panels(widest_input);
+        h_prev_ = take_panels(P_);
         if (cell_.kind == CellKind::lstm) dc_ = take(B, H_);
         if (cell_.peephole) {
             c_ = take(rows, H_);
@@ -77,9 +85,11 @@ public:
         if (spec.proj_size > 0) {
             dh_ = take(rows, P_);
             m_ = take(rows, H_);
+            dh_panels_ = take_panels(P_);
+            m_panels_ = take_panels(H_);
         }
         if (gru_) carry_ = take(B, H_);
-        if (gru_ && !cell_.reset_after) rh_ = take(rows, H_);
+        if (gru_ && !cell_.reset_after) rh_ = take_panels(H_);
 
         const int64_t F = spec.feature_size();
         for (int64_t l = 0; l < std::min<int64_t>(spec.num_layers - 1, 2); ++l)
@@ -194,7 +204,7 @@ private:
                 int64_t row = 0;
                 for (int64_t step = end; step-- > first; row += schedule_->alive(step))
                     run_step(w, layer, d, step, end, row);
-                keep_last(w, first, rows);
+                finish_chunk(w, first, end, rows);
                 multiply_input(w, layer, d, first, end);
             });
             team.barrier();
@@ -237,16 +247,15 @@ private:
             if (!cut && step == 0 && in_.h0) h_prev = state(in_.h0, layer, d, b, P_);
             T* dgates = dgates_.at(row + slot);
 
-            copy_padded(x_.at(row + slot), x.at(t, b), I, x_.width);
-            copy_padded(h_prev_.at(row + slot), h_prev, P_, h_prev_.width);
+            copy_to_panels(x_, row + slot, x.at(t, b), I);
+            copy_to_panels(h_prev_, row + slot, h_prev, P_);
             if (cell_.kind == CellKind::rnn) {
                 scratch.rnn[n] = {a, dy, extra, hidden.at(t, b) + d * P_, dgates};
             } else if (gru_) {
                 const T* gates = tape.gates[d].at(t, b);
                 scratch.gru[n] = {a, dy, extra, gates, h_prev, dgates, carry_.at(slot)};
                 if (!cell_.reset_after)
-                    for (int64_t u = 0; u < rh_.width; ++u)
-                        rh_.at(row + slot)[u] = u < H_ ? gates[u] * h_prev[u] : T(0);
+                    for (int64_t u = 0; u < H_; ++u) *rh_.at(row + slot, u) = gates[u] * h_prev[u];
             } else {
                 const T *c = tape.cells[d].at(t, b), *c_prev = zeros_, *dc_next = zeros_;
                 if (!cut && step > 0) c_prev = tape.cells[d].at(t_prev, b);
@@ -260,7 +269,6 @@ private:
                     for (int64_t p = 0; p < P_; ++p) dh[p] = dy[p] + extra[p];
                     scratch.products[n] = {a, dh, dh};
                     m = m_.at(row + slot);
-                    for (int64_t u = H_; u < m_.width; ++u) m[u] = T(0);
                     a = dh;
                     dy = extra = zeros_;
                 }
@@ -296,13 +304,24 @@ private:
         if (gru_) step_rows(kernels.gru_backward, scratch.gru);
     }
 
-    static void copy_padded(T* to, const T* from, int64_t n, int64_t width) {
-        std::memcpy(to, from, sizeof(T) * n);
-        for (int64_t i = n; i < width; ++i) to[i] = T(0);
+    static void copy_to_panels(const Panels<T>& to, int64_t row, const T* from, int64_t n) {
+        for (int64_t i = 0; i < n; i += to.width)
+            std::memcpy(to.at(row, i), from + i, sizeof(T) * std::min(n - i, to.width));
     }
 
-    /// Keeps the dgates of the chunk's first step, the next chunk's "next".
-    void keep_last(int worker, int64_t first, int64_t rows) {
+    /// Lays the worker's rows of a chunk out for the sums over rows, and keeps the dgates of the
+    /// chunk's first step, the next chunk's "next".
+    void finish_chunk(int worker, int64_t first, int64_t end, int64_t rows) {
+        const bool cut = dgates_panels_.data != dgates_.data, project = spec_.proj_size > 0;
+        int64_t row = 0;
+        for (int64_t step = end; (cut || project) && step-- > first; row += schedule_->alive(step))
+            for (int64_t slot : slots_of(worker, schedule_->alive(step))) {
+                const int64_t r = row + slot;
+                if (cut) copy_to_panels(dgates_panels_, r, dgates_.at(r), gate_rows_ * H_);
+                if (!project) continue;
+                copy_to_panels(dh_panels_, r, dh_.at(r), P_);
+                copy_to_panels(m_panels_, r, m_.at(r), H_);
+            }
         const int64_t alive = schedule_->alive(first);
         for (int64_t slot : slots_of(worker, alive))
             std::memcpy(last_dgates_.at(slot), dgates_.at(rows - alive + slot),
@@ -329,10 +348,12 @@ private:
         const int64_t I = spec_.layer_input_size(layer), H = H_;
         // `gates` rows of H of the weights from gate `to_gate` on, whose gradient stands in dgates
         // from block `from` on.
-        const auto gates = [&](int from, int to_gate, int64_t gates, T* dw, const Rows<T>& b,
+        const auto gates = [&](int from, int to_gate, int64_t gates, T* dw, const Panels<T>& b,
                                int64_t columns, T* db) {
+            if (dw)
+                sum_outer(team, dgates_panels_, from * H, gates * H, b, columns,
+                          dw + to_gate * H * columns, rows);
             const Rows<T> a{dgates_.data + from * H, dgates_.width};
-            if (dw) sum_outer(team, a, gates * H, b, columns, dw + to_gate * H * columns, rows);
             if (db) sum_columns(team, a, gates * H, {}, db + to_gate * H, rows);
         };
         if (!gru_) {
@@ -353,15 +374,14 @@ private:
                 const Rows<T> a{dgates_.data + (output ? G_ - 1 : g) * H, dgates_.width};
                 sum_columns(team, a, H, output ? c_ : c_prev_, to.w_ch + g * H, rows);
             }
-        if (spec_.proj_size > 0) sum_outer(team, dh_, P_, m_, H, to.w_hr, rows);
+        if (spec_.proj_size > 0) sum_outer(team, dh_panels_, 0, P_, m_panels_, H, to.w_hr, rows);
     }
 
-    /// c (J, N) += a^T b over `rows`; each member takes rows of c.
-    void sum_outer(const Team& team, const Rows<T>& a, int64_t J, const Rows<T>& b, int64_t N, T* c,
-                   int64_t rows) {
+    /// c (J, N) += a[:, from : from + J]^T b over `rows`; each member takes rows of c.
+    void sum_outer(const Team& team, const Panels<T>& a, int64_t from, int64_t J,
+                   const Panels<T>& b, int64_t N, T* c, int64_t rows) {
         const int64_t first = J * team.rank / team.size, last = J * (team.rank + 1) / team.size;
-        weights_->kernels().outer(
-            {a.data + first, a.width, b.data, b.width, c + first * N, N, rows, last - first, N});
+        weights_->kernels().outer({a, from + first, b, c + first * N, rows, last - first, N});
     }
 
     void sum_columns(const Team& team, const Rows<T>& a, int64_t J, const Rows<T>& b, T* out,
@@ -429,8 +449,9 @@ private:
     const bool gru_;
     const int64_t gate_rows_;  // rows of H in dgates
     int64_t chunk_;
-    Rows<T> dgates_, x_, h_prev_, c_, c_prev_, dh_, m_, rh_;  // of a chunk, by step and slot
-    Rows<T> last_dgates_, dc_, carry_;                        // by slot
+    Rows<T> dgates_, c_, c_prev_, dh_, m_;  // of a chunk, by step and slot
+    Panels<T> dgates_panels_, x_, h_prev_, dh_panels_, m_panels_, rh_;  // the same for the sums
+    Rows<T> last_dgates_, dc_, carry_;                                  // by slot
     View<T> doutput_[2], dhidden_;
     T* zeros_;
     int64_t zeros_size_;

@@ -255,7 +255,8 @@ private:
             ++n;
         }
 
-        const StepArgs<T> args{spec_.cell, H_, w.w_hh, w.w_n, w.b_hn, w.peephole};
+        StepArgs<T> args{spec_.cell, H_, w.w_hh, w.w_n, w.b_hn, w.peephole};
+        args.backwards = step % 2 == 1;
         switch (spec_.cell.kind) {
             case CellKind::rnn:
                 kernels.rnn_forward(args, scratch.rnn, n);

@@ -15,9 +15,8 @@ Weights<T>::Weights(const LayerSpec& spec, const std::vector<Parameters<const T>
     spec.check();
     if (int64_t(parameters.size()) != spec.num_layers * spec.directions())
         throw std::invalid_argument("parameters: one set for each layer and direction is expected");
-    bytes_ = build(parameters, nullptr);
-    memory_.reset(::operator new(bytes_, std::align_val_t(kAlignment)));
-    build(parameters, memory_.get());
+    memory_ = Block(build(parameters, nullptr));
+    build(parameters, memory_.data());
 }
 
 template <class T>

@@ -6,6 +6,7 @@
 
 #include "../kernels/kernel_table.h"
 #include "arena.h"
+#include "block.h"
 #include "lstmcore/layer.h"
 
 namespace lstmcore {
@@ -37,23 +38,16 @@ public:
     }
     const Kernels<T>& kernels() const { return kernels_; }
     bool can_train() const { return train_; }
-    int64_t bytes() const { return bytes_; }
+    int64_t bytes() const { return memory_.bytes(); }
 
 private:
     int64_t build(const std::vector<Parameters<const T>>& parameters, void* base);
 
-    struct Release {
-        void operator()(void* memory) const {
-            ::operator delete(memory, std::align_val_t(kAlignment));
-        }
-    };
-
     LayerSpec spec_;
     const Kernels<T>& kernels_;
     bool train_;
-    int64_t bytes_ = 0;
     std::vector<PackedDirection<T>> directions_;
-    std::unique_ptr<void, Release> memory_;
+    Block memory_;
 };
 
 }  // namespace lstmcore

@@ -11,6 +11,7 @@
 #include "float_mode.h"
 #include "isa.h"
 #include "kernel_table.h"
+#include "levels.h"
 #include "test.h"
 
 using namespace lstmcore;
@@ -40,16 +41,6 @@ double ulps(T y, Wide truth) {
 template <class Wide>
 Wide exact_sigmoid(Wide x) {
     return x < 0 ? std::exp(x) / (1 + std::exp(x)) : 1 / (1 + std::exp(-x));
-}
-
-template <class F>
-void for_each_isa(F f) {
-    const std::string before = isa();
-    for (const std::string& name : available_isas()) {
-        set_isa(name);
-        f(name);
-    }
-    set_isa(before);
 }
 
 template <class Exact>

@@ -8,10 +8,15 @@
 (7, 2, 5)
 """
 
-from . import losses, optim, reference
+from . import attention, losses, metrics, optim, reference
 from ._core import build_info as _build_info
 from ._parameter import Parameter
+from .activations import ReLU, Sigmoid, Softmax, Tanh
 from .cells import GRUCell, LSTMCell, RNNCell
+from .dropout import Dropout
+from .embedding import Embedding
+from .flip import Flip
+from .layer_norm import LayerNorm
 from .layers import GRU, LSTM, RNN
 from .linear import Linear
 from .machine import (
@@ -22,6 +27,10 @@ from .machine import (
     set_isa,
     set_num_threads,
 )
+from .masking import Masking
+from .optim import clip_grad_norm, clip_grad_value
+from .pooling import BothEnds, LastStep, MaxPool, MeanPool
+from .sequential import Sequential
 from .stream import Stream
 from .tape import Tape
 
@@ -31,19 +40,37 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "BothEnds",
+    "Dropout",
+    "Embedding",
+    "Flip",
     "GRUCell",
     "LSTMCell",
+    "LastStep",
+    "LayerNorm",
     "Linear",
+    "Masking",
+    "MaxPool",
+    "MeanPool",
     "Parameter",
     "RNNCell",
+    "ReLU",
+    "Sequential",
+    "Sigmoid",
+    "Softmax",
     "Stream",
+    "Tanh",
     "Tape",
     "__version__",
+    "attention",
     "available_isas",
+    "clip_grad_norm",
+    "clip_grad_value",
     "get_num_threads",
     "info",
     "isa",
     "losses",
+    "metrics",
     "optim",
     "reference",
     "set_isa",

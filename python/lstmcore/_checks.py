@@ -66,6 +66,14 @@ def number(value: object, name: str) -> float:
     raise ValueError(f"{name} is {value}, expected a finite number")
 
 
+def probability(value: object, name: str) -> float:
+    """Return a probability below 1, of being dropped."""
+    p = number(value, name)
+    if not 0 <= p < 1:
+        raise ValueError(f"{name} is {p}, expected 0 <= {name} < 1")
+    return p
+
+
 def fits(value: float, name: str, dtype: np.dtype[Any]) -> None:
     """Refuse what the layer's dtype holds only as infinity, a denormal or zero."""
     limits = np.finfo(dtype)
@@ -175,19 +183,41 @@ def real(value: object, dtype: np.dtype[Any], name: str, *, cast: bool = False) 
     raise TypeError(f"{name} has dtype {have}, expected {expected}")
 
 
+def floating(value: object, name: str) -> Array:
+    """Return an ndarray of float32 or float64, whichever holds it, without a copy where it is one.
+
+    For what has no dtype of its own to convert to.
+    """
+    array = _asarray(value, name)
+    have = array.dtype
+    if have.type in (np.float32, np.float64) and have.isnative:
+        return array
+    if (have.kind in "biuf" and have.itemsize <= 8) or have.name == "bfloat16":
+        return array.astype(np.result_type(have, np.float32).newbyteorder("="))
+    raise TypeError(f"{name} has dtype {have}, expected float32 or float64")
+
+
 def values(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> Array:
     """Return new values for a parameter, to be copied: of its shape, of any real dtype.
 
     They may be a torch.Tensor, wherever it is.
     """
     if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        if str(value.dtype) == "torch.bfloat16":  # NumPy has no such dtype
-            value = value.float()
-    array = real(value, dtype, name, cast=True)
-    if array.shape != shape:
+        value = _from_tensor(value.detach(), name)
+    array = _asarray(value, name)
+    # Before they are converted: a view may be larger than all memory.
+    if array.shape != shape and array.dtype != object:
         raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
-    return array
+    return real(value, dtype, name, cast=True)
+
+
+def _from_tensor(tensor: Any, name: str) -> Any:
+    """Return a tensor on the CPU and of a type that NumPy has: small floats become float32."""
+    try:
+        tensor = tensor.cpu()
+        return tensor.float() if tensor.is_floating_point() and tensor.itemsize < 4 else tensor
+    except (RuntimeError, NotImplementedError) as error:  # on "meta", sparse, ...
+        raise TypeError(f"{name} cannot be read: {error}") from error
 
 
 def walkable(array: Array) -> Array:
@@ -218,13 +248,19 @@ def contiguous(
     return array
 
 
+def integers(value: object, name: str) -> npt.NDArray[np.integer[Any]]:
+    """Return an ndarray of integers, of any size and sign."""
+    array = _asarray(value, name)
+    if array.dtype.kind in "iu":
+        return array
+    if array.size == 0 and not hasattr(value, "dtype"):  # [] is float64
+        return array.astype(np.int64)
+    raise TypeError(f"{name} has dtype {array.dtype}, expected integers")
+
+
 def lengths(value: object, batch: int, time: int, *, batched: bool) -> npt.NDArray[np.int64]:
     """Return the lengths of the rows, (B,) in 0..T, as a new array."""
-    array = _asarray(value, "lengths")
-    if array.dtype.kind not in "iu" and not (
-        array.size == 0 and not hasattr(value, "dtype")
-    ):  # [] is float64
-        raise TypeError(f"lengths has dtype {array.dtype}, expected integers")
+    array = integers(value, "lengths")
     if array.shape != (batch,) and (batched or array.shape != ()):
         expected = f"(B,) = ({batch},)" if batched else "one integer"
         raise ValueError(f"lengths has shape {array.shape}, expected {expected}")

@@ -12,7 +12,7 @@ from . import _checks, _core
 from ._checks import Activation
 from .machine import memory_limit
 
-_MERGES = ("concat", "sum", "mul", "ave")
+MERGES = ("concat", "sum", "mul", "ave")
 
 # What the activations of each kind are for, and their defaults.
 _ROLES = {
@@ -60,8 +60,8 @@ class Config:
             "hidden_size": _checks.integer(self.hidden_size, "hidden_size", 1),
             "num_layers": _checks.integer(self.num_layers, "num_layers", 1),
             "nonlinearity": _checks.activation(self.nonlinearity, "nonlinearity"),
-            "dropout": _checks.number(self.dropout, "dropout"),
-            "merge": _checks.choice(self.merge, "merge", _MERGES),
+            "dropout": _checks.probability(self.dropout, "dropout"),
+            "merge": _checks.choice(self.merge, "merge", MERGES),
             "proj_size": _checks.integer(self.proj_size, "proj_size", 0),
             "dtype": _checks.dtype(self.dtype),
         }
@@ -80,8 +80,6 @@ class Config:
         self._check_memory()
 
     def _check_values(self) -> None:
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}, expected 0 <= dropout < 1")
         for name, clip in (("cell_clip", self.cell_clip), ("gate_clip", self.gate_clip)):
             if clip is not None and clip <= 0:
                 raise ValueError(f"{name} is {clip}, expected a number above 0, or None")

@@ -112,3 +112,69 @@ def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...
 def max_threads() -> int: ...
 def build_info() -> dict[str, str]: ...
+
+# Optimizers: a step for all parameters in place. `rows` has None, or ascending rows of the
+# first axis, for each; `states` a list of arrays, or None, for each thing remembered.
+def sgd(
+    t: int,
+    data: list[_Array],
+    grads: list[_Array],
+    rows: list[npt.NDArray[np.intp] | None],
+    states: list[list[_Array] | None],
+    lr: float,
+    momentum: float,
+    dampening: float,
+    weight_decay: float,
+    nesterov: bool,
+) -> None: ...
+def rmsprop(
+    t: int,
+    data: list[_Array],
+    grads: list[_Array],
+    rows: list[npt.NDArray[np.intp] | None],
+    states: list[list[_Array] | None],
+    lr: float,
+    alpha: float,
+    eps: float,
+    momentum: float,
+    weight_decay: float,
+    centered: bool,
+) -> None: ...
+def adam(
+    t: int,
+    data: list[_Array],
+    grads: list[_Array],
+    rows: list[npt.NDArray[np.intp] | None],
+    states: list[list[_Array] | None],
+    lr: float,
+    betas: Sequence[float],
+    eps: float,
+    weight_decay: float,
+    amsgrad: bool,
+) -> None: ...
+def adamw(
+    t: int,
+    data: list[_Array],
+    grads: list[_Array],
+    rows: list[npt.NDArray[np.intp] | None],
+    states: list[list[_Array] | None],
+    lr: float,
+    betas: Sequence[float],
+    eps: float,
+    weight_decay: float,
+    amsgrad: bool,
+) -> None: ...
+def gradient_norm(grads: list[_Array], rows: list[npt.NDArray[np.intp] | None]) -> float: ...
+def scale_gradients(
+    factor: float, grads: list[_Array], rows: list[npt.NDArray[np.intp] | None]
+) -> None: ...
+
+# (losses (N,), filling dpred (N, C)) of scores (N, C); lstmcore/losses.h has the equations.
+def cross_entropy(
+    pred: _Array,
+    target: npt.NDArray[np.int64],
+    factor: _Array,
+    hit: _Array,
+    dpred: _Array | None,
+    /,
+) -> npt.NDArray[np.float64]: ...

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +13,7 @@ import numpy.typing as npt
 
 from . import _checks
 from ._checks import Array
+from ._room import ROOM
 
 __all__ = ["Parameter", "Watch"]
 
@@ -22,6 +25,16 @@ class _Storage(np.ndarray[tuple[int, ...], np.dtype[Any]]):
     except across types: so every slice of the plain array that `Parameter.data` hands out keeps
     that very array alive.
     """
+
+
+def _zeros_untouched(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return zeros that take memory, and time, only where they are written to.
+
+    For a large array NumPy asks for pages of 2 MB, of which a few rows soon touch all.
+    """
+    nbytes = math.prod(shape) * dtype.itemsize
+    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(memory, dtype).reshape(shape)
 
 
 class Watch:
@@ -59,13 +72,23 @@ class Parameter:
     array([0.5, 0.5, 0.5], dtype=float32)
     """
 
-    __slots__ = ("__weakref__", "_grad", "_storage", "_views", "_watch", "name")
+    __slots__ = (
+        "__weakref__", "_grad", "_lent", "_lent_grads", "_rows", "_storage", "_tracked", "_views",
+        "_watch", "name", "sparse",
+    )  # fmt: skip
 
     name: str
+    sparse: bool
+    """Whether optimizers change only the `rows`, and leave the others as they are."""
     _storage: _Storage
     _grad: Array | None
     _views: list[weakref.ref[Array]]  # the arrays handed out by `data` that are still in use
     _watch: Watch
+    # Only of those whose gradient is kept by rows, such as an Embedding's weight:
+    _tracked: bool
+    _rows: npt.NDArray[np.intp] | None
+    _lent: bool  # whether somebody may have written to any row of the gradient
+    _lent_grads: list[weakref.ref[Array]]  # the arrays handed out by `grad`, still in use
 
     def __init__(self, name: str, data: npt.ArrayLike, watch: Watch | None = None) -> None:
         values = np.asarray(data)
@@ -91,6 +114,9 @@ class Parameter:
         self._grad = None
         self._views = []
         self._watch = watch
+        self.sparse = False
+        self._tracked = False
+        self._rows = None
 
     @property
     def data(self) -> Array:
@@ -118,19 +144,79 @@ class Parameter:
     @property
     def grad(self) -> Array:
         """The gradient, which `backward` adds to; zeros at first. Assigning copies into it."""
-        if self._grad is None:
-            self._grad = np.zeros(self.shape, self.dtype)
-        return self._grad
+        if not self._tracked:
+            return self._gradient()
+        # A view with a memoryview for its base, which its own slices keep alive.
+        view: Array = np.asarray(memoryview(self._gradient()))  # type: ignore[arg-type]
+        self._lent_grads.append(weakref.ref(view, self._lent_grads.remove))
+        self._lent = True
+        return view
 
     @grad.setter
     def grad(self, value: npt.ArrayLike) -> None:
-        if value is not self._grad:  # else `p.grad += ...`
-            self.grad[...] = _checks.values(value, self.shape, self.dtype, f"{self.name}.grad")
+        gradient = self._gradient()
+        own = value is gradient or getattr(getattr(value, "base", None), "obj", None) is gradient
+        if not own:  # else `p.grad += ...`
+            gradient[...] = _checks.values(value, self.shape, self.dtype, f"{self.name}.grad")
+        if not (own and self.sparse):
+            self._rows = None
+
+    @property
+    def rows(self) -> npt.NDArray[np.intp] | None:
+        """The rows that `backward` has added to since `zero_grad`, sorted; None if it may be all.
+
+        The weight of an Embedding has them, other parameters do not. The gradient of all other rows
+        is 0, unless you have written there through an array taken from `grad`: assign to `grad`
+        instead, and they are None.
+        """
+        return self._rows
 
     def zero_grad(self) -> None:
-        """Fill the gradient with zeros."""
+        """Fill the gradient with zeros, if it is kept by rows at the cost of `rows` only."""
         if self._grad is not None:
-            self._grad.fill(0)
+            if self._rows is None or self._lent or 2 * len(self._rows) > len(self._grad):
+                self._grad.fill(0)
+            else:
+                self._grad[self._rows] = 0
+        if self._tracked:
+            self._track()
+            self._lent = bool(self._lent_grads)
+
+    def _gradient(self) -> Array:
+        """Return the gradient itself, which is for those who respect `rows`."""
+        if self._grad is None:
+            zeros = _zeros_untouched if self._tracked else np.zeros
+            self._grad = zeros(self.shape, self.dtype)
+        return self._grad
+
+    def _keep_rows(self, sparse: bool) -> None:
+        """Keep the gradient by rows from now on."""
+        self.sparse = sparse
+        self._tracked = True
+        self._lent, self._lent_grads = False, []
+        self._track()
+
+    def _track(self) -> None:
+        self._rows = np.empty(0, np.intp)
+
+    def _add_rows(self, rows: npt.NDArray[np.intp], values: Array) -> None:
+        """Add to rows of the gradient, of which each may come more than once."""
+        if not len(rows):
+            return
+        gradient = self._gradient()
+        order = rows.argsort(kind="stable")
+        first = np.diff(rows[order], prepend=-1) > 0
+        starts = np.flatnonzero(first)
+        single = np.diff(starts, append=len(rows)) == 1
+        # `reduceat` is slow for rows that come once, as most do in a large vocabulary.
+        once = order[starts[single]]
+        gradient[rows[once]] += values[once]
+        repeated = ~single[np.cumsum(first) - 1]
+        if repeated.any():
+            order, starts = order[repeated], np.flatnonzero(first[repeated])
+            gradient[rows[order[starts]]] += np.add.reduceat(values[order], starts, axis=0)
+        if self._rows is not None:
+            self._rows = np.union1d(self._rows, rows)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -147,6 +233,16 @@ class Parameter:
         """How many numbers it holds."""
         return self._storage.size
 
+    def _draw(self, draw: Callable[[int], Array]) -> None:
+        """Overwrite the values by what `draw` returns: as many numbers as it is asked for."""
+        if ROOM.get() is not None:
+            return  # a file has the values
+        flat = self._storage.reshape(-1)
+        for start in range(0, flat.size, 2**20):  # in pieces, as they come in float64
+            piece = flat[start : start + 2**20]
+            piece[...] = draw(piece.size)
+        self._touch()
+
     def _touch(self) -> None:
         """Say that `_storage` has been written to: call it after the write."""
         self._watch.token = object()
@@ -158,9 +254,13 @@ class Parameter:
     def __repr__(self) -> str:
         return f"Parameter({self.name!r}, shape={self.shape}, dtype={self.dtype})"
 
-    def __getstate__(self) -> tuple[str, Array, Watch]:
+    def __getstate__(self) -> tuple[Any, ...]:
         """Pickled and copied without the gradient, as in PyTorch."""
-        return self.name, np.array(self._storage, subok=False), self._watch
+        values = np.array(self._storage, subok=False)
+        return self.name, values, self._watch, self._tracked, self.sparse
 
-    def __setstate__(self, state: tuple[str, Array, Watch]) -> None:
-        self.__init__(*state)  # type: ignore[misc]
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        name, values, watch, tracked, sparse = state
+        self.__init__(name, values, watch)  # type: ignore[misc]
+        if tracked:
+            self._keep_rows(sparse)

@@ -21,6 +21,7 @@ class Cell(Recurrent[State]):
     """What RNNCell, LSTMCell and GRUCell share: one step in, one step out."""
 
     _state_names = ("hx", "hx", "c")
+    _chains = False
 
     def _shapes(self) -> list[tuple[str, tuple[int, ...]]]:
         return [(name.removesuffix("_l0"), shape) for name, shape in self._config.shapes()]

@@ -10,6 +10,7 @@ forward, layer 0 reverse, layer 1 forward and so on. Only x, y and resets change
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -19,7 +20,7 @@ from . import _checks, _core
 from ._checks import Activation, Array
 from ._config import Config, Option
 from ._module import Module
-from .tape import Form, Tape
+from .tape import Form, Tape, check_owner
 
 if TYPE_CHECKING:
     from .stream import Stream
@@ -57,8 +58,8 @@ class Recurrent(Module, Generic[State]):
         self._prepare()
         self.reset_parameters(seed)
 
-    def _shapes(self) -> list[tuple[str, tuple[int, ...]]]:
-        return list(self._config.shapes())
+    def _shapes(self) -> Iterable[tuple[str, tuple[int, ...]]]:
+        return self._config.shapes()
 
     def _prepare(self) -> None:
         """Make what is not pickled: the core's description, and what each call needs at hand."""
@@ -91,10 +92,7 @@ class Recurrent(Module, Generic[State]):
         bound = hidden**-0.5
         forget_bias = self._config.forget_bias
         for name, p in self._parameters.items():
-            flat = p._storage.reshape(-1)
-            for start in range(0, flat.size, 2**20):  # in pieces, as they come in float64
-                piece = flat[start : start + 2**20]
-                piece[...] = rng.uniform(-bound, bound, piece.size)
+            p._draw(lambda size: rng.uniform(-bound, bound, size))
             if forget_bias is not None and name.startswith("bias_"):
                 p._storage[hidden : 2 * hidden] = 0 if name.startswith("bias_hh") else forget_bias
         self._watch.token = object()
@@ -159,8 +157,12 @@ class Recurrent(Module, Generic[State]):
         train: bool,
         lengths: Any = None,
         resets: Any = None,
+        names: tuple[str, str, str] | None = None,
     ) -> tuple[Array, State, Tape | None]:
-        """Check everything, run the core, return what the user gets."""
+        """Check everything, run the core, return what the user gets.
+
+        `names` is what messages call the state and its parts.
+        """
         if type(x) is not np.ndarray or x.dtype != self._dtype:
             x = _checks.real(x, self._dtype, "x")
         form = self._form
@@ -172,7 +174,7 @@ class Recurrent(Module, Generic[State]):
         h = c = None
         if state is not None:
             # The tape keeps its own copy: a training loop may zero rows of its state in place.
-            h, c = self._check_state(state, form, self._state_names, copy=train)
+            h, c = self._check_state(state, form, names or self._state_names, copy=train)
         if lengths is not None:
             batched = not form.drop
             lengths = _checks.lengths(lengths, form.batch, form.time, batched=batched)
@@ -193,16 +195,13 @@ class Recurrent(Module, Generic[State]):
             y = y.reshape(form.y)
             h = h.reshape(form.h)
             c = c if c is None else c.reshape(form.c)
+        if train:
+            y.flags.writeable = False  # the tape needs it as it is
         final = cast(State, h if c is None else (h, c))
         return y, final, None if tape is None else Tape(tape, self, form)
 
     def _backward(self, tape: Tape, dy: Any, dstate: Any) -> tuple[Array, State]:
-        if not isinstance(tape, Tape):
-            raise TypeError(f"tape is {_checks.describe(tape)}, expected a Tape from forward")
-        if tape._owner is not self:
-            raise ValueError(
-                f"tape was made by another layer, {tape._owner!r}, expected one made by this one"
-            )
+        check_owner(tape, Tape, self)
         form = tape._form
         if dy is not None:
             dy = _checks.contiguous(dy, form.y, self._dtype, "dy", "the shape of y")
@@ -253,6 +252,13 @@ class Layer(Recurrent[State]):
                     "layers",
                     stacklevel=3,
                 )
+
+    @property
+    def _input_size(self) -> int:
+        return self._inputs
+
+    def _output_size(self, size: int | None) -> int:
+        return self._features
 
     def _make_form(self, x: tuple[int, ...]) -> Form:
         inputs, batch_first = self._inputs, self._config.batch_first
@@ -307,7 +313,6 @@ class Layer(Recurrent[State]):
         ((5, 1, 2), (1, 1, 3), (9, 2))
         """
         y, final, tape = self._forward(x, state, True, lengths, resets)
-        y.flags.writeable = False
         return y, final, cast(Tape, tape)
 
     def backward(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,34 +10,13 @@ import numpy.typing as npt
 
 from . import _checks
 from ._checks import Array
-from ._module import Module
-from .machine import memory_limit
+from ._config import Option
+from ._plain import Plain
 
-__all__ = ["Linear", "LinearTape"]
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class LinearTape:
-    """What ``Linear.forward`` remembers for ``backward``, made by the former.
-
-    It keeps x itself, so leave x as it is until ``backward``, and a copy of the weight: gradients
-    are right even if the parameters have changed since.
-    """
-
-    owner: Linear
-    x: Array
-    weight: Array
-
-    @property
-    def nbytes(self) -> int:
-        """The memory it holds, in bytes, without x."""
-        return self.weight.nbytes
-
-    def __repr__(self) -> str:
-        return f"<LinearTape of {self.owner!r} for x {self.x.shape}, {self.nbytes} bytes>"
+__all__ = ["Linear"]
 
 
-class Linear(Module):
+class Linear(Plain):
     """y = W x + b over the last axis.
 
     Parameters
@@ -76,7 +55,10 @@ class Linear(Module):
     array([20., 20.], dtype=float32)
     """
 
-    _config: tuple[int, int, bool, np.dtype[Any]]
+    in_features = Option[int]()
+    out_features = Option[int]()
+    bias = Option[bool]()
+    dtype = Option[np.dtype[Any]]()
 
     def __init__(
         self,
@@ -86,38 +68,22 @@ class Linear(Module):
         dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
     ) -> None:
-        self._config = (
-            _checks.integer(in_features, "in_features", 1),
-            _checks.integer(out_features, "out_features", 1),
-            _checks.boolean(bias, "bias"),
-            _checks.dtype(dtype),
+        self._config = SimpleNamespace(
+            in_features=_checks.integer(in_features, "in_features", 1),
+            out_features=_checks.integer(out_features, "out_features", 1),
+            bias=_checks.boolean(bias, "bias"),
+            dtype=_checks.dtype(dtype),
         )
-        # Asked first, because a large allocation may succeed and fail when written to.
-        if self.in_features * self.out_features * self.dtype.itemsize > memory_limit():
-            raise MemoryError(f"{self!r} needs more memory than this process may use")
         shapes = {"weight": (self.out_features, self.in_features), "bias": (self.out_features,)}
         self._make_parameters(list(shapes.items())[: 1 + self.bias], self.dtype)
         self.reset_parameters(seed)
 
     @property
-    def in_features(self) -> int:
-        """Size of x."""
-        return self._config[0]
+    def _input_size(self) -> int:
+        return self.in_features
 
-    @property
-    def out_features(self) -> int:
-        """Size of y."""
-        return self._config[1]
-
-    @property
-    def bias(self) -> bool:
-        """Whether there is a bias."""
-        return self._config[2]
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the parameters, x and y."""
-        return self._config[3]
+    def _output_size(self, size: int | None) -> int:
+        return self.out_features
 
     def reset_parameters(self, seed: int | None = None) -> None:
         """Draw all parameters from U(-1/sqrt(in_features), 1/sqrt(in_features)), as PyTorch does.
@@ -130,71 +96,7 @@ class Linear(Module):
         rng = np.random.default_rng(_checks.seed(seed))
         bound = self.in_features**-0.5
         for p in self._parameters.values():
-            p._storage[...] = rng.uniform(-bound, bound, p.shape)
-        self._watch.token = object()
-
-    def __call__(self, x: npt.ArrayLike) -> Array:
-        """Compute y (..., out_features) for x (..., in_features)."""
-        return self._product(self._input(x))
-
-    def forward(self, x: npt.ArrayLike) -> tuple[Array, LinearTape]:
-        """Compute y, and keep what `backward` needs.
-
-        Parameters
-        ----------
-        x : array (..., in_features)
-            Any leading shape.
-
-        Returns
-        -------
-        y : ndarray (..., out_features)
-        tape : LinearTape
-
-        Raises
-        ------
-        ValueError, TypeError
-            If x has another last axis or dtype.
-        """
-        x = self._input(x)
-        return self._product(x), LinearTape(self, x, self._weight().copy())
-
-    def backward(self, tape: LinearTape, dy: npt.ArrayLike) -> Array:
-        """Add the gradients of the parameters to their `grad`, and return that of x.
-
-        Parameters
-        ----------
-        tape : LinearTape
-            From `forward`, of this layer.
-        dy : array (..., out_features)
-            Gradient of y.
-
-        Returns
-        -------
-        dx : ndarray (..., in_features)
-
-        Raises
-        ------
-        ValueError, TypeError
-            If the tape is of another layer, or dy is not like y; no gradient is changed then.
-        """
-        if not isinstance(tape, LinearTape):
-            raise TypeError(f"tape is {_checks.describe(tape)}, expected a LinearTape from forward")
-        if tape.owner is not self:
-            raise ValueError(
-                f"tape was made by another layer, {tape.owner!r}, expected one made by this one"
-            )
-        dy = _checks.real(dy, self.dtype, "dy")
-        shape = (*tape.x.shape[:-1], self.out_features)
-        if dy.shape != shape:
-            raise ValueError(f"dy has shape {dy.shape}, expected {shape}, that of y")
-        rows = dy.reshape(-1, self.out_features)
-        self._parameters["weight"].grad += rows.T @ tape.x.reshape(-1, self.in_features)
-        if self.bias:
-            self._parameters["bias"].grad += rows.sum(axis=0)
-        return dy @ tape.weight
-
-    def _weight(self) -> Array:
-        return self._parameters["weight"]._storage.view(np.ndarray)
+            p._draw(lambda size: rng.uniform(-bound, bound, size))
 
     def _input(self, x: npt.ArrayLike) -> Array:
         array = _checks.real(x, self.dtype, "x")
@@ -202,16 +104,17 @@ class Linear(Module):
             raise ValueError(f"x has shape {array.shape}, expected (..., {self.in_features})")
         return array
 
-    def _product(self, x: Array) -> Array:
-        y: Array = x @ self._weight().T
+    def _forward(self, x: Array, train: bool) -> tuple[Array, tuple[Any, ...]]:
+        weight = self._parameters["weight"]._storage
+        y = x.reshape(-1, self.in_features) @ weight.T.view(np.ndarray)
         if self.bias:
             y += self._parameters["bias"]._storage
-        return y
+        saved = (x, np.array(weight, subok=False)) if train else ()
+        return y.reshape(*x.shape[:-1], self.out_features), saved
 
-    def __repr__(self) -> str:
-        text = f"{self.in_features}, {self.out_features}"
-        if not self.bias:
-            text += ", bias=False"
-        if self.dtype != np.float32:
-            text += f", dtype={self.dtype.name}"
-        return f"Linear({text})"
+    def _backward(self, dy: Array, x: Array, weight: Array) -> Array:
+        rows = dy.reshape(-1, self.out_features)
+        self._parameters["weight"].grad += rows.T @ x.reshape(-1, self.in_features)
+        if self.bias:
+            self._parameters["bias"].grad += rows.sum(axis=0)
+        return (rows @ weight).reshape(x.shape)

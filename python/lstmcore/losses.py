@@ -1,20 +1,34 @@
 """Losses: each returns its value and its gradient, which goes straight into ``backward``.
 
-Where `lengths` are given, the first two axes are time and batch, (T, B, ...), or (B, T, ...) with
-``batch_first=True``. The steps past the end of a sequence then count for nothing: their predictions
-and targets are never looked at, and their gradient is 0.
+All are weighted means, and take the same arguments:
+
+Lengths
+    Where `lengths` are given, the first two axes are time and batch, (T, B, ...), or (B, T, ...)
+    with ``batch_first=True``. What is past the end of a sequence counts for nothing: predictions
+    and targets there are never looked at, and their gradient is 0.
+Weights
+    With `weight` the loss is ``sum(weight * loss) / sum(weight)`` over all valid elements, so that
+    weights of 0 and 1 mask as `lengths` do, and their scale does not matter. Elements of weight 0
+    are not looked at. Weights are finite and at least 0.
+Nothing to average
+    Where no element is valid, or the weights sum to 0, the loss is 0.0 and the gradient 0.
+Types
+    The gradient has the dtype of `pred`, float32 or float64 (integers and float16 are converted to
+    one that holds them); sums are in float64. NaN and infinity give a loss that is NaN or infinite.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from . import _checks
+from . import _checks, _core
+from ._checks import Array
+from ._targets import check_weights, classified, paired
 
-__all__ = ["cross_entropy", "mse"]
+__all__ = ["binary_cross_entropy", "cross_entropy", "huber", "mae", "mse"]
 
 
 def cross_entropy(
@@ -22,8 +36,12 @@ def cross_entropy(
     target: ArrayLike,
     lengths: ArrayLike | None = None,
     *,
+    weight: ArrayLike | None = None,
     batch_first: bool = False,
-) -> tuple[float, NDArray[Any]]:
+    class_weight: ArrayLike | None = None,
+    label_smoothing: float = 0.0,
+    ignore_index: int | None = -100,
+) -> tuple[float, Array]:
     """Cross-entropy of a softmax over the last axis, averaged over the valid targets.
 
     For each target k the loss is ``log(sum(exp(pred))) - pred[k]`` (Bishop, Pattern Recognition and
@@ -37,22 +55,36 @@ def cross_entropy(
         Class of each prediction, 0 to C - 1.
     lengths : integer array (B,), optional
         Valid steps of each sequence, for `pred` (T, B, C) and `target` (T, B).
+    weight : array, shape of `target`, optional
+        Weight of each target.
     batch_first : bool, default False
         With `lengths`, `pred` is (B, T, C) and `target` (B, T).
+    class_weight : array (C,), optional
+        Weight of the targets of each class, PyTorch's `weight`: it multiplies `weight`.
+    label_smoothing : float, default 0
+        Share of each target, in [0, 1], that is spread evenly over all classes (C. Szegedy et al.,
+        "Rethinking the Inception Architecture for Computer Vision", 2016).
+    ignore_index : int or None, default -100
+        Targets of this value are not valid; None for no such value.
 
     Returns
     -------
     loss : float
-        0.0 if there is no valid target.
+        The weighted mean; 0.0 if there is no valid target.
     dpred : ndarray, shape and dtype of `pred`
-        Gradient of the loss: (softmax - one-hot) / number of valid targets.
+        Gradient of the loss: (softmax - one-hot) / number of valid targets, without weights.
 
     Raises
     ------
     ValueError
-        If the shapes do not fit, or a valid target is not a class.
+        If the shapes do not fit, a valid target is not a class, or an option is out of range.
     TypeError
-        If `pred` is not real or `target` not integer.
+        If an argument is of the wrong type or dtype.
+
+    Notes
+    -----
+    The numbers are those of PyTorch's cross_entropy. In PyTorch only `class_weight` exists; the
+    mean is divided by the sum of the weights of the targets there too.
 
     Examples
     --------
@@ -63,38 +95,35 @@ def cross_entropy(
     array([[ 0.25, -0.25],
            [-0.06,  0.06]])
     """
-    scores = _real("pred", pred)
-    if scores.ndim == 0 or scores.shape[-1] == 0:
-        raise ValueError(f"pred has shape {scores.shape}, expected (..., C) with C >= 1 classes")
-    classes = np.asarray(target)
-    if classes.dtype.kind not in "iu" and classes.size:
-        raise TypeError(f"target has dtype {classes.dtype}, expected integers, a class each")
-    if classes.shape != scores.shape[:-1]:
-        raise ValueError(
-            f"target has shape {classes.shape}, expected {scores.shape[:-1]}, "
-            f"that of pred without its last axis"
-        )
+    scores, classes, w = classified(pred, target, lengths, weight, batch_first, ignore_index)
+    smoothing = _checks.number(label_smoothing, "label_smoothing")
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"label_smoothing is {label_smoothing}, expected 0 to 1")
     num_classes = scores.shape[-1]
-    valid = _valid(classes.shape, lengths, batch_first)
-    kept = scores[valid]
-    rows, k = kept.reshape(-1, num_classes), classes[valid].ravel().astype(np.intp)
-    wrong = k[(k < 0) | (k >= num_classes)]
-    if wrong.size:
-        raise ValueError(f"target has class {wrong[0]}, expected 0 to {num_classes - 1}")
+    of_class = _class_weight(class_weight, num_classes)
+    dpred = np.empty(scores.shape, scores.dtype)
+    x, k, dx = scores.reshape(-1, num_classes), classes.ravel(), dpred.reshape(-1, num_classes)
 
-    dpred = np.zeros_like(scores)
-    if not k.size:
+    share = np.ones(k.size) if w is None else w.ravel()  # of each target in the mean
+    picked = share if of_class is None else share * of_class[k]
+    total = picked.sum()
+    if total == 0:
+        dpred.fill(0)
         return 0.0, dpred
-    n = np.arange(k.size)
-    with np.errstate(invalid="ignore", over="ignore"):  # infinite scores give inf or NaN, quietly
-        shifted = rows - rows.max(axis=-1, keepdims=True)  # the largest exponent is 0: no overflow
-        exponentials = np.exp(shifted)
-        sums = exponentials.sum(axis=-1, keepdims=True)
-        losses = np.log(sums[:, 0]) - shifted[n, k]
-        grad = exponentials / sums
-    grad[n, k] -= 1
-    dpred[valid] = (grad / k.size).reshape(kept.shape)
-    return float(losses.mean(dtype=np.float64)), dpred
+    hit = picked * ((1 - smoothing) / total)
+    spread = share * (smoothing / num_classes / total)  # times each class's weight
+    factor = hit + spread * (num_classes if of_class is None else of_class.sum())
+    of_target = _core.cross_entropy(x, k, factor.astype(x.dtype), hit.astype(x.dtype), dx)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is the caller's
+        loss = _sum(factor * of_target, factor)
+        if smoothing:
+            # The others' losses differ from that of the target by pred[k] - pred.
+            others = x.sum(axis=-1) if of_class is None else np.einsum("nc,c->n", x, of_class)
+            differences = (factor - hit) * x[np.arange(k.size), k] - spread * others
+            loss += _sum(differences, spread)
+            part = spread.astype(x.dtype)[:, None]
+            dx -= part if of_class is None else part * of_class.astype(x.dtype)
+    return loss, dpred
 
 
 def mse(
@@ -102,8 +131,9 @@ def mse(
     target: ArrayLike,
     lengths: ArrayLike | None = None,
     *,
+    weight: ArrayLike | None = None,
     batch_first: bool = False,
-) -> tuple[float, NDArray[Any]]:
+) -> tuple[float, Array]:
     """Mean squared error, averaged over every valid element.
 
     Parameters
@@ -114,6 +144,8 @@ def mse(
         Nothing is broadcast.
     lengths : integer array (B,), optional
         Valid steps of each sequence, for `pred` and `target` (T, B, ...).
+    weight : array, shape of `pred`, or that without its last axis, optional
+        Weight of each element, or of each step.
     batch_first : bool, default False
         With `lengths`, `pred` and `target` are (B, T, ...).
 
@@ -122,48 +154,220 @@ def mse(
     loss : float
         In the squared unit of `pred`; 0.0 if there is no valid element.
     dpred : ndarray, shape and dtype of `pred`
-        Gradient of the loss: 2 (pred - target) / number of valid elements.
+        Gradient of the loss: 2 (pred - target) / number of valid elements, without weights.
 
     Raises
     ------
     ValueError
-        If the shapes do not fit.
+        If the shapes do not fit, or a weight is not finite or negative.
     TypeError
-        If `pred` or `target` is not real.
+        If an argument is of the wrong type or dtype.
 
     Examples
     --------
     >>> mse([1.0, 2.0], [0.0, 2.0])
     (0.5, array([1., 0.]))
+    >>> mse([[1.0, 2.0], [3.0, 4.0]], [[0.0, 0.0], [0.0, 0.0]], weight=[1, 0])[0]
+    2.5
     """
-    values = _real("pred", pred)
-    wanted = _checks.real(target, values.dtype, "target", cast=True)
-    if wanted.shape != values.shape:
-        raise ValueError(f"target has shape {wanted.shape}, expected {values.shape}, that of pred")
-    valid = _valid(values.shape, lengths, batch_first)
-    error = values[valid] - wanted[valid]
-    dpred = np.zeros_like(values)
-    if not error.size:
-        return 0.0, dpred
-    dpred[valid] = error * (2 / error.size)
-    return float(np.square(error).mean(dtype=np.float64)), dpred
+    values, wanted, w = paired(pred, target, lengths, weight, batch_first)
+    with np.errstate(invalid="ignore", over="ignore"):
+        error = values - wanted
+        return _mean(error * error, error, w, 2.0)
 
 
-def _real(name: str, value: ArrayLike) -> NDArray[Any]:
-    """`value` as float32 or float64, whichever holds it."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
-        raise TypeError(f"{name} has dtype {array.dtype}, expected float32 or float64")
-    return array.astype(np.result_type(array.dtype, np.float32), copy=False)
+def mae(
+    pred: ArrayLike,
+    target: ArrayLike,
+    lengths: ArrayLike | None = None,
+    *,
+    weight: ArrayLike | None = None,
+    batch_first: bool = False,
+) -> tuple[float, Array]:
+    """Mean absolute error, averaged over every valid element. The gradient is 0 where it is 0.
+
+    Parameters
+    ----------
+    pred, target, lengths, weight, batch_first
+        As for `mse`.
+
+    Returns
+    -------
+    loss : float
+        In the unit of `pred`; 0.0 if there is no valid element.
+    dpred : ndarray, shape and dtype of `pred`
+        Gradient of the loss: sign(pred - target) / number of valid elements, without weights.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `mse`.
+
+    Examples
+    --------
+    >>> mae([1.0, 2.0], [3.0, 2.0])
+    (1.0, array([-0.5,  0. ]))
+    """
+    values, wanted, w = paired(pred, target, lengths, weight, batch_first)
+    with np.errstate(invalid="ignore", over="ignore"):
+        error = values - wanted
+        return _mean(np.abs(error), np.sign(error), w)
 
 
-def _valid(shape: tuple[int, ...], lengths: ArrayLike | None, batch_first: bool) -> Any:
-    """Index the valid elements of an array of this shape: all, or a mask over time and batch."""
-    if lengths is None:
-        return ...
-    if len(shape) < 2:
-        raise ValueError(f"lengths need a time and a batch axis, target has shape {shape}")
-    time, batch = shape[1::-1] if batch_first else shape[:2]
-    ends = _checks.lengths(lengths, batch, time, batched=True)
-    steps = np.arange(time)
-    return steps < ends[:, None] if batch_first else steps[:, None] < ends
+def huber(
+    pred: ArrayLike,
+    target: ArrayLike,
+    lengths: ArrayLike | None = None,
+    *,
+    weight: ArrayLike | None = None,
+    batch_first: bool = False,
+    delta: float = 1.0,
+) -> tuple[float, Array]:
+    """Huber's loss: squared for small errors, absolute for large ones.
+
+    With e = pred - target it is ``e^2 / 2`` where ``|e| <= delta``, else ``delta (|e| - delta/2)``
+    (P. J. Huber, "Robust Estimation of a Location Parameter", 1964), averaged over every valid
+    element.
+
+    Parameters
+    ----------
+    pred, target, lengths, weight, batch_first
+        As for `mse`. (PyTorch divides by the number of elements, not by the sum of the weights.)
+    delta : float, default 1.0
+        Where the two meet, in the unit of `pred`; above 0.
+
+    Returns
+    -------
+    loss : float
+        0.0 if there is no valid element.
+    dpred : ndarray, shape and dtype of `pred`
+        Gradient of the loss: e held to [-delta, delta], by the number of valid elements, without
+        weights.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `mse`, and if `delta` is not above 0.
+
+    Examples
+    --------
+    >>> huber([0.5, 3.0], [0.0, 0.0])
+    (1.3125, array([0.25, 0.5 ]))
+    """
+    values, wanted, w = paired(pred, target, lengths, weight, batch_first)
+    bound = _checks.number(delta, "delta")
+    if bound <= 0:
+        raise ValueError(f"delta is {delta}, expected above 0")
+    with np.errstate(invalid="ignore", over="ignore"):
+        error = values - wanted
+        held = np.clip(error, -bound, bound)
+        error -= held / 2
+        error *= held
+        return _mean(error, held, w)
+
+
+def binary_cross_entropy(
+    pred: ArrayLike,
+    target: ArrayLike,
+    lengths: ArrayLike | None = None,
+    *,
+    weight: ArrayLike | None = None,
+    batch_first: bool = False,
+    pos_weight: ArrayLike | None = None,
+) -> tuple[float, Array]:
+    """Cross-entropy of a sigmoid, of scores **before** it, averaged over every valid element.
+
+    For the score x and the target t it is ``t log(1 + exp(-x)) + (1 - t) log(1 + exp(x))`` (Bishop,
+    Pattern Recognition and Machine Learning, 2006, equation 4.90), in nats: PyTorch's
+    binary_cross_entropy_with_logits.
+
+    Parameters
+    ----------
+    pred : array (...)
+        Scores before the sigmoid, also called logits.
+    target : array, shape of `pred`
+        The probability of a positive, 0 to 1; bools and integers too.
+    lengths, weight, batch_first
+        As for `mse`. (PyTorch divides by the number of elements, not by the sum of the weights.)
+    pos_weight : float or array (shape of the last axis), optional
+        Factor of the first term, at least 0: above 1 it favours recall, below 1 precision. It does
+        not count in the sum that the mean is divided by, as in PyTorch.
+
+    Returns
+    -------
+    loss : float
+        0.0 if there is no valid element.
+    dpred : ndarray, shape and dtype of `pred`
+        Gradient of the loss: (sigmoid(pred) - target) / number of valid elements, without weights.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, a valid target is not within 0 to 1, or a weight is not finite or
+        negative.
+    TypeError
+        If an argument is of the wrong type or dtype.
+
+    Examples
+    --------
+    >>> loss, dpred = binary_cross_entropy([0.0, 2.0], [0, 1])
+    >>> round(loss, 4), dpred.round(2)
+    (0.41, array([ 0.25, -0.06]))
+    """
+    x, t, w = paired(pred, target, lengths, weight, batch_first)
+    valid = t if w is None else t[w != 0]
+    if valid.size and not (valid.min() >= 0 and valid.max() <= 1):  # also true for NaN
+        wrong = valid[~((valid >= 0) & (valid <= 1))]
+        raise ValueError(f"target has {wrong[0]}, expected 0 to 1")
+    p = None if pos_weight is None else _pos_weight(pos_weight, x)
+    with np.errstate(invalid="ignore", over="ignore"):
+        low, high = np.minimum(x, 0), np.minimum(-x, 0)  # one of which is 0
+        a, b = np.exp(low), np.exp(high)  # and one of which is 1
+        e = a * b  # exp(-|x|)
+        log = np.log1p(e)
+        negative, positive = 1 - t, t if p is None else p * t
+        losses = negative * (log - high) + positive * (log - low)
+        return _mean(losses, (negative * a - positive * b) / (1 + e), w)
+
+
+def _mean(losses: Array, grad: Array, w: Array | None, scale: float = 1.0) -> tuple[float, Array]:
+    """Return the weighted mean of `losses`, and its gradient from theirs, `scale` times `grad`."""
+    if w is None:
+        if losses.size:
+            grad *= grad.dtype.type(scale / losses.size)
+            return float(losses.mean(dtype=np.float64)), grad
+        return 0.0, grad
+    total = float(w.sum()) * math.prod(losses.shape[w.ndim :])
+    if total == 0:
+        return 0.0, np.zeros_like(grad)
+    along = w.reshape(w.shape + (1,) * (losses.ndim - w.ndim)).astype(grad.dtype)
+    grad[w == 0] = 0  # also where it is NaN
+    grad *= along * grad.dtype.type(scale / total)
+    losses *= along
+    return _sum(losses, w) / total, grad
+
+
+def _sum(terms: Array, w: Array) -> float:
+    """Sum in float64 the terms whose weight is not 0, as if there were no others."""
+    return float(terms[w != 0].sum(dtype=np.float64))
+
+
+def _class_weight(value: ArrayLike | None, num_classes: int) -> Array | None:
+    if value is None:
+        return None
+    w = _checks.real(value, np.dtype(np.float64), "class_weight", cast=True)
+    if w.shape != (num_classes,):
+        raise ValueError(f"class_weight has shape {w.shape}, expected ({num_classes},)")
+    check_weights(w, "class_weight")
+    return w
+
+
+def _pos_weight(value: ArrayLike, x: Array) -> Array:
+    w = _checks.real(value, x.dtype, "pos_weight", cast=True)
+    if w.shape not in ((), x.shape[-1:]):
+        raise ValueError(
+            f"pos_weight has shape {w.shape}, expected one number or {x.shape[-1:]}, "
+            f"the last axis of pred"
+        )
+    check_weights(w, "pos_weight")
+    return w

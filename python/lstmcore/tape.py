@@ -4,13 +4,69 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import _core
+import numpy as np
+import numpy.typing as npt
+
+from . import _checks, _core
 from ._checks import Array
 
 if TYPE_CHECKING:
+    from ._module import Module
     from .layers import Recurrent
 
-__all__ = ["Tape"]
+__all__ = ["ModuleTape", "Tape"]
+
+
+def check_owner(tape: object, kind: type, owner: Module) -> None:
+    """Refuse what is not the tape of that kind that `owner` made."""
+    if not isinstance(tape, kind):
+        what = _checks.describe(tape)
+        raise TypeError(f"tape is {what}, expected a {kind.__name__} from forward")
+    if tape._owner is not owner:  # type: ignore[attr-defined]
+        raise ValueError(
+            f"tape was made by another layer, {tape._owner!r}, "  # type: ignore[attr-defined]
+            "expected one made by this one"
+        )
+
+
+class ModuleTape:
+    """What ``forward`` of a module without a state remembers for ``backward``.
+
+    It may keep the input and the output themselves, so leave x as it is until ``backward`` (y is
+    read-only then). Weights it keeps are copies: gradients are right even if the parameters have
+    changed since.
+    """
+
+    __slots__ = ("__weakref__", "_dtype", "_owner", "_y", "nbytes", "saved", "x_shape")
+
+    saved: tuple[Any, ...]  # what the backward of its module takes after dy
+    x_shape: tuple[int, ...]
+    nbytes: int
+    """The memory it holds, in bytes, without x and y."""
+
+    def __init__(
+        self, owner: Module, x: npt.NDArray[Any], y: npt.NDArray[Any], saved: tuple[Any, ...]
+    ) -> None:
+        self._owner = owner
+        self.x_shape, self._y, self._dtype = x.shape, y.shape, y.dtype
+        self.saved = saved
+        self.nbytes = 0
+        for array in saved:
+            if array is y:
+                y.flags.writeable = False  # the tape needs it as it is
+            elif isinstance(array, np.ndarray) and array is not x:
+                self.nbytes += array.nbytes
+
+    def gradient(self, owner: Module, dy: Any) -> Array:
+        """Return dy, if this is a tape of `owner` and dy is like its y."""
+        check_owner(self, ModuleTape, owner)
+        array = _checks.real(dy, self._dtype, "dy")
+        if array.shape != self._y:
+            raise ValueError(f"dy has shape {array.shape}, expected {self._y}, that of y")
+        return array
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._owner!r}, x {self.x_shape}, {self.nbytes} bytes>"
 
 
 class Form(NamedTuple):

@@ -1,0 +1,503 @@
+"""Attention over the states of an encoder: scaled dot-product, and multi-head.
+
+Both take `query`, `key` and `value`, and give for every query a mean of the values, weighted by how
+well their keys fit the query. With an encoder, key and value are its outputs y, the queries are the
+decoder's; add the gradients of key and value then.
+"""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _checks
+from ._checks import Array
+from ._config import Option
+from ._module import Module
+from .activations import softmax, softmax_backward
+from .dropout import dropout_scale
+from .linear import Linear
+from .tape import ModuleTape
+
+__all__ = ["AttentionTape", "MultiHead", "ScaledDotProduct"]
+
+
+class AttentionTape(ModuleTape):
+    """What ``forward`` of an attention remembers for ``backward``.
+
+    It keeps query, key and value themselves, so leave them as they are until then.
+    """
+
+    __slots__ = ("weights",)
+
+    weights: Array
+    """The weights of every query, (B, T, S), or of every head, (B, num_heads, T, S)."""
+
+
+class Attention(Module):
+    """What ScaledDotProduct and MultiHead share: arguments, masks, the calls."""
+
+    _chains = False
+
+    batch_first = Option[bool]()
+
+    def __call__(
+        self,
+        query: npt.ArrayLike,
+        key: npt.ArrayLike,
+        value: npt.ArrayLike,
+        lengths: npt.ArrayLike | None = None,
+    ) -> tuple[Array, Array]:
+        """Attend for inference: no dropout, nothing remembered.
+
+        Parameters
+        ----------
+        query : array_like, (T, B, E), or (B, T, E) if batch_first, or (T, E) unbatched
+            What looks for something, T of it.
+        key : array_like, (S, B, K), or (B, S, K) if batch_first, or (S, K) unbatched
+            What the queries are held to, one for each of S steps.
+        value : array_like, (S, B, V), or (B, S, V) if batch_first, or (S, V) unbatched
+            What is averaged.
+        lengths : array_like of int, (B,), or an int unbatched, optional
+            How many keys and values each row has, 0 to S, the default. Those past the end are not
+            looked at. A row without any gets the mean of nothing, which is 0.
+
+        Returns
+        -------
+        y : ndarray, (T, B, V) or with MultiHead (T, B, E); axes as in query
+            The weighted means.
+        weights : ndarray, (B, T, S), or (T, S) unbatched, whatever `batch_first` says
+            Their weights, at least 0, whose sum is 1; with MultiHead the mean of all heads.
+        """
+        y, weights, _ = self._run(query, key, value, lengths, False)
+        return y, weights
+
+    def forward(
+        self,
+        query: npt.ArrayLike,
+        key: npt.ArrayLike,
+        value: npt.ArrayLike,
+        lengths: npt.ArrayLike | None = None,
+    ) -> tuple[Array, Array, AttentionTape]:
+        """Attend with dropout, and keep what `backward` needs.
+
+        Parameters
+        ----------
+        query, key, value, lengths
+            As when the module is called.
+
+        Returns
+        -------
+        y, weights : ndarray
+            As when the module is called; the weights are without dropout.
+        tape : AttentionTape
+            For `backward`. It shares query, key and value: leave them as they are until then.
+        """
+        y, weights, tape = self._run(query, key, value, lengths, True)
+        return y, weights, tape
+
+    def backward(self, tape: AttentionTape, dy: npt.ArrayLike) -> tuple[Array, Array, Array]:
+        """Add the gradients of the parameters to their `grad`, and return those of the arguments.
+
+        Parameters
+        ----------
+        tape : AttentionTape
+            From `forward` of this very module.
+        dy : array_like, shaped like y
+            Gradient with respect to y.
+
+        Returns
+        -------
+        dquery, dkey, dvalue : ndarray
+            Shaped like query, key and value; 0 past the end of a row. Where key and value are one
+            array, its gradient is the sum of both.
+        """
+        dy = ModuleTape.gradient(tape, self, dy)
+        *saved, shapes = tape.saved
+        if len(shapes[0]) == 2:
+            dy = self._batch_of_one(dy)
+        with np.errstate(all="ignore"):
+            gradients = self._backward(dy, tape.weights, *saved)
+        dquery, dkey, dvalue = (g.reshape(s) for g, s in zip(gradients, shapes, strict=True))
+        return dquery, dkey, dvalue
+
+    def _run(self, query: Any, key: Any, value: Any, lengths: Any, train: bool) -> Any:
+        given = query, key, value = self._arrays(query, key, value)
+        batched = query.ndim == 3
+        if not batched:
+            query, key, value = (self._batch_of_one(x) for x in given)
+        valid = None
+        if lengths is not None:
+            batch, time = self._swap(key).shape[:2]
+            ends = _checks.lengths(lengths, batch, time, batched=batched)
+            valid = np.arange(time) < ends[:, None]  # (B, S)
+            mask = self._swap(valid[..., None])
+            # Weights of 0 are not enough: the padding may be NaN.
+            key, value = (np.where(mask, x, x.dtype.type(0)) for x in (key, value))
+        with np.errstate(all="ignore"):  # infinite or not a number, it is computed with
+            y, weights, saved = self._forward(query, key, value, valid, train)
+        shown = weights if weights.ndim == 3 else weights.mean(axis=1)
+        if not batched:
+            y, shown = self._swap(y)[0], shown[0]
+        if not train:
+            return y, shown, None
+        weights.flags.writeable = shown.flags.writeable = False  # the tape needs it as it is
+        tape = AttentionTape(self, given[0], y, (*saved, [x.shape for x in given]))
+        tape.weights = weights
+        tape.nbytes = weights.nbytes + _size(saved, (*given, y))
+        return y, shown, tape
+
+    def _swap(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return (B, T, ...) of (T, B, ...) or the other way, or x as it is if batch_first."""
+        return x if self.batch_first else x.swapaxes(0, 1)
+
+    def _batch_of_one(self, x: Array) -> Array:
+        return x[None] if self.batch_first else x[:, None]
+
+    def _arrays(self, query: Any, key: Any, value: Any) -> tuple[Array, Array, Array]:
+        """Return the arguments as arrays whose dtypes and shapes fit."""
+        dtype = getattr(self._config, "dtype", None)
+        if dtype is None:
+            query = _checks.floating(query, "query")
+            dtype = query.dtype
+        else:
+            query = _checks.real(query, dtype, "query")
+        key = _checks.real(key, dtype, "key")
+        value = _checks.real(value, dtype, "value")
+        first, second, third = self._features(query.shape[-1] if query.ndim else 0)
+        time = ("B, T", "B, S") if self.batch_first else ("T, B", "S, B")
+        if query.ndim not in (2, 3) or query.shape[-1] != first:
+            expected = f"({time[0]}, {first}) or (T, {first})"
+            raise ValueError(f"query has shape {query.shape}, expected {expected}")
+        wanted: tuple[int, ...] = key.shape[:-1]
+        if query.ndim == 3:
+            batch = query.shape[0 if self.batch_first else 1]
+            wanted = (batch, *key.shape[1:2]) if self.batch_first else (*key.shape[:1], batch)
+        if key.ndim != query.ndim or key.shape != (*wanted, second):
+            expected = f"({time[1] if query.ndim == 3 else 'S'}, {second})"
+            if query.ndim == 3:
+                expected += f" with B = {batch}, as query has"
+            raise ValueError(f"key has shape {key.shape}, expected {expected}")
+        third = value.shape[-1] if third is None and value.ndim else third
+        if value.shape != (*wanted, third):
+            size = "V" if third is None else third
+            expected = ", ".join(map(str, (*wanted, size)))
+            raise ValueError(f"value has shape {value.shape}, expected ({expected}), as key has")
+        return query, key, value
+
+    def _features(self, size: int) -> tuple[int, int, int | None]:
+        """Sizes of query, key and value if query has that size, None being any."""
+        raise NotImplementedError
+
+    def _forward(
+        self, query: Array, key: Array, value: Array, valid: Any, train: bool
+    ) -> tuple[Array, Array, tuple[Any, ...]]:
+        """Return y, the weights and, for training, what `_backward` takes after them."""
+        raise NotImplementedError
+
+    def _backward(self, dy: Array, weights: Array, *saved: Any) -> tuple[Array, Array, Array]:
+        """Return dquery, dkey and dvalue."""
+        raise NotImplementedError
+
+
+class ScaledDotProduct(Attention):
+    """y = softmax(query key' / sqrt(E)) value, without parameters.
+
+    Parameters
+    ----------
+    scale : float, optional
+        What the products are multiplied by instead of 1 / sqrt(E), E being the size of a query.
+    batch_first : bool, default False
+        Whether query, key, value and y are (B, T, ...) rather than (T, B, ...).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option has a wrong value or type.
+
+    Notes
+    -----
+    A. Vaswani et al., "Attention is all you need", NIPS 2017, equation 1. Queries and keys have the
+    same size; values may have another.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> attention = lc.attention.ScaledDotProduct()
+    >>> key, value = np.eye(3), np.array([[1.0], [2.0], [3.0]])
+    >>> y, weights, tape = attention.forward([[0.0, 0.0, 9.0]], key, value, lengths=2)
+    >>> y, weights
+    (array([[1.5]]), array([[0.5, 0.5, 0. ]]))
+    >>> [gradient.shape for gradient in attention.backward(tape, np.ones_like(y))]
+    [(1, 3), (3, 3), (3, 1)]
+    """
+
+    scale = Option["float | None"]()
+
+    def __init__(self, scale: float | None = None, batch_first: bool = False) -> None:
+        self._config = SimpleNamespace(
+            scale=None if scale is None else _checks.number(scale, "scale"),
+            batch_first=_checks.boolean(batch_first, "batch_first"),
+        )
+
+    def _features(self, size: int) -> tuple[int, int, int | None]:
+        return size, size, None
+
+    def _forward(
+        self, query: Array, key: Array, value: Array, valid: Any, train: bool
+    ) -> tuple[Array, Array, tuple[Any, ...]]:
+        size = query.shape[-1]
+        scale = query.dtype.type(max(size, 1) ** -0.5 if self.scale is None else self.scale)
+        query, key, value = (self._swap(x) for x in (query * scale, key, value))
+        weights = _weights(query, key, valid)
+        return self._swap(weights @ value), weights, (query, key, value, float(scale))
+
+    def _backward(
+        self, dy: Array, weights: Array, query: Array, key: Array, value: Array, scale: float
+    ) -> tuple[Array, Array, Array]:
+        dy = self._swap(dy)
+        dvalue = weights.swapaxes(-1, -2) @ dy
+        dquery, dkey = _weights_backward(dy @ value.swapaxes(-1, -2), weights, query, key)
+        return self._swap(dquery) * scale, self._swap(dkey), self._swap(dvalue)
+
+
+class MultiHead(Attention):
+    """Several scaled dot-product attentions side by side, between learned projections.
+
+    Head i attends with its part of W_q query + b_q, W_k key + b_k and W_v value + b_v, which are
+    embed_dim / num_heads numbers each; y = W_o (the heads, one after the other) + b_o.
+
+    Parameters
+    ----------
+    embed_dim : int
+        Size of query and y.
+    num_heads : int
+        How many heads there are; they share embed_dim evenly.
+    dropout : float, default 0.0
+        Probability in [0, 1) that `forward` drops a weight.
+    bias : bool, default True
+        Whether there are b_q, b_k, b_v and b_o.
+    kdim, vdim : int, optional
+        Sizes of key and value, if not embed_dim.
+    batch_first : bool, default False
+        Whether query, key, value and y are (B, T, ...) rather than (T, B, ...).
+    dtype : {"float32", "float64"}, default "float32"
+        Of parameters, arguments and results.
+    seed : int, optional
+        Of the first parameters, as in `reset_parameters`, and of dropout.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option has a wrong value or type.
+
+    Notes
+    -----
+    A. Vaswani et al., "Attention is all you need", NIPS 2017, section 3.2.2. The parameters are
+    those of ``torch.nn.MultiheadAttention``: ``in_proj_weight`` (3 embed_dim, embed_dim) with W_q,
+    W_k and W_v below each other (or, with `kdim` or `vdim`, ``q_proj_weight``, ``k_proj_weight``
+    and ``v_proj_weight``), ``in_proj_bias``, ``out_proj.weight`` and ``out_proj.bias``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> attention = lc.attention.MultiHead(8, 2, kdim=6, vdim=6, seed=0)
+    >>> query, states = np.ones((3, 2, 8), "float32"), np.ones((5, 2, 6), "float32")
+    >>> y, weights, tape = attention.forward(query, states, states, lengths=[5, 4])
+    >>> y.shape, weights.shape, tape.weights.shape
+    ((3, 2, 8), (2, 3, 5), (2, 2, 3, 5))
+    >>> dquery, dkey, dvalue = attention.backward(tape, np.ones_like(y))
+    >>> (dkey + dvalue).shape
+    (5, 2, 6)
+    """
+
+    embed_dim = Option[int]()
+    num_heads = Option[int]()
+    dropout = Option[float]()
+    bias = Option[bool]()
+    kdim = Option["int | None"]()
+    vdim = Option["int | None"]()
+    dtype = Option[np.dtype[Any]]()
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        bias: bool = True,
+        kdim: int | None = None,
+        vdim: int | None = None,
+        batch_first: bool = False,
+        dtype: npt.DTypeLike = "float32",
+        seed: int | None = None,
+    ) -> None:
+        size = _checks.integer(embed_dim, "embed_dim", 1)
+        sizes = [
+            None if dim is None or _checks.integer(dim, name, 1) == size else int(dim)
+            for name, dim in (("kdim", kdim), ("vdim", vdim))
+        ]
+        self._config = SimpleNamespace(
+            embed_dim=size,
+            num_heads=_checks.integer(num_heads, "num_heads", 1),
+            dropout=_checks.probability(dropout, "dropout"),
+            bias=_checks.boolean(bias, "bias"),
+            kdim=sizes[0],
+            vdim=sizes[1],
+            batch_first=_checks.boolean(batch_first, "batch_first"),
+            dtype=_checks.dtype(dtype),
+        )
+        if size % self.num_heads:
+            raise ValueError(f"embed_dim is {size}, expected a multiple of num_heads={num_heads}")
+        if self.kdim or self.vdim:
+            dims = (size, self.kdim or size, self.vdim or size)
+            shapes = [(f"{n}_proj_weight", (size, dim)) for n, dim in zip("qkv", dims, strict=True)]
+        else:
+            shapes = [("in_proj_weight", (3 * size, size))]
+        biases: list[tuple[str, tuple[int, ...]]] = [("in_proj_bias", (3 * size,))]
+        self._make_parameters([*shapes, *biases[: self.bias]], self.dtype)
+        self._children = {"out_proj": Linear(size, size, self.bias, self.dtype)}
+        self.reset_parameters(seed)
+        if self.dropout:
+            # A stream of its own, so that dropout does not change the parameters.
+            self._dropout_rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
+
+    def reset_parameters(self, seed: int | None = None) -> None:
+        """Draw every projection anew, with biases 0, as PyTorch does.
+
+        W_q, W_k and W_v are from U(-a, a), a = sqrt(6 / (rows + columns)) of their parameter
+        (X. Glorot and Y. Bengio, "Understanding the difficulty of training deep feedforward neural
+        networks", AISTATS 2010), W_o from U(-1/sqrt(embed_dim), 1/sqrt(embed_dim)).
+
+        Parameters
+        ----------
+        seed : int, optional
+            Of ``numpy.random.default_rng``.
+        """
+        rng = np.random.default_rng(_checks.seed(seed))
+        out = self._children["out_proj"]
+        for name, p in (*self._parameters.items(), *out._parameters.items()):
+            if "bias" in name:
+                p._storage.fill(0)
+                p._touch()
+            else:
+                a = self.embed_dim**-0.5 if name == "weight" else math.sqrt(6 / sum(p.shape))
+                p._draw(lambda count, a=a: rng.uniform(-a, a, count))  # type: ignore[misc]
+
+    def _features(self, size: int) -> tuple[int, int, int | None]:
+        return self.embed_dim, self.kdim or self.embed_dim, self.vdim or self.embed_dim
+
+    def _forward(
+        self, query: Array, key: Array, value: Array, valid: Any, train: bool
+    ) -> tuple[Array, Array, tuple[Any, ...]]:
+        scale = self.dtype.type((self.embed_dim // self.num_heads) ** -0.5)
+        matrices = [np.array(w, subok=False) for w in self._in_weights()]  # as they are now
+        inputs = [x.reshape(-1, x.shape[-1]) for x in (query, key, value)]
+        projected = [x @ w.T for x, w in zip(inputs, matrices, strict=True)]
+        if self.bias:
+            biases = np.split(self._parameters["in_proj_bias"]._storage, 3)
+            for rows, b in zip(projected, biases, strict=True):
+                rows += b
+        projected[0] *= scale
+        heads = [
+            self._heads(rows, x.shape)
+            for rows, x in zip(projected, (query, key, value), strict=True)
+        ]
+        weights = _weights(heads[0], heads[1], None if valid is None else valid[:, None])
+        kept = None
+        if train and self._dropout_rng is not None:
+            kept = dropout_scale(self._dropout_rng, weights.shape, self.dropout, self.dtype)
+        joined = self._joined((weights if kept is None else weights * kept) @ heads[2])
+        out: Any = self._children["out_proj"]
+        saved: tuple[Any, ...] = ()
+        if train:
+            y, tape = out.forward(joined)
+            saved = (matrices, inputs, heads, kept, float(scale), tape)
+        else:
+            y = out(joined)
+        return y, weights, saved
+
+    def _backward(
+        self,
+        dy: Array,
+        weights: Array,
+        matrices: list[Array],
+        inputs: list[Array],
+        heads: list[Array],
+        kept: Array | None,
+        scale: float,
+        tape: ModuleTape,
+    ) -> tuple[Array, Array, Array]:
+        out: Any = self._children["out_proj"]
+        djoined = out.backward(tape, dy)
+        dheads = self._heads(djoined, dy.shape)
+        dvalue = (weights if kept is None else weights * kept).swapaxes(-1, -2) @ dheads
+        dweights = dheads @ heads[2].swapaxes(-1, -2)
+        if kept is not None:
+            dweights *= kept
+        dquery, dkey = _weights_backward(dweights, weights, heads[0], heads[1])
+        dprojected = [
+            self._joined(d).reshape(-1, self.embed_dim) for d in (dquery * scale, dkey, dvalue)
+        ]
+        grads = self._in_gradients()
+        for rows, x, grad in zip(dprojected, inputs, grads, strict=True):
+            grad += rows.T @ x
+        if self.bias:
+            sums = [rows.sum(axis=0) for rows in dprojected]
+            self._parameters["in_proj_bias"].grad += np.concatenate(sums)
+        dquery, dkey, dvalue = (rows @ w for rows, w in zip(dprojected, matrices, strict=True))
+        return dquery, dkey, dvalue
+
+    def _in_weights(self) -> list[Any]:
+        """Return views of W_q, W_k and W_v."""
+        storages = [p._storage for n, p in self._parameters.items() if n.endswith("weight")]
+        return storages if len(storages) == 3 else np.split(storages[0], 3)
+
+    def _in_gradients(self) -> list[Array]:
+        """Return views of their gradients."""
+        grads = [p.grad for n, p in self._parameters.items() if n.endswith("weight")]
+        return grads if len(grads) == 3 else np.split(grads[0], 3)
+
+    def _heads(self, rows: Array, shape: tuple[int, ...]) -> Array:
+        """Return a view (B, num_heads, T, size of a head) of what is like x of that shape."""
+        size = self.embed_dim // self.num_heads
+        return self._swap(rows.reshape(*shape[:2], self.num_heads, size)).swapaxes(1, 2)
+
+    def _joined(self, heads: Array) -> Array:
+        """Return x, (T, B, embed_dim), of its heads."""
+        x = self._swap(heads.swapaxes(1, 2))
+        return x.reshape(*x.shape[:2], self.embed_dim)
+
+
+def _size(saved: Any, shared: tuple[Array, ...]) -> int:
+    """Return how many bytes arrays and tapes hold, without memory that is shared."""
+    if isinstance(saved, ModuleTape):
+        saved = saved.saved
+    if isinstance(saved, (tuple, list)):
+        return sum(_size(part, shared) for part in saved)
+    if not isinstance(saved, np.ndarray) or any(np.may_share_memory(saved, a) for a in shared):
+        return 0
+    return saved.nbytes
+
+
+def _weights(query: Array, key: Array, valid: Any) -> Array:
+    """Return softmax(query key') over the valid (..., S), 0 where there is none."""
+    scores = query @ key.swapaxes(-1, -2)
+    if valid is None:
+        return softmax(scores)
+    valid = valid[..., None, :]
+    weights = softmax(np.where(valid, scores, scores.dtype.type(-np.inf)))
+    return np.where(valid.any(axis=-1, keepdims=True), weights, scores.dtype.type(0))
+
+
+def _weights_backward(
+    dweights: Array, weights: Array, query: Array, key: Array
+) -> tuple[Array, Array]:
+    """Return dquery and dkey."""
+    dscores = softmax_backward(dweights, weights)
+    return dscores @ key, dscores.swapaxes(-1, -2) @ query

@@ -1,0 +1,216 @@
+"""Metrics: how good predictions are, in numbers for people.
+
+They take the same first arguments as the losses, and leave out the same elements. All are 0.0 where
+no element is valid.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _checks
+from ._targets import classified, paired
+from .losses import cross_entropy, mse
+
+__all__ = ["accuracy", "binary_accuracy", "bits_per_symbol", "perplexity", "rmse"]
+
+
+def accuracy(
+    pred: ArrayLike,
+    target: ArrayLike,
+    lengths: ArrayLike | None = None,
+    *,
+    batch_first: bool = False,
+    ignore_index: int | None = -100,
+    top_k: int = 1,
+) -> float:
+    """Share of the valid targets that are the class of the highest score.
+
+    Parameters
+    ----------
+    pred : array (..., C)
+        Scores or probabilities. The classes are the last axis.
+    target : integer array (...)
+        Class of each prediction, 0 to C - 1.
+    lengths, batch_first, ignore_index
+        As for `losses.cross_entropy`.
+    top_k : int, default 1
+        Count a target if fewer than this many classes have a higher score.
+
+    Returns
+    -------
+    float
+        0 to 1.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `losses.cross_entropy`.
+
+    Examples
+    --------
+    >>> accuracy([[0.1, 0.9], [0.8, 0.2], [0.4, 0.6]], [1, 0, 0])
+    0.6666666666666666
+    """
+    k = _checks.integer(top_k, "top_k", 1)
+    scores, classes, w = classified(pred, target, lengths, None, batch_first, ignore_index)
+    if k == 1:
+        right = scores.argmax(axis=-1) == classes
+    else:
+        picked = np.take_along_axis(scores, classes[..., None], axis=-1)
+        # A NaN is neither higher nor lower, and no prediction.
+        right = ((scores > picked).sum(axis=-1) < k) & ~np.isnan(picked[..., 0])
+    return _mean(right if w is None else right[w != 0])
+
+
+def binary_accuracy(
+    pred: ArrayLike,
+    target: ArrayLike,
+    lengths: ArrayLike | None = None,
+    *,
+    batch_first: bool = False,
+    threshold: float = 0.0,
+) -> float:
+    """Share of the valid elements that are on the right side of the threshold.
+
+    Parameters
+    ----------
+    pred : array (...)
+        Scores; those above `threshold` mean a positive.
+    target : array, shape of `pred`
+        True or above 0.5 for a positive.
+    lengths, batch_first
+        As for `losses.binary_cross_entropy`.
+    threshold : float, default 0
+        0 for scores before a sigmoid; 0.5 for probabilities.
+
+    Returns
+    -------
+    float
+        0 to 1.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `losses.mse`.
+
+    Examples
+    --------
+    >>> binary_accuracy([-2.0, 0.5, 3.0, 1.0], [0, 1, 1, 0])
+    0.75
+    """
+    limit = _checks.number(threshold, "threshold")
+    values, wanted, w = paired(pred, target, lengths, None, batch_first)
+    right = (values > limit) == (wanted > 0.5)
+    return _mean(right if w is None else right[w != 0])
+
+
+def perplexity(
+    pred: ArrayLike,
+    target: ArrayLike,
+    lengths: ArrayLike | None = None,
+    *,
+    batch_first: bool = False,
+    ignore_index: int | None = -100,
+) -> float:
+    """Exponential of the mean cross-entropy: among how many classes the model hesitates.
+
+    Parameters
+    ----------
+    pred, target, lengths, batch_first, ignore_index
+        As for `losses.cross_entropy`.
+
+    Returns
+    -------
+    float
+        1 for certainty, C for equal scores.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `losses.cross_entropy`.
+
+    Examples
+    --------
+    >>> round(perplexity([[0.0, 0.0, 0.0, 0.0]], [2]), 6)
+    4.0
+    """
+    nats = cross_entropy(pred, target, lengths, batch_first=batch_first, ignore_index=ignore_index)[
+        0
+    ]
+    return math.exp(nats) if nats < 709 else nats if math.isnan(nats) else math.inf
+
+
+def bits_per_symbol(
+    pred: ArrayLike,
+    target: ArrayLike,
+    lengths: ArrayLike | None = None,
+    *,
+    batch_first: bool = False,
+    ignore_index: int | None = -100,
+) -> float:
+    """Mean cross-entropy in bits: bits per character of a character model.
+
+    Parameters
+    ----------
+    pred, target, lengths, batch_first, ignore_index
+        As for `losses.cross_entropy`.
+
+    Returns
+    -------
+    float
+        0 for certainty, log2(C) for equal scores.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `losses.cross_entropy`.
+
+    Examples
+    --------
+    >>> round(bits_per_symbol([[0.0, 0.0, 0.0, 0.0]], [2]), 6)
+    2.0
+    """
+    nats = cross_entropy(pred, target, lengths, batch_first=batch_first, ignore_index=ignore_index)[
+        0
+    ]
+    return nats / math.log(2)
+
+
+def rmse(
+    pred: ArrayLike,
+    target: ArrayLike,
+    lengths: ArrayLike | None = None,
+    *,
+    weight: ArrayLike | None = None,
+    batch_first: bool = False,
+) -> float:
+    """Root of the mean squared error, in the unit of `pred`.
+
+    Parameters
+    ----------
+    pred, target, lengths, weight, batch_first
+        As for `losses.mse`.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `losses.mse`.
+
+    Examples
+    --------
+    >>> rmse([1.0, 2.0], [1.0, 4.0])
+    1.4142135623730951
+    """
+    return math.sqrt(mse(pred, target, lengths, weight=weight, batch_first=batch_first)[0])
+
+
+def _mean(right: NDArray[np.bool_]) -> float:
+    return float(right.mean()) if right.size else 0.0

@@ -1,0 +1,388 @@
+"""Learning-rate schedules: what `lr` an optimizer has at which step.
+
+A schedule sets the optimizer's `lr` when it is made and at each call of its `step`, once per
+epoch or once per step of the optimizer, as you like: its options count in that unit. It works out
+the rate from the one that the optimizer had at first, so a rate assigned by hand in between lasts
+until the next `step`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, SupportsFloat
+
+from .. import _checks
+from ._checks import at_least_0, keys
+from .optimizers import Optimizer
+
+__all__ = ["CosineLR", "Plateau", "Schedule", "StepLR", "WarmUp"]
+
+
+class Schedule:
+    """What all schedules have in common. Use one of its subclasses.
+
+    Attributes
+    ----------
+    optimizer : Optimizer
+        Whose `lr` it sets.
+    base_lr : float
+        The rate that the optimizer had when the schedule was made.
+    steps : int
+        How often `step` was called.
+    lr : float
+        The rate at present.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer is {_checks.describe(optimizer)}, expected an Optimizer")
+        self.optimizer = optimizer
+        self.base_lr = optimizer.lr
+        self.steps = 0
+        self._set(self.base_lr)
+
+    def step(self, metric: float | None = None) -> None:
+        """Set the next rate.
+
+        Parameters
+        ----------
+        metric : float, optional
+            What the epoch reached; `Plateau` needs it, the others do not look at it.
+        """
+        lr = self._next(self.steps + 1, metric)
+        self.steps += 1
+        self._set(lr)
+
+    def _next(self, t: int, metric: float | None) -> float:
+        """Return the rate after `t` calls of `step`."""
+        raise NotImplementedError
+
+    def _set(self, lr: float) -> None:
+        self.lr = lr
+        self.optimizer.lr = lr
+
+    def _options(self) -> dict[str, Any]:
+        """Return what the constructor takes beside the optimizer."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resumed run needs, as plain JSON."""
+        return {
+            "type": type(self).__name__,
+            **self._options(),
+            "base_lr": self.base_lr,
+            "lr": self.lr,
+            "steps": self.steps,
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave: all of it, options and present rate too, or nothing.
+
+        Parameters
+        ----------
+        state_dict : mapping
+            From a schedule of the same type.
+
+        Raises
+        ------
+        ValueError
+            If it is of another schedule, keys are missing or unexpected, or a value is out of
+            range.
+        TypeError
+            If it is no mapping, or a value is of the wrong type.
+        """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict is {_checks.describe(state_dict)}, expected a mapping")
+        name = type(self).__name__
+        if state_dict.get("type", name) != name:
+            raise ValueError(f"state_dict is of {state_dict['type']!r}, expected {name!r}")
+        keys(state_dict, self.state_dict())
+        before = self.optimizer.lr
+        try:
+            fresh = self._like({name: state_dict[name] for name in self._options()})
+            fresh._load_progress(state_dict)
+        except BaseException:
+            self.optimizer.lr = before
+            raise
+        self.__dict__.update(fresh.__dict__)
+        self._set(self.lr)
+
+    def _like(self, options: dict[str, Any]) -> Schedule:
+        """Return a new schedule for the same optimizer."""
+        return type(self)(self.optimizer, **options)
+
+    def _load_progress(self, state_dict: Mapping[str, Any]) -> None:
+        self.base_lr = at_least_0(state_dict["base_lr"], "base_lr")
+        self.lr = at_least_0(state_dict["lr"], "lr")
+        self.steps = _checks.integer(state_dict["steps"], "steps", 0)
+
+    def __repr__(self) -> str:
+        options = "".join(f"{k}={v}, " for k, v in self._options().items())
+        return f"{type(self).__name__}({options}lr={self.lr} after {self.steps} steps)"
+
+
+class StepLR(Schedule):
+    """Multiply the rate by `gamma` after every `step_size` steps, as PyTorch's StepLR.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose `lr` is set.
+    step_size : int
+        At least 1.
+    gamma : float, default 0.1
+        At least 0.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> optimizer = lc.optim.SGD(lc.Linear(2, 1).parameters(), lr=1.0)
+    >>> schedule = StepLR(optimizer, step_size=2, gamma=0.5)
+    >>> for epoch in range(5):
+    ...     print(optimizer.lr, end=" ")  # train with it
+    ...     schedule.step()
+    1.0 1.0 0.5 0.5 0.25
+    """
+
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
+        self.step_size = _checks.integer(step_size, "step_size", 1)
+        self.gamma = at_least_0(gamma, "gamma")
+        super().__init__(optimizer)
+
+    def _next(self, t: int, metric: float | None) -> float:
+        return self.base_lr * self.gamma ** (t // self.step_size)
+
+    def _options(self) -> dict[str, Any]:
+        return {"step_size": self.step_size, "gamma": self.gamma}
+
+
+class CosineLR(Schedule):
+    """Let the rate fall along half a cosine from its first value to `minimum`, and stay there.
+
+    After t steps it is ``minimum + (lr - minimum) (1 + cos(pi t / total_steps)) / 2``, lr being the
+    rate at first (I. Loshchilov and F. Hutter, "SGDR", ICLR 2017, equation 5, without restarts).
+    PyTorch's CosineAnnealingLR is the same up to `total_steps`, and then rises again.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose `lr` is set.
+    total_steps : int
+        Until the minimum is reached, at least 1.
+    minimum : float, default 0
+        At least 0.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> optimizer = lc.optim.SGD(lc.Linear(2, 1).parameters(), lr=1.0)
+    >>> schedule = CosineLR(optimizer, total_steps=4, minimum=0.5)
+    >>> for epoch in range(6):
+    ...     print(round(optimizer.lr, 3), end=" ")  # train with it
+    ...     schedule.step()
+    1.0 0.927 0.75 0.573 0.5 0.5
+    """
+
+    def __init__(self, optimizer: Optimizer, total_steps: int, minimum: float = 0.0) -> None:
+        self.total_steps = _checks.integer(total_steps, "total_steps", 1)
+        self.minimum = at_least_0(minimum, "minimum")
+        super().__init__(optimizer)
+
+    def _next(self, t: int, metric: float | None) -> float:
+        if t >= self.total_steps:
+            return self.minimum
+        height = (1 + math.cos(math.pi * t / self.total_steps)) / 2
+        return self.minimum + (self.base_lr - self.minimum) * height
+
+    def _options(self) -> dict[str, Any]:
+        return {"total_steps": self.total_steps, "minimum": self.minimum}
+
+
+class Plateau(Schedule):
+    """Multiply the rate by `factor` when a metric stops improving, as PyTorch's ReduceLROnPlateau.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose `lr` is set.
+    factor : float, default 0.1
+        In [0, 1).
+    patience : int, default 10
+        Steps in a row without improvement that are let pass; the next one reduces the rate.
+    mode : {"min", "max"}, default "min"
+        Whether a smaller or a larger metric is better. NaN is never better.
+    threshold : float, default 1e-4
+        By how much a metric must beat the best so far to be an improvement, at least 0.
+    threshold_mode : {"rel", "abs"}, default "rel"
+        Whether `threshold` is a share of the best or a difference from it.
+    cooldown : int, default 0
+        Steps after a reduction during which none counts as without improvement.
+    min_lr : float, default 0
+        What the rate does not fall below.
+    eps : float, default 1e-8
+        Reductions by no more than this are left undone.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> optimizer = lc.optim.SGD(lc.Linear(2, 1).parameters(), lr=1.0)
+    >>> schedule = Plateau(optimizer, factor=0.5, patience=1)
+    >>> for loss in (3.0, 2.0, 2.0, 2.0, 2.0):
+    ...     schedule.step(loss)
+    ...     print(optimizer.lr, end=" ")
+    1.0 1.0 1.0 0.5 0.5
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        factor: float = 0.1,
+        patience: int = 10,
+        *,
+        mode: str = "min",
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+        eps: float = 1e-8,
+    ) -> None:
+        self.factor = at_least_0(factor, "factor")
+        if self.factor >= 1:
+            raise ValueError(f"factor is {factor}, expected below 1")
+        self.patience = _checks.integer(patience, "patience", 0)
+        self.mode = _checks.choice(mode, "mode", ("min", "max"))
+        self.threshold = at_least_0(threshold, "threshold")
+        self.threshold_mode = _checks.choice(threshold_mode, "threshold_mode", ("rel", "abs"))
+        self.cooldown = _checks.integer(cooldown, "cooldown", 0)
+        self.min_lr = at_least_0(min_lr, "min_lr")
+        self.eps = at_least_0(eps, "eps")
+        self.best: float | None = None
+        self.bad_steps = 0
+        self.cooling_steps = 0  # left
+        super().__init__(optimizer)
+
+    def _next(self, t: int, metric: Any) -> float:
+        if isinstance(metric, bool) or not isinstance(metric, SupportsFloat):
+            raise TypeError(f"metric is {_checks.describe(metric)}, expected a number for Plateau")
+        value = float(metric)
+        if self._is_better(value):
+            self.best = value
+            self.bad_steps = 0
+        else:
+            self.bad_steps += 1
+        if self.cooling_steps > 0:
+            self.cooling_steps -= 1
+            self.bad_steps = 0
+        if self.bad_steps <= self.patience:
+            return self.lr
+        self.bad_steps = 0
+        self.cooling_steps = self.cooldown
+        reduced = max(self.lr * self.factor, self.min_lr)
+        return reduced if self.lr - reduced > self.eps else self.lr
+
+    def _is_better(self, value: float) -> bool:
+        sign = 1 if self.mode == "min" else -1
+        best = sign * math.inf if self.best is None else self.best
+        if self.threshold_mode == "rel":
+            return sign * value < sign * best * (1 - sign * self.threshold)
+        return sign * value < sign * best - self.threshold
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "factor": self.factor,
+            "patience": self.patience,
+            "mode": self.mode,
+            "threshold": self.threshold,
+            "threshold_mode": self.threshold_mode,
+            "cooldown": self.cooldown,
+            "min_lr": self.min_lr,
+            "eps": self.eps,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resumed run needs, as plain JSON."""
+        return {
+            **super().state_dict(),
+            "best": self.best,
+            "bad_steps": self.bad_steps,
+            "cooling_steps": self.cooling_steps,
+        }
+
+    def _load_progress(self, state_dict: Mapping[str, Any]) -> None:
+        super()._load_progress(state_dict)
+        best = state_dict["best"]
+        self.best = None if best is None else _checks.number(best, "best")
+        self.bad_steps = _checks.integer(state_dict["bad_steps"], "bad_steps", 0)
+        self.cooling_steps = _checks.integer(state_dict["cooling_steps"], "cooling_steps", 0)
+
+
+class WarmUp(Schedule):
+    """Let the rate rise on a line to its full value, then follow another schedule.
+
+    After t < `warmup_steps` steps it is ``lr (start + (1 - start) t / warmup_steps)``, lr being the
+    rate at first; then the other schedule begins. PyTorch's SequentialLR of LinearLR and the other.
+
+    Parameters
+    ----------
+    schedule : Schedule or Optimizer
+        What comes afterwards, whose own `step` is not to be called by you; an optimizer's rate
+        stays at its full value.
+    warmup_steps : int
+        At least 1.
+    start : float, default 0.1
+        Share of the rate at first, in [0, 1].
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> optimizer = lc.optim.SGD(lc.Linear(2, 1).parameters(), lr=1.0)
+    >>> schedule = WarmUp(StepLR(optimizer, step_size=1, gamma=0.5), warmup_steps=2, start=0.0)
+    >>> for step in range(5):
+    ...     print(optimizer.lr, end=" ")  # train with it
+    ...     schedule.step()
+    0.0 0.5 1.0 0.5 0.25
+    """
+
+    def __init__(
+        self, schedule: Schedule | Optimizer, warmup_steps: int, start: float = 0.1
+    ) -> None:
+        if not isinstance(schedule, (Schedule, Optimizer)):
+            raise TypeError(
+                f"schedule is {_checks.describe(schedule)}, expected a Schedule or an Optimizer"
+            )
+        self.schedule = schedule if isinstance(schedule, Schedule) else None
+        self.warmup_steps = _checks.integer(warmup_steps, "warmup_steps", 1)
+        self.start = at_least_0(start, "start")
+        if self.start > 1:
+            raise ValueError(f"start is {start}, expected 0 to 1")
+        super().__init__(schedule.optimizer if isinstance(schedule, Schedule) else schedule)
+        self._set(self._next(0, None))
+
+    def _next(self, t: int, metric: float | None) -> float:
+        if t < self.warmup_steps:
+            return self.base_lr * (self.start + (1 - self.start) * t / self.warmup_steps)
+        if self.schedule is None:
+            return self.base_lr
+        if t > self.warmup_steps:
+            self.schedule.step(metric)
+        return self.schedule.lr
+
+    def _options(self) -> dict[str, Any]:
+        return {"warmup_steps": self.warmup_steps, "start": self.start}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resumed run needs, as plain JSON."""
+        after = None if self.schedule is None else self.schedule.state_dict()
+        return {**super().state_dict(), "schedule": after}
+
+    def _like(self, options: dict[str, Any]) -> Schedule:
+        return WarmUp(self.schedule or self.optimizer, **options)
+
+    def _load_progress(self, state_dict: Mapping[str, Any]) -> None:
+        super()._load_progress(state_dict)
+        after = state_dict["schedule"]
+        if self.schedule is not None:
+            self.schedule.load_state_dict(after)  # last, as it cannot be undone
+        elif after is not None:
+            raise ValueError("state_dict has a schedule after the warm-up, expected none")
