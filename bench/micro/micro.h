@@ -14,6 +14,7 @@
 void add_limits();
 void add_kernels();
 void add_layers();
+void add_streams();
 
 /// Uninitialised memory, aligned as kernels and workspaces want it.
 template <class T>

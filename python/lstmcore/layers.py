@@ -384,9 +384,9 @@ class Layer(Recurrent[State]):
         >>> stream.step(np.ones((1, 2), dtype="float32")).shape
         (1, 3)
         """
-        from .stream import Stream
+        from .stream import open_stream
 
-        return Stream(self, batch_size)
+        return open_stream(self, batch_size)
 
 
 class RNN(Layer[Array]):

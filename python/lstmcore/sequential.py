@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from .layers import Layer
 from .masking import Masking
 from .pooling import Pool
 from .tape import Tape, check_owner
+
+if TYPE_CHECKING:
+    from .stream import Stream
 
 __all__ = ["Sequential", "SequentialTape"]
 
@@ -323,6 +326,39 @@ class Sequential(Module):
             else:
                 dx = module.backward(t, dx)
         return dx, tuple(reversed(initial))
+
+    def stream(self, batch_size: int = 1) -> Stream:
+        """Return a stream: the model one step at a time, with its states kept.
+
+        Parameters
+        ----------
+        batch_size : int, default 1
+            Rows of the batch, each with states of its own.
+
+        Returns
+        -------
+        Stream
+            In a state of zeros. It keeps the weights that the model has now. With an Embedding it
+            takes ids, (B,) or (T, B), instead of features.
+
+        Raises
+        ------
+        ValueError
+            If a module needs the whole sequence: a bidirectional or reverse layer, pooling, `Flip`
+            or `Masking`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lstmcore as lc
+        >>> model = lc.Sequential(lc.GRU(2, 8, seed=0), lc.Linear(8, 3), lc.Softmax())
+        >>> stream = model.stream(batch_size=4)
+        >>> stream.step(np.ones((4, 2), dtype="float32")).shape
+        (4, 3)
+        """
+        from .stream import open_stream
+
+        return open_stream(self, batch_size)
 
     def _run(
         self, x: Any, state: Any, lengths: Any, resets: Any, train: bool

@@ -13,19 +13,29 @@ import numpy.typing as npt
 from . import _checks, _core
 from ._checks import Array
 from ._module import Module
+from .activations import ReLU, Sigmoid, Softmax, Tanh
+from .dropout import Dropout
+from .embedding import Embedding
+from .layer_norm import LayerNorm
 from .layers import Layer
 from .linear import Linear
+from .sequential import Sequential
 
 __all__ = ["Stream"]
+
+_FUNCTIONS: dict[type[Module], str] = {Tanh: "tanh", ReLU: "relu", Sigmoid: "sigmoid"}
+_KINDS: tuple[type[Module], ...] = (
+    Layer, Linear, LayerNorm, Embedding, Dropout, Softmax, *_FUNCTIONS
+)  # fmt: skip
 
 
 class Stream(_core.Stream):
     """A layer or model, one step after the other, for a batch of independent rows.
 
-    Made by ``layer.stream(batch_size)``. The outputs of a layer are those of the layer over the
-    whole sequence, to the bit, however it is cut into `step` and `process`. Models of several
-    modules give those of the model up to rounding (their own are the same bits however they are
-    cut).
+    Made by ``layer.stream(batch_size)`` or ``model.stream(batch_size)``. The outputs of a layer are
+    those of the layer over the whole sequence, to the bit, however it is cut into `step` and
+    `process`. Those of a Sequential are the same bits however it is cut, and the model's up to
+    rounding: Linear and other modules are computed by the core here, and by NumPy there.
 
     A stream keeps the weights that its layer had when it was made, and shares them with the other
     streams made since they changed; later changes are for later streams. It computes on the calling
@@ -49,17 +59,24 @@ class Stream(_core.Stream):
 
     def __init__(self, module: Module, batch_size: int = 1) -> None:
         batch_size = _checks.integer(batch_size, "batch_size", 1)
-        if not isinstance(module, Module):
-            raise TypeError(f"module is {_checks.describe(module)}, expected a layer or a model")
-        self._open([_frozen(module, "module")], isinstance(module, Layer), batch_size)
+        if not isinstance(module, (Layer, Sequential)):
+            what = _checks.describe(module)
+            raise TypeError(f"module is {what}, expected a recurrent layer or a Sequential")
+        steps = module._steps if isinstance(module, Sequential) else [("", module)]
+        frozen = [_frozen(m, f"module {path}, {m!r}," if path else f"{m!r}") for path, m in steps]
+        self._open(frozen, isinstance(module, Layer), batch_size)
 
     def _open(self, frozen: list[_Frozen], bare: bool, batch_size: int) -> None:
         self._frozen = frozen
         self._bare = bare  # whether the state is that of one layer, not a tuple of them
         modules = [f.module for f in frozen]
         self._layers: list[Any] = [m for m in modules if isinstance(m, Layer)]
-        self._dtype: np.dtype[Any] = next(m.dtype for m in modules if hasattr(m, "dtype"))
-        super().__init__([f.stage for f in frozen], batch_size, self._dtype == np.float64)
+        sized = [m for m in modules if isinstance(m, (Layer, Linear, LayerNorm))]
+        if not sized:
+            raise ValueError("a stream needs a recurrent layer, a Linear or a LayerNorm")
+        self._dtype: np.dtype[Any] = sized[0].dtype
+        stages = [f.stage for f in frozen if f.stage is not None]
+        super().__init__(stages, batch_size, self._dtype == np.float64)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -192,6 +209,30 @@ class Stream(_core.Stream):
         return x.copy() if np.may_share_memory(x, out) else x
 
 
+class _IdStream(Stream):
+    """A stream of a model that begins with an Embedding: of ids, (B,) or (T, B)."""
+
+    def step(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
+        return super().step(self._vectors(x, 0, ""), out)
+
+    def process(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
+        return super().process(self._vectors(x, 1, "T, "), out)
+
+    def _vectors(self, x: npt.ArrayLike, lead: int, legend: str) -> Array:
+        embedding: Any = self._frozen[0].module
+        shape, batch = np.shape(x), self.batch_size
+        if not (shape[lead:] == (batch,) or (batch == 1 and shape[lead:] == ())):
+            raise ValueError(f"x has shape {shape}, expected ids, ({legend}{batch},)")
+        vectors: Array = embedding(x)
+        return vectors
+
+
+def open_stream(module: Any, batch_size: int) -> Stream:
+    """Return a stream of a layer or of a model."""
+    ids = isinstance(module, Sequential) and isinstance(module._steps[0][1], Embedding)
+    return (_IdStream if ids else Stream)(module, batch_size)
+
+
 def _restore(
     cls: type[Stream], frozen: list[_Frozen], bare: bool, batch_size: int, states: Any
 ) -> Stream:
@@ -216,12 +257,12 @@ class _Frozen:
 
 def _frozen(module: Any, name: str) -> _Frozen:
     """Return a module as it is now: the same copy for all streams until it changes."""
-    if isinstance(module, Layer) and (module.bidirectional or module.reverse):
-        raise ValueError(
-            f"{name} is {module!r}, which reads from the end of the sequence: a stream has none"
-        )
-    if not isinstance(module, (Layer, Linear)):
-        raise TypeError(f"{name} is {module!r}, which cannot be streamed")
+    whole = isinstance(module, Layer) and (module.bidirectional or module.reverse)
+    rows = not isinstance(module, LayerNorm) or len(module.normalized_shape) == 1
+    if whole or not rows or not isinstance(module, _KINDS):
+        raise ValueError(f"{name} needs the whole sequence, which a stream does not have")
+    if not module._parameters:
+        return _Frozen(module)
     watch = module._watch
     isa = _core.isa_version()
     token, version, made = watch.frozen
@@ -238,8 +279,16 @@ def _frozen(module: Any, name: str) -> _Frozen:
 
 
 def _stage(module: Any) -> Any:
-    """Return what the core takes for a module."""
+    """Return what the core takes for a module; None if that is nothing."""
     if isinstance(module, Layer):
         return module._weights(False)
-    storage = {name: p._storage for name, p in module.named_parameters()}
-    return _core.pack_linear(storage["weight"], storage.get("bias"))
+    storage: dict[str, Any] = {name: p._storage for name, p in module.named_parameters()}
+    weight, bias = storage.get("weight"), storage.get("bias")
+    if isinstance(module, Linear):
+        return _core.pack_linear(storage["weight"], bias)
+    if isinstance(module, LayerNorm):
+        return "layer_norm", module.normalized_shape[0], weight, bias, module.eps
+    if isinstance(module, Softmax):
+        return ("softmax",)
+    function = _FUNCTIONS.get(type(module))
+    return function and ("activation", (function, 0.0, 0.0))

@@ -1,0 +1,170 @@
+#include "tensor_file.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <stdexcept>
+#include <string_view>
+#include <utility>
+
+#include "json.h"
+
+namespace lstmcore {
+namespace {
+
+constexpr uint64_t kMostHeader = 1 << 24;
+
+/// Bytes of a number; 0 for a dtype that no model has.
+int64_t size_of(const std::string& dtype) {
+    for (const auto& [name, size] : {std::pair<const char*, int64_t>{"F64", 8}, {"F32", 4}})
+        if (dtype == name) return size;
+    return 0;
+}
+
+Tensor parse_tensor(const std::string& name, const Json& description, const char* data,
+                    int64_t bytes) {
+    const auto member = [&](const char* key) -> const Json& {
+        if (const Json* found = description.find(key)) return *found;
+        throw std::runtime_error("the tensor " + name + " has no " + key);
+    };
+    const std::string of = " of " + name;
+    Tensor tensor;
+    tensor.dtype = member("dtype").string("dtype" + of);
+    for (const Json& size : member("shape").array("shape" + of))
+        tensor.shape.push_back(size.integer("shape" + of));
+    const Json::Array& offsets = member("data_offsets").array("data_offsets" + of);
+    if (offsets.size() != 2)
+        throw std::runtime_error("data_offsets" + of + " has " + std::to_string(offsets.size()) +
+                                 " entries, expected 2");
+    const int64_t first = offsets[0].integer("data_offsets" + of),
+                  last = offsets[1].integer("data_offsets" + of);
+    if (first > last || last > bytes)
+        throw std::runtime_error("data_offsets" + of + " are " + std::to_string(first) + " and " +
+                                 std::to_string(last) + " in " + std::to_string(bytes) + " bytes");
+    tensor.data = data + first;
+    tensor.bytes = last - first;
+    int64_t expected = size_of(tensor.dtype);
+    if (expected == 0)
+        throw std::runtime_error("dtype" + of + " is " + tensor.dtype + ", expected F32 or F64");
+    for (const int64_t size : tensor.shape)
+        if (__builtin_mul_overflow(expected, size, &expected))
+            throw std::runtime_error("shape" + of + " is too large");
+    if (expected != tensor.bytes)
+        throw std::runtime_error(name + " has " + std::to_string(tensor.bytes) +
+                                 " bytes, but its shape needs " + std::to_string(expected));
+    return tensor;
+}
+
+/// The CRC-32 of zlib.
+class Crc32 {
+public:
+    Crc32() {
+        for (uint32_t i = 0; i < 256; ++i) {
+            uint32_t value = i;
+            for (int bit = 0; bit < 8; ++bit)
+                value = value & 1 ? value >> 1 ^ 0xedb88320u : value >> 1;
+            table_[i] = value;
+        }
+    }
+    void add(const char* data, size_t bytes) {
+        for (size_t i = 0; i < bytes; ++i)
+            value_ = table_[(value_ ^ static_cast<unsigned char>(data[i])) & 0xff] ^ value_ >> 8;
+    }
+    void add(const std::string& text) { add(text.data(), text.size()); }
+    std::string hex() const {
+        char text[9];
+        std::snprintf(text, sizeof text, "%08x", value_ ^ 0xffffffffu);
+        return text;
+    }
+
+private:
+    uint32_t table_[256];
+    uint32_t value_ = 0xffffffffu;
+};
+
+/// A string as Python's json.dumps writes it, for ASCII.
+std::string python_json(const std::string& text) {
+    std::string out = "\"";
+    for (const char c : text) {
+        const size_t special = std::string_view("\"\\\b\f\n\r\t").find(c);
+        if (special != std::string_view::npos) {
+            out += {'\\', "\"\\bfnrt"[special]};
+        } else if (c >= 0x20 && c < 0x7f) {
+            out += c;
+        } else {
+            char escape[7];
+            std::snprintf(escape, sizeof escape, "\\u%04x", static_cast<unsigned char>(c));
+            out += escape;
+        }
+    }
+    return out + '"';
+}
+
+/// What Python's lstmcore writes behind every string of the metadata: the checksum of all strings
+/// and tensors. Takes it off; other programs' files have none.
+void check_and_strip(TensorFile& file) {
+    static const std::string mark = "\ncrc32:";
+    std::string expected;
+    for (auto& [key, value] : file.metadata) {
+        const size_t at = value.rfind(mark);
+        if (at == value.npos) continue;
+        expected = value.substr(at + mark.size());
+        value.resize(at);
+    }
+    if (expected.empty()) return;
+    Crc32 crc;
+    std::string strings;
+    for (const auto& [key, value] : file.metadata)
+        strings += (strings.empty() ? "" : ", ") + python_json(key) + ": " + python_json(value);
+    crc.add("{" + strings + "}");
+    for (const auto& [name, tensor] : file.tensors) {
+        std::string shape;
+        for (const int64_t size : tensor.shape)
+            shape += (shape.empty() ? "" : ", ") + std::to_string(size);
+        if (tensor.shape.size() == 1) shape += ",";
+        crc.add(name + (tensor.dtype == "F32" ? " <f4 (" : " <f8 (") + shape + ")");
+        crc.add(tensor.data, size_t(tensor.bytes));
+    }
+    if (crc.hex() != expected)
+        throw std::runtime_error("it is damaged: not what was written (the checksum differs)");
+}
+
+}  // namespace
+
+TensorFile TensorFile::parse(const char* data, size_t bytes) {
+    if (bytes < 8) throw std::runtime_error("it is too short for a safetensors file");
+    uint64_t header = 0;
+    for (int i = 7; i >= 0; --i) header = header << 8 | static_cast<unsigned char>(data[i]);
+    if (header > kMostHeader)
+        throw std::runtime_error("no safetensors file: its header has " + std::to_string(header) +
+                                 " bytes");
+    if (header > bytes - 8)
+        throw std::runtime_error("it is cut off: its header has " + std::to_string(header) +
+                                 " bytes of " + std::to_string(bytes));
+    const char* const numbers = data + 8 + header;
+    const int64_t left = int64_t(bytes - 8 - header);
+    const Json root = Json::parse(std::string_view(data + 8, header));
+
+    TensorFile file;
+    std::vector<std::pair<int64_t, int64_t>> pieces;
+    for (const auto& [name, description] : root.object("the header")) {
+        if (name == "__metadata__") {
+            for (const auto& [key, value] : description.object(name))
+                file.metadata[key] = value.string(key);
+        } else {
+            const Tensor tensor = parse_tensor(name, description, numbers, left);
+            pieces.emplace_back(tensor.data - numbers, tensor.bytes);
+            file.tensors[name] = tensor;
+        }
+    }
+    std::sort(pieces.begin(), pieces.end());
+    int64_t end = 0;
+    for (const auto& [first, size] : pieces) {
+        if (first != end) throw std::runtime_error("its tensors overlap or leave gaps");
+        end += size;
+    }
+    if (end != left) throw std::runtime_error("it is longer than its tensors");
+    check_and_strip(file);
+    return file;
+}
+
+}  // namespace lstmcore

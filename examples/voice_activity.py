@@ -1,0 +1,147 @@
+"""Find where somebody speaks: a trained voice-activity LSTM over a stream of audio.
+
+    python examples/voice_activity.py [speech.wav] [--plot vad.png]
+
+Every 32 milliseconds a small convolutional front end (NumPy) makes 128 features of the last 576
+samples, and the stream of an LSTM with a linear head makes of them, and of all it has heard before,
+the probability of speech. Without a file it listens to the recording that comes with the weights,
+and compares with what PyTorch made of it. A WAV file must hold 16-bit integers; other rates than
+16000 samples per second are converted.
+
+The weights are those of silero-vad 6.2.3 by the Silero Team (MIT, see voice_activity.txt).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import wave
+from pathlib import Path
+
+import numpy as np
+
+import lstmcore as lc
+
+RATE = 16000
+HOP, CONTEXT = 512, 64  # samples: new ones for each frame, and those of the frame before
+WINDOW, SHIFT = 256, 128  # of the Fourier transforms in a frame
+STRIDES = (1, 2, 2, 1)  # of the convolutions
+
+with np.load(Path(__file__).with_suffix(".npz")) as _file:
+    WEIGHTS = dict(_file)
+
+
+class FrontEnd:
+    """576 samples in, 128 features out: spectrum, then four convolutions with ReLU."""
+
+    def __init__(self) -> None:
+        n, k = np.arange(WINDOW), np.arange(WINDOW // 2 + 1)[:, None]
+        hann = 0.5 - 0.5 * np.cos(2 * np.pi * n / WINDOW)
+        angle = 2 * np.pi * k * n / WINDOW
+        self.cos, self.sin = ((f(angle) * hann).T.astype("float32") for f in (np.cos, np.sin))
+        self.layers = [
+            (
+                WEIGHTS[f"encoder.{i}.weight"].reshape(-1, channels * 3).T,
+                WEIGHTS[f"encoder.{i}.bias"],
+            )
+            for i, channels in enumerate((129, 128, 64, 64))
+        ]
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        """Return the features, (128,), of a frame, (576,)."""
+        samples = np.pad(frame, (0, CONTEXT), mode="reflect")
+        windows = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::SHIFT]
+        x = np.hypot(windows @ self.cos, windows @ self.sin)  # (4, 129)
+        for (weight, bias), stride in zip(self.layers, STRIDES, strict=True):
+            padded = np.pad(x, ((1, 1), (0, 0)))
+            taps = np.lib.stride_tricks.sliding_window_view(padded, 3, axis=0)[::stride]
+            x = np.maximum(taps.reshape(len(taps), -1) @ weight + bias, 0)
+        return x[0]
+
+
+def make_model() -> lc.Sequential:
+    """Return the LSTM and its head."""
+    model = lc.Sequential(lc.LSTM(128, 128), lc.ReLU(), lc.Linear(128, 1), lc.Sigmoid())
+    model.load_state_dict({name: WEIGHTS[name] for name, _ in model.named_parameters()})
+    return model
+
+
+def listen(audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the probability of speech in every frame of 512 samples, and the seconds it took."""
+    front_end, stream = FrontEnd(), make_model().stream()
+    frame = np.zeros(CONTEXT + HOP, "float32")
+    probabilities, seconds = [], []
+    for start in range(0, len(audio) - HOP + 1, HOP):
+        began = time.perf_counter()
+        frame[:CONTEXT] = frame[-CONTEXT:]
+        frame[CONTEXT:] = audio[start : start + HOP]
+        probabilities.append(stream.step(front_end(frame))[0])
+        seconds.append(time.perf_counter() - began)
+    return np.array(probabilities), np.array(seconds)
+
+
+def read_wav(path: str) -> np.ndarray:
+    """Return a WAV file as one channel at 16000 samples per second."""
+    with wave.open(path) as file:
+        if file.getsampwidth() != 2:
+            raise SystemExit(f"{path} has {8 * file.getsampwidth()}-bit samples, expected 16")
+        integers = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+        audio = integers.reshape(-1, file.getnchannels()).mean(axis=1) / 32768
+        rate = file.getframerate()
+    if rate != RATE:
+        count = int(len(audio) * RATE / rate)
+        audio = np.interp(np.arange(count) * rate / RATE, np.arange(len(audio)), audio)
+    return audio.astype("float32")
+
+
+def segments(probabilities: np.ndarray, threshold: float = 0.5) -> list[tuple[float, float]]:
+    """Return where speech begins and ends, in seconds."""
+    speech = np.concatenate([[False], probabilities > threshold, [False]])
+    edges = np.flatnonzero(speech[1:] != speech[:-1]) * HOP / RATE
+    return [(float(a), float(b)) for a, b in edges.reshape(-1, 2)]
+
+
+def plot(path: str, audio: np.ndarray, probabilities: np.ndarray) -> None:
+    """Draw the audio and the probability of speech over it."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise SystemExit("--plot needs Matplotlib: pip install matplotlib") from error
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(10, 3), layout="constrained")
+    axes.plot(np.arange(len(audio)) / RATE, audio, color="0.7", linewidth=0.5)
+    axes.step(np.arange(1, len(probabilities) + 1) * HOP / RATE, probabilities, color="C3")
+    axes.set(xlabel="time (s)", ylabel="probability of speech", ylim=(-1, 1.05))
+    figure.savefig(path)
+
+
+def main() -> None:
+    """Listen to a file, print where somebody speaks and how long it took."""
+    parser = argparse.ArgumentParser(description="Find where somebody speaks.")
+    parser.add_argument("wav", nargs="?", help="a WAV file; without, the recording beside this")
+    parser.add_argument("--plot", metavar="FILE", help="draw audio and probability into a picture")
+    arguments = parser.parse_args()
+
+    audio = read_wav(arguments.wav) if arguments.wav else WEIGHTS["recording"]
+    probabilities, seconds = listen(audio)
+    shades = " .:-=+*#%@"
+    print("".join(shades[int(p * 9.99)] for p in probabilities))
+    for begin, end in segments(probabilities):
+        print(f"speech from {begin:.2f} s to {end:.2f} s")
+    if len(seconds):
+        duration, total = len(audio) / RATE, seconds.sum()
+        usual, slow = 1e6 * np.quantile(seconds, [0.5, 0.999])
+        print(f"{total:.3f} s for {duration:.2f} s: real-time factor {total / duration:.4f}")
+        print(f"a frame takes {usual:.0f} us, 99.9 % of them at most {slow:.0f} us")
+    if not arguments.wav:
+        difference = np.abs(probabilities - WEIGHTS["probabilities"]).max()
+        print(f"largest difference from PyTorch's outputs: {difference:.1e}")
+    if arguments.plot:
+        plot(arguments.plot, audio, probabilities)
+
+
+if __name__ == "__main__":
+    main()
