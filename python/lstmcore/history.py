@@ -122,30 +122,9 @@ class History:
         ImportError
             If matplotlib is not installed: ``pip install "lstmcore[train]"``.
         """
-        if ax is None:
-            try:
-                from matplotlib import pyplot
-            except ImportError as error:
-                raise ImportError(
-                    'plotting needs matplotlib: pip install "lstmcore[train]"'
-                ) from error
-            _, ax = pyplot.subplots()
-        epochs = range(1, self.epochs + 1)
-        ax.plot(epochs, self.losses, label="training loss")
-        if self.validation_losses:
-            ax.plot(epochs, self.validation_losses, label="validation loss")
-        ax.set_xlabel("epoch")
-        ax.set_ylabel("loss")
-        handles, labels = ax.get_legend_handles_labels()
-        if self.metrics:
-            other = ax.twinx()
-            for name, values in self.metrics.items():
-                other.plot(epochs, values, "--", label=name)
-            other.set_ylabel(", ".join(self.metrics))
-            more = other.get_legend_handles_labels()
-            handles, labels = handles + more[0], labels + more[1]
-        ax.legend(handles, labels)
-        return ax
+        from .plot import training
+
+        return training(self, ax)
 
     def __repr__(self) -> str:
         text = ", ".join(f"{name} {value:.4g}" for name, value in self.last().items())

@@ -1,0 +1,515 @@
+"""Looking inside: gates and cells, how far gradients reach, training curves, forecasts.
+
+Whatever is drawn is computed by functions of their own (`gate_values`, `gradient_norms`,
+`gradient_bound`), which need no matplotlib. Those that draw take the axes to draw on, make some if
+they get none, and return them: titles, limits and ``ax.figure.savefig`` are yours.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _checks
+from ._checks import Array
+from .layers import GRU, LSTM, RNN, Layer
+from .tape import Tape
+
+if TYPE_CHECKING:
+    from .history import History
+
+__all__ = [
+    "forecast",
+    "gate_values",
+    "gates",
+    "gradient_bound",
+    "gradient_flow",
+    "gradient_norms",
+    "heat_map",
+    "training",
+]
+
+_IN_LOGISTIC_RANGE = ("i", "f", "o", "r", "z")  # gates, whose activation is a sigmoid by default
+
+
+def gate_values(
+    tape: Tape, *, row: int = 0, layer: int = 0, length: int | None = None
+) -> dict[str, Array]:
+    """Return every gate of one sequence, and its cells.
+
+    Parameters
+    ----------
+    tape : Tape
+        From `forward` of an LSTM or a GRU; in a Sequential, one of ``tape.tapes``.
+    row : int, default 0
+        Which row of the batch.
+    layer : int, default 0
+        Which layer or, with two directions, 2 * layer + direction.
+    length : int, optional
+        Steps of that row, if its batch had lengths; all by default.
+
+    Returns
+    -------
+    dict of str to ndarray (T, H)
+        i, f, g, o (f only if it is learned) and the cells c of an LSTM; r, z, n of a GRU.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the tape is not one of such a layer, or has no such row, layer or length.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> gru = lc.GRU(2, 3, seed=0)
+    >>> _, _, tape = gru.forward(np.ones((5, 4, 2), dtype="float32"))
+    >>> {name: values.shape for name, values in lc.plot.gate_values(tape, row=3).items()}
+    {'r': (5, 3), 'z': (5, 3), 'n': (5, 3)}
+    """
+    if not isinstance(tape, Tape) or not isinstance(tape._owner, (LSTM, GRU)):
+        what = _checks.describe(tape)
+        raise TypeError(
+            f"tape is {what}, expected one of an LSTM or GRU (of a Sequential, in tape.tapes)"
+        )
+    form = tape._form
+    arrays = tape.gates()
+    if isinstance(tape._owner, LSTM):
+        arrays["c"] = tape.cells()
+    layers = next(iter(arrays.values())).shape[0]
+    for name, index, count in (("row", row, form.batch), ("layer", layer, layers)):
+        if _checks.integer(index, name, 0) >= count:
+            raise ValueError(f"{name} is {index}, expected 0 to {count - 1}")
+    length = form.time if length is None else _checks.integer(length, "length", 0)
+    if length > form.time:
+        raise ValueError(f"length is {length}, expected 0 to {form.time}, the time steps of x")
+    of_row: Any = (layer, slice(length))
+    if not form.drop:
+        of_row = (layer, row, slice(length)) if form.batch_first else (layer, slice(length), row)
+    return {name: values[of_row] for name, values in arrays.items()}
+
+
+def heat_map(
+    values: npt.ArrayLike,
+    ax: Any = None,
+    *,
+    limits: tuple[float, float] | None = None,
+    label: str = "",
+) -> Any:
+    """Draw values over time, time from left to right, a line per unit.
+
+    Parameters
+    ----------
+    values : array (T, H)
+        Values of H units at T steps.
+    ax : matplotlib Axes, optional
+        Where to draw; new ones by default.
+    limits : (float, float), optional
+        What the ends of the colours stand for; by default plus and minus the largest value.
+    label : str, optional
+        What is drawn.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If `values` is not (T, H).
+    ImportError
+        If there is no matplotlib.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> ax = lc.plot.heat_map([[0.0, 1.0], [0.5, -1.0], [1.0, 0.0]])  # doctest: +SKIP
+    """
+    array = np.asarray(values, dtype=float)
+    if array.ndim != 2:
+        raise ValueError(f"values has shape {array.shape}, expected (T, H)")
+    ax = _axes(ax)
+    if limits is None:
+        largest = float(np.abs(array).max(initial=0)) or 1.0
+        limits = (-largest, largest)
+    low, high = limits
+    image = ax.imshow(
+        array.T,
+        aspect="auto",
+        interpolation="nearest",
+        origin="lower",
+        vmin=low,
+        vmax=high,
+        cmap="RdBu_r" if low < 0 else "viridis",
+    )
+    ax.figure.colorbar(image, ax=ax)
+    ax.set_xlabel("step")
+    ax.set_ylabel("unit")
+    ax.set_title(label)
+    return ax
+
+
+def gates(
+    tape: Tape, axes: Any = None, *, row: int = 0, layer: int = 0, length: int | None = None
+) -> Any:
+    """Draw every gate of one sequence, and its cells, as heat maps below each other.
+
+    Parameters
+    ----------
+    tape, row, layer, length
+        As of `gate_values`.
+    axes : sequence of matplotlib Axes, optional
+        One for each of what `gate_values` returns; a new figure by default.
+
+    Returns
+    -------
+    ndarray of Axes
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `gate_values`, or if there are not as many axes as gates.
+    ImportError
+        If there is no matplotlib.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> lstm = lc.LSTM(2, 3, seed=0)
+    >>> _, _, tape = lstm.forward(np.ones((5, 1, 2), dtype="float32"))
+    >>> axes = lc.plot.gates(tape)  # doctest: +SKIP
+    >>> axes[0].figure.savefig("gates.png")  # doctest: +SKIP
+    """
+    values = gate_values(tape, row=row, layer=layer, length=length)
+    if axes is None:
+        shape = {"figsize": (7, 1.6 * len(values)), "layout": "constrained"}
+        _, axes = _pyplot().subplots(len(values), sharex=True, squeeze=False, **shape)
+    axes = np.asarray(axes).ravel()
+    if len(axes) != len(values):
+        raise ValueError(f"axes has {len(axes)} of them, expected {len(values)}: {[*values]}")
+    for ax, (name, array) in zip(axes, values.items()):
+        logistic = name in _IN_LOGISTIC_RANGE and array.min(initial=0) >= 0
+        heat_map(array, ax, limits=(0, 1) if logistic else None, label=name)
+        ax.label_outer()
+    return axes
+
+
+def gradient_norms(layer: Layer[Any], x: npt.ArrayLike) -> Array:
+    """Compute how the last output depends on the state some steps earlier.
+
+    Parameters
+    ----------
+    layer : RNN, LSTM or GRU
+        Reading forward; it may be stacked.
+    x : array_like (T, I)
+        One sequence.
+
+    Returns
+    -------
+    ndarray (T + 1,), float64
+        For every lag k the largest singular value of the Jacobian dh_T / ds_{T-k}, where the state
+        s is h and, of an LSTM, c, of all layers. It says how long the gradient of a loss at the end
+        can at most become on its way back. At lag 0 it is 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `layer` is none or does not read forward only, or x does not fit it.
+
+    Notes
+    -----
+    S. Hochreiter, "Untersuchungen zu dynamischen neuronalen Netzen", diploma thesis, 1991;
+    Y. Bengio, P. Simard, P. Frasconi, "Learning long-term dependencies with gradient descent is
+    difficult", IEEE Transactions on Neural Networks 5, 1994. The gradients of the layer's own
+    parameters stay as they are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> norms = lc.plot.gradient_norms(lc.LSTM(1, 8, seed=0), np.zeros((20, 1)))
+    >>> norms.shape, bool(norms[20] < 1e-3 < norms[0] == 1)
+    ((21,), True)
+    """
+    if not isinstance(layer, Layer):
+        raise TypeError(f"layer is {_checks.describe(layer)}, expected an RNN, LSTM or GRU")
+    if layer.bidirectional or layer.reverse:
+        raise ValueError(f"layer is {layer!r}, expected one that reads forward only")
+    sequence = _checks.real(x, layer.dtype, "x", cast=True)
+    if sequence.ndim != 2 or sequence.shape[1] != layer.input_size:
+        expected = f"(T, {layer.input_size}), one sequence"
+        raise ValueError(f"x has shape {sequence.shape}, expected {expected}")
+    layer = copy.deepcopy(layer)  # whose gradients nobody minds
+    # A batch of copies of the sequence, each with the gradient of one unit of the last output.
+    units = layer._features
+    time_axis = int(layer.batch_first)
+    state, tapes = None, []
+    for step in sequence:
+        copies = np.expand_dims(np.tile(step, (units, 1)), time_axis)
+        _, state, tape = layer.forward(copies, state)
+        tapes.append(tape)
+    dh = np.zeros((layer.num_layers, units, units), layer.dtype)
+    dh[-1] = np.eye(units)
+    dstate: Any = (dh, None) if isinstance(layer, LSTM) else dh
+    norms = [1.0]
+    for tape in reversed(tapes):
+        _, dstate = layer.backward(tape, None, dstate)
+        parts = dstate if isinstance(dstate, tuple) else (dstate,)
+        jacobian = np.concatenate([np.concatenate(list(part), axis=-1) for part in parts], axis=-1)
+        norms.append(float(np.linalg.norm(jacobian.astype(np.float64), ord=2)))
+    return np.array(norms)
+
+
+def gradient_bound(rnn: RNN, steps: int) -> Array:
+    """Compute what `gradient_norms` of a simple RNN cannot exceed, whatever it reads.
+
+    It is (m s)^k at lag k, where m is the largest slope of the nonlinearity and s the largest
+    singular value of W_hh: below 1 the gradient must vanish. (Above 1 it may explode.)
+
+    Parameters
+    ----------
+    rnn : RNN
+        Of one layer.
+    steps : int
+        The largest lag, T.
+
+    Returns
+    -------
+    ndarray (T + 1,), float64
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not an RNN of one layer that reads forward only, or steps is negative.
+
+    Notes
+    -----
+    R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of training recurrent neural networks",
+    ICML 2013, section 2.1.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> rnn = lc.RNN(1, 2, seed=0)
+    >>> dict(rnn.named_parameters())["weight_hh_l0"].data[...] = [[0.5, 0], [0, 0.1]]
+    >>> lc.plot.gradient_bound(rnn, 3)
+    array([1.   , 0.5  , 0.25 , 0.125])
+    """
+    if not isinstance(rnn, RNN):
+        raise TypeError(f"rnn is {_checks.describe(rnn)}, expected an RNN")
+    if rnn.num_layers > 1 or rnn.bidirectional or rnn.reverse:
+        raise ValueError(f"rnn is {rnn!r}, expected one layer that reads forward only")
+    steps = _checks.integer(steps, "steps", 0)
+    weight = dict(rnn.named_parameters())["weight_hh_l0"].data.astype(np.float64)
+    factor = _largest_slope(rnn.nonlinearity) * float(np.linalg.norm(weight, ord=2))
+    with np.errstate(over="ignore"):
+        return np.asarray(factor ** np.arange(steps + 1, dtype=np.float64))
+
+
+def _largest_slope(nonlinearity: _checks.Activation) -> float:
+    if isinstance(nonlinearity, tuple):
+        kind, alpha, beta = nonlinearity
+        return abs(alpha * beta if kind == "scaled_tanh" else alpha)
+    return 0.25 if nonlinearity == "sigmoid" else 1.0
+
+
+def gradient_flow(layers: Mapping[str, Layer[Any]], x: npt.ArrayLike, ax: Any = None) -> Any:
+    """Draw `gradient_norms` of layers against the lag, with `gradient_bound` where it holds.
+
+    Parameters
+    ----------
+    layers : dict of str to RNN, LSTM or GRU
+        By the names to draw.
+    x : array_like (T, I)
+        One sequence, which all of them read.
+    ax : matplotlib Axes, optional
+        Where to draw; new ones by default.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `gradient_norms`.
+    ImportError
+        If there is no matplotlib.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> layers = {"RNN": lc.RNN(1, 8, seed=0), "LSTM": lc.LSTM(1, 8, forget_bias=1, seed=0)}
+    >>> ax = lc.plot.gradient_flow(layers, np.ones((50, 1)))  # doctest: +SKIP
+    """
+    if not isinstance(layers, Mapping):
+        raise TypeError(f"layers is {_checks.describe(layers)}, expected a dict of them by name")
+    norms = {name: gradient_norms(layer, x) for name, layer in layers.items()}
+    ax = _axes(ax)
+    for name, of_layer in norms.items():
+        (line,) = ax.plot(of_layer, label=name)
+        layer = layers[name]
+        if isinstance(layer, RNN) and layer.num_layers == 1:
+            bound = gradient_bound(layer, len(of_layer) - 1)
+            ax.plot(bound, "--", color=line.get_color(), label=f"bound of {name}")
+    ax.set_yscale("log")
+    ax.set_xlabel("lag k, in steps")
+    ax.set_ylabel("norm of the Jacobian, $\\|\\partial h_T / \\partial s_{T-k}\\|$")
+    ax.legend()
+    return ax
+
+
+def training(history: History, ax: Any = None) -> Any:
+    """Draw the losses of a run of `fit` over its epochs and, on an axis at the right, its metrics.
+
+    Parameters
+    ----------
+    history : History
+        What `fit` returned.
+    ax : matplotlib Axes, optional
+        Where to draw; new ones by default.
+
+    Returns
+    -------
+    Axes
+        Of the losses.
+
+    Raises
+    ------
+    ImportError
+        If there is no matplotlib.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> history = lc.History()
+    >>> history.record(0.5, 0.6, {"accuracy": 0.75}, 1e-3, 2.0)
+    >>> ax = lc.plot.training(history)  # doctest: +SKIP
+    """
+    ax = _axes(ax)
+    epochs = range(1, history.epochs + 1)
+    ax.plot(epochs, history.losses, label="training loss")
+    if history.validation_losses:
+        ax.plot(epochs, history.validation_losses, label="validation loss")
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("loss")
+    lines = [*ax.get_lines()]
+    if history.metrics:
+        other = ax.twinx()
+        for i, (name, values) in enumerate(history.metrics.items()):
+            lines += other.plot(epochs, values, "--", color=f"C{i + 2}", label=name)
+        other.set_ylabel(", ".join(history.metrics))
+        ax.set_zorder(other.get_zorder() + 1)  # so that no line crosses the legend
+        ax.patch.set_visible(False)
+    ax.legend(handles=lines, loc="center right")
+    return ax
+
+
+def forecast(
+    past: npt.ArrayLike,
+    forecasts: npt.ArrayLike | Mapping[str, npt.ArrayLike],
+    ax: Any = None,
+    *,
+    actual: npt.ArrayLike | None = None,
+    band: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    times: npt.ArrayLike | None = None,
+) -> Any:
+    """Draw a series and what was predicted to follow it.
+
+    Parameters
+    ----------
+    past : array (N,)
+        The series up to where the forecast begins; at least one value.
+    forecasts : array (M,), or dict of str to such arrays
+        What follows, by one model or by several of these names.
+    ax : matplotlib Axes, optional
+        Where to draw; new ones by default.
+    actual : array (M,), optional
+        What did follow.
+    band : (array (M,), array (M,)), optional
+        Lower and upper end of where the series is expected.
+    times : array (N + M,), optional
+        Times of all values, numbers or dates; steps from the end of the past by default.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit each other.
+    ImportError
+        If there is no matplotlib.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> naive = {"naive": [4.0, 4.0], "drift": [5.0, 6.0]}
+    >>> ax = lc.plot.forecast([2.0, 3.0, 4.0], naive, actual=[5.0, 5.0])  # doctest: +SKIP
+    """
+    before = _series(past, "past", None)
+    if not len(before):
+        raise ValueError("past is empty, expected at least one value")
+    if not isinstance(forecasts, Mapping):
+        forecasts = {"forecast": forecasts}
+    if not forecasts:
+        raise ValueError("forecasts is empty, expected at least one")
+    predicted: dict[str, Array] = {}
+    steps: int | None = None
+    for name, values in forecasts.items():
+        predicted[name] = _series(values, f"forecasts[{name!r}]", steps)
+        steps = len(predicted[name])
+    followed = None if actual is None else _series(actual, "actual", steps)
+    ends = None
+    if band is not None:
+        if not isinstance(band, (tuple, list)) or len(band) != 2:
+            raise ValueError(f"band is {_checks.describe(band)}, expected a pair (lower, upper)")
+        ends = [_series(end, f"band[{i}]", steps) for i, end in enumerate(band)]
+    count = len(before) + len(next(iter(predicted.values())))
+    when = np.arange(count) - (len(before) - 1) if times is None else np.asarray(times)
+    if when.shape != (count,):
+        raise ValueError(f"times has shape {when.shape}, expected ({count},), past and forecast")
+
+    ax = _axes(ax)
+    ax.plot(when[: len(before)], before, color="black", label="past")
+    # Everything that follows starts at the last known value, so that no line begins in the air.
+    later = when[len(before) - 1 :]
+    if ends is not None:
+        lower, upper = (np.insert(end, 0, before[-1]) for end in ends)
+        ax.fill_between(later, lower, upper, alpha=0.2, label="expected range")
+    if followed is not None:
+        ax.plot(later, np.insert(followed, 0, before[-1]), ":", color="black", label="actual")
+    for name, values in predicted.items():
+        ax.plot(later, np.insert(values, 0, before[-1]), label=name)
+    ax.axvline(when[len(before) - 1], color="gray", linewidth=0.8)
+    ax.set_xlabel("step" if times is None else "time")
+    ax.legend()
+    return ax
+
+
+def _series(values: npt.ArrayLike, name: str, steps: int | None) -> Array:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or steps not in (None, len(array)):
+        expected = "(N,)" if steps is None else f"({steps},), as the first forecast"
+        raise ValueError(f"{name} has shape {array.shape}, expected {expected}")
+    return array
+
+
+def _axes(ax: Any) -> Any:
+    """Return the axes to draw on: those given, or new ones."""
+    return _pyplot().subplots()[1] if ax is None else ax
+
+
+def _pyplot() -> Any:
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ImportError('plotting needs matplotlib: pip install "lstmcore[train]"') from error
+    return pyplot
