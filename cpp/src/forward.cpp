@@ -55,7 +55,7 @@ public:
         : spec_(spec),
           in_(in),
           train_(train),
-          workers_(spec, in.steps, in.batch, num_threads),
+          workers_(spec, in.steps, in.batch, sizeof(T), num_threads),
           D_(spec.directions()),
           H_(spec.hidden_size),
           P_(spec.output_size()),

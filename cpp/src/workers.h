@@ -27,7 +27,8 @@ struct Range {
 /// Workers are fixed before the team is known: a smaller team does the same work in turns.
 class Workers {
 public:
-    Workers(const LayerSpec& spec, int64_t steps, int64_t batch, int num_threads)
+    Workers(const LayerSpec& spec, int64_t steps, int64_t batch, int64_t number_bytes,
+            int num_threads)
         : directions_(spec.directions()) {
         // Waking a thread costs some microseconds; less work than that stays where it is.
         constexpr double kWorkOfThread = 1e6;  // multiply-adds
@@ -43,10 +44,16 @@ public:
                                          : std::max<int64_t>(std::min(count, batch), 1);
         slots_ = (batch + row_workers_ - 1) / row_workers_;
         team_ = int(count);
-        if (directions_ == 1 && can_share_units(spec) &&
-            double(spec.output_size()) * spec.hidden_size * spec.cell.gates() * slots_ >=
-                kWorkOfBarrier)
-            parts_ = int(count / row_workers_);
+        if (directions_ == 1 && can_share_units(spec)) {
+            const double weights =
+                double(spec.output_size()) * spec.hidden_size * spec.cell.gates();
+            // Rows that share the weights of a step would each bring all of them from far away.
+            if (weights * number_bytes > kCacheBytes && batch < kFewRows * count) {
+                row_workers_ = 1;
+                slots_ = batch;
+            }
+            if (weights * slots_ >= kWorkOfBarrier) parts_ = int(count / row_workers_);
+        }
     }
 
     int count() const { return int(share_directions_ ? 2 * row_workers_ : parts_ * row_workers_); }
@@ -81,6 +88,8 @@ public:
 private:
     // A step with fewer multiply-adds than these takes no longer than waiting for each other.
     static constexpr double kWorkOfBarrier = 32768;
+    static constexpr double kCacheBytes = 1.5 * 1024 * 1024;  // of a core, that weights stay in
+    static constexpr int64_t kFewRows = 16;
 
     /// Whether the kernel of the cell computes any part of a step by itself.
     static bool can_share_units(const LayerSpec& spec) {
