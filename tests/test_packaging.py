@@ -13,16 +13,17 @@ import pytest
 import lstmcore
 
 
-def test_numpy_is_the_only_dependency():
+def test_there_are_two_dependencies():
     requirements = metadata.requires("lstmcore") or []
-    assert [r for r in requirements if "extra ==" not in r] == ["numpy>=1.24"]
+    needed = [r for r in requirements if "extra ==" not in r]
+    assert needed == ["numpy>=1.24", "safetensors>=0.4"]
 
 
 def test_versions_agree():
     assert lstmcore.__version__ == metadata.version("lstmcore")
 
 
-@pytest.mark.parametrize("name", ["py.typed", "_core.pyi", "data/japanese_vowels.txt"])
+@pytest.mark.parametrize("name", ["py.typed", "_core.pyi", "_datasets/japanese_vowels.txt"])
 def test_ships(name):
     assert files("lstmcore").joinpath(name).is_file()
 

@@ -177,7 +177,7 @@ struct Call {
     Call(const PyWeights& packed, const py::array& x_, const std::optional<py::array>& h0_,
          const std::optional<py::array>& c0_, const std::optional<py::array>& lengths_,
          const std::optional<py::array>& resets_, bool batch_first_, double dropout,
-         uint64_t dropout_key)
+         uint64_t dropout_key, int64_t first_step, int64_t whole_steps)
         : spec(packed.spec),
           weights(packed.of<T>()),
           x(x_),
@@ -200,6 +200,10 @@ struct Call {
         require(dropout >= 0 && dropout < 1, "dropout: expected 0 <= dropout < 1");
         in.dropout = dropout;
         in.dropout_key = dropout_key;
+        in.first_step = first_step;
+        in.whole_steps = whole_steps;
+        require(first_step >= 0 && (whole_steps < 0 || first_step + in.steps <= whole_steps),
+                "first_step: not within the whole");
     }
 
     std::vector<int64_t> sequence_shape(int64_t n) const {
@@ -314,7 +318,7 @@ private:
             for (int64_t i = 0; i < shape[1]; ++i)
                 for (int64_t j = 0; j < shape[2]; ++j, to += H) {
                     const int64_t t = call_.batch_first ? j : i, b = call_.batch_first ? i : j;
-                    const bool ended = in.lengths && t >= in.lengths[b];
+                    const bool ended = in.lengths && in.first_step + t >= in.lengths[b];
                     for (int64_t u = 0; u < H; ++u) to[u] = ended ? T(0) : part.at(t, b)[u];
                 }
         }
@@ -356,12 +360,13 @@ py::tuple run_forward_any(const PyWeights& weights, const py::array& x,
                           const std::optional<py::array>& h0, const std::optional<py::array>& c0,
                           const std::optional<py::array>& lengths,
                           const std::optional<py::array>& resets, bool batch_first, bool train,
-                          double dropout, uint64_t key) {
-    if (weights.spec.is_double)
-        return run_forward(
-            Call<double>(weights, x, h0, c0, lengths, resets, batch_first, dropout, key), train);
-    return run_forward(Call<float>(weights, x, h0, c0, lengths, resets, batch_first, dropout, key),
-                       train);
+                          double dropout, uint64_t key, int64_t first_step, int64_t whole_steps) {
+    const auto run = [&](auto number) {
+        return run_forward(Call<decltype(number)>(weights, x, h0, c0, lengths, resets, batch_first,
+                                                  dropout, key, first_step, whole_steps),
+                           train);
+    };
+    return weights.spec.is_double ? run(double()) : run(float());
 }
 
 std::map<std::string, std::string> build_info() {
@@ -403,7 +408,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.def("pack", &pack_weights, py::arg("spec"), py::arg("parameters"), py::arg("train"));
     m.def("forward", &run_forward_any, py::arg("weights"), py::arg("x"), py::arg("h0"),
           py::arg("c0"), py::arg("lengths"), py::arg("resets"), py::arg("batch_first"),
-          py::arg("train"), py::arg("dropout"), py::arg("dropout_key"));
+          py::arg("train"), py::arg("dropout"), py::arg("dropout_key"), py::arg("first_step") = 0,
+          py::arg("whole_steps") = -1);
     m.def(
         "backward",
         [](const Tape& tape, const std::optional<py::array>& dy, const std::optional<py::array>& dh,

@@ -63,12 +63,12 @@ void gru_backward_reset_after(const StepArgs<T>& step, const GruBackwardRow<T>* 
     const int64_t H = step.H;
 
     const auto start = [&](int64_t unit, int64_t row) LSTMCORE_INLINE_LAMBDA {
-        const int64_t valid = H - unit;
-        return padd(load(rows[row].dy + unit, valid), load(rows[row].extra + unit, valid));
+        return load(rows[row].extra + unit, H - unit);
     };
-    const auto finish = [&](int64_t unit, int64_t row, const P& dh) LSTMCORE_INLINE_LAMBDA {
+    const auto finish = [&](int64_t unit, int64_t row, const P& sum) LSTMCORE_INLINE_LAMBDA {
         const GruBackwardRow<T>& at = rows[row];
         const int64_t valid = H - unit;
+        const P dh = padd(sum, load(at.dy + unit, valid));
         const P r = load(at.gates + unit, valid), z = load(at.gates + H + unit, valid),
                 candidate = load(at.gates + 2 * H + unit, valid),
                 hn = load(at.gates + 3 * H + unit, valid), h_prev = load(at.h_prev + unit, valid);
@@ -133,13 +133,12 @@ void gru_backward_reset_before(const StepArgs<T>& step, const GruBackwardRow<T>*
     // 2. candidate and update gate
     multiply_columns<T>(
         step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; },
-        [&](int64_t unit, int64_t row) LSTMCORE_INLINE_LAMBDA {
-            const int64_t valid = H - unit;
-            return padd(load(rows[row].dy + unit, valid), load(rows[row].extra + unit, valid));
-        },
-        [&](int64_t unit, int64_t row, const P& dh) LSTMCORE_INLINE_LAMBDA {
+        [&](int64_t unit, int64_t row)
+            LSTMCORE_INLINE_LAMBDA { return load(rows[row].extra + unit, H - unit); },
+        [&](int64_t unit, int64_t row, const P& sum) LSTMCORE_INLINE_LAMBDA {
             const GruBackwardRow<T>& at = rows[row];
             const int64_t valid = H - unit;
+            const P dh = padd(sum, load(at.dy + unit, valid));
             const P z = load(at.gates + H + unit, valid),
                     candidate = load(at.gates + 2 * H + unit, valid),
                     h_prev = load(at.h_prev + unit, valid);

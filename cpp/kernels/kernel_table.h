@@ -95,7 +95,8 @@ struct RnnForwardRow {
     T* y;             ///< (H)
 };
 
-/// dpre = (dy + extra + a · W_hh) act'(y); a is the next step's dpre.
+/// dpre = (extra + a · W_hh + dy) act'(y); a is the next step's dpre. The sums of all cells run in
+/// this order, dy last, so that they may be broken off between two steps and go on.
 template <class T>
 struct RnnBackwardRow {
     const T* a;      ///< (K)
@@ -115,7 +116,7 @@ struct LstmForwardRow {
     T* gates;         ///< (gates, H) i, f, g, o or i, g, o; written in training only
 };
 
-/// dm = dy + extra + a · w, where w is W_hh (a = the next step's dgates) or, with a projection,
+/// dm = extra + a · w + dy, where w is W_hh (a = the next step's dgates) or, with a projection,
 /// W_hr (a = the gradient of h); from it the gradients of the gates before their activation.
 template <class T>
 struct LstmBackwardRow {
@@ -141,7 +142,7 @@ struct GruForwardRow {
     T* rh;            ///< (H) reset before: scratch for r * h_prev
 };
 
-/// dh = dy + extra + a · W_hh, a being the hidden part of the next step's dgates.
+/// dh = extra + a · W_hh + dy, a being the hidden part of the next step's dgates.
 /// dgates: n, r, z and, reset after, n * r, so that what multiplies W_ih is in front and what
 /// multiplies W_hh at the end.
 template <class T>

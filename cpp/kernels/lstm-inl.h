@@ -85,12 +85,12 @@ void lstm_backward_variant(const StepArgs<T>& step, const LstmBackwardRow<T>* ro
     const int64_t H = step.H;
 
     const auto start = [&](int64_t unit, int64_t row) LSTMCORE_INLINE_LAMBDA {
-        const int64_t valid = H - unit;
-        return padd(load(rows[row].dy + unit, valid), load(rows[row].extra + unit, valid));
+        return load(rows[row].extra + unit, H - unit);
     };
-    const auto finish = [&](int64_t unit, int64_t row, const P& dm) LSTMCORE_INLINE_LAMBDA {
+    const auto finish = [&](int64_t unit, int64_t row, const P& sum) LSTMCORE_INLINE_LAMBDA {
         const LstmBackwardRow<T>& at = rows[row];
         const int64_t valid = H - unit;
+        const P dm = padd(sum, load(at.dy + unit, valid));
         const P i = load(at.gates + unit, valid),
                 g = load(at.gates + (kGates - 2) * H + unit, valid),
                 o = load(at.gates + (kGates - 1) * H + unit, valid);

@@ -25,12 +25,11 @@ void rnn_backward(const StepArgs<T>& step, const RnnBackwardRow<T>* rows, int64_
     const CellActivations<T, false> act{step.cell};
     multiply_columns<T>(
         step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; },
-        [&](int64_t unit, int64_t row) LSTMCORE_INLINE_LAMBDA {
+        [&](int64_t unit, int64_t row)
+            LSTMCORE_INLINE_LAMBDA { return load(rows[row].extra + unit, step.H - unit); },
+        [&](int64_t unit, int64_t row, const Packet<T>& sum) LSTMCORE_INLINE_LAMBDA {
             const int64_t valid = step.H - unit;
-            return padd(load(rows[row].dy + unit, valid), load(rows[row].extra + unit, valid));
-        },
-        [&](int64_t unit, int64_t row, const Packet<T>& dh) LSTMCORE_INLINE_LAMBDA {
-            const int64_t valid = step.H - unit;
+            const Packet<T> dh = padd(sum, load(rows[row].dy + unit, valid));
             const Packet<T> y = load(rows[row].y + unit, valid);
             store(rows[row].dgates + unit, pmul(dh, act.candidate_derivative(y)), valid);
         });

@@ -121,7 +121,7 @@ public:
         dh0_ = dh0;
         dc0_ = dc0;
         tape_ = read_tape(spec_, in_, tape);
-        const Schedule schedule(in_.steps, in_.batch, in_.lengths);
+        const Schedule schedule(in_);
         schedule_ = &schedule;
         std::memset(zeros_, 0, sizeof(T) * zeros_size_);
         run_team(workers_.team(), [&](Team& team) noexcept {
@@ -266,11 +266,11 @@ private:
                 if (project) {
                     // dh first, as a product of its own; then dm = dh · W_hr in front of the gates
                     T* dh = dh_.at(row + slot);
-                    for (int64_t p = 0; p < P_; ++p) dh[p] = dy[p] + extra[p];
+                    std::memcpy(dh, extra, sizeof(T) * P_);
                     scratch.products[n] = {a, dh, dh};
                     m = m_.at(row + slot);
                     a = dh;
-                    dy = extra = zeros_;
+                    extra = zeros_;
                 }
                 scratch.lstm[n] = {a, dy,     extra,  dc_next,      tape.gates[d].at(t, b),
                                    c, c_prev, dgates, dc_.at(slot), m};
@@ -290,6 +290,11 @@ private:
         StepArgs<T> args{cell_, H_, w.w_hh_t, w.w_n_t, nullptr, w.peephole};
         if (project) {
             kernels.product(w.w_hh_t, P_, scratch.products, running);
+            for (int64_t i = 0; i < n; ++i) {
+                for (int64_t p = 0; p < P_; ++p)
+                    scratch.products[i].out[p] += scratch.lstm[i].dy[p];
+                scratch.lstm[i].dy = zeros_;
+            }
             args.w = w.w_hr_t;
             kernels.lstm_backward(args, scratch.lstm, n);
             return;
@@ -433,7 +438,7 @@ private:
                 std::memset(dx.at(t, b), 0, sizeof(T) * I);
             if (layer == 0 || in_.dropout == 0) continue;
             for (int64_t t = 0; t < schedule_->length(slot); ++t) {
-                const uint64_t stream = mask.stream(layer - 1, t, b);
+                const uint64_t stream = mask.stream(layer - 1, in_.first_step + t, b);
                 T* row = dx.at(t, b);
                 for (int64_t f = 0; f < I; ++f)
                     row[f] = mask.kept(stream, f) ? row[f] * scale : T(0);

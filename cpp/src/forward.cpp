@@ -95,7 +95,7 @@ public:
         y_ = y;
         h_n_ = h_n;
         c_n_ = c_n;
-        const Schedule schedule(in_.steps, in_.batch, in_.lengths);
+        const Schedule schedule(in_);
         schedule_ = &schedule;
         std::memset(zeros_, 0, sizeof(T) * round_up(std::max(H_, P_), kAlignment));
         run_team(workers_.count(), [&](Team& team) noexcept {
@@ -316,7 +316,7 @@ private:
                         break;
                 }
                 if (!drop) continue;
-                const uint64_t stream = mask.stream(layer, t, b);
+                const uint64_t stream = mask.stream(layer, in_.first_step + t, b);
                 for (int64_t f = 0; f < F; ++f)
                     out[f] = mask.kept(stream, f) ? out[f] * scale : T(0);
             }

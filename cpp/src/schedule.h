@@ -9,24 +9,34 @@
 #include <string>
 #include <vector>
 
+#include "lstmcore/layer.h"
+
 namespace lstmcore {
 
 class Schedule {
 public:
     /// Without lengths all rows are `steps` long, slots are rows, and nothing is allocated.
-    Schedule(int64_t steps, int64_t batch, const int64_t* lengths) : steps_(steps), batch_(batch) {
+    template <class T>
+    explicit Schedule(const Sequences<T>& in)
+        : Schedule(in.steps, in.batch, in.lengths, in.first_step,
+                   in.whole_steps < 0 ? in.steps : in.whole_steps) {}
+
+    Schedule(int64_t steps, int64_t batch, const int64_t* lengths, int64_t first_step,
+             int64_t whole_steps)
+        : steps_(steps), batch_(batch) {
         if (lengths == nullptr) return;
         for (int64_t b = 0; b < batch; ++b)
-            if (lengths[b] < 0 || lengths[b] > steps)
+            if (lengths[b] < 0 || lengths[b] > whole_steps)
                 throw std::invalid_argument("lengths[" + std::to_string(b) + "] is " +
                                             std::to_string(lengths[b]) + ", expected 0 .. " +
-                                            std::to_string(steps));
+                                            std::to_string(whole_steps));
         row_.resize(batch);
         std::iota(row_.begin(), row_.end(), int64_t(0));
         std::stable_sort(row_.begin(), row_.end(),
                          [&](int64_t a, int64_t b) { return lengths[a] > lengths[b]; });
         length_.reserve(batch);
-        for (int64_t row : row_) length_.push_back(lengths[row]);
+        for (int64_t row : row_)
+            length_.push_back(std::clamp<int64_t>(lengths[row] - first_step, 0, steps));
         steps_ = batch > 0 ? length_[0] : 0;
         alive_.assign(steps_, 0);
         for (int64_t slot = batch; slot-- > 0;)  // the last slot that reaches a step sets it

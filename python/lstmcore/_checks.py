@@ -215,7 +215,9 @@ def _from_tensor(tensor: Any, name: str) -> Any:
     """Return a tensor on the CPU and of a type that NumPy has: small floats become float32."""
     try:
         tensor = tensor.cpu()
-        return tensor.float() if tensor.is_floating_point() and tensor.itemsize < 4 else tensor
+        return (
+            tensor.float() if tensor.is_floating_point() and tensor.element_size() < 4 else tensor
+        )
     except (RuntimeError, NotImplementedError) as error:  # on "meta", sparse, ...
         raise TypeError(f"{name} cannot be read: {error}") from error
 

@@ -93,6 +93,8 @@ def forward(
     train: bool,
     dropout: float,
     dropout_key: int,
+    first_step: int = 0,  # of a piece of longer sequences: lengths and dropout count from there
+    whole_steps: int = -1,
 ) -> tuple[_Array, _Array, _Array | None, Tape | None]: ...
 def backward(
     tape: Tape,

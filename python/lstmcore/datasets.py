@@ -55,7 +55,7 @@ def japanese_vowels() -> tuple[Sequences, Sequences]:
     >>> int(train.lengths.min()), int(test.lengths.max())
     (7, 29)
     """
-    path = files(__package__) / "data" / "japanese_vowels.npz"
+    path = files(__package__) / "_datasets" / "japanese_vowels.npz"
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         train, test = (
             _pad(

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar, ca
 import numpy as np
 import numpy.typing as npt
 
-from . import _checks, _core
+from . import _checks, _core, _recompute
 from ._checks import Activation, Array
 from ._config import Config, Option
 from ._module import Module
+from ._recompute import Segments
 from .tape import Form, Tape, check_owner
 
 if TYPE_CHECKING:
@@ -158,6 +159,7 @@ class Recurrent(Module, Generic[State]):
         lengths: Any = None,
         resets: Any = None,
         names: tuple[str, str, str] | None = None,
+        checkpoint: bool = False,
     ) -> tuple[Array, State, Tape | None]:
         """Check everything, run the core, return what the user gets.
 
@@ -187,10 +189,16 @@ class Recurrent(Module, Generic[State]):
             key = int(self._dropout_rng.integers(2**64, dtype=np.uint64))  # locks by itself
         if form.drop:
             x = x.reshape(*form.axes, self._inputs)
-        y, h, c, tape = _core.forward(
-            self._weights(train), x, h, c, lengths, resets, form.batch_first,
-            train, dropout, key,
-        )  # fmt: skip
+        tape: _core.Tape | Segments | None
+        if checkpoint:
+            y, h, c, tape = _recompute.forward(
+                self._weights(True), x, h, c, lengths, resets, form.batch_first, dropout, key
+            )
+        else:
+            y, h, c, tape = _core.forward(
+                self._weights(train), x, h, c, lengths, resets, form.batch_first,
+                train, dropout, key,
+            )  # fmt: skip
         if form.drop:
             y = y.reshape(form.y)
             h = h.reshape(form.h)
@@ -214,7 +222,10 @@ class Recurrent(Module, Generic[State]):
             gradients.append(p.grad)
             if not p.grad.flags.writeable:
                 raise ValueError(f"{p.name}.grad is read-only, expected an array to add to")
-        dx, dh, dc = _core.backward(tape._core, dy, dh, dc, gradients)
+        if isinstance(tape._core, Segments):
+            dx, dh, dc = tape._core.backward(dy, dh, dc, gradients)
+        else:
+            dx, dh, dc = _core.backward(tape._core, dy, dh, dc, gradients)
         dh = dh.reshape(form.h)
         return dx.reshape(form.x), cast(State, dh if dc is None else (dh, dc.reshape(form.c)))
 
@@ -287,6 +298,7 @@ class Layer(Recurrent[State]):
         *,
         lengths: npt.ArrayLike | None = None,
         resets: npt.ArrayLike | None = None,
+        checkpoint: bool = False,
     ) -> tuple[Array, State, Tape]:
         """Run with dropout, and remember what `backward` needs.
 
@@ -294,6 +306,10 @@ class Layer(Recurrent[State]):
         ----------
         x, state, lengths, resets
             As when the layer is called.
+        checkpoint : bool, default False
+            Whether to remember only about sqrt(T) states and compute the rest a second time in
+            `backward`: the memory of sqrt(T) steps for a third more time, and the same bits. For
+            layers that read forward only.
 
         Returns
         -------
@@ -312,7 +328,11 @@ class Layer(Recurrent[State]):
         >>> dx.shape, dh0.shape, gru.parameters()[0].grad.shape
         ((5, 1, 2), (1, 1, 3), (9, 2))
         """
-        y, final, tape = self._forward(x, state, True, lengths, resets)
+        if _checks.boolean(checkpoint, "checkpoint") and (self.bidirectional or self.reverse):
+            raise ValueError(
+                f"checkpoint is True, expected False for a layer that reads backwards: {self!r}"
+            )
+        y, final, tape = self._forward(x, state, True, lengths, resets, checkpoint=checkpoint)
         return y, final, cast(Tape, tape)
 
     def backward(

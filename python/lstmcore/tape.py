@@ -12,6 +12,7 @@ from ._checks import Array
 
 if TYPE_CHECKING:
     from ._module import Module
+    from ._recompute import Segments
     from .layers import Recurrent
 
 __all__ = ["ModuleTape", "Tape"]
@@ -105,7 +106,7 @@ class Tape:
 
     __slots__ = ("__weakref__", "_core", "_form", "_owner")
 
-    def __init__(self, core: _core.Tape, owner: Recurrent[Any], form: Form) -> None:
+    def __init__(self, core: _core.Tape | Segments, owner: Recurrent[Any], form: Form) -> None:
         self._core = core
         self._owner = owner
         self._form = form

@@ -58,10 +58,13 @@ struct Sequences {
     View<const T> x;                   ///< (T, B, I)
     const T* h0 = nullptr;             ///< (L*D, B, P), null = zeros
     const T* c0 = nullptr;             ///< (L*D, B, H), LSTM, null = zeros
-    const int64_t* lengths = nullptr;  ///< (B), each in 0..T
+    const int64_t* lengths = nullptr;  ///< (B), each in 0..T, of the whole
     View<const bool> resets;           ///< (T, B): the state does not cross from t-1 to t
     double dropout = 0;                ///< between layers, in training; in [0, 1)
     uint64_t dropout_key = 0;
+    // A piece of longer sequences: lengths and dropout count from their first step.
+    int64_t first_step = 0;  ///< where it begins
+    int64_t whole_steps = -1;  ///< T of the whole; negative where this is all
 };
 
 /// Elements of the tape and bytes of the workspace that a call needs. The tape is what backward

@@ -1,0 +1,213 @@
+"""What `fit` calls along the way: early stopping, the best weights, checkpoints, or your own."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import _checks
+from .checkpoint import save_checkpoint
+
+if TYPE_CHECKING:
+    from .run import Run
+
+__all__ = ["BestWeights", "Callback", "Checkpoint", "EarlyStopping"]
+
+
+class Callback:
+    """What `fit` calls; override what you need. A plain function of the run is an `on_epoch`.
+
+    All get the `Run`: its model, optimizer, history, epoch, step and loss; ``run.stop("why")``
+    ends it after the current step.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> class StopWhenGood(lc.callbacks.Callback):
+    ...     def on_step(self, run):
+    ...         if run.loss < 0.1:
+    ...             run.stop("good enough")
+    >>> head = lc.Linear(1, 1, dtype="float64", seed=0)
+    >>> history = lc.fit(
+    ...     head, [([[1.0]], [[3.0]])], loss=lc.losses.mse, epochs=200, progress=False,
+    ...     optimizer=lc.optim.Adam(head.parameters(), lr=0.1), callbacks=[StopWhenGood()],
+    ... )
+    >>> history.stopped
+    'good enough'
+    """
+
+    def on_start(self, run: Run) -> None:
+        """Be called once, before the first epoch and after a checkpoint was loaded."""
+
+    def on_step(self, run: Run) -> None:
+        """Be called after every step of the optimizer."""
+
+    def on_epoch(self, run: Run) -> None:
+        """Be called after every epoch, when the history has it."""
+
+    def on_end(self, run: Run) -> None:
+        """Be called once at the end, whatever ended the run."""
+
+
+class BestWeights(Callback):
+    """Keeps the parameters of the best epoch, and puts them back at the end of the run.
+
+    Parameters
+    ----------
+    monitor : str, optional
+        What tells how good an epoch was: "loss", "validation loss" or the name of a metric; by
+        default the validation loss or, without validation data, the training loss.
+    mode : {"min", "max"}, optional
+        Whether less or more of it is better; by default less of a loss or of "perplexity", more of
+        any other metric.
+    min_delta : float, default 0.0
+        By how much an epoch must be better than the best one to count as better.
+
+    Attributes
+    ----------
+    best : float or None
+        What the best epoch had of it.
+    best_epoch : int
+        Which one that was, from 1.
+    """
+
+    _restore = True
+
+    def __init__(
+        self, monitor: str | None = None, *, mode: str | None = None, min_delta: float = 0.0
+    ) -> None:
+        if monitor is not None and not isinstance(monitor, str):
+            raise TypeError(f"monitor is {_checks.describe(monitor)}, expected a str")
+        self.monitor = monitor
+        self._mode = None if mode is None else _checks.choice(mode, "mode", ("min", "max"))
+        self.min_delta = _checks.number(min_delta, "min_delta")
+        if self.min_delta < 0:
+            raise ValueError(f"min_delta is {min_delta}, expected at least 0")
+        self.best: float | None = None
+        self.best_epoch = 0
+        self._weights: dict[str, Any] = {}
+
+    def on_start(self, run: Run) -> None:
+        """Forget another run; a checkpoint's is this one."""
+        if run.epoch == 0:
+            self.best, self.best_epoch, self._weights = None, 0, {}
+
+    def on_epoch(self, run: Run) -> None:
+        """Compare the epoch with the best one."""
+        values = run.history.last()
+        name = self.monitor or ("validation loss" if "validation loss" in values else "loss")
+        if name not in values:
+            raise ValueError(f"monitor is {name!r}, expected one of {', '.join(map(repr, values))}")
+        lower = name in ("loss", "validation loss", "perplexity")
+        sign = 1 if (self._mode == "min" if self._mode else lower) else -1
+        best = math.inf if self.best is None else sign * self.best
+        if sign * values[name] < best - (0 if math.isinf(best) else self.min_delta):
+            self.best, self.best_epoch = values[name], run.epoch
+            if self._restore:
+                self._weights = run.model.state_dict()
+
+    def on_end(self, run: Run) -> None:
+        """Put the best parameters back."""
+        if self._weights:
+            run.model.load_state_dict(self._weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best epoch and its parameters, for a checkpoint."""
+        weights = {name: np.array(w) for name, w in self._weights.items()}
+        return {"best": self.best, "best_epoch": self.best_epoch, "weights": weights}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        best, epoch, weights = (state[name] for name in ("best", "best_epoch", "weights"))
+        self.best, self.best_epoch, self._weights = best, epoch, dict(weights)
+
+
+class EarlyStopping(BestWeights):
+    """Stops the run when it has not become better for some epochs, and restores the best weights.
+
+    Parameters
+    ----------
+    patience : int, default 10
+        After how many epochs without a better one the run stops.
+    restore_best : bool, default True
+        Whether the best parameters are put back at the end, whatever ended the run.
+    monitor, mode, min_delta
+        As of `BestWeights`.
+
+    Notes
+    -----
+    L. Prechelt, "Early Stopping - But When?", Neural Networks: Tricks of the Trade, 1998, the
+    criterion UP.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> head = lc.Linear(1, 1, dtype="float64", seed=0)
+    >>> stopping = lc.callbacks.EarlyStopping(patience=3)
+    >>> history = lc.fit(
+    ...     head, [([[1.0]], [[3.0]])], loss=lc.losses.mse, epochs=1000, progress=False,
+    ...     optimizer=lc.optim.Adam(head.parameters(), lr=0.3), callbacks=[stopping],
+    ... )
+    >>> history.stopped, history.losses[stopping.best_epoch - 1] == min(history.losses)
+    ('no better loss for 3 epochs', True)
+    """
+
+    def __init__(
+        self,
+        patience: int = 10,
+        *,
+        restore_best: bool = True,
+        monitor: str | None = None,
+        mode: str | None = None,
+        min_delta: float = 0.0,
+    ) -> None:
+        super().__init__(monitor, mode=mode, min_delta=min_delta)
+        self.patience = _checks.integer(patience, "patience", 1)
+        self._restore = _checks.boolean(restore_best, "restore_best")
+
+    def on_start(self, run: Run) -> None:
+        """Stop at once if the checkpoint was of a run that had stopped."""
+        super().on_start(run)
+        if self.best is not None:
+            self._decide(run)
+
+    def on_epoch(self, run: Run) -> None:
+        """Compare, and stop if it is time."""
+        super().on_epoch(run)
+        self._decide(run)
+
+    def _decide(self, run: Run) -> None:
+        if run.epoch - self.best_epoch >= self.patience:
+            values = run.history.last()
+            name = self.monitor or ("validation loss" if "validation loss" in values else "loss")
+            run.stop(f"no better {name} for {self.patience} epochs")
+
+
+class Checkpoint(Callback):
+    """Saves the run after an epoch, so that ``fit(..., resume=path)`` can go on from there.
+
+    `fit` calls it after all other callbacks, so that their state is that of the same epoch.
+
+    Parameters
+    ----------
+    path : str or path
+        Of the file; ``{epoch}`` in it becomes the number of the epoch, from 1.
+    every : int, default 1
+        After how many epochs each; the last one of the run is always saved.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, every: int = 1) -> None:
+        self.path = os.fspath(path)
+        self.every = _checks.integer(every, "every", 1)
+
+    def on_epoch(self, run: Run) -> None:
+        """Save, if it is time."""
+        if run.epoch % self.every == 0 or run.epoch == run.epochs or run.history.stopped:
+            path = self.path.replace("{epoch}", str(run.epoch))
+            save_checkpoint(path, **run.parts())

@@ -1,0 +1,129 @@
+"""Keras: its layers, models and files become modules of ours, and ours become its.
+
+What does it is imported when it is used.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from .._checks import describe
+from .._module import Module
+
+__all__ = ["from_keras", "to_keras"]
+
+
+def from_keras(source: Any, *, layer: str | None = None, config: Any = None) -> Module:
+    """Make modules of ours that compute what a layer or model of Keras computes.
+
+    Files are read without Keras; nothing in them is imported or run.
+
+    Parameters
+    ----------
+    source : layer, model or path
+        A layer or model of Keras 2 or 3, built; or the path of a ``.keras`` file or of an ``.h5``
+        file. Models are Sequential or functional ones that are a chain of layers.
+    layer : str, optional
+        The name of one layer of the model: only that is imported, whatever the rest of it is.
+    config : dict or str, optional
+        Which model it is, for a file that has weights alone: what ``model.to_json()`` gives in
+        Keras, or the same as a dict.
+
+    Returns
+    -------
+    Module
+        A recurrent layer of Keras by itself becomes an `RNN`, `LSTM` or `GRU` that gives all
+        outputs and the final state, whatever ``return_sequences`` and ``return_state`` say, and
+        with ``go_backwards`` has ``reverse=True``: its outputs stand where their inputs are. A
+        model becomes a `Sequential` that gives what the model gives. All are batch-first, as Keras
+        is.
+
+    Raises
+    ------
+    ValueError
+        If something is not imported, naming the layer and the option; or if the file is damaged.
+    TypeError
+        If `source` is no layer or model of Keras and no path.
+    OSError
+        If the file cannot be opened.
+
+    Notes
+    -----
+    Imported are SimpleRNN, LSTM, GRU and their cells, CuDNNLSTM, CuDNNGRU, RNN with one of the
+    cells, Bidirectional, Embedding, Dense, LayerNormalization, Masking, Activation, ReLU, Softmax,
+    Dropout, TimeDistributed, GlobalAveragePooling1D and GlobalMaxPooling1D. What acts in training
+    only (dropout inside recurrent layers, noise, regularizers, frozen layers) is left out. Past the
+    end of a masked row our outputs are 0, where a recurrent layer of Keras repeats the last one.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> model = lc.from_keras("model.keras")  # doctest: +SKIP
+    >>> model(x)  # doctest: +SKIP
+    """
+    from . import _files, _live, _model
+
+    if isinstance(source, (str, os.PathLike)):
+        try:
+            return _model.import_model(_files.read(source, config), layer)
+        except RecursionError:
+            raise ValueError(f"{os.fspath(source)} has parts within parts without end") from None
+    if config is not None:
+        raise ValueError("config is given, but source is no file of weights: it has its own")
+    if _live.is_model(source):
+        return _model.import_model(_live.source_of(source), layer)
+    if layer is not None:
+        raise ValueError(f"layer is {layer!r}, but source is not a model")
+    return _model.import_layer(*_live.layer_of(source))
+
+
+def to_keras(module: Module) -> Any:
+    """Make a layer or model of Keras that computes what a module of ours computes.
+
+    Parameters
+    ----------
+    module : RNN, LSTM, GRU, one of the cells, Sequential, or what may stand in one
+        Keras is batch-first: there x and y are (B, T, ...), whatever `batch_first` says here.
+
+    Returns
+    -------
+    layer or model of Keras
+        A recurrent layer by itself gives all outputs (``return_sequences=True``), with
+        ``reverse=True`` from the last step to the first. A recurrent layer of several layers and a
+        `Sequential` become a ``keras.Sequential``.
+
+    Raises
+    ------
+    ValueError
+        If Keras cannot express it, naming the module and the option.
+    TypeError
+        If `module` is not a module of ours.
+    ImportError
+        If Keras is missing.
+
+    Notes
+    -----
+    b_ih and b_hh become the one bias that Keras has, their sum, but for a GRU with reset_after,
+    where it has both. Keras 3 has hard_sigmoid with a slope of 1/6 only, Keras 2 with 0.2 only.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> lstm = lc.LSTM(3, 5, bidirectional=True, batch_first=True)
+    >>> layer = lc.to_keras(lstm)  # doctest: +SKIP
+    >>> lc.from_keras(layer) == lstm  # doctest: +SKIP
+    True
+    """
+    if not isinstance(module, Module):
+        raise TypeError(f"module is {describe(module)}, expected a module of lstmcore")
+    try:
+        import keras
+    except ImportError as error:
+        raise ImportError(
+            'to_keras needs Keras, pip install "lstmcore[keras]", and what is to compute for it, '
+            "such as PyTorch or JAX"
+        ) from error
+    from ._write import write
+
+    return write(keras, module)

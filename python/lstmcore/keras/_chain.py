@@ -1,0 +1,246 @@
+"""Keras's layers, one after the other, become modules of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .._checks import Array
+from .._module import Module
+from ..activations import ReLU, Sigmoid, Softmax, Tanh
+from ..dropout import Dropout
+from ..embedding import Embedding
+from ..flip import Flip
+from ..layer_norm import LayerNorm
+from ..linear import Linear
+from ..masking import Masking
+from ..pooling import BothEnds, LastStep, MaxPool, MeanPool
+from ..sequential import Sequential
+from ._layer import KerasLayer
+from ._recurrent import CELLS, LAYERS, Direction, both_directions, direction, make, make_cell
+
+__all__ = ["Chain", "alone"]
+
+_ACTIVATIONS = {"tanh": Tanh, "relu": ReLU, "sigmoid": Sigmoid, "softmax": Softmax}
+
+
+def alone(layer: KerasLayer) -> Module:
+    """Return what computes the same as one layer; recurrent ones with all outputs and states."""
+    if layer.kind in CELLS:
+        return make_cell(layer)
+    if layer.kind in LAYERS:
+        only = direction(layer)
+        return make(only, reverse=only.backwards)
+    if layer.kind == "Bidirectional":
+        forward, reverse, merge = both_directions(layer)
+        return make(forward, reverse, merge=merge)
+    chain = Chain()
+    chain.add(layer)
+    model = chain.model()
+    return model[0] if len(model) == 1 else model
+
+
+class Chain:
+    """The modules for a chain of layers, and what is known of what they give.
+
+    A mask is what Keras sends along beside the output of a layer: which steps are there. Ours is
+    the lengths that a `Masking` finds; whether it may move steps is known at the end only.
+    """
+
+    def __init__(self) -> None:
+        self._modules: list[Module] = []
+        self._timed = True  # whether there still is an axis of time
+        self._masked = False  # whether a mask comes along
+        self._mask_used = False
+
+    def add(self, layer: KerasLayer) -> None:
+        """Append what computes the same as the layer."""
+        if layer.kind not in _READERS:
+            raise layer.error(f"is not imported; those that are: {', '.join(sorted(_READERS))}")
+        _READERS[layer.kind](self, layer)
+        layer.close()
+
+    def model(self) -> Sequential:
+        """Return the modules, in a Sequential."""
+        modules: list[Module] = []
+        for module in self._modules:
+            if not isinstance(module, Masking):
+                modules.append(module)
+            elif self._mask_used:
+                value, ids = module.value, module.ids
+                modules.append(Masking(value, ids, gaps=not self._timed, batch_first=True))
+        if not modules:
+            raise ValueError("the model has no layers that compute anything")
+        return Sequential(*modules)
+
+    def _append(self, module: Module, **weights: Array) -> None:
+        module.load_state_dict(weights)
+        self._modules.append(module)
+
+    # Recurrent layers -----------------------------------------------------------------------------
+
+    def _recurrent(self, layer: KerasLayer) -> None:
+        self._need_time(layer)
+        only = direction(layer)
+        self._check_recurrent(layer, only)
+        if only.backwards:
+            if self._masked and only.sequences:
+                raise layer.error(
+                    "has go_backwards=True and return_sequences=True after a layer that masks "
+                    "steps: Keras's outputs and its mask then run in opposite directions"
+                )
+            self._modules.append(Flip(batch_first=True))
+        self._modules.append(make(only))
+        if not only.sequences:
+            self._end_time(LastStep(batch_first=True))
+
+    def _bidirectional(self, layer: KerasLayer) -> None:
+        self._need_time(layer)
+        forward, reverse, merge = both_directions(layer)
+        self._check_recurrent(layer, forward)
+        if forward.sequences:
+            self._modules.append(make(forward, reverse, merge=merge))
+        else:
+            self._modules.append(make(forward, reverse))
+            self._end_time(BothEnds(merge, batch_first=True))
+
+    def _check_recurrent(self, layer: KerasLayer, read: Direction) -> None:
+        if not read.options["batch_first"]:
+            raise layer.error("has time_major=True, which is imported for a layer alone only")
+        self._mask_used |= self._masked
+
+    # The axis of time -----------------------------------------------------------------------------
+
+    def _need_time(self, layer: KerasLayer) -> None:
+        if not self._timed:
+            raise layer.error("needs time steps, and the layers before it leave none")
+
+    def _end_time(self, pool: Module) -> None:
+        self._modules.append(pool)
+        self._timed = self._masked = False
+
+    def _mean_pool(self, layer: KerasLayer) -> None:
+        self._check_pool(layer)
+        self._mask_used |= self._masked
+        self._end_time(MeanPool(batch_first=True))
+
+    def _max_pool(self, layer: KerasLayer) -> None:
+        self._check_pool(layer)
+        if self._masked:
+            raise layer.error("is after a layer that masks steps, which Keras overlooks here")
+        self._end_time(MaxPool(batch_first=True))
+
+    def _check_pool(self, layer: KerasLayer) -> None:
+        self._need_time(layer)
+        if layer.flag("keepdims", False):
+            raise layer.error("has keepdims=True, which is not imported")
+        if layer.get("data_format", "channels_last") != "channels_last":
+            raise layer.error(
+                f"has data_format={layer.get('data_format')!r}, which is not imported"
+            )
+
+    def _masking(self, layer: KerasLayer) -> None:
+        self._mask(layer, Masking(layer.number("mask_value", 0.0)))
+
+    def _mask(self, layer: KerasLayer, masking: Masking) -> None:
+        if any(isinstance(module, Masking) for module in self._modules):
+            raise layer.error("masks steps, which a layer before it does already")
+        self._modules.append(masking)
+        self._masked = True
+
+    # Layers that take every step by itself --------------------------------------------------------
+
+    def _embedding(self, layer: KerasLayer) -> None:
+        count, size = layer.size("input_dim"), layer.size("output_dim")
+        weight = layer.take("embeddings", (count, size))
+        if layer.flag("mask_zero", False):
+            self._mask(layer, Masking(ids=True))
+        self._append(Embedding(count, size, dtype=weight.dtype), weight=weight)
+
+    def _dense(self, layer: KerasLayer) -> None:
+        units, bias = layer.size("units"), layer.flag("use_bias", True)
+        kernel = layer.take("kernel", (None, units))
+        weights = {"weight": kernel.T}
+        if bias:
+            weights["bias"] = layer.take("bias", (units,))
+        self._append(Linear(kernel.shape[0], units, bias, kernel.dtype), **weights)
+        self._activation(layer)
+
+    def _activation(self, layer: KerasLayer) -> None:
+        name = layer.get("activation")
+        if name is None or name == "linear":
+            return
+        if not isinstance(name, str) or name not in _ACTIVATIONS:
+            known = ", ".join([*_ACTIVATIONS, "linear"])
+            raise layer.error(f"has activation={name!r}, which is not imported; these are: {known}")
+        self._modules.append(_ACTIVATIONS[name]())
+
+    def _relu(self, layer: KerasLayer) -> None:
+        slope, threshold = layer.number("negative_slope", 0.0), layer.number("threshold", 0.0)
+        if slope or threshold or layer.get("max_value") is not None:
+            raise layer.error("is not max(x, 0), which is all that is imported")
+        self._modules.append(ReLU())
+
+    def _softmax(self, layer: KerasLayer) -> None:
+        self._check_axis(layer)
+        self._modules.append(Softmax())
+
+    def _dropout(self, layer: KerasLayer) -> None:
+        if layer.get("noise_shape") is not None:
+            raise layer.error("has noise_shape, which is not imported")
+        self._modules.append(Dropout(layer.number("rate", 0.5)))
+
+    def _layer_norm(self, layer: KerasLayer) -> None:
+        self._check_axis(layer)
+        scale, centre = layer.flag("scale", True), layer.flag("center", True)
+        weights: dict[str, Array] = {}
+        if scale:
+            weights["weight"] = layer.take("gamma", (None,))
+        if centre:
+            weights["bias"] = layer.take("beta", weights["weight"].shape if scale else (None,))
+        if not weights:
+            raise layer.error("has neither scale nor center, which is not imported")
+        one = next(iter(weights.values()))
+        weights.setdefault("weight", np.ones_like(one))
+        norm = LayerNorm(one.size, layer.number("epsilon", 1e-3), bias=centre, dtype=one.dtype)
+        self._append(norm, **weights)
+
+    def _check_axis(self, layer: KerasLayer) -> None:
+        axis = layer.get("axis", -1)
+        if axis not in (-1, [-1], 1 + self._timed, [1 + self._timed]):
+            raise layer.error(f"has axis={axis!r}, expected the last one")
+
+    def _time_distributed(self, layer: KerasLayer) -> None:
+        self._need_time(layer)
+        self.add(layer.inside(layer.need("layer"), _EACH_STEP))
+
+    def _nothing(self, layer: KerasLayer) -> None:
+        """Read a layer that only says what comes in, or that only acts in training."""
+        if layer.get("ragged") or layer.get("sparse"):
+            raise layer.error("takes ragged or sparse tensors, which is not imported")
+        for name in ("optional", "rate", "stddev", "noise_shape"):
+            layer.get(name)
+
+
+_READERS: dict[str, Callable[[Chain, KerasLayer], None]] = {
+    **dict.fromkeys(LAYERS, Chain._recurrent),
+    "Activation": Chain._activation,
+    "AlphaDropout": Chain._nothing,
+    "Bidirectional": Chain._bidirectional,
+    "Dense": Chain._dense,
+    "Dropout": Chain._dropout,
+    "Embedding": Chain._embedding,
+    "GaussianDropout": Chain._nothing,
+    "GaussianNoise": Chain._nothing,
+    "GlobalAveragePooling1D": Chain._mean_pool,
+    "GlobalMaxPooling1D": Chain._max_pool,
+    "InputLayer": Chain._nothing,
+    "LayerNormalization": Chain._layer_norm,
+    "Masking": Chain._masking,
+    "ReLU": Chain._relu,
+    "Softmax": Chain._softmax,
+    "SpatialDropout1D": Chain._nothing,
+    "TimeDistributed": Chain._time_distributed,
+}
+_EACH_STEP = ("Activation", "Dense", "Dropout", "LayerNormalization", "ReLU", "Softmax")

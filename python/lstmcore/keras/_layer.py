@@ -1,0 +1,162 @@
+"""One layer of Keras: what it is called, its options, its weights. Nothing of it may go unread."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Protocol
+
+import numpy as np
+
+from .. import _checks
+from .._checks import Array
+
+__all__ = ["KerasLayer", "Stored", "name_of"]
+
+# What changes how a layer is made, trained or computed, but not what it computes.
+_HARMLESS = {
+    "name", "trainable", "dtype", "dynamic", "seed", "batch_input_shape", "batch_shape",
+    "input_shape", "input_dtype", "input_dim", "input_length", "stateful", "unroll",
+    "implementation", "unit_forget_bias", "dropout", "recurrent_dropout", "zero_output_for_mask",
+}  # fmt: skip
+_HARMLESS_ENDS = ("_initializer", "_regularizer", "_constraint")
+
+
+class Stored(Protocol):
+    """An array that may still be in a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Known without reading it."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Known without reading it."""
+
+    def __getitem__(self, index: tuple[()]) -> Any:
+        """Read it."""
+
+
+def name_of(description: Any) -> str:
+    """Return the name of a layer, having checked that it has a class_name and a config."""
+    if isinstance(description, dict):
+        kind, config = description.get("class_name"), description.get("config")
+        if isinstance(kind, str) and isinstance(config, (dict, list)):
+            name = config.get("name") if isinstance(config, dict) else description.get("name")
+            if name is None or isinstance(name, str):
+                return name or kind
+    raise ValueError(
+        f"{_checks.describe(description)} stands where a layer should, expected a dict with "
+        "class_name and config"
+    )
+
+
+class KerasLayer:
+    """A layer as its configuration describes it.
+
+    `close` refuses options that nobody has asked for and that are not known to be harmless, so that
+    none is ignored.
+
+    Parameters
+    ----------
+    description : dict
+        With "class_name" and "config", and where it comes from if Keras 3 has written it.
+    weights : list of arrays
+        In Keras's order. The layer takes its own from the front of the list, and leaves the rest to
+        whoever comes after it.
+    version : int
+        Of Keras, 2 or 3.
+    """
+
+    def __init__(self, description: Any, weights: list[Stored], version: int) -> None:
+        name = name_of(description)
+        kind, config = description["class_name"], description["config"]
+        self.where = f"the {kind[:60]} layer {name[:60]!r}"
+        if not isinstance(config, dict):
+            raise self.error("has a list for its config, expected a dict")
+        module = description.get("module")
+        if module is not None and str(module).split(".")[0] not in ("keras", "tf_keras"):
+            raise self.error(f"is of {str(module)[:60]!r}, not of Keras; it is not imported")
+        if kind == "RNN":  # a cell in a loop: the layer that has the cell
+            cell: Any = config.get("cell")
+            kind = name_of(cell) and cell["class_name"]
+            if kind not in ("SimpleRNNCell", "LSTMCell", "GRUCell"):
+                raise self.error(f"has the cell {kind[:60]!r}, which is not imported")
+            config = {**cell["config"], **config, "cell": None}
+            kind = kind.removesuffix("Cell")
+        self.kind: str = kind
+        self.config: dict[str, Any] = config
+        self.version = version
+        self._weights = weights
+        self._asked: set[str] = set()
+
+    def error(self, text: str) -> ValueError:
+        """Return an error that names the layer."""
+        return ValueError(f"{self.where} {text}")
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return an option, or the default if it is missing."""
+        self._asked.add(name)
+        return self.config.get(name, default)
+
+    def need(self, name: str) -> Any:
+        """Return an option that must be there."""
+        if name not in self.config:
+            raise self.error(f"has no {name!r} in its configuration")
+        return self.get(name)
+
+    def flag(self, name: str, default: bool) -> bool:
+        """Return an option that is a bool."""
+        value = self.get(name, default)
+        if not isinstance(value, bool):
+            raise self.error(f"has {name}={_checks.describe(value)}, expected a bool")
+        return value
+
+    def number(self, name: str, default: float) -> float:
+        """Return an option that is a finite number."""
+        try:
+            return _checks.number(self.get(name, default), name)
+        except (TypeError, ValueError) as error:
+            raise self.error(f"is wrong: {error}") from error
+
+    def size(self, name: str) -> int:
+        """Return an option that is a size, at least 1."""
+        try:
+            return _checks.integer(self.need(name), name, 1)
+        except (TypeError, ValueError) as error:
+            raise self.error(f"is wrong: {error}") from error
+
+    def take(self, what: str, *shapes: tuple[int | None, ...]) -> Array:
+        """Read the next weight, if it has one of the shapes (None is any size)."""
+        if not self._weights:
+            raise self.error(f"has no {what}: it is not built, or its weights are not there")
+        weight = self._weights.pop(0)
+        fits = any(
+            len(shape) == len(weight.shape)
+            and all(n in (None, m) for n, m in zip(shape, weight.shape, strict=True))
+            for shape in shapes
+        )
+        if not fits:
+            expected = " or ".join(str(shape).replace("None", "any") for shape in shapes)
+            raise self.error(f"has a {what} of shape {tuple(weight.shape)}, expected {expected}")
+        if weight.dtype.kind != "f" or weight.dtype.itemsize > 8:
+            raise self.error(f"has a {what} of dtype {weight.dtype}, expected floating point")
+        try:
+            array = np.asarray(weight[()])
+        except ValueError as error:
+            raise self.error(f"has a {what} that cannot be read: {error}") from error
+        double = weight.dtype.itemsize == 8
+        return array.astype(np.float64 if double else np.float32, copy=False)
+
+    def inside(self, description: Any, kinds: Collection[str]) -> KerasLayer:
+        """Return a layer inside this one, if it is of one of these kinds."""
+        layer = KerasLayer(description, self._weights, self.version)
+        if layer.kind not in kinds:
+            raise self.error(f"has {layer.where} inside, which is not imported there")
+        return layer
+
+    def close(self) -> None:
+        """Refuse options that nobody has asked for."""
+        for name, value in self.config.items():
+            known = name in self._asked or name in _HARMLESS or name.endswith(_HARMLESS_ENDS)
+            if not known and value is not None and value is not False:
+                raise self.error(f"has {name}={_checks.describe(value)}, which is not imported")

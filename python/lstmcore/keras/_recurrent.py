@@ -1,0 +1,257 @@
+"""The recurrent layers of Keras and ours: options and weights, there and back.
+
+Keras multiplies from the left: x @ kernel + h @ recurrent_kernel + bias, with kernel (I, G*H),
+recurrent_kernel (H, G*H) and gates i, f, c, o (LSTM) or z, r, h (GRU) side by side. The bias is
+(G*H,), or (2, G*H) where input and state have one each (GRU with reset_after).
+
+cuDNN keeps, for each gate in the same order, the matrices that multiply from the left side of x, as
+PyTorch does, and Keras's CuDNNLSTM and CuDNNGRU hold these very numbers in arrays shaped like a
+kernel; their bias is (2*G*H,), first that of the input.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._checks import Activation, Array, describe
+from .._config import MERGES, Config
+from ..cells import Cell, GRUCell, LSTMCell, RNNCell
+from ..layers import GRU, LSTM, RNN, Layer
+from ._layer import KerasLayer
+
+LAYERS: dict[str, Any] = {
+    "SimpleRNN": RNN,
+    "LSTM": LSTM,
+    "GRU": GRU,
+    "CuDNNLSTM": LSTM,
+    "CuDNNGRU": GRU,
+}
+CELLS: dict[str, Any] = {"SimpleRNNCell": RNNCell, "LSTMCell": LSTMCell, "GRUCell": GRUCell}
+
+# Where each of our gates stands among Keras's; and, as it happens, the other way round.
+_GATES = {"rnn": [0], "lstm": [0, 1, 2, 3], "gru": [1, 0, 2]}
+
+# How Keras 2 and Keras 3 cut their hard_sigmoid(x) = clip(alpha * x + beta, 0, 1).
+_HARD_SIGMOID: dict[int, Activation] = {
+    2: ("hard_sigmoid", 0.2, 0.5),
+    3: ("hard_sigmoid", 1 / 6, 0.5),
+}
+_ACTIVATIONS: dict[str, Activation] = {
+    "tanh": "tanh",
+    "sigmoid": "sigmoid",
+    "relu": "relu",
+    "softsign": "softsign",
+    "linear": "identity",
+}
+
+
+# Options ------------------------------------------------------------------------------------------
+
+
+def options(layer: KerasLayer) -> dict[str, Any]:
+    """Return what our constructor takes for a recurrent layer or cell of Keras, but for sizes."""
+    if layer.kind.startswith("CuDNN"):
+        return {"bias": True}
+    chosen: dict[str, Any] = {"bias": layer.flag("use_bias", True)}
+    squash = _activation(layer, "activation")
+    if layer.kind.startswith("SimpleRNN"):
+        return chosen | {"nonlinearity": squash}
+    gates = _activation(layer, "recurrent_activation")
+    if layer.kind.startswith("GRU"):
+        reset_after = layer.flag("reset_after", False)  # as before Keras had the option
+        return chosen | {"reset_after": reset_after, "activations": (gates, squash)}
+    return chosen | {"activations": (gates, squash, squash)}
+
+
+def keras_options(config: Config, version: int, layer: Any) -> dict[str, Any]:
+    """Return what Keras's constructor takes for a layer of ours, or say what Keras lacks."""
+    lacks = [
+        ("proj_size", config.proj_size != 0),
+        ("forget_gate", not config.forget_gate),
+        ("coupled", config.coupled),
+        ("peephole", config.peephole),
+        ("cell_clip", config.cell_clip is not None),
+    ]
+    for name, has in lacks:
+        if has:
+            raise ValueError(f"{layer!r} has {name}={getattr(config, name)!r}, which Keras lacks")
+    chosen: dict[str, Any] = {
+        "units": config.hidden_size,
+        "use_bias": config.bias,
+        "dtype": config.dtype.name,
+    }
+    if config.kind == "rnn":
+        return chosen | {"activation": _keras_activation(config.nonlinearity, version, layer)}
+    gates, *others = config.activations or ()
+    if len(set(others)) > 1:
+        raise ValueError(
+            f"{layer!r} has activations={config.activations!r}, but an LSTM of Keras has one for "
+            "the candidate and the output"
+        )
+    chosen["activation"] = _keras_activation(others[0], version, layer)
+    chosen["recurrent_activation"] = _keras_activation(gates, version, layer)
+    return chosen | ({"reset_after": config.reset_after} if config.kind == "gru" else {})
+
+
+def _activation(layer: KerasLayer, name: str) -> Activation:
+    value = layer.need(name)
+    if value == "hard_sigmoid":
+        return _HARD_SIGMOID[layer.version]
+    if value is None:
+        return "identity"
+    if not isinstance(value, str) or value not in _ACTIVATIONS:
+        known = ", ".join([*_ACTIVATIONS, "hard_sigmoid"])
+        raise layer.error(f"has {name}={value!r}, which is not imported; these are: {known}")
+    return _ACTIVATIONS[value]
+
+
+def _keras_activation(activation: Activation, version: int, layer: Any) -> str:
+    names = {ours: name for name, ours in _ACTIVATIONS.items()}
+    names[_HARD_SIGMOID[version]] = "hard_sigmoid"
+    if activation not in names:
+        raise ValueError(
+            f"{layer!r} has the activation {activation!r}, which Keras {version} lacks"
+        )
+    return names[activation]
+
+
+# Layers -------------------------------------------------------------------------------------------
+
+
+class Direction(NamedTuple):
+    """All there is to know of a recurrent layer of Keras that reads in one direction."""
+
+    kind: type[Any]  # RNN, LSTM or GRU
+    options: dict[str, Any]
+    weights: dict[str, Array]
+    sequences: bool  # whether it gives every output, and not the last alone
+    backwards: bool
+
+    def same(self, other: Direction) -> bool:
+        """Whether they may be the two directions of one layer of ours."""
+        shapes = ({name: w.shape for name, w in d.weights.items()} for d in (self, other))
+        mine, others = shapes
+        return (
+            mine == others
+            and (self.kind, self.options) == (other.kind, other.options)
+            and self.sequences == other.sequences
+        )
+
+
+def direction(layer: KerasLayer) -> Direction:
+    """Read a recurrent layer."""
+    kind = LAYERS[layer.kind]
+    chosen = options(layer)
+    weights = from_weights(layer, kind._kind, chosen.get("reset_after", True), chosen["bias"])
+    chosen["batch_first"] = not layer.flag("time_major", False)
+    layer.flag("return_state", False)  # ours always do
+    sequences, backwards = layer.flag("return_sequences", False), layer.flag("go_backwards", False)
+    layer.close()
+    return Direction(kind, chosen, weights, sequences, backwards)
+
+
+def both_directions(layer: KerasLayer) -> tuple[Direction, Direction, str]:
+    """Read a Bidirectional layer: forward, reverse, and how they are merged."""
+    merge = layer.get("merge_mode", "concat")
+    if merge not in MERGES:
+        expected = ", ".join(map(repr, MERGES))
+        raise layer.error(f"has merge_mode={describe(merge)}, expected one of {expected}")
+    inside, own = layer.need("layer"), layer.get("backward_layer")
+    forward = direction(layer.inside(inside, LAYERS))
+    reverse = direction(layer.inside(own or inside, LAYERS))
+    layer.close()
+    if forward.backwards or not (reverse.backwards or own is None):
+        raise layer.error("has a forward layer that goes backwards, which is not imported")
+    if not forward.same(reverse):
+        raise layer.error("has two different layers for its directions, which is not imported")
+    return forward, reverse, merge
+
+
+def make(*directions: Direction, reverse: bool = False, merge: str = "concat") -> Layer[Any]:
+    """Make our layer of one or two directions."""
+    first = directions[0]
+    weights = {
+        f"{name}_l0{suffix}": weight
+        for part, suffix in zip(directions, ("", "_reverse"))
+        for name, weight in part.weights.items()
+    }
+    w_ih, w_hh = first.weights["weight_ih"], first.weights["weight_hh"]
+    layer: Layer[Any] = first.kind(
+        w_ih.shape[1],
+        w_hh.shape[1],
+        bidirectional=len(directions) == 2,
+        reverse=reverse,
+        merge=merge,
+        dtype=w_ih.dtype,
+        **first.options,
+    )
+    layer.load_state_dict(weights)
+    return layer
+
+
+def make_cell(layer: KerasLayer) -> Cell[Any]:
+    """Make our cell of a cell of Keras."""
+    kind = CELLS[layer.kind]
+    chosen = options(layer)
+    weights = from_weights(layer, kind._kind, chosen.get("reset_after", True), chosen["bias"])
+    layer.close()
+    w_ih, w_hh = weights["weight_ih"], weights["weight_hh"]
+    cell: Cell[Any] = kind(w_ih.shape[1], w_hh.shape[1], dtype=w_ih.dtype, **chosen)
+    cell.load_state_dict(weights)
+    return cell
+
+
+# Weights ------------------------------------------------------------------------------------------
+
+
+def from_weights(layer: KerasLayer, kind: str, reset_after: bool, bias: bool) -> dict[str, Array]:
+    """Take the weights of one direction of a layer, and return them as ours."""
+    gates = _GATES[kind]
+    units = layer.size("units")
+    width = len(gates) * units
+    kernel = layer.take("kernel", (None, width))
+    recurrent = layer.take("recurrent_kernel", (units, width))
+    ours: dict[str, Array] = {}
+    cudnn = False
+    if bias:
+        two = kind == "gru" and reset_after
+        shapes: list[tuple[int, ...]] = [(2, width) if two else (width,)]
+        if kind == "lstm" or two:
+            shapes.append((2 * width,))
+        given = layer.take("bias", *shapes)
+        cudnn = given.shape == (2 * width,)
+        both = np.stack([given, np.zeros_like(given)]) if given.shape == (width,) else given
+        ours["bias_ih"], ours["bias_hh"] = _swap(both.reshape(2, width), gates)
+    if cudnn:
+        w_ih = np.concatenate([_block(kernel, g, units).reshape(units, -1) for g in gates])
+        w_hh = np.concatenate([_block(recurrent, g, units) for g in gates])
+    else:
+        w_ih, w_hh = (_swap(matrix, gates).T for matrix in (kernel, recurrent))
+    return {"weight_ih": w_ih, "weight_hh": w_hh, **ours}
+
+
+def to_weights(config: Config, ours: dict[str, Array]) -> list[Array]:
+    """Return the weights of one direction as a list for Keras's ``set_weights``."""
+    gates = _GATES[config.kind]
+    weights = [_swap(ours[name].T, gates) for name in ("weight_ih", "weight_hh")]
+    if config.bias:
+        b_ih, b_hh = (_swap(ours[name][None], gates)[0] for name in ("bias_ih", "bias_hh"))
+        if config.kind == "gru" and config.reset_after:
+            weights.append(np.stack([b_ih, b_hh]))
+        else:
+            weights.append(np.where(b_hh == 0, b_ih, b_ih + b_hh))  # keeps the sign of a zero
+    return weights
+
+
+def _block(matrix: Array, gate: int, units: int) -> Array:
+    return matrix[:, gate * units : (gate + 1) * units]
+
+
+def _swap(matrix: Array, gates: list[int]) -> Array:
+    """Return (N, G*H) with its G blocks in another order."""
+    rows, width = matrix.shape
+    blocks = matrix.reshape(rows, len(gates), -1)
+    swapped: Array = blocks[:, gates].reshape(rows, width)
+    return swapped

@@ -1,0 +1,135 @@
+"""ONNX: files become layers or models that run, and layers and models become files.
+
+The onnx package is needed, and imported when one of these is called.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from .._module import Module
+    from .graph import Graph
+
+    Imported: TypeAlias = Module | dict[str, Module] | Graph
+
+__all__ = ["from_onnx", "to_onnx"]
+
+
+def from_onnx(model: str | os.PathLike[str] | Any, node: str | None = None) -> Any:
+    """Return the layer, the layers or the whole model that an ONNX file holds.
+
+    Parameters
+    ----------
+    model : path, or onnx.ModelProto
+        Opsets 7 to 28. External data must lie in the folder of the file.
+    node : str, optional
+        The name of one LSTM, GRU, RNN or DynamicQuantizeLSTM node, to get its layer alone whatever
+        the other nodes are. One without a name has that of its first output.
+
+    Returns
+    -------
+    RNN, LSTM or GRU
+        With `node`, or if the model is nothing but one recurrent node. y is (T, B, D*H) where
+        ONNX's Y is (T, D, B, H); states are as in ONNX, (D, B, H). With layout=1 the layer is
+        batch_first and its states are still (D, B, H).
+    dict of str to layer
+        If the model is nothing but several recurrent nodes, each fed by the model's own inputs: the
+        layers by the names of the nodes.
+    Module
+        If `to_onnx` has written the file and its graph is as it was: an equal layer or model.
+    Graph
+        Otherwise: the whole model, to be called with its inputs by position or by name. It also
+        gives the layer of every recurrent node by its name, like a dict.
+
+    Raises
+    ------
+    ValueError
+        If the file is not sound, or has what cannot be expressed: the first such node is named,
+        with its attribute or input. Nothing is ignored.
+    ImportError
+        Without the onnx package.
+
+    Notes
+    -----
+    The dtype is that of the node's weights; float16 and bfloat16 become float32. The integer
+    weights of a DynamicQuantizeLSTM become real numbers.
+
+    For a row of length 0 ONNX Runtime returns 0 as the final state, and we the initial one.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> import lstmcore as lc
+    >>> gru = lc.GRU(3, 5, bidirectional=True, seed=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "gru.onnx"
+    ...     _ = lc.to_onnx(gru, path)
+    ...     lc.from_onnx(path) == gru, lc.from_onnx(path, node="gru_l0")
+    (True, GRU(3, 5, bidirectional=True))
+    """
+    from .importing import load
+
+    return load(model, node)
+
+
+def to_onnx(
+    layer_or_model: Module,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    states: bool = False,
+    lengths: bool = False,
+    opset: int = 17,
+) -> Any:
+    """Write a layer or a Sequential as an ONNX model, with any time and batch size.
+
+    Its input is x, (time, batch, features), or (batch, time, features) if batch_first; ids of int64
+    without the last axis for an Embedding. Its output is y. Dropout is left out.
+
+    Parameters
+    ----------
+    layer_or_model : RNN, LSTM, GRU, Sequential, or another module
+        Of Linear, Embedding, LayerNorm, activations, pooling, Flip and Dropout too.
+    path : path, optional
+        Where to write; nothing is written if anything is wrong.
+    states : bool, default False
+        Whether there are inputs ``h0`` (and ``c0``) and outputs ``hn`` (and ``cn``), (L*D, B, H);
+        with ``"0."`` and the like before the name if there are several recurrent layers.
+    lengths : bool, default False
+        Whether there is an input ``lengths``, (batch,) of int64: how many steps each row has.
+    opset : int, default 17
+        13 to 22. A LayerNorm needs 17.
+
+    Returns
+    -------
+    onnx.ModelProto
+        What has been written.
+
+    Raises
+    ------
+    ValueError
+        Naming the module, and the option of it, that ONNX cannot express: proj_size and cell_clip
+        among others.
+    ImportError
+        Without the onnx package.
+
+    Notes
+    -----
+    ONNX Runtime knows LSTM, GRU and RNN of float32 only; a float64 model is written as it is.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> model = lc.Sequential(lc.LSTM(3, 8, seed=0), lc.LastStep(), lc.Linear(8, 2, seed=0))
+    >>> proto = lc.to_onnx(model, lengths=True)
+    >>> [node.op_type for node in proto.graph.node][:3]
+    ['Cast', 'LSTM', 'Squeeze']
+    """
+    from .exporting import export
+
+    proto = export(layer_or_model, states, lengths, opset)
+    if path is not None:
+        Path(path).write_bytes(proto.SerializeToString())
+    return proto

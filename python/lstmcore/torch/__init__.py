@@ -1,0 +1,44 @@
+"""PyTorch: its modules and checkpoints in and out, and layers of ours in its models.
+
+``lstmcore.torch.LSTM``, ``GRU`` and ``RNN`` take the place of ``torch.nn``'s in a model: the same
+arguments, state dict and calls, computed here. `Output`, `LastStep`, `BothEnds`, `MeanPool` and
+`MaxPool` go with them in a ``torch.nn.Sequential``. PyTorch is imported when one of these is first
+asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .checkpoint import load_torch
+from .convert import from_torch, to_torch
+
+if TYPE_CHECKING:
+    from .modules import GRU, LSTM, RNN, BothEnds, LastStep, MaxPool, MeanPool, Output
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "BothEnds",
+    "LastStep",
+    "MaxPool",
+    "MeanPool",
+    "Output",
+    "from_torch",
+    "load_torch",
+    "to_torch",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:  # what is not here yet
+        try:
+            from . import modules
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            message = f'lstmcore.torch.{name} needs PyTorch: pip install "lstmcore[torch]"'
+            raise ImportError(message) from error
+        return getattr(modules, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

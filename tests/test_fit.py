@@ -1,0 +1,678 @@
+"""The training loop: the same steps as a loop by hand, and all that it does around them."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lstmcore as lc
+from lstmcore.losses import cross_entropy, mse
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+quiet = partial(lc.fit, progress=False)
+
+
+def classifier(seed: int = 0, **options: Any) -> lc.Sequential:
+    return lc.Sequential(
+        lc.GRU(3, 5, seed=seed, **options), lc.LastStep(), lc.Linear(5, 4, seed=seed + 1)
+    )
+
+
+def tagger(seed: int = 0, dtype: str = "float32", **options: Any) -> lc.Sequential:
+    return lc.Sequential(
+        lc.LSTM(3, 5, seed=seed, dtype=dtype, **options), lc.Linear(5, 4, dtype=dtype, seed=seed)
+    )
+
+
+def sequences(rows: int = 6, time: int = 9, dtype: str = "float32") -> tuple[Array, Array, Array]:
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((time, rows, 3)).astype(dtype)
+    return x, rng.integers(0, 4, (time, rows)), rng.integers(1, time + 1, rows)
+
+
+def adam(model: Any, lr: float = 0.01) -> Any:
+    return lc.optim.Adam(model.parameters(), lr=lr)
+
+
+# The steps ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("per_step", [False, True])
+@pytest.mark.parametrize("with_lengths", [False, True])
+def test_fit_does_what_a_loop_by_hand_does(
+    batch_first: bool, per_step: bool, with_lengths: bool
+) -> None:
+    make = tagger if per_step else classifier
+    ours, theirs = make(batch_first=batch_first), make(batch_first=batch_first)
+    batches = []
+    for rows in (6, 3):
+        x, target, lengths = sequences(rows)
+        target = target if per_step else target[0]
+        if batch_first:
+            x = x.swapaxes(0, 1)
+            target = target.swapaxes(0, 1) if per_step else target
+        batches.append((x, target, lengths) if with_lengths else (x, target))
+    history = quiet(ours, batches, loss=cross_entropy, optimizer=adam(ours), epochs=2)
+
+    optimizer, losses = adam(theirs), []
+    for _ in range(2):
+        total, count = 0.0, 0
+        for x, target, *rest in batches:
+            given = {"lengths": rest[0]} if rest else {}
+            y, tape = theirs.forward(x, **given)
+            masked = given if per_step else {}
+            order = {"batch_first": batch_first} if masked else {}
+            loss, dy = cross_entropy(y, target, **masked, **order)
+            optimizer.zero_grad()
+            theirs.backward(tape, dy)
+            optimizer.step()
+            targets = int(rest[0].sum()) if masked else target.size
+            total, count = total + loss * targets, count + targets
+        losses.append(total / count)
+    assert ours == theirs
+    assert history.losses == losses
+    assert history.epochs == len(history.time) == len(history.lr) == 2
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_truncated_chunks_carry_the_state(batch_first: bool) -> None:
+    ours, theirs = (tagger(dtype="float64", batch_first=batch_first) for _ in range(2))
+    x, target, lengths = sequences(dtype="float64")
+    lengths[0], lengths[1] = 9, 2  # one row goes through all chunks, one ends in the first
+    resets = np.random.default_rng(4).random((9, 6)) < 0.2
+    if batch_first:
+        x, target, resets = x.swapaxes(0, 1), target.swapaxes(0, 1), resets.swapaxes(0, 1)
+    quiet(
+        ours, [(x, target, lengths, resets)], loss=cross_entropy, optimizer=adam(ours), truncate=4
+    )
+    optimizer, state = adam(theirs), None
+    for start, stop in ((0, 4), (4, 8), (8, 9)):
+        part = (slice(None), slice(start, stop)) if batch_first else slice(start, stop)
+        left = np.clip(lengths - start, 0, stop - start)
+        y, tape = theirs.forward(x[part], state, lengths=left, resets=resets[part])
+        state = tape.state
+        _, dy = cross_entropy(y, target[part], left, batch_first=batch_first)
+        optimizer.zero_grad()
+        theirs.backward(tape, dy)
+        optimizer.step()
+    assert ours == theirs
+
+
+def test_truncating_nowhere_is_not_truncating() -> None:
+    ours, theirs = tagger(), tagger()
+    x, target, lengths = sequences()
+    first = quiet(ours, [(x, target, lengths)], loss=cross_entropy, optimizer=adam(ours), epochs=3)
+    second = quiet(
+        theirs, [(x, target, lengths)], loss=cross_entropy, optimizer=adam(theirs), epochs=3,
+        truncate=9,
+    )  # fmt: skip
+    assert ours == theirs
+    assert first.losses == second.losses
+
+
+def test_clip_norm_clips_all_gradients_together() -> None:
+    ours, theirs = tagger(), tagger()
+    batch = sequences()
+    quiet(ours, [batch], loss=cross_entropy, optimizer=adam(ours), clip_norm=0.01, epochs=4)
+    optimizer = adam(theirs)
+    for _ in range(4):
+        x, target, lengths = batch
+        y, tape = theirs.forward(x, lengths=lengths)
+        _, dy = cross_entropy(y, target, lengths)
+        optimizer.zero_grad()
+        theirs.backward(tape, dy)
+        assert lc.clip_grad_norm(theirs.parameters(), 0.01) > 0.01
+        optimizer.step()
+    assert ours == theirs
+
+
+def test_parameters_that_the_optimizer_lacks_stay() -> None:
+    model = classifier()
+    before = model[0].state_dict()
+    x, target, _ = sequences()
+    optimizer = lc.optim.Adam(model[2].parameters())
+    quiet(model, [(x, target[0])], loss=cross_entropy, optimizer=optimizer, epochs=3)
+    assert all(np.array_equal(before[name], p.data) for name, p in model[0].named_parameters())
+    assert model[2] != classifier()[2]
+
+
+@pytest.mark.parametrize("make", [lambda: lc.GRU(3, 4, seed=0), lambda: lc.Linear(3, 4, seed=0)])
+def test_a_single_module_is_a_model(make: Callable[[], Any]) -> None:
+    model = make()
+    x, _, lengths = sequences()
+    target = np.zeros((9, 6, 4), "float32")
+    batch = (x, target, lengths) if isinstance(model, lc.GRU) else (x, target)
+    history = quiet(model, [batch], loss=mse, optimizer=adam(model), epochs=20)
+    assert history.losses[-1] < history.losses[0]
+    assert model != make()
+
+
+def test_a_model_of_ones_own() -> None:
+    class Mine:
+        def __init__(self) -> None:
+            self.head = lc.Linear(3, 4, seed=0)
+
+        def forward(self, x: Array) -> Any:
+            return self.head.forward(x)
+
+        def backward(self, tape: Any, dy: Array) -> Any:
+            return self.head.backward(tape, dy)
+
+        def parameters(self) -> Any:
+            return self.head.parameters()
+
+        def zero_grad(self) -> None:
+            self.head.zero_grad()
+
+    mine, ours = Mine(), lc.Linear(3, 4, seed=0)
+    x, target, _ = sequences()
+    for model in (mine, ours):
+        quiet(model, [(x, target)], loss=cross_entropy, optimizer=adam(model), epochs=3)
+    assert mine.head == ours
+
+
+def test_arrays_are_cut_into_shuffled_batches() -> None:
+    x, target, lengths = sequences(7)
+    results = []
+    for seed in (0, 0, 1):
+        model = classifier()
+        quiet(
+            model, (x, target[0], lengths), batch_size=3, seed=seed, loss=cross_entropy,
+            optimizer=adam(model), epochs=2,
+        )  # fmt: skip
+        results.append(model)
+    assert results[0] == results[1] != results[2]
+    by_hand = classifier()
+    batches = lc.data.Batches(x, target[0], lengths, batch_size=3, seed=1)
+    quiet(by_hand, batches, loss=cross_entropy, optimizer=adam(by_hand), epochs=2)
+    assert by_hand == results[2]
+
+
+# Validation, metrics, schedules ------------------------------------------------------------------
+
+
+def accuracy(pred: Array, target: Array) -> float:
+    return float((pred.argmax(axis=-1) == target).mean())
+
+
+def test_validation_and_metrics() -> None:
+    model = classifier()
+    x, target, lengths = sequences(7)
+    test_x, test_target, test_lengths = sequences(5)
+    epochs = []
+
+    def on_epoch(run: Any) -> None:
+        pred = run.model(test_x, lengths=test_lengths)
+        loss = cross_entropy(pred, test_target[1])[0]
+        epochs.append((loss, accuracy(pred, test_target[1])))
+
+    history = quiet(
+        model,
+        (x, target[0], lengths),
+        batch_size=2,
+        loss=cross_entropy,
+        optimizer=adam(model),
+        epochs=3,
+        validation=(test_x, test_target[1], test_lengths),
+        metrics={"accuracy": accuracy},
+        callbacks=[on_epoch],
+    )
+    # The means over batches of 2, 2 and 1 are those over all rows.
+    np.testing.assert_allclose(history.validation_losses, [e[0] for e in epochs], rtol=1e-6)
+    np.testing.assert_allclose(history.metrics["accuracy"], [e[1] for e in epochs])
+    # Without validation data they are of the training data, while training.
+    alone = quiet(
+        model, [(x, target[0])], loss=cross_entropy, optimizer=adam(model, lr=0.0),
+        metrics={"accuracy": accuracy},
+    )  # fmt: skip
+    assert alone.metrics == {"accuracy": [accuracy(model(x), target[0])]}
+    assert alone.validation_losses == []
+
+
+def test_evaluate_in_chunks_is_evaluate() -> None:
+    model = tagger(dtype="float64")
+    x, target, lengths = sequences(dtype="float64")
+    whole = lc.evaluate(model, [(x, target, lengths)], loss=cross_entropy)
+    parts = lc.evaluate(model, [(x, target, lengths)], loss=cross_entropy, truncate=2)
+    assert parts["loss"] == pytest.approx(whole["loss"], rel=1e-12)
+    assert whole["loss"] == pytest.approx(
+        cross_entropy(model(x, lengths=lengths), target, lengths)[0], rel=1e-12
+    )
+
+
+def test_perplexity_and_rmse_are_those_of_all_batches_together() -> None:
+    model = tagger(dtype="float64")
+    x, target, _ = sequences(dtype="float64")
+    values = np.random.default_rng(5).standard_normal((9, 6, 4))
+    ids = [(x[:, :1], target[:, :1]), (x[:, 1:], target[:, 1:])]
+    found = lc.evaluate(model, ids, metrics={"perplexity": lc.metrics.perplexity})
+    expected = lc.metrics.perplexity(model(x), target)
+    assert found["perplexity"] == pytest.approx(expected, rel=1e-12)
+    pieces = [(x[:, :1], values[:, :1]), (x[:, 1:], values[:, 1:])]
+    found = lc.evaluate(model, pieces, metrics={"error": lc.metrics.rmse})
+    assert found["error"] == pytest.approx(lc.metrics.rmse(model(x), values), rel=1e-12)
+
+
+@pytest.mark.parametrize("by", ["epoch", "step"])
+def test_schedules_count_epochs_or_steps(by: str) -> None:
+    model = classifier()
+    x, target, _ = sequences()
+    optimizer = adam(model, lr=1.0)
+    seen: list[float] = []
+
+    class Rates(lc.callbacks.Callback):
+        def on_step(self, run: Any) -> None:
+            seen.append(optimizer.lr)
+
+    history = quiet(
+        model, [(x, target[0])] * 2, loss=cross_entropy, optimizer=optimizer, epochs=2,
+        schedule=lc.optim.StepLR(optimizer, step_size=1, gamma=0.5), schedule_by=by,
+        callbacks=[Rates()],
+    )  # fmt: skip
+    # The rates after each of the four steps, and those that the epochs ended with.
+    assert seen == ([1.0, 1.0, 0.5, 0.5] if by == "epoch" else [0.5, 0.25, 0.125, 0.0625])
+    assert history.lr == ([1.0, 0.5] if by == "epoch" else [0.25, 0.0625])
+
+
+def test_plateau_is_told_the_validation_loss() -> None:
+    model = classifier()
+    x, target, _ = sequences()
+    told: list[float] = []
+
+    class Listening:
+        def step(self, metric: float) -> None:
+            told.append(metric)
+
+    data = [(x, target[0])]
+    history = quiet(
+        model, data, loss=cross_entropy, optimizer=adam(model), epochs=3,
+        validation=[(x, target[1])], schedule=Listening(),
+    )  # fmt: skip
+    assert told == history.validation_losses
+
+
+# Callbacks ------------------------------------------------------------------------------------
+
+
+def falling_then_rising(model: Any) -> tuple[list[Any], Callable[[Array, Array], Any]]:
+    """Data, and a loss that falls for three epochs of one step and then rises."""
+    values = iter([5.0, 4.0, 3.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0])
+    x, target, _ = sequences()
+    return [(x, target[0])], lambda pred, target: (next(values), np.ones_like(pred))
+
+
+@pytest.mark.parametrize("restore", [True, False])
+def test_early_stopping_restores_the_best_weights(restore: bool) -> None:
+    model = classifier()
+    data, loss = falling_then_rising(model)
+    states: list[Any] = []
+    stopping = lc.callbacks.EarlyStopping(patience=2, restore_best=restore)
+    history = quiet(
+        model, data, loss=loss, optimizer=adam(model), epochs=9,
+        callbacks=[lambda run: states.append(run.model.state_dict()), stopping],
+    )  # fmt: skip
+    assert history.losses == [5.0, 4.0, 3.0, 6.0, 7.0]
+    assert history.stopped == "no better loss for 2 epochs"
+    assert (stopping.best, stopping.best_epoch) == (3.0, 3)
+    kept = states[2] if restore else states[4]
+    assert all(np.array_equal(kept[name], w) for name, w in model.state_dict().items())
+    other = "bias"
+    assert not np.array_equal(states[2][f"2.{other}"], states[4][f"2.{other}"])
+
+
+def test_early_stopping_serves_one_run_after_another() -> None:
+    stopping = lc.callbacks.EarlyStopping(patience=2)
+    for _ in range(2):
+        model = classifier()
+        data, loss = falling_then_rising(model)
+        history = quiet(
+            model, data, loss=loss, optimizer=adam(model), epochs=9, callbacks=[stopping]
+        )
+        assert history.losses == [5.0, 4.0, 3.0, 6.0, 7.0]
+        assert stopping.best_epoch == 3
+
+
+def test_metrics_are_better_when_higher() -> None:
+    model = classifier()
+    values = iter([0.1, 0.9, 0.5])
+    x, target, _ = sequences()
+    best = lc.callbacks.BestWeights("accuracy")
+    quiet(
+        model, [(x, target[0])], loss=cross_entropy, optimizer=adam(model), epochs=3,
+        metrics={"accuracy": lambda pred, target: next(values)}, callbacks=[best],
+    )  # fmt: skip
+    assert (best.best, best.best_epoch) == (0.9, 2)
+
+
+def test_callbacks_are_called_in_order() -> None:
+    calls: list[str] = []
+
+    class Noting(lc.callbacks.Callback):
+        def on_start(self, run: Any) -> None:
+            calls.append("start")
+
+        def on_step(self, run: Any) -> None:
+            calls.append(f"step {run.step} {run.loss > 0}")
+
+        def on_epoch(self, run: Any) -> None:
+            calls.append(f"epoch {run.epoch}")
+
+        def on_end(self, run: Any) -> None:
+            calls.append("end")
+
+    model = classifier()
+    x, target, _ = sequences()
+    quiet(
+        model, [(x, target[0])] * 2, loss=cross_entropy, optimizer=adam(model), epochs=2,
+        callbacks=[Noting()],
+    )  # fmt: skip
+    assert calls == [
+        "start", "step 1 True", "step 2 True", "epoch 1", "step 3 True", "step 4 True", "epoch 2",
+        "end",
+    ]  # fmt: skip
+
+
+# What is shown --------------------------------------------------------------------------------
+
+
+def test_a_line_per_epoch_without_tqdm(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any, **options: Any) -> Any:
+        if name.split(".")[0] == "tqdm":
+            raise ImportError(name)
+        return real(name, *rest, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    model = classifier()
+    x, target, _ = sequences()
+    data = [(x, target[0])]
+    history = lc.fit(
+        model, data, loss=cross_entropy, optimizer=adam(model), epochs=2, validation=data
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith(f"epoch 2/2  loss {history.losses[1]:.4g}  validation loss ")
+    assert lines[1].endswith("0 s left)")
+
+
+def test_a_bar_with_tqdm(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tqdm")
+    model = classifier()
+    x, target, _ = sequences()
+    history = lc.fit(
+        model, [(x, target[0])] * 3, loss=cross_entropy, optimizer=adam(model), epochs=2,
+        metrics={"accuracy": accuracy},
+    )  # fmt: skip
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    last = shown.err.rstrip().rsplit("\r", 1)[-1]
+    assert "epoch 2/2" in last
+    assert "100%" in last
+    assert f"loss {history.losses[-1]:.4g}" in last
+    assert "accuracy" in last
+
+
+def test_history_plots_itself() -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    history = lc.History()
+    history.record(2.0, 3.0, {"accuracy": 0.5}, 0.1, 1.0)
+    history.record(1.0, 2.5, {"accuracy": 0.75}, 0.1, 1.0)
+    axes = history.plot()
+    lines = {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()}
+    assert lines == {"training loss": [2.0, 1.0], "validation loss": [3.0, 2.5]}
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend == ["training loss", "validation loss", "accuracy"]
+    pyplot.close("all")
+
+
+def test_plotting_names_the_command_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r'pip install "lstmcore\[train\]"'):
+        lc.History().plot()
+
+
+# Interruptions --------------------------------------------------------------------------------
+
+
+class PressCtrlC(lc.callbacks.Callback):
+    def __init__(self, step: int, times: int = 1) -> None:
+        self.step, self.times = step, times
+
+    def on_step(self, run: Any) -> None:
+        if run.step == self.step:
+            for _ in range(self.times):
+                signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_returns_the_history_and_a_whole_model() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    model, expected = classifier(), classifier()
+    x, target, _ = sequences()
+    data = [(x, target[0]), (x, target[1])]
+    history = quiet(
+        model, data, loss=cross_entropy, optimizer=adam(model), epochs=5,
+        callbacks=[PressCtrlC(3)],
+    )  # fmt: skip
+    assert history.stopped == "interrupted"
+    assert history.epochs == 1
+    assert signal.getsignal(signal.SIGINT) is before
+    # The model has made the three steps, each as a whole.
+    optimizer = adam(expected)
+    for batch in (*data, data[0]):
+        y, tape = expected.forward(batch[0])
+        _, dy = cross_entropy(y, batch[1])
+        optimizer.zero_grad()
+        expected.backward(tape, dy)
+        optimizer.step()
+    assert model == expected
+    assert np.isfinite(model(x)).all()
+
+
+def test_a_second_ctrl_c_is_a_keyboard_interrupt() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    model = classifier()
+    x, target, _ = sequences()
+    with pytest.raises(KeyboardInterrupt):
+        quiet(
+            model, [(x, target[0])], loss=cross_entropy, optimizer=adam(model), epochs=5,
+            callbacks=[PressCtrlC(2, times=2)],
+        )  # fmt: skip
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupt_of_the_data_is_one_too() -> None:
+    class Data:
+        def __init__(self) -> None:
+            self.given = 0
+
+        def __iter__(self) -> Iterator[Any]:
+            x, target, _ = sequences()
+            for _ in range(2):
+                self.given += 1
+                if self.given == 4:
+                    raise KeyboardInterrupt
+                yield x, target[0]
+
+    model = classifier()
+    history = quiet(model, Data(), loss=cross_entropy, optimizer=adam(model), epochs=9)
+    assert (history.epochs, history.stopped) == (1, "interrupted")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such signals there")
+def test_ctrl_c_from_outside() -> None:
+    """As a user presses it: at any moment, in a process of its own."""
+    code = """
+import numpy as np, lstmcore as lc
+model = lc.Sequential(lc.LSTM(8, 32, seed=0), lc.Linear(32, 4, seed=1))
+x, target = np.ones((20, 8, 8), "f4"), np.zeros((20, 8), int)
+history = lc.fit(
+    model, [(x, target)], loss=lc.losses.cross_entropy, epochs=10**9,
+    optimizer=lc.optim.Adam(model.parameters()), progress=False,
+    callbacks=[lambda run: print("epoch", flush=True) if run.epoch == 1 else None],
+)
+print(history.stopped, history.epochs > 0, bool(np.isfinite(model(x)).all()))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "epoch\n"
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert out.split() == ["interrupted", "True", "True"]
+    assert process.returncode == 0
+
+
+# Bad input ------------------------------------------------------------------------------------
+
+
+def test_a_nan_loss_is_named() -> None:
+    model = classifier()
+    x, target, _ = sequences()
+    bad = x.copy()
+    bad[2, 1, 0] = np.nan
+    before: list[Any] = []
+    with pytest.raises(
+        lc.NonFiniteError,
+        match=r"the loss is nan in epoch 1, step 2; not finite: gradient of '0.weight_ih_l0', x",
+    ):
+        quiet(
+            model, [(x, target[0]), (bad, target[0])], loss=cross_entropy, optimizer=adam(model),
+            callbacks=[StateAfterStep(before)],
+        )  # fmt: skip
+    # The step was not made.
+    assert all(np.array_equal(before[0][name], w) for name, w in model.state_dict().items())
+
+
+class StateAfterStep(lc.callbacks.Callback):
+    def __init__(self, states: list[Any]) -> None:
+        self.states = states
+
+    def on_step(self, run: Any) -> None:
+        self.states.append(run.model.state_dict())
+
+
+def test_a_nan_parameter_is_named() -> None:
+    model = classifier()
+    dict(model.named_parameters())["2.bias"].data[1] = np.inf
+    x, target, _ = sequences()
+    with pytest.raises(ValueError, match=r"epoch 1, step 1; not finite: parameter '2.bias'"):
+        quiet(model, [(x, target[0])], loss=cross_entropy, optimizer=adam(model))
+
+
+def test_spoilt_parameters_are_not_saved(tmp_path: Any) -> None:
+    """The last step of an epoch may spoil them while its loss was still finite."""
+    model = classifier()
+    x, target, _ = sequences()
+    path = tmp_path / "run.safetensors"
+
+    def loss(pred: Array, target: Array) -> Any:
+        return 1.0, np.full_like(pred, np.nan)
+
+    with pytest.raises(lc.NonFiniteError, match="the parameters are spoilt in epoch 1, step 1; "):
+        quiet(
+            model, [(x, target[0])], loss=loss, optimizer=adam(model),
+            callbacks=[lc.callbacks.Checkpoint(path)],
+        )  # fmt: skip
+    assert not path.exists()
+
+
+def test_clipping_notices_gradients_that_are_not_finite() -> None:
+    model = classifier()
+    x, target, _ = sequences()
+
+    def loss(pred: Array, target: Array) -> Any:
+        return 1.0, np.full_like(pred, np.inf)
+
+    with pytest.raises(lc.NonFiniteError, match=r"the norm of the gradients is (nan|inf) in"):
+        quiet(model, [(x, target[0])], loss=loss, optimizer=adam(model), clip_norm=1.0)
+    assert model == classifier()
+
+
+X, K, N = sequences()
+ONE = [(X, K[0])]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"data": []}, ValueError, "data is empty"),
+        ({"data": (X[:, :0], K[0, :0])}, ValueError, "data is empty"),
+        ({"data": (X[:, :0], K[0, :0]), "batch_size": 2}, ValueError, "the data are empty"),
+        ({"data": iter(ONE)}, TypeError, "which can be gone through once only"),
+        ({"data": 3}, TypeError, r"data is 3 \(int\)"),
+        ({"data": [X]}, TypeError, "batch 0 of data is a ndarray of shape"),
+        ({"data": [(X,)]}, TypeError, "batch 0 of data is"),
+        ({"data": (X,)}, ValueError, "data has 1 arrays"),
+        ({"batch_size": 2}, ValueError, "batch_size is 2, but data is no tuple"),
+        ({"data": (X, K[0]), "batch_size": 0}, ValueError, "batch_size is 0"),
+        ({"data": (X, K[0][:3]), "batch_size": 2}, ValueError, r"target has shape \(3,\)"),
+        ({"data": [(X, K[0] + 4)]}, ValueError, "class [4-7], expected 0 to 3"),
+        ({"data": [(X, K[0], N + 9)]}, ValueError, r"lengths\[0\] is"),
+        ({"data": [(X.astype("f8"), K[0])]}, TypeError, "x has dtype float64"),
+        ({"validation": []}, ValueError, "validation is empty"),
+        ({"optimizer": lc.optim.Adam(classifier().parameters())}, ValueError, "not a parameter of"),
+        ({"optimizer": lc.optim.Adam}, TypeError, "optimizer is"),
+        ({"optimizer": None}, TypeError, "optimizer is None"),
+        ({"schedule": 3}, TypeError, "schedule is 3"),
+        ({"schedule_by": "batch"}, ValueError, "schedule_by is 'batch'"),
+        ({"loss": "mse"}, TypeError, "loss is 'mse'"),
+        ({"loss": accuracy}, TypeError, "loss returned 0.* expected the loss and its gradient"),
+        ({"metrics": [accuracy]}, TypeError, "metrics is"),
+        ({"metrics": {"accuracy": 1}}, TypeError, "accuracy is 1"),
+        ({"epochs": 0}, ValueError, "epochs is 0"),
+        ({"truncate": 0}, ValueError, "truncate is 0"),
+        ({"truncate": 3}, ValueError, "truncate=3 needs a target for each step"),
+        ({"clip_norm": 0}, ValueError, "clip_norm is 0"),
+        ({"callbacks": [3]}, TypeError, r"callbacks\[0\] is 3"),
+        ({"resume": "nowhere.safetensors"}, FileNotFoundError, "nowhere"),
+        ({"model": None}, TypeError, "model is None"),
+    ],
+)
+def test_fit_refuses(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    model = classifier()
+    arguments = {"data": ONE, "loss": cross_entropy, "optimizer": adam(model), **change}
+    with pytest.raises(error, match=message):
+        quiet(arguments.pop("model", model), arguments.pop("data"), **arguments)
+    assert model == classifier()
+
+
+def test_a_schedule_of_another_optimizer_is_refused() -> None:
+    model = classifier()
+    other = lc.optim.StepLR(adam(model), step_size=1)
+    with pytest.raises(ValueError, match="schedule is of another optimizer"):
+        quiet(model, ONE, loss=cross_entropy, optimizer=adam(model), schedule=other)
+
+
+@pytest.mark.parametrize(
+    "options", [{"bidirectional": True}, {"reverse": True}], ids=["bidirectional", "reverse"]
+)
+def test_what_reads_backwards_is_not_truncated(options: dict[str, bool]) -> None:
+    model = lc.Sequential(lc.GRU(3, 2, **options))
+    with pytest.raises(ValueError, match="truncate=3 carries the state forward in time, but GRU"):
+        quiet(model, ONE, loss=mse, optimizer=adam(model), truncate=3)
+
+
+def test_an_iterable_that_gives_nothing_is_empty() -> None:
+    class Nothing:
+        def __iter__(self) -> Iterator[Any]:
+            return iter(())
+
+    model = classifier()
+    with pytest.raises(ValueError, match="data is empty"):
+        quiet(model, Nothing(), loss=cross_entropy, optimizer=adam(model))
