@@ -63,7 +63,7 @@ struct Sequences {
     double dropout = 0;                ///< between layers, in training; in [0, 1)
     uint64_t dropout_key = 0;
     // A piece of longer sequences: lengths and dropout count from their first step.
-    int64_t first_step = 0;  ///< where it begins
+    int64_t first_step = 0;    ///< where it begins
     int64_t whole_steps = -1;  ///< T of the whole; negative where this is all
 };
 
