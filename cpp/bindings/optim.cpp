@@ -17,6 +17,7 @@ Rows rows_of(const py::array& array, const py::handle& listed) {
     if (listed.is_none()) return rows;
     require(array.ndim() >= 1, "rows: of an array without axes");
     rows.size = array.shape(0) > 0 ? array.size() / array.shape(0) : 0;
+    require(py::isinstance<py::array>(listed), "rows: an array expected");
     rows.count = py::reinterpret_borrow<py::array>(listed).size();
     rows.listed = numbers<const int64_t>(listed, rows.count, "rows");
     int64_t last = -1;

@@ -52,8 +52,8 @@ void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* ro
         if (n == 1) return step_gates<T, 3>(step, rows->pre, rows->h_prev, between, finish);
     }
     multiply_gates<T, 3>(
-        step.w, step.backwards, n,
-        [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; }, start, finish);
+        step, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; }, start,
+        finish);
 }
 
 template <class T, bool kPlain>
@@ -107,8 +107,7 @@ void gru_forward_reset_before(const StepArgs<T>& step, const GruForwardRow<T>* r
         store(at.gates + H + unit, z, valid);
     };
     multiply_gates<T, 2>(
-        step.w, step.backwards, n,
-        [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; }, start_gates,
+        step, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; }, start_gates,
         finish_gates);
     // 2. candidate and output
     multiply_columns<T>(

@@ -81,9 +81,12 @@ struct StepArgs {
     const T* peephole = nullptr;  ///< (peepholes, H rounded up to lanes): i, f, o or i, o
     // Inference of one row by the LSTM and the GRU with reset after may make the input product
     // itself: then x is set and the row's `pre` is the bias.
-    const T* x = nullptr;    ///< (w_in.K)
-    Packed<T> w_in{};        ///< W_ih
-    T* pre_n = nullptr;      ///< GRU: scratch (w_in.N)
+    const T* x = nullptr;  ///< (w_in.K)
+    Packed<T> w_in{};      ///< W_ih
+    T* pre_n = nullptr;    ///< GRU: scratch (w_in.N)
+    // The part of the units to compute, in panels of w; for the LSTM and the GRU with reset after.
+    int64_t first_panel = 0;
+    int64_t last_panel = INT64_MAX;
     bool backwards = false;  ///< the last panel first: steps that alternate find more in the caches
 };
 

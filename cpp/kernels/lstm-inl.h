@@ -72,8 +72,8 @@ void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows
         if (n == 1) return step_gates<T, kGates>(step, rows->pre, rows->h_prev, between, finish);
     }
     multiply_gates<T, kGates>(
-        step.w, step.backwards, n,
-        [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; }, start, finish);
+        step, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; }, start,
+        finish);
 }
 
 template <class T, int kGates, bool kPlain>

@@ -151,13 +151,15 @@ LSTMCORE_INLINE void multiply_panels(const Packed<T>& w, int64_t first, int64_t 
     walk_tiles<T, kVectors, 1, kRows>(w, first, last, backwards, n, a_of, start, finish);
 }
 
-/// A matrix whose panels hold one register of each of kGates gates: start and finish get the first
-/// unit of the panel in place of its first column.
+/// The matrix of a step whose panels hold one register of each of kGates gates: start and finish
+/// get the first unit of the panel in place of its first column.
 template <class T, int kGates, class A, class Start, class Finish>
-LSTMCORE_INLINE void multiply_gates(const Packed<T>& w, bool backwards, int64_t n, A a_of,
-                                    Start start, Finish finish) {
+LSTMCORE_INLINE void multiply_gates(const StepArgs<T>& step, int64_t n, A a_of, Start start,
+                                    Finish finish) {
+    const int64_t panels = step.w.N / (kGates * kLanes<T>);
     multiply_panels<T, kGates>(
-        w, 0, w.N / (kGates * kLanes<T>), backwards, n, a_of,
+        step.w, step.first_panel, step.last_panel < panels ? step.last_panel : panels,
+        step.backwards, n, a_of,
         [&](int64_t column, int64_t row, T* tile)
             LSTMCORE_INLINE_LAMBDA { start(column / kGates, row, tile); },
         [&](int64_t column, int64_t row, const T* tile)

@@ -58,11 +58,12 @@ template <class T, int kGates, class Between, class Finish>
 LSTMCORE_INLINE void step_gates(const StepArgs<T>& step, const T* pre, const T* h, Between between,
                                 Finish finish) {
     constexpr int kPanels = step_tile_panels(kGates);
-    const int64_t panels = step.w.N / (kGates * kLanes<T>),
-                  tiles = (panels + kPanels - 1) / kPanels;
+    const int64_t all = step.w.N / (kGates * kLanes<T>),
+                  last = step.last_panel < all ? step.last_panel : all,
+                  tiles = (last - step.first_panel + kPanels - 1) / kPanels;
     for (int64_t i = 0; i < tiles; ++i) {
-        const int64_t panel = (step.backwards ? tiles - 1 - i : i) * kPanels;
-        switch (panels - panel < kPanels ? panels - panel : kPanels) {
+        const int64_t panel = step.first_panel + (step.backwards ? tiles - 1 - i : i) * kPanels;
+        switch (last - panel < kPanels ? last - panel : kPanels) {
             case 1:
                 step_tile<T, kGates, 1>(step, pre, h, panel, between, finish);
                 break;

@@ -47,7 +47,7 @@ public:
         : spec_(spec),
           cell_(spec.cell),
           in_(in),
-          workers_(spec, in.steps, in.batch, num_threads),
+          workers_(spec, in.steps, in.batch, sizeof(T), num_threads),
           D_(spec.directions()),
           G_(spec.cell.gates()),
           H_(spec.hidden_size),

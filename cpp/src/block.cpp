@@ -1,5 +1,6 @@
 #include "block.h"
 
+#include <atomic>
 #include <new>
 
 #if defined(__linux__)
@@ -25,7 +26,7 @@ class FreeBlocks {
 public:
     ~FreeBlocks() {
         closed = true;
-        for (Block& block : blocks_) release(block);
+        for (Block& block : blocks_) drop(block);
     }
 
     /// Gives a block of at least `bytes`, but not of much more.
@@ -33,15 +34,19 @@ public:
         for (Block& block : blocks_)
             if (block.capacity_ >= bytes && block.capacity_ <= 2 * bytes) {
                 to.swap(block);
+                kept_by_all -= to.capacity_;
                 return true;
             }
         return false;
     }
-    /// Keeps the block in the place of the oldest.
+    /// Keeps the block in the place of the oldest, if all threads together do not keep too much.
     void keep(Block& block) {
         Block& oldest = blocks_[next_++ % kBlocks];
-        oldest.swap(block);
-        release(block);
+        drop(oldest);
+        if (kept_by_all.fetch_add(block.capacity_) + block.capacity_ <= kMostOfAll)
+            oldest.swap(block);
+        else
+            kept_by_all -= block.capacity_;
     }
     static bool keeps(int64_t capacity) {
         return capacity >= kHugeFrom && capacity <= kLargest && !closed;
@@ -54,7 +59,15 @@ public:
     static thread_local FreeBlocks of_thread;
 
 private:
+    static void drop(Block& block) {
+        if (block.data_) kept_by_all -= block.capacity_;
+        release(block);
+        block.capacity_ = 0;
+    }
+
     static constexpr int64_t kLargest = 32 << 20;
+    static constexpr int64_t kMostOfAll = 128 << 20;
+    static std::atomic<int64_t> kept_by_all;  // bytes
     static constexpr unsigned kBlocks = 3;
     static thread_local bool closed;  // trivial, so it may still be asked at the end of the thread
 
@@ -62,6 +75,7 @@ private:
     unsigned next_ = 0;
 };
 
+std::atomic<int64_t> FreeBlocks::kept_by_all{0};
 thread_local bool FreeBlocks::closed = false;
 thread_local FreeBlocks FreeBlocks::of_thread;
 

@@ -1,8 +1,8 @@
 // Forward through time: the input product of a chunk of steps, then its steps one by one.
 //
 // Workers share the rows of the batch, or, where there are fewer rows than workers, the two
-// directions. A row is computed from its first layer to its last by one worker, so only workers
-// that share directions wait for each other.
+// directions or the units. A row is computed from its first layer to its last by one worker, so
+// only workers that share directions or units wait for each other.
 #include <cstring>
 #include <stdexcept>
 
@@ -42,8 +42,9 @@ struct Scratch {
     GruForwardRow<T>* gru;
     T* m;  ///< (slots, H) what the projection reads
     ProductRow<T>* projections;
-    T* gates;  ///< (slots, 3H) GRU in inference; reset before writes r and z there
-    T* rh;     ///< (slots, H) GRU
+    T* gates;           ///< (slots, 3H) GRU in inference; reset before writes r and z there
+    T* rh;              ///< (slots, H) GRU
+    const T* next_pre;  ///< of the step to come
 };
 
 template <class T>
@@ -54,7 +55,7 @@ public:
         : spec_(spec),
           in_(in),
           train_(train),
-          workers_(spec, in.steps, in.batch, num_threads),
+          workers_(spec, in.steps, in.batch, sizeof(T), num_threads),
           D_(spec.directions()),
           H_(spec.hidden_size),
           P_(spec.output_size()),
@@ -107,15 +108,10 @@ public:
             do {
                 const int64_t last = std::min(first + segment, schedule.steps());
                 for (int64_t layer = 0; layer < spec_.num_layers; ++layer) {
-                    workers_.each(team, [&](int w) {
-                        for (int d : workers_.directions(w))
-                            run_direction(w, layer, d, first, last);
-                    });
-                    if (workers_.share_directions()) team.barrier();
-                    if (has_join(spec_, layer, dropout())) {
-                        workers_.each(team, [&](int w) { join(w, layer, first, last); });
-                        if (workers_.share_directions()) team.barrier();
-                    }
+                    run_layer(team, layer, first, last);
+                    if (!has_join(spec_, layer, dropout())) continue;
+                    workers_.each(team, [&](int w) { join(w, layer, first, last); });
+                    if (must_wait()) team.barrier();
                 }
                 first = last;
             } while (first < schedule.steps());
@@ -166,15 +162,56 @@ private:
         return {{plane.view.data, plane.view.step, plane.view.row}, plane.ring};
     }
 
-    /// Steps [first, last) of one layer and direction for the worker's slots.
+    /// Whether a row, or what it is made of, is computed by several workers.
+    bool must_wait() const { return workers_.share_directions() || workers_.parts() > 1; }
+
+    /// Steps [first, last) of one layer.
+    void run_layer(Team& team, int64_t layer, int64_t first, int64_t last) {
+        if (workers_.parts() > 1) return run_parts(team, layer, first, last);
+        workers_.each(team, [&](int w) {
+            for (int d : workers_.directions(w)) run_direction(w, layer, d, first, last);
+        });
+        if (workers_.share_directions()) team.barrier();
+    }
+
+    /// The same for one direction and the worker's slots.
     void run_direction(int worker, int64_t layer, int d, int64_t first, int64_t last) {
         if (first == 0) start_states(worker, layer, d);
         for (int64_t step = first; step < last; step += chunk_) {
             const int64_t end = std::min(step + chunk_, last);
             multiply_input(worker, layer, d, step, end);
-            const T* pre = scratch_[worker].pre;
-            for (int64_t s = step; s < end; ++s) pre = run_step(worker, layer, d, s, pre);
+            for (int64_t s = step; s < end; ++s) {
+                run_step(worker, layer, d, s);
+                end_states(worker, layer, d, s);
+            }
         }
+    }
+
+    /// The same where workers share the units of every step; the one with the first part looks
+    /// after the states.
+    void run_parts(Team& team, int64_t layer, int64_t first, int64_t last) {
+        const auto first_parts = [&](auto f) {
+            workers_.each(team, [&](int w) {
+                if (workers_.part(w) == 0) f(w);
+            });
+        };
+        if (first == 0) first_parts([&](int w) { start_states(w, layer, 0); });
+        for (int64_t step = first; step < last; step += chunk_) {
+            const int64_t end = std::min(step + chunk_, last);
+            workers_.each(team, [&](int w) { multiply_input(w, layer, 0, step, end); });
+            for (int64_t s = step; s < end; ++s) {
+                workers_.each(team, [&](int w) { run_step(w, layer, 0, s); });
+                team.barrier();
+                first_parts([&](int w) { end_states(w, layer, 0, s); });
+            }
+        }
+    }
+
+    /// The panels of gates that are the worker's.
+    Range panels_of(int worker, const Packed<T>& w) const {
+        const int64_t panels = w.N / (w.vectors * weights_->kernels().lanes);
+        const int64_t part = workers_.part(worker), parts = workers_.parts();
+        return {panels * part / parts, panels * (part + 1) / parts, 1};
     }
 
     /// Rows without a step end where they began.
@@ -203,25 +240,36 @@ private:
         const bool backwards = spec_.reads_backwards(d);
         const Plane<const T> x = input_of(layer);
         Scratch<T>& scratch = scratch_[worker];
+        scratch.next_pre = scratch.pre;
+        Packed<T> part = w.w_ih;
+        int64_t column = 0;
+        if (workers_.parts() > 1) {
+            const Range panels = panels_of(worker, w.w_ih);
+            const int64_t width = part.vectors * weights_->kernels().lanes;
+            column = panels.first * width;
+            part.data += column * part.K;
+            part.N = (panels.last - panels.first) * width;
+        }
         int64_t n = 0;
         for (int64_t step = first; step < last; ++step)
             for (int64_t slot : workers_.slots_of(worker, schedule_->alive(step))) {
                 const int64_t t = schedule_->time(slot, step, backwards);
-                scratch.products[n] = {x.at(t, step, schedule_->row(slot)), w.bias,
-                                       scratch.pre + n * w.w_ih.N};
+                scratch.products[n] = {x.at(t, step, schedule_->row(slot)), w.bias + column,
+                                       scratch.pre + n * w.w_ih.N + column};
                 ++n;
             }
-        weights_->kernels().product(w.w_ih, w.w_ih.N, scratch.products, n);
+        weights_->kernels().product(part, part.N, scratch.products, n);
     }
 
-    /// One step of the worker's slots; gives the input product of the next.
-    const T* run_step(int worker, int64_t layer, int d, int64_t step, const T* pre) {
+    /// One step of the worker's slots.
+    void run_step(int worker, int64_t layer, int d, int64_t step) {
         const PackedDirection<T>& w = weights_->direction(layer, d);
         const Kernels<T>& kernels = weights_->kernels();
         const bool backwards = spec_.reads_backwards(d);
         const Plane<T> hidden = hidden_of(layer);
         const LayerTape<T>& tape = layers_[layer];
         Scratch<T>& scratch = scratch_[worker];
+        const T*& pre = scratch.next_pre;
 
         int64_t n = 0;
         for (int64_t slot : workers_.slots_of(worker, schedule_->alive(step))) {
@@ -257,6 +305,11 @@ private:
 
         StepArgs<T> args{spec_.cell, H_, w.w_hh, w.w_n, w.b_hn, w.peephole};
         args.backwards = step % 2 == 1;
+        if (workers_.parts() > 1) {
+            const Range panels = panels_of(worker, w.w_hh);
+            args.first_panel = panels.first;
+            args.last_panel = panels.last;
+        }
         switch (spec_.cell.kind) {
             case CellKind::rnn:
                 kernels.rnn_forward(args, scratch.rnn, n);
@@ -269,8 +322,6 @@ private:
                 if (spec_.proj_size > 0) kernels.product(w.w_hr, P_, scratch.projections, n);
                 break;
         }
-        end_states(worker, layer, d, step);
-        return pre;
     }
 
     /// The states of the slots whose last step this was.

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <iterator>
 #include <set>
+#include <sstream>
 #include <stdexcept>
 #include <utility>
 
@@ -136,6 +137,10 @@ private:
         if (found == file_.tensors.end())
             throw std::runtime_error("the tensor " + name + " is missing");
         const Tensor& tensor = found->second;
+        const char* const dtype = sizeof(T) == 4 ? "F32" : "F64";
+        if (tensor.dtype != dtype)
+            throw std::runtime_error("the tensor " + name + " is " + tensor.dtype + ", expected " +
+                                     dtype);
         if (tensor.shape != shape)
             throw std::runtime_error("the tensor " + name + " has the shape " + text(tensor.shape) +
                                      ", expected " + text(shape));
@@ -293,10 +298,10 @@ template <class T>
 std::vector<Stage<T>> load_model(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
     if (!file) throw std::runtime_error(path + ": cannot be opened");
-    const std::vector<char> data{std::istreambuf_iterator<char>(file),
-                                 std::istreambuf_iterator<char>()};
-    if (file.bad()) throw std::runtime_error(path + ": cannot be read");
-    return load_model<T>(data.data(), data.size(), path);
+    std::ostringstream data;
+    if (!(data << file.rdbuf())) throw std::runtime_error(path + ": cannot be read");
+    const std::string bytes = data.str();
+    return load_model<T>(bytes.data(), bytes.size(), path);
 }
 
 template std::vector<Stage<float>> load_model(const std::string&);

@@ -1,4 +1,5 @@
-// How a call's work is shared: by rows of the batch, or by directions where rows are too few.
+// How a call's work is shared: by rows of the batch; where rows are too few, by directions or by
+// hidden units.
 #pragma once
 
 #include <algorithm>
@@ -26,7 +27,8 @@ struct Range {
 /// Workers are fixed before the team is known: a smaller team does the same work in turns.
 class Workers {
 public:
-    Workers(const LayerSpec& spec, int64_t steps, int64_t batch, int num_threads)
+    Workers(const LayerSpec& spec, int64_t steps, int64_t batch, int64_t number_bytes,
+            int num_threads)
         : directions_(spec.directions()) {
         // Waking a thread costs some microseconds; less work than that stays where it is.
         constexpr double kWorkOfThread = 1e6;  // multiply-adds
@@ -42,9 +44,23 @@ public:
                                          : std::max<int64_t>(std::min(count, batch), 1);
         slots_ = (batch + row_workers_ - 1) / row_workers_;
         team_ = int(count);
+        if (directions_ == 1 && can_share_units(spec)) {
+            const double weights =
+                double(spec.output_size()) * spec.hidden_size * spec.cell.gates();
+            // Rows that share the weights of a step would each bring all of them from far away.
+            if (weights * number_bytes > kCacheBytes && batch < kFewRows * count) {
+                row_workers_ = 1;
+                slots_ = batch;
+            }
+            if (weights * slots_ >= kWorkOfBarrier) parts_ = int(count / row_workers_);
+        }
     }
 
-    int count() const { return int(share_directions_ ? 2 * row_workers_ : row_workers_); }
+    int count() const { return int(share_directions_ ? 2 * row_workers_ : parts_ * row_workers_); }
+    /// Into how many parts the units of a step are shared; if more than one, all members of the
+    /// team wait for each other after every step.
+    int parts() const { return parts_; }
+    int part(int worker) const { return int(worker / row_workers_) % parts_; }
     /// Threads worth waking, which may be more than the rows can use.
     int team() const { return team_; }
     bool share_directions() const { return share_directions_; }
@@ -58,7 +74,7 @@ public:
     /// The worker's slots below `alive`, in the directions that it computes. Slots are dealt like
     /// cards, so that long and short sequences are shared evenly.
     Range slots_of(int worker, int64_t alive) const {
-        return {share_directions_ ? worker / 2 : worker, alive, row_workers_};
+        return {share_directions_ ? worker / 2 : worker % row_workers_, alive, row_workers_};
     }
     /// The worker's slots where all directions of a row are needed.
     Range all_slots_of(int worker, int64_t alive) const { return {worker, alive, count()}; }
@@ -70,8 +86,19 @@ public:
     }
 
 private:
+    // A step with fewer multiply-adds than these takes no longer than waiting for each other.
+    static constexpr double kWorkOfBarrier = 32768;
+    static constexpr double kCacheBytes = 1.5 * 1024 * 1024;  // of a core, that weights stay in
+    static constexpr int64_t kFewRows = 16;
+
+    /// Whether the kernel of the cell computes any part of a step by itself.
+    static bool can_share_units(const LayerSpec& spec) {
+        return spec.proj_size == 0 && (spec.cell.kind == CellKind::lstm ||
+                                       (spec.cell.kind == CellKind::gru && spec.cell.reset_after));
+    }
+
     int64_t directions_, row_workers_, slots_;
-    int team_;
+    int team_, parts_ = 1;
     bool share_directions_;
 };
 

@@ -240,11 +240,18 @@ TEST(bad_files_are_refused) {
             "contradicts");
     refused(described("\"float32\"", "\"float64\""), "float64");
     refused(described("[5]", "[5, 5]"), "several sizes");
+    // Numbers of another type than the description's, with and without the size that fits.
+    const std::string linear =
+        R"({"__metadata__":{"lstmcore.model":"{\"version\": 1, \"model\": {\"type\": \"Linear\", )"
+        R"(\"in_features\": 1, \"out_features\": 2, \"bias\": false, \"dtype\": \"float32\"}}"},)"
+        R"("weight":{"dtype":"F64","shape":[2,1],"data_offsets":[0,16]}})";
+    refused(header_and(linear, std::string(16, '\0')), "the tensor weight is F64, expected F32");
     std::string nested = kLinear;
     for (int i = 0; i < 50; ++i) nested = R"({"type": "Sequential", "modules": [)" + nested + "]}";
     refused(make_file(nested, {}), "deep");
 
     CHECK_THROWS(load_model<float>("/no/such/file"), std::runtime_error, "cannot be opened");
+    CHECK_THROWS(load_model<float>("/"), std::runtime_error, "/: cannot be read");
     CHECK_THROWS(load_model<double>(good.data(), good.size(), "a file"), std::runtime_error,
                  "float32, but float64");
 }

@@ -120,6 +120,7 @@ private:
     std::vector<float> x_, y_, h_, c_;
 };
 
+#if !defined(__SANITIZE_ADDRESS__)
 /// From here on the kernel kills this process at any system call but _exit's.
 bool forbid_system_calls() {
     sock_filter filter[] = {
@@ -148,6 +149,7 @@ int run_forbidden(F f) {
     waitpid(child, &status, 0);
     return status;
 }
+#endif
 
 }  // namespace
 
@@ -155,6 +157,9 @@ TEST(steps_make_no_system_call) {
     Work work;
     work.run();
     CHECK(work.count() > 40);
+#if defined(__SANITIZE_ADDRESS__)
+    std::cout << "SKIPPED the watch: the sanitizer calls the system itself\n";
+#else
     // The watch works: the harmless getppid is noticed.
     const int caught = run_forbidden([] { syscall(SYS_getppid); });
     if (WIFEXITED(caught) && WEXITSTATUS(caught) == kNotForbidden) {
@@ -166,6 +171,7 @@ TEST(steps_make_no_system_call) {
         for (int i = 0; i < 10; ++i) work.run();
     });
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+#endif
 }
 
 #if !defined(__SANITIZE_ADDRESS__)
