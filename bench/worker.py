@@ -128,8 +128,8 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def main() -> None:
-    """Answer messages until the input ends."""
+def serve(make: Callable[[str, str], Any]) -> None:
+    """Make a worker from the two arguments, and answer messages until the input ends."""
     die_with_parent()
     name, argument = sys.argv[1:]
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
@@ -139,9 +139,8 @@ def main() -> None:
         pickle.dump((kind, value), replies, protocol=5)
         replies.flush()
 
-    worker: Any
     try:
-        worker = LimitsWorker(argument) if name == LIMITS else Worker(name, int(argument))
+        worker = make(name, argument)
         reply("ok", worker.about())
     except (ImportError, NoCompiler) as error:
         return reply("unsupported", str(error))
@@ -161,7 +160,11 @@ def main() -> None:
             reply("error", traceback.format_exc())
 
 
-__all__ = ["LIMITS", "OURS", "Worker", "series"]
+def _make(name: str, argument: str) -> Any:
+    return LimitsWorker(argument) if name == LIMITS else Worker(name, int(argument))
+
+
+__all__ = ["LIMITS", "OURS", "Worker", "series", "serve"]
 
 if __name__ == "__main__":
-    main()
+    serve(_make)

@@ -73,6 +73,8 @@ class WorkerProcess:
         Its environment.
     patience : float
         Seconds to wait for an answer.
+    script : Path
+        What it runs: worker.py, or another that calls its `serve`.
 
     Raises
     ------
@@ -81,11 +83,16 @@ class WorkerProcess:
     """
 
     def __init__(
-        self, name: str, argument: str, env: dict[str, str], patience: float = 900
+        self,
+        name: str,
+        argument: str,
+        env: dict[str, str],
+        patience: float = 900,
+        script: Path = SCRIPT,
     ) -> None:
         self.name = name
         self._patience = patience
-        command = [sys.executable, str(SCRIPT), name, argument]
+        command = [sys.executable, str(script), name, argument]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env
         )

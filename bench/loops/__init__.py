@@ -1,0 +1,1 @@
+"""The same training loop in lstmcore and in PyTorch."""
