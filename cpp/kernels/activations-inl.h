@@ -55,25 +55,49 @@ LSTMCORE_INLINE ExpParts<T> exp_parts(const Packet<T>& x) {
     return {power_of_two(t, T()), pmadd(pmul(r, r), q, r)};
 }
 
+/// A number as numerator / denominator. Divisions are what the gates of an LSTM take longest for,
+/// so a product of two such numbers is divided once.
+template <class T>
+struct Fraction {
+    Packet<T> over, under;
+
+    LSTMCORE_INLINE Packet<T> value() const { return pdiv(over, under); }
+};
+
 /// 1 / (1 + exp(-x)), within 3 ulp; 0 and 1 at the infinities, 0 below -88 (float), -709 (double).
 template <class T>
-LSTMCORE_INLINE Packet<T> sigmoid(const Packet<T>& x) {
+LSTMCORE_INLINE Fraction<T> sigmoid_fraction(const Packet<T>& x) {
     constexpr T limit = sizeof(T) == 4 ? T(88) : T(709);
     const Packet<T> one = set(T(1));
     const ExpParts<T> e = exp_parts<T>(clamp(simd::pnegate(x), -limit, limit));
-    return pdiv(one, padd(one, pmadd(e.scale, e.p, e.scale)));
+    return {one, padd(one, pmadd(e.scale, e.p, e.scale))};
+}
+template <class T>
+LSTMCORE_INLINE Packet<T> sigmoid(const Packet<T>& x) {
+    return sigmoid_fraction<T>(x).value();
 }
 
-/// tanh(x) = expm1(2|x|) / (expm1(2|x|) + 2) with x's sign, within 4 ulp; +-1 from 9.1 (float) or
-/// 19.1 (double) on.
+/// tanh(x) = -expm1(-2|x|) / (expm1(-2|x|) + 2) with x's sign, within 4 ulp; +-1 from 9.1 (float)
+/// or 19.1 (double) on. The denominator is 1 to 2.
 template <class T>
-LSTMCORE_INLINE Packet<T> tanh(const Packet<T>& x) {
+LSTMCORE_INLINE Fraction<T> tanh_fraction(const Packet<T>& x) {
     constexpr T limit = sizeof(T) == 4 ? T(10) : T(20);
     const Packet<T> sign = simd::pand(x, set(T(-0.0)));
     const Packet<T> magnitude = simd::pmin(simd::pabs(x), set(limit));
-    const ExpParts<T> e = exp_parts<T>(padd(magnitude, magnitude));
+    const ExpParts<T> e = exp_parts<T>(pmul(magnitude, set(T(-2))));
     const Packet<T> em1 = pmadd(e.scale, e.p, psub(e.scale, set(T(1))));
-    return simd::por(pdiv(em1, padd(em1, set(T(2)))), sign);
+    return {simd::por(simd::pabs(em1), sign), padd(em1, set(T(2)))};
+}
+template <class T>
+LSTMCORE_INLINE Packet<T> tanh(const Packet<T>& x) {
+    return tanh_fraction<T>(x).value();
+}
+
+/// sigmoid(a) tanh(b). The denominators' product does not overflow: see there.
+template <class T>
+LSTMCORE_INLINE Packet<T> sigmoid_times_tanh(const Packet<T>& a, const Packet<T>& b) {
+    const Fraction<T> t = tanh_fraction<T>(b);
+    return pdiv(t.over, pmul(sigmoid_fraction<T>(a).under, t.under));
 }
 
 template <class T>

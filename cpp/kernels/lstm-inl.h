@@ -44,7 +44,8 @@ void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows
         const P c_prev = load(at.c_prev + unit, valid);
         // 1. input and forget gates
         if (peeps) i = pmadd(peephole(step, 0, unit), c_prev, i);
-        i = act.gate(i);
+        const P i_sum = i, g_sum = g;
+        if (!kPlain || kTrain || kGates == 3) i = act.gate(i);
         if constexpr (kGates == 4) {
             if (peeps) f = pmadd(peephole(step, 1, unit), c_prev, f);
             f = act.gate(f);
@@ -52,14 +53,17 @@ void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows
             f = step.cell.coupled ? psub(set(T(1)), i) : set(T(1));
         }
         // 2. candidate and cell
-        g = act.candidate(g);
-        P c = pmadd(f, c_prev, pmul(i, g));
+        if (!kPlain || kTrain) g = act.candidate(g);
+        const P input = kPlain ? sigmoid_times_tanh<T>(i_sum, g_sum) : pmul(i, g);
+        P c = pmadd(f, c_prev, input);
         if (!kPlain && clip > 0) c = clamp(c, -clip, clip);
         // 3. output gate and output
         if (peeps) o = pmadd(peephole(step, kGates - 2, unit), c, o);
-        o = act.gate(o);
+        const P o_sum = o;
+        if (!kPlain || kTrain) o = act.gate(o);
         store(at.c + unit, c, valid);
-        store(at.m + unit, pmul(o, act.output(c)), valid);
+        store(at.m + unit, kPlain ? sigmoid_times_tanh<T>(o_sum, c) : pmul(o, act.output(c)),
+              valid);
         if constexpr (kTrain) {
             store(at.gates + unit, i, valid);
             if constexpr (kGates == 4) store(at.gates + H + unit, f, valid);
