@@ -317,6 +317,8 @@ WORDS = ["a", "b"]
         ),
         (lambda: windows([1.0, 2.0], 2), ValueError, "series has 2 steps, expected at least"),
         (lambda: windows([1.0, 2.0], 0), ValueError, "size is 0"),
+        (lambda: windows([], 1), ValueError, "series is empty"),
+        (lambda: windows(np.ones((3, 0)), 1), ValueError, "series is empty"),
         (lambda: windows(["a", "b"], 1), ValueError, "series is"),
         (lambda: resample([0, 1], [0.0], 1), ValueError, r"values has shape \(1,\)"),
         (lambda: resample([0, 0], [0.0, 1.0], 1), ValueError, r"times\[1\] does not come after"),

@@ -1,15 +1,18 @@
-"""The demo and the command line."""
+"""The demo, the benchmark and the command line."""
 
 from __future__ import annotations
 
+import builtins
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 import lstmcore as lc
-from lstmcore import demo
+from lstmcore import benchmark, demo
 from lstmcore.__main__ import main
+from peers import require
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -42,6 +45,44 @@ def test_the_demo_repeats_itself_by_its_seed() -> None:
     assert progress(5, 1) != progress(6, 1)
 
 
+@pytest.mark.parametrize("with_torch", [True, False])
+def test_the_benchmark_measures_every_case(
+    with_torch: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if with_torch:
+        require("torch")
+    else:
+        real = builtins.__import__
+
+        def without(name: str, *rest: Any, **options: Any) -> Any:
+            if name == "torch":
+                raise ImportError(name)
+            return real(name, *rest, **options)
+
+        monkeypatch.setattr(builtins, "__import__", without)
+    lines: list[str] = []
+    before = lc.get_num_threads()
+    rows = benchmark.main(0.001, show=lines.append)
+    assert lc.get_num_threads() == before
+    cases = {row[:5] for row in rows}
+    assert len(cases) == len(rows) == 16 * len({1, before})
+    assert {row.layer for row in rows} == {"LSTM", "GRU"}
+    heading, *table = lines[2:]
+    assert len(table) == len(rows)
+    assert ("PyTorch" in heading) == with_torch
+    for row, line in zip(rows, table, strict=True):
+        assert row.seconds > 0
+        # One LSTM step has 8 H (I + H) operations, one GRU step 6; backward has twice as many.
+        per_step = {"LSTM": 8, "GRU": 6}[row.layer] * row.batch_size * 2 * row.hidden_size**2
+        calls = 3 if row.training else 1
+        assert row.gflops * row.seconds == pytest.approx(64e-9 * calls * per_step)
+        assert (row.torch_seconds is not None) == with_torch
+        assert len(line) == len(heading)
+        assert line.split()[:4] == [
+            row.layer, *map(str, (row.batch_size, row.hidden_size, row.threads))
+        ]  # fmt: skip
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "lstmcore", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
@@ -52,6 +93,13 @@ def test_the_command_line_shows_info() -> None:
     assert done.returncode == 0, done.stderr
     assert lc.__version__ in done.stdout
     assert lc.isa() in done.stdout
+
+
+def test_the_command_line_runs_the_benchmark() -> None:
+    done = run("bench", "--seconds", "0.001")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"lstmcore {lc.__version__}, {lc.isa()}")
+    assert "GRU    32  256       1  training" in done.stdout
 
 
 def test_the_command_line_runs_the_demo() -> None:
@@ -68,6 +116,8 @@ def test_the_command_line_runs_the_demo() -> None:
         (["juggle"], "juggle"),
         (["demo", "--epochs", "0"], "0 is less than 1"),
         (["demo", "--seed", "-1"], "-1 is less than 0"),
+        (["bench", "--seconds", "0"], "0.0 is not above 0"),
+        (["bench", "--seconds", "nan"], "nan is not above 0"),
         (["demo", "--seed", "x"], "invalid integer value: 'x'"),
     ],
 )

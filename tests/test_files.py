@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,19 @@ def test_refuses_to_save(tmp_path: Path) -> None:
         lc.save(lc.GRU(3, 4), tmp_path / "nowhere" / "model")
     with pytest.raises(FileNotFoundError):
         lc.load(path)
+
+
+def test_paths_are_named() -> None:
+    for call in (
+        lambda path: lc.load(path),
+        lambda path: lc.save(lc.GRU(3, 4), path),
+        lambda path: lc.load_checkpoint(path),
+        lambda path: lc.save_checkpoint(path),
+    ):
+        for wrong in (None, 3, b"model"):
+            message = f"path is {wrong!r} ({type(wrong).__name__}), expected a path"
+            with pytest.raises(TypeError, match=re.escape(message)):
+                call(wrong)
 
 
 def test_other_safetensors_files(tmp_path: Path) -> None:

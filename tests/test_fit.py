@@ -604,6 +604,10 @@ def test_clipping_notices_gradients_that_are_not_finite() -> None:
     assert model == classifier()
 
 
+def wrong(pred: Array, target: Array) -> float:
+    raise ValueError("no such metric")
+
+
 X, K, N = sequences()
 ONE = [(X, K[0])]
 
@@ -626,6 +630,12 @@ ONE = [(X, K[0])]
         ({"data": [(X, K[0], N + 9)]}, ValueError, r"lengths\[0\] is"),
         ({"data": [(X.astype("f8"), K[0])]}, TypeError, "x has dtype float64"),
         ({"validation": []}, ValueError, "validation is empty"),
+        ({"validation": [X]}, TypeError, "batch 0 of validation is a ndarray of shape"),
+        ({"validation": (X[..., :2], K[0])}, ValueError, "x has shape .*, expected .*3"),
+        ({"validation": (X, K[0] + 4), "epochs": 2}, ValueError, "class [4-7], expected 0 to 3"),
+        ({"validation": (X, K)}, ValueError, "target has shape"),
+        ({"validation": (X, K[0]), "metrics": {"wrong": wrong}}, ValueError, "no such metric"),
+        ({"metrics": {"wrong": wrong}}, ValueError, "no such metric"),
         ({"optimizer": lc.optim.Adam(classifier().parameters())}, ValueError, "not a parameter of"),
         ({"optimizer": lc.optim.Adam}, TypeError, "optimizer is"),
         ({"optimizer": None}, TypeError, "optimizer is None"),
@@ -640,6 +650,12 @@ ONE = [(X, K[0])]
         ({"truncate": 3}, ValueError, "truncate=3 needs a target for each step"),
         ({"clip_norm": 0}, ValueError, "clip_norm is 0"),
         ({"callbacks": [3]}, TypeError, r"callbacks\[0\] is 3"),
+        ({"callbacks": 3}, TypeError, r"callbacks is 3 \(int\), expected a Callback"),
+        ({"progress": "x"}, TypeError, r"progress is 'x' \(str\), expected a bool"),
+        ({"seed": "x"}, TypeError, r"seed is 'x' \(str\), expected an int"),
+        ({"seed": 3}, ValueError, "seed is 3, but data is no tuple"),
+        ({"shuffle": "x"}, TypeError, r"shuffle is 'x' \(str\), expected a bool"),
+        ({"resume": 3}, TypeError, r"resume is 3 \(int\), expected a path"),
         ({"resume": "nowhere.safetensors"}, FileNotFoundError, "nowhere"),
         ({"model": None}, TypeError, "model is None"),
     ],
@@ -648,8 +664,48 @@ def test_fit_refuses(change: dict[str, Any], error: type[Exception], message: st
     model = classifier()
     arguments = {"data": ONE, "loss": cross_entropy, "optimizer": adam(model), **change}
     with pytest.raises(error, match=message):
-        quiet(arguments.pop("model", model), arguments.pop("data"), **arguments)
+        lc.fit(
+            arguments.pop("model", model), arguments.pop("data"), **{"progress": False, **arguments}
+        )
     assert model == classifier()
+
+
+def test_validation_is_tried_without_a_trace() -> None:
+    """The order of its own batches, dropout and the training are those of a run without it."""
+
+    def run(validate: bool) -> tuple[Any, list[float], Any]:
+        model = classifier(num_layers=2, dropout=0.5)
+        batches = lc.data.Batches(X, K[0], batch_size=2, seed=5)
+        tested = lc.data.Batches(X, K[1], batch_size=4, seed=6)
+        history = quiet(
+            model, batches, loss=cross_entropy, optimizer=adam(model), epochs=2,
+            validation=tested if validate else None,
+        )  # fmt: skip
+        assert tested.epoch == 2 * validate
+        return model, history.losses, batches.state_dict()
+
+    assert run(True) == run(False)
+
+
+def test_validation_may_begin_with_an_empty_row() -> None:
+    model = tagger()
+    nothing = np.zeros(len(N), int)
+    history = quiet(
+        model, [(X, K, N)], loss=cross_entropy, optimizer=adam(model),
+        validation=[(X, K, nothing), (X, K, N)],
+    )  # fmt: skip
+    assert history.validation_losses == [cross_entropy(model(X, lengths=N), K, N)[0]]
+
+
+def test_one_callback_needs_no_list() -> None:
+    epochs: list[int] = []
+    model = classifier()
+    options: dict[str, Any] = {"loss": cross_entropy, "optimizer": adam(model), "epochs": 2}
+    quiet(model, ONE, **options, callbacks=lambda run: epochs.append(run.epoch))
+    assert epochs == [1, 2]
+    best = lc.callbacks.BestWeights()
+    quiet(model, ONE, **options, callbacks=best)
+    assert best.best_epoch == 2
 
 
 def test_a_schedule_of_another_optimizer_is_refused() -> None:

@@ -308,6 +308,8 @@ def test_linear_systems() -> None:
             r"MeanPool\(\) needs the whole sequence",
         ),
         (lambda: lc.generate(SeasonalNaive(4), np.ones((3, 1)), 2), ValueError, "too short"),
+        (lambda: lc.generate(Markov(3).fit([1, 2]), [1], 2, stop="x"), TypeError, "stop is 'x'"),  # type: ignore[arg-type]
+        (lambda: lc.generate(Markov(3).fit([1, 2]), [1], 2, stop=-1), ValueError, "stop is -1"),
         (lambda: temperature(0), ValueError, "t is 0"),
         (lambda: top_k(0), ValueError, "k is 0"),
         (lambda: AR(0), ValueError, "order is 0"),

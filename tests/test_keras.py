@@ -530,7 +530,8 @@ def test_graphs_that_are_refused() -> None:
 @pytest.mark.parametrize(
     ("source", "error", "message"),
     [
-        (3, TypeError, "3 \\(int\\) is not imported"),
+        (None, TypeError, "^source is None .*, expected a layer or model"),
+        (3, TypeError, "^source is 3 \\(int\\), expected a layer or model"),
         (lc.LSTM(3, 4), TypeError, "expected a layer or model of Keras"),
         (L.LSTM(4), ValueError, "has no kernel: it is not built"),
     ],

@@ -276,6 +276,8 @@ def test_arguments_of_the_wrong_type() -> None:
         lc.to_onnx(lc.GRU(3, 4), states=1)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="opset is '17'"):
         lc.to_onnx(lc.GRU(3, 4), opset="17")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"path is 3 \(int\), expected a path"):
+        lc.to_onnx(lc.GRU(3, 4), 3)  # type: ignore[arg-type]
 
 
 def test_a_swapped_gate_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

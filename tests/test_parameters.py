@@ -259,6 +259,11 @@ def test_wrong_values_change_nothing(name: str) -> None:
     np.testing.assert_array_equal(p.grad, [1, 1, 1])
 
 
+def test_the_name_of_a_parameter_is_a_str() -> None:
+    with pytest.raises(TypeError, match=r"name is 3 \(int\), expected a str"):
+        lc.Parameter(3, [1.0])  # type: ignore[arg-type]
+
+
 def test_parameter_is_float() -> None:
     with pytest.raises(TypeError, match="w has dtype int64, expected float32 or float64"):
         lc.Parameter("w", np.arange(3, dtype="int64"))

@@ -457,6 +457,19 @@ def test_what_cannot_follow_each_other(
         lc.Sequential(*modules())
 
 
+def test_a_read_only_gradient_changes_nothing() -> None:
+    model = tagger()
+    y, tape = model.forward(X)
+    name, first = next(iter(model.named_parameters()))
+    first.grad.flags.writeable = False
+    with pytest.raises(ValueError, match=rf"^{name}\.grad is read-only"):
+        model.backward(tape, y)
+    assert not any(p.grad.any() for p in model.parameters())
+    first.grad.flags.writeable = True
+    model.backward(tape, y)
+    assert all(p.grad.any() for p in model.parameters())
+
+
 def test_wrong_calls_change_nothing() -> None:
     model, other = tagger(), tagger()
     y, tape = model.forward(X)

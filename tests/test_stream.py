@@ -183,8 +183,11 @@ def test_bad_batch_sizes_are_refused() -> None:
     for bad, error in [(0, ValueError), (-1, ValueError), (1.0, TypeError), (True, TypeError)]:
         with pytest.raises(error, match="batch_size"):
             lstm.stream(bad)
-    with pytest.raises(MemoryError):
-        lstm.stream(2**60)
+    for too_many in (2**31, 10**13, 2**70):
+        with pytest.raises(ValueError, match=f"batch_size is {too_many}, expected at most"):
+            lstm.stream(too_many)
+    with pytest.raises(MemoryError, match=f"batch_size is {2**31 - 1}, which needs more memory"):
+        lc.LSTM(1, 4096, seed=0).stream(2**31 - 1)
     with pytest.raises(TypeError, match="module is 3"):
         lc.Stream(3)  # type: ignore[arg-type]
 
@@ -232,8 +235,9 @@ def test_bad_states_are_refused_and_change_nothing() -> None:
     before = stream.state
     h, c = numbers(1, 2, 2), numbers(1, 2, 5)
     for bad, error, message in [
-        (h, ValueError, r"state is .*, expected a pair \(h, c\)"),
-        ((h, c, c), ValueError, r"expected a pair"),
+        (h, TypeError, r"state is .*, expected a pair \(h, c\)"),
+        (1, TypeError, r"state is 1 \(int\), expected a pair"),
+        ((h, c, c), ValueError, r"state has 3 entries, expected a pair"),
         ((c, c), ValueError, r"h of state has shape \(1, 2, 5\), expected .* = \(1, 2, 2\)"),
         ((h, h), ValueError, r"c of state has shape \(1, 2, 2\), expected .* = \(1, 2, 5\)"),
         ((h, c.astype("float64")), TypeError, "c of state has dtype float64"),
@@ -241,6 +245,17 @@ def test_bad_states_are_refused_and_change_nothing() -> None:
         with pytest.raises(error, match=message):
             stream.state = bad
         assert_same_state(stream.state, before)
+
+
+def test_a_stream_is_made_once() -> None:
+    stream = lc.LSTM(3, 5, seed=0).stream(2)
+    stream.step(numbers(2, 3))
+    before, shown = stream.state, repr(stream)
+    with pytest.raises(RuntimeError, match="made already"):
+        stream.__init__(lc.GRU(2, 4), 7)  # type: ignore[misc]
+    assert repr(stream) == shown
+    assert_same_state(stream.state, before)
+    assert stream.step(numbers(2, 3)).shape == (2, 5)
 
 
 def test_reset() -> None:

@@ -123,13 +123,15 @@ def test_states_are_a_tuple() -> None:
     other.state = None
     assert_same_bits(other.process(x), model.stream(2).process(x))
     before = other.state
-    for bad, message in [
-        ((h, c), r"expected a tuple of 3"),
-        (h, r"expected a tuple of 3"),
-        (((h, c), gru, rnn[:, :1]), r"state\[2\] has shape \(1, 1, 4\)"),
-        (((h, h), gru, rnn), r"c of state\[0\] has shape"),
+    for bad, error, message in [
+        ((h, c), ValueError, r"state has 2 entries, expected a tuple of 3"),
+        (h, TypeError, r"state is a ndarray .*, expected a tuple of 3"),
+        (1, TypeError, r"state is 1 \(int\), expected a tuple of 3"),
+        ((1, gru, rnn), TypeError, r"state\[0\] is 1 \(int\), expected a pair"),
+        (((h, c), gru, rnn[:, :1]), ValueError, r"state\[2\] has shape \(1, 1, 4\)"),
+        (((h, h), gru, rnn), ValueError, r"c of state\[0\] has shape"),
     ]:
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(error, match=message):
             other.state = bad
         for one, same in zip(other.state[1:], before[1:], strict=True):
             assert_same_bits(one, same)

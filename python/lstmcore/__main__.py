@@ -1,8 +1,9 @@
-"""The command line: ``python -m lstmcore info`` and ``python -m lstmcore demo``."""
+"""The command line: ``python -m lstmcore``, with ``info``, ``demo`` or ``bench``."""
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 
 import lstmcore
@@ -20,10 +21,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     demo = commands.add_parser("demo", help="train a speaker classifier and check its gradients")
     demo.add_argument("--seed", type=_at_least(0), default=0, help="default %(default)s")
     demo.add_argument("--epochs", type=_at_least(1), default=20, help="default %(default)s")
+    bench = commands.add_parser("bench", help="measure a few layers, beside PyTorch if installed")
+    bench.add_argument(
+        "--seconds", type=_positive, default=0.15, help="per case and library, default %(default)s"
+    )
     options = parser.parse_args(arguments)
 
     if options.command == "info":
         print(lstmcore.info())
+    elif options.command == "bench":
+        from . import benchmark
+
+        benchmark.main(options.seconds)
     else:
         from . import demo as run  # not before: the data and the models are of no use to `info`
 
@@ -38,6 +47,13 @@ def _at_least(least: int) -> Callable[[str], int]:
         return value
 
     return integer
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{value} is not above 0")
+    return value
 
 
 if __name__ == "__main__":

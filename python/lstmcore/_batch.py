@@ -32,11 +32,11 @@ class Batch(NamedTuple):
     resets: Any
 
 
-def unpack(item: Any, number: int) -> Batch:
+def unpack(item: Any, number: int, name: str = "data") -> Batch:
     """Return the parts of a batch: arrays, and what is missing as None."""
     if not isinstance(item, (tuple, list)) or not 2 <= len(item) <= 4:
         raise TypeError(
-            f"batch {number} of data is {_checks.describe(item)}, "
+            f"batch {number} of {name} is {_checks.describe(item)}, "
             "expected (x, target), (x, target, lengths) or (x, target, lengths, resets)"
         )
     x, target, *rest = item
@@ -68,15 +68,16 @@ def batches(
                 f"{name} has {len(data)} arrays, expected x, target and perhaps lengths and resets"
             )
         if batch_size is None:
-            batch = unpack(data, 0)
+            batch = unpack(data, 0, name)
             if not np.size(batch.x):
                 raise ValueError(f"{name} is empty, expected at least one row")
             return [data]
         return Batches(
             *data, batch_size=batch_size, shuffle=shuffle, seed=seed, batch_first=batch_first
         )
-    if batch_size is not None:
-        raise ValueError(f"batch_size is {batch_size}, but {name} is no tuple of arrays to cut")
+    for option, value in (("batch_size", batch_size), ("seed", seed)):
+        if value is not None:
+            raise ValueError(f"{option} is {value}, but {name} is no tuple of arrays to cut")
     if not isinstance(data, Iterable):
         raise TypeError(
             f"{name} is {_checks.describe(data)}, expected batches or a tuple of arrays"

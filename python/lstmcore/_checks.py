@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -145,6 +147,13 @@ def activations(value: object, expected: tuple[str, ...]) -> tuple[Activation, .
 def seed(value: object) -> int | None:
     """Return a seed, or None for fresh entropy."""
     return None if value is None else integer(value, "seed", 0)
+
+
+def path(value: object, name: str) -> Path:
+    """Return a path; bytes are not one."""
+    if isinstance(value, (str, os.PathLike)):
+        return Path(value)
+    raise TypeError(f"{name} is {describe(value)}, expected a path")
 
 
 # Arrays -------------------------------------------------------------------------------------------

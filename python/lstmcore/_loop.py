@@ -118,6 +118,10 @@ class Loop:
             run.model.zero_grad()
             model.backward(tape, dpred)
             raise self._error(f"the loss is {loss}", batch)
+        values = {"loss": loss}  # all of them before anything is changed
+        for name, function in self._metrics.items():
+            values[name] = caller.score(function, pred, batch.target, lengths)
+        total.add(count(batch, lengths), values)
         run.model.zero_grad()
         model.backward(tape, dpred)
         if self._clip_norm is not None:
@@ -129,10 +133,6 @@ class Loop:
         run.loss = float(loss)
         if self._by_step and run.schedule is not None:
             run.schedule.step(loss)
-        values = {"loss": loss}
-        for name, function in self._metrics.items():
-            values[name] = caller.score(function, pred, batch.target, lengths)
-        total.add(count(batch, lengths), values)
         return tape.state if self._truncate is not None else None
 
     def _check_parameters(self) -> None:

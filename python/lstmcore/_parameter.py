@@ -91,6 +91,8 @@ class Parameter:
     _lent_grads: list[weakref.ref[Array]]  # the arrays handed out by `grad`, still in use
 
     def __init__(self, name: str, data: npt.ArrayLike, watch: Watch | None = None) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"name is {_checks.describe(name)}, expected a str")
         values = np.asarray(data)
         if values.dtype not in (np.float32, np.float64):
             raise TypeError(f"{name} has dtype {values.dtype}, expected float32 or float64")
@@ -188,6 +190,11 @@ class Parameter:
             zeros = _zeros_untouched if self._tracked else np.zeros
             self._grad = zeros(self.shape, self.dtype)
         return self._grad
+
+    def _check_gradient(self, name: str) -> None:
+        """Refuse a gradient that cannot be added to."""
+        if self._grad is not None and not self._grad.flags.writeable:
+            raise ValueError(f"{name}.grad is read-only, expected an array to add to")
 
     def _keep_rows(self, sparse: bool) -> None:
         """Keep the gradient by rows from now on."""

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from . import _checks
+
 __all__ = ["read", "view", "widen_bfloat16", "write"]
 
 _CHECKSUM = "\ncrc32:"  # what stands between a string and the checksum of the file
@@ -32,7 +34,7 @@ def write(
 
     from safetensors.numpy import save_file
 
-    target = Path(path)
+    target = _checks.path(path, "path")
     whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     # Behind the string, not beside it: safetensors writes several in any order.
     checksum = _checksum(whole, metadata)
@@ -73,8 +75,9 @@ def view(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArray[Any]], dic
     """
     from safetensors import SafetensorError, safe_open
 
+    path = _checks.path(path, "path")
     try:
-        with Path(path).open("rb") as file:
+        with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             if size > _MOST_HEADER:
                 raise ValueError(f"its header has {size} bytes, expected at most {_MOST_HEADER}")

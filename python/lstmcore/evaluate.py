@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -89,7 +91,7 @@ def measure(
     """Go through the data and return the means; `check` is called before every call."""
     total = Total(functions)
     for number, item in enumerate(data):
-        batch = unpack(item, number)
+        batch = unpack(item, number, name)
         state = None
         for chunk, _ in [(batch, 1.0)] if truncate is None else chunks(batch, truncate, caller):
             check()
@@ -106,11 +108,31 @@ def measure(
     return total.means(name)
 
 
+def measure_first(
+    caller: Caller, data: Any, name: str, functions: Mapping[str, Scored], truncate: int | None
+) -> None:
+    """Try `measure` on the first batch, and leave the data where they were."""
+    state = data.state_dict() if hasattr(data, "load_state_dict") else None
+    try:
+        first = list(itertools.islice(data, 1))
+        if not first:
+            raise ValueError(f"{name} is empty, expected at least one batch")
+        with contextlib.suppress(_NoTargets):  # others may have some
+            measure(caller, first, name, functions, truncate, lambda: None)
+    finally:
+        if state is not None:
+            data.load_state_dict(state)
+
+
 # Those of lstmcore.metrics that are functions of a mean: what is averaged, what is made of it.
 _OF_MEAN: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
     "perplexity": (math.log, lambda nats: math.exp(nats) if nats < 709 else math.inf),
     "rmse": (lambda root: root * root, math.sqrt),
 }
+
+
+class _NoTargets(ValueError):
+    pass
 
 
 class Total:
@@ -141,7 +163,7 @@ class Total:
     def means(self, name: str) -> dict[str, float]:
         """Return the mean of each."""
         if not self._count:
-            raise ValueError(f"{name} is empty, expected at least one target")
+            raise _NoTargets(f"{name} is empty, expected at least one target")
         means = {name: total / self._count for name, total in self._sums.items()}
         return {
             name: self._of_mean[name][1](mean) if name in self._of_mean else mean

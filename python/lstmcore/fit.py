@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from . import _checks
 from ._batch import Caller, Scored, batches
@@ -13,11 +13,13 @@ from ._loop import Loop
 from ._progress import Progress
 from .callbacks import Callback, Checkpoint
 from .checkpoint import load_checkpoint
-from .evaluate import scored
+from .evaluate import measure_first, scored
 from .history import History
 from .run import Run
 
 __all__ = ["fit"]
+
+_Called: TypeAlias = Callback | Callable[[Run], object]
 
 
 def fit(
@@ -36,7 +38,7 @@ def fit(
     clip_norm: float | None = None,
     schedule: Any = None,
     schedule_by: str = "epoch",
-    callbacks: Iterable[Callback | Callable[[Run], object]] = (),
+    callbacks: _Called | Iterable[_Called] = (),
     resume: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> History:
@@ -65,9 +67,11 @@ def fit(
     batch_size : int, optional
         Rows per batch, if `data` is a tuple of arrays.
     shuffle, seed
-        Of those batches, as of `lstmcore.data.Batches`; validation is not shuffled.
+        Of those batches, as of `lstmcore.data.Batches`; validation is not shuffled. A seed is not
+        for batches ready made.
     validation : like data, optional
-        For a loss, and the metrics, after every epoch.
+        For a loss, and the metrics, after every epoch. Its first batch is tried before the first
+        step, so that what does not fit is found before anything is changed.
     metrics : dict of str to function, optional
         ``function(pred, target)`` with lengths like a loss, which returns a number. They are means
         over the targets of the validation data or, without any, of the training batches.
@@ -82,7 +86,7 @@ def fit(
     schedule_by : {"epoch", "step"}, default "epoch"
         What its options count: epochs, or steps of the optimizer. It is told the
         validation loss or, without any, the training loss.
-    callbacks : iterable of Callback or function, optional
+    callbacks : Callback or function, or iterable of them, optional
         See `lstmcore.callbacks`. A function is called with the `Run` after every epoch.
     resume : path, optional
         A file of `lstmcore.callbacks.Checkpoint`, to go on from to the same bits, given the same
@@ -129,6 +133,9 @@ def fit(
     (10, True)
     """
     caller = Caller(model)
+    shuffle = _checks.boolean(shuffle, "shuffle")
+    seed = _checks.seed(seed)
+    progress = _checks.boolean(progress, "progress")
     epochs = _checks.integer(epochs, "epochs", 1)
     if truncate is not None:
         truncate = _checks.integer(truncate, "truncate", 1)
@@ -153,8 +160,12 @@ def fit(
     tested = None
     if validation is not None:
         rows = batch_size if isinstance(validation, tuple) else None
-        tested = batches(validation, "validation", rows, batch_first=first, shuffle=False, seed=0)
+        tested = batches(
+            validation, "validation", rows, batch_first=first, shuffle=False, seed=None
+        )
+        measure_first(caller, tested, "validation", functions, truncate)
     if resume is not None:
+        _checks.path(resume, "resume")
         load_checkpoint(resume, **run.parts())
 
     history = run.history
@@ -218,8 +229,13 @@ class _OnEpoch(Callback):
         self._function(run)
 
 
-def _callbacks(given: Iterable[Any]) -> list[Callback]:
+def _callbacks(given: Any) -> list[Callback]:
     """Return all as Callbacks, checkpoints last: they save the state of the others."""
+    if isinstance(given, Callback) or callable(given):
+        given = [given]
+    if not isinstance(given, Iterable):
+        what = _checks.describe(given)
+        raise TypeError(f"callbacks is {what}, expected a Callback, a function or a list of them")
     made: list[Callback] = []
     for i, callback in enumerate(given):
         if not isinstance(callback, Callback) and not callable(callback):

@@ -98,8 +98,10 @@ def generate(
         raise ValueError(f"prompt has shape {x.shape}, expected {what}, and at least one step")
     axis = 1 if grid == 2 and getattr(model, "batch_first", False) else 0
     choose = _chooser(sample, tokens)
-    if stop is not None and not tokens:
-        raise ValueError(f"stop is {stop}, but the prompt has values, no tokens")
+    if stop is not None:
+        stop = _checks.integer(stop, "stop", 0)
+        if not tokens:
+            raise ValueError(f"stop is {stop}, but the prompt has values, no tokens")
 
     options = {} if state is None else {"state": state}
     if lengths is not None:

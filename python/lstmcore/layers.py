@@ -219,9 +219,8 @@ class Recurrent(Module, Generic[State]):
             dh, dc = self._check_state(dstate, form, _GRADIENT)
         gradients = []
         for p in self._parameters.values():
+            p._check_gradient(p.name)
             gradients.append(p.grad)
-            if not p.grad.flags.writeable:
-                raise ValueError(f"{p.name}.grad is read-only, expected an array to add to")
         if isinstance(tape._core, Segments):
             dx, dh, dc = tape._core.backward(dy, dh, dc, gradients)
         else:

@@ -61,6 +61,8 @@ def windows(
     values = np.asarray(series)
     if values.ndim not in (1, 2) or values.dtype.kind not in "biuf":
         raise ValueError(f"series is {_checks.describe(series)}, expected numbers (N,) or (N, F)")
+    if not values.size:
+        raise ValueError(f"series is empty, of shape {values.shape}, expected at least two steps")
     values = values.reshape(len(values), -1)
     size = _checks.integer(size, "size", 1)
     horizon = _checks.integer(horizon, "horizon", 1)

@@ -19,9 +19,12 @@ from .embedding import Embedding
 from .layer_norm import LayerNorm
 from .layers import Layer
 from .linear import Linear
+from .machine import memory_limit
 from .sequential import Sequential
 
 __all__ = ["Stream"]
+
+_MOST_ROWS = 2**31 - 1
 
 _FUNCTIONS: dict[type[Module], str] = {Tanh: "tanh", ReLU: "relu", Sigmoid: "sigmoid"}
 _KINDS: tuple[type[Module], ...] = (
@@ -59,6 +62,8 @@ class Stream(_core.Stream):
 
     def __init__(self, module: Module, batch_size: int = 1) -> None:
         batch_size = _checks.integer(batch_size, "batch_size", 1)
+        if batch_size > _MOST_ROWS:
+            raise ValueError(f"batch_size is {batch_size}, expected at most {_MOST_ROWS}")
         if not isinstance(module, (Layer, Sequential)):
             what = _checks.describe(module)
             raise TypeError(f"module is {what}, expected a recurrent layer or a Sequential")
@@ -67,16 +72,30 @@ class Stream(_core.Stream):
         self._open(frozen, isinstance(module, Layer), batch_size)
 
     def _open(self, frozen: list[_Frozen], bare: bool, batch_size: int) -> None:
-        self._frozen = frozen
-        self._bare = bare  # whether the state is that of one layer, not a tuple of them
+        if "_frozen" in self.__dict__:
+            raise RuntimeError("this stream is made already, expected a new one")
         modules = [f.module for f in frozen]
-        self._layers: list[Any] = [m for m in modules if isinstance(m, Layer)]
+        layers = [m for m in modules if isinstance(m, Layer)]
         sized = [m for m in modules if isinstance(m, (Layer, Linear, LayerNorm))]
         if not sized:
             raise ValueError("a stream needs a recurrent layer, a Linear or a LayerNorm")
-        self._dtype: np.dtype[Any] = sized[0].dtype
+        dtype: np.dtype[Any] = sized[0].dtype
         stages = [f.stage for f in frozen if f.stage is not None]
-        super().__init__(stages, batch_size, self._dtype == np.float64)
+        try:
+            # Roughly, states and gates: a large allocation may succeed and fail when written to.
+            row = sum(6 * m.num_layers * m._hidden for m in layers) * dtype.itemsize
+            size = batch_size * row
+            if size > 2**28 and size > memory_limit():
+                raise MemoryError
+            super().__init__(stages, batch_size, dtype == np.float64)
+        except MemoryError:
+            raise MemoryError(
+                f"batch_size is {batch_size}, which needs more memory than this process may use"
+            ) from None
+        self._frozen = frozen
+        self._bare = bare  # whether the state is that of one layer, not a tuple of them
+        self._layers: list[Any] = layers
+        self._dtype = dtype
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -106,9 +125,7 @@ class Stream(_core.Stream):
         count = len(self._layers)
         if value is None:
             value = [None] * count
-        if not isinstance(value, (tuple, list)) or len(value) != count:
-            what = _checks.describe(value)
-            raise ValueError(f"state is {what}, expected a tuple of {count}, one per layer")
+        _check_entries(value, count, "state", f"a tuple of {count}, one per layer")
         self._set_states(
             [
                 self._parts(layer, v, f"state[{i}]")
@@ -130,8 +147,7 @@ class Stream(_core.Stream):
             return part(value, layer._outputs, name), None
         if value is None:
             return None, None
-        if not isinstance(value, (tuple, list)) or len(value) != 2:
-            raise ValueError(f"{name} is {_checks.describe(value)}, expected a pair (h, c)")
+        _check_entries(value, 2, name, "a pair (h, c)")
         h, c = value
         return part(h, layer._outputs, f"h of {name}"), part(c, layer._hidden, f"c of {name}")
 
@@ -225,6 +241,13 @@ class _IdStream(Stream):
             raise ValueError(f"x has shape {shape}, expected ids, ({legend}{batch},)")
         vectors: Array = embedding(x)
         return vectors
+
+
+def _check_entries(value: Any, count: int, name: str, expected: str) -> None:
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"{name} is {_checks.describe(value)}, expected {expected}")
+    if len(value) != count:
+        raise ValueError(f"{name} has {len(value)} entries, expected {expected}")
 
 
 def open_stream(module: Any, batch_size: int) -> Stream:

@@ -38,7 +38,7 @@ def _version(value: Any) -> int:
     if root not in ("keras", "tf_keras", "tensorflow") or not hasattr(value, "get_weights"):
         hint = ", a subclass of one of Keras's," if hasattr(value, "get_weights") else ""
         raise TypeError(
-            f"{describe(value)}{hint} is not imported, expected a layer or model of Keras's own, "
+            f"source is {describe(value)}{hint}, expected a layer or model of Keras's own, "
             "or the path of a file"
         )
     return 2 if root == "tensorflow" else major(sys.modules[root].__version__, root)

@@ -6,7 +6,6 @@ The onnx package is needed, and imported when one of these is called.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -127,9 +126,11 @@ def to_onnx(
     >>> [node.op_type for node in proto.graph.node][:3]
     ['Cast', 'LSTM', 'Squeeze']
     """
+    from .. import _checks
     from .exporting import export
 
+    target = None if path is None else _checks.path(path, "path")
     proto = export(layer_or_model, states, lengths, opset)
-    if path is not None:
-        Path(path).write_bytes(proto.SerializeToString())
+    if target is not None:
+        target.write_bytes(proto.SerializeToString())
     return proto

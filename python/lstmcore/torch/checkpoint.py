@@ -7,13 +7,12 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from .. import _tensorfile
+from .. import _checks, _tensorfile
 from . import archive
 from .archive import Place
 from .unpickling import Name, unpickle
@@ -78,7 +77,7 @@ def load_torch(path: str | os.PathLike[str]) -> Any:
     >>> weights = lc.load_torch("model.pt")  # doctest: +SKIP
     >>> lstm.load_state_dict(weights, prefix="encoder.")  # doctest: +SKIP
     """
-    path = Path(path)
+    path = _checks.path(path, "path")
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(32)
