@@ -199,6 +199,8 @@ struct Kernels {
     int lanes;
     /// f(x) for n numbers, as the cells compute it; for tests of the error bounds.
     void (*activate)(const Activation& f, const T* x, T* y, int64_t n);
+    /// out[k][c] = rows[c][k] for k < K, c < width, a multiple of the lanes.
+    void (*transpose)(const T* const* rows, int64_t K, int64_t width, T* out);
     void (*product)(const Packed<T>& w, int64_t columns, const ProductRow<T>* rows, int64_t n);
     void (*outer)(const OuterArgs<T>& args);
     void (*column_sum)(const ColumnSumArgs<T>& args);

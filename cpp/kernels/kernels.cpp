@@ -7,6 +7,7 @@
 #include "product-inl.h"
 #include "rnn-inl.h"
 #include "softmax-inl.h"
+#include "transpose-inl.h"
 #include "update-inl.h"
 
 #define LSTMCORE_JOIN_(a, b) a##b
@@ -25,14 +26,23 @@ namespace {
 
 template <class T>
 constexpr Kernels<T> make_kernels() {
-    return {kLanes<T>,        activate_array<T>,
-            product<T>,       outer<T>,
-            column_sum<T>,    rnn_forward<T>,
-            rnn_backward<T>,  {lstm_forward<T, false>, lstm_forward<T, true>},
-            lstm_backward<T>, {gru_forward<T, false>, gru_forward<T, true>},
-            gru_backward<T>,  sgd<T>,
-            rmsprop<T>,       adam<T>,
-            sum_squares<T>,   scale<T>,
+    return {kLanes<T>,
+            activate_array<T>,
+            transpose<T>,
+            product<T>,
+            outer<T>,
+            column_sum<T>,
+            rnn_forward<T>,
+            rnn_backward<T>,
+            {lstm_forward<T, false>, lstm_forward<T, true>},
+            lstm_backward<T>,
+            {gru_forward<T, false>, gru_forward<T, true>},
+            gru_backward<T>,
+            sgd<T>,
+            rmsprop<T>,
+            adam<T>,
+            sum_squares<T>,
+            scale<T>,
             softmax<T>};
 }
 

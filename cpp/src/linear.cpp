@@ -20,9 +20,8 @@ Linear<T>::Linear(const T* weight, const T* bias, int64_t inputs, int64_t output
     positive(outputs, "outputs");
     const auto build = [&](void* base) {
         Arena arena(base);
-        weight_ = pack_matrix(
-            arena, kernels_.lanes, 4, inputs, outputs, weight, [](int64_t k) { return k; },
-            [&](int64_t column) { return column < outputs ? column * inputs : -1; });
+        weight_ = pack_transposed(arena, kernels_, 4, inputs, outputs, weight,
+                                  [&](int64_t column) { return column < outputs ? column : -1; });
         T* padded = arena.take<T>(weight_.N);
         for (int64_t i = 0; base && i < weight_.N; ++i)
             padded[i] = bias && i < outputs ? bias[i] : T(0);

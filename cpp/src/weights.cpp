@@ -35,21 +35,14 @@ int64_t Weights<T>::build(const std::vector<Parameters<const T>>& parameters, vo
         PackedDirection<T> to{};
         // `gates` gates from gate `first` on: each panel holds the same units of all of them.
         const auto pack_gates = [&](int first, int gates, int64_t K, const T* source) {
-            return pack_matrix(
-                arena, L, gates == 1 ? 4 : gates, K, gates * round_up(H, L), source,
-                [](int64_t k) { return k; },
+            return pack_transposed(
+                arena, kernels_, gates == 1 ? 4 : gates, K, gates * round_up(H, L), source,
                 [&](int64_t column) {
                     const int64_t gate = column / L % gates;
                     const int64_t unit =
                         gates == 1 ? column : column / (L * gates) * L + column % L;
-                    return unit < H ? ((gates == 1 ? first : first + gate) * H + unit) * K : -1;
+                    return unit < H ? (gates == 1 ? first : first + gate) * H + unit : -1;
                 });
-        };
-        // Columns of a matrix whose row k is row_of(k) of `source`.
-        const auto pack_rows = [&](int64_t K, int64_t columns, const T* source, auto row_of) {
-            return pack_matrix(
-                arena, L, 4, K, columns, source, [&](int64_t k) { return row_of(k) * columns; },
-                [&](int64_t column) { return column < columns ? column : -1; });
         };
         const auto same = [](int64_t k) { return k; };
 
@@ -73,18 +66,19 @@ int64_t Weights<T>::build(const std::vector<Parameters<const T>>& parameters, vo
                 peephole[i] = i % padded < H ? from.w_ch[i / padded * H + i % padded] : T(0);
         }
         if (spec_.proj_size > 0)
-            to.w_hr = pack_matrix(arena, L, 4, H, P, from.w_hr, same,
-                                  [&](int64_t column) { return column < P ? column * H : -1; });
+            to.w_hr = pack_transposed(arena, kernels_, 4, H, P, from.w_hr,
+                                      [&](int64_t column) { return column < P ? column : -1; });
 
         if (train_) {
             // The GRU's dgates are n, r, z in front of what multiplies W_hh; see GruBackwardRow.
-            to.w_ih_t = pack_rows(G * H, I, from.w_ih, [&](int64_t k) {
+            to.w_ih_t = pack_rows(arena, L, G * H, I, from.w_ih, [&](int64_t k) {
                 return !gru ? k : k < H ? 2 * H + k : k - H;
             });
-            to.w_hh_t = pack_rows((reset_before ? 2 : G) * H, P, from.w_hh, same);
+            to.w_hh_t = pack_rows(arena, L, (reset_before ? 2 : G) * H, P, from.w_hh, same);
             if (reset_before)
-                to.w_n_t = pack_rows(H, H, from.w_hh, [&](int64_t k) { return 2 * H + k; });
-            if (spec_.proj_size > 0) to.w_hr_t = pack_rows(P, H, from.w_hr, same);
+                to.w_n_t =
+                    pack_rows(arena, L, H, H, from.w_hh, [&](int64_t k) { return 2 * H + k; });
+            if (spec_.proj_size > 0) to.w_hr_t = pack_rows(arena, L, P, H, from.w_hr, same);
         }
         directions_.push_back(to);
     }
