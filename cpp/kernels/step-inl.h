@@ -13,9 +13,8 @@ namespace {
 
 /// Panels taken at once: enough chains to fill the pipeline of the multiplier, and few enough that
 /// there are several turns to reverse.
-constexpr int step_tile_panels(int vectors) {
-    return vectors == 4 ? 2 : 3;
-}
+constexpr int kStepPanels = 2;
+constexpr int64_t kL1Bytes = 40 * 1024;
 
 /// sum[panel][vector] += sum_k a[k] w[panel][k][vector]
 template <class T, int kVectors, int kPanels>
@@ -33,9 +32,9 @@ LSTMCORE_INLINE void add_products(const T* a, const Packed<T>& w, int64_t panel,
     }
 }
 
-template <class T, int kVectors, int kPanels, class Between, class Finish>
+template <class T, int kVectors, int kPanels, class Between, class... Finish>
 void step_tile(const StepArgs<T>& step, const T* pre, const T* h, int64_t panel, Between between,
-               Finish finish) {
+               Finish... finish) {
     constexpr int L = kLanes<T>;
     constexpr int64_t width = kVectors * L;
     Packet<T> sum[kPanels][kVectors];
@@ -47,32 +46,34 @@ void step_tile(const StepArgs<T>& step, const T* pre, const T* h, int64_t panel,
     alignas(64) T tile[kPanels * width];
     for (int p = 0; p < kPanels; ++p)
         for (int v = 0; v < kVectors; ++v) store(tile + p * width + v * L, sum[p][v]);
-    for (int p = 0; p < kPanels; ++p) finish((panel + p) * L, 0, tile + p * width);
+    const auto each = [&](auto f) LSTMCORE_INLINE_LAMBDA {
+        for (int p = 0; p < kPanels; ++p) f((panel + p) * L, 0, tile + p * width);
+    };
+    (each(finish), ...);
 }
 
 /// A step whose panels hold one register of each of kGates gates.
 ///   pre                   the input product, or, where step.x is set, the bias
 ///   between(unit, sums)   is called between the input's part of the chains and the state's
-///   finish(unit, 0, tile) takes the finished ones
-template <class T, int kGates, class Between, class Finish>
+///   finish(unit, 0, tile) takes the finished ones; of several, each all of them before the next
+template <class T, int kGates, class Between, class... Finish>
 LSTMCORE_INLINE void step_gates(const StepArgs<T>& step, const T* pre, const T* h, Between between,
-                                Finish finish) {
-    constexpr int kPanels = step_tile_panels(kGates);
+                                Finish... finish) {
     const int64_t all = step.w.N / (kGates * kLanes<T>),
-                  last = step.last_panel < all ? step.last_panel : all,
-                  tiles = (last - step.first_panel + kPanels - 1) / kPanels;
+                  last = step.last_panel < all ? step.last_panel : all;
+    // The tile at which the direction turns is still in the L1 cache, if one panel fits there and
+    // several do not.
+    const int64_t K = step.w.K + (step.x ? step.w_in.K : 0);
+    const int64_t bytes = K * kGates * kLanes<T> * int64_t(sizeof(T));
+    const bool single = bytes <= kL1Bytes && bytes * kStepPanels > kL1Bytes && last > kStepPanels;
+    const int64_t panels = single ? 1 : kStepPanels;
+    const int64_t tiles = (last - step.first_panel + panels - 1) / panels;
     for (int64_t i = 0; i < tiles; ++i) {
-        const int64_t panel = step.first_panel + (step.backwards ? tiles - 1 - i : i) * kPanels;
-        switch (last - panel < kPanels ? last - panel : kPanels) {
-            case 1:
-                step_tile<T, kGates, 1>(step, pre, h, panel, between, finish);
-                break;
-            case 2:
-                step_tile<T, kGates, 2>(step, pre, h, panel, between, finish);
-                break;
-            default:
-                step_tile<T, kGates, kPanels>(step, pre, h, panel, between, finish);
-        }
+        const int64_t panel = step.first_panel + (step.backwards ? tiles - 1 - i : i) * panels;
+        if (single || last - panel == 1)
+            step_tile<T, kGates, 1>(step, pre, h, panel, between, finish...);
+        else
+            step_tile<T, kGates, kStepPanels>(step, pre, h, panel, between, finish...);
     }
 }
 
