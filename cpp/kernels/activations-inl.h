@@ -1,8 +1,9 @@
 // Activation functions and their derivatives, elementwise on packets.
 //
-// All come from one expm1 core, so that every ISA level with fused multiply-add gives the same
-// bits. Bounds are in units in the last place of the result, over the whole range of float (tested
-// number by number) and over samples of double; denormal results may be flushed to zero.
+// Nothing in them depends on the ISA level but fused multiply-add, so that every level with it
+// gives the same bits. Bounds are in units in the last place of the result, over the whole range of
+// float (tested number by number) and over samples of double; denormal results may be flushed to
+// zero.
 #pragma once
 
 #include <limits>
@@ -14,12 +15,20 @@ namespace lstmcore {
 namespace LSTMCORE_LEVEL {
 namespace {
 
-/// exp(x) - 1 = scale * p + (scale - 1), scale = 2^k, |p| < 0.42: Cody & Waite's reduction
-/// x = k ln 2 + r (Software Manual for the Elementary Functions, 1980), then a minimax polynomial
-/// p(r) = r + r^2 q(r) on |r| <= ln 2 / 2, relative error below 2^-32 (float), 2^-61 (double).
+/// exp(x) = scale (1 + r + r^2 q), scale = 2^k: Cody & Waite's reduction x = k ln 2 + r (Software
+/// Manual for the Elementary Functions, 1980), then a minimax polynomial q(r) on |r| <= ln 2 / 2;
+/// the error relative to exp(r) is below 2^-28 (float), 2^-61 (double).
 template <class T>
 struct ExpParts {
-    Packet<T> scale, p;
+    Packet<T> scale, r, q;
+
+    LSTMCORE_INLINE Packet<T> exp() const {
+        const Packet<T> one = set(T(1));
+        return pmul(scale, pmadd(pmadd(q, r, one), r, one));
+    }
+    LSTMCORE_INLINE Packet<T> expm1() const {
+        return pmadd(scale, pmadd(pmul(r, r), q, r), psub(scale, set(T(1))));
+    }
 };
 
 template <class T>
@@ -33,12 +42,11 @@ LSTMCORE_INLINE ExpParts<T> exp_parts(const Packet<T>& x) {
     const Packet<T> r = pmadd(k, set(-ln2_low), pmadd(k, set(-ln2_high), x));
     Packet<T> q;
     if constexpr (sizeof(T) == 4) {
-        q = set(T(1.98458818989563e-4));
-        q = pmadd(q, r, set(T(1.3940668462517603e-3)));
-        q = pmadd(q, r, set(T(8.3333894575958711e-3)));
-        q = pmadd(q, r, set(T(4.1666360428547638e-2)));
-        q = pmadd(q, r, set(T(1.6666666369758839e-1)));
-        q = pmadd(q, r, set(T(5.0000000442683163e-1)));
+        q = set(T(1.381454008219407e-3));
+        q = pmadd(q, r, set(T(8.368745093765905e-3)));
+        q = pmadd(q, r, set(T(4.166839078701048e-2)));
+        q = pmadd(q, r, set(T(1.6666520399170656e-1)));
+        q = pmadd(q, r, set(T(4.99999934321087e-1)));
     } else {
         q = set(T(2.08753293674127413e-9));
         q = pmadd(q, r, set(T(2.5109024474917685475e-8)));
@@ -52,7 +60,7 @@ LSTMCORE_INLINE ExpParts<T> exp_parts(const Packet<T>& x) {
         q = pmadd(q, r, set(T(1.6666666666666676547e-1)));
         q = pmadd(q, r, set(T(5.0000000000000000085e-1)));
     }
-    return {power_of_two(t, T()), pmadd(pmul(r, r), q, r)};
+    return {power_of_two(t, T()), r, q};
 }
 
 /// A number as numerator / denominator. Divisions are what the gates of an LSTM take longest for,
@@ -64,40 +72,51 @@ struct Fraction {
     LSTMCORE_INLINE Packet<T> value() const { return pdiv(over, under); }
 };
 
-/// 1 / (1 + exp(-x)), within 3 ulp; 0 and 1 at the infinities, 0 below -88 (float), -709 (double).
+/// exp(x) / (1 + exp(x)), within 3 ulp; 0 below -88 (float), -709 (double).
 template <class T>
 LSTMCORE_INLINE Fraction<T> sigmoid_fraction(const Packet<T>& x) {
-    constexpr T limit = sizeof(T) == 4 ? T(88) : T(709);
-    const Packet<T> one = set(T(1));
-    const ExpParts<T> e = exp_parts<T>(clamp(simd::pnegate(x), -limit, limit));
-    return {one, padd(one, pmadd(e.scale, e.p, e.scale))};
+    constexpr T lowest = sizeof(T) == 4 ? T(-88) : T(-709), one_from = sizeof(T) == 4 ? 18 : 40;
+    const Packet<T> power = exp_parts<T>(clamp(x, lowest, one_from)).exp();
+    return {power, padd(power, set(T(1)))};
 }
 template <class T>
 LSTMCORE_INLINE Packet<T> sigmoid(const Packet<T>& x) {
     return sigmoid_fraction<T>(x).value();
 }
 
-/// tanh(x) = -expm1(-2|x|) / (expm1(-2|x|) + 2) with x's sign, within 4 ulp; +-1 from 9.1 (float)
-/// or 19.1 (double) on. The denominator is 1 to 2.
+/// tanh(x), within 5 ulp, never beyond +-1, which it is from 8.2 (float), 19.1 (double) on. In
+/// float x P(x^2) / Q(x^2), minimax on [0, 8.2] with 1 at its end, is a shorter chain than
+/// expm1(2x) / (expm1(2x) + 2), but keeps the bound only where products are not rounded before they
+/// are added.
 template <class T>
-LSTMCORE_INLINE Fraction<T> tanh_fraction(const Packet<T>& x) {
-    constexpr T limit = sizeof(T) == 4 ? T(10) : T(20);
-    const Packet<T> sign = simd::pand(x, set(T(-0.0)));
-    const Packet<T> magnitude = simd::pmin(simd::pabs(x), set(limit));
-    const ExpParts<T> e = exp_parts<T>(pmul(magnitude, set(T(-2))));
-    const Packet<T> em1 = pmadd(e.scale, e.p, psub(e.scale, set(T(1))));
-    return {simd::por(simd::pabs(em1), sign), padd(em1, set(T(2)))};
+LSTMCORE_INLINE Fraction<T> tanh_fraction(const Packet<T>& unlimited) {
+    constexpr bool rational = sizeof(T) == 4 && kFused;
+    constexpr T limit = rational ? T(8.2) : sizeof(T) == 4 ? T(10) : T(20);
+    const Packet<T> x = clamp(unlimited, -limit, limit), one = set(T(1));
+    if constexpr (rational) {
+        const Packet<T> u = pmul(x, x);
+        Packet<T> p = pmadd(set(T(1.56856412e-08)), u, set(T(2.22305134e-05)));
+        Packet<T> q = pmadd(set(T(8.71134148e-07)), u, set(T(3.44481581e-04)));
+        p = pmadd(p, u, set(T(3.59213725e-03)));
+        q = pmadd(q, u, set(T(2.62426399e-02)));
+        p = pmadd(p, u, set(T(1.34618074e-01)));
+        q = pmadd(q, u, set(T(4.67951387e-01)));
+        return {pmul(x, pmadd(p, u, one)), pmadd(q, u, one)};
+    } else {
+        const Packet<T> em1 = exp_parts<T>(padd(x, x)).expm1();
+        return {em1, padd(em1, set(T(2)))};
+    }
 }
 template <class T>
 LSTMCORE_INLINE Packet<T> tanh(const Packet<T>& x) {
     return tanh_fraction<T>(x).value();
 }
 
-/// sigmoid(a) tanh(b). The denominators' product does not overflow: see there.
+/// sigmoid(a) tanh(b); none of the products overflows.
 template <class T>
 LSTMCORE_INLINE Packet<T> sigmoid_times_tanh(const Packet<T>& a, const Packet<T>& b) {
-    const Fraction<T> t = tanh_fraction<T>(b);
-    return pdiv(t.over, pmul(sigmoid_fraction<T>(a).under, t.under));
+    const Fraction<T> s = sigmoid_fraction<T>(a), t = tanh_fraction<T>(b);
+    return pdiv(pmul(s.over, t.over), pmul(s.under, t.under));
 }
 
 template <class T>

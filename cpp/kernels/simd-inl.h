@@ -33,6 +33,13 @@ constexpr int kRegisters = 32;
 constexpr int kRegisters = 16;
 #endif
 
+/// Whether pmadd rounds once.
+#if defined(__FMA__) || defined(__aarch64__)
+constexpr bool kFused = true;
+#else
+constexpr bool kFused = false;
+#endif
+
 template <class T>
 LSTMCORE_INLINE Packet<T> set(T value) {
     return simd::pset1<Packet<T>>(value);
@@ -61,7 +68,8 @@ __attribute__((noinline)) void store_some(T* p, Packet<T> v, int64_t n) {
 
 constexpr int kCacheLine = 64;
 
-/// Asks for the cache line at p, which need not be readable, to be brought to the L2 cache.
+/// Asks for the cache line at p, which need not be readable, to be brought to the L2 cache: before
+/// a tile is multiplied, for what is read or written after it.
 LSTMCORE_INLINE void prefetch(const void* p) {
     __builtin_prefetch(p, 0, 2);
 }

@@ -15,8 +15,7 @@ namespace {
 template <class T>
 LSTMCORE_INLINE Packet<T> exp_below_0(const Packet<T>& x) {
     constexpr T limit = sizeof(T) == 4 ? T(-88) : T(-709);
-    const ExpParts<T> e = exp_parts<T>(simd::pmax(x, set(limit)));  // NaN, the first, stays
-    return pmadd(e.scale, e.p, e.scale);
+    return exp_parts<T>(simd::pmax(x, set(limit))).exp();  // NaN, the first, stays
 }
 
 /// The sum runs in 16 chains over c modulo 16, then in halves, at every level.

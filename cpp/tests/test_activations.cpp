@@ -43,8 +43,8 @@ Wide exact_sigmoid(Wide x) {
     return x < 0 ? std::exp(x) / (1 + std::exp(x)) : 1 / (1 + std::exp(-x));
 }
 
-template <class Exact>
-double worst_over_floats(const Activation& f, Exact exact) {
+template <class Exact, class See>
+double worst_over_floats(const Activation& f, Exact exact, See see) {
     const uint64_t stride = std::getenv("LSTMCORE_EVERY_FLOAT") ? 1 : 97;
     constexpr size_t kBlock = 1 << 16;
     double worst = 0;
@@ -59,6 +59,7 @@ double worst_over_floats(const Activation& f, Exact exact) {
         const std::vector<float> y = activate(f, x);
         for (size_t i = 0; i < x.size(); ++i)
             worst = std::max(worst, ulps(y[i], exact(double(x[i]))));
+        for (float value : y) see(value);
         x.clear();
     }
     return worst;
@@ -68,19 +69,22 @@ double worst_over_floats(const Activation& f, Exact exact) {
 
 TEST(sigmoid_of_floats_is_within_3_ulp) {
     for_each_isa([](const std::string& name) {
-        const double worst =
-            worst_over_floats({ActivationKind::sigmoid}, [](double x) { return exact_sigmoid(x); });
+        const double worst = worst_over_floats(
+            {ActivationKind::sigmoid}, [](double x) { return exact_sigmoid(x); }, [](float) {});
         std::cout << name << ": sigmoid " << worst << " ulp" << std::endl;
         CHECK(worst <= 3);
     });
 }
 
-TEST(tanh_of_floats_is_within_4_ulp) {
+TEST(tanh_of_floats_is_within_5_ulp_and_never_beyond_1) {
     for_each_isa([](const std::string& name) {
-        const double worst =
-            worst_over_floats({ActivationKind::tanh}, [](double x) { return std::tanh(x); });
+        float largest = 0;
+        const double worst = worst_over_floats(
+            {ActivationKind::tanh}, [](double x) { return std::tanh(x); },
+            [&](float y) { largest = std::max(largest, std::abs(y)); });
         std::cout << name << ": tanh " << worst << " ulp" << std::endl;
-        CHECK(worst <= 4);
+        CHECK(worst <= 5);
+        CHECK_EQUAL(largest, 1.0f);
     });
 }
 
@@ -103,7 +107,7 @@ TEST(doubles_hold_the_same_bounds) {
         }
         std::cout << name << ": sigmoid " << worst_s << ", tanh " << worst_t << " ulp" << std::endl;
         CHECK(worst_s <= 3);
-        CHECK(worst_t <= 4);
+        CHECK(worst_t <= 5);
     });
 }
 
