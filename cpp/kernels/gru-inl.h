@@ -29,6 +29,8 @@ void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* ro
         store(tile, load(rows[row].pre + unit * 3));
         store(tile + L, load(rows[row].pre + unit * 3 + L));
         store(tile + 2 * L, load(step.b_hn + unit));
+        if constexpr (kTrain)
+            for (int g = 0; g < 4; ++g) prefetch(rows[row].gates + g * H + unit);
     };
     const auto finish = [&](int64_t unit, int64_t row, const T* tile) LSTMCORE_INLINE_LAMBDA {
         const GruForwardRow<T>& at = rows[row];
@@ -63,7 +65,10 @@ void gru_backward_reset_after(const StepArgs<T>& step, const GruBackwardRow<T>* 
     const int64_t H = step.H;
 
     const auto start = [&](int64_t unit, int64_t row) LSTMCORE_INLINE_LAMBDA {
-        return load(rows[row].extra + unit, H - unit);
+        const GruBackwardRow<T>& at = rows[row];
+        for (int g = 0; g < 4; ++g) prefetch(at.gates + g * H + unit);
+        for (const T* soon : {at.h_prev, at.dy}) prefetch(soon + unit);
+        return load(at.extra + unit, H - unit);
     };
     const auto finish = [&](int64_t unit, int64_t row, const P& sum) LSTMCORE_INLINE_LAMBDA {
         const GruBackwardRow<T>& at = rows[row];

@@ -33,16 +33,19 @@ void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows
     const int64_t H = step.H;
 
     const auto start = [&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
-        for (int g = 0; g < kGates; ++g)
+        for (int g = 0; g < kGates; ++g) {
             store(tile + g * L, load(rows[row].pre + unit * kGates + g * L));
+            if constexpr (kTrain) prefetch(rows[row].gates + g * H + unit);
+        }
+        if constexpr (kTrain) prefetch(rows[row].c + unit);
     };
-    const auto finish = [&](int64_t unit, int64_t row, const T* tile) LSTMCORE_INLINE_LAMBDA {
+    // 1. input and forget gates, candidate, cell; the cell takes the place of the input gate's sum
+    const auto finish_cell = [&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
         const LstmForwardRow<T>& at = rows[row];
         const int64_t valid = H - unit;
-        P i = load(tile), g = load(tile + (kGates - 2) * L), o = load(tile + (kGates - 1) * L);
+        P i = load(tile), g = load(tile + (kGates - 2) * L);
         P f = load(tile + L);  // of kGates == 4
         const P c_prev = load(at.c_prev + unit, valid);
-        // 1. input and forget gates
         if (peeps) i = pmadd(peephole(step, 0, unit), c_prev, i);
         const P i_sum = i, g_sum = g;
         if (!kPlain || kTrain || kGates == 3) i = act.gate(i);
@@ -52,32 +55,40 @@ void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows
         } else {
             f = step.cell.coupled ? psub(set(T(1)), i) : set(T(1));
         }
-        // 2. candidate and cell
         if (!kPlain || kTrain) g = act.candidate(g);
         const P input = kPlain ? sigmoid_times_tanh<T>(i_sum, g_sum) : pmul(i, g);
         P c = pmadd(f, c_prev, input);
         if (!kPlain && clip > 0) c = clamp(c, -clip, clip);
-        // 3. output gate and output
-        if (peeps) o = pmadd(peephole(step, kGates - 2, unit), c, o);
-        const P o_sum = o;
-        if (!kPlain || kTrain) o = act.gate(o);
+        store(tile, c);
         store(at.c + unit, c, valid);
-        store(at.m + unit, kPlain ? sigmoid_times_tanh<T>(o_sum, c) : pmul(o, act.output(c)),
-              valid);
         if constexpr (kTrain) {
             store(at.gates + unit, i, valid);
             if constexpr (kGates == 4) store(at.gates + H + unit, f, valid);
             store(at.gates + (kGates - 2) * H + unit, g, valid);
-            store(at.gates + (kGates - 1) * H + unit, o, valid);
         }
+    };
+    // 2. output gate and output
+    const auto finish_output = [&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
+        const LstmForwardRow<T>& at = rows[row];
+        const int64_t valid = H - unit;
+        P o = load(tile + (kGates - 1) * L);
+        const P c = load(tile);
+        if (peeps) o = pmadd(peephole(step, kGates - 2, unit), c, o);
+        const P o_sum = o;
+        if (!kPlain || kTrain) o = act.gate(o);
+        store(at.m + unit, kPlain ? sigmoid_times_tanh<T>(o_sum, c) : pmul(o, act.output(c)),
+              valid);
+        if constexpr (kTrain) store(at.gates + (kGates - 1) * H + unit, o, valid);
     };
     if constexpr (!kTrain) {
         const auto between = [](int64_t, P*) LSTMCORE_INLINE_LAMBDA {};
-        if (n == 1) return step_gates<T, kGates>(step, rows->pre, rows->h_prev, between, finish);
+        if (n == 1)
+            return step_gates<T, kGates>(step, rows->pre, rows->h_prev, between, finish_cell,
+                                         finish_output);
     }
     multiply_gates<T, kGates>(
         step, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; }, start,
-        finish);
+        finish_cell, finish_output);
 }
 
 template <class T, int kGates, bool kPlain>
@@ -89,7 +100,10 @@ void lstm_backward_variant(const StepArgs<T>& step, const LstmBackwardRow<T>* ro
     const int64_t H = step.H;
 
     const auto start = [&](int64_t unit, int64_t row) LSTMCORE_INLINE_LAMBDA {
-        return load(rows[row].extra + unit, H - unit);
+        const LstmBackwardRow<T>& at = rows[row];
+        for (int g = 0; g < kGates; ++g) prefetch(at.gates + g * H + unit);
+        for (const T* soon : {at.c, at.c_prev, at.dy}) prefetch(soon + unit);
+        return load(at.extra + unit, H - unit);
     };
     const auto finish = [&](int64_t unit, int64_t row, const P& sum) LSTMCORE_INLINE_LAMBDA {
         const LstmBackwardRow<T>& at = rows[row];

@@ -105,65 +105,70 @@ LSTMCORE_INLINE void accumulate_rows(int64_t rows, const T* const* a, int64_t a_
 /// Walks panels [first, last) of w in tiles of `kPanels` panels and at most `kRows` rows.
 ///   a_of(row)                 the row's (K) numbers
 ///   start(column, row, tile)  writes the kVectors registers that the chains begin with
-///   finish(column, row, tile) takes the finished ones
-template <class T, int kVectors, int kPanels, int kRows, class A, class Start, class Finish>
+///   finish(column, row, tile) takes the finished ones; of several, each goes over the whole tile
+///                             before the next, so that long chains of different rows overlap
+template <class T, int kVectors, int kPanels, int kRows, class A, class Start, class... Finish>
 LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last, bool backwards,
-                                int64_t n, A a_of, Start start, Finish finish) {
+                                int64_t n, A a_of, Start start, Finish... finish) {
     constexpr int64_t width = kVectors * kLanes<T>;
     alignas(64) T tile[kPanels * kRows * width];
     const T* a[kRows];
+    if (n == 0) return;
     const int64_t tiles = (n + kRows - 1) / kRows;
-    const int64_t step = w.vectors * kLanes<T>;  // of a full panel
+    const int64_t height = n / tiles, higher = n % tiles;  // of a tile; so many have one row more
+    const int64_t step = w.vectors * kLanes<T>;            // of a full panel
+    const int64_t share = w.K * step / tiles;              // of the next panel, that a tile fetches
+    const int64_t pace = step / tiles;
     const int64_t turns = (last - first) / kPanels;
     for (int64_t turn = 0; turn < turns; ++turn) {
         const int64_t panel = first + (backwards ? turns - 1 - turn : turn) * kPanels;
         const T* weights = w.data + panel * w.K * step;
-        // Each tile fetches its share of the next panel.
         const T* next = weights + (backwards ? -w.K * step : w.K * step);
         for (int64_t i = 0, row = 0; i < tiles; ++i) {
-            const int64_t rows = n * (i + 1) / tiles - row;  // tiles of equal height
+            const int64_t rows = height + (i < higher);
             for (int64_t r = 0; r < rows; ++r) a[r] = a_of(row + r);
-            for (int64_t p = 0; p < kPanels; ++p)
-                for (int64_t r = 0; r < rows; ++r)
-                    start((panel + p) * step, row + r, tile + (p * rows + r) * width);
-            const Ahead<T> ahead{next + w.K * step * i / tiles, step / tiles};
+            const auto each = [&](auto f) LSTMCORE_INLINE_LAMBDA {
+                for (int64_t p = 0; p < kPanels; ++p)
+                    for (int64_t r = 0; r < rows; ++r)
+                        f((panel + p) * step, row + r, tile + (p * rows + r) * width);
+            };
+            each(start);
             accumulate_rows<T, kVectors, kPanels, kRows>(rows, a, 1, weights, w.K * step, width,
-                                                         w.K, ahead, tile);
-            for (int64_t p = 0; p < kPanels; ++p)
-                for (int64_t r = 0; r < rows; ++r)
-                    finish((panel + p) * step, row + r, tile + (p * rows + r) * width);
+                                                         w.K, {next, pace}, tile);
+            (each(finish), ...);
             row += rows;
+            next += share;
         }
     }
 }
 
 /// Panels [first, last) of w, each kVectors registers wide. One row takes several panels at once.
-template <class T, int kVectors, class A, class Start, class Finish>
+template <class T, int kVectors, class A, class Start, class... Finish>
 LSTMCORE_INLINE void multiply_panels(const Packed<T>& w, int64_t first, int64_t last,
                                      bool backwards, int64_t n, A a_of, Start start,
-                                     Finish finish) {
+                                     Finish... finish) {
     constexpr int kRows = tile_rows(kVectors);
     constexpr int kWide = tile_panels(kVectors, 1);
     if (n == 1) {
-        walk_tiles<T, kVectors, kWide, 1>(w, first, last, backwards, n, a_of, start, finish);
+        walk_tiles<T, kVectors, kWide, 1>(w, first, last, backwards, n, a_of, start, finish...);
         first += (last - first) / kWide * kWide;
     }
-    walk_tiles<T, kVectors, 1, kRows>(w, first, last, backwards, n, a_of, start, finish);
+    walk_tiles<T, kVectors, 1, kRows>(w, first, last, backwards, n, a_of, start, finish...);
 }
 
 /// The matrix of a step whose panels hold one register of each of kGates gates: start and finish
 /// get the first unit of the panel in place of its first column.
-template <class T, int kGates, class A, class Start, class Finish>
+template <class T, int kGates, class A, class Start, class... Finish>
 LSTMCORE_INLINE void multiply_gates(const StepArgs<T>& step, int64_t n, A a_of, Start start,
-                                    Finish finish) {
+                                    Finish... finish) {
     const int64_t panels = step.w.N / (kGates * kLanes<T>);
-    multiply_panels<T, kGates>(
-        step.w, step.first_panel, step.last_panel < panels ? step.last_panel : panels,
-        step.backwards, n, a_of,
-        [&](int64_t column, int64_t row, T* tile)
-            LSTMCORE_INLINE_LAMBDA { start(column / kGates, row, tile); },
-        [&](int64_t column, int64_t row, const T* tile)
-            LSTMCORE_INLINE_LAMBDA { finish(column / kGates, row, tile); });
+    const auto of_unit = [](auto f) LSTMCORE_INLINE_LAMBDA {
+        return [f](int64_t column, int64_t row, T* tile)
+                   LSTMCORE_INLINE_LAMBDA { f(column / kGates, row, tile); };
+    };
+    multiply_panels<T, kGates>(step.w, step.first_panel,
+                               step.last_panel < panels ? step.last_panel : panels, step.backwards,
+                               n, a_of, of_unit(start), of_unit(finish)...);
 }
 
 template <int kValue>
@@ -211,16 +216,18 @@ void product(const Packed<T>& w, int64_t columns, const ProductRow<T>* rows, int
             LSTMCORE_INLINE_LAMBDA { store(rows[row].out + column, sum, columns - column); });
 }
 
-/// The gradient of a weight matrix: tiles of c, each an accumulate() over the M rows.
+/// Rows [first, last) of the gradient of a weight matrix: tiles of c, each an accumulate() over the
+/// M rows.
 template <class T, int kVectors>
-LSTMCORE_INLINE void outer_columns(const OuterArgs<T>& args, int64_t column) {
+LSTMCORE_INLINE void outer_columns(const OuterArgs<T>& args, int64_t first, int64_t last,
+                                   int64_t column) {
     constexpr int L = kLanes<T>;
     constexpr int kRows = tile_rows(kVectors);
     alignas(64) T tile[kRows * kVectors * L];
     const T* a[kRows];
     const T* b = args.b.at(0, column);
-    for (int64_t j = 0; j < args.J; j += kRows) {
-        const int64_t rows = args.J - j < kRows ? args.J - j : kRows;
+    for (int64_t j = first; j < last; j += kRows) {
+        const int64_t rows = last - j < kRows ? last - j : kRows;
         for (int64_t r = 0; r < rows; ++r) {
             a[r] = args.a.at(0, args.first + j + r);
             const T* c = args.c + (j + r) * args.N;
@@ -245,15 +252,25 @@ template <class T>
 void outer(const OuterArgs<T>& args) {
     constexpr int L = kLanes<T>;
     static_assert(Panels<T>::kWidth % (4 * L) == 0, "a tile lies in one panel");
-    int64_t column = 0;
-    for (; column + 3 * L < args.N; column += 4 * L) outer_columns<T, 4>(args, column);
-    switch ((args.N - column + L - 1) / L) {
-        case 1:
-            return outer_columns<T, 1>(args, column);
-        case 2:
-            return outer_columns<T, 2>(args, column);
-        case 3:
-            return outer_columns<T, 3>(args, column);
+    // So many rows, whole tiles of them, that their part of a stays in the cache while all columns
+    // pass.
+    constexpr int64_t kBlock = 192;
+    for (int64_t first = 0; first < args.J; first += kBlock) {
+        const int64_t last = first + kBlock < args.J ? first + kBlock : args.J;
+        int64_t column = 0;
+        for (; column + 3 * L < args.N; column += 4 * L)
+            outer_columns<T, 4>(args, first, last, column);
+        switch ((args.N - column + L - 1) / L) {
+            case 1:
+                outer_columns<T, 1>(args, first, last, column);
+                break;
+            case 2:
+                outer_columns<T, 2>(args, first, last, column);
+                break;
+            case 3:
+                outer_columns<T, 3>(args, first, last, column);
+                break;
+        }
     }
 }
 
