@@ -20,7 +20,8 @@
 namespace lstmcore {
 namespace {
 
-constexpr int64_t kChunkBytes = 1024 * 1024;  // of dgates, to stay in the L2 cache
+constexpr int64_t kChunkBytes = 512 * 1024;  // of dgates, to stay in the L2 cache
+constexpr int64_t kChunkRows = 256;          // at least, for each chunk passes over all of dw
 constexpr int64_t kReachBytes = 2048;  // from row to row, that the hardware's prefetching follows
 
 /// Rows of a chunk side by side; `width` is the row stride.
@@ -59,7 +60,7 @@ public:
         if (spec.num_layers > 1) widest_input = std::max(widest_input, spec.feature_size());
 
         const auto row_bytes = gate_rows_ * H_ * int64_t(sizeof(T));
-        chunk_ = kChunkBytes / (std::max<int64_t>(B, 1) * row_bytes);
+        chunk_ = std::max(kChunkBytes / row_bytes, kChunkRows) / std::max<int64_t>(B, 1);
         chunk_ = std::max<int64_t>(std::min(chunk_, in.steps), 1);
         const int64_t rows = size_product(chunk_, B);
         const auto take = [&](int64_t count, int64_t n) {
