@@ -105,3 +105,4 @@ T* numbers(const py::handle& object, py::ssize_t size, const char* name) {
 void bind_stream(py::module_& m);
 void bind_optim(py::module_& m);
 void bind_losses(py::module_& m);
+void bind_scatter(py::module_& m);

@@ -180,3 +180,6 @@ def cross_entropy(
     dpred: _Array | None,
     /,
 ) -> npt.NDArray[np.float64]: ...
+
+# table[rows[i]] += values[i] for each i.
+def add_rows(table: _Array, rows: npt.NDArray[np.int64], values: npt.NDArray[Any], /) -> None: ...
