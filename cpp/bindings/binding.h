@@ -14,6 +14,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "../src/arena.h"
+#include "../src/block.h"
 #include "lstmcore/layer.h"
 
 namespace py = pybind11;
@@ -100,6 +102,19 @@ T* numbers(const py::handle& object, py::ssize_t size, const char* name) {
     check(std::is_const_v<T> || array.writeable(), ": read-only");
     check(array.size() == size, ": wrong size");
     return static_cast<T*>(const_cast<void*>(array.data()));
+}
+
+/// A new array of T, not initialised. A large one is a Block's memory: see there.
+template <class T>
+py::array_t<T> empty_array(const std::vector<int64_t>& shape) {
+    int64_t bytes = sizeof(T);
+    for (const int64_t n : shape) bytes = size_product(bytes, n);
+    if (bytes < Block::kKeptFrom) return py::array_t<T>(shape);
+    auto block = std::make_unique<Block>(bytes);
+    T* data = static_cast<T*>(block->data());
+    const py::capsule owner(block.get(), [](void* p) { delete static_cast<Block*>(p); });
+    block.release();
+    return py::array_t<T>(shape, data, owner);
 }
 
 void bind_stream(py::module_& m);

@@ -181,5 +181,9 @@ def cross_entropy(
     /,
 ) -> npt.NDArray[np.float64]: ...
 
+# An array that is not initialised. The memory of a large one is not given back when it is freed: the
+# thread keeps it for its next ones, as a training step would else be given the same pages each time.
+def empty(shape: Sequence[int], dtype: np.dtype[Any], /) -> _Array: ...
+
 # table[rows[i]] += values[i] for each i.
 def add_rows(table: _Array, rows: npt.NDArray[np.int64], values: npt.NDArray[Any], /) -> None: ...

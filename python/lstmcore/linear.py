@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import _checks
+from . import _checks, _core
 from ._checks import Array
 from ._config import Option
 from ._plain import Plain
@@ -106,15 +106,18 @@ class Linear(Plain):
 
     def _forward(self, x: Array, train: bool) -> tuple[Array, tuple[Any, ...]]:
         weight = self._parameters["weight"]._storage
-        y = x.reshape(-1, self.in_features) @ weight.T.view(np.ndarray)
+        y = _core.empty((*x.shape[:-1], self.out_features), self.dtype)
+        rows = y.reshape(-1, self.out_features)
+        np.matmul(x.reshape(-1, self.in_features), weight.T.view(np.ndarray), out=rows)
         if self.bias:
-            y += self._parameters["bias"]._storage
-        saved = (x, np.array(weight, subok=False)) if train else ()
-        return y.reshape(*x.shape[:-1], self.out_features), saved
+            rows += self._parameters["bias"]._storage
+        return y, (x, np.array(weight, subok=False)) if train else ()
 
     def _backward(self, dy: Array, x: Array, weight: Array) -> Array:
         rows = dy.reshape(-1, self.out_features)
         self._parameters["weight"].grad += rows.T @ x.reshape(-1, self.in_features)
         if self.bias:
             self._parameters["bias"].grad += rows.sum(axis=0)
-        return (rows @ weight).reshape(x.shape)
+        dx = _core.empty(x.shape, self.dtype)
+        np.matmul(rows, weight, out=dx.reshape(-1, self.in_features))
+        return dx

@@ -101,7 +101,7 @@ def cross_entropy(
         raise ValueError(f"label_smoothing is {label_smoothing}, expected 0 to 1")
     num_classes = scores.shape[-1]
     of_class = _class_weight(class_weight, num_classes)
-    dpred = np.empty(scores.shape, scores.dtype)
+    dpred = _core.empty(scores.shape, scores.dtype)
     x, k, dx = scores.reshape(-1, num_classes), classes.ravel(), dpred.reshape(-1, num_classes)
 
     share = np.ones(k.size) if w is None else w.ravel()  # of each target in the mean
