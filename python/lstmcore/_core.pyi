@@ -181,8 +181,8 @@ def cross_entropy(
     /,
 ) -> npt.NDArray[np.float64]: ...
 
-# An array that is not initialised. When a large one is freed the thread keeps its memory for the next
-# ones, as a training step would else be given the same pages, cleared, each time.
+# An array that is not initialised. When a large one is freed the thread keeps its memory for its
+# next ones, as a training step would else be given the same pages, cleared, each time.
 def empty(shape: Sequence[int], dtype: np.dtype[Any], /) -> _Array: ...
 
 # table[rows[i]] += values[i] for each i.

@@ -191,11 +191,6 @@ class Parameter:
             self._grad = zeros(self.shape, self.dtype)
         return self._grad
 
-    def _check_gradient(self, name: str) -> None:
-        """Refuse a gradient that cannot be added to."""
-        if self._grad is not None and not self._grad.flags.writeable:
-            raise ValueError(f"{name}.grad is read-only, expected an array to add to")
-
     def _keep_rows(self, sparse: bool) -> None:
         """Keep the gradient by rows from now on."""
         self.sparse = sparse

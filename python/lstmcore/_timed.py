@@ -102,8 +102,9 @@ class Timed(Module):
         batched = x.ndim == 3
         steps = _time_major(x, batch_first)
         time, batch, _ = steps.shape
-        ends = np.full(batch, time)
-        if lengths is not None:
+        if lengths is None:
+            ends = np.full(batch, time)
+        else:
             ends = _checks.lengths(lengths, batch, time, batched=batched)
         with np.errstate(all="ignore"):  # infinite or not a number, it is computed with
             y, *saved = self._forward(steps, ends)

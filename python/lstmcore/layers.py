@@ -217,10 +217,8 @@ class Recurrent(Module, Generic[State]):
         dh = dc = None
         if dstate is not None:
             dh, dc = self._check_state(dstate, form, _GRADIENT)
-        gradients = []
-        for p in self._parameters.values():
-            p._check_gradient(p.name)
-            gradients.append(p.grad)
+        self._check_gradients()
+        gradients = [p._gradient() for p in self._parameters.values()]
         if isinstance(tape._core, Segments):
             dx, dh, dc = tape._core.backward(dy, dh, dc, gradients)
         else:

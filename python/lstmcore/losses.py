@@ -110,9 +110,10 @@ def cross_entropy(
     if total == 0:
         dpred.fill(0)
         return 0.0, dpred
-    hit = picked * ((1 - smoothing) / total)
-    spread = share * (smoothing / num_classes / total)  # times each class's weight
-    factor = hit + spread * (num_classes if of_class is None else of_class.sum())
+    factor = hit = picked * ((1 - smoothing) / total)
+    if smoothing:
+        spread = share * (smoothing / num_classes / total)  # times each class's weight
+        factor = hit + spread * (num_classes if of_class is None else of_class.sum())
     of_target = _core.cross_entropy(x, k, factor.astype(x.dtype), hit.astype(x.dtype), dx)
     with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is the caller's
         loss = _sum(factor * of_target, factor)
