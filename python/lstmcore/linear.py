@@ -117,7 +117,8 @@ class Linear(Plain):
         rows = dy.reshape(-1, self.out_features)
         self._parameters["weight"].grad += rows.T @ x.reshape(-1, self.in_features)
         if self.bias:
-            self._parameters["bias"].grad += rows.sum(axis=0)
+            ones = np.ones(len(rows), self.dtype)
+            self._parameters["bias"].grad += ones @ rows  # which is faster than a sum over an axis
         dx = _core.empty(x.shape, self.dtype)
         np.matmul(rows, weight, out=dx.reshape(-1, self.in_features))
         return dx
