@@ -17,6 +17,7 @@
 #include "../src/arena.h"
 #include "../src/block.h"
 #include "lstmcore/layer.h"
+#include "lstmcore/linear.h"
 
 namespace py = pybind11;
 using namespace lstmcore;
@@ -49,6 +50,20 @@ struct PyWeights {
             return f64;
     }
     int64_t nbytes() const { return f32 ? packed_bytes(*f32) : packed_bytes(*f64); }
+};
+
+struct PyLinear {
+    std::shared_ptr<const Linear<float>> f32;
+    std::shared_ptr<const Linear<double>> f64;
+    int64_t inputs = 0, outputs = 0;
+
+    template <class T>
+    const auto& of() const {
+        if constexpr (std::is_same_v<T, float>)
+            return f32;
+        else
+            return f64;
+    }
 };
 
 /// Releases the GIL while it lives. Unlike pybind11's, it lets a daemon thread that wakes up while
@@ -119,5 +134,6 @@ py::array_t<T> empty_array(const std::vector<int64_t>& shape) {
 
 void bind_stream(py::module_& m);
 void bind_optim(py::module_& m);
+void bind_linear(py::module_& m);
 void bind_losses(py::module_& m);
 void bind_scatter(py::module_& m);

@@ -420,6 +420,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
 
     bind_stream(m);
     bind_optim(m);
+    bind_linear(m);
     bind_losses(m);
     bind_scatter(m);
 

@@ -203,7 +203,7 @@ class Parameter:
 
     def _add_rows(self, rows: npt.NDArray[np.intp], values: Array) -> None:
         """Add to rows of the gradient, of which each may come more than once."""
-        _core.add_rows(self._gradient(), rows, np.require(values, requirements=["C", "A"]))
+        _core.add_rows(self._gradient(), rows, _checks.in_order(values))
         if self._rows is not None:
             self._rows = np.union1d(self._rows, rows)
 

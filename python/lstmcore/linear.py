@@ -11,12 +11,13 @@ import numpy.typing as npt
 from . import _checks, _core
 from ._checks import Array
 from ._config import Option
+from ._packed import Packed
 from ._plain import Plain
 
 __all__ = ["Linear"]
 
 
-class Linear(Plain):
+class Linear(Packed, Plain):
     """y = W x + b over the last axis.
 
     Parameters
@@ -102,23 +103,17 @@ class Linear(Plain):
         array = _checks.real(x, self.dtype, "x")
         if array.ndim == 0 or array.shape[-1] != self.in_features:
             raise ValueError(f"x has shape {array.shape}, expected (..., {self.in_features})")
-        return array
+        return _checks.in_order(array)
+
+    def _pack(self, parameters: list[Array], train: bool) -> _core.Linear:
+        weight, *bias = parameters
+        return _core.pack_linear(weight, bias[0] if bias else None, train)
 
     def _forward(self, x: Array, train: bool) -> tuple[Array, tuple[Any, ...]]:
-        weight = self._parameters["weight"]._storage
-        y = _core.empty((*x.shape[:-1], self.out_features), self.dtype)
-        rows = y.reshape(-1, self.out_features)
-        np.matmul(x.reshape(-1, self.in_features), weight.T.view(np.ndarray), out=rows)
-        if self.bias:
-            rows += self._parameters["bias"]._storage
-        return y, (x, np.array(weight, subok=False)) if train else ()
+        weights = self._weights(train)
+        return _core.linear_forward(weights, x), (x, weights)
 
-    def _backward(self, dy: Array, x: Array, weight: Array) -> Array:
-        rows = dy.reshape(-1, self.out_features)
-        self._parameters["weight"].grad += rows.T @ x.reshape(-1, self.in_features)
-        if self.bias:
-            ones = np.ones(len(rows), self.dtype)
-            self._parameters["bias"].grad += ones @ rows  # which is faster than a sum over an axis
-        dx = _core.empty(x.shape, self.dtype)
-        np.matmul(rows, weight, out=dx.reshape(-1, self.in_features))
-        return dx
+    def _backward(self, dy: Array, x: Array, weights: _core.Linear) -> Array:
+        self._check_gradients()
+        gradients = [p._gradient() for p in self._parameters.values()]
+        return _core.linear_backward(weights, x, _checks.in_order(dy), *gradients)
