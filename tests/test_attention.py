@@ -263,7 +263,7 @@ def test_a_tape_keeps_the_weights_of_its_forward_call() -> None:
     with pytest.raises(ValueError, match="read-only"):
         weights[0] = 0
     query, key, value, heads = 3 * 4 * 8, 5 * 4 * 8, 5 * 4 * 8, 2
-    projections = 4 * 8 * 8 + 2 * query + key + value  # one more query are the heads before W_o
+    projections = 3 * 8 * 8 + 2 * query + key + value  # one more query are the heads before W_o
     assert tape.nbytes == 8 * (projections + heads * B * T * S)
     assert repr(tape).startswith("<AttentionTape of MultiHead(8, 2, dtype=float64)")
 

@@ -190,7 +190,6 @@ def test_copies_start_without_a_gradient(sparse: bool) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 5, 50, 400])
 def test_rows_that_come_once_and_often(count: int) -> None:
-    """Both ways in which rows are added up, mixed."""
     rng = np.random.default_rng(count)
     for _ in range(20):
         p = lc.Parameter("w", np.zeros((60, 3)))
@@ -200,8 +199,23 @@ def test_rows_that_come_once_and_often(count: int) -> None:
         p._add_rows(rows, values)
         expected = np.zeros((60, 3))
         np.add.at(expected, rows, values)
-        np.testing.assert_allclose(p.grad, expected, atol=1e-13)
+        np.testing.assert_array_equal(p.grad, expected)  # in the same order
         np.testing.assert_array_equal(p.rows, np.unique(rows))
+
+
+def test_gradients_of_any_layout() -> None:
+    """Strides, and bytes that begin anywhere."""
+    module = lc.Embedding(7, 3, seed=0)
+    ids = np.random.default_rng(0).integers(0, 7, (5, 4))
+    dy = np.random.default_rng(1).standard_normal((5, 4, 3)).astype("float32")
+    _, tape = module.forward(ids)
+    module.backward(tape, dy)
+    expected = weight_of(module).grad.copy()
+    unaligned = np.frombuffer(b" " + dy.tobytes(), "u1")[1:].view("float32").reshape(dy.shape)
+    for same in (dy[::-1].copy()[::-1], np.asfortranarray(dy), unaligned):
+        module.zero_grad()
+        module.backward(tape, same)
+        np.testing.assert_array_equal(weight_of(module).grad, expected)
 
 
 def resident() -> int:

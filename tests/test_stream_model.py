@@ -70,8 +70,10 @@ def test_outputs_are_those_of_the_model(isa: str, number: int, dtype: str) -> No
         assert_same_bits(np.concatenate(steps + blocks), whole)
 
 
-def test_a_model_of_recurrent_layers_has_the_bits_of_the_model() -> None:
-    model = lc.Sequential(lc.LSTM(3, 9, seed=0), lc.GRU(9, 5, num_layers=2, seed=1))
+def test_a_model_of_recurrent_and_linear_layers_has_the_bits_of_the_model(isa: str) -> None:
+    model = lc.Sequential(
+        lc.LSTM(3, 9, seed=0), lc.Linear(9, 7), lc.GRU(7, 5, num_layers=2, seed=1), lc.Linear(5, 2)
+    )
     x = numbers(40, 2, 3)
     assert_same_bits(model.stream(2).process(x), model(x))
 

@@ -14,7 +14,10 @@
 #include <type_traits>
 #include <vector>
 
+#include "../src/arena.h"
+#include "../src/block.h"
 #include "lstmcore/layer.h"
+#include "lstmcore/linear.h"
 
 namespace py = pybind11;
 using namespace lstmcore;
@@ -47,6 +50,20 @@ struct PyWeights {
             return f64;
     }
     int64_t nbytes() const { return f32 ? packed_bytes(*f32) : packed_bytes(*f64); }
+};
+
+struct PyLinear {
+    std::shared_ptr<const Linear<float>> f32;
+    std::shared_ptr<const Linear<double>> f64;
+    int64_t inputs = 0, outputs = 0;
+
+    template <class T>
+    const auto& of() const {
+        if constexpr (std::is_same_v<T, float>)
+            return f32;
+        else
+            return f64;
+    }
 };
 
 /// Releases the GIL while it lives. Unlike pybind11's, it lets a daemon thread that wakes up while
@@ -102,6 +119,21 @@ T* numbers(const py::handle& object, py::ssize_t size, const char* name) {
     return static_cast<T*>(const_cast<void*>(array.data()));
 }
 
+/// A new array of T, not initialised. A large one is a Block's memory: see there.
+template <class T>
+py::array_t<T> empty_array(const std::vector<int64_t>& shape) {
+    int64_t bytes = sizeof(T);
+    for (const int64_t n : shape) bytes = size_product(bytes, n);
+    if (bytes < Block::kKeptFrom) return py::array_t<T>(shape);
+    auto block = std::make_unique<Block>(bytes);
+    T* data = static_cast<T*>(block->data());
+    const py::capsule owner(block.get(), [](void* p) { delete static_cast<Block*>(p); });
+    block.release();
+    return py::array_t<T>(shape, data, owner);
+}
+
 void bind_stream(py::module_& m);
 void bind_optim(py::module_& m);
+void bind_linear(py::module_& m);
 void bind_losses(py::module_& m);
+void bind_scatter(py::module_& m);

@@ -4,7 +4,6 @@
 #include <map>
 #include <new>
 
-#include "../src/block.h"
 #include "../src/isa.h"
 #include "../src/threads.h"
 #include "binding.h"
@@ -283,7 +282,7 @@ public:
                 return const_cast<T*>(data_of<T>(array, "gradients", shape));
             });
 
-        py::array_t<T> dx(call_.sequence_shape(layer.input_size));
+        auto dx = empty_array<T>(call_.sequence_shape(layer.input_size));
         py::array_t<T> dh0({spec.states(), in.batch, layer.output_size()});
         std::optional<py::array_t<T>> dc0;
         if (lstm) dc0.emplace(std::vector<int64_t>{spec.states(), in.batch, layer.hidden_size});
@@ -336,7 +335,7 @@ py::tuple run_forward(Call<T> call, bool train) {
     const Sequences<T> in = call.in;
     const std::shared_ptr<const Weights<T>> weights = call.weights;
     const bool lstm = layer.cell.kind == CellKind::lstm;
-    py::array_t<T> y(call.sequence_shape(layer.feature_size()));
+    auto y = empty_array<T>(call.sequence_shape(layer.feature_size()));
     py::array_t<T> h({call.spec.states(), in.batch, layer.output_size()});
     std::optional<py::array_t<T>> c;
     if (lstm) c.emplace(std::vector<int64_t>{call.spec.states(), in.batch, layer.hidden_size});
@@ -421,7 +420,15 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
 
     bind_stream(m);
     bind_optim(m);
+    bind_linear(m);
     bind_losses(m);
+    bind_scatter(m);
+
+    m.def("empty", [](const std::vector<int64_t>& shape, const py::dtype& dtype) -> py::array {
+        if (dtype.equal(py::dtype::of<float>())) return empty_array<float>(shape);
+        require(dtype.equal(py::dtype::of<double>()), "dtype: float32 or float64 expected");
+        return empty_array<double>(shape);
+    });
 
     m.def("isa", &isa);
     m.def("available_isas", &available_isas);

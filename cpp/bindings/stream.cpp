@@ -19,34 +19,6 @@ using Numpy = py::detail::npy_api;
 constexpr int kReadable = Numpy::NPY_ARRAY_C_CONTIGUOUS_ | Numpy::NPY_ARRAY_ALIGNED_;
 constexpr int kWritable = kReadable | Numpy::NPY_ARRAY_WRITEABLE_;
 
-struct PyLinear {
-    std::shared_ptr<const Linear<float>> f32;
-    std::shared_ptr<const Linear<double>> f64;
-    double multiply_adds = 0;
-
-    template <class T>
-    const auto& of() const {
-        if constexpr (std::is_same_v<T, float>)
-            return f32;
-        else
-            return f64;
-    }
-};
-
-PyLinear pack_linear_any(const py::array& weight, const std::optional<py::array>& bias) {
-    require(weight.ndim() == 2, "weight: wrong shape");
-    const int64_t outputs = weight.shape(0), inputs = weight.shape(1);
-    PyLinear linear;
-    linear.multiply_adds = double(weight.size());
-    if (py::isinstance<py::array_t<double>>(weight))
-        linear.f64 = pack_linear(data_of<double>(weight, "weight", {outputs, inputs}),
-                                 data_of<double>(bias, "bias", {outputs}), inputs, outputs);
-    else
-        linear.f32 = pack_linear(data_of<float>(weight, "weight", {outputs, inputs}),
-                                 data_of<float>(bias, "bias", {outputs}), inputs, outputs);
-    return linear;
-}
-
 /// One stage of a model and how many multiply-adds a row of it costs.
 template <class T>
 std::pair<Stage<T>, double> parse_stage(const py::handle& stage) {
@@ -58,7 +30,7 @@ std::pair<Stage<T>, double> parse_stage(const py::handle& stage) {
     if (py::isinstance<PyLinear>(stage)) {
         const auto& linear = stage.cast<const PyLinear&>();
         require(linear.of<T>() != nullptr, "stages: wrong dtype");
-        return {linear.of<T>(), linear.multiply_adds};
+        return {linear.of<T>(), double(linear.inputs * linear.outputs)};
     }
     const auto parts = stage.cast<py::tuple>();
     const auto kind = parts[0].cast<std::string>();
@@ -312,9 +284,6 @@ void add_method(py::class_<PyStream>& type, const char* name, const char* doc) {
 }  // namespace
 
 void bind_stream(py::module_& m) {
-    py::class_<PyLinear>(m, "Linear");
-    m.def("pack_linear", &pack_linear_any, py::arg("weight"), py::arg("bias"));
-
     py::class_<PyStream> type(m, "Stream");
     type.def(py::init([](const py::sequence& stages, int64_t batch_size, bool is_double) {
                  return is_double ? make_stream<double>(stages, batch_size)

@@ -1,5 +1,6 @@
 #include "block.h"
 
+#include <algorithm>
 #include <atomic>
 #include <new>
 
@@ -21,35 +22,38 @@ std::align_val_t alignment_of(int64_t capacity) {
 
 }  // namespace
 
-/// The large blocks that a thread has freed last: as many as a training step holds at once.
+/// The blocks that a thread has freed last: as many as a training step holds at once.
 class FreeBlocks {
 public:
     ~FreeBlocks() {
         closed = true;
-        for (Block& block : blocks_) drop(block);
+        while (count_ > 0) drop(take_out(0));
     }
 
-    /// Gives a block of at least `bytes`, but not of much more.
+    /// Gives the smallest block of at least `bytes`, but none of much more.
     bool take(int64_t bytes, Block& to) {
-        for (Block& block : blocks_)
-            if (block.capacity_ >= bytes && block.capacity_ <= 2 * bytes) {
-                to.swap(block);
-                kept_by_all -= to.capacity_;
-                return true;
-            }
-        return false;
+        int best = count_;
+        for (int i = 0; i < count_; ++i) {
+            const int64_t capacity = blocks_[i].capacity_;
+            if (capacity < bytes || capacity > 2 * bytes) continue;
+            if (best == count_ || capacity < blocks_[best].capacity_) best = i;
+        }
+        if (best == count_) return false;
+        to = take_out(best);
+        return true;
     }
-    /// Keeps the block in the place of the oldest, if all threads together do not keep too much.
+    /// Keeps the block, in the place of the oldest where these would be too many, unless all
+    /// threads together keep too much.
     void keep(Block& block) {
-        Block& oldest = blocks_[next_++ % kBlocks];
-        drop(oldest);
-        if (kept_by_all.fetch_add(block.capacity_) + block.capacity_ <= kMostOfAll)
-            oldest.swap(block);
+        const int64_t room = kMostOfAll - block.capacity_;
+        while (count_ > 0 && (count_ == kBlocks || kept_by_all > room)) drop(take_out(0));
+        if (kept_by_all.fetch_add(block.capacity_) <= room)
+            blocks_[count_++].swap(block);
         else
             kept_by_all -= block.capacity_;
     }
     static bool keeps(int64_t capacity) {
-        return capacity >= kHugeFrom && capacity <= kLargest && !closed;
+        return capacity >= Block::kKeptFrom && capacity <= kLargest && !closed;
     }
     static void release(Block& block) {
         if (block.data_) ::operator delete(block.data_, alignment_of(block.capacity_));
@@ -59,20 +63,22 @@ public:
     static thread_local FreeBlocks of_thread;
 
 private:
-    static void drop(Block& block) {
-        if (block.data_) kept_by_all -= block.capacity_;
-        release(block);
-        block.capacity_ = 0;
+    Block take_out(int i) {
+        Block block = std::move(blocks_[i]);
+        std::rotate(blocks_ + i, blocks_ + i + 1, blocks_ + count_--);
+        kept_by_all -= block.capacity_;
+        return block;
     }
+    static void drop(Block block) { release(block); }
 
     static constexpr int64_t kLargest = 32 << 20;
     static constexpr int64_t kMostOfAll = 128 << 20;
     static std::atomic<int64_t> kept_by_all;  // bytes
-    static constexpr unsigned kBlocks = 3;
+    static constexpr int kBlocks = 12;
     static thread_local bool closed;  // trivial, so it may still be asked at the end of the thread
 
-    Block blocks_[kBlocks];
-    unsigned next_ = 0;
+    Block blocks_[kBlocks];  // the oldest first
+    int count_ = 0;
 };
 
 std::atomic<int64_t> FreeBlocks::kept_by_all{0};

@@ -1,16 +1,21 @@
 #include "linear.h"
 
+#include <algorithm>
+#include <cstring>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 
+#include "float_mode.h"
 #include "isa.h"
 #include "pack.h"
+#include "threads.h"
 
 namespace lstmcore {
 
 template <class T>
-Linear<T>::Linear(const T* weight, const T* bias, int64_t inputs, int64_t outputs)
-    : inputs_(inputs), outputs_(outputs), kernels_(kernel_table().of<T>()) {
+Linear<T>::Linear(const T* weight, const T* bias, int64_t inputs, int64_t outputs, bool train)
+    : inputs_(inputs), outputs_(outputs), train_(train), kernels_(kernel_table().of<T>()) {
     const auto positive = [](int64_t value, const char* name) {
         if (value < 1)
             throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) +
@@ -26,23 +31,111 @@ Linear<T>::Linear(const T* weight, const T* bias, int64_t inputs, int64_t output
         for (int64_t i = 0; base && i < weight_.N; ++i)
             padded[i] = bias && i < outputs ? bias[i] : T(0);
         bias_ = padded;
+        if (train)
+            weight_t_ = pack_matrix(
+                arena, kernels_.lanes, 4, outputs, inputs, weight,
+                [&](int64_t k) { return k * inputs; },
+                [&](int64_t column) { return column < inputs ? column : -1; });
         return arena.used();
     };
-    memory_.reset(::operator new(build(nullptr), std::align_val_t(kAlignment)));
-    build(memory_.get());
+    memory_ = Block(build(nullptr));
+    build(memory_.data());
 }
 
 template <class T>
 std::shared_ptr<const Linear<T>> pack_linear(const T* weight, const T* bias, int64_t inputs,
-                                             int64_t outputs) {
-    return std::make_shared<const Linear<T>>(weight, bias, inputs, outputs);
+                                             int64_t outputs, bool train) {
+    return std::make_shared<const Linear<T>>(weight, bias, inputs, outputs, train);
 }
 
-template class Linear<float>;
-template class Linear<double>;
-template std::shared_ptr<const Linear<float>> pack_linear(const float*, const float*, int64_t,
-                                                          int64_t);
-template std::shared_ptr<const Linear<double>> pack_linear(const double*, const double*, int64_t,
-                                                           int64_t);
+namespace {
+
+constexpr int64_t kPieceRows = 256;  // of x and dy, to stay in the L2 cache
+
+int team_size_for(int64_t rows, int64_t inputs, int64_t outputs, int num_threads) {
+    constexpr double kWorkOfThread = 1e6;  // multiply-adds; for fewer it is not worth waking one
+    const double useful = double(rows) * double(inputs) * double(outputs) / kWorkOfThread;
+    return int(std::min({double(num_threads), 1 + useful, std::max(double(rows), 1.0)}));
+}
+
+template <class T>
+void copy_to_panels(const Panels<T>& to, int64_t row, const T* from, int64_t n) {
+    for (int64_t i = 0; i < n; i += to.width)
+        std::memcpy(to.at(row, i), from + i, sizeof(T) * std::min(n - i, to.width));
+}
+
+/// out = in W + start, for rows [first, last) and of the packed matrix the first `columns`; every
+/// row starts alike.
+template <class T>
+void multiply_rows(const Kernels<T>& kernels, const Packed<T>& weight, int64_t columns,
+                   const T* start, const T* in, T* out, int64_t first, int64_t last) {
+    ProductRow<T> products[kPieceRows];
+    while (first < last) {
+        const int64_t n = std::min(last - first, kPieceRows);
+        for (int64_t i = 0; i < n; ++i, ++first)
+            products[i] = {in + first * weight.K, start, out + first * columns};
+        kernels.product(weight, columns, products, n);
+    }
+}
+
+}  // namespace
+
+template <class T>
+void linear_forward(const Linear<T>& linear, const T* x, int64_t rows, T* y, int num_threads) {
+    const int64_t I = linear.inputs(), O = linear.outputs();
+    run_team(team_size_for(rows, I, O, num_threads), [&](Team& team) noexcept {
+        const FlushDenormals mode;
+        multiply_rows(linear.kernels(), linear.weight(), O, linear.bias(), x, y,
+                      rows * team.rank / team.size, rows * (team.rank + 1) / team.size);
+    });
+}
+
+template <class T>
+void linear_backward(const Linear<T>& linear, const T* x, const T* dy, int64_t rows, T* dx,
+                     T* dweight, T* dbias, int num_threads) {
+    if (!linear.can_train()) throw std::invalid_argument("linear was packed for inference only");
+    const int64_t I = linear.inputs(), O = linear.outputs();
+    const Kernels<T>& kernels = linear.kernels();
+    const auto lay_out = [&](void* base) {
+        Arena arena(base);
+        Panels<T> panels{nullptr, Panels<T>::kWidth, kPieceRows};
+        panels.data = arena.take<T>(size_product(kPieceRows, round_up(I, panels.width)));
+        T* zeros = arena.take<T>(I);
+        return std::make_tuple(panels, zeros, arena.used());
+    };
+    const Block memory(std::get<2>(lay_out(nullptr)));
+    const auto [panels, zeros, bytes] = lay_out(memory.data());
+    std::fill_n(zeros, I, T(0));
+    run_team(team_size_for(rows, I, O, num_threads), [&, panels = panels,
+                                                      zeros = zeros](Team& team) noexcept {
+        const FlushDenormals mode;
+        // A piece of rows after the other: its dx by rows, then the sums by outputs.
+        const int64_t first = O * team.rank / team.size;
+        const int64_t last = O * (team.rank + 1) / team.size;
+        for (int64_t piece = 0; piece < rows; piece += kPieceRows) {
+            const int64_t n = std::min(rows - piece, kPieceRows);
+            const int64_t mine = n * team.rank / team.size;
+            const int64_t end = n * (team.rank + 1) / team.size;
+            multiply_rows(kernels, linear.weight_t(), I, zeros, dy, dx, piece + mine, piece + end);
+            for (int64_t i = mine; i < end; ++i) copy_to_panels(panels, i, x + (piece + i) * I, I);
+            team.barrier();
+            T* from = const_cast<T*>(dy) + piece * O;
+            kernels.outer({{from, O, n}, first, panels, dweight + first * I, n, last - first, I});
+            if (dbias)
+                kernels.column_sum({from + first, O, nullptr, 0, dbias + first, n, last - first});
+            team.barrier();
+        }
+    });
+}
+
+#define LSTMCORE_INSTANTIATE(T)                                                                 \
+    template class Linear<T>;                                                                   \
+    template std::shared_ptr<const Linear<T>> pack_linear(const T*, const T*, int64_t, int64_t, \
+                                                          bool);                                \
+    template void linear_forward(const Linear<T>&, const T*, int64_t, T*, int);                 \
+    template void linear_backward(const Linear<T>&, const T*, const T*, int64_t, T*, T*, T*, int);
+LSTMCORE_INSTANTIATE(float)
+LSTMCORE_INSTANTIATE(double)
+#undef LSTMCORE_INSTANTIATE
 
 }  // namespace lstmcore

@@ -2,38 +2,35 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
-#include <new>
 
 #include "../kernels/kernel_table.h"
 #include "arena.h"
-#include "lstmcore/stream.h"
+#include "block.h"
+#include "lstmcore/linear.h"
 
 namespace lstmcore {
 
 template <class T>
 class Linear {
 public:
-    Linear(const T* weight, const T* bias, int64_t inputs, int64_t outputs);
+    Linear(const T* weight, const T* bias, int64_t inputs, int64_t outputs, bool train);
 
     int64_t inputs() const { return inputs_; }
     int64_t outputs() const { return outputs_; }
     const Kernels<T>& kernels() const { return kernels_; }
     const Packed<T>& weight() const { return weight_; }
     const T* bias() const { return bias_; }  ///< padded to weight().N
+    bool can_train() const { return train_; }
+    const Packed<T>& weight_t() const { return weight_t_; }  ///< K = outputs
+    int64_t bytes() const { return memory_.bytes(); }
 
 private:
-    struct Release {
-        void operator()(void* memory) const {
-            ::operator delete(memory, std::align_val_t(kAlignment));
-        }
-    };
-
     int64_t inputs_, outputs_;
+    bool train_;
     const Kernels<T>& kernels_;
-    Packed<T> weight_;
+    Packed<T> weight_, weight_t_;
     const T* bias_ = nullptr;
-    std::unique_ptr<void, Release> memory_;
+    Block memory_;
 };
 
 }  // namespace lstmcore

@@ -241,6 +241,12 @@ def walkable(array: Array) -> Array:
     return array.copy(order="C")
 
 
+def in_order(array: Array) -> Array:
+    """Return `array` if it is C-contiguous and aligned, else a copy that is."""
+    flags = array.flags
+    return array if flags.c_contiguous and flags.aligned else array.copy(order="C")
+
+
 def contiguous(
     value: object,
     shape: tuple[int, ...],
@@ -254,9 +260,7 @@ def contiguous(
     array = real(value, dtype, name)
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}, expected {legend} = {shape}")
-    if copy or not (array.flags.c_contiguous and array.flags.aligned):
-        return array.copy(order="C")
-    return array
+    return array.copy(order="C") if copy else in_order(array)
 
 
 def integers(value: object, name: str) -> npt.NDArray[np.integer[Any]]:

@@ -67,7 +67,10 @@ class Module:
 
     def parameters(self) -> list[Parameter]:
         """Return the parameters, in the order of the state dict."""
-        return [p for _, p in self.named_parameters()]
+        found = list(self._parameters.values())
+        for child in self._children.values():
+            found += child.parameters()
+        return found
 
     def named_parameters(self) -> list[tuple[str, Parameter]]:
         """Return (name, parameter) pairs, in the order of the state dict.
@@ -89,6 +92,13 @@ class Module:
         """Fill every gradient with zeros. `backward` adds to them, so call it before each step."""
         for p in self.parameters():
             p.zero_grad()
+
+    def _check_gradients(self) -> None:
+        """Refuse gradients that cannot be added to."""
+        for p in self.parameters():
+            if p._grad is not None and not p._grad.flags.writeable:
+                name = next(name for name, q in self.named_parameters() if q is p)
+                raise ValueError(f"{name}.grad is read-only, expected an array to add to")
 
     def reset_parameters(self, seed: int | None = None) -> None:
         """Draw all parameters anew, as when the modules were made.

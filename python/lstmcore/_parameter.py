@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import _checks
+from . import _checks, _core
 from ._checks import Array
 from ._room import ROOM
 
@@ -191,11 +191,6 @@ class Parameter:
             self._grad = zeros(self.shape, self.dtype)
         return self._grad
 
-    def _check_gradient(self, name: str) -> None:
-        """Refuse a gradient that cannot be added to."""
-        if self._grad is not None and not self._grad.flags.writeable:
-            raise ValueError(f"{name}.grad is read-only, expected an array to add to")
-
     def _keep_rows(self, sparse: bool) -> None:
         """Keep the gradient by rows from now on."""
         self.sparse = sparse
@@ -208,20 +203,7 @@ class Parameter:
 
     def _add_rows(self, rows: npt.NDArray[np.intp], values: Array) -> None:
         """Add to rows of the gradient, of which each may come more than once."""
-        if not len(rows):
-            return
-        gradient = self._gradient()
-        order = rows.argsort(kind="stable")
-        first = np.diff(rows[order], prepend=-1) > 0
-        starts = np.flatnonzero(first)
-        single = np.diff(starts, append=len(rows)) == 1
-        # `reduceat` is slow for rows that come once, as most do in a large vocabulary.
-        once = order[starts[single]]
-        gradient[rows[once]] += values[once]
-        repeated = ~single[np.cumsum(first) - 1]
-        if repeated.any():
-            order, starts = order[repeated], np.flatnonzero(first[repeated])
-            gradient[rows[order[starts]]] += np.add.reduceat(values[order], starts, axis=0)
+        _core.add_rows(self._gradient(), rows, _checks.in_order(values))
         if self._rows is not None:
             self._rows = np.union1d(self._rows, rows)
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from . import _checks
+from . import _checks, _core
 from ._checks import Array
 from ._config import Option
 from ._module import Module
@@ -84,7 +84,8 @@ class Timed(Module):
         """
         dy = ModuleTape.gradient(tape, self, dy)
         batch_first, *saved = tape.saved
-        dx = np.zeros(tape.x_shape, dy.dtype)
+        dx = _core.empty(tape.x_shape, dy.dtype)
+        dx.fill(0)
         batched = dx.ndim == 3
         if self._keeps_time:
             dy = _time_major(dy, batch_first)
@@ -101,8 +102,9 @@ class Timed(Module):
         batched = x.ndim == 3
         steps = _time_major(x, batch_first)
         time, batch, _ = steps.shape
-        ends = np.full(batch, time)
-        if lengths is not None:
+        if lengths is None:
+            ends = np.full(batch, time)
+        else:
             ends = _checks.lengths(lengths, batch, time, batched=batched)
         with np.errstate(all="ignore"):  # infinite or not a number, it is computed with
             y, *saved = self._forward(steps, ends)

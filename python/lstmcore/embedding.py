@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import _checks
+from . import _checks, _core
 from ._checks import Array
 from ._config import Option
 from ._module import Module
@@ -182,4 +182,6 @@ class Embedding(Module):
         return ids.astype(np.intp, copy=False)
 
     def _vectors(self, ids: npt.NDArray[np.intp]) -> Array:
-        return self._parameters["weight"]._storage.view(np.ndarray).take(ids, axis=0)
+        y = _core.empty((*ids.shape, self.embedding_dim), self.dtype)
+        weight = self._parameters["weight"]._storage.view(np.ndarray)
+        return weight.take(ids, axis=0, out=y, mode="clip")  # of ids that are known to be right

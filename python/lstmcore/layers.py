@@ -19,7 +19,7 @@ import numpy.typing as npt
 from . import _checks, _core, _recompute
 from ._checks import Activation, Array
 from ._config import Config, Option
-from ._module import Module
+from ._packed import Packed
 from ._recompute import Segments
 from .tape import Form, Tape, check_owner
 
@@ -35,12 +35,8 @@ State = TypeVar("State", Array, Pair)
 _GRADIENT = ("dstate", "dh", "dc")  # what messages call it, its h and its c
 
 
-class Recurrent(Module, Generic[State]):
-    """What layers and cells share: parameters, packed weights, states, the calls of the core.
-
-    Inference may run in any number of threads at once. Training one layer is for one thread at a
-    time, because every `backward` adds to the same gradients.
-    """
+class Recurrent(Packed, Generic[State]):
+    """What layers and cells share: parameters, states, the calls of the core."""
 
     _kind: ClassVar[str]
     _state_names: ClassVar[tuple[str, str, str]] = ("state", "h0", "c0")
@@ -66,7 +62,6 @@ class Recurrent(Module, Generic[State]):
         """Make what is not pickled: the core's description, and what each call needs at hand."""
         config = self._config
         self._spec = config.spec()
-        self._packed: tuple[Any, int, bool, Any] = (None, 0, False, None)
         # Most calls have the shapes of the call before, so its form is kept.
         self._form = Form((-1,), (), (), (), "", (0, 0), False, 0, 0, ())
         self._dtype = config.dtype
@@ -98,25 +93,8 @@ class Recurrent(Module, Generic[State]):
                 p._storage[hidden : 2 * hidden] = 0 if name.startswith("bias_hh") else forget_bias
         self._watch.token = object()
 
-    def _weights(self, train: bool) -> _core.Weights:
-        """Return the parameters packed for the core; what is packed for training serves both."""
-        token, isa, for_training, weights = self._packed
-        if (
-            token is self._watch.token
-            and isa == _core.isa_version()
-            and (for_training or not train)
-        ):
-            return cast(_core.Weights, weights)
-        # Without a lock, so threads that arrive together may all pack. The token is read before
-        # anything else: whoever writes meanwhile replaces it, and what is packed here is stale. If
-        # somebody still holds an array to write through, it is not kept at all.
-        token = self._watch.token
-        settled = all(p._settled() for p in self._parameters.values())
-        isa = _core.isa_version()
-        weights = _core.pack(self._spec, [p._storage for p in self._parameters.values()], train)
-        if settled:
-            self._packed = (token, isa, train, weights)
-        return weights
+    def _pack(self, parameters: list[Array], train: bool) -> _core.Weights:
+        return _core.pack(self._spec, parameters, train)
 
     def _make_form(self, x: tuple[int, ...]) -> Form:
         """Return the form of calls with an x of this shape, or say what is wrong with it."""
@@ -217,10 +195,8 @@ class Recurrent(Module, Generic[State]):
         dh = dc = None
         if dstate is not None:
             dh, dc = self._check_state(dstate, form, _GRADIENT)
-        gradients = []
-        for p in self._parameters.values():
-            p._check_gradient(p.name)
-            gradients.append(p.grad)
+        self._check_gradients()
+        gradients = [p._gradient() for p in self._parameters.values()]
         if isinstance(tape._core, Segments):
             dx, dh, dc = tape._core.backward(dy, dh, dc, gradients)
         else:
@@ -232,7 +208,7 @@ class Recurrent(Module, Generic[State]):
         return f"{type(self).__name__}({self._config})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_spec", "_packed", "_form")}
+        return {k: v for k, v in super().__getstate__().items() if k not in ("_spec", "_form")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

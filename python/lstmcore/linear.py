@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import _checks
+from . import _checks, _core
 from ._checks import Array
 from ._config import Option
+from ._packed import Packed
 from ._plain import Plain
 
 __all__ = ["Linear"]
 
 
-class Linear(Plain):
+class Linear(Packed, Plain):
     """y = W x + b over the last axis.
 
     Parameters
@@ -102,19 +103,17 @@ class Linear(Plain):
         array = _checks.real(x, self.dtype, "x")
         if array.ndim == 0 or array.shape[-1] != self.in_features:
             raise ValueError(f"x has shape {array.shape}, expected (..., {self.in_features})")
-        return array
+        return _checks.in_order(array)
+
+    def _pack(self, parameters: list[Array], train: bool) -> _core.Linear:
+        weight, *bias = parameters
+        return _core.pack_linear(weight, bias[0] if bias else None, train)
 
     def _forward(self, x: Array, train: bool) -> tuple[Array, tuple[Any, ...]]:
-        weight = self._parameters["weight"]._storage
-        y = x.reshape(-1, self.in_features) @ weight.T.view(np.ndarray)
-        if self.bias:
-            y += self._parameters["bias"]._storage
-        saved = (x, np.array(weight, subok=False)) if train else ()
-        return y.reshape(*x.shape[:-1], self.out_features), saved
+        weights = self._weights(train)
+        return _core.linear_forward(weights, x), (x, weights)
 
-    def _backward(self, dy: Array, x: Array, weight: Array) -> Array:
-        rows = dy.reshape(-1, self.out_features)
-        self._parameters["weight"].grad += rows.T @ x.reshape(-1, self.in_features)
-        if self.bias:
-            self._parameters["bias"].grad += rows.sum(axis=0)
-        return (rows @ weight).reshape(x.shape)
+    def _backward(self, dy: Array, x: Array, weights: _core.Linear) -> Array:
+        self._check_gradients()
+        gradients = [p._gradient() for p in self._parameters.values()]
+        return _core.linear_backward(weights, x, _checks.in_order(dy), *gradients)

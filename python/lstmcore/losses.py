@@ -101,7 +101,7 @@ def cross_entropy(
         raise ValueError(f"label_smoothing is {label_smoothing}, expected 0 to 1")
     num_classes = scores.shape[-1]
     of_class = _class_weight(class_weight, num_classes)
-    dpred = np.empty(scores.shape, scores.dtype)
+    dpred = _core.empty(scores.shape, scores.dtype)
     x, k, dx = scores.reshape(-1, num_classes), classes.ravel(), dpred.reshape(-1, num_classes)
 
     share = np.ones(k.size) if w is None else w.ravel()  # of each target in the mean
@@ -110,9 +110,10 @@ def cross_entropy(
     if total == 0:
         dpred.fill(0)
         return 0.0, dpred
-    hit = picked * ((1 - smoothing) / total)
-    spread = share * (smoothing / num_classes / total)  # times each class's weight
-    factor = hit + spread * (num_classes if of_class is None else of_class.sum())
+    factor = hit = picked * ((1 - smoothing) / total)
+    if smoothing:
+        spread = share * (smoothing / num_classes / total)  # times each class's weight
+        factor = hit + spread * (num_classes if of_class is None else of_class.sum())
     of_target = _core.cross_entropy(x, k, factor.astype(x.dtype), hit.astype(x.dtype), dx)
     with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is the caller's
         loss = _sum(factor * of_target, factor)

@@ -281,8 +281,7 @@ class Seq2Seq(Module):
             Gradients of source and previous; None for ids.
         """
         check_owner(tape, Seq2SeqTape, self)
-        for name, p in self.named_parameters():
-            p._check_gradient(name)  # before any gradient is added to
+        self._check_gradients()  # before any gradient is added to
         dy = self.head.backward(tape.head, dscores)
         dkeys = None if isinstance(self.encoder._steps[-1][1], Layer) else np.zeros_like(tape.keys)
         if self.attention is not None:

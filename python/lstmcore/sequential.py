@@ -317,8 +317,7 @@ class Sequential(Module):
         ):
             if part is not None:  # checked before any gradient is added to
                 layer._check_state(part, t._form, _names("dstate", i, "dh", "dc"))
-        for name, p in self.named_parameters():
-            p._check_gradient(name)
+        self._check_gradients()
         initial = []
         dx: Any = dy
         for (_, module), t in zip(reversed(self._steps), reversed(tape.tapes), strict=True):

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from . import _checks, _core
 from ._checks import Array
 from ._module import Module
+from ._packed import Packed
 from .activations import ReLU, Sigmoid, Softmax, Tanh
 from .dropout import Dropout
 from .embedding import Embedding
@@ -37,8 +38,8 @@ class Stream(_core.Stream):
 
     Made by ``layer.stream(batch_size)`` or ``model.stream(batch_size)``. The outputs of a layer are
     those of the layer over the whole sequence, to the bit, however it is cut into `step` and
-    `process`. Those of a Sequential are the same bits however it is cut, and the model's up to
-    rounding: Linear and other modules are computed by the core here, and by NumPy there.
+    `process`. Those of a Sequential are the same bits however it is cut, and the model's, but for
+    the rounding of LayerNorm and activations, which NumPy computes there and the core here.
 
     A stream keeps the weights that its layer had when it was made, and shares them with the other
     streams made since they changed; later changes are for later streams. It computes on the calling
@@ -303,12 +304,10 @@ def _frozen(module: Any, name: str) -> _Frozen:
 
 def _stage(module: Any) -> Any:
     """Return what the core takes for a module; None if that is nothing."""
-    if isinstance(module, Layer):
+    if isinstance(module, Packed):  # recurrent or linear
         return module._weights(False)
     storage: dict[str, Any] = {name: p._storage for name, p in module.named_parameters()}
     weight, bias = storage.get("weight"), storage.get("bias")
-    if isinstance(module, Linear):
-        return _core.pack_linear(storage["weight"], bias)
     if isinstance(module, LayerNorm):
         return "layer_norm", module.normalized_shape[0], weight, bias, module.eps
     if isinstance(module, Softmax):

@@ -43,7 +43,7 @@ class ModuleTape:
     saved: tuple[Any, ...]  # what the backward of its module takes after dy
     x_shape: tuple[int, ...]
     nbytes: int
-    """The memory it holds, in bytes, without x and y."""
+    """The memory it holds, in bytes, without x, y and packed weights, which the module shares."""
 
     def __init__(
         self, owner: Module, x: npt.NDArray[Any], y: npt.NDArray[Any], saved: tuple[Any, ...]

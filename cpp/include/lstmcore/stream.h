@@ -9,17 +9,9 @@
 #include <vector>
 
 #include "lstmcore/layer.h"
+#include "lstmcore/linear.h"
 
 namespace lstmcore {
-
-/// y = W x + b with W and b packed for the kernels. Immutable; see Weights.
-template <class T>
-class Linear;
-
-/// W is (outputs, inputs), b (outputs) or null. Throws std::invalid_argument, std::bad_alloc.
-template <class T>
-std::shared_ptr<const Linear<T>> pack_linear(const T* weight, const T* bias, int64_t inputs,
-                                             int64_t outputs);
 
 /// y = weight (x - mean) / sqrt(variance + eps) + bias over the features of a row (Ba et al. 2016);
 /// without `weight` 1, without `bias` 0.

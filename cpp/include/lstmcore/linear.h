@@ -1,0 +1,31 @@
+// A linear map of rows: y = W x + b.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+namespace lstmcore {
+
+/// y = W x + b with W and b packed for the kernels. Immutable; see Weights.
+template <class T>
+class Linear;
+
+/// W is (outputs, inputs), b (outputs) or null. With `train` also what backward needs. Throws
+/// std::invalid_argument, std::bad_alloc.
+template <class T>
+std::shared_ptr<const Linear<T>> pack_linear(const T* weight, const T* bias, int64_t inputs,
+                                             int64_t outputs, bool train = false);
+
+/// y (rows, outputs) of x (rows, inputs). As everywhere, each number is one chain: b, then the
+/// inputs in order. So it depends neither on num_threads nor on the other rows, to the bit.
+template <class T>
+void linear_forward(const Linear<T>& linear, const T* x, int64_t rows, T* y, int num_threads);
+
+/// Writes dx (rows, inputs); adds to dweight (outputs, inputs) and, unless it is null, dbias
+/// (outputs), summed over the rows in order whatever num_threads is. Throws std::bad_alloc, and
+/// std::invalid_argument if the map was not packed for training.
+template <class T>
+void linear_backward(const Linear<T>& linear, const T* x, const T* dy, int64_t rows, T* dx,
+                     T* dweight, T* dbias, int num_threads);
+
+}  // namespace lstmcore
