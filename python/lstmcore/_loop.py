@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import _checks, optim
-from ._batch import Batch, Caller, Scored, chunks, count, unpack
+from ._batch import Batch, Caller, Scored, chunks, unpack
 from ._parameter import Parameter
 from ._progress import Progress
 from .callbacks import Callback
@@ -121,7 +121,7 @@ class Loop:
         values = {"loss": loss}  # all of them before anything is changed
         for name, function in self._metrics.items():
             values[name] = caller.score(function, pred, batch.target, lengths)
-        total.add(count(batch, lengths), values)
+        total.add(caller.count(batch, lengths), values)
         run.model.zero_grad()
         model.backward(tape, dpred)
         if self._clip_norm is not None:
