@@ -151,7 +151,8 @@ class Masking(Module):
         x = self._input(x, batch_first)
         valid = x != self.value if self.ids else (x != self.value).any(axis=-1)
         time_axis = int(batch_first and valid.ndim == 2)
-        rows = valid.swapaxes(0, 1) if time_axis else valid.reshape(len(valid), -1)  # (T, B)
+        grid = valid if valid.ndim == 2 else valid[:, None]
+        rows = grid.swapaxes(0, 1) if time_axis else grid  # (T, B)
         time, batch = rows.shape
         if lengths is not None:
             ends = _checks.lengths(lengths, batch, time, batched=valid.ndim == 2)

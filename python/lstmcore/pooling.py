@@ -98,7 +98,7 @@ class BothEnds(Pool):
         last = ends[rows] - 1
         forward, reverse = np.zeros((2, x.shape[1], features // 2), x.dtype)
         forward[rows] = x[last, rows, : features // 2]
-        reverse[rows] = x[0, rows, features // 2 :]
+        reverse[rows] = x[np.zeros_like(rows), rows, features // 2 :]
         if self.merge == "concat":
             y = np.concatenate([forward, reverse], axis=1)
         elif self.merge == "mul":
@@ -126,7 +126,7 @@ class BothEnds(Pool):
         else:
             dforward = dreverse = dy / 2 if self.merge == "ave" else dy
         dx[last, rows, :half] = dforward[rows]
-        dx[0, rows, half:] += dreverse[rows]
+        dx[np.zeros_like(rows), rows, half:] += dreverse[rows]
 
 
 class MeanPool(Pool):
