@@ -116,6 +116,17 @@ def test_a_sampler_of_ones_own() -> None:
     np.testing.assert_allclose(doubled, 2 * lc.generate(series(), np.ones((3, 2)), 1))
 
 
+def test_values_may_be_lists_and_samplers_may_change_the_dtype() -> None:
+    model = lc.Sequential(lc.GRU(2, 8, seed=4), lc.Linear(8, 2, seed=5))
+    prompt = [[0.5, 1.0], [1.5, 2.0]]
+    expected = lc.generate(model, np.array(prompt, "f4"), 3)
+    assert np.array_equal(lc.generate(model, prompt, 3), expected)
+    noise = np.random.default_rng(0)
+    found = lc.generate(model, prompt, 3, lambda y: y + 0 * noise.standard_normal(y.shape))
+    assert found.dtype == np.float32
+    assert np.array_equal(found, expected)
+
+
 def test_stopping() -> None:
     tokens = iter([[1, 2], [0, 3], [4, 0], [5, 5]])
     prompt = np.ones((2, 2), int)
@@ -292,6 +303,16 @@ def test_linear_systems() -> None:
             "lengths has 0",
         ),
         (lambda: lc.generate(language(), [1], 2, lengths=[1]), ValueError, "has no batch"),
+        (
+            lambda: lc.generate(series(), np.ones((3, 2), "f4"), 2),
+            TypeError,
+            "prompt has dtype float32, expected float64",
+        ),
+        (
+            lambda: lc.generate(series(), np.ones((3, 2)), 2, lambda y: np.ones((7, 2))),
+            ValueError,
+            r"sample gives a ndarray of shape \(7, 2\) of dtype float64, expected numbers \(1, F\)",
+        ),
         (lambda: lc.generate(series(), np.ones((3, 2)), 2, stop=1), ValueError, "stop is 1"),
         (lambda: lc.generate(series(), np.ones(3), 2), ValueError, r"prompt has shape \(3,\)"),
         (lambda: lc.generate(series(), [2, 3], 2), ValueError, "the token 2 has no place in 2"),
