@@ -249,6 +249,14 @@ def test_a_state_space_view_is_the_model(name: str, shape: tuple[int, ...]) -> N
     np.testing.assert_allclose(system.f(x[4], u[4]), x[5], atol=1e-12)
 
 
+def test_a_state_space_view_takes_lists() -> None:
+    u = [[0.5, 1.0], [1.5, 2.0]]
+    system = lc.StateSpace.of(lc.GRU(2, 3, seed=0))
+    for found, expected in zip(system.simulate(u), system.simulate(np.array(u, "f4"))):
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_a_state_space_view_has_the_layers_states() -> None:
     lstm = MODELS["lstm"]()
     u = np.random.default_rng(1).standard_normal((5, 2, 3))
@@ -349,7 +357,13 @@ def test_linear_systems() -> None:
         (lambda: lc.StateSpace(max).simulate([[1.0]]), ValueError, "x0 is not given"),
         (lambda: lc.StateSpace(max, size=2).simulate([]), ValueError, "u has shape"),
         (lambda: lc.StateSpace.linear([[1.0]], [[1.0], [2.0]]), ValueError, "a, b, c have shapes"),
+        (lambda: lc.StateSpace.linear(1.0, 1.0), ValueError, "a, b, c have shapes"),
         (lambda: lc.StateSpace.of(lc.Linear(2, 2)), TypeError, "model is Linear"),
+        (
+            lambda: lc.StateSpace.of(lc.Sequential(lc.GRU(2, 2), lc.LastStep())),
+            ValueError,
+            r"LastStep\(\) needs the whole sequence",
+        ),
         (
             lambda: lc.StateSpace.of(lc.Sequential(lc.Linear(2, 2))),
             ValueError,
