@@ -110,8 +110,8 @@ class RNNCell(Cell[Array]):
         hidden_size: int,
         bias: bool = True,
         nonlinearity: Activation = "tanh",
-        gate_clip: float | None = None,
         *,
+        gate_clip: float | None = None,
         dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
     ) -> None:
