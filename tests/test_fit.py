@@ -687,6 +687,12 @@ ONE = [(X, K[0])]
         ({"truncate": 3}, ValueError, "truncate=3 needs a target for each step"),
         ({"clip_norm": 0}, ValueError, "clip_norm is 0"),
         ({"callbacks": [3]}, TypeError, r"callbacks\[0\] is 3"),
+        ({"callbacks": lc.callbacks.EarlyStopping}, TypeError, r"callbacks\[0\] is <class"),
+        (
+            {"callbacks": lc.callbacks.Checkpoint("nowhere/run.safetensors")},
+            FileNotFoundError,
+            "nowhere is no folder",
+        ),
         ({"callbacks": 3}, TypeError, r"callbacks is 3 \(int\), expected a Callback"),
         ({"progress": "x"}, TypeError, r"progress is 'x' \(str\), expected a bool"),
         ({"seed": "x"}, TypeError, r"seed is 'x' \(str\), expected an int"),
