@@ -24,6 +24,16 @@ class NonFiniteError(ValueError):
     """A loss or a gradient became NaN or infinite; the message says when and where first.
 
     The parameters are those before the step that would have used it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> head = lc.Linear(1, 1, seed=0)
+    >>> x, target = np.ones((2, 1), "float32"), np.array([[1.0], [np.nan]])
+    >>> lc.fit(head, (x, target), loss=lc.losses.mse, optimizer=lc.optim.SGD(head.parameters()))
+    Traceback (most recent call last):
+    lstmcore._loop.NonFiniteError: the loss is nan in epoch 1, step 1; not finite: ... target
     """
 
 

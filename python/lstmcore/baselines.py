@@ -73,6 +73,11 @@ class AR(_Window):
     order : int
         p, at least 1.
 
+    Raises
+    ------
+    ValueError, TypeError
+        If an option has a wrong value or type.
+
     Attributes
     ----------
     coefficients : ndarray (p, F, F) or None
@@ -153,6 +158,11 @@ class SeasonalNaive(_Window):
     period : int, default 1
         Steps of a season; 1 is the naive forecast, that all stays as it is.
 
+    Raises
+    ------
+    ValueError, TypeError
+        If an option has a wrong value or type.
+
     Notes
     -----
     R. J. Hyndman, G. Athanasopoulos, "Forecasting: Principles and Practice", section 5.2.
@@ -189,6 +199,11 @@ class Markov:
         N: ids are 0 to N - 1.
     smoothing : float, default 1.0
         Added to every count (Laplace's rule); more than 0, so that nothing is impossible.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option has a wrong value or type.
 
     Attributes
     ----------

@@ -75,6 +75,24 @@ class BestWeights(Callback):
         What the best epoch had of it.
     best_epoch : int
         Which one that was, from 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an option has a wrong type or value; after the first epoch, if there is nothing called
+        `monitor`.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> head = lc.Linear(1, 1, dtype="float64", seed=0)
+    >>> best = lc.callbacks.BestWeights()
+    >>> history = lc.fit(  # with a learning rate that is too high
+    ...     head, [([[1.0]], [[3.0]])], loss=lc.losses.mse, epochs=9, progress=False,
+    ...     optimizer=lc.optim.SGD(head.parameters(), lr=0.6), callbacks=best,
+    ... )
+    >>> best.best_epoch, best.best == min(history.losses)
+    (1, True)
     """
 
     _restore = True
@@ -140,6 +158,11 @@ class EarlyStopping(BestWeights):
     monitor, mode, min_delta
         As of `BestWeights`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As `BestWeights`.
+
     Notes
     -----
     L. Prechelt, "Early Stopping - But When?", Neural Networks: Tricks of the Trade, 1998, the
@@ -200,7 +223,8 @@ class Checkpoint(Callback):
     path : str or path
         Of the file; ``{epoch}`` in it becomes the number of the epoch, from 1.
     every : int, default 1
-        After how many epochs each; the last one of the run is always saved.
+        After how many epochs each. The last one is always saved, also if a callback stops the run
+        at its end; an epoch that is not completed, because of Ctrl-C for instance, is not.
 
     Raises
     ------

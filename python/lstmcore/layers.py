@@ -317,6 +317,11 @@ class Layer(Recurrent[State]):
         tape : Tape
             For `backward`. It shares x, too: leave that as it is until then.
 
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument has another shape, dtype or range than it should; it is named.
+
         Examples
         --------
         >>> import numpy as np
@@ -354,6 +359,12 @@ class Layer(Recurrent[State]):
             Gradient with respect to x; 0 past the end of a row.
         dstate : like the state
             Gradient with respect to the initial state.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the tape is of another layer, or a gradient has another shape or dtype; those of the
+            parameters are not changed then.
         """
         return self._backward(tape, dy, dstate)
 
@@ -372,8 +383,9 @@ class Layer(Recurrent[State]):
 
         Raises
         ------
-        ValueError
-            If the layer reads sequences from their end: bidirectional or reverse.
+        ValueError, TypeError
+            If the layer reads sequences from their end (bidirectional or reverse), or batch_size is
+            less than 1 or no int.
 
         Examples
         --------
@@ -513,6 +525,11 @@ class RNN(Layer[Array]):
             The outputs of the last layer.
         h : ndarray, shaped like h0
             The final state.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument has another shape, dtype or range than it should; it is named.
         """
         y, final, _ = self._forward(x, h0, False, lengths, resets)
         return y, final
@@ -654,6 +671,11 @@ class GRU(Layer[Array]):
             The outputs of the last layer.
         h : ndarray, shaped like h0
             The final state.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument has another shape, dtype or range than it should; it is named.
         """
         y, final, _ = self._forward(x, h0, False, lengths, resets)
         return y, final
@@ -832,6 +854,11 @@ class LSTM(Layer[Pair]):
             The outputs of the last layer.
         (h, c) : pair of ndarray, shaped like state
             The final state.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument has another shape, dtype or range than it should; it is named.
         """
         y, final, _ = self._forward(x, state, False, lengths, resets)
         return y, final

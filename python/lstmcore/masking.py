@@ -39,6 +39,11 @@ class Masking(Module):
         Whether x is (B, T) or (B, T, F). None, the default, is False, and in a `Sequential` what
         its recurrent layers have.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an option has a wrong type or value.
+
     Examples
     --------
     >>> import numpy as np

@@ -33,6 +33,11 @@ class LastStep(Pool):
         Whether x is (B, T, F). None, the default, is False, and in a `Sequential` what its
         recurrent layers have.
 
+    Raises
+    ------
+    TypeError
+        If an option has a wrong type.
+
     Examples
     --------
     >>> import numpy as np
@@ -70,6 +75,11 @@ class BothEnds(Pool):
     batch_first : bool, optional
         Whether x is (B, T, F). None, the default, is False, and in a `Sequential` what its
         recurrent layers have.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an option has a wrong type or value.
 
     Examples
     --------
@@ -138,6 +148,11 @@ class MeanPool(Pool):
         Whether x is (B, T, F). None, the default, is False, and in a `Sequential` what its
         recurrent layers have.
 
+    Raises
+    ------
+    TypeError
+        If an option has a wrong type.
+
     Examples
     --------
     >>> import numpy as np
@@ -168,6 +183,11 @@ class MaxPool(Pool):
     batch_first : bool, optional
         Whether x is (B, T, F). None, the default, is False, and in a `Sequential` what its
         recurrent layers have.
+
+    Raises
+    ------
+    TypeError
+        If an option has a wrong type.
 
     Examples
     --------
