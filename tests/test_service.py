@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import concurrent.futures
 import copy
-import importlib.util
 import multiprocessing
 import os
 import pickle
 import subprocess
 import sys
 import threading
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -243,7 +243,9 @@ print("ok")
 
 @pytest.mark.parametrize(("package", "script"), [("distributed", DASK), ("ray", RAY)])
 def test_workers_of_dask_and_ray(package: str, script: str) -> None:
-    if importlib.util.find_spec(package) is None:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
         pytest.skip(f"{package} is not installed")
     assert run(LAYER + script) == "ok"
 

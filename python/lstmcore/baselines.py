@@ -129,7 +129,9 @@ class AR(_Window):
             raise ValueError("x has NaN or infinity, expected finite numbers")
         view = np.lib.stride_tricks.sliding_window_view(values[:-1], self.order, axis=0)
         matrix = np.concatenate([_flat(view), np.ones((rows, 1))], axis=1)
-        solution = np.linalg.lstsq(matrix, values[self.order :].reshape(rows, features))[0]
+        solution = np.linalg.lstsq(
+            matrix, values[self.order :].reshape(rows, features), rcond=None
+        )[0]
         # (p, F from, F to), the newest first, each turned to (F to, F from).
         lags = solution[:-1].reshape(self.order, features, features)[::-1]
         self.coefficients = np.ascontiguousarray(lags.swapaxes(1, 2))
