@@ -347,6 +347,11 @@ def test_linear_systems() -> None:
         (lambda: AR(1).fit([0.0, np.nan, 1.0, 2.0]), ValueError, "x has NaN"),
         (lambda: AR(1).fit(np.ones(9))(np.ones((5, 2))), ValueError, "x has 2 features"),
         (lambda: AR(1).fit(["a"]), ValueError, "x is"),
+        (
+            lambda: SeasonalNaive(2).run([[1.0]], [[2.0, 3.0]]),
+            ValueError,
+            r"state has shape \(1, 2\), expected \(T, 1\), like x",
+        ),
         (lambda: SeasonalNaive(0), ValueError, "period is 0"),
         (lambda: Markov(0), ValueError, "num_tokens is 0"),
         (lambda: Markov(3, smoothing=0), ValueError, "smoothing is 0"),
