@@ -16,7 +16,7 @@ from hypothesis import settings
 
 # Each fuzzer tries so many inputs in a run of the tests, always the same ones; with this variable
 # set, as many new ones as it says.
-_ASKED = os.environ.get("LSTMCORE_FUZZ_EXAMPLES")
+_ASKED = os.environ.get("LSTMCORE_FUZZ")
 FUZZ = settings(
     max_examples=int(_ASKED or 600), derandomize=_ASKED is None, deadline=None, database=None
 )

@@ -54,7 +54,7 @@ COMMON: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"dtype": "int64"}, ValueError, r"dtype is 'int64' \(str\), expected 'float32' or 'float64'"),
     ({"dtype": "double!"}, ValueError, r"dtype is 'double!' \(str\), expected .*"),
     ({"dtype": None}, ValueError, r"dtype is None \(NoneType\), expected .*"),
-    ({"dtype": np.longdouble}, ValueError, r"dtype is .*longdouble.*, expected .*"),
+    ({"dtype": np.longdouble}, ValueError, r"dtype is .*(longdouble|float128).*, expected .*"),
     ({"dtype": 3}, ValueError, r"dtype is 3 \(int\), expected .*"),
     ({"seed": -1}, ValueError, "seed is -1, expected at least 0"),
     ({"seed": 1.5}, TypeError, r"seed is 1\.5 \(float\), expected an int"),

@@ -102,6 +102,12 @@ def test_checkpoints_are_named_by_epoch(tmp_path: Path) -> None:
     assert names == ["run-2.safetensors", "run-4.safetensors", "run-5.safetensors"]
 
 
+def test_a_checkpoint_needs_a_path() -> None:
+    for path in (None, b"run.safetensors", 3):
+        with pytest.raises(TypeError, match=r"path is .*, expected a path"):
+            lc.callbacks.Checkpoint(path)  # type: ignore[arg-type]
+
+
 def test_parts_by_hand(tmp_path: Path) -> None:
     path = tmp_path / "parts.safetensors"
     rng, other = np.random.default_rng(0), np.random.default_rng(1)

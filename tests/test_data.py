@@ -229,6 +229,10 @@ def test_resample_dates() -> None:
     assert len(grid) == 7
     assert grid[1] == np.datetime64("2020-01-02T12")
     np.testing.assert_allclose(taken[:3], [1, 1.5, 2])
+    for noon in (np.datetime64("2020-01-02T12"), "2020-01-02T12"):  # between two days
+        grid, taken = resample(days, [0.0, 1.0, 4.0], np.timedelta64(1, "D"), start=noon)
+        assert grid.tolist() == np.arange(noon, "2020-01-05", 24, dtype="M8[h]").tolist()
+        np.testing.assert_allclose(taken, [1.5, 2.5, 3.5])
 
 
 def test_resample_between() -> None:
@@ -274,6 +278,9 @@ def test_pad() -> None:
     assert padded.shape == (4, 2, 3)
     assert (padded[2:, 0] == 7).all()
     assert (padded[:, 1] == 1).all()
+    assert np.isnan(pad([[0.5], []], padding=np.nan)[0, 1])
+    assert pad([[1, 2], [3]], padding=4.0).tolist() == [[1, 3], [2, 4]]
+    assert pad([np.array([i], "u1") for i in range(200)]).dtype == np.uint8
 
 
 # Bad input ------------------------------------------------------------------------------------
@@ -323,7 +330,13 @@ WORDS = ["a", "b"]
         (lambda: resample([0, 1], [0.0], 1), ValueError, r"values has shape \(1,\)"),
         (lambda: resample([0, 0], [0.0, 1.0], 1), ValueError, r"times\[1\] does not come after"),
         (lambda: resample([1, 0], [0.0, 1.0], 1), ValueError, r"times\[1\] does not come after"),
-        (lambda: resample([0, np.nan], [0.0, 1.0], 1), ValueError, r"times\[1\]"),
+        (lambda: resample([0, np.nan], [0.0, 1.0], 1), ValueError, "times has NaN"),
+        (lambda: resample([0, np.inf], [0.0, 1.0], 1), ValueError, "times has NaN or infinity"),
+        (
+            lambda: resample([0, 1], [0.0, 1.0], np.timedelta64(1, "s")),
+            TypeError,
+            r"step is .* \(timedelta64\), expected a number",
+        ),
         (lambda: resample([0, 1], [0.0, np.nan], 1), ValueError, "values has NaN"),
         (lambda: resample([0, 1], [0.0, 1.0], 0), ValueError, "step is 0"),
         (lambda: resample([0, 1], [0.0, 1.0], 1, start=-1), ValueError, "nothing is extrapolated"),
@@ -341,6 +354,21 @@ WORDS = ["a", "b"]
         (lambda: Vocabulary(WORDS).decode([4]), ValueError, "ids has 4, expected 0 to 3"),
         (lambda: Vocabulary(WORDS).decode([-1]), ValueError, "ids has -1"),
         (lambda: Vocabulary(WORDS).decode([[1]]), ValueError, "ids is"),
+        (
+            lambda: Batches(X, K, batch_size=2, per_step=True),
+            ValueError,
+            r"target has shape \(3,\)",
+        ),
+        (lambda: Batches(X, X[:2], batch_size=2, per_step=True), ValueError, "target has shape"),
+        (lambda: Batches(X, K, batch_size=2, per_step=1), TypeError, "per_step is 1"),  # type: ignore[arg-type]
+        (lambda: Batches(X, K, batch_size=2).load_state_dict(3), TypeError, "state is 3"),  # type: ignore[arg-type]
+        (lambda: Buckets(3, [], batch_size=2), TypeError, "sequences is 3"),  # type: ignore[arg-type]
+        (lambda: Buckets([[1]], None, batch_size=2), TypeError, "targets is None"),  # type: ignore[arg-type]
+        (lambda: Buckets([[1]], [0], batch_size=2, padding=0.5), ValueError, "padding is 0.5"),
+        (lambda: pad([]), ValueError, "sequences is empty"),
+        (lambda: pad([[1], [[2]]]), ValueError, r"sequences\[1\] has shape \(1, 1\)"),
+        (lambda: pad([[1], [2]], padding=np.nan), ValueError, "padding is nan"),
+        (lambda: pad([np.ones(2, "u1")], padding=-1), ValueError, "padding is -1, .* uint8"),
         (lambda: columns([1, 2], 2), ValueError, "expected more than 2 entries"),
         (lambda: columns([1, 2], 0), ValueError, "batch_size is 0"),
     ],

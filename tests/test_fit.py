@@ -251,6 +251,39 @@ def test_evaluate_in_chunks_is_evaluate() -> None:
     )
 
 
+def test_a_target_per_sequence_has_no_lengths_whatever_the_sizes() -> None:
+    """Here as many classes as steps, so that the shapes alone could be those of a target per step.
+
+    And rows weigh alike in the mean over batches, however long those are.
+    """
+    model = classifier(batch_first=True)
+    x, _, lengths = sequences(6, 4)
+    x, values = x.swapaxes(0, 1), np.random.default_rng(0).standard_normal((6, 4))
+    expected = mse(model(x, lengths=lengths), values)[0]
+    batches = [
+        (x[:4], values[:4], lengths[:4]),
+        (np.pad(x[4:], ((0, 0), (0, 3), (0, 0))), values[4:], lengths[4:]),
+    ]
+    for data in [(x, values, lengths)], batches:
+        assert lc.evaluate(model, data, loss=mse)["loss"] == pytest.approx(expected, rel=1e-6)
+        history = quiet(model, data, loss=mse, optimizer=adam(model, lr=0.0))
+        assert history.losses == [pytest.approx(expected, rel=1e-6)]
+
+
+def test_evaluate_takes_baselines() -> None:
+    ids = np.array([[0, 1], [1, 2], [2, 0], [0, 1]])
+    chain = lc.baselines.Markov(3).fit(ids)
+    found = lc.evaluate(
+        chain, [(ids[:-1], ids[1:])], loss=cross_entropy, metrics={"accuracy": lc.metrics.accuracy}
+    )
+    assert found == {"loss": cross_entropy(chain(ids[:-1]), ids[1:])[0], "accuracy": 1.0}
+    series = np.arange(12.0).reshape(6, 2, 1)
+    naive = lc.baselines.SeasonalNaive()
+    data = (series[:-1], series[1:])
+    assert lc.evaluate(naive, data, loss=mse) == {"loss": 4.0}
+    assert lc.evaluate(naive, data, loss=mse, truncate=2) == {"loss": 4.0}
+
+
 def test_perplexity_and_rmse_are_those_of_all_batches_together() -> None:
     model = tagger(dtype="float64")
     x, target, _ = sequences(dtype="float64")
@@ -262,6 +295,8 @@ def test_perplexity_and_rmse_are_those_of_all_batches_together() -> None:
     pieces = [(x[:, :1], values[:, :1]), (x[:, 1:], values[:, 1:])]
     found = lc.evaluate(model, pieces, metrics={"error": lc.metrics.rmse})
     assert found["error"] == pytest.approx(lc.metrics.rmse(model(x), values), rel=1e-12)
+    wrong = [(np.full_like(x, np.nan), target)]
+    assert np.isnan(lc.evaluate(model, wrong, metrics={"p": lc.metrics.perplexity})["p"])
 
 
 @pytest.mark.parametrize("by", ["epoch", "step"])
@@ -645,11 +680,19 @@ ONE = [(X, K[0])]
         ({"loss": accuracy}, TypeError, "loss returned 0.* expected the loss and its gradient"),
         ({"metrics": [accuracy]}, TypeError, "metrics is"),
         ({"metrics": {"accuracy": 1}}, TypeError, "accuracy is 1"),
+        ({"metrics": {"loss": accuracy}}, ValueError, "metrics has the name 'loss'"),
+        ({"metrics": {1: accuracy}}, ValueError, "metrics has the name 1"),
         ({"epochs": 0}, ValueError, "epochs is 0"),
         ({"truncate": 0}, ValueError, "truncate is 0"),
         ({"truncate": 3}, ValueError, "truncate=3 needs a target for each step"),
         ({"clip_norm": 0}, ValueError, "clip_norm is 0"),
         ({"callbacks": [3]}, TypeError, r"callbacks\[0\] is 3"),
+        ({"callbacks": lc.callbacks.EarlyStopping}, TypeError, r"callbacks\[0\] is <class"),
+        (
+            {"callbacks": lc.callbacks.Checkpoint("nowhere/run.safetensors")},
+            FileNotFoundError,
+            "nowhere is no folder",
+        ),
         ({"callbacks": 3}, TypeError, r"callbacks is 3 \(int\), expected a Callback"),
         ({"progress": "x"}, TypeError, r"progress is 'x' \(str\), expected a bool"),
         ({"seed": "x"}, TypeError, r"seed is 'x' \(str\), expected an int"),

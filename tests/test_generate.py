@@ -116,6 +116,17 @@ def test_a_sampler_of_ones_own() -> None:
     np.testing.assert_allclose(doubled, 2 * lc.generate(series(), np.ones((3, 2)), 1))
 
 
+def test_values_may_be_lists_and_samplers_may_change_the_dtype() -> None:
+    model = lc.Sequential(lc.GRU(2, 8, seed=4), lc.Linear(8, 2, seed=5))
+    prompt = [[0.5, 1.0], [1.5, 2.0]]
+    expected = lc.generate(model, np.array(prompt, "f4"), 3)
+    assert np.array_equal(lc.generate(model, prompt, 3), expected)
+    noise = np.random.default_rng(0)
+    found = lc.generate(model, prompt, 3, lambda y: y + 0 * noise.standard_normal(y.shape))
+    assert found.dtype == np.float32
+    assert np.array_equal(found, expected)
+
+
 def test_stopping() -> None:
     tokens = iter([[1, 2], [0, 3], [4, 0], [5, 5]])
     prompt = np.ones((2, 2), int)
@@ -238,6 +249,14 @@ def test_a_state_space_view_is_the_model(name: str, shape: tuple[int, ...]) -> N
     np.testing.assert_allclose(system.f(x[4], u[4]), x[5], atol=1e-12)
 
 
+def test_a_state_space_view_takes_lists() -> None:
+    u = [[0.5, 1.0], [1.5, 2.0]]
+    system = lc.StateSpace.of(lc.GRU(2, 3, seed=0))
+    for found, expected in zip(system.simulate(u), system.simulate(np.array(u, "f4"))):
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_a_state_space_view_has_the_layers_states() -> None:
     lstm = MODELS["lstm"]()
     u = np.random.default_rng(1).standard_normal((5, 2, 3))
@@ -292,6 +311,16 @@ def test_linear_systems() -> None:
             "lengths has 0",
         ),
         (lambda: lc.generate(language(), [1], 2, lengths=[1]), ValueError, "has no batch"),
+        (
+            lambda: lc.generate(series(), np.ones((3, 2), "f4"), 2),
+            TypeError,
+            "prompt has dtype float32, expected float64",
+        ),
+        (
+            lambda: lc.generate(series(), np.ones((3, 2)), 2, lambda y: np.ones((7, 2))),
+            ValueError,
+            r"sample gives a ndarray of shape \(7, 2\) of dtype float64, expected numbers \(1, F\)",
+        ),
         (lambda: lc.generate(series(), np.ones((3, 2)), 2, stop=1), ValueError, "stop is 1"),
         (lambda: lc.generate(series(), np.ones(3), 2), ValueError, r"prompt has shape \(3,\)"),
         (lambda: lc.generate(series(), [2, 3], 2), ValueError, "the token 2 has no place in 2"),
@@ -318,6 +347,11 @@ def test_linear_systems() -> None:
         (lambda: AR(1).fit([0.0, np.nan, 1.0, 2.0]), ValueError, "x has NaN"),
         (lambda: AR(1).fit(np.ones(9))(np.ones((5, 2))), ValueError, "x has 2 features"),
         (lambda: AR(1).fit(["a"]), ValueError, "x is"),
+        (
+            lambda: SeasonalNaive(2).run([[1.0]], [[2.0, 3.0]]),
+            ValueError,
+            r"state has shape \(1, 2\), expected \(T, 1\), like x",
+        ),
         (lambda: SeasonalNaive(0), ValueError, "period is 0"),
         (lambda: Markov(0), ValueError, "num_tokens is 0"),
         (lambda: Markov(3, smoothing=0), ValueError, "smoothing is 0"),
@@ -328,7 +362,13 @@ def test_linear_systems() -> None:
         (lambda: lc.StateSpace(max).simulate([[1.0]]), ValueError, "x0 is not given"),
         (lambda: lc.StateSpace(max, size=2).simulate([]), ValueError, "u has shape"),
         (lambda: lc.StateSpace.linear([[1.0]], [[1.0], [2.0]]), ValueError, "a, b, c have shapes"),
+        (lambda: lc.StateSpace.linear(1.0, 1.0), ValueError, "a, b, c have shapes"),
         (lambda: lc.StateSpace.of(lc.Linear(2, 2)), TypeError, "model is Linear"),
+        (
+            lambda: lc.StateSpace.of(lc.Sequential(lc.GRU(2, 2), lc.LastStep())),
+            ValueError,
+            r"LastStep\(\) needs the whole sequence",
+        ),
         (
             lambda: lc.StateSpace.of(lc.Sequential(lc.Linear(2, 2))),
             ValueError,

@@ -331,6 +331,11 @@ def test_accuracy() -> None:
     assert metrics.accuracy([0.1, 0.9], 1) == 1.0
     assert metrics.accuracy([[math.nan, 0.0]], [1], top_k=2) == 1.0
     assert metrics.accuracy([[math.nan, 0.0]], [0], top_k=2) == 0.0
+    assert metrics.accuracy([[math.nan, 0.0]], [0]) == 0.0
+    for top_k in (1, 2):  # of equal scores the first are the highest
+        hits = [metrics.accuracy([[1.0, 1.0, 1.0]], [k], top_k=top_k) for k in range(3)]
+        assert hits == [1.0, float(top_k == 2), 0.0]
+    assert metrics.binary_accuracy([math.nan, math.nan], [0, 1]) == 0.0
 
 
 def test_binary_accuracy() -> None:

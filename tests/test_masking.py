@@ -54,6 +54,15 @@ def test_unbatched() -> None:
     np.testing.assert_array_equal(model(HOLES[0]), short(HOLES[0][HOLES[0] > 0]))
 
 
+@pytest.mark.parametrize("shape", [(0, 2, 3), (5, 0, 3), (5, 2, 0), (0, 3)])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_nothing(shape: tuple[int, ...], batch_first: bool) -> None:
+    y, lengths = lc.Masking(batch_first=batch_first)(np.zeros(shape))
+    assert y.shape == shape
+    rows = shape[:2][1 - batch_first] if len(shape) == 3 else ()
+    assert lengths.tolist() == np.zeros(rows).tolist()
+
+
 def model_of(kind: str) -> lc.Sequential:
     first: list[Any] = [lc.Masking(0.5, batch_first=True), lc.Linear(2, 3, dtype="float64", seed=0)]
     layer = getattr(lc, kind)

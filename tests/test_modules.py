@@ -374,6 +374,14 @@ def test_pooling_of_nothing(kind: str, shape: tuple[int, ...]) -> None:
     assert pool.backward(tape, y).shape == shape
 
 
+@pytest.mark.parametrize("shape", [(0, 4, 2), (5, 0, 2), (5, 4, 0), (0, 2)])
+def test_both_ends_of_nothing(shape: tuple[int, ...]) -> None:
+    pool = lc.BothEnds()
+    y, tape = pool.forward(np.zeros(shape))
+    np.testing.assert_array_equal(y, np.zeros(shape[1:]))
+    assert pool.backward(tape, y).shape == shape
+
+
 @pytest.mark.parametrize("merge", ["concat", "sum", "mul", "ave"])
 @pytest.mark.parametrize("lengths", [None, [5, 3, 1, 0]])
 def test_both_ends_are_those_of_a_bidirectional_layer(merge: str, lengths: Any) -> None:

@@ -16,7 +16,7 @@ import lstmcore
 def test_there_are_two_dependencies():
     requirements = metadata.requires("lstmcore") or []
     needed = [r for r in requirements if "extra ==" not in r]
-    assert needed == ["numpy>=1.24", "safetensors>=0.4"]
+    assert needed == ["numpy>=1.24", "safetensors>=0.4.4"]
 
 
 def test_versions_agree():

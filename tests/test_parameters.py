@@ -427,6 +427,8 @@ def test_load_that_fails_names_everything_and_changes_nothing() -> None:
         "  bias_ih_l1 has shape (1, 16), expected (16,)",
         "  bias_hh_l1 has dtype complex128, expected real numbers to convert to float32",
     ]
+    with pytest.raises(ValueError, match=r"unexpected: 1, \(\)$"):
+        layer.load_state_dict({**before, 1: 2, (): 3})  # type: ignore[dict-item]
     with pytest.raises(ValueError, match="weight_ih_l0 has shape") as caught:
         layer.load_state_dict(state, strict=False)  # shapes count even then
     assert "missing" not in str(caught.value)

@@ -124,10 +124,8 @@ def problem(
 def assert_equal(got: dict[str, Any], expected: dict[str, Any], tolerance: float = 1e-12) -> None:
     assert got.keys() == expected.keys()
     for name, value in expected.items():
-        assert got[name].shape == value.shape, name
-        np.testing.assert_allclose(
-            got[name], value, rtol=tolerance, atol=tolerance, err_msg=name, strict=True
-        )
+        assert (got[name].shape, got[name].dtype) == (value.shape, value.dtype), name
+        np.testing.assert_allclose(got[name], value, rtol=tolerance, atol=tolerance, err_msg=name)
 
 
 # Gradients against finite differences ---------------------------------------------------------

@@ -205,6 +205,10 @@ def test_greedy_takes_the_likeliest_at_each_step(kind: Any, batch_first: bool) -
         assert ids.tolist() == [t for t in said[1:] if t != 0]
 
 
+def test_no_sources_say_nothing() -> None:
+    assert make().greedy(np.zeros((5, 0), int), start=0, end=1, max_steps=3) == []
+
+
 def test_a_wider_beam_is_never_worse_than_brute_force_allows() -> None:
     model = make(vocabulary=4)
     source = np.random.default_rng(3).integers(0, 6, (4, 3))
@@ -306,6 +310,8 @@ HEAD = lc.Linear(4, 5)
         (lambda: lc.Seq2Seq(E, D, HEAD, carry_state=False), ValueError, "carry_state is False"),
         (lambda: make()(np.zeros((3, 2), int)), TypeError, "x is a ndarray"),
         (lambda: make()(batch()[0], lengths=[1, 2, 3]), TypeError, r"lengths is \[1, 2, 3\]"),
+        (lambda: make()(batch()[0], lengths=()), TypeError, r"lengths is \(\)"),
+        (lambda: make()(batch()[0], lengths=np.ones((2, 3), int)), TypeError, "lengths is a ndarr"),
         (lambda: make(None).attention_weights(batch()[0]), ValueError, "has no attention"),
         (
             lambda: make().greedy(np.zeros(3, int), start=0, end=1, max_steps=3),

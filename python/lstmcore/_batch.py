@@ -13,9 +13,10 @@ from ._module import Module
 from ._stepwise import whole_sequence
 from .batches import Batches
 from .layers import Layer
+from .pooling import Pool
 from .sequential import Sequential
 
-__all__ = ["Batch", "Caller", "batches", "chunks", "count", "unpack"]
+__all__ = ["Batch", "Caller", "batches", "chunks", "unpack"]
 
 Scored: TypeAlias = Callable[..., Any]  # a loss or a metric: (pred, target[, lengths])
 
@@ -123,17 +124,19 @@ def chunks(batch: Batch, size: int, caller: Caller) -> Iterator[tuple[Batch, flo
 class Caller:
     """How a model is called, whatever it takes, and how its output is scored."""
 
-    def __init__(self, model: Any) -> None:
-        for name in ("forward", "backward", "parameters", "zero_grad"):
+    def __init__(self, model: Any, train: bool = True) -> None:
+        needed = ("forward", "backward", "parameters", "zero_grad") if train else ("__call__",)
+        for name in needed:
             if not callable(getattr(model, name, None)):
                 what = _checks.describe(model)
                 raise TypeError(f"model is {what}, expected a module: it has no {name}()")
         # A layer by itself gives its state beside y; in a Sequential it does not.
         self.model: Any = Sequential(model) if isinstance(model, Layer) else model
-        taken = inspect.signature(self.model.forward).parameters
+        taken = inspect.signature(self.model.forward if train else self.model).parameters
         anything = any(p.kind is p.VAR_KEYWORD for p in taken.values())
         self._taken = [n for n in ("state", "lengths", "resets") if anything or n in taken]
         parts = [m for _, m in model._modules()] if isinstance(model, Module) else []
+        self._pools = any(isinstance(m, Pool) for m in parts)
         # Without a layer that says where time is, rows come first.
         recurrent = not parts or any(isinstance(m, Layer) for m in parts)
         self.batch_first = bool(getattr(model, "batch_first", False)) if recurrent else True
@@ -161,6 +164,8 @@ class Caller:
             return None
         paired = isinstance(batch.x, tuple)
         grid = (batch.x[-1] if paired else batch.x).shape[:2]
+        if self._pools and not paired:  # whatever the sizes happen to be
+            return None
         if pred.shape[:2] != grid or (pred.ndim == 2 and grid[0] == grid[1]):
             return None
         return lengths[-1] if paired else lengths
@@ -173,12 +178,12 @@ class Caller:
             return function(pred, target, lengths, batch_first=True)
         return function(pred, target, lengths)
 
-
-def count(batch: Batch, lengths: Any) -> int:
-    """Return how many targets a batch has: valid steps, or sequences."""
-    if lengths is not None:
-        return int(np.sum(lengths))
-    target, x = batch.target, batch.x
-    if target.ndim > 1 and not isinstance(x, tuple) and target.shape[:2] == x.shape[:2]:
-        return int(target.shape[0] * target.shape[1])
-    return int(target.shape[0]) if target.ndim else 1
+    def count(self, batch: Batch, lengths: Any) -> int:
+        """Return how many targets a batch has: valid steps, or sequences."""
+        if lengths is not None:
+            return int(np.sum(lengths))
+        target, x = batch.target, batch.x
+        per_step = target.ndim > 1 and not isinstance(x, tuple) and target.shape[:2] == x.shape[:2]
+        if per_step and not self._pools:
+            return int(target.shape[0] * target.shape[1])
+        return int(target.shape[0]) if target.ndim else 1

@@ -33,7 +33,7 @@ _ACTIVATIONS = (
 def describe(value: object) -> str:
     """Return what messages call a value: ``3.0 (float)``, ``a ndarray of shape (2, 3)``."""
     shape = getattr(value, "shape", None)
-    if isinstance(shape, tuple):
+    if isinstance(shape, tuple) and shape:
         return f"a {type(value).__name__} of shape {tuple(shape)}"
     text = repr(value)
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
@@ -60,7 +60,8 @@ def boolean(value: object, name: str) -> bool:
 
 def number(value: object, name: str) -> float:
     """Return a finite float."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+    no_number = (bool, np.timedelta64)  # which isinstance takes for integers
+    if isinstance(value, no_number) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} is {describe(value)}, expected a number")
     with contextlib.suppress(OverflowError):  # an int too large
         if math.isfinite(value):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import _checks, optim
-from ._batch import Batch, Caller, Scored, chunks, count, unpack
+from ._batch import Batch, Caller, Scored, chunks, unpack
 from ._parameter import Parameter
 from ._progress import Progress
 from .callbacks import Callback
@@ -24,6 +24,16 @@ class NonFiniteError(ValueError):
     """A loss or a gradient became NaN or infinite; the message says when and where first.
 
     The parameters are those before the step that would have used it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> head = lc.Linear(1, 1, seed=0)
+    >>> x, target = np.ones((2, 1), "float32"), np.array([[1.0], [np.nan]])
+    >>> lc.fit(head, (x, target), loss=lc.losses.mse, optimizer=lc.optim.SGD(head.parameters()))
+    Traceback (most recent call last):
+    lstmcore._loop.NonFiniteError: the loss is nan in epoch 1, step 1; not finite: ... target
     """
 
 
@@ -121,7 +131,7 @@ class Loop:
         values = {"loss": loss}  # all of them before anything is changed
         for name, function in self._metrics.items():
             values[name] = caller.score(function, pred, batch.target, lengths)
-        total.add(count(batch, lengths), values)
+        total.add(caller.count(batch, lengths), values)
         run.model.zero_grad()
         model.backward(tape, dpred)
         if self._clip_norm is not None:

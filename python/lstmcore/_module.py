@@ -164,12 +164,12 @@ class Module:
         state_dict = _unwrap(state_dict, names)
         ours = [k for k in state_dict if not prefix or str(k).startswith(prefix)]
         missing = [key for key in names if key not in state_dict]
-        unexpected = [str(key) for key in ours if key not in names]
+        unexpected = [key for key in ours if key not in names]
         complaints = []
         if strict and missing:
             complaints.append("missing: " + ", ".join(missing))
         if strict and unexpected:
-            complaints.append("unexpected: " + ", ".join(unexpected))
+            complaints.append("unexpected: " + ", ".join(map(str, unexpected)))
             complaints += [
                 f"state_dict[{key!r}] is a mapping itself: perhaps it is the state dict"
                 for key in unexpected
@@ -187,7 +187,7 @@ class Module:
         for key, array in arrays.items():
             names[key]._storage[...] = array
             names[key]._touch()
-        return IncompatibleKeys(missing, unexpected)
+        return IncompatibleKeys(missing, [str(key) for key in unexpected])
 
     def _options(self) -> dict[str, Any]:
         """Return what the constructor takes to make such a module, as JSON can hold it."""

@@ -58,9 +58,16 @@ class Parameter:
     Parameters
     ----------
     name : str
-        As in the state dict.
+        As in the state dict, without the path of its module.
     data : array_like
         Its first values, copied; float32 or float64.
+    watch : Watch, optional
+        For modules: what they share with their parameters.
+
+    Raises
+    ------
+    TypeError
+        If name is no str, or data of another dtype.
 
     Examples
     --------

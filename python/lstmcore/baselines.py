@@ -20,7 +20,7 @@ __all__ = ["AR", "Markov", "SeasonalNaive"]
 class _Window:
     """What AR and SeasonalNaive share: a prediction from the last `size` values of a series.
 
-    Before so many have been seen there is none: it is NaN.
+    Before so many have been seen there is none: it is NaN, and so is a loss that counts it.
     """
 
     size: int
@@ -44,17 +44,17 @@ class _Window:
     def run(self, x: npt.ArrayLike, state: Array | None = None) -> tuple[Array, Array]:
         """Predict as when called, and return the values to remember, at most `size` of them."""
         values = _series(x, "x")
+        steps = len(values)
         if state is not None:
-            if state.shape[1:] != values.shape[1:]:
-                raise ValueError(
-                    f"state has shape {state.shape}, expected (..., {values.shape[1:]}) as of x"
-                )
-            values = np.concatenate([state, values])
+            before = _series(state, "state")
+            if before.shape[1:] != values.shape[1:]:
+                expected = ", ".join(map(str, ("T", *values.shape[1:])))
+                raise ValueError(f"state has shape {before.shape}, expected ({expected}), like x")
+            values = np.concatenate([before, values])
         y = np.full(values.shape, np.nan)
         if len(values) >= self.size:
             view = np.lib.stride_tricks.sliding_window_view(values, self.size, axis=0)
             y[self.size - 1 :] = self._predict(view)
-        steps = len(values) - (0 if state is None else len(state))
         return y[len(values) - steps :], values[-self.size :].copy()
 
     def _predict(self, windows: Array) -> Array:
@@ -72,6 +72,11 @@ class AR(_Window):
     ----------
     order : int
         p, at least 1.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option has a wrong value or type.
 
     Attributes
     ----------
@@ -124,7 +129,9 @@ class AR(_Window):
             raise ValueError("x has NaN or infinity, expected finite numbers")
         view = np.lib.stride_tricks.sliding_window_view(values[:-1], self.order, axis=0)
         matrix = np.concatenate([_flat(view), np.ones((rows, 1))], axis=1)
-        solution = np.linalg.lstsq(matrix, values[self.order :].reshape(rows, features))[0]
+        solution = np.linalg.lstsq(
+            matrix, values[self.order :].reshape(rows, features), rcond=None
+        )[0]
         # (p, F from, F to), the newest first, each turned to (F to, F from).
         lags = solution[:-1].reshape(self.order, features, features)[::-1]
         self.coefficients = np.ascontiguousarray(lags.swapaxes(1, 2))
@@ -152,6 +159,11 @@ class SeasonalNaive(_Window):
     ----------
     period : int, default 1
         Steps of a season; 1 is the naive forecast, that all stays as it is.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option has a wrong value or type.
 
     Notes
     -----
@@ -189,6 +201,11 @@ class Markov:
         N: ids are 0 to N - 1.
     smoothing : float, default 1.0
         Added to every count (Laplace's rule); more than 0, so that nothing is impossible.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option has a wrong value or type.
 
     Attributes
     ----------

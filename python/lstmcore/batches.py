@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -53,6 +53,8 @@ class _Epochs:
         ValueError, TypeError
             If the state is not what `state_dict` returns; nothing is changed then.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state is {_checks.describe(state)}, expected a mapping")
         if set(state) != {"seed", "epoch"}:
             raise ValueError(f"state has the keys {sorted(state)}, expected epoch, seed")
         seed = _checks.integer(state["seed"], "seed", 0)
@@ -126,14 +128,16 @@ class Batches(_Epochs):
         rows = self._x.shape[self._axis]
         super().__init__(rows, batch_size, shuffle, seed)
         grid = self._x.shape[:2]
+        gridded = self._target.ndim > 1 and self._target.shape[:2] == grid
+        rowed = self._target.shape[:1] == (rows,)
         if per_step is None:
-            per_step = self._target.ndim > 1 and self._target.shape[:2] == grid
-        self._target_axis = self._axis if per_step else 0
-        if self._target.ndim <= self._target_axis or self._target.shape[self._target_axis] != rows:
+            per_step = gridded
+        if not (gridded if _checks.boolean(per_step, "per_step") else rowed):
             raise ValueError(
                 f"target has shape {self._target.shape}, expected ({rows}, ...), one for each row "
                 f"of x, or {grid} and whatever follows, one for each step"
             )
+        self._target_axis = self._axis if per_step else 0
         self._lengths = None
         if lengths is not None:
             time = grid[1 - self._axis] if len(grid) == 2 else 0
@@ -254,10 +258,12 @@ class Buckets(_Bucketed):
         self._lengths = np.array([len(s) for s in self._sequences], np.int64)
         super().__init__(self._lengths, batch_size, shuffle, seed, batch_first)
         self._padding = _checks.number(padding, "padding")
-        if len(targets) != self._rows:  # type: ignore[arg-type]
+        _check_padding(padding, self._sequences)
+        if not isinstance(targets, Sized):
+            raise TypeError(f"targets is {_checks.describe(targets)}, expected one per sequence")
+        if len(targets) != self._rows:
             raise ValueError(
-                f"targets has {len(targets)} entries, "  # type: ignore[arg-type]
-                f"expected {self._rows}, one for each sequence"
+                f"targets has {len(targets)} entries, expected {self._rows}, one for each sequence"
             )
         self._steps: list[AnyArray] | None = None
         self._labels: AnyArray | None = None
@@ -277,12 +283,12 @@ class Buckets(_Bucketed):
     def __iter__(self) -> Iterator[tuple[AnyArray, AnyArray, IntArray]]:
         """Go through one epoch."""
         for rows in self._row_batches():
-            x = pad([self._sequences[i] for i in rows], self._padding, self.batch_first)
+            x = _padded([self._sequences[i] for i in rows], self._padding, self.batch_first)
             if self._labels is not None:
                 target = self._labels[rows]
             else:
                 assert self._steps is not None
-                target = pad([self._steps[i] for i in rows], 0, self.batch_first)
+                target = _padded([self._steps[i] for i in rows], 0, self.batch_first)
             yield x, target, self._lengths[rows]
 
 
@@ -367,7 +373,7 @@ class Pairs(_Bucketed):
         """Go through one epoch."""
         for rows in self._row_batches():
             source, previous, target = (
-                pad([some[i] for i in rows], self._padding, self.batch_first)
+                _padded([some[i] for i in rows], self._padding, self.batch_first)
                 for some in (self._sources, self._previous, self._targets)
             )
             lengths = self._source_lengths[rows], self._target_lengths[rows]
@@ -392,6 +398,12 @@ def pad(
     -------
     ndarray (T, B, ...), T the longest
 
+    Raises
+    ------
+    ValueError, TypeError
+        If there is no sequence, they differ in all but their first axis, or integers are to be
+        padded with what is none.
+
     Examples
     --------
     >>> import lstmcore as lc
@@ -399,18 +411,42 @@ def pad(
     array([[ 1,  2,  3],
            [ 4, -1, -1]])
     """
-    arrays = [np.asarray(s) for s in sequences]
+    arrays = _ragged(sequences, "sequences")
+    if not arrays:
+        raise ValueError("sequences is empty, expected at least one")
+    _check_padding(padding, arrays)
+    return _padded(arrays, padding, _checks.boolean(batch_first, "batch_first"))
+
+
+def _padded(arrays: list[AnyArray], padding: float, batch_first: bool) -> AnyArray:
     time = max(len(a) for a in arrays)
     shape = (len(arrays), time) if batch_first else (time, len(arrays))
-    padded = np.full((*shape, *arrays[0].shape[1:]), padding, np.result_type(*arrays))
+    padded = np.full((*shape, *arrays[0].shape[1:]), padding, _common_dtype(arrays))
     rows = padded if batch_first else padded.swapaxes(0, 1)
     for row, array in zip(rows, arrays, strict=True):
         row[: len(array)] = array
     return padded
 
 
+def _common_dtype(arrays: list[AnyArray]) -> np.dtype[Any]:
+    return np.result_type(*{a.dtype for a in arrays})
+
+
+def _check_padding(padding: float, arrays: list[AnyArray]) -> None:
+    """Refuse what would become another number among integers or bools."""
+    dtype = _common_dtype(arrays)
+    if dtype.kind == "f":
+        return
+    value = _checks.number(padding, "padding")
+    least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    if not (value.is_integer() and least <= value <= most):
+        raise ValueError(f"padding is {padding}, expected a number that {dtype} can hold")
+
+
 def _ragged(sequences: Sequence[npt.ArrayLike], name: str) -> list[AnyArray]:
     """Return the sequences as arrays that agree in all but their first axis."""
+    if not isinstance(sequences, Iterable):
+        raise TypeError(f"{name} is {_checks.describe(sequences)}, expected a list of arrays")
     arrays = [np.asarray(s) for s in sequences]
     for i, array in enumerate(arrays):
         if array.ndim == 0 or array.dtype.kind not in "biuf":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,6 +75,24 @@ class BestWeights(Callback):
         What the best epoch had of it.
     best_epoch : int
         Which one that was, from 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an option has a wrong type or value; after the first epoch, if there is nothing called
+        `monitor`.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> head = lc.Linear(1, 1, dtype="float64", seed=0)
+    >>> best = lc.callbacks.BestWeights()
+    >>> history = lc.fit(  # with a learning rate that is too high
+    ...     head, [([[1.0]], [[3.0]])], loss=lc.losses.mse, epochs=9, progress=False,
+    ...     optimizer=lc.optim.SGD(head.parameters(), lr=0.6), callbacks=best,
+    ... )
+    >>> best.best_epoch, best.best == min(history.losses)
+    (1, True)
     """
 
     _restore = True
@@ -139,6 +158,11 @@ class EarlyStopping(BestWeights):
     monitor, mode, min_delta
         As of `BestWeights`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As `BestWeights`.
+
     Notes
     -----
     L. Prechelt, "Early Stopping - But When?", Neural Networks: Tricks of the Trade, 1998, the
@@ -199,15 +223,44 @@ class Checkpoint(Callback):
     path : str or path
         Of the file; ``{epoch}`` in it becomes the number of the epoch, from 1.
     every : int, default 1
-        After how many epochs each; the last one of the run is always saved.
+        After how many epochs each. The last one is always saved, also if a callback stops the run
+        at its end; an epoch that is not completed, because of Ctrl-C for instance, is not.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an option has a wrong type or value.
+    OSError
+        If the file cannot be written; that its folder is missing is noticed before the first epoch.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import lstmcore as lc
+    >>> head = lc.Linear(1, 1, dtype="float64", seed=0)
+    >>> options = {"loss": lc.losses.mse, "optimizer": lc.optim.SGD(head.parameters())}
+    >>> options |= {"data": [([[1.0]], [[3.0]])], "epochs": 2, "progress": False}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     saving = lc.callbacks.Checkpoint(f"{folder}/epoch-{{epoch}}.safetensors")
+    ...     _ = lc.fit(head, **options, callbacks=saving)
+    ...     lc.fit(head, **options | {"epochs": 3}, resume=f"{folder}/epoch-2.safetensors").epochs
+    3
     """
 
     def __init__(self, path: str | os.PathLike[str], *, every: int = 1) -> None:
-        self.path = os.fspath(path)
+        self.path = str(_checks.path(path, "path"))
         self.every = _checks.integer(every, "every", 1)
+
+    def on_start(self, run: Run) -> None:
+        """Find out that there is a folder to save in before there is something to lose."""
+        folder = self._path(run.epoch + 1).parent
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is no folder, expected one to save checkpoints in")
 
     def on_epoch(self, run: Run) -> None:
         """Save, if it is time."""
         if run.epoch % self.every == 0 or run.epoch == run.epochs or run.history.stopped:
-            path = self.path.replace("{epoch}", str(run.epoch))
-            save_checkpoint(path, **run.parts())
+            save_checkpoint(self._path(run.epoch), **run.parts())
+
+    def _path(self, epoch: int) -> Path:
+        return Path(self.path.replace("{epoch}", str(epoch)))

@@ -51,6 +51,11 @@ class Cell(Recurrent[State]):
             As when the cell is called.
         tape : Tape
             For `backward`. It shares x: leave that as it is until then.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument has another shape, dtype or range than it should; it is named.
         """
         _, final, tape = self._forward(x, hx, True)
         return final, cast(Tape, tape)
@@ -71,6 +76,11 @@ class Cell(Recurrent[State]):
             Gradient with respect to x.
         dstate : like the state
             Gradient with respect to the old state.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the tape is of another cell, or the gradient has another shape or dtype.
         """
         return self._backward(tape, None, dstate)
 
@@ -88,6 +98,11 @@ class RNNCell(Cell[Array]):
         As of `RNN`.
     gate_clip, dtype, seed
         As of `RNN`.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As the layer does.
 
     Examples
     --------
@@ -110,8 +125,8 @@ class RNNCell(Cell[Array]):
         hidden_size: int,
         bias: bool = True,
         nonlinearity: Activation = "tanh",
-        gate_clip: float | None = None,
         *,
+        gate_clip: float | None = None,
         dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
     ) -> None:
@@ -141,6 +156,11 @@ class GRUCell(Cell[Array]):
         Whether there are b_ih and b_hh.
     reset_after, gate_clip, activations, dtype, seed
         As of `GRU`.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As the layer does.
 
     Examples
     --------
@@ -195,6 +215,11 @@ class LSTMCell(Cell[Pair]):
     proj_size, forget_gate, coupled, peephole, cell_clip, gate_clip, activations, forget_bias,
     dtype, seed
         As of `LSTM`.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As the layer does.
 
     Examples
     --------

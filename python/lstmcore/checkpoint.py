@@ -85,6 +85,19 @@ def load_checkpoint(path: str | os.PathLike[str], **parts: Any) -> None:
         If the file is damaged or no checkpoint, lacks a part, or does not fit one.
     TypeError
         If a part cannot take a state.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> rng = np.random.default_rng(0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     lc.save_checkpoint(f"{folder}/run.safetensors", rng=rng)
+    ...     first = rng.random()
+    ...     lc.load_checkpoint(f"{folder}/run.safetensors", rng=rng)
+    >>> rng.random() == first
+    True
     """
     from . import _tensorfile
 

@@ -9,9 +9,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import _checks
-from ._batch import Caller, Scored, batches, chunks, count, unpack
+from ._batch import Caller, Scored, batches, chunks, unpack
+from .metrics import perplexity_of
 
 __all__ = ["evaluate"]
+
+_TAKEN = ("loss", "validation loss")  # what `History.last` calls the losses
 
 
 def evaluate(
@@ -27,7 +30,10 @@ def evaluate(
 
     Parameters
     ----------
-    model, data, loss, metrics, batch_size
+    model : Module, or one of `lstmcore.baselines`
+        Or whatever is called as they are: ``model(x)``, with lengths, resets and state by name if
+        it takes them.
+    data, loss, metrics, batch_size
         As of `fit`; the order of the data is kept.
     truncate : int, optional
         Run in chunks of so many steps, with the state carried across: the same numbers, less
@@ -55,7 +61,7 @@ def evaluate(
     >>> round(scores["loss"], 3) == round(lc.losses.cross_entropy(model(x), labels)[0], 3)
     True
     """
-    caller = Caller(model)
+    caller = Caller(model, train=False)
     if truncate is not None:
         truncate = _checks.integer(truncate, "truncate", 1)
         caller.check_truncate(truncate)
@@ -75,6 +81,8 @@ def scored(loss: Any, metrics: Any) -> dict[str, Scored]:
         raise TypeError(f"metrics is {what}, expected a dict of functions by name")
     functions = {**({} if loss is None else {"loss": loss}), **(metrics or {})}
     for name, function in functions.items():
+        if name in (metrics or ()) and (not isinstance(name, str) or name in _TAKEN):
+            raise ValueError(f"metrics has the name {name!r}, expected a str that no loss has")
         if not callable(function):
             raise TypeError(f"{name} is {_checks.describe(function)}, expected a function")
     return functions
@@ -102,7 +110,7 @@ def measure(
                 pred, state = caller.model.run(chunk.x, **options)
             lengths = caller.lengths(pred, chunk)
             total.add(
-                count(chunk, lengths),
+                caller.count(chunk, lengths),
                 {n: caller.score(f, pred, chunk.target, lengths) for n, f in functions.items()},
             )
     return total.means(name)
@@ -126,7 +134,7 @@ def measure_first(
 
 # Those of lstmcore.metrics that are functions of a mean: what is averaged, what is made of it.
 _OF_MEAN: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
-    "perplexity": (math.log, lambda nats: math.exp(nats) if nats < 709 else math.inf),
+    "perplexity": (math.log, perplexity_of),
     "rmse": (lambda root: root * root, math.sqrt),
 }
 

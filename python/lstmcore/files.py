@@ -96,6 +96,15 @@ def load(path: str | os.PathLike[str]) -> Any:
     ValueError
         If it is damaged, was written by a newer version, describes no model or one that its
         parameters do not fit.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import lstmcore as lc
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     lc.save(lc.GRU(3, 5), f"{folder}/model.safetensors")
+    ...     lc.load(f"{folder}/model.safetensors")
+    GRU(3, 5)
     """
     arrays, metadata = _tensorfile.view(path)
     if _KEY not in metadata:

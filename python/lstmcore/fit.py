@@ -238,7 +238,7 @@ def _callbacks(given: Any) -> list[Callback]:
         raise TypeError(f"callbacks is {what}, expected a Callback, a function or a list of them")
     made: list[Callback] = []
     for i, callback in enumerate(given):
-        if not isinstance(callback, Callback) and not callable(callback):
+        if isinstance(callback, type) or not (isinstance(callback, Callback) or callable(callback)):
             what = _checks.describe(callback)
             raise TypeError(f"callbacks[{i}] is {what}, expected a Callback or a function")
         made.append(callback if isinstance(callback, Callback) else _OnEpoch(callback))

@@ -26,6 +26,11 @@ class Flip(Timed):
         Whether x is (B, T, F). None, the default, is False, and in a `Sequential` what its
         recurrent layers have.
 
+    Raises
+    ------
+    TypeError
+        If an option has a wrong type.
+
     Examples
     --------
     >>> import numpy as np

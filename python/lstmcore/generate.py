@@ -41,7 +41,7 @@ def generate(
     prompt : array
         Integers are tokens: (T,), (T, B), or (B, T) if the model is batch_first; for a model that
         begins with no Embedding they become one-hot vectors. Floats are values: (T, F), (T, B, F)
-        or (B, T, F). At least one step.
+        or (B, T, F), arrays of the model's dtype or lists. At least one step.
     steps : int
         How many to generate.
     sample : function or "greedy", optional
@@ -92,6 +92,8 @@ def generate(
     takes_ids = getattr(model, "takes_ids", False) or any(isinstance(m, Embedding) for m in modules)
     if takes_ids and not tokens:
         raise TypeError(f"prompt has dtype {x.dtype}, expected integers, as the model takes ids")
+    if not tokens and getattr(model, "dtype", None) is not None:
+        x = _checks.real(prompt, model.dtype, "prompt")
     grid = x.ndim if tokens else x.ndim - 1  # how many of its axes are time and batch
     if grid not in (1, 2) or not x.size:
         what = "(T,) or two axes with the batch" if tokens else "(T, F) or three with the batch"
@@ -163,7 +165,12 @@ def _chooser(sample: Any, tokens: bool) -> Sampler:
                     f"expected ids ({len(y)},)"
                 )
             return following.astype(np.int64)
-        return following
+        if following.shape[:1] != y.shape[:1] or following.dtype.kind not in "biuf":
+            raise ValueError(
+                f"sample gives {_checks.describe(following)} of dtype {following.dtype}, expected "
+                f"numbers ({len(y)}, F)"
+            )
+        return following.astype(y.dtype, copy=False)  # noise makes float64 of float32
 
     return choose
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from . import _checks
+
 __all__ = ["History"]
 
 _FIELDS = ("losses", "validation_losses", "metrics", "lr", "time")
@@ -91,9 +93,11 @@ class History:
 
         Raises
         ------
-        ValueError
+        ValueError, TypeError
             If that is not what the state is; nothing is changed then.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state is {_checks.describe(state)}, expected a mapping")
         if set(state) != set(_FIELDS) or not isinstance(state["metrics"], Mapping):
             raise ValueError(f"state has the keys {sorted(state)}, expected {sorted(_FIELDS)}")
         copied: dict[str, Any] = {

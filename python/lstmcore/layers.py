@@ -293,6 +293,11 @@ class Layer(Recurrent[State]):
         tape : Tape
             For `backward`. It shares x, too: leave that as it is until then.
 
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument has another shape, dtype or range than it should; it is named.
+
         Examples
         --------
         >>> import numpy as np
@@ -330,6 +335,12 @@ class Layer(Recurrent[State]):
             Gradient with respect to x; 0 past the end of a row.
         dstate : like the state
             Gradient with respect to the initial state.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the tape is of another layer, or a gradient has another shape or dtype; those of the
+            parameters are not changed then.
         """
         return self._backward(tape, dy, dstate)
 
@@ -348,8 +359,9 @@ class Layer(Recurrent[State]):
 
         Raises
         ------
-        ValueError
-            If the layer reads sequences from their end: bidirectional or reverse.
+        ValueError, TypeError
+            If the layer reads sequences from their end (bidirectional or reverse), or batch_size is
+            less than 1 or no int.
 
         Examples
         --------
@@ -364,7 +376,51 @@ class Layer(Recurrent[State]):
         return open_stream(self, batch_size)
 
 
-class RNN(Layer[Array]):
+class HiddenLayer(Layer[Array]):
+    """What RNN and GRU share: a state that is h alone."""
+
+    def __call__(
+        self,
+        x: npt.ArrayLike,
+        h0: npt.ArrayLike | None = None,
+        *,
+        lengths: npt.ArrayLike | None = None,
+        resets: npt.ArrayLike | None = None,
+    ) -> tuple[Array, Array]:
+        """Run for inference: no dropout, nothing remembered.
+
+        Parameters
+        ----------
+        x : array_like, (T, B, I), or (B, T, I) if batch_first, or (T, I) unbatched
+            Arrays of the layer's dtype are not copied if their last axis is contiguous. The other
+            of float32 and float64 is a TypeError; other real numbers are converted.
+        h0 : array_like, (num_layers*D, B, H), or (num_layers*D, H) unbatched, optional
+            Initial state; zeros if not given.
+        lengths : array_like of int, (B,), or an int unbatched, optional
+            How many steps each row has, 0 to T. Past its end y is 0; h is that of its last step,
+            or the initial one if it has none; the reverse direction starts at its end.
+        resets : array_like of bool, (T, B), or (B, T) if batch_first, or (T,) unbatched, optional
+            Where an episode or document starts: no state crosses from the step before to that one,
+            in either direction. A row that is reset at 0 does not use the initial state of the
+            forward direction; that of the reverse direction enters at the row's end.
+
+        Returns
+        -------
+        y : ndarray, (T, B, D*H), or (T, B, H) if merged; axes as in x
+            The outputs of the last layer.
+        h : ndarray, shaped like h0
+            The final state.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument has another shape, dtype or range than it should; it is named.
+        """
+        y, final, _ = self._forward(x, h0, False, lengths, resets)
+        return y, final
+
+
+class RNN(HiddenLayer):
     """A layer, or a stack, of simple recurrent units.
 
     h_t = f(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)
@@ -458,43 +514,8 @@ class RNN(Layer[Array]):
             dtype=dtype,
         )
 
-    def __call__(
-        self,
-        x: npt.ArrayLike,
-        h0: npt.ArrayLike | None = None,
-        *,
-        lengths: npt.ArrayLike | None = None,
-        resets: npt.ArrayLike | None = None,
-    ) -> tuple[Array, Array]:
-        """Run for inference: no dropout, nothing remembered.
 
-        Parameters
-        ----------
-        x : array_like, (T, B, I), or (B, T, I) if batch_first, or (T, I) unbatched
-            Arrays of the layer's dtype are not copied if their last axis is contiguous. The other
-            of float32 and float64 is a TypeError; other real numbers are converted.
-        h0 : array_like, (num_layers*D, B, H), or (num_layers*D, H) unbatched, optional
-            Initial state; zeros if not given.
-        lengths : array_like of int, (B,), or an int unbatched, optional
-            How many steps each row has, 0 to T. Past its end y is 0; h is that of its last step,
-            or the initial one if it has none; the reverse direction starts at its end.
-        resets : array_like of bool, (T, B), or (B, T) if batch_first, or (T,) unbatched, optional
-            Where an episode or document starts: no state crosses from the step before to that one,
-            in either direction. A row that is reset at 0 does not use the initial state of the
-            forward direction; that of the reverse direction enters at the row's end.
-
-        Returns
-        -------
-        y : ndarray, (T, B, D*H), or (T, B, H) if merged; axes as in x
-            The outputs of the last layer.
-        h : ndarray, shaped like h0
-            The final state.
-        """
-        y, final, _ = self._forward(x, h0, False, lengths, resets)
-        return y, final
-
-
-class GRU(Layer[Array]):
+class GRU(HiddenLayer):
     """A layer, or a stack, of gated recurrent units.
 
     r, z = s(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), their parts of it
@@ -598,41 +619,6 @@ class GRU(Layer[Array]):
             activations=activations,
             dtype=dtype,
         )
-
-    def __call__(
-        self,
-        x: npt.ArrayLike,
-        h0: npt.ArrayLike | None = None,
-        *,
-        lengths: npt.ArrayLike | None = None,
-        resets: npt.ArrayLike | None = None,
-    ) -> tuple[Array, Array]:
-        """Run for inference: no dropout, nothing remembered.
-
-        Parameters
-        ----------
-        x : array_like, (T, B, I), or (B, T, I) if batch_first, or (T, I) unbatched
-            Arrays of the layer's dtype are not copied if their last axis is contiguous. The other
-            of float32 and float64 is a TypeError; other real numbers are converted.
-        h0 : array_like, (num_layers*D, B, H), or (num_layers*D, H) unbatched, optional
-            Initial state; zeros if not given.
-        lengths : array_like of int, (B,), or an int unbatched, optional
-            How many steps each row has, 0 to T. Past its end y is 0; h is that of its last step,
-            or the initial one if it has none; the reverse direction starts at its end.
-        resets : array_like of bool, (T, B), or (B, T) if batch_first, or (T,) unbatched, optional
-            Where an episode or document starts: no state crosses from the step before to that one,
-            in either direction. A row that is reset at 0 does not use the initial state of the
-            forward direction; that of the reverse direction enters at the row's end.
-
-        Returns
-        -------
-        y : ndarray, (T, B, D*H), or (T, B, H) if merged; axes as in x
-            The outputs of the last layer.
-        h : ndarray, shaped like h0
-            The final state.
-        """
-        y, final, _ = self._forward(x, h0, False, lengths, resets)
-        return y, final
 
 
 class LSTM(Layer[Pair]):
@@ -808,6 +794,11 @@ class LSTM(Layer[Pair]):
             The outputs of the last layer.
         (h, c) : pair of ndarray, shaped like state
             The final state.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument has another shape, dtype or range than it should; it is named.
         """
         y, final, _ = self._forward(x, state, False, lengths, resets)
         return y, final

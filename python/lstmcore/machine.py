@@ -21,15 +21,22 @@ __all__ = [
 def set_num_threads(n: int) -> None:
     """Set how many threads a call may use, from the next call on.
 
-    Results do not depend on it. It starts as ``LSTMCORE_NUM_THREADS``, or as many cores as this
-    process may use, and never counts for more than those. A lower limit that `threadpoolctl`, or
-    anybody who calls OpenMP's ``omp_set_num_threads``, sets for the calling thread is kept to. In a
-    process forked from one that has used the library it is always 1.
+    Results do not depend on it. It starts as ``LSTMCORE_NUM_THREADS``, else ``OMP_NUM_THREADS``,
+    else as many as there are cores that this process may use; more than those count for as many.
+    The cores are counted when it is set: call this again after you have changed the CPU affinity. A
+    lower limit that `threadpoolctl`, or anybody who calls OpenMP's ``omp_set_num_threads``, sets
+    for the calling thread is kept to. In a process forked from one that has imported the library it
+    is always 1.
 
     Parameters
     ----------
     n : int
         At least 1.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If n is less than 1 or no int.
 
     Examples
     --------
@@ -42,7 +49,14 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """Return how many threads a call may use."""
+    """Return how many threads a call may use: see `set_num_threads`.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> lc.get_num_threads() >= 1
+    True
+    """
     return _core.get_num_threads()
 
 
@@ -50,12 +64,25 @@ def isa() -> str:
     """Return the instruction-set level in use, such as ``"x86-64-v3"``.
 
     It starts as ``LSTMCORE_ISA``, or as the highest level that this machine has.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> lc.isa() in lc.available_isas()
+    True
     """
     return _core.isa()
 
 
 def available_isas() -> list[str]:
-    """Return the levels that this machine can run."""
+    """Return the levels that this machine can run, the lowest first.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> lc.available_isas()  # doctest: +SKIP
+    ['x86-64-v2', 'x86-64-v3']
+    """
     return list(_core.available_isas())
 
 
@@ -65,7 +92,17 @@ def set_isa(name: str) -> None:
     Parameters
     ----------
     name : str
-        One of `available_isas`; anything else is a ValueError.
+        One of `available_isas`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it is none of them.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> lc.set_isa(lc.available_isas()[0])
     """
     _core.set_isa(_checks.choice(name, "name", tuple(_core.available_isas())))
 

@@ -39,6 +39,11 @@ class Masking(Module):
         Whether x is (B, T) or (B, T, F). None, the default, is False, and in a `Sequential` what
         its recurrent layers have.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an option has a wrong type or value.
+
     Examples
     --------
     >>> import numpy as np
@@ -151,7 +156,8 @@ class Masking(Module):
         x = self._input(x, batch_first)
         valid = x != self.value if self.ids else (x != self.value).any(axis=-1)
         time_axis = int(batch_first and valid.ndim == 2)
-        rows = valid.swapaxes(0, 1) if time_axis else valid.reshape(len(valid), -1)  # (T, B)
+        grid = valid if valid.ndim == 2 else valid[:, None]
+        rows = grid.swapaxes(0, 1) if time_axis else grid  # (T, B)
         time, batch = rows.shape
         if lengths is not None:
             ends = _checks.lengths(lengths, batch, time, batched=valid.ndim == 2)

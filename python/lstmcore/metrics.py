@@ -1,7 +1,7 @@
 """Metrics: how good predictions are, in numbers for people.
 
 They take the same first arguments as the losses, and leave out the same elements. All are 0.0 where
-no element is valid.
+no element is valid, but for the perplexity: that is 1.0 then. A prediction of NaN is never right.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def accuracy(
     lengths, batch_first, ignore_index
         As for `losses.cross_entropy`.
     top_k : int, default 1
-        Count a target if fewer than this many classes have a higher score.
+        Count a target if fewer than this many classes have a higher score; of equal scores that of
+        the first class counts as the higher.
 
     Returns
     -------
@@ -57,12 +58,14 @@ def accuracy(
     """
     k = _checks.integer(top_k, "top_k", 1)
     scores, classes, w = classified(pred, target, lengths, None, batch_first, ignore_index)
+    picked = np.take_along_axis(scores, classes[..., None], axis=-1)
     if k == 1:
         right = scores.argmax(axis=-1) == classes
     else:
-        picked = np.take_along_axis(scores, classes[..., None], axis=-1)
-        # A NaN is neither higher nor lower, and no prediction.
-        right = ((scores > picked).sum(axis=-1) < k) & ~np.isnan(picked[..., 0])
+        before = np.arange(scores.shape[-1]) < classes[..., None]
+        higher = (scores > picked) | (before & (scores == picked))
+        right = higher.sum(axis=-1) < k
+    right &= ~np.isnan(picked[..., 0])
     return _mean(right if w is None else right[w != 0])
 
 
@@ -104,7 +107,7 @@ def binary_accuracy(
     """
     limit = _checks.number(threshold, "threshold")
     values, wanted, w = paired(pred, target, lengths, None, batch_first)
-    right = (values > limit) == (wanted > 0.5)
+    right = ((values > limit) == (wanted > 0.5)) & ~np.isnan(values)
     return _mean(right if w is None else right[w != 0])
 
 
@@ -138,10 +141,10 @@ def perplexity(
     >>> round(perplexity([[0.0, 0.0, 0.0, 0.0]], [2]), 6)
     4.0
     """
-    nats = cross_entropy(pred, target, lengths, batch_first=batch_first, ignore_index=ignore_index)[
-        0
-    ]
-    return math.exp(nats) if nats < 709 else nats if math.isnan(nats) else math.inf
+    nats, _ = cross_entropy(
+        pred, target, lengths, batch_first=batch_first, ignore_index=ignore_index
+    )
+    return perplexity_of(nats)
 
 
 def bits_per_symbol(
@@ -174,9 +177,9 @@ def bits_per_symbol(
     >>> round(bits_per_symbol([[0.0, 0.0, 0.0, 0.0]], [2]), 6)
     2.0
     """
-    nats = cross_entropy(pred, target, lengths, batch_first=batch_first, ignore_index=ignore_index)[
-        0
-    ]
+    nats, _ = cross_entropy(
+        pred, target, lengths, batch_first=batch_first, ignore_index=ignore_index
+    )
     return nats / math.log(2)
 
 
@@ -210,6 +213,11 @@ def rmse(
     1.4142135623730951
     """
     return math.sqrt(mse(pred, target, lengths, weight=weight, batch_first=batch_first)[0])
+
+
+def perplexity_of(nats: float) -> float:
+    """Return the perplexity for a mean cross-entropy, infinity where no float is so large."""
+    return math.inf if nats > 709 else math.exp(nats)
 
 
 def _mean(right: NDArray[np.bool_]) -> float:

@@ -33,6 +33,11 @@ class LastStep(Pool):
         Whether x is (B, T, F). None, the default, is False, and in a `Sequential` what its
         recurrent layers have.
 
+    Raises
+    ------
+    TypeError
+        If an option has a wrong type.
+
     Examples
     --------
     >>> import numpy as np
@@ -71,6 +76,11 @@ class BothEnds(Pool):
         Whether x is (B, T, F). None, the default, is False, and in a `Sequential` what its
         recurrent layers have.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an option has a wrong type or value.
+
     Examples
     --------
     >>> import numpy as np
@@ -98,7 +108,7 @@ class BothEnds(Pool):
         last = ends[rows] - 1
         forward, reverse = np.zeros((2, x.shape[1], features // 2), x.dtype)
         forward[rows] = x[last, rows, : features // 2]
-        reverse[rows] = x[0, rows, features // 2 :]
+        reverse[rows] = x[np.zeros_like(rows), rows, features // 2 :]
         if self.merge == "concat":
             y = np.concatenate([forward, reverse], axis=1)
         elif self.merge == "mul":
@@ -126,7 +136,7 @@ class BothEnds(Pool):
         else:
             dforward = dreverse = dy / 2 if self.merge == "ave" else dy
         dx[last, rows, :half] = dforward[rows]
-        dx[0, rows, half:] += dreverse[rows]
+        dx[np.zeros_like(rows), rows, half:] += dreverse[rows]
 
 
 class MeanPool(Pool):
@@ -137,6 +147,11 @@ class MeanPool(Pool):
     batch_first : bool, optional
         Whether x is (B, T, F). None, the default, is False, and in a `Sequential` what its
         recurrent layers have.
+
+    Raises
+    ------
+    TypeError
+        If an option has a wrong type.
 
     Examples
     --------
@@ -168,6 +183,11 @@ class MaxPool(Pool):
     batch_first : bool, optional
         Whether x is (B, T, F). None, the default, is False, and in a `Sequential` what its
         recurrent layers have.
+
+    Raises
+    ------
+    TypeError
+        If an option has a wrong type.
 
     Examples
     --------

@@ -224,7 +224,7 @@ class Seq2Seq(Module):
     def _read(self, x: Any, lengths: Any) -> tuple[Any, Any, Array, Any, Any]:
         """Run the encoder; return what `_decode` takes."""
         source, previous = _pair(x, "x")
-        source_lengths, target_lengths = _pair(lengths or (None, None), "lengths")
+        source_lengths, target_lengths = _lengths(lengths)
         keys, state = self.encoder.run(source, lengths=source_lengths)
         return previous, state if self.carry_state else None, keys, source_lengths, target_lengths
 
@@ -255,7 +255,7 @@ class Seq2Seq(Module):
         tape : Seq2SeqTape
         """
         source, previous = _pair(x, "x")
-        source_lengths, target_lengths = _pair(lengths or (None, None), "lengths")
+        source_lengths, target_lengths = _lengths(lengths)
         keys, encoder = self.encoder.forward(source, lengths=source_lengths)
         state = encoder.state if self.carry_state else None
         y, decoder = self.decoder.forward(previous, state, lengths=target_lengths)
@@ -393,12 +393,12 @@ class Seq2Seq(Module):
         for _ in range(max_steps):
             previous = last[:, None] if self.batch_first else last[None]
             logits, _, state = self._decode(previous, state, keys, lengths, None)
-            log_p = _log_softmax(logits.reshape(rows, beam_size, -1))
+            tokens = logits.shape[-1]
+            log_p = _log_softmax(logits.reshape(rows, beam_size, tokens))
             log_p[ended] = -np.inf
             if ended.any():  # what has ended goes on with its end, for nothing
                 log_p[ended, end] = 0
-            tokens = log_p.shape[-1]
-            total = (scores[:, :, None] + log_p).reshape(rows, -1)
+            total = (scores[:, :, None] + log_p).reshape(rows, beam_size * tokens)
             best = _largest(total, beam_size)
             scores = np.take_along_axis(total, best, 1)
             parent, token = best // tokens, best % tokens
@@ -436,6 +436,10 @@ def _pair(value: Any, name: str) -> tuple[Any, Any]:
         what = _checks.describe(value)
         raise TypeError(f"{name} is {what}, expected a pair, for the encoder and the decoder")
     return value[0], value[1]
+
+
+def _lengths(value: Any) -> tuple[Any, Any]:
+    return (None, None) if value is None else _pair(value, "lengths")
 
 
 def _take(state: Any, rows: npt.NDArray[Any]) -> Any:

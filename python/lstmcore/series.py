@@ -155,14 +155,16 @@ def resample(
 
     def steps_since_origin(time: Any, name: str) -> Any:
         try:
-            return (np.asarray(time, when.dtype if dated else np.float64) - origin) / step
+            return (np.asarray(time, "M8" if dated else np.float64) - origin) / step
         except (TypeError, ValueError) as error:
             raise TypeError(f"{name} is {_checks.describe(time)}, expected a time") from error
 
     t = steps_since_origin(when, "times")
     backwards = np.flatnonzero(~(np.diff(t) > 0))
-    if not np.isfinite(t).all() or backwards.size:
-        at = int(backwards[0]) if backwards.size else 0
+    if not np.isfinite(t).all():
+        raise ValueError("times has NaN or infinity, expected finite numbers")
+    if backwards.size:
+        at = int(backwards[0])
         raise ValueError(f"times[{at + 1}] does not come after times[{at}], expected them to")
     first = 0.0 if start is None else float(steps_since_origin(start, "start"))
     last = float(t[-1] if stop is None else steps_since_origin(stop, "stop"))
@@ -183,7 +185,7 @@ def resample(
         share = share.reshape(-1, *[1] * (measured.ndim - 1)).astype(measured.dtype)
         taken = taken + share * (measured[right] - taken)
     if dated:
-        begin = origin if start is None else np.asarray(start, when.dtype)
+        begin = origin if start is None else np.asarray(start, "M8")
         return begin + np.arange(len(grid)) * step, taken
     begin = float(origin if start is None else start)
     return begin + np.arange(len(grid)) * float(step), taken

@@ -13,6 +13,7 @@ from ._checks import Array
 from ._module import Module
 from ._stepwise import whole_sequence
 from .layers import Layer, Recurrent
+from .pooling import Pool
 from .sequential import Sequential
 
 __all__ = ["StateSpace"]
@@ -33,6 +34,18 @@ class StateSpace:
         The output; by default the state itself.
     size : int, optional
         n, which `simulate` needs to start from zeros.
+    dtype : {"float32", "float64"}, default "float64"
+        Of the state.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If f or g is no function, or an option has a wrong value.
+
+    Notes
+    -----
+    What this view shows of recurrent nets: R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of
+    training recurrent neural networks", ICML 2013, section 2.2.
 
     Examples
     --------
@@ -71,6 +84,11 @@ class StateSpace:
         b : array (n, inputs)
         c : array (outputs, n), optional
 
+        Raises
+        ------
+        ValueError
+            If the shapes do not fit.
+
         Examples
         --------
         >>> import lstmcore as lc
@@ -79,8 +97,8 @@ class StateSpace:
         array([ 0.,  1.,  0., -1.])
         """
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        c = np.eye(len(a)) if c is None else np.asarray(c, np.float64)
-        size = len(a)
+        size = a.shape[0] if a.ndim else 0
+        c = np.eye(size) if c is None else np.asarray(c, np.float64)
         if a.shape != (size, size) or b.shape[:-1] != (size,) or c.shape[1:] != (size,):
             raise ValueError(
                 f"a, b, c have shapes {a.shape}, {b.shape}, {c.shape}, expected (n, n), "
@@ -125,6 +143,7 @@ class StateSpace:
         Parameters
         ----------
         u : array (T, ..., inputs)
+            What f takes: of a model, its dtype, or lists.
         x0 : array (..., n), optional
             Zeros if not given.
 
@@ -141,6 +160,8 @@ class StateSpace:
             If there is no input, or no x0 for a system of unknown size.
         """
         inputs = np.asarray(u)
+        if inputs.dtype.kind == "f" and not hasattr(u, "dtype"):
+            inputs = inputs.astype(self.dtype)  # a list
         if inputs.ndim == 0 or not len(inputs):
             raise ValueError(f"u has shape {inputs.shape}, expected (T, ...) with T >= 1")
         if x0 is None:
@@ -169,7 +190,8 @@ def _view(cls: type[StateSpace], model: Module) -> StateSpace:
     where = [i for i, module in enumerate(steps) if isinstance(module, Recurrent)]
     if not where:
         raise ValueError(f"{model!r} has no recurrent layer, and so no state")
-    whole = whole_sequence(model)
+    pool = next((module for module in steps if isinstance(module, Pool)), None)
+    whole = pool or whole_sequence(model)
     if whole is not None:
         raise ValueError(f"{whole!r} needs the whole sequence, and so has no state in time")
     before, after = steps[: where[-1] + 1], steps[where[-1] + 1 :]

@@ -134,6 +134,11 @@ class StepLR(Schedule):
     gamma : float, default 0.1
         At least 0.
 
+    Raises
+    ------
+    ValueError, TypeError
+        If an option has a wrong value or type.
+
     Examples
     --------
     >>> import lstmcore as lc
@@ -172,6 +177,11 @@ class CosineLR(Schedule):
         Until the minimum is reached, at least 1.
     minimum : float, default 0
         At least 0.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option has a wrong value or type.
 
     Examples
     --------
@@ -222,6 +232,11 @@ class Plateau(Schedule):
         What the rate does not fall below.
     eps : float, default 1e-8
         Reductions by no more than this are left undone.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option has a wrong value or type.
 
     Examples
     --------
@@ -332,6 +347,11 @@ class WarmUp(Schedule):
         At least 1.
     start : float, default 0.1
         Share of the rate at first, in [0, 1].
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option has a wrong value or type.
 
     Examples
     --------
