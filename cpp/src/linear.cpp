@@ -32,10 +32,8 @@ Linear<T>::Linear(const T* weight, const T* bias, int64_t inputs, int64_t output
             padded[i] = bias && i < outputs ? bias[i] : T(0);
         bias_ = padded;
         if (train)
-            weight_t_ = pack_matrix(
-                arena, kernels_.lanes, 4, outputs, inputs, weight,
-                [&](int64_t k) { return k * inputs; },
-                [&](int64_t column) { return column < inputs ? column : -1; });
+            weight_t_ = pack_rows(arena, kernels_.lanes, outputs, inputs, weight,
+                                  [](int64_t k) { return k; });
         return arena.used();
     };
     memory_ = Block(build(nullptr));
