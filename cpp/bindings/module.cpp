@@ -94,15 +94,15 @@ private:
 template <class T>
 View<T> view_of(const py::array& array, const char* name, bool batch_first, int64_t steps,
                 int64_t batch, int64_t n) {
-    const bool boolean = std::is_same_v<std::remove_const_t<T>, bool>;
+    const bool plain = !std::is_floating_point_v<T>;  // one for each step and row, no features
     require(py::isinstance<py::array_t<std::remove_const_t<T>>>(array),
             std::string(name) + ": wrong dtype");
-    require(array.ndim() == (boolean ? 2 : 3), std::string(name) + ": wrong number of axes");
+    require(array.ndim() == (plain ? 2 : 3), std::string(name) + ": wrong number of axes");
     const int time_axis = batch_first ? 1 : 0;
     const int64_t size = sizeof(T);
     require(array.shape(time_axis) == steps && array.shape(1 - time_axis) == batch,
             std::string(name) + ": wrong shape");
-    if (!boolean)
+    if (!plain)
         require(array.shape(2) == n, std::string(name) + ": the last axis has the wrong size");
     // The stride of an axis of one means nothing, as do all of an empty array.
     for (int axis = 0; array.size() > 0 && axis < array.ndim(); ++axis) {
@@ -169,14 +169,15 @@ struct Call {
     Spec spec;
     std::shared_ptr<const Weights<T>> weights;
     py::array x;
-    std::optional<py::array> h0, c0, lengths, resets;
+    std::optional<py::array> h0, c0, lengths, resets, lookup;
     bool batch_first;
     Sequences<T> in;
 
     Call(const PyWeights& packed, const py::array& x_, const std::optional<py::array>& h0_,
          const std::optional<py::array>& c0_, const std::optional<py::array>& lengths_,
          const std::optional<py::array>& resets_, bool batch_first_, double dropout,
-         uint64_t dropout_key, int64_t first_step, int64_t whole_steps)
+         uint64_t dropout_key, int64_t first_step, int64_t whole_steps,
+         const std::optional<py::array>& lookup_)
         : spec(packed.spec),
           weights(packed.of<T>()),
           x(x_),
@@ -184,12 +185,26 @@ struct Call {
           c0(c0_),
           lengths(lengths_),
           resets(resets_),
+          lookup(lookup_),
           batch_first(batch_first_) {
         const LayerSpec& layer = spec.layer;
-        require(x.ndim() == 3, "x: 3 axes expected");
-        in.steps = x.shape(batch_first ? 1 : 0);
-        in.batch = x.shape(batch_first ? 0 : 1);
-        in.x = view_of<const T>(x, "x", batch_first, in.steps, in.batch, layer.input_size);
+        const py::array& grid = lookup ? *lookup : x;
+        require(grid.ndim() == (lookup ? 2 : 3),
+                lookup ? "lookup: 2 axes expected" : "x: 3 axes expected");
+        in.steps = grid.shape(batch_first ? 1 : 0);
+        in.batch = grid.shape(batch_first ? 0 : 1);
+        if (lookup) {
+            require(x.ndim() == 2, "x: 2 axes expected of a table");
+            in.table_rows = x.shape(0);
+            in.table = data_of<T>(x, "x", {in.table_rows, layer.input_size});
+            in.lookup = view_of<const int64_t>(grid, "lookup", batch_first, in.steps, in.batch, 0);
+            for (int64_t t = 0; t < in.steps; ++t)
+                for (int64_t b = 0; b < in.batch; ++b)
+                    require(*in.lookup.at(t, b) >= 0 && *in.lookup.at(t, b) < in.table_rows,
+                            "lookup: not of the table");
+        } else {
+            in.x = view_of<const T>(x, "x", batch_first, in.steps, in.batch, layer.input_size);
+        }
         in.h0 = data_of<T>(h0, "h0", {spec.states(), in.batch, layer.output_size()});
         require(!c0 || layer.cell.kind == CellKind::lstm, "c0: only the LSTM has a cell");
         in.c0 = data_of<T>(c0, "c0", {spec.states(), in.batch, layer.hidden_size});
@@ -282,12 +297,16 @@ public:
                 return const_cast<T*>(data_of<T>(array, "gradients", shape));
             });
 
-        auto dx = empty_array<T>(call_.sequence_shape(layer.input_size));
+        auto dx =
+            empty_array<T>(call_.lookup ? std::vector<int64_t>{in.table_rows, layer.input_size}
+                                        : call_.sequence_shape(layer.input_size));
         py::array_t<T> dh0({spec.states(), in.batch, layer.output_size()});
         std::optional<py::array_t<T>> dc0;
         if (lstm) dc0.emplace(std::vector<int64_t>{spec.states(), in.batch, layer.hidden_size});
         const auto y = view_of<const T>(y_, "y", first, in.steps, in.batch, layer.feature_size());
-        const auto dx_view = view_of<T>(dx, "dx", first, in.steps, in.batch, layer.input_size);
+        const auto dx_view =
+            call_.lookup ? View<T>{dx.mutable_data(), 0, layer.input_size}
+                         : view_of<T>(dx, "dx", first, in.steps, in.batch, layer.input_size);
         T* dh0_data = dh0.mutable_data();
         T* dc0_data = dc0 ? dc0->mutable_data() : nullptr;
         {
@@ -359,10 +378,11 @@ py::tuple run_forward_any(const PyWeights& weights, const py::array& x,
                           const std::optional<py::array>& h0, const std::optional<py::array>& c0,
                           const std::optional<py::array>& lengths,
                           const std::optional<py::array>& resets, bool batch_first, bool train,
-                          double dropout, uint64_t key, int64_t first_step, int64_t whole_steps) {
+                          double dropout, uint64_t key, int64_t first_step, int64_t whole_steps,
+                          const std::optional<py::array>& lookup) {
     const auto run = [&](auto number) {
         return run_forward(Call<decltype(number)>(weights, x, h0, c0, lengths, resets, batch_first,
-                                                  dropout, key, first_step, whole_steps),
+                                                  dropout, key, first_step, whole_steps, lookup),
                            train);
     };
     return weights.spec.is_double ? run(double()) : run(float());
@@ -408,7 +428,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.def("forward", &run_forward_any, py::arg("weights"), py::arg("x"), py::arg("h0"),
           py::arg("c0"), py::arg("lengths"), py::arg("resets"), py::arg("batch_first"),
           py::arg("train"), py::arg("dropout"), py::arg("dropout_key"), py::arg("first_step") = 0,
-          py::arg("whole_steps") = -1);
+          py::arg("whole_steps") = -1, py::arg("lookup") = py::none());
     m.def(
         "backward",
         [](const Tape& tape, const std::optional<py::array>& dy, const std::optional<py::array>& dh,

@@ -77,6 +77,14 @@ public:
         if (dgates_.width * int64_t(sizeof(T)) > kReachBytes)
             dgates_panels_ = take_panels(gate_rows_ * H_);
         x_ = take_panels(widest_input);
+        if (in.lookup) {
+            looked_up_ = arena.take<int64_t>(rows);
+            dlookup_ = take(in.table_rows, G_ * H_);
+            const int64_t width = round_up(spec.input_size, Panels<T>::kWidth);
+            table_ = {arena.take<T>(size_product(in.table_rows, width)), Panels<T>::kWidth,
+                      in.table_rows};
+            dtable_products_ = arena.take<ProductRow<T>>(in.table_rows);
+        }
         h_prev_ = take_panels(P_);
         if (cell_.kind == CellKind::lstm) dc_ = take(B, H_);
         if (cell_.peephole) {
@@ -196,7 +204,10 @@ private:
         }
     }
 
+    bool looks_up(int64_t layer) const { return layer == 0 && in_.lookup; }
+
     void run_direction(Team& team, int64_t layer, int d, const Parameters<T>& gradients) {
+        if (looks_up(layer)) start_table(team, d);
         for (int64_t end = schedule_->steps(); end > 0; end -= std::min(end, chunk_)) {
             const int64_t first = end - std::min(end, chunk_);
             int64_t rows = 0;
@@ -212,6 +223,7 @@ private:
             sum_gradients(team, layer, rows, gradients);
             team.barrier();
         }
+        if (looks_up(layer)) finish_table(team, d, gradients);
         workers_.each(team, [&](int w) { finish_states(w, layer, d); });
     }
 
@@ -248,7 +260,10 @@ private:
             if (!cut && step == 0 && in_.h0) h_prev = state(in_.h0, layer, d, b, P_);
             T* dgates = dgates_.at(row + slot);
 
-            copy_to_panels(x_, row + slot, x.at(t, b), I);
+            if (looks_up(layer))
+                looked_up_[row + slot] = *in_.lookup.at(t, b);
+            else
+                copy_to_panels(x_, row + slot, x.at(t, b), I);
             copy_to_panels(h_prev_, row + slot, h_prev, P_);
             if (cell_.kind == CellKind::rnn) {
                 scratch.rnn[n] = {a, dy, extra, hidden.at(t, b) + d * P_, dgates};
@@ -336,6 +351,7 @@ private:
 
     /// dx += dgates · W_ih for the worker's rows of a chunk; the first direction begins it.
     void multiply_input(int worker, int64_t layer, int d, int64_t first, int64_t end) {
+        if (looks_up(layer)) return;
         const PackedDirection<T>& w = weights_->direction(layer, d);
         const bool backwards = spec_.reads_backwards(d);
         const View<T> dx = dinput_of(layer);
@@ -362,12 +378,16 @@ private:
             const Rows<T> a{dgates_.data + from * H, dgates_.width};
             if (db) sum_columns(team, a, gates * H, {}, db + to_gate * H, rows);
         };
+        if (looks_up(layer))
+            add_to_table(team, rows);
+        else
+            sum_input(team, dgates_panels_, x_, I, to.w_ih, rows);
         if (!gru_) {
-            gates(0, 0, G_, to.w_ih, x_, I, to.b_ih);
+            gates(0, 0, G_, nullptr, x_, I, to.b_ih);
             gates(0, 0, G_, to.w_hh, h_prev_, P_, to.b_hh);
         } else {  // n, r, z, n of the hidden product
-            gates(0, 2, 1, to.w_ih, x_, I, to.b_ih);
-            gates(1, 0, 2, to.w_ih, x_, I, to.b_ih);
+            gates(0, 2, 1, nullptr, x_, I, to.b_ih);
+            gates(1, 0, 2, nullptr, x_, I, to.b_ih);
             gates(1, 0, 2, to.w_hh, h_prev_, P_, to.b_hh);
             if (cell_.reset_after)
                 gates(3, 2, 1, to.w_hh, h_prev_, P_, to.b_hh);
@@ -381,6 +401,53 @@ private:
                 sum_columns(team, a, H, output ? c_ : c_prev_, to.w_ch + g * H, rows);
             }
         if (spec_.proj_size > 0) sum_outer(team, dh_panels_, 0, P_, m_panels_, H, to.w_hr, rows);
+    }
+
+    /// dW_ih += dgates^T x over `rows` of both.
+    void sum_input(const Team& team, const Panels<T>& dgates, const Panels<T>& x, int64_t I,
+                   T* dw_ih, int64_t rows) {
+        if (!gru_) return sum_outer(team, dgates, 0, G_ * H_, x, I, dw_ih, rows);
+        sum_outer(team, dgates, 0, H_, x, I, dw_ih + 2 * H_ * I, rows);  // n, r, z
+        sum_outer(team, dgates, H_, 2 * H_, x, I, dw_ih, rows);
+    }
+
+    // Steps that looked up the same row of the table have the same x. So their dgates are added up
+    // first, and multiplied once.
+
+    Range columns_of(const Team& team) const {
+        constexpr int64_t line = kAlignment / int64_t(sizeof(T));
+        const int64_t lines = round_up(G_ * H_, line) / line;
+        return {lines * team.rank / team.size * line,
+                std::min(lines * (team.rank + 1) / team.size * line, G_ * H_), 1};
+    }
+    void start_table(Team& team, int d) {
+        const Range columns = columns_of(team);
+        for (int64_t i = 0; i < in_.table_rows; ++i)
+            std::fill(dlookup_.at(i) + columns.first, dlookup_.at(i) + columns.last, T(0));
+        if (d == 0 && team.rank == 0)
+            for (int64_t i = 0; i < in_.table_rows; ++i)
+                copy_to_panels(table_, i, in_.table + i * spec_.input_size, spec_.input_size);
+        team.barrier();
+    }
+    void add_to_table(const Team& team, int64_t rows) {
+        const Range columns = columns_of(team);
+        for (int64_t row = 0; row < rows; ++row) {
+            T* __restrict to = dlookup_.at(looked_up_[row]);
+            const T* from = dgates_.at(row);
+            for (int64_t n = columns.first; n < columns.last; ++n) to[n] += from[n];
+        }
+    }
+    void finish_table(Team& team, int d, const Parameters<T>& to) {
+        const int64_t V = in_.table_rows, I = spec_.input_size;
+        const PackedDirection<T>& w = weights_->direction(0, d);
+        sum_input(team, {dlookup_.data, dlookup_.width, V}, table_, I, to.w_ih, V);
+        const int64_t first = V * team.rank / team.size, last = V * (team.rank + 1) / team.size;
+        for (int64_t i = first; i < last; ++i) {
+            T* out = dx_.at(0, i);
+            dtable_products_[i] = {dlookup_.at(i), d == 0 ? zeros_ : out, out};
+        }
+        weights_->kernels().product(w.w_ih_t, I, dtable_products_ + first, last - first);
+        team.barrier();
     }
 
     /// c (J, N) += a[:, from : from + J]^T b over `rows`; each member takes rows of c.
@@ -429,6 +496,7 @@ private:
 
     /// Zeros past the ends; and the dropout of the layer below.
     void finish_input(int worker, int64_t layer) {
+        if (looks_up(layer)) return;
         const int64_t I = spec_.layer_input_size(layer);
         const View<T> dx = dinput_of(layer);
         const Dropout mask(in_.dropout_key, in_.dropout);
@@ -458,6 +526,10 @@ private:
     Rows<T> dgates_, c_, c_prev_, dh_, m_;  // of a chunk, by step and slot
     Panels<T> dgates_panels_, x_, h_prev_, dh_panels_, m_panels_, rh_;  // the same for the sums
     Rows<T> last_dgates_, dc_, carry_;                                  // by slot
+    int64_t* looked_up_ = nullptr;  // by step and slot of the chunk, the row of the table
+    Rows<T> dlookup_;               // (table_rows) the sums of dgates
+    Panels<T> table_;
+    ProductRow<T>* dtable_products_ = nullptr;
     View<T> doutput_[2], dhidden_;
     T* zeros_;
     int64_t zeros_size_;

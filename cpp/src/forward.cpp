@@ -71,6 +71,10 @@ public:
             take_planes(arena);
         }
         zeros_ = arena.take<T>(round_up(std::max(H_, P_), kAlignment));
+        if (in.lookup) {
+            projected_ = arena.take<T>(size_product(D_, in.table_rows, width_));
+            projections_ = arena.take<ProductRow<T>>(in.table_rows);
+        }
         const CellKind kind = spec.cell.kind;
         for (int w = 0; w < workers_.count(); ++w) {
             Scratch<T> s{};
@@ -101,6 +105,7 @@ public:
         std::memset(zeros_, 0, sizeof(T) * round_up(std::max(H_, P_), kAlignment));
         run_team(workers_.count(), [&](Team& team) noexcept {
             const FlushDenormals mode;
+            if (in_.lookup) project_table(team);
             // One direction goes through all layers chunk by chunk; two need a layer's whole past
             // and future before the next.
             const int64_t segment = D_ == 1 ? chunk_ : std::max<int64_t>(in_.steps, 1);
@@ -235,7 +240,23 @@ private:
         return states + ((layer * D_ + d) * in_.batch + b) * n;
     }
 
+    /// Makes the input product of every row of the table, so that a step only looks it up.
+    void project_table(Team& team) {
+        const int64_t first = in_.table_rows * team.rank / team.size;
+        const int64_t last = in_.table_rows * (team.rank + 1) / team.size;
+        for (int d = 0; d < D_; ++d) {
+            const PackedDirection<T>& w = weights_->direction(0, d);
+            for (int64_t i = first; i < last; ++i)
+                projections_[i] = {in_.table + i * spec_.input_size, w.bias,
+                                   projected_ + (d * in_.table_rows + i) * w.w_ih.N};
+            weights_->kernels().product(w.w_ih, w.w_ih.N, projections_ + first, last - first);
+        }
+        team.barrier();
+    }
+    bool looks_up(int64_t layer) const { return layer == 0 && in_.lookup; }
+
     void multiply_input(int worker, int64_t layer, int d, int64_t first, int64_t last) {
+        if (looks_up(layer)) return;
         const PackedDirection<T>& w = weights_->direction(layer, d);
         const bool backwards = spec_.reads_backwards(d);
         const Plane<const T> x = input_of(layer);
@@ -269,7 +290,7 @@ private:
         const Plane<T> hidden = hidden_of(layer);
         const LayerTape<T>& tape = layers_[layer];
         Scratch<T>& scratch = scratch_[worker];
-        const T*& pre = scratch.next_pre;
+        const bool look_up = looks_up(layer);
 
         int64_t n = 0;
         for (int64_t slot : workers_.slots_of(worker, schedule_->alive(step))) {
@@ -277,6 +298,11 @@ private:
             const int64_t t_prev = backwards ? t + 1 : t - 1;
             const bool cut = in_.resets && (backwards ? step > 0 && *in_.resets.at(t + 1, b)
                                                       : *in_.resets.at(t, b));
+            const T* pre = scratch.next_pre;
+            if (look_up)
+                pre = projected_ + (d * in_.table_rows + *in_.lookup.at(t, b)) * w.w_ih.N;
+            else
+                scratch.next_pre += w.w_ih.N;
             T* y = hidden.at(t, step, b) + d * P_;
             const T* h_prev = zeros_;
             if (!cut && step > 0) h_prev = hidden.at(t_prev, step - 1, b) + d * P_;
@@ -299,7 +325,6 @@ private:
                 scratch.lstm[n] = {pre, h_prev, c_prev,
                                    c,   m,      train_ ? tape.gates[d].at(t, b) : nullptr};
             }
-            pre += w.w_ih.N;
             ++n;
         }
 
@@ -390,6 +415,8 @@ private:
     std::vector<LayerTape<T>> layers_;
     std::vector<Scratch<T>> scratch_;
     T* zeros_;
+    T* projected_ = nullptr;  ///< (D, table_rows, N of W_ih)
+    ProductRow<T>* projections_ = nullptr;
     const Weights<T>* weights_ = nullptr;
     const Schedule* schedule_ = nullptr;
     View<T> y_;

@@ -99,6 +99,7 @@ def forward(
     dropout_key: int,
     first_step: int = 0,  # of a piece of longer sequences: lengths and dropout count from there
     whole_steps: int = -1,
+    lookup: npt.NDArray[np.int64] | None = None,
 ) -> tuple[_Array, _Array, _Array | None, Tape | None]: ...
 def backward(
     tape: Tape,

@@ -173,6 +173,21 @@ class Embedding(Module):
             rows, ids = rows[kept], ids[kept]
         self._parameters["weight"]._add_rows(ids, rows)
 
+    def _distinct(self, x: npt.ArrayLike) -> tuple[Any, npt.NDArray[np.int64] | None]:
+        """Return the different ids of x, ascending, and where in them each of x is.
+
+        So a layer behind it multiplies the vector of each id once, however often it comes. Where
+        that is no gain, with few ids or a large vocabulary, return x itself and None.
+        """
+        ids = self._ids(x)
+        if ids.ndim not in (1, 2) or 2 * self.num_embeddings > ids.size:
+            return ids, None
+        place = np.zeros(self.num_embeddings, np.int64)
+        place[ids] = 1
+        distinct = np.flatnonzero(place)
+        place[distinct] = np.arange(len(distinct))
+        return distinct, place[ids]
+
     def _ids(self, x: npt.ArrayLike) -> npt.NDArray[np.intp]:
         ids = _checks.integers(x, "x")
         if ids.size:

@@ -138,16 +138,21 @@ class Recurrent(Packed, Generic[State]):
         resets: Any = None,
         names: tuple[str, str, str] | None = None,
         checkpoint: bool = False,
+        lookup: npt.NDArray[np.int64] | None = None,
     ) -> tuple[Array, State, Tape | None]:
         """Check everything, run the core, return what the user gets.
 
-        `names` is what messages call the state and its parts.
+        `names` is what messages call the state and its parts. With `lookup` (T, B), x is a table
+        (V, I) and each step reads a row of it.
         """
         if type(x) is not np.ndarray or x.dtype != self._dtype:
             x = _checks.real(x, self._dtype, "x")
         form = self._form
-        if x.shape != form.x:
-            form = self._form = self._make_form(x.shape)
+        shape: tuple[int, ...] = x.shape
+        if lookup is not None:
+            shape = lookup.shape + x.shape[1:]
+        if shape != form.x:
+            form = self._form = self._make_form(shape)
         flags = x.flags
         if not (flags.c_contiguous and flags.aligned):
             x = _checks.walkable(x)
@@ -165,7 +170,9 @@ class Recurrent(Packed, Generic[State]):
         if train and self._dropout_rng is not None:
             dropout = self._config.dropout
             key = int(self._dropout_rng.integers(2**64, dtype=np.uint64))  # locks by itself
-        if form.drop:
+        if lookup is not None:
+            lookup = lookup.reshape(form.axes)
+        elif form.drop:
             x = x.reshape(*form.axes, self._inputs)
         tape: _core.Tape | Segments | None
         if checkpoint:
@@ -175,7 +182,7 @@ class Recurrent(Packed, Generic[State]):
         else:
             y, h, c, tape = _core.forward(
                 self._weights(train), x, h, c, lengths, resets, form.batch_first,
-                train, dropout, key,
+                train, dropout, key, lookup=lookup,
             )  # fmt: skip
         if form.drop:
             y = y.reshape(form.y)
@@ -202,7 +209,9 @@ class Recurrent(Packed, Generic[State]):
         else:
             dx, dh, dc = _core.backward(tape._core, dy, dh, dc, gradients)
         dh = dh.reshape(form.h)
-        return dx.reshape(form.x), cast(State, dh if dc is None else (dh, dc.reshape(form.c)))
+        if dx.ndim == 3:  # else of a table
+            dx = dx.reshape(form.x)
+        return dx, cast(State, dh if dc is None else (dh, dc.reshape(form.c)))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._config})"

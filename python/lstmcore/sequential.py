@@ -374,11 +374,17 @@ class Sequential(Module):
             x = _checks.real(x, self._dtype, "x")
         final: list[Any] = []
         tapes = []
-        for _, module in self._steps:
+        lookup = None
+        for i, (_, module) in enumerate(self._steps):
             tape: Any = None
+            if isinstance(module, Embedding) and self._feeds_layer(i):
+                x, lookup = module._distinct(x)
             if isinstance(module, Layer):
                 names = _names("state", len(final), "h0", "c0")
-                x, end, tape = module._forward(x, next(states), train, lengths, resets, names)
+                x, end, tape = module._forward(
+                    x, next(states), train, lengths, resets, names, lookup=lookup
+                )
+                lookup = None
                 final.append(end)
             elif isinstance(module, Masking):
                 x, lengths, tape = module._run(x, lengths, self._batch_first, train)
@@ -390,6 +396,10 @@ class Sequential(Module):
                 x = module(x)
             tapes.append(tape)
         return x, tuple(final), tuple(tapes)
+
+    def _feeds_layer(self, i: int) -> bool:
+        """Whether what module `i` gives goes straight into a recurrent layer."""
+        return i + 1 < len(self._steps) and isinstance(self._steps[i + 1][1], Layer)
 
     def _states(self, state: Any, name: str) -> list[Any]:
         """Return a state, or None, for every recurrent layer."""

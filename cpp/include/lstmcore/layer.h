@@ -53,9 +53,12 @@ struct View {
 /// The sequences of a call. Null `lengths`: all are `steps` long. Null `resets`: none.
 template <class T>
 struct Sequences {
-    int64_t steps = 0;                 ///< T
-    int64_t batch = 0;                 ///< B
-    View<const T> x;                   ///< (T, B, I)
+    int64_t steps = 0;           ///< T
+    int64_t batch = 0;           ///< B
+    View<const T> x;             ///< (T, B, I), unless it is looked up:
+    View<const int64_t> lookup;  ///< (T, B), the row of `table` that is x; null = none
+    const T* table = nullptr;    ///< (table_rows, I)
+    int64_t table_rows = 0;
     const T* h0 = nullptr;             ///< (L*D, B, P), null = zeros
     const T* c0 = nullptr;             ///< (L*D, B, H), LSTM, null = zeros
     const int64_t* lengths = nullptr;  ///< (B), each in 0..T, of the whole
@@ -87,8 +90,9 @@ void forward(const Weights<T>& weights, const Sequences<T>& in, View<T> y, T* h_
 
 /// Gradients by back-propagation through time (Werbos 1990) of a loss whose derivatives by y, h_n
 /// and c_n are dy, dh_n and dc_n (null = zeros). `y` and `tape` are forward's. Writes dx (T, B, I),
-/// zero past the end, dh0 and dc0; adds to the L*D parameter gradients, summed over steps (last
-/// first) and rows (longest first, then in order) whatever num_threads is.
+/// zero past the end, or the gradient (table_rows, I) of a table (dx.row = I), dh0 and dc0; adds to
+/// the L*D parameter gradients, summed over steps (last first) and rows (longest first, then in
+/// order) whatever num_threads is; with a table, the dgates of each of its rows first.
 template <class T>
 void backward(const Weights<T>& weights, const Sequences<T>& in, View<const T> y, const T* tape,
               View<const T> dy, const T* dh_n, const T* dc_n, View<T> dx, T* dh0, T* dc0,
