@@ -33,6 +33,13 @@ struct PyLinear {
     }
 };
 
+}  // namespace
+
+template <>
+struct py::detail::type_caster<PyLinear> : InitializedCaster<PyLinear> {};
+
+namespace {
+
 PyLinear pack_linear_any(const py::array& weight, const std::optional<py::array>& bias) {
     require(weight.ndim() == 2, "weight: wrong shape");
     const int64_t outputs = weight.shape(0), inputs = weight.shape(1);
@@ -145,6 +152,13 @@ private:
 
     std::atomic<bool> busy_{false};
 };
+
+}  // namespace
+
+template <>
+struct py::detail::type_caster<PyStream> : InitializedCaster<PyStream> {};
+
+namespace {
 
 template <class T>
 class StreamOf final : public PyStream {
@@ -312,7 +326,7 @@ void add_method(py::class_<PyStream>& type, const char* name, const char* doc) {
 }  // namespace
 
 void bind_stream(py::module_& m) {
-    py::class_<PyLinear>(m, "Linear");
+    py::class_<PyLinear>(m, "Linear", py::is_final());
     m.def("pack_linear", &pack_linear_any, py::arg("weight"), py::arg("bias"));
 
     py::class_<PyStream> type(m, "Stream");
