@@ -476,6 +476,25 @@ def test_packs_only_when_something_changed(monkeypatch: pytest.MonkeyPatch) -> N
         assert packs(5) == 0  # which serves inference
 
 
+def test_comparing_bits() -> None:
+    """Of what the layer has packed and of what the weights are now."""
+    zeros, ones = np.zeros((2, 3), "float32"), np.ones((2, 3), "float32")
+    assert _core.same_bits([], [])
+    assert _core.same_bits([zeros, ones], [zeros.copy(), ones.copy()])
+    assert _core.same_bits([zeros * np.nan], [zeros * np.nan])
+    large = np.zeros(2**20, "uint8")  # long enough to release the GIL
+    assert _core.same_bits([large, zeros], [large.copy(), zeros])
+    for others in ([zeros, zeros], [zeros], [zeros, ones, ones], [zeros, ones.T.copy()]):
+        assert not _core.same_bits([zeros, ones], others)
+    assert not _core.same_bits([zeros], [-zeros])
+    for at in (0, -1):
+        changed = large.copy()
+        changed[at] = 1
+        assert not _core.same_bits([zeros, large], [zeros, changed])
+    with pytest.raises(ValueError, match="not contiguous"):
+        _core.same_bits([zeros.T], [zeros.T])
+
+
 def test_memory_is_shared() -> None:
     """The parameters stay where they are, and the gradients of training find them there."""
     layer, _ = pair("LSTM", {})
