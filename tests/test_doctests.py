@@ -1,23 +1,20 @@
-"""The examples of the docstrings and of the README, run against the installed package."""
+"""The examples of the docstrings, the README and docs, run against the installed package."""
 
 from __future__ import annotations
 
 import doctest
 import importlib
 import pkgutil
-import re
-from pathlib import Path
 
 import pytest
 
 import lstmcore
+import pages
 from peers import require
 
-FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 MODULES = ["lstmcore"] + [
     module.name for module in pkgutil.walk_packages(lstmcore.__path__, "lstmcore.")
 ]
-README = Path(__file__).parent.parent / "README.md"
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +33,7 @@ def test_docstrings(name):
     if name == "lstmcore.onnx":
         require("onnx")
     module = importlib.import_module(name)
-    assert doctest.testmod(module, optionflags=FLAGS).failed == 0
+    assert doctest.testmod(module, optionflags=pages.FLAGS).failed == 0
 
 
 def test_public_docstrings_have_examples():
@@ -54,15 +51,13 @@ def test_public_docstrings_have_examples():
 def test_readme(tmp_path, monkeypatch):
     """The Python blocks run one after another; those with prompts also give what they show."""
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text("utf-8"), re.M | re.S)
-    assert blocks
-    names = {}
-    for number, block in enumerate(blocks):
-        if ">>>" not in block:
-            exec(compile(block, f"README.md block {number}", "exec"), names)
-            continue
-        test = doctest.DocTestParser().get_doctest(block, names, f"block {number}", "README.md", 0)
-        runner = doctest.DocTestRunner(optionflags=FLAGS)
-        runner.run(test, clear_globs=False)
-        names.update(test.globs)
-        assert runner.failures == 0
+    pages.run("README.md", without_prompts=True)
+
+
+# docs/keras.md, which needs Keras, is run by test_keras.py.
+@pytest.mark.parametrize("page", ["files", "streaming", "torch", "weights"])
+def test_pages(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if page == "torch":
+        require("torch")
+    pages.run(f"docs/{page}.md")
