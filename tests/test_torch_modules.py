@@ -446,6 +446,26 @@ def test_written_through_a_handle_taken_before() -> None:
         assert not torch.equal(a, b)
 
 
+def test_written_by_another_process(tmp_path: Path) -> None:
+    """Or as if: through another mapping of the file that a weight is in."""
+    layer, theirs = pair("GRU", {})
+    x = make_input(layer, grad=False)
+    weight = layer.weight_hh_l0
+    file = tmp_path / "weight"
+    file.write_bytes(weight.detach().numpy().tobytes())
+    weight.data = torch.from_file(
+        str(file), shared=True, size=weight.numel(), dtype=weight.dtype
+    ).view_as(weight)
+    with torch.no_grad():
+        for _ in range(3):
+            assert_same([layer(x)[0]], [theirs(x)[0]])
+        version, address = weight._version, weight.data_ptr()
+        np.memmap(file, "float64", "r+")[:3] += 1
+        assert (weight._version, weight.data_ptr()) == (version, address)
+        theirs.load_state_dict(layer.state_dict())
+        assert_same([layer(x)[0]], [theirs(x)[0]])
+
+
 def test_packs_only_when_something_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, _ = pair("LSTM", {})
     x = make_input(layer, grad=False)
