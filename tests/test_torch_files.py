@@ -489,6 +489,8 @@ def test_state_dicts_that_do_not_fit() -> None:
     before = layer.state_dict()
     good = torch.nn.GRU(3, 5).state_dict()
     for state, message in (
+        ({1: good["bias_ih_l0"], **good}, "unexpected: 1"),
+        ({2: good}, r"state_dict\[2\] is a mapping itself"),
         ({"model": good, "epoch": 3}, r"state_dict\['model'\] is a mapping itself"),
         ({f"module.{k}": v for k, v in good.items()} | {"x": good}, "missing: weight_ih_l0"),
         (
