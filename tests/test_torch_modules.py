@@ -637,6 +637,19 @@ def test_what_is_refused() -> None:
         ours.GRU(I, H, 2, dropout=1.0)(torch.zeros(T, B, I))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("grad", [False, True])
+def test_forward_mode_is_refused(grad: bool) -> None:
+    """It has to be: under no_grad, too, tangents would get lost."""
+    layer, _ = pair("GRU", {})
+    layer.requires_grad_(False)
+    x = make_input(layer, grad=False)
+    with torch.autograd.forward_ad.dual_level(), torch.set_grad_enabled(grad):
+        layer(x)
+        with pytest.raises(RuntimeError, match="no forward-mode derivatives"):
+            layer(torch.autograd.forward_ad.make_dual(x, x))
+
+
 WRONG: list[Callable[[Any], Any]] = [
     lambda layer: layer(torch.zeros(T, B, I + 1, dtype=torch.float64)),
     lambda layer: layer(torch.zeros(I, dtype=torch.float64)),

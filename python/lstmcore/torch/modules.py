@@ -6,6 +6,7 @@ from typing import Any, NoReturn, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from . import autograd
@@ -92,6 +93,13 @@ class _Drop(nn.RNNBase):
         """Refuse what cannot be computed here; messages on sizes are PyTorch's own."""
         if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             raise RuntimeError(f"{_name(self)} cannot be traced: trace torch.nn's own layer")
+        unpack: Any = forward_ad.unpack_dual
+        if forward_ad._current_level >= 0 and any(
+            unpack(tensor).tangent is not None for tensor in (x, *state, *weights)
+        ):
+            raise RuntimeError(
+                f"{_name(self)} has no forward-mode derivatives: use torch.nn's own layer for them"
+            )
         dtype = weights[0].dtype
         if dtype not in (torch.float32, torch.float64):
             raise TypeError(f"{_name(self)} has weights of {dtype}, expected float32 or float64")
