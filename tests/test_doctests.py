@@ -6,22 +6,19 @@ import doctest
 import importlib
 import os
 import pkgutil
-import re
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import lstmcore
+import pages
 from lstmcore import datasets
 from peers import require
 
-FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 MODULES = ["lstmcore"] + [
     module.name for module in pkgutil.walk_packages(lstmcore.__path__, "lstmcore.")
 ]
-ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = sorted(path.name for path in (pages.ROOT / "docs").glob("*.md"))
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
 
@@ -41,7 +38,7 @@ def test_docstrings(name):
     if name == "lstmcore.onnx":
         require("onnx")
     module = importlib.import_module(name)
-    assert doctest.testmod(module, optionflags=FLAGS).failed == 0
+    assert doctest.testmod(module, optionflags=pages.FLAGS).failed == 0
 
 
 def test_public_names_have_examples():
@@ -57,21 +54,15 @@ def test_public_names_have_examples():
     assert not lacking
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_documents(path, tmp_path, monkeypatch):
-    """The Python blocks with prompts run one after another; the others are Python at least."""
+def test_readme(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    if path.stem in ("torch", "keras"):
-        require(path.stem)
-    blocks = re.findall(r"^```python\n(.*?)^```", path.read_text("utf-8"), re.M | re.S)
-    names = {}
-    for number, block in enumerate(blocks):
-        if ">>>" not in block:
-            compile(block, f"{path.name} block {number}", "exec")
-            continue
-        test = doctest.DocTestParser().get_doctest(block, names, f"block {number}", path.name, 0)
-        runner = doctest.DocTestRunner(optionflags=FLAGS)
-        runner.run(test, clear_globs=False)
-        names.update(test.globs)
-        assert runner.failures == 0
+    assert pages.run("README.md", without_prompts=True)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_documents(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if name in ("torch.md", "keras.md"):
+        require(name.removesuffix(".md"))
+    pages.run(f"docs/{name}")

@@ -467,6 +467,7 @@ class Mine(L.LSTM):  # type: ignore[misc, name-defined]
         (lambda: L.Lambda(lambda x: x), "the Lambda layer"),
         (lambda: L.LayerNormalization(axis=1), r"has axis=\[1\]"),
         (lambda: L.LayerNormalization(scale=False, center=False), "neither scale nor center"),
+        (lambda: L.LayerNormalization(rms_scaling=True), "rms_scaling=True"),
         (lambda: L.ReLU(max_value=6.0), "is not max"),
         (lambda: L.Softmax(axis=1), "has axis=1"),
         (lambda: L.Dropout(0.1, noise_shape=(None, 1, 3)), "noise_shape"),
@@ -544,7 +545,7 @@ def test_what_is_not_of_keras(source: Any, error: type[Exception], message: str)
 def test_a_subclass_is_refused() -> None:
     layer = Mine(4)
     layer.build((None, None, 3))
-    with pytest.raises(TypeError, match="a subclass of one of Keras's"):
+    with pytest.raises(TypeError, match="of a class derived from Keras's, expected"):
         lc.from_keras(layer)
 
 

@@ -69,6 +69,8 @@ def layers_of(model: Any) -> list[Any]:
 
 def session(proto: Any) -> Any:
     onnx.checker.check_model(proto, full_check=True)
+    used = {name for node in proto.graph.node for name in node.input}
+    assert {one.name for one in proto.graph.initializer} <= used  # ONNX Runtime warns of others
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     return runtime.InferenceSession(proto.SerializeToString(), options)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import lstmcore as lc
+from lstmcore import _core
 from variants import CELLS, assert_same_bits, make, states_of
 
 cells = pytest.mark.parametrize("cell", range(len(CELLS)), ids=lambda i: f"{CELLS[i]}")
@@ -514,3 +515,51 @@ def test_nothing_is_allocated_in_c(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == ["0", "True"]
+
+
+# Objects that were never initialized --------------------------------------------------------------
+
+
+def _without_init(cls: Any) -> Any:
+    return cls.__new__(cls)
+
+
+UNINITIALIZED = {
+    "step": lambda: _without_init(lc.Stream).step(np.zeros((1, 3), "float32")),
+    "process": lambda: _without_init(lc.Stream).process(np.zeros((1, 1, 3), "float32")),
+    "state": lambda: _without_init(lc.Stream).state,
+    "batch_size": lambda: _without_init(lc.Stream).batch_size,
+    "reset": lambda: _without_init(lc.Stream).reset(),
+    "copy": lambda: _without_init(lc.Stream).copy(),
+    "pickle": lambda: pickle.dumps(_without_init(lc.Stream)),
+    "step of the core's": lambda: _without_init(_core.Stream).step(np.zeros((1, 3), "float32")),
+    "a stage": lambda: _core.Stream([_without_init(_core.Linear)], 1, False),
+    "spec": lambda: _core.pack(_without_init(_core.Spec), [], False),
+    "weights": lambda: _without_init(_core.Weights).nbytes,
+    "tape": lambda: _without_init(_core.Tape).gates(),
+    "backward": lambda: _core.backward(_without_init(_core.Tape), None, None, None, []),
+    "tape by its base": lambda: _core.Tape.__mro__[1].__new__(_core.Tape).nbytes,
+}
+
+
+@pytest.mark.parametrize("use", UNINITIALIZED)
+def test_without_init_is_refused(use: str) -> None:
+    """Rather than computing with memory that nobody has written to."""
+    with pytest.raises(TypeError, match="was never initialized"):
+        UNINITIALIZED[use]()
+
+
+def test_after_an_init_that_failed() -> None:
+    stream = _without_init(lc.Stream)
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        stream.__init__(lc.GRU(3, 4), 0)
+    with pytest.raises(TypeError, match="was never initialized"):
+        stream.step(np.zeros((1, 3), "float32"))
+    stream.__init__(lc.GRU(3, 4))
+    assert stream.step(np.zeros((1, 3), "float32")).shape == (1, 4)
+
+
+@pytest.mark.parametrize("name", ["Spec", "Weights", "Tape", "Linear"])
+def test_classes_of_the_core_are_final(name: str) -> None:
+    with pytest.raises(TypeError, match="not an acceptable base type"):
+        type("Sub", (getattr(_core, name),), {})

@@ -291,9 +291,20 @@ def test_whole_models_are_named(tmp_path: Path) -> None:
         ({"small": torch.ones(2).to(torch.float8_e4m3fn)}, "float8_e4m3fn"),
     ):
         torch.save(value, path)
-        with pytest.raises(ValueError, match=named) as caught:
-            lc.load_torch(path)
-        assert str(path) in str(caught.value)
+        for zipped in (True, False):
+            torch.save(value, path, _use_new_zipfile_serialization=zipped)
+            with pytest.raises(ValueError, match=named) as caught:
+                lc.load_torch(path)
+            assert str(path) in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_scripted_modules_are_refused(tmp_path: Path) -> None:
+    torch = require("torch")
+    path = tmp_path / "script.pt"
+    torch.jit.script(torch.nn.GRU(2, 3)).save(path)
+    with pytest.raises(ValueError, match=r"torch\.jit\.save"):
+        lc.load_torch(path)
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
@@ -478,6 +489,8 @@ def test_state_dicts_that_do_not_fit() -> None:
     before = layer.state_dict()
     good = torch.nn.GRU(3, 5).state_dict()
     for state, message in (
+        ({1: good["bias_ih_l0"], **good}, "unexpected: 1"),
+        ({2: good}, r"state_dict\[2\] is a mapping itself"),
         ({"model": good, "epoch": 3}, r"state_dict\['model'\] is a mapping itself"),
         ({f"module.{k}": v for k, v in good.items()} | {"x": good}, "missing: weight_ih_l0"),
         (
@@ -681,6 +694,10 @@ def test_what_has_no_counterpart_here() -> None:
     nn = torch.nn
     hooked, normed, shared = nn.GRU(3, 4), nn.GRU(3, 4), nn.Linear(3, 3)
     hooked.register_forward_hook(lambda module, inputs, output: output)
+    patched, watched, same = nn.GRU(3, 4), nn.Sequential(nn.Linear(3, 4)), nn.Identity()
+    patched.forward = patched.forward
+    watched.register_forward_pre_hook(lambda module, inputs: None)
+    same.register_forward_hook(lambda module, inputs, output: 2 * output)
     nn.utils.parametrizations.weight_norm(normed, "weight_hh_l0")
 
     class Mine(nn.LSTM):  # type: ignore[misc, name-defined]
@@ -691,6 +708,10 @@ def test_what_has_no_counterpart_here() -> None:
         (Mine(3, 4), TypeError, "Mine"),
         (nn.ModuleList([nn.GRU(3, 4)]), TypeError, "ModuleList"),
         (hooked, ValueError, "forward hook"),
+        (patched, ValueError, "GRU.* has a forward of its own"),
+        (watched, ValueError, "module, Sequential, has a forward pre-hook"),
+        (nn.Sequential(nn.Linear(3, 3), watched), ValueError, "module 1 has a forward pre-hook"),
+        (nn.Sequential(nn.Linear(3, 3), same), ValueError, "module 1, Identity.* forward hook"),
         (normed, TypeError, "ParametrizedGRU"),
         (nn.Embedding(3, 4, max_norm=1.0), ValueError, "max_norm=1.0"),
         (nn.Embedding(3, 4, scale_grad_by_freq=True), ValueError, "scale_grad_by_freq=True"),

@@ -446,6 +446,26 @@ def test_written_through_a_handle_taken_before() -> None:
         assert not torch.equal(a, b)
 
 
+def test_written_by_another_process(tmp_path: Path) -> None:
+    """Or as if: through another mapping of the file that a weight is in."""
+    layer, theirs = pair("GRU", {})
+    x = make_input(layer, grad=False)
+    weight = layer.weight_hh_l0
+    file = tmp_path / "weight"
+    file.write_bytes(weight.detach().numpy().tobytes())
+    weight.data = torch.from_file(
+        str(file), shared=True, size=weight.numel(), dtype=weight.dtype
+    ).view_as(weight)
+    with torch.no_grad():
+        for _ in range(3):
+            assert_same([layer(x)[0]], [theirs(x)[0]])
+        version, address = weight._version, weight.data_ptr()
+        np.memmap(file, "float64", "r+")[:3] += 1
+        assert (weight._version, weight.data_ptr()) == (version, address)
+        theirs.load_state_dict(layer.state_dict())
+        assert_same([layer(x)[0]], [theirs(x)[0]])
+
+
 def test_packs_only_when_something_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, _ = pair("LSTM", {})
     x = make_input(layer, grad=False)
@@ -474,6 +494,25 @@ def test_packs_only_when_something_changed(monkeypatch: pytest.MonkeyPatch) -> N
     assert packs(5) == 2  # for training
     with torch.no_grad():
         assert packs(5) == 0  # which serves inference
+
+
+def test_comparing_bits() -> None:
+    """Of what the layer has packed and of what the weights are now."""
+    zeros, ones = np.zeros((2, 3), "float32"), np.ones((2, 3), "float32")
+    assert _core.same_bits([], [])
+    assert _core.same_bits([zeros, ones], [zeros.copy(), ones.copy()])
+    assert _core.same_bits([zeros * np.nan], [zeros * np.nan])
+    large = np.zeros(2**20, "uint8")  # long enough to release the GIL
+    assert _core.same_bits([large, zeros], [large.copy(), zeros])
+    for others in ([zeros, zeros], [zeros], [zeros, ones, ones], [zeros, ones.T.copy()]):
+        assert not _core.same_bits([zeros, ones], others)
+    assert not _core.same_bits([zeros], [-zeros])
+    for at in (0, -1):
+        changed = large.copy()
+        changed[at] = 1
+        assert not _core.same_bits([zeros, large], [zeros, changed])
+    with pytest.raises(ValueError, match="not contiguous"):
+        _core.same_bits([zeros.T], [zeros.T])
 
 
 def test_memory_is_shared() -> None:
@@ -596,6 +635,19 @@ def test_what_is_refused() -> None:
         torch.jit.trace(layer, make_input(layer, grad=False))
     with pytest.raises(ValueError, match="dropout is 1, expected less than 1"):
         ours.GRU(I, H, 2, dropout=1.0)(torch.zeros(T, B, I))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("grad", [False, True])
+def test_forward_mode_is_refused(grad: bool) -> None:
+    """It has to be: under no_grad, too, tangents would get lost."""
+    layer, _ = pair("GRU", {})
+    layer.requires_grad_(False)
+    x = make_input(layer, grad=False)
+    with torch.autograd.forward_ad.dual_level(), torch.set_grad_enabled(grad):
+        layer(x)
+        with pytest.raises(RuntimeError, match="no forward-mode derivatives"):
+            layer(torch.autograd.forward_ad.make_dual(x, x))
 
 
 WRONG: list[Callable[[Any], Any]] = [

@@ -66,6 +66,28 @@ struct PyLinear {
     }
 };
 
+/// Loads objects of a bound class, but refuses one that `__new__` has made and `__init__` has not:
+/// there pybind11 would hand out memory that nobody has written to.
+template <class T>
+struct InitializedCaster : py::detail::type_caster_base<T> {
+    bool load(py::handle source, bool convert) {
+        if (this->typeinfo && source && PyObject_TypeCheck(source.ptr(), this->typeinfo->type)) {
+            auto* const instance = reinterpret_cast<py::detail::instance*>(source.ptr());
+            if (!instance->get_value_and_holder().holder_constructed())
+                throw py::type_error(std::string("this ") + Py_TYPE(source.ptr())->tp_name +
+                                     " was never initialized: call its class, not __new__");
+        }
+        return py::detail::type_caster_base<T>::load(source, convert);
+    }
+};
+
+template <>
+struct py::detail::type_caster<Spec> : InitializedCaster<Spec> {};
+template <>
+struct py::detail::type_caster<PyWeights> : InitializedCaster<PyWeights> {};
+template <>
+struct py::detail::type_caster<PyLinear> : InitializedCaster<PyLinear> {};
+
 /// Releases the GIL while it lives. Unlike pybind11's, it lets a daemon thread that wakes up while
 /// the interpreter is going down wait there for the end: CPython before 3.14 unwinds such a thread
 /// (pthread_exit), which no destructor survives.

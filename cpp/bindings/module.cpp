@@ -1,6 +1,8 @@
 // The Python module lstmcore._core: validates, allocates, releases the GIL, calls. The friendly
 // messages are the Python layers'; what is checked here keeps a wrong caller from crashing.
+#include <algorithm>
 #include <array>
+#include <cstring>
 #include <map>
 #include <new>
 
@@ -163,6 +165,32 @@ PyWeights pack_weights(const Spec& spec, const py::sequence& arrays, bool train)
     return weights;
 }
 
+/// Whether the arrays of two lists have the same shapes and bits, one by one.
+bool same_bits(const std::vector<py::array>& some, const std::vector<py::array>& others) {
+    constexpr size_t kLong = 1 << 18;  // bytes: from there on it releases the GIL
+    struct Pair {
+        const void *one, *other;
+        size_t nbytes;
+    };
+    if (some.size() != others.size()) return false;
+    std::vector<Pair> pairs;
+    size_t total = 0;
+    for (size_t i = 0; i < some.size(); ++i) {
+        const py::array &a = some[i], &b = others[i];
+        require((a.flags() & b.flags() & py::array::c_style) != 0, "arrays: not contiguous");
+        if (a.nbytes() != b.nbytes() || a.ndim() != b.ndim() ||
+            !std::equal(a.shape(), a.shape() + a.ndim(), b.shape()))
+            return false;
+        pairs.push_back({a.data(), b.data(), size_t(a.nbytes())});
+        total += size_t(a.nbytes());
+    }
+    std::optional<ReleaseGil> release;
+    if (total >= kLong) release.emplace();
+    return std::all_of(pairs.begin(), pairs.end(), [](const Pair& pair) {
+        return std::memcmp(pair.one, pair.other, pair.nbytes) == 0;
+    });
+}
+
 /// The arrays of a call, kept alive together with the views of them.
 template <class T>
 struct Call {
@@ -238,6 +266,13 @@ public:
                                const std::optional<py::array>& dc,
                                const py::sequence& gradients) const = 0;
 };
+
+}  // namespace
+
+template <>
+struct py::detail::type_caster<Tape> : InitializedCaster<Tape> {};
+
+namespace {
 
 template <class T>
 class TapeOf final : public Tape {
@@ -410,21 +445,24 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     isa();              // so that a wrong LSTMCORE_ISA or LSTMCORE_NUM_THREADS
     get_num_threads();  // is reported by the import
 
-    py::class_<Spec>(m, "Spec").def(
-        py::init(&make_spec), py::kw_only(), py::arg("kind"), py::arg("input_size"),
-        py::arg("hidden_size"), py::arg("proj_size"), py::arg("num_layers"),
-        py::arg("bidirectional"), py::arg("reverse"), py::arg("merge"), py::arg("bias"),
-        py::arg("forget_gate"), py::arg("coupled"), py::arg("peephole"), py::arg("reset_after"),
-        py::arg("cell_clip"), py::arg("gate_clip"), py::arg("gate_activation"),
-        py::arg("candidate_activation"), py::arg("output_activation"), py::arg("dtype"));
-    py::class_<PyWeights>(m, "Weights").def_property_readonly("nbytes", &PyWeights::nbytes);
-    py::class_<Tape, std::shared_ptr<Tape>>(m, "Tape")
+    py::class_<Spec>(m, "Spec", py::is_final())
+        .def(py::init(&make_spec), py::kw_only(), py::arg("kind"), py::arg("input_size"),
+             py::arg("hidden_size"), py::arg("proj_size"), py::arg("num_layers"),
+             py::arg("bidirectional"), py::arg("reverse"), py::arg("merge"), py::arg("bias"),
+             py::arg("forget_gate"), py::arg("coupled"), py::arg("peephole"),
+             py::arg("reset_after"), py::arg("cell_clip"), py::arg("gate_clip"),
+             py::arg("gate_activation"), py::arg("candidate_activation"),
+             py::arg("output_activation"), py::arg("dtype"));
+    py::class_<PyWeights>(m, "Weights", py::is_final())
+        .def_property_readonly("nbytes", &PyWeights::nbytes);
+    py::class_<Tape, std::shared_ptr<Tape>>(m, "Tape", py::is_final())
         .def_property_readonly("nbytes", &Tape::nbytes)
         .def_property_readonly("dropout_key", &Tape::dropout_key)
         .def("gates", &Tape::gates)
         .def("cells", &Tape::cells);
 
     m.def("pack", &pack_weights, py::arg("spec"), py::arg("parameters"), py::arg("train"));
+    m.def("same_bits", &same_bits, py::arg("some"), py::arg("others"));
     m.def("forward", &run_forward_any, py::arg("weights"), py::arg("x"), py::arg("h0"),
           py::arg("c0"), py::arg("lengths"), py::arg("resets"), py::arg("batch_first"),
           py::arg("train"), py::arg("dropout"), py::arg("dropout_key"), py::arg("first_step") = 0,

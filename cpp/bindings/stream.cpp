@@ -118,6 +118,13 @@ private:
     std::atomic<bool> busy_{false};
 };
 
+}  // namespace
+
+template <>
+struct py::detail::type_caster<PyStream> : InitializedCaster<PyStream> {};
+
+namespace {
+
 template <class T>
 class StreamOf final : public PyStream {
 public:

@@ -164,7 +164,8 @@ class Module:
         state_dict = _unwrap(state_dict, names)
         ours = [k for k in state_dict if not prefix or str(k).startswith(prefix)]
         missing = [key for key in names if key not in state_dict]
-        unexpected = [key for key in ours if key not in names]
+        others = [key for key in ours if key not in names]
+        unexpected = [str(key) for key in others]
         complaints = []
         if strict and missing:
             complaints.append("missing: " + ", ".join(missing))
@@ -172,7 +173,7 @@ class Module:
             complaints.append("unexpected: " + ", ".join(map(str, unexpected)))
             complaints += [
                 f"state_dict[{key!r}] is a mapping itself: perhaps it is the state dict"
-                for key in unexpected
+                for key in others
                 if isinstance(state_dict[key], Mapping)
             ]
         arrays = {}

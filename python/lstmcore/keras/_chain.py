@@ -193,6 +193,8 @@ class Chain:
 
     def _layer_norm(self, layer: KerasLayer) -> None:
         self._check_axis(layer)
+        if layer.flag("rms_scaling", False):
+            raise layer.error("has rms_scaling=True, which is not imported")
         scale, centre = layer.flag("scale", True), layer.flag("center", True)
         weights: dict[str, Array] = {}
         if scale:

@@ -36,7 +36,7 @@ def layer_of(layer: Any) -> tuple[KerasLayer, list[Any]]:
 def _version(value: Any) -> int:
     root = type(value).__module__.split(".")[0]
     if root not in ("keras", "tf_keras", "tensorflow") or not hasattr(value, "get_weights"):
-        hint = ", a subclass of one of Keras's," if hasattr(value, "get_weights") else ""
+        hint = " of a class derived from Keras's" if hasattr(value, "get_weights") else ""
         raise TypeError(
             f"source is {describe(value)}{hint}, expected a layer or model of Keras's own, "
             "or the path of a file"

@@ -288,10 +288,10 @@ def _layer(w: _Writer, layer: Layer[Any]) -> None:
         given = {name: w.weight(array, f"{name}_l{level}") for name, array in arrays.items()}
         given |= {"X": w.x, "sequence_lens": w.short_lengths()}
         for letter, value in initial.items():
-            if value is not None:
+            if value is not None and config.num_layers > 1:
                 ends = [w.integers(level * D), w.integers(level * D + D), w.integers(0)]
-                whole = config.num_layers == 1
-                given[f"initial_{letter}"] = value if whole else w.node("Slice", [value, *ends])
+                value = w.node("Slice", [value, *ends])
+            given[f"initial_{letter}"] = value or ""
         inputs = [given.get(name, "") for name in recurrent.INPUTS[op]]
         while not inputs[-1]:
             inputs.pop()
@@ -311,14 +311,13 @@ def _layer(w: _Writer, layer: Layer[Any]) -> None:
 
 def _merged(w: _Writer, layer: Layer[Any], y: str) -> str:
     """Return (T, B, F) from the (T, D, B, H) of a node."""
-    one = w.integers(1)
     if not layer.bidirectional:
-        return str(w.node("Squeeze", [y, one]))
+        return str(w.node("Squeeze", [y, w.integers(1)]))
     if layer.merge == "concat":
         beside = w.node("Transpose", [y], perm=[0, 2, 1, 3])
         return str(w.node("Reshape", [beside, w.integers(0, 0, 2 * layer.hidden_size)]))
     parts = w.node("Split", [y, w.integers(1, 1)], 2, axis=1)
-    return _joined(w, layer.merge, [w.node("Squeeze", [part, one]) for part in parts])
+    return _joined(w, layer.merge, [w.node("Squeeze", [part, w.integers(1)]) for part in parts])
 
 
 def _joined(w: _Writer, merge: str, parts: list[str]) -> str:

@@ -102,7 +102,7 @@ def _entries(text: bytes, count: int) -> Iterator[tuple[str, int, int]]:
         if flags & 1 or method or packed != size:
             raise ValueError(
                 f"its record {name!r} is compressed or encrypted, expected it stored as it is, as "
-                "PyTorch writes it"
+                "torch.save writes it; torch.jit.save does not"
             )
         yield name, start, size
 

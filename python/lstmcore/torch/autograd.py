@@ -180,7 +180,7 @@ def _pack(
         and kept.train >= train
         and kept.marks == marks
     )
-    if again and kept and kept.numbers and all(map(_same, kept.numbers, arrays)):
+    if again and kept and kept.numbers and _core.same_bits(kept.numbers, arrays):
         return kept.weights
     numbers = [array.copy() for array in arrays] if again else None
     weights = _core.pack(spec, numbers or arrays, train)  # of the copies: others may be writing
@@ -188,17 +188,11 @@ def _pack(
     return weights
 
 
-def _same(a: Array, b: Array) -> bool:
-    """Whether the arrays are equal bit for bit."""
-    bits = np.uint32 if a.itemsize == 4 else np.uint64
-    return a.shape == b.shape and bool((a.view(bits) == b.view(bits)).all())
-
-
 # Tensors as arrays --------------------------------------------------------------------------------
 
 
 def _contiguous(tensor: Tensor) -> Array:
-    array: Array = tensor.detach().contiguous().numpy()
+    array: Array = tensor.contiguous().numpy(force=True)
     return array
 
 
@@ -206,5 +200,5 @@ def _walkable(tensor: Tensor) -> Array:
     """As `_contiguous`, but any strides will do for the axes before the last."""
     if tensor.stride(-1) != 1 and tensor.size(-1) > 1:
         return _contiguous(tensor)
-    array: Array = tensor.detach().numpy()
+    array: Array = tensor.numpy(force=True)
     return array

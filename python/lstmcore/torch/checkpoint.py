@@ -15,7 +15,7 @@ import numpy.typing as npt
 from .. import _checks, _tensorfile
 from . import archive
 from .archive import Place
-from .unpickling import Name, unpickle
+from .unpickling import Name, unpickle, unwanted
 
 __all__ = ["load_torch"]
 
@@ -189,6 +189,9 @@ class _Storage:
     @classmethod
     def named(cls, identity: Any, owner: _Storages | None = None) -> _Storage:
         """Return the storage with that persistent id, ("storage", type, key, device, count)."""
+        if isinstance(identity, tuple) and identity[:1] == ("module",):  # of a whole model
+            kind = identity[1] if len(identity) > 1 else None
+            raise unwanted(kind.name if isinstance(kind, Name) else "a module")
         if not isinstance(identity, tuple) or len(identity) < 5 or identity[0] != "storage":
             raise ValueError("it refers to something that is no storage")
         _, kind, key, _, count, *view = identity

@@ -87,7 +87,8 @@ def from_torch(module: nn.Module) -> Any:
     takes: y, its last step, mean or maximum over time, or the final h.
 
     A model of a class of your own is not converted: its forward is code. Convert its parts, or
-    make the modules here and load its ``state_dict()`` with a prefix.
+    make the modules here and load its ``state_dict()`` with a prefix. Parameters that two modules
+    share become two of the same numbers.
 
     Examples
     --------
@@ -107,6 +108,7 @@ def from_torch(module: nn.Module) -> Any:
         )
     tensors = (t for t in module.parameters() if t.is_floating_point())
     dtype = str(next((t.dtype for t in tensors), torch.get_default_dtype()))
+    _refuse_hooks(module, f"module, {type(module).__name__},")
     if type(module) is torch.nn.Sequential:
         return _from_sequential(module, dtype)
     return _from_one(module, dtype, "module")
@@ -130,7 +132,7 @@ def _from_one(module: Any, dtype: str, path: str) -> Module:
             f"{path} is a {type(module).__module__}.{name}, expected one of {_NAMES} of torch.nn, "
             "or a Sequential of them: convert the parts of other models one by one"
         )
-    _refuse_extras(module, f"{path}, {module!r},")
+    _refuse_options(module, f"{path}, {module!r},")
     options = {option: getattr(module, option) for option in _OPTIONS[ours]}
     if "bias" in options:
         options["bias"] = options["bias"] is not None and options["bias"] is not False
@@ -142,14 +144,19 @@ def _from_one(module: Any, dtype: str, path: str) -> Module:
     return result
 
 
-def _refuse_extras(module: nn.Module, what: str) -> None:
-    """Refuse what would change the result, and has no counterpart."""
-    for kind, hooks in (
+def _refuse_hooks(module: nn.Module, what: str) -> None:
+    """Refuse what would run beside a module's own code, or in its place."""
+    for kind, there in (
         ("forward hook", module._forward_hooks),
         ("forward pre-hook", module._forward_pre_hooks),
+        ("forward of its own", "forward" in vars(module)),
     ):
-        if hooks:
+        if there:
             raise ValueError(f"{what} has a {kind}, which cannot be converted")
+
+
+def _refuse_options(module: nn.Module, what: str) -> None:
+    """Refuse what would change the result, and has no counterpart."""
     for option, plain in (("max_norm", None), ("scale_grad_by_freq", False), ("dim", -1)):
         value = getattr(module, option, plain)
         if value != plain:
@@ -168,7 +175,9 @@ def _from_sequential(module: nn.Module, dtype: str) -> Sequential:
         if layer is not None:
             modules += _taken(child, layer, f"module {path}, {child!r},")
             layer = None
-        elif type(child) is not nn.Identity:
+            continue
+        _refuse_hooks(child, f"module {path}, {child!r},")
+        if type(child) is not nn.Identity:
             modules.append(_from_one(child, dtype, f"module {path}"))
             layer = child if isinstance(child, nn.RNNBase) else None
     return Sequential(*modules)
@@ -178,6 +187,7 @@ def _leaves(module: nn.Module, path: str) -> Iterator[tuple[str, Any]]:
     """Path and module of all in a Sequential, those of Sequentials in it in their place."""
     for name, child in module._modules.items():
         if type(child) is type(module):
+            _refuse_hooks(child, f"module {path}{name}")
             yield from _leaves(child, f"{path}{name}.")
         else:
             yield f"{path}{name}", child

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from . import autograd
@@ -54,7 +55,7 @@ class _Drop(nn.RNNBase):
     def _run(
         self, x: Tensor, state: tuple[Tensor, ...], lengths: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        weights = [w for group in self.all_weights for w in group]
+        weights = [self._weight(name) for names in self._all_weights for name in names]
         dtype = weights[0].dtype
         if x.dtype != dtype and torch.is_autocast_enabled("cpu"):
             x, state = x.to(dtype), tuple(s.to(dtype) for s in state)
@@ -83,28 +84,30 @@ class _Drop(nn.RNNBase):
             y, *final = autograd.infer(self, call, x, state, weights)
         return y, tuple(final)
 
+    def _weight(self, name: str) -> Any:
+        """Return a weight, as getattr does but sooner where it is a parameter as usual."""
+        parameter = self._parameters.get(name)
+        return getattr(self, name) if parameter is None else parameter
+
     def _check(self, x: Tensor, state: tuple[Tensor, ...], weights: list[nn.Parameter]) -> None:
         """Refuse what cannot be computed here; messages on sizes are PyTorch's own."""
         if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             raise RuntimeError(f"{_name(self)} cannot be traced: trace torch.nn's own layer")
+        unpack: Any = forward_ad.unpack_dual
+        if forward_ad._current_level >= 0 and any(
+            unpack(tensor).tangent is not None for tensor in (x, *state, *weights)
+        ):
+            raise RuntimeError(
+                f"{_name(self)} has no forward-mode derivatives: use torch.nn's own layer for them"
+            )
         dtype = weights[0].dtype
         if dtype not in (torch.float32, torch.float64):
             raise TypeError(f"{_name(self)} has weights of {dtype}, expected float32 or float64")
-        for name, tensor in (
-            ("input", x),
-            *(("hx", s) for s in state),
-            *(("a weight", w) for w in weights),
-        ):
-            if not tensor.is_cpu:
-                raise RuntimeError(
-                    f"{_name(self)} runs on the CPU only, but {name} is on {tensor.device}: move "
-                    "it there, or use torch.nn's own layer"
-                )
-            if tensor.dtype != dtype:
-                raise ValueError(
-                    f"{_name(self)}: {name} has dtype {tensor.dtype}, expected {dtype}, that of "
-                    "the first weight"
-                )
+        for tensor in (x, *state, *weights):
+            if not tensor.is_cpu or tensor.dtype != dtype:
+                own = any(tensor is w for w in weights)
+                name = "input" if tensor is x else "a weight" if own else "hx"
+                self._refuse(tensor, name, dtype)
         if self.dropout == 1:
             raise ValueError(f"{_name(self)}: dropout is 1, expected less than 1")
         if state:
@@ -112,6 +115,18 @@ class _Drop(nn.RNNBase):
             self.check_forward_args(x, hidden, None)
         else:
             self.check_input(x, None)
+
+    def _refuse(self, tensor: Tensor, name: str, dtype: torch.dtype) -> NoReturn:
+        """Say of a tensor that it is elsewhere, or of another dtype than the first weight."""
+        if not tensor.is_cpu:
+            raise RuntimeError(
+                f"{_name(self)} runs on the CPU only, but {name} is on {tensor.device}: move "
+                "it there, or use torch.nn's own layer"
+            )
+        raise ValueError(
+            f"{_name(self)}: {name} has dtype {tensor.dtype}, expected {dtype}, that of "
+            "the first weight"
+        )
 
 
 class LSTM(_Drop, nn.LSTM):

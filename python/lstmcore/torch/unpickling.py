@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-__all__ = ["Reader", "unpickle"]
+__all__ = ["Name", "Reader", "unpickle", "unwanted"]
 
 _PLAIN = (str, int, float, bytes, type(None))  # bool is an int
 _DEPTH = 100
@@ -177,7 +177,7 @@ class _Machine:
             self._top(OrderedDict)
         elif name in ("NEWOBJ", "NEWOBJ_EX"):
             kind = stack[-2 if name == "NEWOBJ" else -3]
-            raise _unwanted(kind.name if isinstance(kind, Name) else "an object without a name")
+            raise unwanted(kind.name if isinstance(kind, Name) else "an object without a name")
         elif name == "BINPERSID":
             stack.append(self.persistent(self._pop()))
         elif name == "STOP":
@@ -218,7 +218,7 @@ class _Machine:
         if not isinstance(function, Name) or not isinstance(arguments, tuple):
             raise ValueError("its pickle calls what has no name")
         if function.name not in self.calls:
-            raise _unwanted(function.name)
+            raise unwanted(function.name)
         if len(arguments) <= _MOST_ARGUMENTS:
             try:
                 return self.calls[function.name](*arguments)
@@ -242,7 +242,7 @@ def _check(value: Any, kind: type, most: int) -> None:
                 if count + len(following) > most:
                     raise ValueError(f"its pickle unfolds to more than {most} values")
             elif not isinstance(item, (*_PLAIN, kind)):
-                raise _unwanted(item.name if isinstance(item, Name) else type(item).__name__)
+                raise unwanted(item.name if isinstance(item, Name) else type(item).__name__)
         count += len(level)
         level = following
         if not level:
@@ -265,7 +265,8 @@ def _unknown(code: bytes, opcodes: list[Any]) -> str:
     return f"its pickle has {what}, which plain values do not need"
 
 
-def _unwanted(name: str) -> ValueError:
+def unwanted(name: str) -> ValueError:
+    """Return the error for something that is neither plain nor a tensor."""
     return ValueError(
         f"it holds {name}, but only tensors and plain values are read: save a state dict"
     )
