@@ -226,6 +226,15 @@ def test_training_draws_on_the_axes_given(pyplot: Any) -> None:
     assert [line.get_label() for line in ax.get_lines()] == ["training loss"]
 
 
+def test_training_draws_what_only_the_latest_epochs_measured(pyplot: Any) -> None:
+    history = lc.History()
+    history.record(2.0, None, {}, 0.1, 1.0)
+    history.record(1.0, 1.5, {"accuracy": 0.5}, 0.1, 1.0)
+    ax = plot.training(history)
+    lines = {line.get_label(): list(line.get_xdata()) for line in ax.get_lines()}
+    assert lines == {"training loss": [1, 2], "validation loss": [2]}
+
+
 def test_forecast_continues_the_past(pyplot: Any) -> None:
     ax = plot.forecast(
         [1.0, 2.0, 3.0],

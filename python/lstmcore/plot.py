@@ -8,7 +8,7 @@ they get none, and return them: titles, limits and ``ax.figure.savefig`` are you
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -393,17 +393,21 @@ def training(history: History, ax: Any = None) -> Any:
     >>> ax = lc.plot.training(history)  # doctest: +SKIP
     """
     ax = _axes(ax)
-    epochs = range(1, history.epochs + 1)
-    ax.plot(epochs, history.losses, label="training loss")
+
+    def latest(values: Sequence[float]) -> range:  # a resumed run may measure more than before
+        return range(history.epochs + 1 - len(values), history.epochs + 1)
+
+    ax.plot(latest(history.losses), history.losses, label="training loss")
     if history.validation_losses:
-        ax.plot(epochs, history.validation_losses, label="validation loss")
+        values = history.validation_losses
+        ax.plot(latest(values), values, label="validation loss")
     ax.set_xlabel("epoch")
     ax.set_ylabel("loss")
     lines = [*ax.get_lines()]
     if history.metrics:
         other = ax.twinx()
         for i, (name, values) in enumerate(history.metrics.items()):
-            lines += other.plot(epochs, values, "--", color=f"C{i + 2}", label=name)
+            lines += other.plot(latest(values), values, "--", color=f"C{i + 2}", label=name)
         other.set_ylabel(", ".join(history.metrics))
         ax.set_zorder(other.get_zorder() + 1)  # so that no line crosses the legend
         ax.patch.set_visible(False)
