@@ -7,8 +7,10 @@ import json
 import os
 import pickle
 import struct
+import tracemalloc
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,23 @@ _ASKED = os.environ.get("LSTMCORE_FUZZ")
 FUZZ = settings(
     max_examples=int(_ASKED or 600), derandomize=_ASKED is None, deadline=None, database=None
 )
+
+
+def load_or_refuse(load: Callable[[Path], Any], path: Path, content: bytes, allowance: int) -> None:
+    """Write and load a file: refused by name if at all, within memory in proportion to it."""
+    path.write_bytes(content)
+    message = ""
+    tracemalloc.start()
+    try:
+        load(path)
+    except ValueError as error:
+        message = str(error)
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert not message or str(path) in message
+    assert peak < allowance + 20 * len(content)
+
 
 # Checkpoints of PyTorch ---------------------------------------------------------------------------
 
@@ -99,6 +118,12 @@ def good_checkpoint() -> bytes:
 
 def call(function: str, *arguments: bytes) -> bytes:
     return name(function) + op("MARK") + b"".join(arguments) + op("TUPLE") + op("REDUCE")
+
+
+def rebuilt(*arguments: bytes) -> bytes:
+    """A checkpoint of one tensor, rebuilt with these arguments behind storage and offset."""
+    function = "torch._utils _rebuild_tensor_v2"
+    return checkpoint(a_dict(call(function, storage(), number(0), *arguments)))
 
 
 class Hostile:
@@ -344,47 +369,26 @@ def bad_checkpoints() -> dict[str, tuple[bytes, str]]:
             "too big|large|maximum",
         ),
         "size as text": (
-            checkpoint(
-                a_dict(
-                    call(
-                        "torch._utils _rebuild_tensor_v2",
-                        storage(),
-                        number(0),
-                        op("MARK") + text("2") + op("TUPLE"),
-                        numbers([1]),
-                    )
-                )
+            rebuilt(
+                op("MARK") + text("2") + op("TUPLE"),
+                numbers([1]),
             ),
             "no numbers",
         ),
         "size of laughs": (
-            checkpoint(
-                a_dict(
-                    call(
-                        "torch._utils _rebuild_tensor_v2",
-                        storage(),
-                        number(0),
-                        _laughs(60),
-                        numbers([1, 1]),
-                    )
-                )
+            rebuilt(
+                _laughs(60),
+                numbers([1, 1]),
             ),
             "no numbers|sizes",
         ),
         "conjugate": (
-            checkpoint(
-                a_dict(
-                    call(
-                        "torch._utils _rebuild_tensor_v2",
-                        storage(),
-                        number(0),
-                        numbers([2]),
-                        numbers([1]),
-                        op("NEWFALSE"),
-                        op("NONE"),
-                        op("EMPTY_DICT") + text("conj") + op("NEWTRUE") + op("SETITEM"),
-                    )
-                )
+            rebuilt(
+                numbers([2]),
+                numbers([1]),
+                op("NEWFALSE"),
+                op("NONE"),
+                op("EMPTY_DICT") + text("conj") + op("NEWTRUE") + op("SETITEM"),
             ),
             "conjugate",
         ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+import example_scripts
 
 DATA = Path(__file__).parent / "data"
 SCRIPT = Path(__file__).parents[1] / "examples" / "g2p.py"
@@ -21,12 +22,7 @@ WORDS = json.loads((DATA / "g2p.json").read_text())["words"]
 
 @pytest.fixture(scope="module")
 def g2p() -> Any:
-    spec = importlib.util.spec_from_file_location("g2p", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return example_scripts.load("g2p")
 
 
 def test_every_word_is_spelled_as_recorded(g2p: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import subprocess
 import sys
@@ -13,17 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+import example_scripts
+
 SCRIPT = Path(__file__).parents[1] / "examples" / "voice_activity.py"
 
 
 @pytest.fixture(scope="module")
 def example() -> Any:
-    spec = importlib.util.spec_from_file_location("voice_activity", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return example_scripts.load("voice_activity")
 
 
 def write_wav(path: Path, samples: np.ndarray, rate: int) -> None:

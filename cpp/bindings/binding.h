@@ -37,10 +37,11 @@ using ActivationTuple = std::tuple<std::string, double, double>;
 
 Activation parse_activation(const ActivationTuple& from);
 
-struct PyWeights {
-    Spec spec;
-    std::shared_ptr<const Weights<float>> f32;
-    std::shared_ptr<const Weights<double>> f64;
+/// What the core has packed, of either dtype; the other is null.
+template <template <class> class Packed>
+struct OfEither {
+    std::shared_ptr<const Packed<float>> f32;
+    std::shared_ptr<const Packed<double>> f64;
 
     template <class T>
     const auto& of() const {
@@ -49,21 +50,16 @@ struct PyWeights {
         else
             return f64;
     }
+};
+
+struct PyWeights : OfEither<Weights> {
+    Spec spec;
+
     int64_t nbytes() const { return f32 ? packed_bytes(*f32) : packed_bytes(*f64); }
 };
 
-struct PyLinear {
-    std::shared_ptr<const Linear<float>> f32;
-    std::shared_ptr<const Linear<double>> f64;
+struct PyLinear : OfEither<Linear> {
     int64_t inputs = 0, outputs = 0;
-
-    template <class T>
-    const auto& of() const {
-        if constexpr (std::is_same_v<T, float>)
-            return f32;
-        else
-            return f64;
-    }
 };
 
 /// Loads objects of a bound class, but refuses one that `__new__` has made and `__init__` has not:

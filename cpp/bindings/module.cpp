@@ -157,7 +157,7 @@ std::shared_ptr<const Weights<T>> pack_as(const Spec& spec, const py::sequence& 
 }
 
 PyWeights pack_weights(const Spec& spec, const py::sequence& arrays, bool train) {
-    PyWeights weights{spec, nullptr, nullptr};
+    PyWeights weights{{}, spec};
     if (spec.is_double)
         weights.f64 = pack_as<double>(spec, arrays, train);
     else

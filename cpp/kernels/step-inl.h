@@ -14,7 +14,7 @@ namespace {
 /// Panels taken at once: enough chains to fill the pipeline of the multiplier, and few enough that
 /// there are several turns to reverse.
 constexpr int kStepPanels = 2;
-constexpr int64_t kL1Bytes = 40 * 1024;
+constexpr int64_t kL1Bytes = 40 * 1024;  // of weights, that stay in an L1 cache of 48 KB
 
 /// sum[panel][vector] += sum_k a[k] w[panel][k][vector]
 template <class T, int kVectors, int kPanels>

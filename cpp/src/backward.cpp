@@ -11,6 +11,7 @@
 #include "dropout.h"
 #include "float_mode.h"
 #include "lstmcore/layer.h"
+#include "pack.h"
 #include "schedule.h"
 #include "tape.h"
 #include "threads.h"
@@ -323,11 +324,6 @@ private:
         if (cell_.kind == CellKind::rnn) step_rows(kernels.rnn_backward, scratch.rnn);
         if (cell_.kind == CellKind::lstm) step_rows(kernels.lstm_backward, scratch.lstm);
         if (gru_) step_rows(kernels.gru_backward, scratch.gru);
-    }
-
-    static void copy_to_panels(const Panels<T>& to, int64_t row, const T* from, int64_t n) {
-        for (int64_t i = 0; i < n; i += to.width)
-            std::memcpy(to.at(row, i), from + i, sizeof(T) * std::min(n - i, to.width));
     }
 
     /// Lays the worker's rows of a chunk out for the sums over rows, and keeps the dgates of the

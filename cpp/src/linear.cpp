@@ -56,12 +56,6 @@ int team_size_for(int64_t rows, int64_t inputs, int64_t outputs, int num_threads
     return int(std::min({double(num_threads), 1 + useful, std::max(double(rows), 1.0)}));
 }
 
-template <class T>
-void copy_to_panels(const Panels<T>& to, int64_t row, const T* from, int64_t n) {
-    for (int64_t i = 0; i < n; i += to.width)
-        std::memcpy(to.at(row, i), from + i, sizeof(T) * std::min(n - i, to.width));
-}
-
 /// out = in W + start, for rows [first, last) and of the packed matrix the first `columns`; every
 /// row starts alike.
 template <class T>

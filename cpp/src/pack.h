@@ -1,8 +1,9 @@
-// Copies a matrix into the order in which the kernels read it.
+// Copies matrices and rows into the order in which the kernels read them.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "../kernels/kernel_table.h"
@@ -63,6 +64,13 @@ Packed<T> pack_rows(Arena& arena, int lanes, int64_t K, int64_t columns, const T
         }
     }
     return packed;
+}
+
+/// Lays the n numbers of a row out for sums over rows.
+template <class T>
+void copy_to_panels(const Panels<T>& to, int64_t row, const T* from, int64_t n) {
+    for (int64_t i = 0; i < n; i += to.width)
+        std::memcpy(to.at(row, i), from + i, sizeof(T) * std::min(n - i, to.width));
 }
 
 }  // namespace lstmcore
