@@ -33,8 +33,8 @@ struct ExpParts {
 
 template <class T>
 LSTMCORE_INLINE ExpParts<T> exp_parts(const Packet<T>& x) {
-    const Packet<T> t = pmadd(x, set(T(1.4426950408889634)), set(kRoundToInt<T>));
-    const Packet<T> k = psub(t, set(kRoundToInt<T>));
+    const Packet<T> t = pmadd(x, set(T(1.4426950408889634)), set(kRoundToPower<T>));
+    const Packet<T> k = psub(t, set(kRoundToPower<T>));
     // ln 2 in two parts; the first is short, so that its product with k is exact.
     constexpr T ln2_high = sizeof(T) == 4 ? T(0.693359375) : T(6.93145751953125e-1);
     constexpr T ln2_low =

@@ -96,18 +96,20 @@ LSTMCORE_INLINE Packet<double> widen(const float* p) {
     return (Packet<double>)__builtin_convertvector(narrow, Wide);
 }
 
-/// 2^k from t = k + kRoundToInt<T>, where the addition has left k in the lowest bits of t.
+/// Added to a number it rounds it to an integer k, and leaves the exponent of 2^k, with its bias,
+/// in the lowest bits of the sum.
 template <class T>
-constexpr T kRoundToInt =
-    sizeof(T) == 4 ? T(12582912.0) : T(6755399441055744.0);  // 1.5 * 2^23, 2^52
+constexpr T kRoundToPower =
+    sizeof(T) == 4 ? T(12582912.0 + 127) : T(6755399441055744.0 + 1023);  // 1.5 * 2^23, 2^52
 
-LSTMCORE_INLINE Packet<float> power_of_two(const Packet<float>& t, float) {
+/// 2^k from that sum.
+LSTMCORE_INLINE Packet<float> power_of_two(const Packet<float>& sum, float) {
     typedef uint32_t Bits __attribute__((vector_size(sizeof(Packet<float>))));
-    return (Packet<float>)(((Bits)t << 23) + 0x3f800000);
+    return (Packet<float>)((Bits)sum << 23);
 }
-LSTMCORE_INLINE Packet<double> power_of_two(const Packet<double>& t, double) {
+LSTMCORE_INLINE Packet<double> power_of_two(const Packet<double>& sum, double) {
     typedef uint64_t Bits __attribute__((vector_size(sizeof(Packet<double>))));
-    return (Packet<double>)(((Bits)t << 52) + 0x3ff0000000000000);
+    return (Packet<double>)((Bits)sum << 52);
 }
 
 /// x held to [lo, hi]. NaN stays NaN: Eigen's pmin and pmax give their first argument then.
