@@ -23,21 +23,29 @@ void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* ro
     constexpr int L = kLanes<T>;
     const CellActivations<T, kPlain> act{step.cell};
     const int64_t H = step.H;
-    const T* const single_pre_n = step.x ? step.pre_n : nullptr;
+    const bool fused = step.w_in.data != nullptr;  // then the input's part of n waits in rh
 
     const auto start = [&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
-        store(tile, load(rows[row].pre + unit * 3));
-        store(tile + L, load(rows[row].pre + unit * 3 + L));
-        store(tile + 2 * L, load(step.b_hn + unit));
+        const GruForwardRow<T>& at = rows[row];
         if constexpr (kTrain)
-            for (int g = 0; g < 4; ++g) prefetch(rows[row].gates + g * H + unit);
+            for (int g = 0; g < 4; ++g) prefetch(at.gates + g * H + unit);
+        prefetch(at.y + unit);
+        if (fused) return Ends<T>{at.pre + unit * 3, tile};
+        store(tile, load(at.pre + unit * 3));
+        store(tile + L, load(at.pre + unit * 3 + L));
+        store(tile + 2 * L, load(step.b_hn + unit));
+        return Ends<T>{tile, tile};
+    };
+    const auto between = [&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
+        store(rows[row].rh + unit, load(tile + 2 * L), H - unit);
+        store(tile + 2 * L, load(step.b_hn + unit));
     };
     const auto finish = [&](int64_t unit, int64_t row, const T* tile) LSTMCORE_INLINE_LAMBDA {
         const GruForwardRow<T>& at = rows[row];
         const int64_t valid = H - unit;
         const P r = act.gate(load(tile)), z = act.gate(load(tile + L)), hn = load(tile + 2 * L);
-        const T* pre_n = (single_pre_n ? single_pre_n : at.pre) + unit * 3 + 2 * L;
-        const P candidate = act.candidate(pmadd(r, hn, load(pre_n)));
+        const P pre_n = fused ? load(at.rh + unit, valid) : load(at.pre + unit * 3 + 2 * L);
+        const P candidate = act.candidate(pmadd(r, hn, pre_n));
         store(at.y + unit, interpolate<T>(z, candidate, load(at.h_prev + unit, valid)), valid);
         if constexpr (kTrain) {
             store(at.gates + unit, r, valid);
@@ -47,15 +55,13 @@ void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* ro
         }
     };
     if constexpr (!kTrain) {
-        const auto between = [&](int64_t unit, P* sums) LSTMCORE_INLINE_LAMBDA {
-            if (single_pre_n) store(step.pre_n + unit * 3 + 2 * L, sums[2]);
+        const auto between_sums = [&](int64_t unit, P* sums) LSTMCORE_INLINE_LAMBDA {
+            if (fused) store(rows->rh + unit, sums[2], H - unit);
             sums[2] = load(step.b_hn + unit);
         };
-        if (n == 1) return step_gates<T, 3>(step, rows->pre, rows->h_prev, between, finish);
+        if (n == 1) return step_gates<T, 3>(step, *rows, between_sums, finish);
     }
-    multiply_gates<T, 3>(
-        step, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; }, start,
-        finish);
+    multiply_gates<T, 3>(step, rows, n, start, between, finish);
 }
 
 template <class T, bool kPlain>
@@ -64,12 +70,14 @@ void gru_backward_reset_after(const StepArgs<T>& step, const GruBackwardRow<T>* 
     const CellActivations<T, kPlain> act{step.cell};
     const int64_t H = step.H;
 
-    const auto start = [&](int64_t unit, int64_t row) LSTMCORE_INLINE_LAMBDA {
-        const GruBackwardRow<T>& at = rows[row];
-        for (int g = 0; g < 4; ++g) prefetch(at.gates + g * H + unit);
-        for (const T* soon : {at.h_prev, at.dy}) prefetch(soon + unit);
-        return load(at.extra + unit, H - unit);
-    };
+    const auto start = [&](auto vectors, int64_t unit, int64_t row, T* tile)
+                           LSTMCORE_INLINE_LAMBDA {
+                               const GruBackwardRow<T>& at = rows[row];
+                               for (int g = 0; g < 4; ++g)
+                                   prefetch_panel<T>(vectors, at.gates + g * H + unit);
+                               prefetch_panel<T>(vectors, at.h_prev + unit, at.dy + unit);
+                               return chains_from(vectors, at.extra + unit, H - unit, tile);
+                           };
     const auto finish = [&](int64_t unit, int64_t row, const P& sum) LSTMCORE_INLINE_LAMBDA {
         const GruBackwardRow<T>& at = rows[row];
         const int64_t valid = H - unit;
@@ -87,7 +95,8 @@ void gru_backward_reset_after(const StepArgs<T>& step, const GruBackwardRow<T>* 
         store(at.carry + unit, pmul(dh, z), valid);
     };
     multiply_columns<T>(
-        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; }, start, finish);
+        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; }, no_input<T>(),
+        start, each_register<T>(finish));
 }
 
 /// n = candidate(pre_n + W_hn (r h_prev)): Cho et al. (2014), ONNX's default. step.w holds r and z.
@@ -100,8 +109,7 @@ void gru_forward_reset_before(const StepArgs<T>& step, const GruForwardRow<T>* r
 
     // 1. r, z and r h_prev of all units
     const auto start_gates = [&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
-        store(tile, load(rows[row].pre + unit * 3));
-        store(tile + L, load(rows[row].pre + unit * 3 + L));
+        return Ends<T>{rows[row].pre + unit * 3, tile};
     };
     const auto finish_gates = [&](int64_t unit, int64_t row, const T* tile) LSTMCORE_INLINE_LAMBDA {
         const GruForwardRow<T>& at = rows[row];
@@ -111,21 +119,24 @@ void gru_forward_reset_before(const StepArgs<T>& step, const GruForwardRow<T>* r
         store(at.gates + unit, r, valid);
         store(at.gates + H + unit, z, valid);
     };
-    multiply_gates<T, 2>(
-        step, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; }, start_gates,
-        finish_gates);
+    const auto between = [](int64_t, int64_t, T*) LSTMCORE_INLINE_LAMBDA {};
+    multiply_gates<T, 2>(step, rows, n, start_gates, between, finish_gates);
     // 2. candidate and output
     multiply_columns<T>(
         step.w_n, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].rh; },
-        [&](int64_t unit, int64_t row)
-            LSTMCORE_INLINE_LAMBDA { return load(rows[row].pre + unit * 3 + 2 * L); },
-        [&](int64_t unit, int64_t row, const P& pre) LSTMCORE_INLINE_LAMBDA {
+        no_input<T>(),
+        [&](auto vectors, int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
+            for (int v = 0; v < decltype(vectors)::value * L; v += L)
+                store(tile + v, load(rows[row].pre + (unit + v) * 3 + 2 * L));
+            return Ends<T>{tile, tile};
+        },
+        each_register<T>([&](int64_t unit, int64_t row, const P& pre) LSTMCORE_INLINE_LAMBDA {
             const GruForwardRow<T>& at = rows[row];
             const int64_t valid = H - unit;
             const P candidate = act.candidate(pre), z = load(at.gates + H + unit, valid);
             store(at.y + unit, interpolate<T>(z, candidate, load(at.h_prev + unit, valid)), valid);
             store(at.gates + 2 * H + unit, candidate, valid);
-        });
+        }));
 }
 
 template <class T, bool kPlain>
@@ -136,10 +147,11 @@ void gru_backward_reset_before(const StepArgs<T>& step, const GruBackwardRow<T>*
 
     // 2. candidate and update gate
     multiply_columns<T>(
-        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; },
-        [&](int64_t unit, int64_t row)
-            LSTMCORE_INLINE_LAMBDA { return load(rows[row].extra + unit, H - unit); },
-        [&](int64_t unit, int64_t row, const P& sum) LSTMCORE_INLINE_LAMBDA {
+        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; }, no_input<T>(),
+        [&](auto vectors, int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
+            return chains_from(vectors, rows[row].extra + unit, H - unit, tile);
+        },
+        each_register<T>([&](int64_t unit, int64_t row, const P& sum) LSTMCORE_INLINE_LAMBDA {
             const GruBackwardRow<T>& at = rows[row];
             const int64_t valid = H - unit;
             const P dh = padd(sum, load(at.dy + unit, valid));
@@ -151,18 +163,20 @@ void gru_backward_reset_before(const StepArgs<T>& step, const GruBackwardRow<T>*
             store(at.dgates + 2 * H + unit,
                   pmul(pmul(dh, psub(h_prev, candidate)), act.gate_derivative(z)), valid);
             store(at.carry + unit, pmul(dh, z), valid);
-        });
+        }));
     // 1. through W_hn to r h_prev, and so to the reset gate and h_prev
     multiply_columns<T>(
         step.w_n, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].dgates; },
-        [&](int64_t, int64_t) LSTMCORE_INLINE_LAMBDA { return set(T(0)); },
-        [&](int64_t unit, int64_t row, const P& d_rh) LSTMCORE_INLINE_LAMBDA {
+        no_input<T>(),
+        [](auto vectors, int64_t, int64_t, T* tile)
+            LSTMCORE_INLINE_LAMBDA { return chains_from(vectors, tile, 0, tile); },
+        each_register<T>([&](int64_t unit, int64_t row, const P& d_rh) LSTMCORE_INLINE_LAMBDA {
             const GruBackwardRow<T>& at = rows[row];
             const int64_t valid = H - unit;
             const P r = load(at.gates + unit, valid), h_prev = load(at.h_prev + unit, valid);
             store(at.dgates + H + unit, pmul(pmul(d_rh, h_prev), act.gate_derivative(r)), valid);
             store(at.carry + unit, pmadd(d_rh, r, load(at.carry + unit, valid)), valid);
-        });
+        }));
 }
 
 template <class T, bool kTrain>

@@ -79,11 +79,9 @@ struct StepArgs {
     Packed<T> w_n;            ///< GRU, reset before: W_hn, and its transpose in backward
     const T* b_hn = nullptr;  ///< GRU, reset after: (N of one gate), zero-padded
     const T* peephole = nullptr;  ///< (peepholes, H rounded up to lanes): i, f, o or i, o
-    // Inference of one row by the LSTM and the GRU with reset after may make the input product
-    // itself: then x is set and the row's `pre` is the bias.
-    const T* x = nullptr;  ///< (w_in.K)
-    Packed<T> w_in{};      ///< W_ih
-    T* pre_n = nullptr;    ///< GRU: scratch (w_in.N)
+    /// W_ih, where the step makes the input product itself: then the rows' `x` are set and `pre` is
+    /// the bias. Not for the GRU with reset before.
+    Packed<T> w_in{};
     // The part of the units to compute, in panels of w; for the LSTM and the GRU with reset after.
     int64_t first_panel = 0;
     int64_t last_panel = INT64_MAX;
@@ -96,6 +94,7 @@ struct RnnForwardRow {
     const T* pre;     ///< W_ih x + b, in the order of the panels
     const T* h_prev;  ///< (H)
     T* y;             ///< (H)
+    const T* x;       ///< (w_in.K)
 };
 
 /// dpre = (extra + a · W_hh + dy) act'(y); a is the next step's dpre. The sums of all cells run in
@@ -117,6 +116,7 @@ struct LstmForwardRow {
     T* c;             ///< (H)
     T* m;             ///< (H) o * output(c): h, or what the projection reads
     T* gates;         ///< (gates, H) i, f, g, o or i, g, o; written in training only
+    const T* x;       ///< (w_in.K)
 };
 
 /// dm = extra + a · w + dy, where w is W_hh (a = the next step's dgates) or, with a projection,
@@ -142,7 +142,8 @@ struct GruForwardRow {
     T* y;             ///< (H)
     T* gates;         ///< (3, H) r, z, n and, reset after, W_hn h + b_hn. Reset before: scratch
                       ///< in inference too
-    T* rh;            ///< (H) reset before: scratch for r * h_prev
+    T* rh;            ///< (H) scratch: reset before for r * h_prev, after for W_in x + b_in
+    const T* x;       ///< (w_in.K)
 };
 
 /// dh = extra + a · W_hh + dy, a being the hidden part of the next step's dgates.

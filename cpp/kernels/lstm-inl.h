@@ -33,11 +33,12 @@ void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows
     const int64_t H = step.H;
 
     const auto start = [&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
-        for (int g = 0; g < kGates; ++g) {
-            store(tile + g * L, load(rows[row].pre + unit * kGates + g * L));
-            if constexpr (kTrain) prefetch(rows[row].gates + g * H + unit);
+        if constexpr (kTrain) {
+            for (int g = 0; g < kGates; ++g) prefetch(rows[row].gates + g * H + unit);
+            prefetch(rows[row].c + unit);
         }
-        if constexpr (kTrain) prefetch(rows[row].c + unit);
+        prefetch(rows[row].m + unit);
+        return Ends<T>{rows[row].pre + unit * kGates, tile};
     };
     // 1. input and forget gates, candidate, cell; the cell takes the place of the input gate's sum
     const auto finish_cell = [&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
@@ -82,13 +83,10 @@ void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows
     };
     if constexpr (!kTrain) {
         const auto between = [](int64_t, P*) LSTMCORE_INLINE_LAMBDA {};
-        if (n == 1)
-            return step_gates<T, kGates>(step, rows->pre, rows->h_prev, between, finish_cell,
-                                         finish_output);
+        if (n == 1) return step_gates<T, kGates>(step, *rows, between, finish_cell, finish_output);
     }
-    multiply_gates<T, kGates>(
-        step, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; }, start,
-        finish_cell, finish_output);
+    const auto between = [](int64_t, int64_t, T*) LSTMCORE_INLINE_LAMBDA {};
+    multiply_gates<T, kGates>(step, rows, n, start, between, finish_cell, finish_output);
 }
 
 template <class T, int kGates, bool kPlain>
@@ -99,11 +97,12 @@ void lstm_backward_variant(const StepArgs<T>& step, const LstmBackwardRow<T>* ro
     const T clip = T(step.cell.cell_clip);
     const int64_t H = step.H;
 
-    const auto start = [&](int64_t unit, int64_t row) LSTMCORE_INLINE_LAMBDA {
+    const auto start = [&](auto vectors, int64_t unit, int64_t row,
+                           T* tile) LSTMCORE_INLINE_LAMBDA {
         const LstmBackwardRow<T>& at = rows[row];
-        for (int g = 0; g < kGates; ++g) prefetch(at.gates + g * H + unit);
-        for (const T* soon : {at.c, at.c_prev, at.dy}) prefetch(soon + unit);
-        return load(at.extra + unit, H - unit);
+        for (int g = 0; g < kGates; ++g) prefetch_panel<T>(vectors, at.gates + g * H + unit);
+        prefetch_panel<T>(vectors, at.c + unit, at.c_prev + unit, at.dy + unit);
+        return chains_from(vectors, at.extra + unit, H - unit, tile);
     };
     const auto finish = [&](int64_t unit, int64_t row, const P& sum) LSTMCORE_INLINE_LAMBDA {
         const LstmBackwardRow<T>& at = rows[row];
@@ -144,7 +143,8 @@ void lstm_backward_variant(const StepArgs<T>& step, const LstmBackwardRow<T>* ro
         if (at.m != nullptr) store(at.m + unit, pmul(o, squashed), valid);
     };
     multiply_columns<T>(
-        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; }, start, finish);
+        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; }, no_input<T>(),
+        start, each_register<T>(finish));
 }
 
 template <class T, bool kTrain>

@@ -62,17 +62,25 @@ LSTMCORE_INLINE void add_term(const T* const (&a)[kRows], int64_t offset, const 
     }
 }
 
-/// tile[panel][row][vector] += sum_k a[row][k a_step] w[panel][k w_step + vector], for k < K.
+/// Where the chains of a row of a tile begin and end: kVectors registers each.
+template <class T>
+struct Ends {
+    const T* from;
+    T* to;
+};
+
+/// to[panel][row][vector] = from[panel][row][vector] +
+///     sum_k a[row][k a_step] w[panel][k w_step + vector], for k < K.
 template <class T, int kVectors, int kPanels, int kRows>
 void accumulate(const T* const* a, int64_t a_step, const T* w, int64_t w_panel, int64_t w_step,
-                int64_t K, Ahead<T> ahead, T* tile) {
+                int64_t K, Ahead<T> ahead, const Ends<T>* ends) {
     using P = Packet<T>;
     constexpr int L = kLanes<T>;
     P sum[kPanels][kRows][kVectors];
     for (int p = 0; p < kPanels; ++p)
         for (int r = 0; r < kRows; ++r)
             for (int v = 0; v < kVectors; ++v)
-                sum[p][r][v] = load(tile + ((p * kRows + r) * kVectors + v) * L);
+                sum[p][r][v] = load(ends[p * kRows + r].from + v * L);
     const T* row[kRows];
     for (int r = 0; r < kRows; ++r) row[r] = a[r];
 #pragma GCC unroll 2
@@ -85,90 +93,129 @@ void accumulate(const T* const* a, int64_t a_step, const T* w, int64_t w_panel, 
     }
     for (int p = 0; p < kPanels; ++p)
         for (int r = 0; r < kRows; ++r)
-            for (int v = 0; v < kVectors; ++v)
-                store(tile + ((p * kRows + r) * kVectors + v) * L, sum[p][r][v]);
+            for (int v = 0; v < kVectors; ++v) store(ends[p * kRows + r].to + v * L, sum[p][r][v]);
 }
 
 /// accumulate() for the number of rows met at run time, 1 .. kRows.
 template <class T, int kVectors, int kPanels, int kRows>
 LSTMCORE_INLINE void accumulate_rows(int64_t rows, const T* const* a, int64_t a_step, const T* w,
                                      int64_t w_panel, int64_t w_step, int64_t K, Ahead<T> ahead,
-                                     T* tile) {
+                                     const Ends<T>* ends) {
     if constexpr (kRows > 1) {
         if (rows < kRows)
             return accumulate_rows<T, kVectors, kPanels, kRows - 1>(rows, a, a_step, w, w_panel,
-                                                                    w_step, K, ahead, tile);
+                                                                    w_step, K, ahead, ends);
     }
-    accumulate<T, kVectors, kPanels, kRows>(a, a_step, w, w_panel, w_step, K, ahead, tile);
+    accumulate<T, kVectors, kPanels, kRows>(a, a_step, w, w_panel, w_step, K, ahead, ends);
+}
+
+/// What a tile adds to its chains before the product that it is for: x W_in, packed in panels like
+/// those of the other, or nothing where `w` is empty.
+///   x_of(row)                  the row's (w.K) numbers
+///   between(column, row, tile) may change what the chains have come to
+template <class T, class X, class Between>
+struct Input {
+    Packed<T> w;
+    X x_of;
+    Between between;
+};
+template <class T, class X, class Between>
+LSTMCORE_INLINE Input<T, X, Between> input(const Packed<T>& w, X x_of, Between between) {
+    return {w, x_of, between};
+}
+template <class T, class X>
+LSTMCORE_INLINE auto input(const Packed<T>& w, X x_of) {
+    return input(w, x_of, [](int64_t, int64_t, T*) LSTMCORE_INLINE_LAMBDA {});
+}
+template <class T>
+LSTMCORE_INLINE auto no_input() {
+    return input(Packed<T>{}, [](int64_t) LSTMCORE_INLINE_LAMBDA -> const T* { return nullptr; });
 }
 
 /// Walks panels [first, last) of w in tiles of `kPanels` panels and at most `kRows` rows.
 ///   a_of(row)                 the row's (K) numbers
-///   start(column, row, tile)  writes the kVectors registers that the chains begin with
-///   finish(column, row, tile) takes the finished ones; of several, each goes over the whole tile
+///   start(column, row, tile)  gives the Ends of the chains; `tile` is room for their registers
+///   finish(column, row, tile) takes what is in the tile; of several, each goes over the whole tile
 ///                             before the next, so that long chains of different rows overlap
-template <class T, int kVectors, int kPanels, int kRows, class A, class Start, class... Finish>
+template <class T, int kVectors, int kPanels, int kRows, class A, class In, class Start,
+          class... Finish>
 LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last, bool backwards,
-                                int64_t n, A a_of, Start start, Finish... finish) {
+                                int64_t n, A a_of, In in, Start start, Finish... finish) {
     constexpr int64_t width = kVectors * kLanes<T>;
     alignas(64) T tile[kPanels * kRows * width];
     const T* a[kRows];
+    Ends<T> ends[kPanels * kRows];
     if (n == 0) return;
     const int64_t tiles = (n + kRows - 1) / kRows;
     const int64_t height = n / tiles, higher = n % tiles;  // of a tile; so many have one row more
     const int64_t step = w.vectors * kLanes<T>;            // of a full panel
-    const int64_t share = w.K * step / tiles;              // of the next panel, that a tile fetches
-    const int64_t pace = step / tiles;
+    const int64_t pace = step / tiles;                     // of fetching the next panel,
+    const int64_t share = w.K * step / tiles;              // of which this is a tile's part
+    const int64_t share_in = in.w.K * step / tiles;
     const int64_t turns = (last - first) / kPanels;
     for (int64_t turn = 0; turn < turns; ++turn) {
         const int64_t panel = first + (backwards ? turns - 1 - turn : turn) * kPanels;
-        const T* weights = w.data + panel * w.K * step;
-        const T* next = weights + (backwards ? -w.K * step : w.K * step);
         for (int64_t i = 0, row = 0; i < tiles; ++i) {
             const int64_t rows = height + (i < higher);
-            for (int64_t r = 0; r < rows; ++r) a[r] = a_of(row + r);
             const auto each = [&](auto f) LSTMCORE_INLINE_LAMBDA {
                 for (int64_t p = 0; p < kPanels; ++p)
                     for (int64_t r = 0; r < rows; ++r)
                         f((panel + p) * step, row + r, tile + (p * rows + r) * width);
             };
-            each(start);
-            accumulate_rows<T, kVectors, kPanels, kRows>(rows, a, 1, weights, w.K * step, width,
-                                                         w.K, {next, pace}, tile);
+            const auto add_product = [&](const Packed<T>& m, int64_t part,
+                                         auto row_of) LSTMCORE_INLINE_LAMBDA {
+                const int64_t size = m.K * step;
+                const T* weights = m.data + panel * size;
+                const T* next = weights + (backwards ? -size : size) + i * part;
+                for (int64_t r = 0; r < rows; ++r) a[r] = row_of(row + r);
+                accumulate_rows<T, kVectors, kPanels, kRows>(rows, a, 1, weights, size, width, m.K,
+                                                             {next, pace}, ends);
+            };
+            Ends<T>* end = ends;
+            each([&](int64_t column, int64_t r, T* space)
+                     LSTMCORE_INLINE_LAMBDA { *end++ = start(column, r, space); });
+            if (in.w.data != nullptr) {
+                add_product(in.w, share_in, in.x_of);
+                each(in.between);
+                for (Ends<T>* e = ends; e < end; ++e) e->from = e->to;
+            }
+            add_product(w, share, a_of);
             (each(finish), ...);
             row += rows;
-            next += share;
         }
     }
 }
 
 /// Panels [first, last) of w, each kVectors registers wide. One row takes several panels at once.
-template <class T, int kVectors, class A, class Start, class... Finish>
+template <class T, int kVectors, class A, class In, class Start, class... Finish>
 LSTMCORE_INLINE void multiply_panels(const Packed<T>& w, int64_t first, int64_t last,
-                                     bool backwards, int64_t n, A a_of, Start start,
+                                     bool backwards, int64_t n, A a_of, In in, Start start,
                                      Finish... finish) {
     constexpr int kRows = tile_rows(kVectors);
     constexpr int kWide = tile_panels(kVectors, 1);
     if (n == 1) {
-        walk_tiles<T, kVectors, kWide, 1>(w, first, last, backwards, n, a_of, start, finish...);
+        walk_tiles<T, kVectors, kWide, 1>(w, first, last, backwards, n, a_of, in, start, finish...);
         first += (last - first) / kWide * kWide;
     }
-    walk_tiles<T, kVectors, 1, kRows>(w, first, last, backwards, n, a_of, start, finish...);
+    walk_tiles<T, kVectors, 1, kRows>(w, first, last, backwards, n, a_of, in, start, finish...);
 }
 
-/// The matrix of a step whose panels hold one register of each of kGates gates: start and finish
-/// get the first unit of the panel in place of its first column.
-template <class T, int kGates, class A, class Start, class... Finish>
-LSTMCORE_INLINE void multiply_gates(const StepArgs<T>& step, int64_t n, A a_of, Start start,
-                                    Finish... finish) {
+/// The matrix of a step whose panels hold one register of each of kGates gates: start, between and
+/// finish get the first unit of the panel in place of its first column.
+template <class T, int kGates, class Row, class Start, class Between, class... Finish>
+LSTMCORE_INLINE void multiply_gates(const StepArgs<T>& step, const Row* rows, int64_t n,
+                                    Start start, Between between, Finish... finish) {
     const int64_t panels = step.w.N / (kGates * kLanes<T>);
     const auto of_unit = [](auto f) LSTMCORE_INLINE_LAMBDA {
         return [f](int64_t column, int64_t row, T* tile)
-                   LSTMCORE_INLINE_LAMBDA { f(column / kGates, row, tile); };
+                   LSTMCORE_INLINE_LAMBDA { return f(column / kGates, row, tile); };
     };
+    const auto h_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; };
+    const auto x_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].x; };
     multiply_panels<T, kGates>(step.w, step.first_panel,
                                step.last_panel < panels ? step.last_panel : panels, step.backwards,
-                               n, a_of, of_unit(start), of_unit(finish)...);
+                               n, h_of, input<T>(step.w_in, x_of, of_unit(between)), of_unit(start),
+                               of_unit(finish)...);
 }
 
 template <int kValue>
@@ -176,24 +223,20 @@ struct Constant {
     static constexpr int value = kValue;
 };
 
-/// A plain matrix, in panels of w.vectors registers and a narrower last one. start(column, row)
-/// gives and finish(column, row, sum) takes one register at a time.
-template <class T, class A, class Start, class Finish>
-LSTMCORE_INLINE void multiply_columns(const Packed<T>& w, int64_t n, A a_of, Start start,
+/// A plain matrix, in panels of w.vectors registers and a narrower last one, whose number start
+/// and finish get first.
+template <class T, class A, class In, class Start, class Finish>
+LSTMCORE_INLINE void multiply_columns(const Packed<T>& w, int64_t n, A a_of, In in, Start start,
                                       Finish finish) {
-    constexpr int L = kLanes<T>;
     const auto multiply = [&](auto vectors, int64_t first, int64_t last) LSTMCORE_INLINE_LAMBDA {
-        constexpr int kVectors = decltype(vectors)::value;
-        multiply_panels<T, kVectors>(
-            w, first, last, false, n, a_of,
-            [&](int64_t column, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
-                for (int v = 0; v < kVectors; ++v) store(tile + v * L, start(column + v * L, row));
-            },
-            [&](int64_t column, int64_t row, const T* tile) LSTMCORE_INLINE_LAMBDA {
-                for (int v = 0; v < kVectors; ++v) finish(column + v * L, row, load(tile + v * L));
-            });
+        multiply_panels<T, decltype(vectors)::value>(
+            w, first, last, false, n, a_of, in,
+            [&](int64_t column, int64_t row, T* tile)
+                LSTMCORE_INLINE_LAMBDA { return start(vectors, column, row, tile); },
+            [&](int64_t column, int64_t row, const T* tile)
+                LSTMCORE_INLINE_LAMBDA { finish(vectors, column, row, tile); });
     };
-    const int64_t registers = w.N / L, panels = registers / w.vectors;
+    const int64_t registers = w.N / kLanes<T>, panels = registers / w.vectors;
     if (w.vectors == 3) return multiply(Constant<3>(), 0, panels);
     multiply(Constant<4>(), 0, panels);
     switch (registers - panels * w.vectors) {
@@ -206,14 +249,48 @@ LSTMCORE_INLINE void multiply_columns(const Packed<T>& w, int64_t n, A a_of, Sta
     }
 }
 
+/// What a start may give: chains that begin with the numbers at `from`, of which `valid` are there,
+/// and end in the tile.
+template <class T, class Vectors>
+LSTMCORE_INLINE Ends<T> chains_from(Vectors, const T* from, int64_t valid, T* tile) {
+    constexpr int L = kLanes<T>, width = Vectors::value * L;
+    if (valid >= width) return {from, tile};
+    for (int v = 0; v < width; v += L) store(tile + v, load(from + v, valid - v));
+    return {tile, tile};
+}
+/// Asks for what a finish will read: as many registers at each pointer as a panel has.
+template <class T, class Vectors, class... From>
+LSTMCORE_INLINE void prefetch_panel(Vectors, From... from) {
+    for (int v = 0; v < Vectors::value; ++v) (prefetch(from + v * kLanes<T>), ...);
+}
+/// A finish that calls f(column, row, sum) for every register.
+template <class T, class F>
+LSTMCORE_INLINE auto each_register(F f) {
+    return [=](auto vectors, int64_t column, int64_t row, const T* tile) LSTMCORE_INLINE_LAMBDA {
+        constexpr int L = kLanes<T>, width = decltype(vectors)::value * L;
+        for (int v = 0; v < width; v += L) f(column + v, row, load(tile + v));
+    };
+}
+
 template <class T>
 void product(const Packed<T>& w, int64_t columns, const ProductRow<T>* rows, int64_t n) {
+    constexpr int L = kLanes<T>;
+    // Chains of a panel of which every column is wanted end where they are wanted.
     multiply_columns<T>(
-        w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; },
-        [&](int64_t column, int64_t row)
-            LSTMCORE_INLINE_LAMBDA { return load(rows[row].init + column, columns - column); },
-        [&](int64_t column, int64_t row, const Packet<T>& sum)
-            LSTMCORE_INLINE_LAMBDA { store(rows[row].out + column, sum, columns - column); });
+        w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; }, no_input<T>(),
+        [&](auto vectors, int64_t column, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
+            const int64_t valid = columns - column;
+            Ends<T> ends = chains_from(vectors, rows[row].init + column, valid, tile);
+            if (ends.from != tile) ends.to = rows[row].out + column;
+            return ends;
+        },
+        [&](auto vectors, int64_t column, int64_t row, const T* tile) LSTMCORE_INLINE_LAMBDA {
+            constexpr int width = decltype(vectors)::value * L;
+            const int64_t valid = columns - column;
+            if (valid >= width) return;
+            for (int v = 0; v < width; v += L)
+                store(rows[row].out + column + v, load(tile + v), valid - v);
+        });
 }
 
 /// Rows [first, last) of the gradient of a weight matrix: tiles of c, each an accumulate() over the
@@ -221,29 +298,28 @@ void product(const Packed<T>& w, int64_t columns, const ProductRow<T>* rows, int
 template <class T, int kVectors>
 LSTMCORE_INLINE void outer_columns(const OuterArgs<T>& args, int64_t first, int64_t last,
                                    int64_t column) {
-    constexpr int L = kLanes<T>;
+    constexpr int L = kLanes<T>, width = kVectors * L;
     constexpr int kRows = tile_rows(kVectors);
-    alignas(64) T tile[kRows * kVectors * L];
+    alignas(64) T tile[kRows * width];
     const T* a[kRows];
+    Ends<T> ends[kRows];
     const T* b = args.b.at(0, column);
+    const bool whole = args.N - column >= width;  // then in place
     for (int64_t j = first; j < last; j += kRows) {
         const int64_t rows = last - j < kRows ? last - j : kRows;
         for (int64_t r = 0; r < rows; ++r) {
             a[r] = args.a.at(0, args.first + j + r);
-            const T* c = args.c + (j + r) * args.N;
-            for (int64_t v = 0; v < kVectors; ++v) {
-                const int64_t n = column + v * L;
-                store(tile + (r * kVectors + v) * L, load(c + n, args.N - n));
-            }
+            T *c = args.c + (j + r) * args.N + column, *copy = tile + r * width;
+            ends[r] = whole ? Ends<T>{c, c} : Ends<T>{copy, copy};
+            for (int64_t v = 0; v < width && !whole; v += L)
+                store(copy + v, load(c + v, args.N - column - v));
         }
         accumulate_rows<T, kVectors, 1, kRows>(rows, a, args.a.width, b, 0, args.b.width, args.M,
-                                               {b, 0}, tile);
-        for (int64_t r = 0; r < rows; ++r) {
-            T* c = args.c + (j + r) * args.N;
-            for (int64_t v = 0; v < kVectors; ++v) {
-                const int64_t n = column + v * L;
-                store(c + n, load(tile + (r * kVectors + v) * L), args.N - n);
-            }
+                                               {b, 0}, ends);
+        for (int64_t r = 0; r < rows && !whole; ++r) {
+            T* c = args.c + (j + r) * args.N + column;
+            for (int64_t v = 0; v < width; v += L)
+                store(c + v, load(tile + r * width + v), args.N - column - v);
         }
     }
 }

@@ -32,17 +32,17 @@ LSTMCORE_INLINE void add_products(const T* a, const Packed<T>& w, int64_t panel,
     }
 }
 
-template <class T, int kVectors, int kPanels, class Between, class... Finish>
-void step_tile(const StepArgs<T>& step, const T* pre, const T* h, int64_t panel, Between between,
+template <class T, int kVectors, int kPanels, class Row, class Between, class... Finish>
+void step_tile(const StepArgs<T>& step, const Row& row, int64_t panel, Between between,
                Finish... finish) {
     constexpr int L = kLanes<T>;
     constexpr int64_t width = kVectors * L;
     Packet<T> sum[kPanels][kVectors];
     for (int p = 0; p < kPanels; ++p)
-        for (int v = 0; v < kVectors; ++v) sum[p][v] = load(pre + (panel + p) * width + v * L);
-    if (step.x != nullptr) add_products<T, kVectors, kPanels>(step.x, step.w_in, panel, sum);
+        for (int v = 0; v < kVectors; ++v) sum[p][v] = load(row.pre + (panel + p) * width + v * L);
+    if (step.w_in.data != nullptr) add_products<T, kVectors, kPanels>(row.x, step.w_in, panel, sum);
     for (int p = 0; p < kPanels; ++p) between((panel + p) * L, sum[p]);
-    add_products<T, kVectors, kPanels>(h, step.w, panel, sum);
+    add_products<T, kVectors, kPanels>(row.h_prev, step.w, panel, sum);
     alignas(64) T tile[kPanels * width];
     for (int p = 0; p < kPanels; ++p)
         for (int v = 0; v < kVectors; ++v) store(tile + p * width + v * L, sum[p][v]);
@@ -53,17 +53,16 @@ void step_tile(const StepArgs<T>& step, const T* pre, const T* h, int64_t panel,
 }
 
 /// A step whose panels hold one register of each of kGates gates.
-///   pre                   the input product, or, where step.x is set, the bias
 ///   between(unit, sums)   is called between the input's part of the chains and the state's
 ///   finish(unit, 0, tile) takes the finished ones; of several, each all of them before the next
-template <class T, int kGates, class Between, class... Finish>
-LSTMCORE_INLINE void step_gates(const StepArgs<T>& step, const T* pre, const T* h, Between between,
+template <class T, int kGates, class Row, class Between, class... Finish>
+LSTMCORE_INLINE void step_gates(const StepArgs<T>& step, const Row& row, Between between,
                                 Finish... finish) {
     const int64_t all = step.w.N / (kGates * kLanes<T>),
                   last = step.last_panel < all ? step.last_panel : all;
     // The tile at which the direction turns is still in the L1 cache, if one panel fits there and
     // several do not.
-    const int64_t K = step.w.K + (step.x ? step.w_in.K : 0);
+    const int64_t K = step.w.K + step.w_in.K;
     const int64_t bytes = K * kGates * kLanes<T> * int64_t(sizeof(T));
     const bool single = bytes <= kL1Bytes && bytes * kStepPanels > kL1Bytes && last > kStepPanels;
     const int64_t panels = single ? 1 : kStepPanels;
@@ -71,9 +70,9 @@ LSTMCORE_INLINE void step_gates(const StepArgs<T>& step, const T* pre, const T* 
     for (int64_t i = 0; i < tiles; ++i) {
         const int64_t panel = step.first_panel + (step.backwards ? tiles - 1 - i : i) * panels;
         if (single || last - panel == 1)
-            step_tile<T, kGates, 1>(step, pre, h, panel, between, finish...);
+            step_tile<T, kGates, 1>(step, row, panel, between, finish...);
         else
-            step_tile<T, kGates, kStepPanels>(step, pre, h, panel, between, finish...);
+            step_tile<T, kGates, kStepPanels>(step, row, panel, between, finish...);
     }
 }
 

@@ -22,6 +22,20 @@ namespace {
 constexpr int64_t kChunkBytes = 256 * 1024;  // of the input product, to stay in the L2 cache
 constexpr int64_t kMaxChunkRows = 4096;
 
+/// Whether the steps of a layer make its input product themselves. It saves writing and reading it,
+/// as long as both matrices stay in the L1 cache from one tile of rows to the next; few rows are
+/// multiplied faster together with those of other steps.
+constexpr int64_t kFusedPanelBytes = 40 * 1024;
+constexpr int64_t kFusedRows = 4;
+
+template <class T>
+bool fuses_input(const PackedDirection<T>& w, const CellSpec& cell, int lanes, int64_t rows) {
+    const int64_t width = w.w_hh.vectors * lanes * int64_t(sizeof(T));
+    return rows >= kFusedRows && w.w_ih.K > 0 &&
+           (w.w_ih.K + w.w_hh.K) * width <= kFusedPanelBytes &&
+           (cell.kind != CellKind::gru || cell.reset_after);
+}
+
 /// A layer's sequence in memory: by time, or, where only the latest steps matter, by step in a
 /// ring.
 template <class T>
@@ -254,9 +268,14 @@ private:
         team.barrier();
     }
     bool looks_up(int64_t layer) const { return layer == 0 && in_.lookup; }
+    bool fuses(int64_t layer) const {
+        return !looks_up(layer) && workers_.parts() == 1 &&
+               fuses_input(weights_->direction(layer, 0), spec_.cell, weights_->kernels().lanes,
+                           workers_.slots());
+    }
 
     void multiply_input(int worker, int64_t layer, int d, int64_t first, int64_t last) {
-        if (looks_up(layer)) return;
+        if (looks_up(layer) || fuses(layer)) return;
         const PackedDirection<T>& w = weights_->direction(layer, d);
         const bool backwards = spec_.reads_backwards(d);
         const Plane<const T> x = input_of(layer);
@@ -290,7 +309,8 @@ private:
         const Plane<T> hidden = hidden_of(layer);
         const LayerTape<T>& tape = layers_[layer];
         Scratch<T>& scratch = scratch_[worker];
-        const bool look_up = looks_up(layer);
+        const bool look_up = looks_up(layer), fused = fuses(layer);
+        const Plane<const T> input = input_of(layer);
 
         int64_t n = 0;
         for (int64_t slot : workers_.slots_of(worker, schedule_->alive(step))) {
@@ -298,20 +318,24 @@ private:
             const int64_t t_prev = backwards ? t + 1 : t - 1;
             const bool cut = in_.resets && (backwards ? step > 0 && *in_.resets.at(t + 1, b)
                                                       : *in_.resets.at(t, b));
-            const T* pre = scratch.next_pre;
-            if (look_up)
+            const T *pre = w.bias, *x = nullptr;
+            if (look_up) {
                 pre = projected_ + (d * in_.table_rows + *in_.lookup.at(t, b)) * w.w_ih.N;
-            else
+            } else if (fused) {
+                x = input.at(t, step, b);
+            } else {
+                pre = scratch.next_pre;
                 scratch.next_pre += w.w_ih.N;
+            }
             T* y = hidden.at(t, step, b) + d * P_;
             const T* h_prev = zeros_;
             if (!cut && step > 0) h_prev = hidden.at(t_prev, step - 1, b) + d * P_;
             if (!cut && step == 0 && in_.h0) h_prev = state(in_.h0, layer, d, b, P_);
             if (spec_.cell.kind == CellKind::rnn) {
-                scratch.rnn[n] = {pre, h_prev, y};
+                scratch.rnn[n] = {pre, h_prev, y, x};
             } else if (spec_.cell.kind == CellKind::gru) {
                 T* gates = train_ ? tape.gates[d].at(t, b) : scratch.gates + n * 3 * H_;
-                scratch.gru[n] = {pre, h_prev, y, gates, scratch.rh + n * H_};
+                scratch.gru[n] = {pre, h_prev, y, gates, scratch.rh + n * H_, x};
             } else {
                 T* c = train_ ? tape.cells[d].at(t, b) : state(c_n_, layer, d, b, H_);
                 const T* c_prev = zeros_;
@@ -322,14 +346,15 @@ private:
                     m = scratch.m + n * H_;
                     scratch.projections[n] = {m, zeros_, y};
                 }
-                scratch.lstm[n] = {pre, h_prev, c_prev,
-                                   c,   m,      train_ ? tape.gates[d].at(t, b) : nullptr};
+                scratch.lstm[n] = {
+                    pre, h_prev, c_prev, c, m, train_ ? tape.gates[d].at(t, b) : nullptr, x};
             }
             ++n;
         }
 
         StepArgs<T> args{spec_.cell, H_, w.w_hh, w.w_n, w.b_hn, w.peephole};
         args.backwards = step % 2 == 1;
+        if (fused) args.w_in = w.w_ih;
         if (workers_.parts() > 1) {
             const Range panels = panels_of(worker, w.w_hh);
             args.first_panel = panels.first;

@@ -48,7 +48,6 @@ public:
         args_.w_n = w_->w_n;
         args_.b_hn = w_->b_hn;
         args_.peephole = w_->peephole;
-        args_.w_in = w_->w_ih;
         fuses_ = batch == 1 && (spec.cell.kind == CellKind::lstm ||
                                 (spec.cell.kind == CellKind::gru && spec.cell.reset_after));
         const auto rows = [&](int64_t count, int64_t n) {
@@ -57,7 +56,6 @@ public:
         };
         hidden_ = rows(size_product(batch, 2 + block), P_);
         pre_ = rows(size_product(batch, block), w_->w_ih.N);
-        args_.pre_n = pre_.data;
         products_ = arena.take<ProductRow<T>>(batch * block);
         for (int64_t i = 0; pre_.data && i < batch * block; ++i)
             products_[i] = {nullptr, w_->bias, pre_.at(i)};
@@ -87,7 +85,8 @@ public:
     /// Takes `steps` steps; the outputs stay valid until the next call.
     Rows<const T> run(Rows<const T> x, int64_t steps) noexcept {
         const bool fused = fuses_ && steps == 1;
-        args_.x = fused ? x.data : nullptr;
+        args_.w_in = fused ? w_->w_ih : Packed<T>{};
+        x_ = x.data;
         if (!fused) {
             for (int64_t i = 0; i < steps * batch_; ++i) products_[i].a = x.at(i);
             kernels_->product(w_->w_ih, w_->w_ih.N, products_, steps * batch_);
@@ -128,25 +127,30 @@ private:
 
     void run_step(const T* h_prev, T* y, int64_t first_product) noexcept {
         const int64_t stride = hidden_.stride;
-        const T* pre = args_.x ? w_->bias : pre_.at(first_product);
+        const T* pre = args_.w_in.data ? w_->bias : pre_.at(first_product);
         args_.backwards = !args_.backwards;
         switch (args_.cell.kind) {
             case CellKind::rnn:
                 for (int64_t b = 0; b < batch_; ++b)
-                    rnn_[b] = {pre + b * pre_.stride, h_prev + b * stride, y + b * stride};
+                    rnn_[b] = {pre + b * pre_.stride, h_prev + b * stride, y + b * stride, x_};
                 kernels_->rnn_forward(args_, rnn_, batch_);
                 break;
             case CellKind::gru:
                 for (int64_t b = 0; b < batch_; ++b)
                     gru_[b] = {pre + b * pre_.stride, h_prev + b * stride, y + b * stride,
-                               gates_.at(b), rh_.at(b)};
+                               gates_.at(b),          rh_.at(b),           x_};
                 kernels_->gru_forward[0](args_, gru_, batch_);
                 break;
             case CellKind::lstm:
                 for (int64_t b = 0; b < batch_; ++b) {
                     T* const m = m_.data ? m_.at(b) : y + b * stride;
-                    lstm_[b] = {
-                        pre + b * pre_.stride, h_prev + b * stride, c_.at(b), c_.at(b), m, nullptr};
+                    lstm_[b] = {pre + b * pre_.stride,
+                                h_prev + b * stride,
+                                c_.at(b),
+                                c_.at(b),
+                                m,
+                                nullptr,
+                                x_};
                     if (m_.data) projections_[b] = {m, zeros_, y + b * stride};
                 }
                 kernels_->lstm_forward[0](args_, lstm_, batch_);
@@ -159,7 +163,8 @@ private:
     const Kernels<T>* kernels_;
     StepArgs<T> args_;
     int64_t batch_, H_, P_;
-    bool fuses_ = false;  ///< the kernel makes the input product of a single step itself
+    bool fuses_ = false;    ///< the kernel makes the input product of a single step itself,
+    const T* x_ = nullptr;  ///< from this row
     Rows<T> hidden_{};  ///< planes of `batch` rows: two that take turns as state, a block's outputs
     int now_ = 0;       ///< the plane of the state
     Rows<T> pre_{};     ///< the input product
