@@ -24,9 +24,16 @@ constexpr int tile_panels(int vectors, int rows) {
     return kAccumulators / (vectors * rows) < 4 ? kAccumulators / (vectors * rows) : 4;
 }
 
-/// What a tile asks the L2 cache to fetch while it is computed: for every k the cache line at data
-/// + k step. Weights are used as soon as they arrive, so without it a matrix larger than the cache
-/// is multiplied at the speed of the memory behind it.
+/// Whether so few rows are never one tile of several. Such a tile uses weights faster than they
+/// come from the L2 cache, and asks for those of a later k itself.
+constexpr bool is_alone(int vectors, int rows) {
+    return rows < (tile_rows(vectors) + 1) / 2;
+}
+constexpr int64_t kStepsAhead = 16;
+
+/// What other tiles ask the L2 cache to fetch while they are computed: for every k the cache line
+/// at data + k step. Weights are used as soon as they arrive, so without it a matrix larger than
+/// the cache is multiplied at the speed of the memory behind it.
 template <class T>
 struct Ahead {
     const T* data;
@@ -85,7 +92,12 @@ void accumulate(const T* const* a, int64_t a_step, const T* w, int64_t w_panel, 
     for (int r = 0; r < kRows; ++r) row[r] = a[r];
 #pragma GCC unroll 2
     for (int64_t k = 0, offset = 0; k < K; ++k, offset += a_step, w += w_step) {
-        if constexpr (kPanels == 1 && kRows > 1) {
+        if constexpr (kPanels > 1 || kRows == 1) {
+            // One row, of a panel or several, is read faster without.
+        } else if constexpr (is_alone(kVectors, kRows)) {
+            for (int64_t v = 0; v < kVectors * L; v += kCacheLine / int64_t(sizeof(T)))
+                prefetch_near(w + kStepsAhead * w_step + v);
+        } else {
             prefetch(ahead.data);
             ahead.data += ahead.step;
         }
