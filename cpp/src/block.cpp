@@ -53,7 +53,7 @@ public:
             kept_by_all -= block.capacity_;
     }
     static bool keeps(int64_t capacity) {
-        return capacity >= Block::kKeptFrom && capacity <= kLargest && !closed;
+        return capacity >= Block::kKeptFrom && capacity <= kMostOfAll && !closed;
     }
     static void release(Block& block) {
         if (block.data_) ::operator delete(block.data_, alignment_of(block.capacity_));
@@ -71,7 +71,6 @@ private:
     }
     static void drop(Block block) { release(block); }
 
-    static constexpr int64_t kLargest = 32 << 20;
     static constexpr int64_t kMostOfAll = 128 << 20;
     static std::atomic<int64_t> kept_by_all;  // bytes
     static constexpr int kBlocks = 12;

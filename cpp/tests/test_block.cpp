@@ -26,7 +26,7 @@ void in_new_thread(F f) {
 }  // namespace
 
 TEST(a_thread_gets_the_block_back_that_it_freed) {
-    for (const int64_t bytes : {100 * kKilo, 900 * kKilo, 3 * kMega, 30 * kMega})
+    for (const int64_t bytes : {100 * kKilo, 900 * kKilo, 3 * kMega, 100 * kMega})
         in_new_thread([bytes] {
             void* first = address_of_new(bytes);
             CHECK(address_of_new(bytes) == first);

@@ -40,6 +40,8 @@ class Packed(Module):
         token = self._watch.token
         settled = all(p._settled() for p in self._parameters.values())
         isa = _core.isa_version()
+        self._packed = (None, 0, False, None)  # whose memory the new ones may take
+        del weights
         weights = self._pack([p._storage for p in self._parameters.values()], train)
         if settled:
             self._packed = (token, isa, train, weights)
