@@ -24,17 +24,25 @@ constexpr int64_t kMaxChunkRows = 4096;
 
 /// Whether the steps of a layer make its input product themselves. It saves writing and reading it,
 /// as long as both matrices stay in the L1 cache from one tile of rows to the next; few rows are
-/// multiplied faster together with those of other steps.
+/// multiplied faster together with those of other steps. A single step begins with the panels that
+/// the last call has left in the L2 cache, of both matrices; for more rows only if these are not
+/// far too large for it.
 constexpr int64_t kFusedPanelBytes = 40 * 1024;
 constexpr int64_t kFusedRows = 4;
+constexpr int64_t kFusedStepBytes = 8 << 20;
 
 template <class T>
-bool fuses_input(const PackedDirection<T>& w, const CellSpec& cell, int lanes, int64_t rows) {
-    const int64_t width = w.w_hh.vectors * lanes * int64_t(sizeof(T));
-    return rows >= kFusedRows && w.w_ih.K > 0 &&
-           (w.w_ih.K + w.w_hh.K) * width <= kFusedPanelBytes &&
-           (cell.kind != CellKind::gru || cell.reset_after);
+bool fuses_input(const PackedDirection<T>& w, const CellSpec& cell, int lanes, int64_t rows,
+                 int64_t steps) {
+    if (w.w_ih.K == 0 || (cell.kind == CellKind::gru && !cell.reset_after)) return false;
+    const int64_t K = w.w_ih.K + w.w_hh.K, number = sizeof(T);
+    if (steps == 1) return rows < kFusedRows || K * w.w_hh.N * number <= kFusedStepBytes;
+    return rows >= kFusedRows && K * w.w_hh.vectors * lanes * number <= kFusedPanelBytes;
 }
+
+/// Whether a thread's next call begins with the last panel. Calls of one step alternate as the
+/// steps of a longer one do.
+thread_local bool last_panel_first = false;
 
 /// A layer's sequence in memory: by time, or, where only the latest steps matter, by step in a
 /// ring.
@@ -116,6 +124,8 @@ public:
         c_n_ = c_n;
         const Schedule schedule(in_);
         schedule_ = &schedule;
+        last_panel_first_ = last_panel_first;
+        last_panel_first ^= in_.steps % 2 == 1;
         std::memset(zeros_, 0, sizeof(T) * round_up(std::max(H_, P_), kAlignment));
         run_team(workers_.count(), [&](Team& team) noexcept {
             const FlushDenormals mode;
@@ -271,7 +281,7 @@ private:
     bool fuses(int64_t layer) const {
         return !looks_up(layer) && workers_.parts() == 1 &&
                fuses_input(weights_->direction(layer, 0), spec_.cell, weights_->kernels().lanes,
-                           workers_.slots());
+                           workers_.slots(), in_.steps);
     }
 
     void multiply_input(int worker, int64_t layer, int d, int64_t first, int64_t last) {
@@ -353,7 +363,7 @@ private:
         }
 
         StepArgs<T> args{spec_.cell, H_, w.w_hh, w.w_n, w.b_hn, w.peephole};
-        args.backwards = step % 2 == 1;
+        args.backwards = (step % 2 == 1) != last_panel_first_;
         if (fused) args.w_in = w.w_ih;
         if (workers_.parts() > 1) {
             const Range panels = panels_of(worker, w.w_hh);
@@ -444,6 +454,7 @@ private:
     ProductRow<T>* projections_ = nullptr;
     const Weights<T>* weights_ = nullptr;
     const Schedule* schedule_ = nullptr;
+    bool last_panel_first_ = false;  ///< in the first step
     View<T> y_;
     T *h_n_ = nullptr, *c_n_ = nullptr;
 };
