@@ -496,7 +496,15 @@ class PressCtrlC(lc.callbacks.Callback):
                 signal.raise_signal(signal.SIGINT)
 
 
-def test_ctrl_c_returns_the_history_and_a_whole_model() -> None:
+@pytest.fixture
+def can_interrupt() -> Iterator[None]:
+    """Ctrl-C is heard even where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_returns_the_history_and_a_whole_model(can_interrupt: None) -> None:
     before = signal.getsignal(signal.SIGINT)
     model, expected = classifier(), classifier()
     x, target, _ = sequences()
@@ -520,7 +528,7 @@ def test_ctrl_c_returns_the_history_and_a_whole_model() -> None:
     assert np.isfinite(model(x)).all()
 
 
-def test_a_second_ctrl_c_is_a_keyboard_interrupt() -> None:
+def test_a_second_ctrl_c_is_a_keyboard_interrupt(can_interrupt: None) -> None:
     before = signal.getsignal(signal.SIGINT)
     model = classifier()
     x, target, _ = sequences()
@@ -554,7 +562,8 @@ def test_an_interrupt_of_the_data_is_one_too() -> None:
 def test_ctrl_c_from_outside() -> None:
     """As a user presses it: at any moment, in a process of its own."""
     code = """
-import numpy as np, lstmcore as lc
+import signal, numpy as np, lstmcore as lc
+signal.signal(signal.SIGINT, signal.default_int_handler)
 model = lc.Sequential(lc.LSTM(8, 32, seed=0), lc.Linear(32, 4, seed=1))
 x, target = np.ones((20, 8, 8), "f4"), np.zeros((20, 8), int)
 history = lc.fit(
