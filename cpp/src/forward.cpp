@@ -32,9 +32,8 @@ constexpr int64_t kFusedRows = 4;
 constexpr int64_t kFusedStepBytes = 8 << 20;
 
 template <class T>
-bool fuses_input(const PackedDirection<T>& w, const CellSpec& cell, int lanes, int64_t rows,
-                 int64_t steps) {
-    if (w.w_ih.K == 0 || (cell.kind == CellKind::gru && !cell.reset_after)) return false;
+bool fuses_input(const PackedDirection<T>& w, int lanes, int64_t rows, int64_t steps) {
+    if (!w.can_fuse_input()) return false;
     const int64_t K = w.w_ih.K + w.w_hh.K, number = sizeof(T);
     if (steps == 1) return rows < kFusedRows || K * w.w_hh.N * number <= kFusedStepBytes;
     return rows >= kFusedRows && K * w.w_hh.vectors * lanes * number <= kFusedPanelBytes;
@@ -280,7 +279,7 @@ private:
     bool looks_up(int64_t layer) const { return layer == 0 && in_.lookup; }
     bool fuses(int64_t layer) const {
         return !looks_up(layer) && workers_.parts() == 1 &&
-               fuses_input(weights_->direction(layer, 0), spec_.cell, weights_->kernels().lanes,
+               fuses_input(weights_->direction(layer, 0), weights_->kernels().lanes,
                            workers_.slots(), in_.steps);
     }
 

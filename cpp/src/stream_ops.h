@@ -48,8 +48,7 @@ public:
         args_.w_n = w_->w_n;
         args_.b_hn = w_->b_hn;
         args_.peephole = w_->peephole;
-        fuses_ = batch == 1 && (spec.cell.kind == CellKind::lstm ||
-                                (spec.cell.kind == CellKind::gru && spec.cell.reset_after));
+        fuses_ = batch == 1 && w_->can_fuse_input();
         const auto rows = [&](int64_t count, int64_t n) {
             const int64_t stride = spread_stride<T>(n);
             return Rows<T>{arena.take<T>(size_product(count, stride)), stride};

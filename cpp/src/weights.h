@@ -25,6 +25,9 @@ struct PackedDirection {
     Packed<T> w_hh_t;   ///< N = P
     Packed<T> w_n_t;    ///< N = H
     Packed<T> w_hr_t;   ///< N = H
+
+    /// Whether a step may make the input product itself: the gates of both matrices lie alike.
+    bool can_fuse_input() const { return w_ih.K > 0 && w_n.data == nullptr; }
 };
 
 template <class T>

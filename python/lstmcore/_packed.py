@@ -40,7 +40,7 @@ class Packed(Module):
         token = self._watch.token
         settled = all(p._settled() for p in self._parameters.values())
         isa = _core.isa_version()
-        self._packed = (None, 0, False, None)  # whose memory the new ones may take
+        self._packed = Packed._packed  # nothing: what is stale gives its memory to what comes
         del weights
         weights = self._pack([p._storage for p in self._parameters.values()], train)
         if settled:
