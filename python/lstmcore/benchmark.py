@@ -71,8 +71,8 @@ def main(seconds: float = 0.15, *, show: Callable[[str], object] = print) -> lis
     beside = "" if torch is None else f", PyTorch {torch.__version__}"
     show(f"lstmcore {machine.info()['lstmcore'].split()[0]}, {machine.isa()}{beside}")
     show(f"float32, {STEPS} time steps, as many inputs as hidden units; shortest call of all\n")
-    heading = "layer   B    H threads  call           time  GFLOP/s"
-    show(heading + ("" if torch is None else f" {'PyTorch':>10}"))
+    heading = "layer   B    H threads  call             time  GFLOP/s"
+    show(heading + ("" if torch is None else f" {'PyTorch':>12}"))
     before = machine.get_num_threads(), torch and torch.get_num_threads()
     rows = []
     try:
@@ -176,6 +176,6 @@ def _line(row: Row) -> str:
     call = "training" if row.training else "forward"
     line = (
         f"{row.layer:5} {row.batch_size:3} {row.hidden_size:4} {row.threads:7}  {call:8} "
-        f"{row.seconds * 1e3:7.3f} ms {row.gflops:8.1f}"
+        f"{row.seconds * 1e3:9.3f} ms {row.gflops:8.1f}"
     )
-    return line if row.torch_seconds is None else f"{line} {row.torch_seconds * 1e3:7.3f} ms"
+    return line if row.torch_seconds is None else f"{line} {row.torch_seconds * 1e3:9.3f} ms"
