@@ -21,6 +21,10 @@ namespace {
 
 constexpr int64_t kChunkBytes = 256 * 1024;  // of the input product, to stay in the L2 cache
 constexpr int64_t kMaxChunkRows = 4096;
+/// Weights that the L2 cache does not hold are read anew for every chunk: so many rows at least
+/// make that worth it.
+constexpr int64_t kL2Bytes = 1 << 20;
+constexpr int64_t kStreamedRows = 96;
 
 /// Whether the steps of a layer make its input product themselves. It saves writing and reading it,
 /// as long as both matrices stay in the L1 cache from one tile of rows to the next; few rows are
@@ -81,9 +85,12 @@ public:
           H_(spec.hidden_size),
           P_(spec.output_size()),
           width_(spec.cell.gates() * round_up(H_, kAlignment / int64_t(sizeof(T)))) {
-        const int64_t slots = workers_.slots();
-        chunk_ = kChunkBytes / (std::max<int64_t>(slots, 1) * width_ * int64_t(sizeof(T)));
-        chunk_ = std::min(chunk_, kMaxChunkRows / std::max<int64_t>(slots, 1));
+        const int64_t slots = workers_.slots(), row_bytes = width_ * int64_t(sizeof(T));
+        const int64_t inputs =
+            std::max(spec.input_size, spec.num_layers > 1 ? spec.feature_size() : 0);
+        int64_t rows = std::min(kChunkBytes / row_bytes, kMaxChunkRows);
+        if (size_product(inputs, row_bytes) > kL2Bytes) rows = std::max(rows, kStreamedRows);
+        chunk_ = rows / std::max<int64_t>(slots, 1);
         chunk_ = std::max<int64_t>(std::min(chunk_, in.steps), 1);
         if (train) {
             layers_ = lay_out_tape(spec, in, tape_arena);
