@@ -101,7 +101,8 @@ def machine(team: Team, isa: str) -> dict[str, Any]:
             "L3": min(4 * sizes["L2"], sizes["L3"] // 2),
         }
         found["limits"] = {
-            "GFLOP/s": team.limits("flops", team.threads, 0.05) / 1e9,
+            "GFLOP/s": team.limits("flops", team.threads, False, 0.05) / 1e9,
+            "of a product": team.limits("flops", team.threads, True, 0.05) / 1e9,
             **{
                 f"{name} GB/s": team.limits("read", team.threads, size, 0.05) / 1e9
                 for name, size in places.items()

@@ -85,12 +85,13 @@ private:
 
 }  // namespace
 
-/// Floating-point operations (float32) per second; -1 if the level is not known.
-extern "C" double limits_flops(const char* isa, int threads, double seconds) {
+/// Floating-point operations (float32) per second, in registers or of a product whose operands come
+/// from the L1 cache; -1 if the level is not known.
+extern "C" double limits_flops(const char* isa, int threads, bool product, double seconds) {
     const limits::Level* level = limits::find_level(isa);
     if (level == nullptr) return -1;
-    return rate(threads, seconds,
-                [&](int) { return [=] { return double(level->multiply_add(2000)); }; });
+    const auto loop = product ? level->product : level->multiply_add;
+    return rate(threads, seconds, [&](int) { return [=] { return double(loop(2000)); }; });
 }
 
 /// Bytes per second that the threads together read, each from `bytes` of its own, over and over.

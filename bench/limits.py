@@ -66,10 +66,15 @@ class Limits:
         self._library.limits_flops.restype = ctypes.c_double
         self._library.limits_read.restype = ctypes.c_double
 
-    def flops(self, threads: int, seconds: float) -> float:
-        """Return float32 operations per second, two for a multiply-add."""
+    def flops(self, threads: int, product: bool, seconds: float) -> float:
+        """Return float32 operations per second, two for a multiply-add.
+
+        In registers, or of a product, whose operands come from the L1 cache.
+        """
         return self._checked(
-            self._library.limits_flops(self._isa, threads, ctypes.c_double(seconds))
+            self._library.limits_flops(
+                self._isa, threads, ctypes.c_bool(product), ctypes.c_double(seconds)
+            )
         )
 
     def read(self, threads: int, size: int, seconds: float) -> float:

@@ -92,13 +92,16 @@ def heading(run: Row) -> str:
 
 
 def _peaks(run: Row) -> str:
-    peaks = [peak / 1e9 for row in run["results"] for peak in row["peak"]]
-    if not peaks:
+    def spread(key: str) -> str:
+        rates = sorted(rate / 1e9 for row in run["results"] for rate in row[key])
+        low, middle, high = (rates[int(q * (len(rates) - 1))] for q in (0.05, 0.5, 0.95))
+        return f"median {middle:.0f} GFLOP/s, from {low:.0f} (5 %) to {high:.0f} (95 %)"
+
+    if not any(row["peak"] for row in run["results"]):
         return ""
-    low, middle, high = (sorted(peaks)[int(q * (len(peaks) - 1))] for q in (0.05, 0.5, 0.95))
     return (
-        f"Multiply-add peak in the rounds: median {middle:.0f} GFLOP/s, "
-        f"from {low:.0f} (5 %) to {high:.0f} (95 %)."
+        f"Multiply-adds in the rounds, in registers: {spread('peak')}; "
+        f"of a product: {spread('product')}."
     )
 
 
@@ -126,9 +129,10 @@ def _cells(row: Row, peers: list[str], extra: list[str]) -> list[str]:
         cells.append(text if best[1] >= 1 else f"**{text}**")
     cells.append(f"{_gflops(row):.3g}")
     if row["fraction"] is None:
-        cells.append("-")
+        cells += ["-", "-"]
     else:
         cells.append(f"{row['fraction'] * 100:.0f} % {row['bound']}")
+        cells.append(f"{row['of_peak'] * 100:.0f} %")
     if PLAIN in extra:
         if PLAIN in ratios:
             cells += [f"{1 / ratios[PLAIN]:.2f}", f"{row['plain_work']:.2f}"]
@@ -143,7 +147,7 @@ def _table(rows: list[Row]) -> str:
     peers = [name for name in PEERS if any(name in {**r["times"], **r["errors"]} for r in rows)]
     extra = [key for key in (PLAIN, ONE_THREAD) if any(key in row["ratios"] for row in rows)]
     header = ["case", "ours µs", *(f"{LABELS[name]} µs" for name in peers)]
-    header += ["best peer / ours", "GFLOP/s", "of the limit"]
+    header += ["best peer / ours", "GFLOP/s", "of the limit", "of the peak"]
     if PLAIN in extra:
         header += ["time / plain", "work / plain"]
     if ONE_THREAD in extra:

@@ -57,8 +57,11 @@ class Result:
         Of the products of one call.
     fraction : float, optional
         Of the limit that we reach, the median over rounds; `bound` says which limit.
-    peak, bandwidth : list
-        The limits in each round, in operations and bytes per second.
+    of_peak : float, optional
+        The same if products could run at the peak.
+    peak, product, bandwidth : list
+        The limits in each round: multiply-adds in registers and those of a product, in operations
+        per second, and bytes per second.
     scaling : float, optional
         How many times more multiply-adds all threads do than one.
     """
@@ -73,8 +76,10 @@ class Result:
     flops: float = 0.0
     plain_work: float | None = None  # our multiply-adds' time as a multiple of the plain cell's
     fraction: float | None = None
+    of_peak: float | None = None
     bound: str = ""
     peak: list[float] = field(default_factory=list)
+    product: list[float] = field(default_factory=list)
     bandwidth: list[float] = field(default_factory=list)
     scaling: float | None = None
 
@@ -147,9 +152,14 @@ def run_case(team: Team, case: Case, budget: float) -> Result:
         if key != OURS
     }
     if result.peak:
-        limits = [todo.seconds(p, b) for p, b in zip(result.peak, result.bandwidth)]
-        result.fraction = statistics.median(limit / m for (limit, _), m in zip(limits, mine))
-        result.bound = statistics.mode(bound for _, bound in limits)
+
+        def reached(flops: list[float]) -> tuple[float, str]:
+            limits = [todo.seconds(f, b) for f, b in zip(flops, result.bandwidth)]
+            fraction = statistics.median(limit / m for (limit, _), m in zip(limits, mine))
+            return fraction, statistics.mode(bound for _, bound in limits)
+
+        result.fraction, result.bound = reached(result.product)
+        result.of_peak, _ = reached(result.peak)
     return result
 
 
@@ -174,10 +184,11 @@ def _time(
         if i >= 3 and perf_counter() > end:
             break
         if team.limits is not None:
-            result.peak.append(team.limits("flops", team.threads, LIMIT_SLICE))
+            result.peak.append(team.limits("flops", team.threads, False, LIMIT_SLICE))
+            result.product.append(team.limits("flops", team.threads, True, LIMIT_SLICE))
             result.bandwidth.append(team.limits("read", team.threads, resident, LIMIT_SLICE))
             if team.threads > 1:
-                single.append(team.limits("flops", 1, LIMIT_SLICE))
+                single.append(team.limits("flops", 1, False, LIMIT_SLICE))
         first = i % len(names)
         for name in names[first:] + names[:first]:
             if name in result.errors:

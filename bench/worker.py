@@ -110,9 +110,9 @@ class LimitsWorker:
         """Return nothing to tell."""
         return {}
 
-    def flops(self, threads: int, seconds: float) -> float:
-        """Return float32 operations per second."""
-        return self._limits.flops(threads, seconds)
+    def flops(self, threads: int, product: bool, seconds: float) -> float:
+        """Return float32 operations per second, in registers or of a product."""
+        return self._limits.flops(threads, product, seconds)
 
     def read(self, threads: int, size: int, seconds: float) -> float:
         """Return bytes per second, each thread reading `size` bytes of its own."""
