@@ -129,8 +129,9 @@ def _cells(row: Row, peers: list[str], extra: list[str]) -> list[str]:
         cells.append(text if best[1] >= 1 else f"**{text}**")
     cells.append(f"{_gflops(row):.3g}")
     if row["fraction"] is None:
-        cells += ["-", "-"]
+        cells += ["-", "-", "-"]
     else:
+        cells.append("-" if best is None else f"{best[1] / row['fraction']:.2f}")
         cells.append(f"{row['fraction'] * 100:.0f} % {row['bound']}")
         cells.append(f"{row['of_peak'] * 100:.0f} %")
     if PLAIN in extra:
@@ -147,7 +148,7 @@ def _table(rows: list[Row]) -> str:
     peers = [name for name in PEERS if any(name in {**r["times"], **r["errors"]} for r in rows)]
     extra = [key for key in (PLAIN, ONE_THREAD) if any(key in row["ratios"] for row in rows)]
     header = ["case", "ours µs", *(f"{LABELS[name]} µs" for name in peers)]
-    header += ["best peer / ours", "GFLOP/s", "of the limit", "of the peak"]
+    header += ["best peer / ours", "GFLOP/s", "best peer / limit", "of the limit", "of the peak"]
     if PLAIN in extra:
         header += ["time / plain", "work / plain"]
     if ONE_THREAD in extra:
