@@ -201,6 +201,12 @@ def measure(kind: str, size: int, steps: int) -> dict[str, object]:
     return row
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -218,7 +224,7 @@ def main() -> None:
                 lines.append("| µs per step | " + " | ".join(list(row)[1:]) + " |")
                 lines.append("| --- |" + " ---: |" * (len(row) - 1))
                 print("\n".join(lines), flush=True)
-            values = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()]
+            values = [_text(value) for value in row.values()]
             lines.append("| " + " | ".join(values) + " |")
             print(lines[-1], flush=True)
     if arguments.markdown:
