@@ -14,6 +14,13 @@ inline float one() {
     return value;
 }
 
+/// Keeps the compiler from leaving out what led to the value.
+inline void keep(float value) {
+    static volatile float sink;
+    sink = value;
+    (void)sink;
+}
+
 /// Steps of the sums of product(), whose operands stay in the L1 cache, and what these are: numbers
 /// without a pattern, which cost a machine more power, and with it some of its clock, than others.
 constexpr int kDepth = 64;
@@ -51,10 +58,8 @@ struct Operands {
                 chain[i] * factor + step;                                                      \
         Floats sum = zero;                                                                     \
         _Pragma("GCC unroll 32") for (int i = 0; i < CHAINS; ++i) sum += chain[i];             \
-        static volatile float sink;                                                            \
-        sink = sum[0];                                                                         \
-        (void)sink;                                                                            \
-        return rounds * CHAINS * int64_t(BYTES / sizeof(float)) * 2;                           \
+        keep(sum[0]);                                                                          \
+        return rounds * CHAINS * kLanes * 2;                                                   \
     }                                                                                          \
     TARGET inline int64_t product(int64_t rounds) {                                            \
         static const Operands<ROWS * kDepth> a;                                                \
@@ -77,9 +82,7 @@ struct Operands {
             }                                                                                  \
         _Pragma("GCC unroll 8") for (int r = 0; r < ROWS; ++r)                                 \
             _Pragma("GCC unroll 8") for (int v = 0; v < VECTORS; ++v) sum[0][0] += sum[r][v];  \
-        static volatile float sink;                                                            \
-        sink = sum[0][0][0];                                                                   \
-        (void)sink;                                                                            \
+        keep(sum[0][0][0]);                                                                    \
         return (rounds + kDepth - 1) / kDepth * kDepth * ROWS * VECTORS * kLanes * 2;          \
     }                                                                                          \
     TARGET inline int64_t read(const void* data, int64_t n) {                                  \

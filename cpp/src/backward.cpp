@@ -57,8 +57,8 @@ public:
           gru_(cell_.kind == CellKind::gru),
           gate_rows_(gru_ && cell_.reset_after ? 4 : G_) {
         const int64_t B = in.batch;
-        int64_t widest_input = spec.input_size;
-        if (spec.num_layers > 1) widest_input = std::max(widest_input, spec.feature_size());
+        const int64_t widest_input =
+            std::max(spec.input_size, spec.layer_input_size(spec.num_layers - 1));
 
         const auto row_bytes = gate_rows_ * H_ * int64_t(sizeof(T));
         chunk_ = std::max(kChunkBytes / row_bytes, kChunkRows) / std::max<int64_t>(B, 1);

@@ -86,10 +86,10 @@ public:
           P_(spec.output_size()),
           width_(spec.cell.gates() * round_up(H_, kAlignment / int64_t(sizeof(T)))) {
         const int64_t slots = workers_.slots(), row_bytes = width_ * int64_t(sizeof(T));
-        const int64_t inputs =
-            std::max(spec.input_size, spec.num_layers > 1 ? spec.feature_size() : 0);
+        const int64_t widest_input =
+            std::max(spec.input_size, spec.layer_input_size(spec.num_layers - 1));
         int64_t rows = std::min(kChunkBytes / row_bytes, kMaxChunkRows);
-        if (size_product(inputs, row_bytes) > kL2Bytes) rows = std::max(rows, kStreamedRows);
+        if (size_product(widest_input, row_bytes) > kL2Bytes) rows = std::max(rows, kStreamedRows);
         chunk_ = rows / std::max<int64_t>(slots, 1);
         chunk_ = std::max<int64_t>(std::min(chunk_, in.steps), 1);
         if (train) {
