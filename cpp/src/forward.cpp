@@ -471,7 +471,8 @@ template <class T>
 int64_t tape_size(const LayerSpec& spec, const Sequences<T>& in) {
     Arena arena(nullptr);
     lay_out_tape(spec, in, arena);
-    return arena.used() / int64_t(sizeof(T));
+    // Never nothing, for the tape of an empty call must not be null, which asks for none.
+    return std::max(arena.used(), kAlignment) / int64_t(sizeof(T));
 }
 
 template <class T>

@@ -46,8 +46,8 @@ std::vector<LayerTape<T>> lay_out_tape(const LayerSpec& spec, const Sequences<T>
         if (!last && join)
             layer.output = take_view<T>(arena, in.steps, in.batch, spec.feature_size());
         for (int d = 0; d < spec.directions(); ++d) {
-            layer.gates[d] = take_view<T>(arena, in.steps, in.batch,
-                                          gates_on_tape(spec.cell) * spec.hidden_size);
+            if (const int64_t rows = gates_on_tape(spec.cell); rows > 0)
+                layer.gates[d] = take_view<T>(arena, in.steps, in.batch, rows * spec.hidden_size);
             if (spec.cell.kind == CellKind::lstm)
                 layer.cells[d] = take_view<T>(arena, in.steps, in.batch, spec.hidden_size);
         }

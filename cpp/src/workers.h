@@ -37,8 +37,8 @@ public:
             work += double(spec.layer_input_size(l) + spec.output_size()) * spec.hidden_size *
                     spec.cell.gates() * directions_;
         work *= double(steps) * double(batch);
-        int64_t count =
-            std::min<int64_t>(num_threads, int64_t(std::min(work / kWorkOfThread, 1e6)) + 1);
+        const int64_t useful = int64_t(std::min(work / kWorkOfThread, 1e6)) + 1;
+        const int64_t count = std::clamp<int64_t>(num_threads, 1, useful);
         share_directions_ = directions_ == 2 && batch < count && count > 1;
         row_workers_ = share_directions_ ? std::max<int64_t>(std::min(count / 2, batch), 1)
                                          : std::max<int64_t>(std::min(count, batch), 1);

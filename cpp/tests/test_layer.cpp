@@ -161,7 +161,7 @@ TEST(threads_do_not_change_a_bit) {
             in.dropout = 0.3;
             in.dropout_key = 7;
             const Result<float> one = run(spec, parameters, in, true, 1);
-            for (const int threads : {2, 3, 5})
+            for (const int threads : {2, 3, 5, 0, -1})
                 CHECK(run(spec, parameters, in, true, threads) == one);
         }
     }
@@ -201,7 +201,17 @@ TEST(empty_calls) {
             CHECK(r.dh0 == random_numbers<float>(int64_t(r.dh0.size()), 201));
             for (const auto& gradient : r.gradients)
                 for (const float g : gradient) CHECK_EQUAL(g, 0.0f);
+            CHECK(tape_size(variant.spec, input.sequences()) > 0);  // or it would be taken for none
         }
+    }
+}
+
+TEST(only_the_rnn_has_no_gates_on_its_tape) {
+    for (const Variant& variant : variants()) {
+        const Sequences<float> in = Input<float>(variant.spec, 2, 3, false, false).sequences();
+        const std::vector<float> tape(tape_size(variant.spec, in));
+        const bool has_gates(tape_gates(variant.spec, in, tape.data(), 0, 0));
+        CHECK_EQUAL(has_gates, variant.spec.cell.kind != CellKind::rnn);
     }
 }
 

@@ -70,9 +70,10 @@ struct Sequences {
     int64_t whole_steps = -1;  ///< T of the whole; negative where this is all
 };
 
-/// Elements of the tape and bytes of the workspace that a call needs. The tape is what backward
-/// reads and must be kept for it, with x, y, h0, c0, lengths and resets; a workspace is free as
-/// soon as the call returns. Both throw std::bad_alloc when the size is not representable.
+/// Elements of the tape, at least one, and bytes of the workspace that a call needs, of a spec that
+/// check() accepts. The tape is what backward reads and must be kept for it, with x, y, h0, c0,
+/// lengths, resets and lookup; a workspace is free as soon as the call returns. A num_threads below
+/// 1 counts as 1, here and below. All throw std::bad_alloc when the size is not representable.
 template <class T>
 int64_t tape_size(const LayerSpec& spec, const Sequences<T>& in);
 template <class T>
@@ -84,15 +85,18 @@ int64_t backward_workspace_bytes(const LayerSpec& spec, const Sequences<T>& in, 
 /// y (T, B, feature_size), zero past each row's end; h_n (L*D, B, P), c_n (L*D, B, H, LSTM) the
 /// states after each row's last step. With a tape it is filled, without one nothing is kept.
 /// The results do not depend on num_threads, on the other rows, or on the padding, to the bit.
+/// Throws std::invalid_argument where a length is not in 0..T, std::bad_alloc.
 template <class T>
 void forward(const Weights<T>& weights, const Sequences<T>& in, View<T> y, T* h_n, T* c_n, T* tape,
              void* workspace, int num_threads);
 
 /// Gradients by back-propagation through time (Werbos 1990) of a loss whose derivatives by y, h_n
 /// and c_n are dy, dh_n and dc_n (null = zeros). `y` and `tape` are forward's. Writes dx (T, B, I),
-/// zero past the end, or the gradient (table_rows, I) of a table (dx.row = I), dh0 and dc0; adds to
-/// the L*D parameter gradients, summed over steps (last first) and rows (longest first, then in
-/// order) whatever num_threads is; with a table, the dgates of each of its rows first.
+/// zero past the end, or the gradient (table_rows, I) of a table (dx.row = I), dh0 and, unless it
+/// is null, dc0; adds to the L*D parameter gradients, summed over steps (last first) and rows
+/// (longest first, then in order) whatever num_threads is; with a table, the dgates of each of its
+/// rows first. Throws what forward does, and std::invalid_argument if the weights were packed for
+/// inference only.
 template <class T>
 void backward(const Weights<T>& weights, const Sequences<T>& in, View<const T> y, const T* tape,
               View<const T> dy, const T* dh_n, const T* dc_n, View<T> dx, T* dh0, T* dc0,
