@@ -1,14 +1,13 @@
 #include "linear.h"
 
 #include <algorithm>
-#include <cstring>
 #include <stdexcept>
-#include <string>
 #include <tuple>
 
 #include "float_mode.h"
 #include "isa.h"
 #include "pack.h"
+#include "sizes.h"
 #include "threads.h"
 
 namespace lstmcore {
@@ -16,13 +15,8 @@ namespace lstmcore {
 template <class T>
 Linear<T>::Linear(const T* weight, const T* bias, int64_t inputs, int64_t outputs, bool train)
     : inputs_(inputs), outputs_(outputs), train_(train), kernels_(kernel_table().of<T>()) {
-    const auto positive = [](int64_t value, const char* name) {
-        if (value < 1)
-            throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) +
-                                        ", expected > 0");
-    };
-    positive(inputs, "inputs");
-    positive(outputs, "outputs");
+    check_size(inputs, "inputs");
+    check_size(outputs, "outputs");
     const auto build = [&](void* base) {
         Arena arena(base);
         weight_ = pack_transposed(arena, kernels_, 4, inputs, outputs, weight,

@@ -37,11 +37,7 @@ public:
         throw std::runtime_error("the description lacks " + name);
     }
     bool boolean(const std::string& name) { return get(name).boolean(name); }
-    int64_t size(const std::string& name) {
-        const int64_t value = get(name).integer(name);
-        if (value > INT32_MAX) throw std::runtime_error(name + " is too large");
-        return value;
-    }
+    int64_t size(const std::string& name) { return get(name).integer(name); }
     /// null is 0
     double clip(const std::string& name) {
         const Json& value = get(name);

@@ -6,6 +6,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "isa.h"
@@ -253,6 +254,35 @@ TEST(bad_specs_and_lengths_are_refused) {
     spec.merge = Merge::sum;
     CHECK_THROWS(spec.check(), std::invalid_argument, "merge");
     spec.merge = Merge::concat;
+    for (const CellKind kind : {CellKind::rnn, CellKind::lstm}) {
+        spec.cell.kind = kind;
+        spec.cell.reset_after = false;
+        CHECK_THROWS(spec.check(), std::invalid_argument, "reset_after");
+        spec.cell = CellSpec();
+    }
+    for (const CellKind kind : {CellKind::rnn, CellKind::gru}) {
+        spec.cell.kind = kind;
+        spec.cell.output = {ActivationKind::identity};
+        CHECK_THROWS(spec.check(), std::invalid_argument, "output");
+        spec.cell = CellSpec();
+    }
+    spec.cell.kind = CellKind::rnn;
+    spec.cell.gate = {ActivationKind::hard_sigmoid, 0.2, 0.5};
+    CHECK_THROWS(spec.check(), std::invalid_argument, "gate");
+    spec.cell = CellSpec();
+    spec.cell.gate.alpha = std::nan("");
+    CHECK_THROWS(spec.check(), std::invalid_argument, "gate");
+    spec.cell = CellSpec();
+    spec.cell.candidate = {ActivationKind::scaled_tanh, 0, 1};
+    CHECK_THROWS(spec.check(), std::invalid_argument, "candidate");
+    spec.cell = CellSpec();
+    for (int64_t LayerSpec::* size :
+         {&LayerSpec::input_size, &LayerSpec::hidden_size, &LayerSpec::num_layers}) {
+        const int64_t before = std::exchange(spec.*size, int64_t(1) << 31);
+        CHECK_THROWS(spec.check(), std::invalid_argument, "is 2147483648");
+        spec.*size = before;
+    }
+    spec.check();
 
     const ParameterSet<float> parameters(spec);
     Input<float> input(spec, 3, 2, true, false);

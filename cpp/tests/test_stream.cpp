@@ -253,6 +253,8 @@ TEST(what_cannot_be_streamed_is_refused) {
     CHECK_THROWS(Stream<float>(std::shared_ptr<const Weights<float>>()), std::invalid_argument,
                  "null");
     CHECK_THROWS(pack_linear<float>(nullptr, nullptr, 0, 3), std::invalid_argument, "inputs is 0");
+    CHECK_THROWS(pack_linear<float>(nullptr, nullptr, 3, int64_t(1) << 62), std::invalid_argument,
+                 "outputs is");
     spec.reverse = true;
     CHECK_THROWS(Stream<float>(weights_of(spec)), std::invalid_argument, "reverse");
     spec.reverse = false;

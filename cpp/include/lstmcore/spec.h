@@ -30,6 +30,7 @@ struct Activation {
 ///         `forget_gate` f = 1 (1997); `coupled` has f = 1 - i (Greff et al. 2017). In both the
 ///         weights hold the gates i, g, o only. `peephole`: Gers & Schmidhuber (2000).
 ///   GRU   Cho et al. (2014); `reset_after` multiplies by r after the product, as cuDNN does.
+/// What is of another cell keeps its default.
 struct CellSpec {
     CellKind kind = CellKind::lstm;
     Activation gate{ActivationKind::sigmoid};
@@ -56,7 +57,7 @@ struct CellSpec {
 enum class Merge { concat, sum, mul, ave };
 
 /// A stack of recurrent layers. T = steps, B = batch, I = input_size, H = hidden_size,
-/// P = output_size(), D = directions(), L = num_layers.
+/// P = output_size(), D = directions(), L = num_layers. Sizes are at most 2^31 - 1.
 struct LayerSpec {
     CellSpec cell;
     int64_t input_size = 0;
