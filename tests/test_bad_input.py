@@ -600,6 +600,21 @@ def test_read_only_gradient_is_named():
     assert not any(p.grad.any() for p in gru.parameters())
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_core_takes_arrays_only(dtype):
+    layer = lc.RNN(3, 4, dtype=dtype)
+    arrays = [p.data for p in layer.parameters()]
+    y, _, tape = layer.forward(zeros(2, 1, 3, dtype=dtype))
+    lists = [array.tolist() for array in arrays]
+    with pytest.raises(TypeError):
+        lc._core.pack(layer._spec, lists, False)
+    with pytest.raises(TypeError):
+        lc._core.backward(tape._core, y, None, None, lists)
+    for wrong in (arrays[:-1], [*arrays, arrays[0]]):
+        with pytest.raises(ValueError, match=r"^parameters: too (few|many) arrays"):
+            lc._core.pack(layer._spec, wrong, False)
+
+
 def test_more_threads_than_any_machine_has(threads):
     lc.set_num_threads(10**30)
     assert lc.get_num_threads() <= lc._core.max_threads()

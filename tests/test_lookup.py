@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import lstmcore as lc
+from lstmcore import _core
 from variants import CELLS, STACKS
 
 V, T, B = 9, 40, 7
@@ -49,6 +50,22 @@ def check(name: str, ids: Any, **options: Any) -> None:
         if theirs.rows is not None:
             np.testing.assert_array_equal(ours.rows, theirs.rows)
     assert batch_first == model._batch_first
+
+
+def test_ids_that_were_written_to_after_forward_are_refused() -> None:
+    layer = lc.LSTM(4, 8)
+    ids = np.zeros((5, 2), np.int64)
+    table = np.zeros((3, 4), np.float32)
+    y, _, _, tape = _core.forward(
+        layer._weights(True), table, None, None, None, None, False, True, 0.0, 0, lookup=ids
+    )
+    gradients = [np.zeros_like(p.data) for p in layer.parameters()]
+    for wrong in (3, -1, 10**7):
+        ids[4, 1] = wrong
+        with pytest.raises(ValueError, match="lookup: not of the table"):
+            _core.backward(tape, np.ones_like(y), None, None, gradients)
+    ids[4, 1] = 2
+    _core.backward(tape, np.ones_like(y), None, None, gradients)
 
 
 def ids_of(*shape: int) -> Any:

@@ -5,8 +5,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <string>
@@ -22,8 +24,8 @@
 namespace py = pybind11;
 using namespace lstmcore;
 
-inline void require(bool ok, const std::string& message) {
-    if (!ok) throw py::value_error(message);
+inline void require(bool ok, const char* what, const char* wrong = "") {
+    if (!ok) throw py::value_error(std::string(what) + wrong);
 }
 
 struct Spec {
@@ -103,38 +105,39 @@ private:
     PyThreadState* state_;
 };
 
-/// A C-contiguous array of T with this shape, or null for None.
-template <class T>
-const T* data_of(const std::optional<py::array>& array, const char* name,
-                 const std::vector<int64_t>& shape) {
-    if (!array) return nullptr;
-    require(py::isinstance<py::array_t<T>>(*array), std::string(name) + ": wrong dtype");
-    require((array->flags() & py::array::c_style) != 0, std::string(name) + ": not contiguous");
-    require(std::vector<int64_t>(array->shape(), array->shape() + array->ndim()) == shape,
-            std::string(name) + ": wrong shape");
-    return static_cast<const T*>(array->data());
-}
-
 template <class T>
 bool is_of(const py::array& array) {
     // NumPy's own dtypes are one object each, so that the comparison in full is rarely needed.
     return array.dtype().is(py::dtype::of<T>()) || py::isinstance<py::array_t<T>>(array);
 }
 
-/// The numbers of a C-contiguous array with `size` of them; it must be writable unless T is const.
+/// The numbers of a C-contiguous array; it must be writable unless T is const.
+template <class T>
+T* numbers(const py::array& array, const char* name) {
+    require(is_of<std::remove_const_t<T>>(array), name, ": wrong dtype");
+    require((array.flags() & py::array::c_style) != 0, name, ": not contiguous");
+    require(reinterpret_cast<uintptr_t>(array.data()) % alignof(T) == 0, name, ": not aligned");
+    require(std::is_const_v<T> || array.writeable(), name, ": read-only");
+    return static_cast<T*>(const_cast<void*>(array.data()));
+}
+
+/// Those of an array with `size` of them.
 template <class T>
 T* numbers(const py::handle& object, py::ssize_t size, const char* name) {
-    const auto check = [&](bool ok, const char* what) {
-        if (!ok) throw py::value_error(name + std::string(what));
-    };
-    check(py::isinstance<py::array>(object), ": an array expected");
+    require(py::isinstance<py::array>(object), name, ": an array expected");
     const auto array = py::reinterpret_borrow<py::array>(object);
-    check(is_of<std::remove_const_t<T>>(array), ": wrong dtype");
-    check((array.flags() & py::array::c_style) != 0, ": not contiguous");
-    check(reinterpret_cast<uintptr_t>(array.data()) % alignof(T) == 0, ": not aligned");
-    check(std::is_const_v<T> || array.writeable(), ": read-only");
-    check(array.size() == size, ": wrong size");
-    return static_cast<T*>(const_cast<void*>(array.data()));
+    require(array.size() == size, name, ": wrong size");
+    return numbers<T>(array, name);
+}
+
+/// Those of an array with this shape, or null for None.
+template <class T>
+T* numbers_or_null(const std::optional<py::array>& array, std::initializer_list<int64_t> shape,
+                   const char* name) {
+    if (!array) return nullptr;
+    require(std::equal(shape.begin(), shape.end(), array->shape(), array->shape() + array->ndim()),
+            name, ": wrong shape");
+    return numbers<T>(*array, name);
 }
 
 /// A new array of T, not initialised. A large one is a Block's memory: see there.

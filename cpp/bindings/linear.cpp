@@ -12,8 +12,8 @@ template <class T>
 std::shared_ptr<const Linear<T>> pack_as(const py::array& weight,
                                          const std::optional<py::array>& bias, bool train) {
     const int64_t outputs = weight.shape(0), inputs = weight.shape(1);
-    const T* w = data_of<T>(weight, "weight", {outputs, inputs});
-    const T* b = data_of<T>(bias, "bias", {outputs});
+    const T* w = numbers_or_null<const T>(weight, {outputs, inputs}, "weight");
+    const T* b = numbers_or_null<const T>(bias, {outputs}, "bias");
     const ReleaseGil release;
     return pack_linear(w, b, inputs, outputs, train);
 }
@@ -44,8 +44,10 @@ py::array forward_of(const PyLinear& linear, const py::array& x) {
     const T* from = numbers<const T>(x, x.size(), "x");
     auto y = empty_array<T>(with_last(x, linear.outputs));
     T* to = y.mutable_data();
-    const ReleaseGil release;
-    linear_forward(*linear.of<T>(), from, rows, to, get_num_threads());
+    {
+        const ReleaseGil release;
+        linear_forward(*linear.of<T>(), from, rows, to, get_num_threads());
+    }
     return y;
 }
 
@@ -60,8 +62,10 @@ py::array backward_of(const PyLinear& linear, const py::array& x, const py::arra
     T* db = dbias ? numbers<T>(*dbias, linear.outputs, "dbias") : nullptr;
     auto dx = empty_array<T>(with_last(x, linear.inputs));
     T* to = dx.mutable_data();
-    const ReleaseGil release;
-    linear_backward(*linear.of<T>(), x_data, dy_data, rows, to, dw, db, get_num_threads());
+    {
+        const ReleaseGil release;
+        linear_backward(*linear.of<T>(), x_data, dy_data, rows, to, dw, db, get_num_threads());
+    }
     return dx;
 }
 

@@ -25,8 +25,10 @@ py::array_t<double> cross_entropy_of(const py::array& pred, const py::array& tar
     require(known, "target: not a class");
     py::array_t<double> losses(rows);
     double* out = losses.mutable_data();
-    const ReleaseGil release;
-    cross_entropy(x, k, f, h, rows, classes, out, dx, get_num_threads());
+    {
+        const ReleaseGil release;
+        cross_entropy(x, k, f, h, rows, classes, out, dx, get_num_threads());
+    }
     return losses;
 }
 

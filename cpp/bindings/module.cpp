@@ -1,38 +1,35 @@
 // The Python module lstmcore._core: validates, allocates, releases the GIL, calls. The friendly
 // messages are the Python layers'; what is checked here keeps a wrong caller from crashing.
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <map>
-#include <new>
 
 #include "../src/isa.h"
+#include "../src/names.h"
+#include "../src/parameters.h"
 #include "../src/threads.h"
 #include "binding.h"
-
-Activation parse_activation(const ActivationTuple& from) {
-    const std::pair<const char*, ActivationKind> names[] = {
-        {"sigmoid", ActivationKind::sigmoid},
-        {"tanh", ActivationKind::tanh},
-        {"relu", ActivationKind::relu},
-        {"hard_sigmoid", ActivationKind::hard_sigmoid},
-        {"scaled_tanh", ActivationKind::scaled_tanh},
-        {"softsign", ActivationKind::softsign},
-        {"identity", ActivationKind::identity}};
-    for (const auto& [name, kind] : names)
-        if (std::get<0>(from) == name) return {kind, std::get<1>(from), std::get<2>(from)};
-    throw py::value_error("unknown activation \"" + std::get<0>(from) + "\"");
-}
 
 namespace {
 
 template <class Value, size_t N>
-Value parse_name(const char* what, const std::string& from,
-                 const std::array<std::pair<const char*, Value>, N>& names) {
-    for (const auto& [name, value] : names)
-        if (from == name) return value;
-    throw py::value_error(std::string(what) + " is \"" + from + "\", which is unknown");
+Value parse_name(const char* what, const Named<Value> (&all)[N], const std::string& name) {
+    if (const auto found = find_name(all, name)) return *found;
+    throw py::value_error(std::string(what) + " is \"" + name + "\", which is unknown");
 }
+
+}  // namespace
+
+Activation parse_activation(const ActivationTuple& from) {
+    const auto& [name, alpha, beta] = from;
+    return {parse_name("activation", kActivations, name), alpha, beta};
+}
+
+namespace {
+
+constexpr Named<CellKind> kKinds[] = {
+    {"rnn", CellKind::rnn}, {"lstm", CellKind::lstm}, {"gru", CellKind::gru}};
+constexpr Named<bool> kIsDouble[] = {{"float32", false}, {"float64", true}};
 
 Spec make_spec(const std::string& kind, int64_t input_size, int64_t hidden_size, int64_t proj_size,
                int64_t num_layers, bool bidirectional, bool reverse, const std::string& merge,
@@ -42,14 +39,9 @@ Spec make_spec(const std::string& kind, int64_t input_size, int64_t hidden_size,
                const std::string& dtype) {
     Spec spec;
     LayerSpec& layer = spec.layer;
-    layer.cell.kind = parse_name<CellKind, 3>(
-        "kind", kind, {{{"rnn", CellKind::rnn}, {"lstm", CellKind::lstm}, {"gru", CellKind::gru}}});
-    layer.merge = parse_name<Merge, 4>("merge", merge,
-                                       {{{"concat", Merge::concat},
-                                         {"sum", Merge::sum},
-                                         {"mul", Merge::mul},
-                                         {"ave", Merge::ave}}});
-    spec.is_double = parse_name<bool, 2>("dtype", dtype, {{{"float32", false}, {"float64", true}}});
+    layer.cell.kind = parse_name("kind", kKinds, kind);
+    layer.merge = parse_name("merge", kMerges, merge);
+    spec.is_double = parse_name("dtype", kIsDouble, dtype);
     layer.cell.gate = parse_activation(gate);
     layer.cell.candidate = parse_activation(candidate);
     layer.cell.output = parse_activation(output);
@@ -97,66 +89,51 @@ template <class T>
 View<T> view_of(const py::array& array, const char* name, bool batch_first, int64_t steps,
                 int64_t batch, int64_t n) {
     const bool plain = !std::is_floating_point_v<T>;  // one for each step and row, no features
-    require(py::isinstance<py::array_t<std::remove_const_t<T>>>(array),
-            std::string(name) + ": wrong dtype");
-    require(array.ndim() == (plain ? 2 : 3), std::string(name) + ": wrong number of axes");
+    require(is_of<std::remove_const_t<T>>(array), name, ": wrong dtype");
+    require(array.ndim() == (plain ? 2 : 3), name, ": wrong number of axes");
     const int time_axis = batch_first ? 1 : 0;
     const int64_t size = sizeof(T);
-    require(array.shape(time_axis) == steps && array.shape(1 - time_axis) == batch,
-            std::string(name) + ": wrong shape");
-    if (!plain)
-        require(array.shape(2) == n, std::string(name) + ": the last axis has the wrong size");
+    require(array.shape(time_axis) == steps && array.shape(1 - time_axis) == batch, name,
+            ": wrong shape");
+    if (!plain) require(array.shape(2) == n, name, ": the last axis has the wrong size");
     // The stride of an axis of one means nothing, as do all of an empty array.
     for (int axis = 0; array.size() > 0 && axis < array.ndim(); ++axis) {
         if (array.shape(axis) == 1) continue;
-        require(array.strides(axis) % size == 0, std::string(name) + ": not aligned");
-        require(axis < 2 || array.strides(2) == size,
-                std::string(name) + ": the last axis is not contiguous");
+        require(array.strides(axis) % size == 0, name, ": not aligned");
+        require(axis < 2 || array.strides(2) == size, name, ": the last axis is not contiguous");
     }
-    require(reinterpret_cast<uintptr_t>(array.data()) % size == 0,
-            std::string(name) + ": not aligned");
+    require(reinterpret_cast<uintptr_t>(array.data()) % size == 0, name, ": not aligned");
     T* data = static_cast<T*>(const_cast<void*>(array.data()));
     return {data, array.strides(time_axis) / size, array.strides(1 - time_axis) / size};
 }
 
-/// Splits a flat list of parameters into one set for each layer and direction, in the order of the
-/// state dict; `pointer` checks one array against its shape.
-template <class T, class Pointer>
-std::vector<Parameters<T>> split_parameters(const Spec& spec, const py::sequence& arrays,
-                                            Pointer pointer) {
+/// Splits a flat list of parameters, in the order of the state dict, into one set for each layer
+/// and direction.
+template <class T>
+std::vector<Parameters<T>> split_parameters(const Spec& spec, const std::vector<py::array>& arrays,
+                                            const char* name) {
     const LayerSpec& layer = spec.layer;
-    const int64_t H = layer.hidden_size, P = layer.output_size(), rows = layer.cell.gates() * H;
-    const size_t each = 2 + 2 * layer.bias + layer.cell.peephole + (layer.proj_size > 0);
-    require(arrays.size() == each * spec.states(), "parameters: wrong number of arrays");
-    std::vector<Parameters<T>> sets(spec.states());
-    size_t i = 0;
-    for (int64_t s = 0; s < spec.states(); ++s) {
-        const int64_t I = layer.layer_input_size(s / layer.directions());
-        Parameters<T>& set = sets[s];
-        set.w_ih = pointer(arrays[i++], {rows, I});
-        set.w_hh = pointer(arrays[i++], {rows, P});
-        if (layer.bias) {
-            set.b_ih = pointer(arrays[i++], {rows});
-            set.b_hh = pointer(arrays[i++], {rows});
-        }
-        if (layer.cell.peephole) set.w_ch = pointer(arrays[i++], {layer.cell.peepholes(), H});
-        if (layer.proj_size > 0) set.w_hr = pointer(arrays[i++], {P, H});
-    }
+    size_t used = 0;
+    const auto next = [&](const char*, std::initializer_list<int64_t> shape) {
+        require(used < arrays.size(), name, ": too few arrays");
+        return numbers_or_null<T>(arrays[used++], shape, name);
+    };
+    std::vector<Parameters<T>> sets;
+    for (int64_t s = 0; s < spec.states(); ++s)
+        sets.push_back(take_parameters<T>(layer, s / layer.directions(), next));
+    require(used == arrays.size(), name, ": too many arrays");
     return sets;
 }
 
 template <class T>
-std::shared_ptr<const Weights<T>> pack_as(const Spec& spec, const py::sequence& arrays,
+std::shared_ptr<const Weights<T>> pack_as(const Spec& spec, const std::vector<py::array>& arrays,
                                           bool train) {
-    const auto sets = split_parameters<const T>(
-        spec, arrays, [](const py::object& array, const std::vector<int64_t>& shape) {
-            return data_of<T>(py::cast<py::array>(array), "parameters", shape);
-        });
+    const auto sets = split_parameters<const T>(spec, arrays, "parameters");
     const ReleaseGil release;
     return pack<T>(spec.layer, sets, train);
 }
 
-PyWeights pack_weights(const Spec& spec, const py::sequence& arrays, bool train) {
+PyWeights pack_weights(const Spec& spec, const std::vector<py::array>& arrays, bool train) {
     PyWeights weights{{}, spec};
     if (spec.is_double)
         weights.f64 = pack_as<double>(spec, arrays, train);
@@ -224,19 +201,16 @@ struct Call {
         if (lookup) {
             require(x.ndim() == 2, "x: 2 axes expected of a table");
             in.table_rows = x.shape(0);
-            in.table = data_of<T>(x, "x", {in.table_rows, layer.input_size});
+            in.table = numbers_or_null<const T>(x, {in.table_rows, layer.input_size}, "x");
             in.lookup = view_of<const int64_t>(grid, "lookup", batch_first, in.steps, in.batch, 0);
-            for (int64_t t = 0; t < in.steps; ++t)
-                for (int64_t b = 0; b < in.batch; ++b)
-                    require(*in.lookup.at(t, b) >= 0 && *in.lookup.at(t, b) < in.table_rows,
-                            "lookup: not of the table");
+            check_lookup();
         } else {
             in.x = view_of<const T>(x, "x", batch_first, in.steps, in.batch, layer.input_size);
         }
-        in.h0 = data_of<T>(h0, "h0", {spec.states(), in.batch, layer.output_size()});
+        in.h0 = numbers_or_null<const T>(h0, {spec.states(), in.batch, layer.output_size()}, "h0");
         require(!c0 || layer.cell.kind == CellKind::lstm, "c0: only the LSTM has a cell");
-        in.c0 = data_of<T>(c0, "c0", {spec.states(), in.batch, layer.hidden_size});
-        in.lengths = data_of<int64_t>(lengths, "lengths", {in.batch});
+        in.c0 = numbers_or_null<const T>(c0, {spec.states(), in.batch, layer.hidden_size}, "c0");
+        in.lengths = numbers_or_null<const int64_t>(lengths, {in.batch}, "lengths");
         if (resets)
             in.resets = view_of<const bool>(*resets, "resets", batch_first, in.steps, in.batch, 0);
         require(dropout >= 0 && dropout < 1, "dropout: expected 0 <= dropout < 1");
@@ -246,6 +220,17 @@ struct Call {
         in.whole_steps = whole_steps;
         require(first_step >= 0 && (whole_steps < 0 || first_step + in.steps <= whole_steps),
                 "first_step: not within the whole");
+    }
+
+    /// For each use of the ids, because the caller may have written to them since the last.
+    void check_lookup() const {
+        bool known = true;
+        for (int64_t t = 0; in.lookup && t < in.steps; ++t)
+            for (int64_t b = 0; b < in.batch; ++b) {
+                const int64_t id = *in.lookup.at(t, b);
+                known = known && id >= 0 && id < in.table_rows;
+            }
+        require(known, "lookup: not of the table");
     }
 
     std::vector<int64_t> sequence_shape(int64_t n) const {
@@ -264,7 +249,7 @@ public:
     virtual py::tuple backward(const std::optional<py::array>& dy,
                                const std::optional<py::array>& dh,
                                const std::optional<py::array>& dc,
-                               const py::sequence& gradients) const = 0;
+                               const std::vector<py::array>& gradients) const = 0;
 };
 
 }  // namespace
@@ -314,7 +299,7 @@ public:
 
     py::tuple backward(const std::optional<py::array>& dy, const std::optional<py::array>& dh,
                        const std::optional<py::array>& dc,
-                       const py::sequence& gradients) const override {
+                       const std::vector<py::array>& gradients) const override {
         const Spec& spec = call_.spec;
         const LayerSpec& layer = spec.layer;
         const Sequences<T>& in = call_.in;
@@ -322,15 +307,13 @@ public:
         View<const T> dy_view;
         if (dy)
             dy_view = view_of<const T>(*dy, "dy", first, in.steps, in.batch, layer.feature_size());
-        const T* dh_n = data_of<T>(dh, "dh", {spec.states(), in.batch, layer.output_size()});
+        const T* dh_n =
+            numbers_or_null<const T>(dh, {spec.states(), in.batch, layer.output_size()}, "dh");
         require(!dc || lstm, "dc: only the LSTM has a cell");
-        const T* dc_n = data_of<T>(dc, "dc", {spec.states(), in.batch, layer.hidden_size});
-        const auto into = split_parameters<T>(
-            spec, gradients, [](const py::object& object, const std::vector<int64_t>& shape) {
-                const auto array = py::cast<py::array>(object);
-                require(array.writeable(), "gradients: read-only");
-                return const_cast<T*>(data_of<T>(array, "gradients", shape));
-            });
+        const T* dc_n =
+            numbers_or_null<const T>(dc, {spec.states(), in.batch, layer.hidden_size}, "dc");
+        const auto into = split_parameters<T>(spec, gradients, "gradients");
+        call_.check_lookup();
 
         auto dx =
             empty_array<T>(call_.lookup ? std::vector<int64_t>{in.table_rows, layer.input_size}
@@ -470,8 +453,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.def(
         "backward",
         [](const Tape& tape, const std::optional<py::array>& dy, const std::optional<py::array>& dh,
-           const std::optional<py::array>& dc,
-           const py::sequence& gradients) { return tape.backward(dy, dh, dc, gradients); },
+           const std::optional<py::array>& dc, const std::vector<py::array>& gradients) {
+            return tape.backward(dy, dh, dc, gradients);
+        },
         py::arg("tape"), py::arg("dy"), py::arg("dh"), py::arg("dc"), py::arg("gradients"));
     m.def("dropout_mask", &make_dropout_mask, py::arg("key"), py::arg("layer"), py::arg("time"),
           py::arg("batch"), py::arg("features"), py::arg("p"));

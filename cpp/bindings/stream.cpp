@@ -36,7 +36,7 @@ std::pair<Stage<T>, double> parse_stage(const py::handle& stage) {
     const auto kind = parts[0].cast<std::string>();
     const auto numbers = [&](size_t i, int64_t n) {
         const auto array = parts[i].cast<std::optional<py::array>>();
-        const T* data = data_of<T>(array, "stages", {n});
+        const T* data = numbers_or_null<const T>(array, {n}, "stages");
         return data ? std::vector<T>(data, data + n) : std::vector<T>();
     };
     if (kind == "activation") return {parse_activation(parts[1].cast<ActivationTuple>()), 0};
@@ -157,10 +157,10 @@ private:
         for (const bool check : {true, false})
             for (int64_t i = 0; i < stream_.num_states(); ++i) {
                 const LayerSpec& spec = stream_.spec(i);
-                const T* h = data_of<T>(states[i].first, "h",
-                                        {spec.num_layers, batch_size, spec.output_size()});
-                const T* c = data_of<T>(states[i].second, "c",
-                                        {spec.num_layers, batch_size, spec.hidden_size});
+                const T* h = numbers_or_null<const T>(
+                    states[i].first, {spec.num_layers, batch_size, spec.output_size()}, "h");
+                const T* c = numbers_or_null<const T>(
+                    states[i].second, {spec.num_layers, batch_size, spec.hidden_size}, "c");
                 if (!check) stream_.set_state(h, c, i);
             }
     }
