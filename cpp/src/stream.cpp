@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "float_mode.h"
+#include "isa.h"
 #include "stream_ops.h"
 
 namespace lstmcore {
@@ -24,8 +25,9 @@ using Op = std::variant<RecurrentOp<T>, LinearOp<T>, RowOp<T>>;
 template <class T>
 class Stream<T>::Body {
 public:
-    Body(std::vector<Stage<T>> stages, int64_t batch)
+    Body(std::vector<Stage<T>> stages, int64_t batch, const Kernels<T>& kernels)
         : stages_(std::move(stages)),
+          kernels_(kernels),
           batch_(batch),
           block_(std::max<int64_t>(kBlockRows / std::max<int64_t>(batch, 1), 1)) {
         if (batch < 1)
@@ -38,7 +40,13 @@ public:
         build(memory_.get());
     }
 
-    const std::vector<Stage<T>>& stages() const { return stages_; }
+    /// At the same ISA level, whichever is chosen by now.
+    Body(const Body& other) : Body(other.stages_, other.batch_, other.kernels_) {
+        for (size_t i = 0; i < ops_.size(); ++i)
+            if (auto* op = std::get_if<RecurrentOp<T>>(&ops_[i]))
+                op->copy_state(std::get<RecurrentOp<T>>(other.ops_[i]));
+    }
+
     int64_t batch() const { return batch_; }
     int64_t input_size() const { return input_size_; }
     int64_t output_size() const { return output_size_; }
@@ -70,12 +78,6 @@ public:
         static_cast<const Body*>(this)->each_layer(index, [&](const RecurrentOp<T>& op, int64_t l) {
             f(const_cast<RecurrentOp<T>&>(op), l);
         });
-    }
-
-    void copy_state(const Body& other) noexcept {
-        for (size_t i = 0; i < ops_.size(); ++i)
-            if (auto* op = std::get_if<RecurrentOp<T>>(&ops_[i]))
-                op->copy_state(std::get<RecurrentOp<T>>(other.ops_[i]));
     }
 
 private:
@@ -122,7 +124,7 @@ private:
     }
     template <class RowFunction>
     void add(const RowFunction& f, int64_t features, Arena& arena) {
-        ops_.emplace_back(RowOp<T>(f, features, batch_, block_, arena));
+        ops_.emplace_back(RowOp<T>(f, kernels_, features, batch_, block_, arena));
     }
 
     void find_input_size() {
@@ -161,6 +163,7 @@ private:
     };
 
     std::vector<Stage<T>> stages_;
+    const Kernels<T>& kernels_;  ///< of what works on rows; weights bring their own
     int64_t batch_, block_, input_size_ = 0, output_size_ = 0;
     std::vector<Op<T>> ops_;
     std::vector<const Weights<T>*> recurrent_;
@@ -170,13 +173,10 @@ private:
 
 template <class T>
 Stream<T>::Stream(std::vector<Stage<T>> stages, int64_t batch_size)
-    : body_(std::make_unique<Body>(std::move(stages), batch_size)) {}
+    : body_(std::make_unique<Body>(std::move(stages), batch_size, kernel_table().of<T>())) {}
 
 template <class T>
-Stream<T>::Stream(const Stream& other)
-    : body_(std::make_unique<Body>(other.body_->stages(), other.body_->batch())) {
-    body_->copy_state(*other.body_);
-}
+Stream<T>::Stream(const Stream& other) : body_(std::make_unique<Body>(*other.body_)) {}
 
 template <class T>
 Stream<T>::Stream(Stream&& other) noexcept = default;

@@ -13,7 +13,6 @@
 #include <variant>
 
 #include "arena.h"
-#include "isa.h"
 #include "linear.h"
 #include "lstmcore/stream.h"
 #include "weights.h"
@@ -210,8 +209,9 @@ class RowOp {
 public:
     using Function = std::variant<Activation, LayerNorm<T>, Softmax>;
 
-    RowOp(Function f, int64_t features, int64_t batch, int64_t block, Arena& arena)
-        : f_(std::move(f)), kernels_(&kernel_table().of<T>()), batch_(batch), features_(features) {
+    RowOp(Function f, const Kernels<T>& kernels, int64_t features, int64_t batch, int64_t block,
+          Arena& arena)
+        : f_(std::move(f)), kernels_(&kernels), batch_(batch), features_(features) {
         y_.stride = spread_stride<T>(features);
         y_.data = arena.take<T>(size_product(batch, block, y_.stride));
     }

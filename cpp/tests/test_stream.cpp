@@ -217,6 +217,22 @@ TEST(copies_go_their_own_way) {
     }
 }
 
+TEST(a_copy_gives_the_bits_of_the_stream_whatever_the_isa_level_is_by_then) {
+    const auto x = random_numbers<float>(4 * 500, 5, 3);
+    for_each_isa([&](const std::string& name) {
+        Stream<float> stream({LayerNorm<float>{4, {}, {}, 1e-5}, tanh_stage()});
+        std::vector<float> y(x.size()), other(x.size());
+        stream.process(x.data(), y.data(), 500);
+        for (const std::string& later : available_isas()) {
+            set_isa(later);
+            Stream<float> copy = stream;
+            copy.process(x.data(), other.data(), 500);
+            CHECK(same_bits(y, other));
+        }
+        set_isa(name);
+    });
+}
+
 TEST(rows_are_reset_one_by_one) {
     LayerSpec spec;
     spec.input_size = 3;
