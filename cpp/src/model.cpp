@@ -295,7 +295,9 @@ std::vector<Stage<T>> load_model(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
     if (!file) throw std::runtime_error(path + ": cannot be opened");
     std::ostringstream data;
-    if (!(data << file.rdbuf())) throw std::runtime_error(path + ": cannot be read");
+    // << takes nothing to copy for a failure.
+    if (file.peek() != std::ifstream::traits_type::eof()) data << file.rdbuf();
+    if (file.bad() || !data) throw std::runtime_error(path + ": cannot be read");
     const std::string bytes = data.str();
     return load_model<T>(bytes.data(), bytes.size(), path);
 }

@@ -81,19 +81,36 @@ private:
     uint32_t value_ = 0xffffffffu;
 };
 
-/// A string as Python's json.dumps writes it, for ASCII.
+/// The code point at `at` of UTF-8; moves `at` behind it.
+uint32_t next_code_point(const std::string& text, size_t& at) {
+    const unsigned char lead = text[at++];
+    const int more = lead < 0xc0 ? 0 : lead < 0xe0 ? 1 : lead < 0xf0 ? 2 : 3;
+    uint32_t code = more == 0 ? lead : lead & (0x3f >> more);
+    for (int i = 0; i < more && at < text.size(); ++i) code = code << 6 | (text[at++] & 0x3f);
+    return code;
+}
+
+/// A string as Python's json.dumps writes it.
 std::string python_json(const std::string& text) {
     std::string out = "\"";
-    for (const char c : text) {
-        const size_t special = std::string_view("\"\\\b\f\n\r\t").find(c);
+    const auto escape = [&](uint32_t unit) {
+        char escaped[7];
+        std::snprintf(escaped, sizeof escaped, "\\u%04x", unsigned(unit & 0xffff));
+        out += escaped;
+    };
+    for (size_t at = 0; at < text.size();) {
+        const uint32_t c = next_code_point(text, at);
+        const size_t special =
+            c < 0x80 ? std::string_view("\"\\\b\f\n\r\t").find(char(c)) : std::string_view::npos;
         if (special != std::string_view::npos) {
             out += {'\\', "\"\\bfnrt"[special]};
         } else if (c >= 0x20 && c < 0x7f) {
-            out += c;
-        } else {
-            char escape[7];
-            std::snprintf(escape, sizeof escape, "\\u%04x", static_cast<unsigned char>(c));
-            out += escape;
+            out += char(c);
+        } else if (c < 0x10000) {
+            escape(c);
+        } else {  // a pair, as in UTF-16
+            escape(0xd800 + ((c - 0x10000) >> 10));
+            escape(0xdc00 + (c & 0x3ff));
         }
     }
     return out + '"';

@@ -253,16 +253,22 @@ TEST(bad_files_are_refused) {
 
     CHECK_THROWS(load_model<float>("/no/such/file"), std::runtime_error, "cannot be opened");
     CHECK_THROWS(load_model<float>("/"), std::runtime_error, "/: cannot be read");
+    const std::string path = test::program + ".empty";
+    std::ofstream(path, std::ios::binary).close();
+    CHECK_THROWS(load_model<float>(path), std::runtime_error, "too short");
+    std::remove(path.c_str());
     CHECK_THROWS(load_model<double>(good.data(), good.size(), "a file"), std::runtime_error,
                  "float32, but float64");
 }
 
-// As Python's lstmcore.save wrote Linear(1, 2) with the weights 1 and -2.
-std::string python_file() {
+// As Python's lstmcore.save wrote Linear(1, 2) with the weights 1 and -2, and perhaps more
+// metadata.
+std::string python_file(const std::string& checksum = "9fd73310", const std::string& more = "") {
     return header_and(
         R"({"__metadata__":{"lstmcore.model":"{\"version\": 1, \"model\": {\"type\": \"Linear\", \"in_features\": 1, \"out_features\": 2)"
-        R"(, \"bias\": false, \"dtype\": \"float32\"}}\ncrc32:9fd73310"},"weight":{"dtype":"F32","shape":[2,1],)"
-        R"("data_offsets":[0,8]}})",
+        R"(, \"bias\": false, \"dtype\": \"float32\"}}\ncrc32:)" +
+            checksum + '"' + more +
+            R"(},"weight":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]}})",
         std::string("\0\0\x80\x3f\0\0\0\xc0", 8));
 }
 
@@ -279,6 +285,12 @@ TEST(the_checksum_is_that_of_python) {
     CHECK_THROWS(load(bad), std::runtime_error, "checksum");
     CHECK_THROWS(load(with(good, "false", "falsE")), std::runtime_error, "a file: ");
     CHECK_THROWS(load(with(good, "[2,1]", "[1,2]")), std::runtime_error, "checksum");
+
+    const std::string more =
+        ",\"n\\u00e4me\":\"f\xc3\xbcr \xf0\x9f\x98\x80 \x7f \xe2\x82\xac\\ncrc32:11d1733a\"";
+    load(python_file("11d1733a", more));
+    CHECK_THROWS(load(with(python_file("11d1733a", more), "\xbc", "\xbd")), std::runtime_error,
+                 "checksum");
 }
 
 TEST(damaged_files_never_do_harm) {
