@@ -2,8 +2,8 @@
 //
 // Every number is treated alone, by fused multiply-adds, true divisions and true square roots: the
 // results do not depend on num_threads, nor on the ISA level where it has fused multiply-add
-// (x86-64-v3, -v4, neon). Denormal numbers count as zero; NaN and infinity go through. Pointers are
-// borrowed for the call and must not overlap. T is float or double.
+// (x86-64-v3, -v4, neon). NaN and infinity go through. Pointers are borrowed for the call and must
+// not overlap. T is float or double.
 #pragma once
 
 #include <cstdint>
@@ -70,7 +70,7 @@ struct Adam {
     bool amsgrad = false;
 };
 
-/// Step t = 1, 2, ... of `rule`, which is Sgd, RmsProp or Adam.
+/// Step t = 1, 2, ... of `rule`, which is Sgd, RmsProp or Adam. Denormal numbers count as zero.
 template <class T, class Rule>
 void update(const Rule& rule, int64_t t, const Trained<T>* parameters, int64_t count,
             int num_threads);
