@@ -12,14 +12,6 @@ inline int64_t round_up(int64_t n, int64_t multiple) {
     return (n + multiple - 1) / multiple * multiple;
 }
 
-/// Row stride for n numbers of T: an odd number of cache lines, so that a column of rows does not
-/// fall into a few sets of the cache.
-template <class T>
-int64_t spread_stride(int64_t n) {
-    constexpr int64_t line = kAlignment / int64_t(sizeof(T));
-    return (round_up(n, line) / line | 1) * line;
-}
-
 /// a * b * c for sizes. Throws std::bad_alloc where no memory could hold so much.
 inline int64_t size_product(int64_t a, int64_t b, int64_t c = 1) {
     int64_t ab, abc;

@@ -4,6 +4,7 @@
 // of the gates (dgates) in one buffer in order of step and slot; then, after a barrier, they share
 // the rows of the weight gradients, each summed over that buffer from its first row to its last.
 // So neither the number of workers nor the size of a chunk changes the order of any sum.
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 
@@ -12,6 +13,7 @@
 #include "float_mode.h"
 #include "lstmcore/layer.h"
 #include "pack.h"
+#include "rows.h"
 #include "schedule.h"
 #include "tape.h"
 #include "threads.h"
@@ -24,15 +26,6 @@ namespace {
 constexpr int64_t kChunkBytes = 512 * 1024;  // of dgates, to stay in the L2 cache
 constexpr int64_t kChunkRows = 256;          // at least, for each chunk passes over all of dw
 constexpr int64_t kReachBytes = 2048;  // from row to row, that the hardware's prefetching follows
-
-/// Rows of a chunk side by side; `width` is the row stride.
-template <class T>
-struct Rows {
-    T* data = nullptr;
-    int64_t width = 0;
-
-    T* at(int64_t row) const { return data + row * width; }
-};
 
 template <class T>
 struct Scratch {
@@ -57,27 +50,21 @@ public:
           gru_(cell_.kind == CellKind::gru),
           gate_rows_(gru_ && cell_.reset_after ? 4 : G_) {
         const int64_t B = in.batch;
-        const int64_t widest_input =
-            std::max(spec.input_size, spec.layer_input_size(spec.num_layers - 1));
-
         const auto row_bytes = gate_rows_ * H_ * int64_t(sizeof(T));
         chunk_ = std::max(kChunkBytes / row_bytes, kChunkRows) / std::max<int64_t>(B, 1);
         chunk_ = std::max<int64_t>(std::min(chunk_, in.steps), 1);
         const int64_t rows = size_product(chunk_, B);
-        const auto take = [&](int64_t count, int64_t n) {
-            const int64_t width = spread_stride<T>(n);
-            return Rows<T>{arena.take<T>(size_product(count, width)), width};
-        };
+        const auto take = [&](int64_t count, int64_t n) { return take_rows<T>(arena, count, n); };
         const auto take_panels = [&](int64_t n) {
             const int64_t padded = round_up(n, Panels<T>::kWidth);
             return Panels<T>{arena.take<T>(size_product(rows, padded)), Panels<T>::kWidth, rows};
         };
         dgates_ = take(rows, gate_rows_ * H_);
         last_dgates_ = take(B, gate_rows_ * H_);
-        dgates_panels_ = {dgates_.data, dgates_.width, rows};
-        if (dgates_.width * int64_t(sizeof(T)) > kReachBytes)
+        dgates_panels_ = {dgates_.data, dgates_.stride, rows};
+        if (dgates_.stride * int64_t(sizeof(T)) > kReachBytes)
             dgates_panels_ = take_panels(gate_rows_ * H_);
-        x_ = take_panels(widest_input);
+        x_ = take_panels(widest_input(spec));
         if (in.lookup) {
             looked_up_ = arena.take<int64_t>(rows);
             dlookup_ = take(in.table_rows, G_ * H_);
@@ -105,7 +92,7 @@ public:
         for (int64_t l = 0; l < std::min<int64_t>(spec.num_layers - 1, 2); ++l)
             doutput_[l] = take_view<T>(arena, in.steps, B, F);
         if (spec.merge != Merge::concat) dhidden_ = take_view<T>(arena, in.steps, B, 2 * P_);
-        zeros_size_ = std::max(gate_rows_ * H_, std::max(widest_input, F));
+        zeros_size_ = std::max(gate_rows_ * H_, std::max(widest_input(spec), F));
         zeros_ = arena.take<T>(zeros_size_);
         for (int w = 0; w < workers_.count(); ++w) {
             Scratch<T> s{};
@@ -239,8 +226,9 @@ private:
         const LayerTape<const T>& tape = tape_[layer];
         Scratch<T>& scratch = scratch_[worker];
         const int64_t I = spec_.layer_input_size(layer), next_alive = schedule_->alive(step + 1);
-        const Rows<T> next =
-            step + 1 < end ? Rows<T>{dgates_.at(row - next_alive), dgates_.width} : last_dgates_;
+        const StridedRows<T> next =
+            step + 1 < end ? StridedRows<T>{dgates_.at(row - next_alive), dgates_.stride}
+                           : last_dgates_;
         int64_t n = 0,
                 running = 0;  // rows of this step; those among them with a next step come first
         for (int64_t slot : slots_of(worker, schedule_->alive(step))) {
@@ -371,7 +359,7 @@ private:
             if (dw)
                 sum_outer(team, dgates_panels_, from * H, gates * H, b, columns,
                           dw + to_gate * H * columns, rows);
-            const Rows<T> a{dgates_.data + from * H, dgates_.width};
+            const StridedRows<T> a{dgates_.data + from * H, dgates_.stride};
             if (db) sum_columns(team, a, gates * H, {}, db + to_gate * H, rows);
         };
         if (looks_up(layer))
@@ -393,7 +381,7 @@ private:
         if (cell_.peephole)
             for (int64_t g = 0; g < cell_.peepholes(); ++g) {
                 const bool output = g + 1 == cell_.peepholes();
-                const Rows<T> a{dgates_.data + (output ? G_ - 1 : g) * H, dgates_.width};
+                const StridedRows<T> a{dgates_.data + (output ? G_ - 1 : g) * H, dgates_.stride};
                 sum_columns(team, a, H, output ? c_ : c_prev_, to.w_ch + g * H, rows);
             }
         if (spec_.proj_size > 0) sum_outer(team, dh_panels_, 0, P_, m_panels_, H, to.w_hr, rows);
@@ -436,7 +424,7 @@ private:
     void finish_table(Team& team, int d, const Parameters<T>& to) {
         const int64_t V = in_.table_rows, I = spec_.input_size;
         const PackedDirection<T>& w = weights_->direction(0, d);
-        sum_input(team, {dlookup_.data, dlookup_.width, V}, table_, I, to.w_ih, V);
+        sum_input(team, {dlookup_.data, dlookup_.stride, V}, table_, I, to.w_ih, V);
         const int64_t first = V * team.rank / team.size, last = V * (team.rank + 1) / team.size;
         for (int64_t i = first; i < last; ++i) {
             T* out = dx_.at(0, i);
@@ -453,11 +441,11 @@ private:
         weights_->kernels().outer({a, from + first, b, c + first * N, rows, last - first, N});
     }
 
-    void sum_columns(const Team& team, const Rows<T>& a, int64_t J, const Rows<T>& b, T* out,
-                     int64_t rows) {
+    void sum_columns(const Team& team, const StridedRows<T>& a, int64_t J, const StridedRows<T>& b,
+                     T* out, int64_t rows) {
         const int64_t first = J * team.rank / team.size, last = J * (team.rank + 1) / team.size;
-        weights_->kernels().column_sum({a.data + first, a.width, b.data ? b.data + first : nullptr,
-                                        b.width, out + first, rows, last - first});
+        weights_->kernels().column_sum({a.data + first, a.stride, b.data ? b.data + first : nullptr,
+                                        b.stride, out + first, rows, last - first});
     }
 
     /// The gradients of the initial states.
@@ -465,26 +453,20 @@ private:
         const PackedDirection<T>& w = weights_->direction(layer, d);
         ProductRow<T>* products = scratch_[worker].products;
         int64_t n = 0;
-        const auto copy = [](T* to, const T* from, int64_t count) {
-            if (from == nullptr)
-                std::memset(to, 0, sizeof(T) * count);
-            else
-                std::memcpy(to, from, sizeof(T) * count);
-        };
         for (int64_t slot : slots_of(worker, in_.batch)) {
             const int64_t b = schedule_->row(slot);
             T* dh0 = state(dh0_, layer, d, b, P_);
             T* dc0 = dc0_ ? state(dc0_, layer, d, b, H_) : nullptr;
             if (schedule_->length(slot) == 0) {
-                copy(dh0, dh_n_ ? state(dh_n_, layer, d, b, P_) : nullptr, P_);
-                if (dc0) copy(dc0, dc_n_ ? state(dc_n_, layer, d, b, H_) : nullptr, H_);
+                copy_or_clear(dh0, dh_n_ ? state(dh_n_, layer, d, b, P_) : nullptr, P_);
+                if (dc0) copy_or_clear(dc0, dc_n_ ? state(dc_n_, layer, d, b, H_) : nullptr, H_);
             } else if (is_cut(slot, 0, spec_.reads_backwards(d))) {
-                copy(dh0, nullptr, P_);
-                if (dc0) copy(dc0, nullptr, H_);
+                std::memset(dh0, 0, sizeof(T) * P_);
+                if (dc0) std::memset(dc0, 0, sizeof(T) * H_);
             } else {
                 products[n++] = {last_dgates_.at(slot) + hidden_offset(),
                                  gru_ ? carry_.at(slot) : zeros_, dh0};
-                if (dc0) copy(dc0, dc_.at(slot), H_);
+                if (dc0) std::memcpy(dc0, dc_.at(slot), sizeof(T) * H_);
             }
         }
         weights_->kernels().product(w.w_hh_t, P_, products, n);
@@ -519,11 +501,11 @@ private:
     const bool gru_;
     const int64_t gate_rows_;  // rows of H in dgates
     int64_t chunk_;
-    Rows<T> dgates_, c_, c_prev_, dh_, m_;  // of a chunk, by step and slot
+    StridedRows<T> dgates_, c_, c_prev_, dh_, m_;  // of a chunk, by step and slot
     Panels<T> dgates_panels_, x_, h_prev_, dh_panels_, m_panels_, rh_;  // the same for the sums
-    Rows<T> last_dgates_, dc_, carry_;                                  // by slot
+    StridedRows<T> last_dgates_, dc_, carry_;                           // by slot
     int64_t* looked_up_ = nullptr;  // by step and slot of the chunk, the row of the table
-    Rows<T> dlookup_;               // (table_rows) the sums of dgates
+    StridedRows<T> dlookup_;        // (table_rows) the sums of dgates
     Panels<T> table_;
     ProductRow<T>* dtable_products_ = nullptr;
     View<T> doutput_[2], dhidden_;
@@ -565,5 +547,6 @@ void backward(const Weights<T>& weights, const Sequences<T>& in, View<const T> y
                            const std::vector<Parameters<T>>&, void*, int);
 LSTMCORE_INSTANTIATE(float)
 LSTMCORE_INSTANTIATE(double)
+#undef LSTMCORE_INSTANTIATE
 
 }  // namespace lstmcore

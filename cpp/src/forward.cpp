@@ -3,13 +3,14 @@
 // Workers share the rows of the batch, or, where there are fewer rows than workers, the two
 // directions or the units. A row is computed from its first layer to its last by one worker, so
 // only workers that share directions or units wait for each other.
+#include <algorithm>
 #include <cstring>
-#include <stdexcept>
 
 #include "arena.h"
 #include "dropout.h"
 #include "float_mode.h"
 #include "lstmcore/layer.h"
+#include "rows.h"
 #include "schedule.h"
 #include "tape.h"
 #include "threads.h"
@@ -86,10 +87,9 @@ public:
           P_(spec.output_size()),
           width_(spec.cell.gates() * round_up(H_, kAlignment / int64_t(sizeof(T)))) {
         const int64_t slots = workers_.slots(), row_bytes = width_ * int64_t(sizeof(T));
-        const int64_t widest_input =
-            std::max(spec.input_size, spec.layer_input_size(spec.num_layers - 1));
         int64_t rows = std::min(kChunkBytes / row_bytes, kMaxChunkRows);
-        if (size_product(widest_input, row_bytes) > kL2Bytes) rows = std::max(rows, kStreamedRows);
+        if (size_product(widest_input(spec), row_bytes) > kL2Bytes)
+            rows = std::max(rows, kStreamedRows);
         chunk_ = rows / std::max<int64_t>(slots, 1);
         chunk_ = std::max<int64_t>(std::min(chunk_, in.steps), 1);
         if (train) {
@@ -112,12 +112,12 @@ public:
             if (kind == CellKind::lstm) s.lstm = arena.take<LstmForwardRow<T>>(slots);
             if (kind == CellKind::gru) s.gru = arena.take<GruForwardRow<T>>(slots);
             if (spec.proj_size > 0) {
-                s.m = arena.take<T>(slots * H_);
+                s.m = arena.take<T>(size_product(slots, H_));
                 s.projections = arena.take<ProductRow<T>>(slots);
             }
             if (kind == CellKind::gru) {
-                s.rh = arena.take<T>(slots * H_);
-                s.gates = arena.take<T>(slots * 3 * H_);
+                s.rh = arena.take<T>(size_product(slots, H_));
+                s.gates = arena.take<T>(size_product(slots, 3 * H_));
             }
             scratch_.push_back(s);
         }
@@ -252,10 +252,8 @@ private:
     /// Rows without a step end where they began.
     void start_states(int worker, int64_t layer, int d) {
         const auto copy = [&](T* to, const T* from, int64_t n, int64_t b) {
-            if (from == nullptr)
-                std::memset(state(to, layer, d, b, n), 0, sizeof(T) * n);
-            else
-                std::memcpy(state(to, layer, d, b, n), state(from, layer, d, b, n), sizeof(T) * n);
+            copy_or_clear(state(to, layer, d, b, n), from ? state(from, layer, d, b, n) : nullptr,
+                          n);
         };
         for (int64_t slot : workers_.slots_of(worker, in_.batch)) {
             if (schedule_->length(slot) > 0) continue;
@@ -524,5 +522,6 @@ void dropout_mask(uint64_t key, int64_t layer, int64_t steps, int64_t batch, int
                                       int);
 LSTMCORE_INSTANTIATE(float)
 LSTMCORE_INSTANTIATE(double)
+#undef LSTMCORE_INSTANTIATE
 
 }  // namespace lstmcore

@@ -56,7 +56,7 @@ public:
         const FlushDenormals mode;
         while (steps > 0) {
             const int64_t n = std::min(steps, block_);
-            Rows<const T> rows{x, input_size_};
+            StridedRows<const T> rows{x, input_size_};
             for (Op<T>& op : ops_)
                 rows = std::visit([&](auto& o) noexcept { return o.run(rows, n); }, op);
             for (int64_t i = 0; i < n * batch_; ++i, y += output_size_)

@@ -1,8 +1,8 @@
 // What a stream runs: each stage of a model with every size and pointer of a step worked out.
 //
 // An op takes a block of steps of all rows of the batch, and gives rows that stay valid until its
-// next call. Rows in memory are padded to whole registers (the weights are padded with zeros), so
-// that no kernel meets part of one.
+// next call. Rows are by step and batch row, and in memory are padded to whole registers (the
+// weights are padded with zeros), so that no kernel meets part of one.
 #pragma once
 
 #include <algorithm>
@@ -15,18 +15,10 @@
 #include "arena.h"
 #include "linear.h"
 #include "lstmcore/stream.h"
+#include "rows.h"
 #include "weights.h"
 
 namespace lstmcore {
-
-/// Rows of numbers, one after the other by step and batch row.
-template <class T>
-struct Rows {
-    T* data;
-    int64_t stride;
-
-    T* at(int64_t i) const { return data + i * stride; }
-};
 
 /// One recurrent layer and its state.
 template <class T>
@@ -48,10 +40,7 @@ public:
         args_.b_hn = w_->b_hn;
         args_.peephole = w_->peephole;
         fuses_ = batch == 1 && w_->can_fuse_input();
-        const auto rows = [&](int64_t count, int64_t n) {
-            const int64_t stride = spread_stride<T>(n);
-            return Rows<T>{arena.take<T>(size_product(count, stride)), stride};
-        };
+        const auto rows = [&](int64_t count, int64_t n) { return take_rows<T>(arena, count, n); };
         hidden_ = rows(size_product(batch, 2 + block), P_);
         pre_ = rows(size_product(batch, block), w_->w_ih.N);
         products_ = arena.take<ProductRow<T>>(batch * block);
@@ -81,7 +70,7 @@ public:
     int64_t features() const { return P_; }
 
     /// Takes `steps` steps; the outputs stay valid until the next call.
-    Rows<const T> run(Rows<const T> x, int64_t steps) noexcept {
+    StridedRows<const T> run(StridedRows<const T> x, int64_t steps) noexcept {
         const bool fused = fuses_ && steps == 1;
         args_.w_in = fused ? w_->w_ih : Packed<T>{};
         x_ = x.data;
@@ -105,14 +94,8 @@ public:
         if (c && c_.data) std::memcpy(c, c_.at(row), sizeof(T) * H_);
     }
     void set_state(int64_t row, const T* h, const T* c) noexcept {
-        const auto set = [](T* to, const T* from, int64_t n) {
-            if (from)
-                std::memcpy(to, from, sizeof(T) * n);
-            else
-                std::memset(to, 0, sizeof(T) * n);
-        };
-        set(state(row), h, P_);
-        if (c_.data) set(c_.at(row), c, H_);
+        copy_or_clear(state(row), h, P_);
+        if (c_.data) copy_or_clear(c_.at(row), c, H_);
     }
     void copy_state(const RecurrentOp& other) noexcept {
         for (int64_t row = 0; row < batch_; ++row)
@@ -163,15 +146,16 @@ private:
     int64_t batch_, H_, P_;
     bool fuses_ = false;    ///< the kernel makes the input product of a single step itself,
     const T* x_ = nullptr;  ///< from this row
-    Rows<T> hidden_{};  ///< planes of `batch` rows: two that take turns as state, a block's outputs
-    int now_ = 0;       ///< the plane of the state
-    Rows<T> pre_{};     ///< the input product
+    /// Planes of `batch` rows: two that take turns as state, a block's outputs.
+    StridedRows<T> hidden_;
+    int now_ = 0;         ///< the plane of the state
+    StridedRows<T> pre_;  ///< the input product
     ProductRow<T>* products_ = nullptr;
     RnnForwardRow<T>* rnn_ = nullptr;  ///< only those of the layer's kind are there
     LstmForwardRow<T>* lstm_ = nullptr;
     GruForwardRow<T>* gru_ = nullptr;
     ProductRow<T>* projections_ = nullptr;
-    Rows<T> c_{}, m_{}, gates_{}, rh_{};
+    StridedRows<T> c_, m_, gates_, rh_;
     T* zeros_ = nullptr;
 };
 
@@ -180,8 +164,7 @@ class LinearOp {
 public:
     LinearOp(const Linear<T>& linear, int64_t batch, int64_t block, Arena& arena)
         : linear_(&linear), batch_(batch) {
-        y_.stride = spread_stride<T>(linear.outputs());
-        y_.data = arena.take<T>(size_product(batch, block, y_.stride));
+        y_ = take_rows<T>(arena, size_product(batch, block), linear.outputs());
         products_ = arena.take<ProductRow<T>>(batch * block);
         for (int64_t i = 0; y_.data && i < batch * block; ++i)
             products_[i] = {nullptr, linear.bias(), y_.at(i)};
@@ -189,7 +172,7 @@ public:
 
     int64_t features() const { return linear_->outputs(); }
 
-    Rows<const T> run(Rows<const T> x, int64_t steps) noexcept {
+    StridedRows<const T> run(StridedRows<const T> x, int64_t steps) noexcept {
         for (int64_t i = 0; i < steps * batch_; ++i) products_[i].a = x.at(i);
         linear_->kernels().product(linear_->weight(), linear_->weight().N, products_,
                                    steps * batch_);
@@ -199,7 +182,7 @@ public:
 private:
     const Linear<T>* linear_;
     int64_t batch_;
-    Rows<T> y_{};
+    StridedRows<T> y_;
     ProductRow<T>* products_;
 };
 
@@ -212,13 +195,12 @@ public:
     RowOp(Function f, const Kernels<T>& kernels, int64_t features, int64_t batch, int64_t block,
           Arena& arena)
         : f_(std::move(f)), kernels_(&kernels), batch_(batch), features_(features) {
-        y_.stride = spread_stride<T>(features);
-        y_.data = arena.take<T>(size_product(batch, block, y_.stride));
+        y_ = take_rows<T>(arena, size_product(batch, block), features);
     }
 
     int64_t features() const { return features_; }
 
-    Rows<const T> run(Rows<const T> x, int64_t steps) noexcept {
+    StridedRows<const T> run(StridedRows<const T> x, int64_t steps) noexcept {
         std::visit(
             [&](const auto& f) noexcept {
                 for (int64_t i = 0; i < steps * batch_; ++i) apply(f, x.at(i), y_.at(i));
@@ -254,7 +236,7 @@ private:
     Function f_;
     const Kernels<T>* kernels_;
     int64_t batch_, features_;
-    Rows<T> y_{};
+    StridedRows<T> y_;
 };
 
 }  // namespace lstmcore

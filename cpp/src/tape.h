@@ -1,6 +1,7 @@
 // Where everything lies on the tape: what forward leaves for backward, and nothing else.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -22,6 +23,10 @@ struct LayerTape {
 inline int gates_on_tape(const CellSpec& cell) {
     if (cell.kind == CellKind::rnn) return 0;
     return cell.gates() + (cell.kind == CellKind::gru && cell.reset_after);
+}
+
+inline int64_t widest_input(const LayerSpec& spec) {
+    return std::max(spec.input_size, spec.layer_input_size(spec.num_layers - 1));
 }
 
 /// Whether a layer's output is something else than its directions' h side by side.
