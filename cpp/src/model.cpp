@@ -1,15 +1,15 @@
 #include "lstmcore/model.h"
 
-#include <algorithm>
 #include <cstring>
 #include <fstream>
-#include <iterator>
 #include <set>
 #include <sstream>
 #include <stdexcept>
 #include <utility>
 
 #include "json.h"
+#include "names.h"
+#include "parameters.h"
 #include "tensor_file.h"
 
 namespace lstmcore {
@@ -63,25 +63,15 @@ private:
 };
 
 Activation parse_activation(const Json& json) {
-    static constexpr std::pair<const char*, ActivationKind> kinds[] = {
-        {"sigmoid", ActivationKind::sigmoid},
-        {"tanh", ActivationKind::tanh},
-        {"relu", ActivationKind::relu},
-        {"hard_sigmoid", ActivationKind::hard_sigmoid},
-        {"scaled_tanh", ActivationKind::scaled_tanh},
-        {"softsign", ActivationKind::softsign},
-        {"identity", ActivationKind::identity}};
     const Json::Array* parts = json.is_string() ? nullptr : &json.array("an activation");
     if (parts && parts->size() != 3)
         throw std::runtime_error("an activation has " + std::to_string(parts->size()) +
                                  " parts, expected 3");
     const std::string& name = (parts ? (*parts)[0] : json).string("an activation");
-    for (const auto& [known, kind] : kinds) {
-        if (name != known) continue;
-        if (!parts) return {kind};
-        return {kind, (*parts)[1].number("alpha"), (*parts)[2].number("beta")};
-    }
-    throw std::runtime_error("the activation " + name + " is unknown");
+    const auto kind = find_name(kActivations, name);
+    if (!kind) throw std::runtime_error("the activation " + name + " is unknown");
+    if (!parts) return {*kind};
+    return {*kind, (*parts)[1].number("alpha"), (*parts)[2].number("beta")};
 }
 
 template <class T>
@@ -171,7 +161,10 @@ private:
         spec.bias = options.boolean("bias");
         spec.bidirectional = options.boolean("bidirectional");
         spec.reverse = options.boolean("reverse");
-        spec.merge = parse_merge(options.get("merge").string("merge"));
+        const std::string& merge = options.get("merge").string("merge");
+        const auto known_merge = find_name(kMerges, merge);
+        if (!known_merge) throw std::runtime_error("merge is " + merge + ", which is unknown");
+        spec.merge = *known_merge;
         options.ignore("batch_first");
         options.ignore("dropout");
         cell.gate_clip = options.clip("gate_clip");
@@ -202,33 +195,16 @@ private:
         spec.check();
 
         kept_.clear();
-        const int64_t H = spec.hidden_size, P = spec.output_size(), rows = cell.gates() * H;
         std::vector<Parameters<const T>> parameters;
         for (int64_t layer = 0; layer < spec.num_layers; ++layer)
             for (int d = 0; d < spec.directions(); ++d) {
                 const std::string end = "_l" + std::to_string(layer) + (d == 1 ? "_reverse" : "");
-                Parameters<const T> set;
-                set.w_ih = take(prefix + "weight_ih" + end, {rows, spec.layer_input_size(layer)});
-                set.w_hh = take(prefix + "weight_hh" + end, {rows, P});
-                if (spec.bias) {
-                    set.b_ih = take(prefix + "bias_ih" + end, {rows});
-                    set.b_hh = take(prefix + "bias_hh" + end, {rows});
-                }
-                if (cell.peephole)
-                    set.w_ch = take(prefix + "weight_ch" + end, {cell.peepholes(), H});
-                if (spec.proj_size > 0) set.w_hr = take(prefix + "weight_hr" + end, {P, H});
-                parameters.push_back(set);
+                parameters.push_back(take_parameters<const T>(
+                    spec, layer, [&](const char* name, const std::vector<int64_t>& shape) {
+                        return take(prefix + name + end, shape);
+                    }));
             }
         stages_.push_back(pack<T>(spec, parameters, false));
-    }
-
-    static Merge parse_merge(const std::string& name) {
-        for (const auto& [known, merge] : {std::pair<const char*, Merge>{"concat", Merge::concat},
-                                           {"sum", Merge::sum},
-                                           {"mul", Merge::mul},
-                                           {"ave", Merge::ave}})
-            if (name == known) return merge;
-        throw std::runtime_error("merge is " + name + ", which is unknown");
     }
 
     void add_linear(Options& options, const std::string& prefix) {
