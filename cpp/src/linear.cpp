@@ -45,7 +45,6 @@ namespace {
 constexpr int64_t kPieceRows = 256;  // of x and dy, to stay in the L2 cache
 
 int team_size_for(int64_t rows, int64_t inputs, int64_t outputs, int num_threads) {
-    constexpr double kWorkOfThread = 1e6;  // multiply-adds; for fewer it is not worth waking one
     const double useful = double(rows) * double(inputs) * double(outputs) / kWorkOfThread;
     return int(std::min({double(num_threads), 1 + useful, std::max(double(rows), 1.0)}));
 }

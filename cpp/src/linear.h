@@ -22,7 +22,6 @@ public:
     const T* bias() const { return bias_; }  ///< padded to weight().N
     bool can_train() const { return train_; }
     const Packed<T>& weight_t() const { return weight_t_; }  ///< K = outputs
-    int64_t bytes() const { return memory_.bytes(); }
 
 private:
     int64_t inputs_, outputs_;

@@ -30,8 +30,6 @@ public:
     Workers(const LayerSpec& spec, int64_t steps, int64_t batch, int64_t number_bytes,
             int num_threads)
         : directions_(spec.directions()) {
-        // Waking a thread costs some microseconds; less work than that stays where it is.
-        constexpr double kWorkOfThread = 1e6;  // multiply-adds
         double work = 0;
         for (int64_t l = 0; l < spec.num_layers; ++l)
             work += double(spec.layer_input_size(l) + spec.output_size()) * spec.hidden_size *
