@@ -238,6 +238,22 @@ TEST(sizes_around_the_lanes) {
     });
 }
 
+TEST(parameters_other_than_those_of_the_spec_are_refused) {
+    for (const Variant& variant : variants()) {
+        const ParameterSet<float> parameters(variant.spec);
+        const float number = 0;
+        for (const float* Parameters<const float>::* array :
+             {&Parameters<const float>::w_ih, &Parameters<const float>::w_hh,
+              &Parameters<const float>::b_ih, &Parameters<const float>::b_hh,
+              &Parameters<const float>::w_ch, &Parameters<const float>::w_hr}) {
+            auto sets = parameters.read_only();
+            sets.back().*array = sets.back().*array ? nullptr : &number;
+            CHECK_THROWS(pack<float>(variant.spec, sets, false), std::invalid_argument,
+                         "parameters");
+        }
+    }
+}
+
 TEST(bad_specs_and_lengths_are_refused) {
     LayerSpec spec;
     CHECK_THROWS(spec.check(), std::invalid_argument, "input_size");
