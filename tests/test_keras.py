@@ -437,6 +437,12 @@ def test_to_keras_wants_a_module() -> None:
     with pytest.raises(TypeError, match="module is 3"):
         lc.to_keras(3)  # type: ignore[arg-type]
 
+    class Own(lc.GRU):
+        pass
+
+    with pytest.raises(TypeError, match=r"module '1' of module is a .*Own, expected a module of"):
+        lc.to_keras(chain(lc.Linear(3, 3), Own(3, 4, batch_first=True)))
+
 
 # What is refused ----------------------------------------------------------------------------------
 

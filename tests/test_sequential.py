@@ -457,6 +457,47 @@ def test_what_cannot_follow_each_other(
         lc.Sequential(*modules())
 
 
+class Named(lc.GRU):
+    """A class of a user's that computes as GRU does."""
+
+
+class OwnGRU(lc.GRU):
+    def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().forward(2 * x, *args, **kwargs)
+
+
+class OwnPool(lc.MeanPool):
+    def __call__(self, x: Any, **kwargs: Any) -> Any:
+        return 2 * super().__call__(x, **kwargs)
+
+
+class OwnModel(lc.Sequential):
+    def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        return 2 * super().__call__(x, *args, **kwargs)
+
+
+class Scaled(lc.Embedding):
+    def __call__(self, x: Any) -> Any:
+        return 2 * super().__call__(x)
+
+
+def test_classes_of_a_users_own() -> None:
+    """What they compute in their own way is called, or refused where a Sequential does not."""
+    x = np.ones((4, 2, 3), "float32")
+    assert (lc.Sequential(Named(3, 4, seed=0))(x) == lc.GRU(3, 4, seed=0)(x)[0]).all()
+    own: Any
+    for own, name in (
+        (OwnGRU(3, 3), "forward"), (OwnPool(), "__call__"), (OwnModel(lc.Tanh()), "__call__"),
+    ):  # fmt: skip
+        with pytest.raises(
+            TypeError, match=rf"modules\[1\] is a {type(own).__name__}, .* {name} a"
+        ):
+            lc.Sequential(lc.Linear(3, 3), own)
+    ids, gru = [[0, 1], [1, 0]] * 9, lc.GRU(3, 4, seed=0)  # few, so that they could be looked up
+    scaled = Scaled(2, 3, seed=0)
+    assert (lc.Sequential(scaled, gru)(ids) == gru(scaled(ids))[0]).all()
+
+
 def test_a_read_only_gradient_changes_nothing() -> None:
     model = tagger()
     y, tape = model.forward(X)

@@ -170,5 +170,42 @@ def test_models_without_sizes_are_refused() -> None:
     for modules in ([lc.Tanh()], [lc.Embedding(3, 4)], [lc.Embedding(3, 4), lc.Tanh()]):
         with pytest.raises(ValueError, match="stream"):
             lc.Sequential(*modules).stream()
-    with pytest.raises(ValueError, match="whole sequence"):
+    with pytest.raises(ValueError, match=r"LayerNorm\(\(2, 3\)\), is over more than the features"):
         lc.Sequential(lc.LayerNorm((2, 3))).stream()
+
+
+class Named(lc.Tanh):
+    """A class of a user's that computes as Tanh does."""
+
+
+class Twice(lc.Tanh):
+    def __call__(self, x: Any) -> Any:
+        return super().__call__(super().__call__(x))
+
+
+class Half(lc.Linear):
+    def forward(self, x: Any) -> Any:
+        y, tape = super().forward(x)
+        return y / 2, tape
+
+
+class Whole(lc.Sequential):
+    def __call__(self, x: Any) -> Any:  # type: ignore[override]
+        return -super().__call__(x)
+
+
+class Backwards(lc.GRU):
+    def forward(self, x: Any) -> Any:  # type: ignore[override]
+        return super().forward(x[::-1])
+
+
+def test_a_class_of_a_users_own_computes_as_its_base_does_or_is_refused() -> None:
+    x, gru = numbers(5, 1, 3), lc.GRU(3, 4, seed=0)
+    found = lc.Sequential(gru, Named()).stream().process(x)
+    assert_same_bits(found, lc.Sequential(gru, lc.Tanh()).stream().process(x))
+    for module, own in ((Twice(), "__call__"), (Half(4, 4), "forward")):
+        with pytest.raises(TypeError, match=f"module 1, .* whose own {own} a stream does not call"):
+            lc.Sequential(gru, module).stream()
+    for whole in (Whole(gru), Backwards(3, 4)):
+        with pytest.raises(TypeError, match=r"module is a .* a stream does not call"):
+            whole.stream()

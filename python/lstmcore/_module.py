@@ -15,7 +15,7 @@ from ._parameter import Parameter, Watch
 from ._room import ROOM
 from .machine import memory_limit
 
-__all__ = ["IncompatibleKeys", "Module"]
+__all__ = ["IncompatibleKeys", "Module", "overridden"]
 
 
 class IncompatibleKeys(NamedTuple):
@@ -240,6 +240,15 @@ class Module:
                 text = value.name if name == "dtype" else repr(value)
                 parts.append(f"{name}={text}")
         return f"{type(self).__name__}({', '.join(parts)})"
+
+
+def overridden(module: Module) -> str | None:
+    """Return what a class of somebody else's computes in its own way: ``"forward"``, say."""
+    for name in ("__call__", "forward"):
+        home = getattr(getattr(type(module), name), "__module__", "")
+        if home.partition(".")[0] != __package__:
+            return name
+    return None
 
 
 def _unwrap(state_dict: Mapping[str, Any], names: Iterable[str]) -> Mapping[str, Any]:

@@ -59,19 +59,24 @@ def save(model: Module, path: str | os.PathLike[str]) -> None:
     """
     if not isinstance(model, Module):
         raise TypeError(f"model is {_checks.describe(model)}, expected a module")
-    kinds = _kinds()
-    for name, module in model._modules():
-        kind = type(module)
-        if kinds.get(kind.__name__) is not kind:
-            what = f"module {name!r} of model" if name else "model"
-            raise TypeError(
-                f"{what} is a {kind.__module__}.{kind.__qualname__}, expected a module of lstmcore "
-                "itself: save its state_dict"
-            )
+    check_kinds(model, "model", "save its state_dict")
     description = {"type": type(model).__name__, **model._options()}
     text = json.dumps({"version": _VERSION, "model": description}, allow_nan=False)
     arrays = {name: p._storage for name, p in model.named_parameters()}
     _tensorfile.write(path, arrays, {_KEY: text})
+
+
+def check_kinds(model: Module, name: str, instead: str) -> None:
+    """Refuse a model with a module of a class that is not of this library."""
+    kinds = _kinds()
+    for path, module in model._modules():
+        kind = type(module)
+        if kinds.get(kind.__name__) is not kind:
+            what = f"module {path!r} of {name}" if path else name
+            raise TypeError(
+                f"{what} is a {kind.__module__}.{kind.__qualname__}, expected a module of lstmcore "
+                f"itself: {instead}"
+            )
 
 
 def load(path: str | os.PathLike[str]) -> Any:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from . import _checks
 from ._checks import Array
-from ._module import Module
+from ._module import Module, overridden
 from ._timed import Timed
 from .embedding import Embedding
 from .flip import Flip
@@ -22,9 +22,9 @@ from .tape import Tape, check_owner
 if TYPE_CHECKING:
     from .stream import Stream
 
-__all__ = ["Sequential", "SequentialTape"]
+__all__ = ["TIMED", "Sequential", "SequentialTape"]
 
-_TIMED = (Layer, Timed, Masking)  # what knows of time steps
+TIMED = (Layer, Timed, Masking)  # what knows of time steps
 
 
 class SequentialTape:
@@ -72,7 +72,8 @@ class Sequential(Module):
         If there is no module, or they cannot follow each other: sizes, dtypes or batch_first
         differ, or a module needs time steps where pooling has left none.
     TypeError
-        If something is not a module that makes one y of one x.
+        If something is not a module that makes one y of one x, or is a recurrent layer, pooling,
+        `Flip`, `Masking` or Sequential with a ``forward`` or ``__call__`` of your own.
 
     Notes
     -----
@@ -111,13 +112,19 @@ class Sequential(Module):
                     f"modules[{i}] is {module!r}, which takes more than one x: call it in a loop "
                     "of your own, or take a layer (LSTM rather than LSTMCell)"
                 )
+            own = overridden(module) if isinstance(module, (*TIMED, Sequential)) else None
+            if own:
+                raise TypeError(
+                    f"modules[{i}] is a {type(module).__qualname__}, whose own {own} a Sequential "
+                    "does not call, expected a module that computes as lstmcore's do"
+                )
         self._config = None
         self._children = {str(i): module for i, module in enumerate(modules)}
         self._steps: list[tuple[str, Any]] = list(_flat(self._children))  # all that compute
         self._recurrent = [module for _, module in self._steps if isinstance(module, Layer)]
         self._check_twice()
         self._dtype: np.dtype[Any] | None = self._common("dtype", Module)
-        self._batch_first = bool(self._common("batch_first", _TIMED))
+        self._batch_first = bool(self._common("batch_first", TIMED))
         self._ids = any(isinstance(module, Embedding) for _, module in self._steps)
         self._check_order()
 
@@ -157,7 +164,7 @@ class Sequential(Module):
                 if found:
                     raise ValueError(f"modules {found} and {path} are Maskings, expected one")
                 found = path
-            if pooled and isinstance(module, _TIMED):
+            if pooled and isinstance(module, TIMED):
                 raise ValueError(
                     f"module {path}, {module!r}, needs time steps, but module {pooled} leaves none"
                 )
@@ -347,6 +354,8 @@ class Sequential(Module):
         ValueError
             If a module needs the whole sequence: a bidirectional or reverse layer, pooling, `Flip`
             or `Masking`.
+        TypeError
+            If a module is of a class that computes in its own way.
 
         Examples
         --------
@@ -377,7 +386,7 @@ class Sequential(Module):
         lookup = None
         for i, (_, module) in enumerate(self._steps):
             tape: Any = None
-            if isinstance(module, Embedding) and self._feeds_layer(i):
+            if type(module) is Embedding and self._feeds_layer(i):  # else it is called
                 x, lookup = module._distinct(x)
             if isinstance(module, Layer):
                 names = _names("state", len(final), "h0", "c0")

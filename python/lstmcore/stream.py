@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from . import _checks, _core
 from ._checks import Array
-from ._module import Module
+from ._module import Module, overridden
 from ._packed import Packed
 from .activations import ReLU, Sigmoid, Softmax, Tanh
 from .dropout import Dropout
@@ -21,7 +21,7 @@ from .layer_norm import LayerNorm
 from .layers import Layer
 from .linear import Linear
 from .machine import memory_limit
-from .sequential import Sequential
+from .sequential import TIMED, Sequential
 
 __all__ = ["Stream"]
 
@@ -68,6 +68,7 @@ class Stream(_core.Stream):
         if not isinstance(module, (Layer, Sequential)):
             what = _checks.describe(module)
             raise TypeError(f"module is {what}, expected a recurrent layer or a Sequential")
+        _check_own(module, "module")
         steps = module._steps if isinstance(module, Sequential) else [("", module)]
         frozen = [_frozen(m, f"module {path}, {m!r}," if path else f"{m!r}") for path, m in steps]
         self._open(frozen, isinstance(module, Layer), batch_size)
@@ -281,10 +282,15 @@ class _Frozen:
 
 def _frozen(module: Any, name: str) -> _Frozen:
     """Return a module as it is now: the same copy for all streams until it changes."""
-    whole = isinstance(module, Layer) and (module.bidirectional or module.reverse)
-    rows = not isinstance(module, LayerNorm) or len(module.normalized_shape) == 1
-    if whole or not rows or not isinstance(module, _KINDS):
+    reads_on = isinstance(module, Layer) and not (module.bidirectional or module.reverse)
+    if isinstance(module, TIMED) and not reads_on:
         raise ValueError(f"{name} needs the whole sequence, which a stream does not have")
+    if isinstance(module, LayerNorm) and len(module.normalized_shape) > 1:
+        raise ValueError(f"{name} is over more than the features, expected one size for a stream")
+    if not isinstance(module, _KINDS):
+        raise TypeError(f"{name} cannot be streamed, expected modules of lstmcore")
+    if not isinstance(module, Embedding):  # which is called
+        _check_own(module, name)
     if not module._parameters:
         return _Frozen(module)
     watch = module._watch
@@ -312,5 +318,15 @@ def _stage(module: Any) -> Any:
         return "layer_norm", module.normalized_shape[0], weight, bias, module.eps
     if isinstance(module, Softmax):
         return ("softmax",)
-    function = _FUNCTIONS.get(type(module))
-    return function and ("activation", (function, 0.0, 0.0))
+    for kind, function in _FUNCTIONS.items():
+        if isinstance(module, kind):
+            return "activation", (function, 0.0, 0.0)
+    return None
+
+
+def _check_own(module: Module, name: str) -> None:
+    own = overridden(module)
+    if own:
+        raise TypeError(
+            f"{name} is a {type(module).__qualname__}, whose own {own} a stream does not call"
+        )

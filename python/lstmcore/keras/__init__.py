@@ -98,7 +98,7 @@ def to_keras(module: Module) -> Any:
     ValueError
         If Keras cannot express it, naming the module and the option.
     TypeError
-        If `module` is not a module of ours.
+        If `module` is not a module of ours, or one of a class of your own is in it.
     ImportError
         If Keras is missing.
 
@@ -117,6 +117,9 @@ def to_keras(module: Module) -> Any:
     """
     if not isinstance(module, Module):
         raise TypeError(f"module is {describe(module)}, expected a module of lstmcore")
+    from ..files import check_kinds
+
+    check_kinds(module, "module", "convert its parts")
     try:
         import keras
     except ImportError as error:
