@@ -270,6 +270,73 @@ def test_a_target_per_sequence_has_no_lengths_whatever_the_sizes() -> None:
         assert history.losses == [pytest.approx(expected, rel=1e-6)]
 
 
+class OwnClassifier:
+    """A class of a user's: (B, T, 3) to (B, 4)."""
+
+    batch_first = True
+
+    def __init__(self) -> None:
+        self._gru = lc.GRU(3, 5, batch_first=True, seed=0)
+        self._head = lc.Linear(5, 4, seed=1)
+
+    def __call__(self, x: Any, lengths: Any = None) -> Any:
+        return self._head(self._gru(x, lengths=lengths)[1][0])
+
+
+def test_a_prediction_per_sequence_of_a_users_own_model_has_no_lengths() -> None:
+    """Here with as many classes as steps, and in the second batch with others."""
+    model = OwnClassifier()
+    x, _, lengths = sequences(6, 7)
+    x, lengths = x.swapaxes(0, 1), np.minimum(lengths, 4)
+    values = np.random.default_rng(0).standard_normal((6, 4))
+    labels = values.argmax(1)
+    pred = model(x, lengths=lengths)
+    for loss, target in ((mse, values), (cross_entropy, labels)):
+        batches = [(x[:4, :4], target[:4], lengths[:4]), (x[4:], target[4:], lengths[4:])]
+        found = lc.evaluate(model, batches, loss=loss)["loss"]
+        assert found == pytest.approx(loss(pred, target)[0], rel=1e-6)
+
+
+def test_targets_of_a_model_that_pools_are_per_sequence_whatever_the_sizes() -> None:
+    """Rows of x and target stay together, even if their first two axes are alike."""
+    rng = np.random.default_rng(0)
+    x, values = rng.standard_normal((4, 4, 3)).astype("f4"), rng.standard_normal((4, 4))
+    seen = []
+
+    def loss(pred: Array, target: Array) -> Any:
+        seen.append(target)
+        return mse(pred, target)
+
+    model = classifier()
+    quiet(model, (x, values), loss=loss, optimizer=adam(model), batch_size=4, seed=0)
+    assert sorted(seen[0].tolist()) == sorted(values.tolist())
+
+
+def test_pooling_says_where_the_rows_are() -> None:
+    ids, labels = np.arange(35).reshape(7, 5), np.arange(5) % 2
+    for batch_first in (False, True):
+        model = lc.Sequential(
+            lc.Embedding(35, 4, seed=0), lc.MeanPool(batch_first), lc.Linear(4, 2, seed=0)
+        )
+        x = ids.T if batch_first else ids
+        expected = cross_entropy(model(x), labels)[0]
+        found = lc.evaluate(model, (x, labels), loss=cross_entropy, batch_size=2)
+        assert found == {"loss": pytest.approx(expected, rel=1e-6)}
+
+
+def test_a_tuple_of_lists_is_x_and_target() -> None:
+    x, target, lengths = sequences(2, 2)
+    model = classifier()
+    arrays = (x, target[0], lengths)
+    for batch_size in (None, 1):
+        expected = lc.evaluate(model, arrays, loss=cross_entropy, batch_size=batch_size)
+        lists: Any = tuple(array.tolist() for array in arrays)
+        nested = (tuple(map(tuple, x.tolist())), *lists[1:])
+        for data in lists, nested:
+            found = lc.evaluate(model, data, loss=cross_entropy, batch_size=batch_size)
+            assert found == expected
+
+
 def test_evaluate_takes_baselines() -> None:
     ids = np.array([[0, 1], [1, 2], [2, 0], [0, 1]])
     chain = lc.baselines.Markov(3).fit(ids)
@@ -667,6 +734,11 @@ ONE = [(X, K[0])]
         ({"data": [X]}, TypeError, "batch 0 of data is a ndarray of shape"),
         ({"data": [(X,)]}, TypeError, "batch 0 of data is"),
         ({"data": (X,)}, ValueError, "data has 1 arrays"),
+        ({"data": (*ONE, *ONE)}, TypeError, "x of batch 0 of data is a tuple, .* in a list"),
+        ({"data": (*ONE,) * 5}, ValueError, "data has 5 arrays, .* batches come in a list"),
+        ({"data": [X.tolist(), K.tolist()]}, TypeError, r"batch 0 of data is \[.* \(list\)"),
+        ({"data": ([[1.0], [2.0, 3.0]], K)}, TypeError, "x of batch 0 of data is not an array"),
+        ({"data": (X, [[1], [2, 3]])}, TypeError, "target of batch 0 of data is not an array"),
         ({"batch_size": 2}, ValueError, "batch_size is 2, but data is no tuple"),
         ({"data": (X, K[0]), "batch_size": 0}, ValueError, "batch_size is 0"),
         ({"data": (X, K[0][:3]), "batch_size": 2}, ValueError, r"target has shape \(3,\)"),

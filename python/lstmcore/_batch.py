@@ -10,13 +10,16 @@ import numpy as np
 
 from . import _checks
 from ._module import Module
+from ._plain import Plain
 from ._stepwise import whole_sequence
 from .batches import Batches
 from .layers import Layer
 from .pooling import Pool
-from .sequential import Sequential
+from .sequential import TIMED, Sequential
 
-__all__ = ["Batch", "Caller", "batches", "chunks", "unpack"]
+__all__ = ["Batch", "Caller", "batches", "chunks"]
+
+_ONE_X = (Sequential, Plain)  # models that take no pair
 
 Scored: TypeAlias = Callable[..., Any]  # a loss or a metric: (pred, target[, lengths])
 
@@ -33,48 +36,39 @@ class Batch(NamedTuple):
     resets: Any
 
 
-def unpack(item: Any, number: int, name: str = "data") -> Batch:
-    """Return the parts of a batch: arrays, and what is missing as None."""
-    if not isinstance(item, (tuple, list)) or not 2 <= len(item) <= 4:
-        raise TypeError(
-            f"batch {number} of {name} is {_checks.describe(item)}, "
-            "expected (x, target), (x, target, lengths) or (x, target, lengths, resets)"
-        )
-    x, target, *rest = item
-    lengths, resets = (*rest, None, None)[:2]
-    if not isinstance(x, tuple):
-        x = _array(x)
-    if lengths is not None and not isinstance(lengths, tuple):
-        lengths = _array(lengths)
-    return Batch(x, _array(target), lengths, resets)
-
-
-def _array(value: Any) -> Any:
-    return value if hasattr(value, "shape") else np.asarray(value)
-
-
 def batches(
     data: Any,
     name: str,
     batch_size: int | None,
+    caller: Caller,
     *,
-    batch_first: bool,
     shuffle: bool,
     seed: int | None,
 ) -> Iterable[Any]:
     """Return something to go through once per epoch: `data`, or batches of its arrays."""
-    if isinstance(data, tuple) and data and not isinstance(data[0], (tuple, list)):
+    if isinstance(data, tuple):
         if not 2 <= len(data) <= 4:
             raise ValueError(
-                f"{name} has {len(data)} arrays, expected x, target and perhaps lengths and resets"
+                f"{name} has {len(data)} arrays, expected x, target and perhaps lengths and "
+                "resets; batches come in a list"
             )
+        batch = caller.unpack(data, 0, name)
         if batch_size is None:
-            batch = unpack(data, 0, name)
-            if not np.size(batch.x):
+            first = batch.x[0] if isinstance(batch.x, tuple) and batch.x else batch.x
+            if not np.size(first):
                 raise ValueError(f"{name} is empty, expected at least one row")
-            return [data]
+            return [batch]
+        if isinstance(batch.x, tuple):
+            raise ValueError(
+                f"batch_size is {batch_size}, but x of {name} is a pair: cut it with lc.data.Pairs"
+            )
         return Batches(
-            *data, batch_size=batch_size, shuffle=shuffle, seed=seed, batch_first=batch_first
+            *batch,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            batch_first=caller.batch_first,
+            per_step=False if caller.pools else None,
         )
     for option, value in (("batch_size", batch_size), ("seed", seed)):
         if value is not None:
@@ -136,10 +130,32 @@ class Caller:
         anything = any(p.kind is p.VAR_KEYWORD for p in taken.values())
         self._taken = [n for n in ("state", "lengths", "resets") if anything or n in taken]
         parts = [m for _, m in model._modules()] if isinstance(model, Module) else []
-        self._pools = any(isinstance(m, Pool) for m in parts)
-        # Without a layer that says where time is, rows come first.
-        recurrent = not parts or any(isinstance(m, Layer) for m in parts)
-        self.batch_first = bool(getattr(model, "batch_first", False)) if recurrent else True
+        self.pools = any(isinstance(m, Pool) for m in parts)
+        # Where nothing knows of time steps, rows come first.
+        timed = not parts or any(isinstance(m, TIMED) for m in parts)
+        self.batch_first = bool(getattr(model, "batch_first", False)) if timed else True
+
+    def unpack(self, item: Any, number: int, name: str = "data") -> Batch:
+        """Return the parts of a batch: arrays, and what is missing as None."""
+        # A list as PyTorch's DataLoader makes it; one of plain numbers could be anything.
+        listed = isinstance(item, list) and any(hasattr(p, "shape") for p in item)
+        if not (isinstance(item, tuple) or listed) or not 2 <= len(item) <= 4:
+            raise TypeError(
+                f"batch {number} of {name} is {_checks.describe(item)}, "
+                "expected (x, target), (x, target, lengths) or (x, target, lengths, resets)"
+            )
+        of = f"of batch {number} of {name}"
+        x, target, *rest = item
+        lengths, resets = (*rest, None, None)[:2]
+        if isinstance(self.model, _ONE_X) and isinstance(x, tuple):
+            if any(hasattr(part, "shape") for part in x):
+                raise TypeError(f"x {of} is a tuple, expected an array; batches come in a list")
+            x = list(x)
+        if not isinstance(x, tuple):
+            x = _array(x, f"x {of}", getattr(self.model, "dtype", None))
+        if lengths is not None and not isinstance(lengths, tuple):
+            lengths = _array(lengths, f"lengths {of}")
+        return Batch(x, _array(target, f"target {of}"), lengths, resets)
 
     def check_truncate(self, truncate: int) -> None:
         """Refuse models whose state cannot be carried from one chunk to the next."""
@@ -160,15 +176,19 @@ class Caller:
     def lengths(self, pred: Any, batch: Batch) -> Any:
         """Return the lengths of the predictions; None if there is one per sequence."""
         lengths = batch.lengths
-        if lengths is None:
+        if lengths is None or not self._per_step(pred, batch):
             return None
+        return lengths[-1] if isinstance(batch.x, tuple) else lengths
+
+    def _per_step(self, pred: Any, batch: Batch) -> bool:
+        """Whether there is a prediction for each step; what can be (B, C) is one per sequence."""
         paired = isinstance(batch.x, tuple)
-        grid = (batch.x[-1] if paired else batch.x).shape[:2]
-        if self._pools and not paired:  # whatever the sizes happen to be
-            return None
-        if pred.shape[:2] != grid or (pred.ndim == 2 and grid[0] == grid[1]):
-            return None
-        return lengths[-1] if paired else lengths
+        if self.pools and not paired:  # whatever the sizes happen to be
+            return False
+        shape, grid = np.shape(pred), np.shape(batch.x[-1] if paired else batch.x)[:2]
+        if len(grid) < 2 or shape[:2] != grid:
+            return False
+        return len(shape) > 2 or shape[0] != grid[0 if self.batch_first else 1]
 
     def score(self, function: Scored, pred: Any, target: Any, lengths: Any) -> Any:
         """Call a loss or a metric, with what `lengths` returned."""
@@ -178,12 +198,18 @@ class Caller:
             return function(pred, target, lengths, batch_first=True)
         return function(pred, target, lengths)
 
-    def count(self, batch: Batch, lengths: Any) -> int:
+    def count(self, pred: Any, batch: Batch, lengths: Any) -> int:
         """Return how many targets a batch has: valid steps, or sequences."""
         if lengths is not None:
             return int(np.sum(lengths))
-        target, x = batch.target, batch.x
-        per_step = target.ndim > 1 and not isinstance(x, tuple) and target.shape[:2] == x.shape[:2]
-        if per_step and not self._pools:
-            return int(target.shape[0] * target.shape[1])
-        return int(target.shape[0]) if target.ndim else 1
+        if self._per_step(pred, batch):
+            return int(np.prod(np.shape(pred)[:2]))
+        return int(batch.target.shape[0]) if batch.target.ndim else 1
+
+
+def _array(value: Any, name: str, dtype: Any = None) -> Any:
+    """Return an array; numbers that have no dtype yet get that one, if they are no integers."""
+    if hasattr(value, "shape"):
+        return value
+    array = _checks._asarray(value, name)
+    return array if dtype is None or array.dtype.kind != "f" else array.astype(dtype)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import _checks, optim
-from ._batch import Batch, Caller, Scored, chunks, unpack
+from ._batch import Batch, Caller, Scored, chunks
 from ._parameter import Parameter
 from ._progress import Progress
 from .callbacks import Callback
@@ -99,7 +99,7 @@ class Loop:
         run, truncate, total = self._run, self._truncate, Total(self._functions)
         count = len(run.data) if hasattr(run.data, "__len__") else math.inf
         for number, item in enumerate(run.data):
-            batch = unpack(item, number)
+            batch = self._caller.unpack(item, number)
             state = None
             for chunk, done in (
                 [(batch, 1.0)] if truncate is None else chunks(batch, truncate, self._caller)
@@ -131,7 +131,7 @@ class Loop:
         values = {"loss": loss}  # all of them before anything is changed
         for name, function in self._metrics.items():
             values[name] = caller.score(function, pred, batch.target, lengths)
-        total.add(caller.count(batch, lengths), values)
+        total.add(caller.count(pred, batch, lengths), values)
         run.model.zero_grad()
         model.backward(tape, dpred)
         if self._clip_norm is not None:

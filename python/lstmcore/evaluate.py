@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import _checks
-from ._batch import Caller, Scored, batches, chunks, unpack
+from ._batch import Caller, Scored, batches, chunks
 from .metrics import perplexity_of
 
 __all__ = ["evaluate"]
@@ -65,9 +65,7 @@ def evaluate(
     if truncate is not None:
         truncate = _checks.integer(truncate, "truncate", 1)
         caller.check_truncate(truncate)
-    whole = batches(
-        data, "data", batch_size, batch_first=caller.batch_first, shuffle=False, seed=None
-    )
+    whole = batches(data, "data", batch_size, caller, shuffle=False, seed=None)
     functions = scored(loss, metrics)
     if not functions:
         raise ValueError("neither loss nor metrics are given, expected something to compute")
@@ -99,7 +97,7 @@ def measure(
     """Go through the data and return the means; `check` is called before every call."""
     total = Total(functions)
     for number, item in enumerate(data):
-        batch = unpack(item, number, name)
+        batch = caller.unpack(item, number, name)
         state = None
         for chunk, _ in [(batch, 1.0)] if truncate is None else chunks(batch, truncate, caller):
             check()
@@ -110,7 +108,7 @@ def measure(
                 pred, state = caller.model.run(chunk.x, **options)
             lengths = caller.lengths(pred, chunk)
             total.add(
-                caller.count(chunk, lengths),
+                caller.count(pred, chunk, lengths),
                 {n: caller.score(f, pred, chunk.target, lengths) for n, f in functions.items()},
             )
     return total.means(name)

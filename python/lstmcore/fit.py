@@ -53,13 +53,15 @@ def fit(
         What an epoch goes through: batches ``(x, target)``, ``(x, target, lengths)`` or
         ``(x, target, lengths, resets)``, from a list, `lstmcore.data.Batches` or whatever else can
         be gone through again and again. Or one such tuple of arrays, cut by `batch_size`, or one
-        batch without it. x is (T, B, ...), or (B, T, ...) if the model is batch_first, or
-        (B, ...) if it has no recurrent layer. Targets are per step or per sequence, as the loss
-        takes them with the model's output.
+        batch without it: a tuple is always the arrays, batches come in a list. x is (T, B, ...),
+        or (B, T, ...) if the model is batch_first, or (B, ...) if nothing in it knows of time
+        steps: no recurrent layer, pooling, `Flip` or `Masking`. Targets are per step or per
+        sequence, as the loss takes them with the model's output.
     loss : function
         Of `lstmcore.losses`, or one of your own: ``loss(pred, target)``, with lengths as a third
         argument where there is a prediction per step, and ``batch_first=True`` if so, returns the
-        loss and its gradient with respect to pred.
+        loss and its gradient with respect to pred. Predictions that can be (B, C) are one per
+        sequence, whatever C is.
     optimizer : optimizer of `lstmcore.optim`
         Of parameters of this model. Those it does not have are not trained.
     epochs : int, default 1
@@ -148,21 +150,18 @@ def fit(
     _check_optimizer(optimizer, model)
     _check_schedule(schedule, optimizer)
     by_step = _checks.choice(schedule_by, "schedule_by", ("epoch", "step")) == "step"
-    first = caller.batch_first
     run = Run(
         model,
         optimizer,
         schedule,
-        batches(data, "data", batch_size, batch_first=first, shuffle=shuffle, seed=seed),
+        batches(data, "data", batch_size, caller, shuffle=shuffle, seed=seed),
         epochs,
         _callbacks(callbacks),
     )
     tested = None
     if validation is not None:
         rows = batch_size if isinstance(validation, tuple) else None
-        tested = batches(
-            validation, "validation", rows, batch_first=first, shuffle=False, seed=None
-        )
+        tested = batches(validation, "validation", rows, caller, shuffle=False, seed=None)
         measure_first(caller, tested, "validation", functions, truncate)
     if resume is not None:
         _checks.path(resume, "resume")
