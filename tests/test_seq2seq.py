@@ -130,6 +130,29 @@ def test_attention_weights_are_looked_at() -> None:
     assert not weights[1, :, 2:].any()
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_attention_does_not_look_at_what_the_encoder_has_masked(batch_first: bool) -> None:
+    plain = make(batch_first=batch_first)
+    masking = lc.Masking(5, ids=True)
+    masked = lc.Seq2Seq(
+        lc.Sequential(masking, plain.encoder), plain.decoder, plain.head, plain.attention
+    )
+    (source, previous), _, lengths = batch(batch_first)
+    rows = source if batch_first else source.T
+    rows[rows == 5] = 4
+    for row, n in zip(rows, lengths[0], strict=True):
+        row[n:] = 5
+    x = source, previous
+    expected = plain(x, lengths=lengths)
+    given = (None, lengths[1])
+    assert np.array_equal(masked(x, lengths=given), expected)
+    assert np.array_equal(masked.forward(x, lengths=given)[0], expected)
+    for search in ("greedy", "beam_search"):
+        options = {"start": 0, "end": 1, "max_steps": 4}
+        found = getattr(masked, search)(source, **options)
+        assert str(found) == str(getattr(plain, search)(source, **options, lengths=lengths[0]))
+
+
 # Searches -------------------------------------------------------------------------------------
 
 
@@ -308,6 +331,43 @@ HEAD = lc.Linear(4, 5)
             "attention has batch_first=True",
         ),
         (lambda: lc.Seq2Seq(E, D, HEAD, carry_state=False), ValueError, "carry_state is False"),
+        (
+            lambda: lc.Seq2Seq(E, D, lc.Linear(9, 3)),
+            ValueError,
+            "head takes 9 features, expected 4, those of the decoder's y",
+        ),
+        (
+            lambda: lc.Seq2Seq(E, D, HEAD, Attention()),
+            ValueError,
+            "head takes 4 features, expected 8, those of context and the decoder's y",
+        ),
+        (
+            lambda: lc.Seq2Seq(E, D, lc.Linear(10, 5), lc.attention.MultiHead(6, 2)),
+            ValueError,
+            "attention is MultiHead.*queries of 4 features, the decoder's y, and keys of 4",
+        ),
+        (
+            lambda: lc.Seq2Seq(lc.GRU(3, 5), D, lc.Linear(8, 5), Attention(), carry_state=False),
+            ValueError,
+            "attention is ScaledDotProduct.*keys of 5, the encoder's y",
+        ),
+        (
+            lambda: lc.Seq2Seq(E, lc.GRU(3, 4, dtype="float64"), HEAD),
+            ValueError,
+            "decoder has dtype=float64, expected that of the encoder, float32",
+        ),
+        (
+            lambda: lc.Seq2Seq(E, D, lc.Linear(4, 5, dtype="float64")),
+            ValueError,
+            "head has dtype=float64",
+        ),
+        (
+            lambda: lc.Seq2Seq(lc.Sequential(E, lc.LastStep()), D, HEAD),
+            ValueError,
+            r"encoder has LastStep\(\), expected modules that keep the steps",
+        ),
+        (lambda: lc.Seq2Seq(E, E, HEAD), ValueError, "decoder has parameters of another part"),
+        (lambda: lc.Seq2Seq(E, D, lc.Sequential(lc.GRU(4, 5))), TypeError, "head is Sequential"),
         (lambda: make()(np.zeros((3, 2), int)), TypeError, "x is a ndarray"),
         (lambda: make()(batch()[0], lengths=[1, 2, 3]), TypeError, r"lengths is \[1, 2, 3\]"),
         (lambda: make()(batch()[0], lengths=()), TypeError, r"lengths is \(\)"),

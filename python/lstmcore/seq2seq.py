@@ -14,7 +14,8 @@ from ._module import Module
 from ._stepwise import whole_sequence
 from .attention import Attention
 from .layers import Layer
-from .sequential import Sequential
+from .pooling import Pool
+from .sequential import TIMED, Sequential, SequentialTape
 from .tape import check_owner
 
 __all__ = ["Hypothesis", "Seq2Seq", "Seq2SeqTape"]
@@ -120,7 +121,8 @@ class Seq2Seq(Module):
             self._sequential(part, name)
             for part, name in ((encoder, "encoder"), (decoder, "decoder"))
         )
-        if not isinstance(head, Module) or not head._chains:
+        timed = isinstance(head, Module) and any(isinstance(m, TIMED) for _, m in head._modules())
+        if timed or not isinstance(head, Module) or not head._chains:
             what = _checks.describe(head)
             raise TypeError(f"head is {what}, expected a Linear or a Sequential without layers")
         if attention is not None and not isinstance(attention, Attention):
@@ -144,6 +146,19 @@ class Seq2Seq(Module):
         return part
 
     def _check_parts(self) -> None:
+        owners: dict[int, str] = {}
+        for name, child in self._children.items():
+            if any(owners.setdefault(id(p), name) != name for p in child.parameters()):
+                raise ValueError(f"{name} has parameters of another part, expected its own")
+            dtype = getattr(child, "dtype", None)
+            if dtype is not None and dtype != self.encoder.dtype:
+                raise ValueError(
+                    f"{name} has dtype={dtype}, expected that of the encoder, {self.encoder.dtype}"
+                )
+        for name, part in (("encoder", self.encoder), ("decoder", self.decoder)):
+            for _, module in part._steps:
+                if isinstance(module, Pool):
+                    raise ValueError(f"{name} has {module!r}, expected modules that keep the steps")
         whole = whole_sequence(self.decoder)
         if whole is not None:
             raise ValueError(f"decoder has {whole!r}, expected modules that read forward only")
@@ -160,7 +175,11 @@ class Seq2Seq(Module):
                     "carry_state is False and there is no attention: expected one of them, or the "
                     "decoder learns nothing of the source"
                 )
-            return
+        else:
+            self._check_states()
+        self._check_sizes()
+
+    def _check_states(self) -> None:
         sizes = [
             [(m._kind == "lstm", m._states, m._outputs, m._hidden) for m in part._recurrent]
             for part in (self.encoder, self.decoder)
@@ -169,6 +188,24 @@ class Seq2Seq(Module):
             raise ValueError(
                 f"the states of the encoder's {self.encoder._recurrent} do not fit the decoder's "
                 f"{self.decoder._recurrent}: expected the same sizes, or carry_state=False"
+            )
+
+    def _check_sizes(self) -> None:
+        keys, size = self.encoder._output_size(None), self.decoder._output_size(None)
+        if keys is None or size is None:  # of modules that do not say so
+            return
+        what = "the decoder's y"
+        if self.attention is not None:
+            query, key, value = self.attention._features(size)
+            if query != size or key != keys or value not in (None, keys):
+                raise ValueError(
+                    f"attention is {self.attention!r}, expected one for queries of {size} "
+                    f"features, {what}, and keys of {keys}, the encoder's y"
+                )
+            size, what = size + query, "context and " + what
+        if self.head._input_size not in (None, size):
+            raise ValueError(
+                f"head takes {self.head._input_size} features, expected {size}, those of {what}"
             )
 
     @property
@@ -225,8 +262,12 @@ class Seq2Seq(Module):
         """Run the encoder; return what `_decode` takes."""
         source, previous = _pair(x, "x")
         source_lengths, target_lengths = _lengths(lengths)
-        keys, state = self.encoder.run(source, lengths=source_lengths)
+        keys, state, _, source_lengths = self._encode(source, source_lengths)
         return previous, state if self.carry_state else None, keys, source_lengths, target_lengths
+
+    def _encode(self, source: Any, lengths: Any, train: bool = False) -> Any:
+        """Return keys, states and tapes of the encoder, and the lengths that it knows or finds."""
+        return self.encoder._run(source, None, lengths, None, train)
 
     def _decode(
         self, previous: Any, state: Any, keys: Array, source_lengths: Any, lengths: Any
@@ -256,8 +297,9 @@ class Seq2Seq(Module):
         """
         source, previous = _pair(x, "x")
         source_lengths, target_lengths = _lengths(lengths)
-        keys, encoder = self.encoder.forward(source, lengths=source_lengths)
-        state = encoder.state if self.carry_state else None
+        keys, final, tapes, source_lengths = self._encode(source, source_lengths, train=True)
+        encoder = SequentialTape(self.encoder, tapes, final)
+        state = final if self.carry_state else None
         y, decoder = self.decoder.forward(previous, state, lengths=target_lengths)
         attention = None
         if self.attention is not None:
@@ -374,7 +416,7 @@ class Seq2Seq(Module):
         max_steps = _checks.integer(max_steps, "max_steps", 1)
         start, end = _checks.integer(start, "start", 0), _checks.integer(end, "end", 0)
         length_penalty = _checks.number(length_penalty, "length_penalty")
-        keys, final = self.encoder.run(source, lengths=lengths)
+        keys, final, _, lengths = self._encode(source, lengths)
         if keys.ndim != 3:
             axes = "(B, T, ...)" if self.batch_first else "(T, B, ...)"
             raise ValueError(f"source has shape {np.shape(source)}, expected {axes}, a batch")

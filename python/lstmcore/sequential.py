@@ -253,7 +253,7 @@ class Sequential(Module):
         >>> np.allclose(rest, model(x)[2:], atol=1e-6)
         True
         """
-        y, final, _ = self._run(x, state, lengths, resets, False)
+        y, final, _, _ = self._run(x, state, lengths, resets, False)
         return y, final
 
     def forward(
@@ -278,7 +278,7 @@ class Sequential(Module):
         tape : SequentialTape
             For `backward`. ``tape.state`` has the final states, to carry into the next call.
         """
-        y, final, tapes = self._run(x, state, lengths, resets, True)
+        y, final, tapes, _ = self._run(x, state, lengths, resets, True)
         return y, SequentialTape(self, tapes, final)
 
     def backward(self, tape: SequentialTape, dy: npt.ArrayLike | None) -> Array | None:
@@ -372,7 +372,8 @@ class Sequential(Module):
 
     def _run(
         self, x: Any, state: Any, lengths: Any, resets: Any, train: bool
-    ) -> tuple[Array, tuple[Any, ...], tuple[Any, ...]]:
+    ) -> tuple[Array, tuple[Any, ...], tuple[Any, ...], Any]:
+        """Return y, the final states, the tapes, and the lengths that are given or found."""
         states = iter(self._states(state, "state"))
         moving = [m for _, m in self._steps if isinstance(m, (Flip, Masking))]
         if resets is not None and moving:
@@ -404,7 +405,7 @@ class Sequential(Module):
             else:
                 x = module(x)
             tapes.append(tape)
-        return x, tuple(final), tuple(tapes)
+        return x, tuple(final), tuple(tapes), lengths
 
     def _feeds_layer(self, i: int) -> bool:
         """Whether what module `i` gives goes straight into a recurrent layer."""
