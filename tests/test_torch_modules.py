@@ -615,6 +615,32 @@ def test_autocast() -> None:
     y.sum().backward()
 
 
+def test_hx_is_checked() -> None:
+    """And refused before anything is computed, not in the backward."""
+    x, h = torch.zeros(T, B, I), torch.zeros(1, B, H)
+    hx: Any
+    for hx, error, message in (
+        ((h, h, h), RuntimeError, "hx has 3 tensors, expected two"),
+        ((h,), RuntimeError, "hx has 1 tensors"),
+        (torch.stack([h, h]), TypeError, "hx is a Tensor, expected a pair"),
+        ((None, None), TypeError, "hx has a NoneType, expected tensors"),
+    ):
+        with pytest.raises(error, match=message):
+            ours.LSTM(I, H)(x, hx)
+    for kind in (ours.GRU, ours.RNN):
+        with pytest.raises(TypeError, match=f"{kind.__name__}: hx has a tuple, expected tensors"):
+            kind(I, H)(x, (h,))
+    y, _ = ours.LSTM(I, H)(x, [h, h])  # as torch.nn does
+    assert y.shape == (T, B, H)
+
+
+def test_no_steps() -> None:
+    h = torch.ones(1, B, H)
+    y, last = ours.GRU(I, H)(torch.zeros(0, B, I), h)
+    assert y.shape == (0, B, H)
+    assert torch.equal(last, h)
+
+
 def test_the_cpu_only() -> None:
     layer = ours.GRU(I, H, device="meta")
     with pytest.raises(RuntimeError, match=r"lstmcore\.torch\.GRU runs on the CPU only, but input"):

@@ -21,6 +21,9 @@ class _Drop(nn.RNNBase):
 
     def _forward(self, x: Any, state: tuple[Tensor, ...]) -> tuple[Any, tuple[Tensor, ...]]:
         """Return y and the final state for the input and the initial state, () for zeros."""
+        for s in state:
+            if not isinstance(s, Tensor):
+                raise TypeError(f"{_name(self)}: hx has a {type(s).__name__}, expected tensors")
         if isinstance(x, PackedSequence):
             return self._forward_packed(x, state)
         name = type(self).__name__
@@ -157,8 +160,16 @@ class LSTM(_Drop, nn.LSTM):
         self, input: Sequences, hx: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Sequences, tuple[Tensor, Tensor]]:
         """Return y and (h, c), as torch.nn.LSTM does."""
-        y, (h, c) = self._forward(input, () if hx is None else tuple(hx))
+        y, (h, c) = self._forward(input, () if hx is None else self._pair(hx))
         return y, (h, c)
+
+    def _pair(self, hx: Any) -> tuple[Tensor, ...]:
+        if not isinstance(hx, (tuple, list)):
+            what = type(hx).__name__
+            raise TypeError(f"{_name(self)}: hx is a {what}, expected a pair of tensors (h, c)")
+        if len(hx) != 2:
+            raise RuntimeError(f"{_name(self)}: hx has {len(hx)} tensors, expected two: (h, c)")
+        return tuple(hx)
 
 
 class GRU(_Drop, nn.GRU):
