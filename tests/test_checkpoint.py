@@ -34,6 +34,7 @@ class Training:
         lengths = rng.integers(1, 8, 20)
         labels = rng.integers(0, 4, 20)
         self.data = lc.data.Batches(x, labels, lengths, batch_size=6, seed=3)
+        self.validation = lc.data.Batches(x, labels, lengths, batch_size=7, seed=4)
         self.optimizer = getattr(lc.optim, kind)(self.model.parameters(), lr=0.01, **options)
         self.schedule = lc.optim.CosineLR(self.optimizer, 6)
         self.stopping = lc.callbacks.EarlyStopping(patience=50)
@@ -41,7 +42,8 @@ class Training:
     def fit(self, epochs: int, callbacks: Any = (), **options: Any) -> lc.History:
         return quiet(
             self.model, self.data, optimizer=self.optimizer, schedule=self.schedule,
-            epochs=epochs, callbacks=[self.stopping, *callbacks], **options,
+            epochs=epochs, callbacks=[self.stopping, *callbacks], validation=self.validation,
+            **options,
         )  # fmt: skip
 
 
@@ -69,10 +71,11 @@ def test_a_resumed_run_is_the_same_to_the_last_bit(
 
     assert second.model == whole.model
     assert found.losses == expected.losses
+    assert found.validation_losses == expected.validation_losses
     assert found.lr == expected.lr
     assert found.epochs == 6
     assert second.optimizer.steps == whole.optimizer.steps
-    assert second.data.epoch == 6
+    assert second.data.epoch == second.validation.epoch == 6
     assert (second.stopping.best, second.stopping.best_epoch) == (
         whole.stopping.best, whole.stopping.best_epoch,
     )  # fmt: skip

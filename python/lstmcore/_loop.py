@@ -47,18 +47,18 @@ class Loop:
         functions: dict[str, Scored],
         truncate: int | None,
         clip_norm: float | None,
-        validation: Any,
         by_step: bool,
         check: Callable[[], None],
         bar: Progress,
     ) -> None:
         self._run, self._caller, self._bar, self._check = run, caller, bar, check
-        self._truncate, self._clip_norm, self._validation = truncate, clip_norm, validation
+        self._truncate, self._clip_norm = truncate, clip_norm
         self._by_step = by_step
         self._functions = functions
         self._loss = functions["loss"]
         # Metrics are of the validation data, if there are any.
-        self._metrics = {n: f for n, f in functions.items() if n != "loss" and validation is None}
+        own = [] if run.validation is not None else [n for n in functions if n != "loss"]
+        self._metrics = {n: functions[n] for n in own}
         self._parameters: list[Parameter] = list(run.optimizer.parameters)
         self._on_step = [c for c in run.callbacks if type(c).on_step is not Callback.on_step]
 
@@ -70,10 +70,10 @@ class Loop:
             return
         self._check_parameters()
         loss, validation_loss = values.pop("loss"), None
-        if self._validation is not None:
+        if run.validation is not None:
             values = measure(
                 self._caller,
-                self._validation,
+                run.validation,
                 "validation",
                 self._functions,
                 self._truncate,

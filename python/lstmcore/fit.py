@@ -150,19 +150,13 @@ def fit(
     _check_optimizer(optimizer, model)
     _check_schedule(schedule, optimizer)
     by_step = _checks.choice(schedule_by, "schedule_by", ("epoch", "step")) == "step"
-    run = Run(
-        model,
-        optimizer,
-        schedule,
-        batches(data, "data", batch_size, caller, shuffle=shuffle, seed=seed),
-        epochs,
-        _callbacks(callbacks),
-    )
-    tested = None
+    data = batches(data, "data", batch_size, caller, shuffle=shuffle, seed=seed)
     if validation is not None:
         rows = batch_size if isinstance(validation, tuple) else None
-        tested = batches(validation, "validation", rows, caller, shuffle=False, seed=None)
-        measure_first(caller, tested, "validation", functions, truncate)
+        validation = batches(validation, "validation", rows, caller, shuffle=False, seed=None)
+    run = Run(model, optimizer, schedule, data, validation, epochs, _callbacks(callbacks))
+    if validation is not None:
+        measure_first(caller, validation, "validation", functions, truncate)
     if resume is not None:
         _checks.path(resume, "resume")
         load_checkpoint(resume, **run.parts())
@@ -170,9 +164,7 @@ def fit(
     history = run.history
     bar = Progress(progress, epochs, run.epoch)
     with Interrupt() as interrupt:
-        loop = Loop(
-            run, caller, functions, truncate, clip_norm, tested, by_step, interrupt.check, bar
-        )
+        loop = Loop(run, caller, functions, truncate, clip_norm, by_step, interrupt.check, bar)
         try:
             for callback in run.callbacks:
                 callback.on_start(run)

@@ -20,8 +20,8 @@ class Run:
 
     Attributes
     ----------
-    model, optimizer, schedule, data
-        What `fit` was given, data as batches.
+    model, optimizer, schedule, data, validation
+        What `fit` was given, data and validation as batches.
     history : History
         Of the epochs completed so far.
     epochs, epoch, step : int
@@ -37,10 +37,12 @@ class Run:
         optimizer: Any,
         schedule: Any,
         data: Any,
+        validation: Any,
         epochs: int,
         callbacks: list[Callback],
     ) -> None:
-        self.model, self.optimizer, self.schedule, self.data = model, optimizer, schedule, data
+        self.model, self.optimizer, self.schedule = model, optimizer, schedule
+        self.data, self.validation = data, validation
         self.epochs, self.callbacks = epochs, callbacks
         self.history = History()
         self.epoch = self.step = 0
@@ -54,7 +56,7 @@ class Run:
         """Return all that has a state, by name: what a checkpoint of the run holds."""
         parts = {"run": self, "model": self.model, "optimizer": self.optimizer}
         parts |= {"history": self.history}
-        optional = {"schedule": self.schedule, "data": self.data}
+        optional = {"schedule": self.schedule, "data": self.data, "validation": self.validation}
         optional |= {f"callbacks[{i}]": callback for i, callback in enumerate(self.callbacks)}
         return parts | {
             name: part for name, part in optional.items() if hasattr(part, "state_dict")
