@@ -8,7 +8,7 @@ says that the word has ended. The weights beside this file are those of g2p-en 2
 Park and Jongseok Kim (Apache-2.0), trained on the CMU pronouncing dictionary.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -50,5 +50,7 @@ def pronounce(word: str, longest: int = 20) -> list[str]:
 
 
 if __name__ == "__main__":
-    for word in sys.argv[1:] or ["hello", "world"]:
+    parser = argparse.ArgumentParser(description="Spell words as they are pronounced.")
+    parser.add_argument("words", nargs="*", default=["hello", "world"])
+    for word in parser.parse_args().words:
         print(word, *pronounce(word))

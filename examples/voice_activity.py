@@ -1,6 +1,6 @@
 """Find where somebody speaks: a trained voice-activity LSTM over a stream of audio.
 
-    python examples/voice_activity.py [speech.wav] [--plot vad.png]
+    python examples/voice_activity.py [speech.wav] [--picture vad.png]
 
 Every 32 milliseconds a small convolutional front end (NumPy) makes 128 features of the last 576
 samples, and the stream of an LSTM with a linear head makes of them, and of all it has heard before,
@@ -101,12 +101,12 @@ def segments(probabilities: np.ndarray, threshold: float = 0.5) -> list[tuple[fl
     return [(float(a), float(b)) for a, b in edges.reshape(-1, 2)]
 
 
-def plot(path: str, audio: np.ndarray, probabilities: np.ndarray) -> None:
+def draw(path: str, audio: np.ndarray, probabilities: np.ndarray) -> None:
     """Draw the audio and the probability of speech over it."""
     try:
         import matplotlib
     except ImportError as error:
-        raise SystemExit("--plot needs Matplotlib: pip install matplotlib") from error
+        raise SystemExit("--picture needs Matplotlib: pip install matplotlib") from error
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
@@ -122,7 +122,7 @@ def main() -> None:
     """Listen to a file, print where somebody speaks and how long it took."""
     parser = argparse.ArgumentParser(description="Find where somebody speaks.")
     parser.add_argument("wav", nargs="?", help="a WAV file; without, the recording beside this")
-    parser.add_argument("--plot", metavar="FILE", help="draw audio and probability into a picture")
+    parser.add_argument("--picture", metavar="PATH", help="draw audio and probability of speech")
     arguments = parser.parse_args()
 
     audio = read_wav(arguments.wav) if arguments.wav else WEIGHTS["recording"]
@@ -139,8 +139,8 @@ def main() -> None:
     if not arguments.wav:
         difference = np.abs(probabilities - WEIGHTS["probabilities"]).max()
         print(f"largest difference from PyTorch's outputs: {difference:.1e}")
-    if arguments.plot:
-        plot(arguments.plot, audio, probabilities)
+    if arguments.picture:
+        draw(arguments.picture, audio, probabilities)
 
 
 if __name__ == "__main__":

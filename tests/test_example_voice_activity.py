@@ -93,5 +93,5 @@ def test_synthetic_speech(example: Any, tmp_path: Path) -> None:
 
 def test_a_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    run("--plot", str(tmp_path / "vad.png"))
+    run("--picture", str(tmp_path / "vad.png"))
     assert (tmp_path / "vad.png").read_bytes()[:4] == b"\x89PNG"

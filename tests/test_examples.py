@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import lstmcore as lc
-from example_scripts import load, run
+from example_scripts import EXAMPLES, load, run
 
 
 @pytest.fixture(scope="module")
@@ -184,3 +184,17 @@ def test_gradient_flow_runs(tmp_path: Path) -> None:
 def test_the_orthogonal_rnn_is_one() -> None:
     rnn = load("gradient_flow").orthogonal_rnn(8, 0.9, 0)
     np.testing.assert_allclose(lc.plot.gradient_bound(rnn, 2), [1, 0.9, 0.81], rtol=1e-6)
+
+
+# All of them --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in sorted(EXAMPLES.glob("*.py")) if "__main__" in p.read_text()],
+    ids=lambda path: path.stem,
+)
+def test_every_script_takes_help_and_one_that_draws_a_picture(path: Path) -> None:
+    said = " ".join(run(path.stem, "--help"))
+    assert "usage:" in said
+    assert ("savefig" in path.read_text()) == ("--picture" in said)
