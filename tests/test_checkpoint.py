@@ -109,6 +109,16 @@ def test_a_checkpoint_needs_a_path() -> None:
     for path in (None, b"run.safetensors", 3):
         with pytest.raises(TypeError, match=r"path is .*, expected a path"):
             lc.callbacks.Checkpoint(path)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="path is '', expected the path of a file"):
+        lc.callbacks.Checkpoint("")
+
+
+def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
+    """Which is noticed before the first epoch."""
+    training = Training()
+    with pytest.raises(IsADirectoryError, match="is a folder, expected a file"):
+        training.fit(2, [lc.callbacks.Checkpoint(tmp_path)])
+    assert training.optimizer.steps == 0
 
 
 def test_parts_by_hand(tmp_path: Path) -> None:

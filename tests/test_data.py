@@ -288,6 +288,11 @@ def test_pad() -> None:
 
 X, K = np.zeros((4, 3, 2)), np.zeros(3, int)
 WORDS = ["a", "b"]
+RAGGED: Any = [[1], [2, 3]]
+
+
+def pairs(sources: Any, targets: Any, **options: Any) -> Pairs:
+    return Pairs(sources, targets, start=0, end=1, batch_size=1, **options)
 
 
 @pytest.mark.parametrize(
@@ -371,6 +376,51 @@ WORDS = ["a", "b"]
         (lambda: pad([np.ones(2, "u1")], padding=-1), ValueError, "padding is -1, .* uint8"),
         (lambda: columns([1, 2], 2), ValueError, "expected more than 2 entries"),
         (lambda: columns([1, 2], 0), ValueError, "batch_size is 0"),
+        (lambda: columns([1, 2], 1, batch_first=1), TypeError, "batch_first is 1"),  # type: ignore[arg-type]
+        (lambda: columns(RAGGED, 1), TypeError, "ids is not an array"),
+        (lambda: Batches(RAGGED, K, batch_size=2), TypeError, "x is not an array"),
+        (lambda: Batches(X, RAGGED, batch_size=2), TypeError, "target is not an array"),
+        (lambda: Buckets([[1], RAGGED], [0, 1], batch_size=2), TypeError, r"sequences\[1\] is not"),
+        (
+            lambda: Buckets([[1], [2]], [RAGGED, [1]], batch_size=2),
+            TypeError,
+            r"targets\[0\] is not",
+        ),
+        (
+            lambda: Buckets([[1], [2]], [[1], RAGGED], batch_size=2),
+            TypeError,
+            r"targets\[1\] is not",
+        ),
+        (
+            lambda: Buckets([[1, 2], [3]], [[1, 2], 3], batch_size=2),
+            ValueError,
+            "targets are neither as long as the sequences",
+        ),
+        (lambda: pairs([RAGGED], [[1]]), TypeError, r"sources\[0\] is not an array"),
+        (lambda: pairs([[1]], [RAGGED]), TypeError, r"targets\[0\] is not an array"),
+        (lambda: pairs([[1]], 3), TypeError, "targets is 3 .*, expected one for each source"),
+        (lambda: pairs([[1]], None), TypeError, "targets is None"),
+        (
+            lambda: pairs([np.ones(1, "u1")], [[2]], padding=300),
+            ValueError,
+            "padding is 300.*uint8",
+        ),
+        (lambda: pairs([[0.5]], [[2]], padding=2**63), ValueError, "padding is .*int64"),
+        (lambda: pad([[1.0, 2.0], [3.0]], "a"), TypeError, "padding is 'a'"),  # type: ignore[arg-type]
+        (lambda: pad([[1.0, 2.0], [3.0]], None), TypeError, "padding is None"),  # type: ignore[arg-type]
+        (lambda: windows(RAGGED, 1), TypeError, "series is not an array"),
+        (lambda: windows([1, 2], 1, per_step=1), TypeError, "per_step is 1"),  # type: ignore[arg-type]
+        (lambda: windows([1, 2], 1, batch_first=1), TypeError, "batch_first is 1"),  # type: ignore[arg-type]
+        (lambda: resample(RAGGED, [1, 2], 1), TypeError, "times is not an array"),
+        (lambda: resample([1, 2], RAGGED, 1), TypeError, "values is not an array"),
+        (
+            lambda: resample(np.array(["2020-01-01"], "M8[D]"), [0.0], np.timedelta64(1, "M")),
+            TypeError,
+            r"step is .*, expected a length that divides timedelta64\[D\]",
+        ),
+        (lambda: Vocabulary(WORDS).decode(RAGGED), TypeError, "ids is not an array"),
+        (lambda: Vocabulary(WORDS, specials=3), TypeError, "specials is 3"),  # type: ignore[arg-type]
+        (lambda: Vocabulary(3), TypeError, "tokens is 3"),  # type: ignore[arg-type]
     ],
 )
 def test_data_helpers_refuse(call: Callable[[], Any], error: type[Exception], message: str) -> None:

@@ -221,6 +221,11 @@ def test_paths_are_named() -> None:
             message = f"path is {wrong!r} ({type(wrong).__name__}), expected a path"
             with pytest.raises(TypeError, match=re.escape(message)):
                 call(wrong)
+        for wrong in ("", ".", "/"):
+            with pytest.raises(
+                ValueError, match=re.escape(f"path is {wrong!r}, expected the path")
+            ):
+                call(wrong)
 
 
 def test_other_safetensors_files(tmp_path: Path) -> None:

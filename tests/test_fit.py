@@ -782,6 +782,7 @@ ONE = [(X, K[0])]
         ({"resume": 3}, TypeError, r"resume is 3 \(int\), expected a path"),
         ({"resume": "nowhere.safetensors"}, FileNotFoundError, "nowhere"),
         ({"model": None}, TypeError, "model is None"),
+        ({"model": lc.GRU}, TypeError, "model is <class .*, expected a module: it is not made yet"),
     ],
 )
 def test_fit_refuses(change: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -339,6 +339,14 @@ def test_linear_systems() -> None:
         (lambda: lc.generate(SeasonalNaive(4), np.ones((3, 1)), 2), ValueError, "too short"),
         (lambda: lc.generate(Markov(3).fit([1, 2]), [1], 2, stop="x"), TypeError, "stop is 'x'"),  # type: ignore[arg-type]
         (lambda: lc.generate(Markov(3).fit([1, 2]), [1], 2, stop=-1), ValueError, "stop is -1"),
+        (lambda: lc.generate(Markov(3).fit([1, 2]), [[1], [1, 2]], 2), TypeError, "prompt is not"),
+        (
+            lambda: lc.generate(Markov(3).fit([1, 2]), [[1], [1]], 2, lengths=[3]),
+            ValueError,
+            r"lengths\[0\] is 3, expected 0 to 2, the time steps of prompt",
+        ),
+        (lambda: lc.generate(lc.Sequential, [1], 2), TypeError, "model is <class"),
+        (lambda: greedy()([[1.0], [1.0, 2.0]]), TypeError, "scores is not an array"),
         (lambda: temperature(0), ValueError, "t is 0"),
         (lambda: top_k(0), ValueError, "k is 0"),
         (lambda: AR(0), ValueError, "order is 0"),

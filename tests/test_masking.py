@@ -133,6 +133,7 @@ def test_ids_have_no_gradient() -> None:
         (lambda: lc.Masking(gaps=None), TypeError, "gaps is None"),
         (lambda: lc.Masking(batch_first=1), TypeError, "batch_first is 1"),
         (lambda: lc.Masking(ids=True)(np.ones((2, 3))), TypeError, "dtype float64, expected int"),
+        (lambda: lc.Masking(ids=True)([[1], [2, 3]]), TypeError, "x is not an array"),
         (lambda: lc.Masking(ids=True)(HOLES[None]), ValueError, r"expected \(T, B\) or \(T,\)"),
         (lambda: lc.Masking()(np.ones(3)), ValueError, r"expected \(T, B, F\) or \(T, F\)"),
         (lambda: lc.Masking(ids=True, gaps=False)(HOLES.T), ValueError, "before the end of a row"),

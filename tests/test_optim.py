@@ -414,6 +414,7 @@ def sgd(lr: float = 1.0) -> optim.SGD:
         ({"parameters": ["w", "x", "one", "d"]}, ValueError, "x in the place of b\n  d in the pl"),
         ({"parameters": ["w"], "shapes": [[7, 11]]}, ValueError, "it has 1, expected 4"),
         ({"shapes": 3}, TypeError, "shapes is 3"),
+        ({"shapes": [[7, 11], 3, 4, 5]}, TypeError, r"shapes\[1\] is 3 \(int\), expected a list"),
         (
             {"shapes": [[7, 12], [3], [1], [2, 3, 4]]},
             ValueError,

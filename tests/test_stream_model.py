@@ -99,11 +99,17 @@ def test_a_model_that_begins_with_an_embedding_takes_ids() -> None:
         (np.zeros(2, "float32"), TypeError, "integers"),
         ([0, 11], ValueError, "11"),
         ([0], ValueError, "x has shape"),
+        ([[0], [1, 2]], TypeError, "x is not an array"),
     ]:
         before = stream.state
         with pytest.raises(error, match=message):
             stream.step(bad)
         assert_same_bits(stream.state[0], before[0])
+    for ids in (3, [[1, 2]]):
+        with pytest.raises(ValueError, match=r"x has shape .*, expected ids, \(T, 1\) or \(T,\)"):
+            one.process(ids)
+    with pytest.raises(ValueError, match=r"x has shape \(1, 1\), expected ids, \(1,\) or \(\)"):
+        one.step([[1]])
 
 
 def test_states_are_a_tuple() -> None:

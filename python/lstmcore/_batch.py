@@ -121,9 +121,10 @@ class Caller:
     def __init__(self, model: Any, train: bool = True) -> None:
         needed = ("forward", "backward", "parameters", "zero_grad") if train else ("__call__",)
         for name in needed:
-            if not callable(getattr(model, name, None)):
+            if isinstance(model, type) or not callable(getattr(model, name, None)):
                 what = _checks.describe(model)
-                raise TypeError(f"model is {what}, expected a module: it has no {name}()")
+                made = "it is not made yet" if isinstance(model, type) else f"it has no {name}()"
+                raise TypeError(f"model is {what}, expected a module: {made}")
         # A layer by itself gives its state beside y; in a Sequential it does not.
         self.model: Any = Sequential(model) if isinstance(model, Layer) else model
         taken = inspect.signature(self.model.forward if train else self.model).parameters

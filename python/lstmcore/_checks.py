@@ -151,10 +151,13 @@ def seed(value: object) -> int | None:
 
 
 def path(value: object, name: str) -> Path:
-    """Return a path; bytes are not one."""
-    if isinstance(value, (str, os.PathLike)):
-        return Path(value)
-    raise TypeError(f"{name} is {describe(value)}, expected a path")
+    """Return the path of a file; bytes are not one."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} is {describe(value)}, expected a path")
+    result = Path(value)
+    if not result.name:  # "", ".", "/"
+        raise ValueError(f"{name} is {str(value)!r}, expected the path of a file")
+    return result
 
 
 # Arrays -------------------------------------------------------------------------------------------
@@ -274,8 +277,10 @@ def integers(value: object, name: str) -> npt.NDArray[np.integer[Any]]:
     raise TypeError(f"{name} has dtype {array.dtype}, expected integers")
 
 
-def lengths(value: object, batch: int, time: int, *, batched: bool) -> npt.NDArray[np.int64]:
-    """Return the lengths of the rows, (B,) in 0..T, as a new array."""
+def lengths(
+    value: object, batch: int, time: int, *, batched: bool, of: str = "x"
+) -> npt.NDArray[np.int64]:
+    """Return the lengths of the rows, (B,) in 0..T, as a new array; `of` is what has the steps."""
     array = integers(value, "lengths")
     if array.shape != (batch,) and (batched or array.shape != ()):
         expected = f"(B,) = ({batch},)" if batched else "one integer"
@@ -285,7 +290,7 @@ def lengths(value: object, batch: int, time: int, *, batched: bool) -> npt.NDArr
     if wrong.any():
         row = int(wrong.argmax())
         raise ValueError(
-            f"lengths[{row}] is {array[row]}, expected 0 to {time}, the time steps of x"
+            f"lengths[{row}] is {array[row]}, expected 0 to {time}, the time steps of {of}"
         )
     return array.astype(np.int64)
 

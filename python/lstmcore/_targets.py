@@ -103,6 +103,6 @@ def _valid(
     if len(shape) < 2:
         raise ValueError(f"lengths need a time and a batch axis, target has shape {shape}")
     time, batch = shape[1::-1] if batch_first else shape[:2]
-    ends = _checks.lengths(lengths, batch, time, batched=True)
+    ends = _checks.lengths(lengths, batch, time, batched=True, of="pred")
     steps = np.arange(time)
     return steps < ends[:, None] if batch_first else steps[:, None] < ends

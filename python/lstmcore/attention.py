@@ -133,7 +133,7 @@ class Attention(Module):
         valid = None
         if lengths is not None:
             batch, time = self._swap(key).shape[:2]
-            ends = _checks.lengths(lengths, batch, time, batched=batched)
+            ends = _checks.lengths(lengths, batch, time, batched=batched, of="key")
             valid = np.arange(time) < ends[:, None]  # (B, S)
             mask = self._swap(valid[..., None])
             # Weights of 0 are not enough: the padding may be NaN.

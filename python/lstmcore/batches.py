@@ -119,7 +119,7 @@ class Batches(_Epochs):
         batch_first: bool = False,
         per_step: bool | None = None,
     ) -> None:
-        self._x, self._target = np.asarray(x), np.asarray(target)
+        self._x, self._target = _checks._asarray(x, "x"), _checks._asarray(target, "target")
         self.batch_first = _checks.boolean(batch_first, "batch_first")
         self._axis = 0 if self.batch_first else 1
         if self._x.ndim <= self._axis:
@@ -259,17 +259,12 @@ class Buckets(_Bucketed):
         super().__init__(self._lengths, batch_size, shuffle, seed, batch_first)
         self._padding = _checks.number(padding, "padding")
         _check_padding(padding, self._sequences)
-        if not isinstance(targets, Sized):
-            raise TypeError(f"targets is {_checks.describe(targets)}, expected one per sequence")
-        if len(targets) != self._rows:
-            raise ValueError(
-                f"targets has {len(targets)} entries, expected {self._rows}, one for each sequence"
-            )
+        _check_count(targets, self._rows, "sequence")
         self._steps: list[AnyArray] | None = None
         self._labels: AnyArray | None = None
-        if isinstance(targets, (list, tuple)) and np.ndim(targets[0]) > 0:
-            steps = [np.asarray(t) for t in targets]
-            if all(len(t) == n for t, n in zip(steps, self._lengths, strict=True)):
+        if isinstance(targets, (list, tuple)) and _checks._asarray(targets[0], "targets[0]").ndim:
+            steps = [_checks._asarray(t, f"targets[{i}]") for i, t in enumerate(targets)]
+            if all(t.ndim and len(t) == n for t, n in zip(steps, self._lengths, strict=True)):
                 self._steps = _ragged(steps, "targets")
                 return
         try:
@@ -344,17 +339,13 @@ class Pairs(_Bucketed):
         padding: int = 0,
     ) -> None:
         self._sources = _ragged(sources, "sources")
-        if len(targets) != len(self._sources):
-            raise ValueError(
-                f"targets has {len(targets)} entries, expected {len(self._sources)}, "
-                "one for each source"
-            )
+        _check_count(targets, len(self._sources), "source")
         start = _checks.integer(start, "start", 0)
         end = _checks.integer(end, "end", 0)
         self._padding = _checks.integer(padding, "padding", 0)
         ids = []
         for i, target in enumerate(targets):
-            array = np.asarray(target)
+            array = _checks._asarray(target, f"targets[{i}]")
             if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
                 raise TypeError(
                     f"targets[{i}] is {_checks.describe(target)}, expected a sequence of ids"
@@ -366,6 +357,8 @@ class Pairs(_Bucketed):
         self._target_lengths = np.array([len(t) for t in self._targets], np.int64)
         total = self._source_lengths + self._target_lengths
         super().__init__(total, batch_size, shuffle, seed, batch_first)
+        _check_padding(padding, self._sources)
+        _check_padding(padding, self._targets)
 
     def __iter__(
         self,
@@ -432,27 +425,40 @@ def _common_dtype(arrays: list[AnyArray]) -> np.dtype[Any]:
     return np.result_type(*{a.dtype for a in arrays})
 
 
-def _check_padding(padding: float, arrays: list[AnyArray]) -> None:
-    """Refuse what would become another number among integers or bools."""
+def _check_padding(padding: object, arrays: list[AnyArray]) -> None:
+    """Refuse what is no number, or would become another one among integers or bools."""
     dtype = _common_dtype(arrays)
-    if dtype.kind == "f":
+    floats = dtype.kind == "f"
+    if floats and isinstance(padding, (float, np.floating)):  # NaN, too
         return
     value = _checks.number(padding, "padding")
+    if floats:
+        return
     least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     if not (value.is_integer() and least <= value <= most):
         raise ValueError(f"padding is {padding}, expected a number that {dtype} can hold")
+
+
+def _check_count(targets: Any, rows: int, what: str) -> None:
+    if not isinstance(targets, Sized):
+        raise TypeError(f"targets is {_checks.describe(targets)}, expected one for each {what}")
+    if len(targets) != rows:
+        raise ValueError(
+            f"targets has {len(targets)} entries, expected {rows}, one for each {what}"
+        )
 
 
 def _ragged(sequences: Sequence[npt.ArrayLike], name: str) -> list[AnyArray]:
     """Return the sequences as arrays that agree in all but their first axis."""
     if not isinstance(sequences, Iterable):
         raise TypeError(f"{name} is {_checks.describe(sequences)}, expected a list of arrays")
-    arrays = [np.asarray(s) for s in sequences]
-    for i, array in enumerate(arrays):
+    arrays = []
+    for i, sequence in enumerate(sequences):
+        array = _checks._asarray(sequence, f"{name}[{i}]")
+        arrays.append(array)
         if array.ndim == 0 or array.dtype.kind not in "biuf":
             raise TypeError(
-                f"{name}[{i}] is {_checks.describe(sequences[i])}, "
-                "expected an array with a time axis"
+                f"{name}[{i}] is {_checks.describe(sequence)}, expected an array with a time axis"
             )
         if array.shape[1:] != arrays[0].shape[1:]:
             raise ValueError(

@@ -231,7 +231,8 @@ class Checkpoint(Callback):
     TypeError, ValueError
         If an option has a wrong type or value.
     OSError
-        If the file cannot be written; that its folder is missing is noticed before the first epoch.
+        If the file cannot be written; that its folder is missing, or that it is a folder itself,
+        is noticed before the first epoch.
 
     Examples
     --------
@@ -253,9 +254,13 @@ class Checkpoint(Callback):
 
     def on_start(self, run: Run) -> None:
         """Find out that there is a folder to save in before there is something to lose."""
-        folder = self._path(run.epoch + 1).parent
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{folder} is no folder, expected one to save checkpoints in")
+        path = self._path(run.epoch + 1)
+        if not path.parent.is_dir():
+            raise FileNotFoundError(
+                f"{path.parent} is no folder, expected one to save checkpoints in"
+            )
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder, expected a file to save checkpoints in")
 
     def on_epoch(self, run: Run) -> None:
         """Save, if it is time."""

@@ -39,6 +39,8 @@ def save(model: Module, path: str | os.PathLike[str]) -> None:
     ------
     TypeError
         If `model` is no module of this library, or one of a class of your own is in it.
+    ValueError
+        If `path` names no file.
     OSError
         If the file cannot be written.
 

@@ -87,7 +87,7 @@ def generate(
     modules = [m for _, m in model._modules()] if isinstance(model, Module) else []
     _check_model(model)
     steps = _checks.integer(steps, "steps", 1)
-    x = np.asarray(prompt)
+    x = _checks._asarray(prompt, "prompt")
     tokens = x.dtype.kind in "iu"
     takes_ids = getattr(model, "takes_ids", False) or any(isinstance(m, Embedding) for m in modules)
     if takes_ids and not tokens:
@@ -109,7 +109,8 @@ def generate(
     if lengths is not None:
         if grid == 1:
             raise ValueError("lengths is given, but the prompt has no batch")
-        lengths = _checks.lengths(lengths, x.shape[1 - axis], x.shape[axis], batched=True)
+        batch, time = x.shape[1 - axis], x.shape[axis]
+        lengths = _checks.lengths(lengths, batch, time, batched=True, of="prompt")
         if not lengths.all():
             raise ValueError("lengths has 0, expected at least one step for each row")
         options["lengths"] = lengths
@@ -136,7 +137,7 @@ def generate(
 
 
 def _check_model(model: Any) -> None:
-    if not callable(getattr(model, "run", None)):
+    if isinstance(model, type) or not callable(getattr(model, "run", None)):
         what = _checks.describe(model)
         raise TypeError(f"model is {what}, expected a Sequential, a layer or a baseline")
     whole = whole_sequence(model)

@@ -175,15 +175,18 @@ class Recurrent(Packed, Generic[State]):
         elif form.drop:
             x = x.reshape(*form.axes, self._inputs)
         tape: _core.Tape | Segments | None
-        if checkpoint:
-            y, h, c, tape = _recompute.forward(
-                self._weights(True), x, h, c, lengths, resets, form.batch_first, dropout, key
-            )
-        else:
-            y, h, c, tape = _core.forward(
-                self._weights(train), x, h, c, lengths, resets, form.batch_first,
-                train, dropout, key, lookup=lookup,
-            )  # fmt: skip
+        try:
+            if checkpoint:
+                y, h, c, tape = _recompute.forward(
+                    self._weights(True), x, h, c, lengths, resets, form.batch_first, dropout, key
+                )
+            else:
+                y, h, c, tape = _core.forward(
+                    self._weights(train), x, h, c, lengths, resets, form.batch_first,
+                    train, dropout, key, lookup=lookup,
+                )  # fmt: skip
+        except MemoryError:
+            raise MemoryError(f"x has shape {shape}, too large for the memory: {self!r}") from None
         if form.drop:
             y = y.reshape(form.y)
             h = h.reshape(form.h)

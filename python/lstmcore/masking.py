@@ -179,12 +179,7 @@ class Masking(Module):
     def _input(self, x: Any, batch_first: bool) -> npt.NDArray[Any]:
         """Return x as an array of the right rank and kind."""
         array: npt.NDArray[Any]
-        if self.ids:
-            array = np.asarray(x)
-            if array.dtype.kind not in "iu":
-                raise TypeError(f"x has dtype {array.dtype}, expected integers, which are ids")
-        else:
-            array = _checks.floating(x, "x")
+        array = _checks.integers(x, "x") if self.ids else _checks.floating(x, "x")
         features = "" if self.ids else ", F"
         if array.ndim not in (2 - self.ids, 3 - self.ids):
             axes = "B, T" if batch_first else "T, B"

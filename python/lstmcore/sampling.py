@@ -28,7 +28,7 @@ def greedy() -> Sampler:
     >>> lc.sampling.greedy()(np.array([[0.0, 2.0, 1.0]]))
     array([1])
     """
-    return lambda scores: scores.argmax(axis=-1)
+    return lambda scores: _checks._asarray(scores, "scores").argmax(axis=-1)
 
 
 def temperature(t: float = 1.0, *, seed: int | None = None) -> Sampler:
@@ -95,7 +95,7 @@ def top_k(k: int | None, t: float = 1.0, *, seed: int | None = None) -> Sampler:
     rng = np.random.default_rng(_checks.seed(seed))
 
     def sample(scores: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        logits = scores.astype(np.float64) / t
+        logits = _checks._asarray(scores, "scores").astype(np.float64) / t
         if k is not None and k < logits.shape[-1]:
             least = np.partition(logits, -k, axis=-1)[..., -k, None]
             logits[logits < least] = -np.inf

@@ -62,7 +62,7 @@ class Seq2Seq(Module):
     Parameters
     ----------
     encoder : Sequential or layer
-        Reads the source; its y are what the attention looks at.
+        Reads the source; its y are what the attention looks at, but for steps that it masks.
     decoder : Sequential or layer
         Reads what has been said so far; reads forward.
     head : Module

@@ -58,7 +58,7 @@ def windows(
     >>> x[:, :, 0].T.tolist(), target.tolist()
     ([[0.0, 1.0, 2.0], [1.0, 2.0, 3.0]], [[3.0], [4.0]])
     """
-    values = np.asarray(series)
+    values = _checks._asarray(series, "series")
     if values.ndim not in (1, 2) or values.dtype.kind not in "biuf":
         raise ValueError(f"series is {_checks.describe(series)}, expected numbers (N,) or (N, F)")
     if not values.size:
@@ -67,6 +67,8 @@ def windows(
     size = _checks.integer(size, "size", 1)
     horizon = _checks.integer(horizon, "horizon", 1)
     stride = _checks.integer(stride, "stride", 1)
+    per_step = _checks.boolean(per_step, "per_step")
+    batch_first = _checks.boolean(batch_first, "batch_first")
     if len(values) < size + horizon:
         raise ValueError(
             f"series has {len(values)} steps, expected at least size + horizon = {size + horizon}"
@@ -127,7 +129,7 @@ def resample(
     >>> lc.data.resample([0, 1, 5], [0.0, 2.0, 4.0], 2, method="previous")
     (array([0., 2., 4.]), array([0., 2., 2.]))
     """
-    when, measured = np.asarray(times), np.asarray(values)
+    when, measured = _checks._asarray(times, "times"), _checks._asarray(values, "values")
     method = _checks.choice(method, "method", ("linear", "previous"))
     dated = when.dtype.kind == "M"
     if when.ndim != 1 or not when.size or not (dated or when.dtype.kind in "iuf"):
@@ -155,9 +157,14 @@ def resample(
 
     def steps_since_origin(time: Any, name: str) -> Any:
         try:
-            return (np.asarray(time, "M8" if dated else np.float64) - origin) / step
+            since = np.asarray(time, "M8" if dated else np.float64) - origin
         except (TypeError, ValueError) as error:
             raise TypeError(f"{name} is {_checks.describe(time)}, expected a time") from error
+        try:
+            return since / step
+        except TypeError as error:  # months, say, which are no number of days
+            what = f"step is {_checks.describe(step)}"
+            raise TypeError(f"{what}, expected a length that divides {since.dtype}") from error
 
     t = steps_since_origin(when, "times")
     backwards = np.flatnonzero(~(np.diff(t) > 0))

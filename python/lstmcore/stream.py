@@ -238,9 +238,13 @@ class _IdStream(Stream):
 
     def _vectors(self, x: npt.ArrayLike, lead: int, legend: str) -> Array:
         embedding: Any = self._frozen[0].module
-        shape, batch = np.shape(x), self.batch_size
-        if not (shape[lead:] == (batch,) or (batch == 1 and shape[lead:] == ())):
-            raise ValueError(f"x has shape {shape}, expected ids, ({legend}{batch},)")
+        shape, batch = _checks._asarray(x, "x").shape, self.batch_size
+        unbatched = batch == 1 and len(shape) == lead
+        if not (unbatched or (len(shape) == lead + 1 and shape[lead] == batch)):
+            expected = f"({legend}{batch}{'' if lead else ','})"
+            if batch == 1:
+                expected += " or (T,)" if lead else " or ()"
+            raise ValueError(f"x has shape {shape}, expected ids, {expected}")
         vectors: Array = embedding(x)
         return vectors
 

@@ -64,8 +64,11 @@ class Vocabulary:
         max_size: int | None = None,
     ) -> None:
         least = _checks.integer(min_count, "min_count", 1)
-        if isinstance(specials, str) or not all(isinstance(s, str) for s in specials):
+        several = isinstance(specials, Sequence) and not isinstance(specials, str)
+        if not several or not all(isinstance(s, str) for s in specials):
             raise TypeError(f"specials is {_checks.describe(specials)}, expected several str")
+        if not isinstance(tokens, Iterable):
+            raise TypeError(f"tokens is {_checks.describe(tokens)}, expected several str")
         for name, token in (("padding", padding), ("unknown", unknown)):
             if token is not None and token not in specials:
                 raise ValueError(f"{name} is {token!r}, expected one of specials {specials}")
@@ -122,10 +125,10 @@ class Vocabulary:
 
         Raises
         ------
-        ValueError
+        ValueError, TypeError
             If an id is out of range, or `ids` is not (N,).
         """
-        array = np.asarray(ids)
+        array = _checks._asarray(ids, "ids")
         if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
             raise ValueError(f"ids is {_checks.describe(ids)}, expected integers (N,)")
         wrong = array[(array < 0) | (array >= len(self))]
@@ -171,8 +174,8 @@ def columns(
 
     Raises
     ------
-    ValueError
-        If there are not enough for a step in each column.
+    ValueError, TypeError
+        If there are not enough for a step in each column, or an argument has a wrong type.
 
     Examples
     --------
@@ -181,7 +184,8 @@ def columns(
     >>> x.T.tolist(), target.T.tolist()
     ([[0, 1, 2], [3, 4, 5]], [[1, 2, 3], [4, 5, 6]])
     """
-    array = np.asarray(ids)
+    array = _checks._asarray(ids, "ids")
+    batch_first = _checks.boolean(batch_first, "batch_first")
     batch_size = _checks.integer(batch_size, "batch_size", 1)
     if array.ndim == 0 or len(array) <= batch_size:
         raise ValueError(

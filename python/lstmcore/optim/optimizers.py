@@ -161,6 +161,9 @@ class Optimizer:
         if not len(names) == len(shapes) == len(self.parameters):
             raise ValueError(f"{of}: it has {len(names)}, expected {len(self.parameters)}")
         complaints = []
+        for i, shape in enumerate(shapes):
+            if not isinstance(shape, (list, tuple)):
+                raise TypeError(f"shapes[{i}] is {_checks.describe(shape)}, expected a list")
         for name, shape, p in zip(names, shapes, self.parameters, strict=True):
             if name != p.name:
                 complaints.append(f"{name} in the place of {p.name}")
