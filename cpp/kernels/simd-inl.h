@@ -53,14 +53,25 @@ LSTMCORE_INLINE void store(T* p, const Packet<T>& v) {
     simd::pstoreu(p, v);
 }
 
+/// Whether registers can be read and written in part; Eigen does it for float.
 template <class T>
-__attribute__((noinline)) Packet<T> load_some(const T* p, int64_t n) {
+constexpr bool kMasked = simd::unpacket_traits<Packet<T>>::masked_load_available &&
+                         simd::unpacket_traits<Packet<T>>::masked_store_available;
+
+/// The first n lanes, of fewer than a register has.
+template <class T>
+LSTMCORE_INLINE auto first_lanes(int64_t n) {
+    return typename simd::unpacket_traits<Packet<T>>::mask_t(n < 0 ? 0 : (1 << n) - 1);
+}
+
+template <class T>
+__attribute__((noinline)) Packet<T> load_lanes(const T* p, int64_t n) {
     alignas(64) T lanes[kLanes<T>] = {};
     for (int64_t i = 0; i < n; ++i) lanes[i] = p[i];
     return simd::pload<Packet<T>>(lanes);
 }
 template <class T>
-__attribute__((noinline)) void store_some(T* p, Packet<T> v, int64_t n) {
+__attribute__((noinline)) void store_lanes(T* p, Packet<T> v, int64_t n) {
     alignas(64) T lanes[kLanes<T>];
     simd::pstore(lanes, v);
     for (int64_t i = 0; i < n; ++i) p[i] = lanes[i];
@@ -82,11 +93,19 @@ LSTMCORE_INLINE void prefetch_near(const void* p) {
 /// The first n numbers at p, zeros behind them; n may exceed the lanes.
 template <class T>
 LSTMCORE_INLINE Packet<T> load(const T* p, int64_t n) {
-    return n >= kLanes<T> ? load(p) : load_some(p, n);
+    if (n >= kLanes<T>) return load(p);
+    if constexpr (kMasked<T>)
+        return simd::ploadu<Packet<T>>(p, first_lanes<T>(n));
+    else
+        return load_lanes(p, n);
 }
 template <class T>
 LSTMCORE_INLINE void store(T* p, const Packet<T>& v, int64_t n) {
-    return n >= kLanes<T> ? store(p, v) : store_some(p, v, n);
+    if (n >= kLanes<T>) return store(p, v);
+    if constexpr (kMasked<T>)
+        simd::pstoreu(p, v, first_lanes<T>(n));
+    else
+        store_lanes(p, v, n);
 }
 
 /// As many numbers at p as there are lanes of double, as doubles.
