@@ -20,7 +20,7 @@ from variants import (
     train_step,
 )
 
-SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 65, 100]
+SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 22, 27, 31, 32, 33, 63, 65, 100]
 quick = settings(
     max_examples=60,
     deadline=None,

@@ -23,29 +23,24 @@ void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* ro
     constexpr int L = kLanes<T>;
     const CellActivations<T, kPlain> act{step.cell};
     const int64_t H = step.H;
-    const bool fused = step.w_in.data != nullptr;  // then the input's part of n waits in rh
 
-    const auto start = [&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
+    const auto start = [&](int64_t unit, int64_t row) LSTMCORE_INLINE_LAMBDA {
         const GruForwardRow<T>& at = rows[row];
         if constexpr (kTrain)
             for (int g = 0; g < 4; ++g) prefetch(at.gates + g * H + unit);
         prefetch(at.y + unit);
-        if (fused) return Ends<T>{at.pre + unit * 3, tile};
-        store(tile, load(at.pre + unit * 3));
-        store(tile + L, load(at.pre + unit * 3 + L));
-        store(tile + 2 * L, load(step.b_hn + unit));
-        return Ends<T>{tile, tile};
+        return at.pre + unit * 3;
     };
-    const auto between = [&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
-        store(rows[row].rh + unit, load(tile + 2 * L), H - unit);
-        store(tile + 2 * L, load(step.b_hn + unit));
+    // The input's part of n waits in rh.
+    const auto between = [&](int64_t unit, int64_t row, P& sums) LSTMCORE_INLINE_LAMBDA {
+        store(rows[row].rh + unit, sums, H - unit);
+        sums = load(step.b_hn + unit);
     };
     const auto finish = [&](int64_t unit, int64_t row, const T* tile) LSTMCORE_INLINE_LAMBDA {
         const GruForwardRow<T>& at = rows[row];
         const int64_t valid = H - unit;
         const P r = act.gate(load(tile)), z = act.gate(load(tile + L)), hn = load(tile + 2 * L);
-        const P pre_n = fused ? load(at.rh + unit, valid) : load(at.pre + unit * 3 + 2 * L);
-        const P candidate = act.candidate(pmadd(r, hn, pre_n));
+        const P candidate = act.candidate(pmadd(r, hn, load(at.rh + unit, valid)));
         store(at.y + unit, interpolate<T>(z, candidate, load(at.h_prev + unit, valid)), valid);
         if constexpr (kTrain) {
             store(at.gates + unit, r, valid);
@@ -55,11 +50,7 @@ void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* ro
         }
     };
     if constexpr (!kTrain) {
-        const auto between_sums = [&](int64_t unit, P* sums) LSTMCORE_INLINE_LAMBDA {
-            if (fused) store(rows->rh + unit, sums[2], H - unit);
-            sums[2] = load(step.b_hn + unit);
-        };
-        if (n == 1) return step_gates<T, 3>(step, *rows, between_sums, finish);
+        if (n == 1) return step_gates<T, 3>(step, *rows, between, finish);
     }
     multiply_gates<T, 3>(step, rows, n, start, between, finish);
 }
@@ -108,9 +99,8 @@ void gru_forward_reset_before(const StepArgs<T>& step, const GruForwardRow<T>* r
     const int64_t H = step.H;
 
     // 1. r, z and r h_prev of all units
-    const auto start_gates = [&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
-        return Ends<T>{rows[row].pre + unit * 3, tile};
-    };
+    const auto start_gates = [&](int64_t unit, int64_t row)
+                                 LSTMCORE_INLINE_LAMBDA { return rows[row].pre + unit * 3; };
     const auto finish_gates = [&](int64_t unit, int64_t row, const T* tile) LSTMCORE_INLINE_LAMBDA {
         const GruForwardRow<T>& at = rows[row];
         const int64_t valid = H - unit;
@@ -119,8 +109,7 @@ void gru_forward_reset_before(const StepArgs<T>& step, const GruForwardRow<T>* r
         store(at.gates + unit, r, valid);
         store(at.gates + H + unit, z, valid);
     };
-    const auto between = [](int64_t, int64_t, T*) LSTMCORE_INLINE_LAMBDA {};
-    multiply_gates<T, 2>(step, rows, n, start_gates, between, finish_gates);
+    multiply_gates<T, 2>(step, rows, n, start_gates, Nothing{}, finish_gates);
     // 2. candidate and output
     multiply_columns<T>(
         step.w_n, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].rh; },

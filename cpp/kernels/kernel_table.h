@@ -13,7 +13,7 @@ namespace lstmcore {
 /// A (K, N) matrix packed for products row · matrix: panels of `vectors` registers of columns, the
 /// last possibly narrower; a panel holds its columns for k = 0, 1, ... one after the other. N is a
 /// multiple of lanes, padded with zeros. For gates, a panel holds the same lanes units of each
-/// gate.
+/// gate, a narrower one those that are left, side by side.
 template <class T>
 struct Packed {
     const T* data = nullptr;
@@ -85,7 +85,8 @@ struct StepArgs {
     // The part of the units to compute, in panels of w; for the LSTM and the GRU with reset after.
     int64_t first_panel = 0;
     int64_t last_panel = INT64_MAX;
-    bool backwards = false;  ///< the last panel first: steps that alternate find more in the caches
+    bool last_first =
+        false;  ///< the last panel first: steps that alternate find more in the caches
 };
 
 /// y = act(pre + W_hh h_prev)

@@ -32,13 +32,13 @@ void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows
     const T clip = T(step.cell.cell_clip);
     const int64_t H = step.H;
 
-    const auto start = [&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
+    const auto start = [&](int64_t unit, int64_t row) LSTMCORE_INLINE_LAMBDA {
         if constexpr (kTrain) {
             for (int g = 0; g < kGates; ++g) prefetch(rows[row].gates + g * H + unit);
             prefetch(rows[row].c + unit);
         }
         prefetch(rows[row].m + unit);
-        return Ends<T>{rows[row].pre + unit * kGates, tile};
+        return rows[row].pre + unit * kGates;
     };
     // 1. input and forget gates, candidate, cell; the cell takes the place of the input gate's sum
     const auto finish_cell = [&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
@@ -82,11 +82,10 @@ void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows
         if constexpr (kTrain) store(at.gates + (kGates - 1) * H + unit, o, valid);
     };
     if constexpr (!kTrain) {
-        const auto between = [](int64_t, P*) LSTMCORE_INLINE_LAMBDA {};
-        if (n == 1) return step_gates<T, kGates>(step, *rows, between, finish_cell, finish_output);
+        if (n == 1)
+            return step_gates<T, kGates>(step, *rows, Nothing{}, finish_cell, finish_output);
     }
-    const auto between = [](int64_t, int64_t, T*) LSTMCORE_INLINE_LAMBDA {};
-    multiply_gates<T, kGates>(step, rows, n, start, between, finish_cell, finish_output);
+    multiply_gates<T, kGates>(step, rows, n, start, Nothing{}, finish_cell, finish_output);
 }
 
 template <class T, int kGates, bool kPlain>

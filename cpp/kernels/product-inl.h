@@ -5,6 +5,8 @@
 // shape of the tile changes the speed and never the bits.
 #pragma once
 
+#include <type_traits>
+
 #include "kernel_table.h"
 #include "simd-inl.h"
 
@@ -121,10 +123,22 @@ LSTMCORE_INLINE void accumulate_rows(int64_t rows, const T* const* a, int64_t a_
     accumulate<T, kVectors, kPanels, kRows>(a, a_step, w, w_panel, w_step, K, ahead, ends);
 }
 
+/// accumulate() for one panel of fewer registers than others, 1 .. kVectors.
+template <class T, int kVectors, int kRows>
+void accumulate_narrow(int64_t vectors, int64_t rows, const T* const* a, int64_t a_step, const T* w,
+                       int64_t w_step, int64_t K, Ahead<T> ahead, const Ends<T>* ends) {
+    if constexpr (kVectors > 1) {
+        if (vectors < kVectors)
+            return accumulate_narrow<T, kVectors - 1, kRows>(vectors, rows, a, a_step, w, w_step, K,
+                                                             ahead, ends);
+    }
+    accumulate_rows<T, kVectors, 1, kRows>(rows, a, a_step, w, 0, w_step, K, ahead, ends);
+}
+
 /// What a tile adds to its chains before the product that it is for: x W_in, packed in panels like
 /// those of the other, or nothing where `w` is empty.
 ///   x_of(row)                  the row's (w.K) numbers
-///   between(column, row, tile) may change what the chains have come to
+///   between(column, row, tile) may change what the chains have come to, with an input or without
 template <class T, class X, class Between>
 struct Input {
     Packed<T> w;
@@ -144,14 +158,15 @@ LSTMCORE_INLINE auto no_input() {
     return input(Packed<T>{}, [](int64_t) LSTMCORE_INLINE_LAMBDA -> const T* { return nullptr; });
 }
 
-/// Walks panels [first, last) of w in tiles of `kPanels` panels and at most `kRows` rows.
+/// Walks panels [first, last) of w, each of kVectors registers and the last possibly narrower, in
+/// tiles of `kPanels` panels and at most `kRows` rows.
 ///   a_of(row)                 the row's (K) numbers
-///   start(column, row, tile)  gives the Ends of the chains; `tile` is room for their registers
+///   start(column, row, tile)  gives the Ends of the chains; `tile` is room for kVectors registers
 ///   finish(column, row, tile) takes what is in the tile; of several, each goes over the whole tile
 ///                             before the next, so that long chains of different rows overlap
 template <class T, int kVectors, int kPanels, int kRows, class A, class In, class Start,
           class... Finish>
-LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last, bool backwards,
+LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last, bool last_first,
                                 int64_t n, A a_of, In in, Start start, Finish... finish) {
     constexpr int64_t width = kVectors * kLanes<T>;
     alignas(64) T tile[kPanels * kRows * width];
@@ -166,7 +181,8 @@ LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last,
     const int64_t share_in = in.w.K * step / tiles;
     const int64_t turns = (last - first) / kPanels;
     for (int64_t turn = 0; turn < turns; ++turn) {
-        const int64_t panel = first + (backwards ? turns - 1 - turn : turn) * kPanels;
+        const int64_t panel = first + (last_first ? turns - 1 - turn : turn) * kPanels;
+        const int64_t columns = w.N - panel * step;  // from here on
         for (int64_t i = 0, row = 0; i < tiles; ++i) {
             const int64_t rows = height + (i < higher);
             const auto each = [&](auto f) LSTMCORE_INLINE_LAMBDA {
@@ -178,8 +194,14 @@ LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last,
                                          auto row_of) LSTMCORE_INLINE_LAMBDA {
                 const int64_t size = m.K * step;
                 const T* weights = m.data + panel * size;
-                const T* next = weights + (backwards ? -size : size) + i * part;
+                const T* next = weights + (last_first ? -size : size) + i * part;
                 for (int64_t r = 0; r < rows; ++r) a[r] = row_of(row + r);
+                if constexpr (kVectors > 1 && kPanels == 1) {
+                    if (columns < width)
+                        return accumulate_narrow<T, kVectors - 1, kRows>(columns / kLanes<T>, rows,
+                                                                         a, 1, weights, columns,
+                                                                         m.K, {next, pace}, ends);
+                }
                 accumulate_rows<T, kVectors, kPanels, kRows>(rows, a, 1, weights, size, width, m.K,
                                                              {next, pace}, ends);
             };
@@ -188,9 +210,9 @@ LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last,
                      LSTMCORE_INLINE_LAMBDA { *end++ = start(column, r, space); });
             if (in.w.data != nullptr) {
                 add_product(in.w, share_in, in.x_of);
-                each(in.between);
                 for (Ends<T>* e = ends; e < end; ++e) e->from = e->to;
             }
+            each(in.between);
             add_product(w, share, a_of);
             (each(finish), ...);
             row += rows;
@@ -201,33 +223,83 @@ LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last,
 /// Panels [first, last) of w, each kVectors registers wide. One row takes several panels at once.
 template <class T, int kVectors, class A, class In, class Start, class... Finish>
 LSTMCORE_INLINE void multiply_panels(const Packed<T>& w, int64_t first, int64_t last,
-                                     bool backwards, int64_t n, A a_of, In in, Start start,
+                                     bool last_first, int64_t n, A a_of, In in, Start start,
                                      Finish... finish) {
     constexpr int kRows = tile_rows(kVectors);
     constexpr int kWide = tile_panels(kVectors, 1);
     if (n == 1) {
-        walk_tiles<T, kVectors, kWide, 1>(w, first, last, backwards, n, a_of, in, start, finish...);
-        first += (last - first) / kWide * kWide;
+        const int64_t full = w.N / (w.vectors * kLanes<T>), end = last < full ? last : full;
+        walk_tiles<T, kVectors, kWide, 1>(w, first, end, last_first, n, a_of, in, start, finish...);
+        if (end > first) first += (end - first) / kWide * kWide;
     }
-    walk_tiles<T, kVectors, 1, kRows>(w, first, last, backwards, n, a_of, in, start, finish...);
+    walk_tiles<T, kVectors, 1, kRows>(w, first, last, last_first, n, a_of, in, start, finish...);
 }
 
-/// The matrix of a step whose panels hold one register of each of kGates gates: start, between and
-/// finish get the first unit of the panel in place of its first column.
+/// Panels that hold one register of each of kGates gates. In a narrower one behind them the units
+/// that are left lie closer, `pitch` numbers from gate to gate; it belongs to the last full one.
+template <class T, int kGates>
+struct GatePanels {
+    int64_t full, vectors, pitch;  ///< full panels; registers in the narrower one, or 0
+
+    explicit GatePanels(const Packed<T>& w)
+        : full(w.N / (kGates * kLanes<T>)),
+          vectors(w.N / kLanes<T> % kGates),
+          pitch(vectors * kLanes<T> / kGates) {}
+
+    bool is_narrow(int64_t unit) const { return unit == full * kLanes<T>; }
+    /// Where panels that end with the full one before `last` end.
+    int64_t end(int64_t last) const { return last < full ? last : full + (vectors > 0); }
+
+    /// Puts the gates of a narrower tile, which has room for kGates registers, where those of
+    /// others are.
+    LSTMCORE_INLINE void spread(T* tile) const {
+        for (int g = kGates - 1; g > 0; --g) store(tile + g * kLanes<T>, load(tile + g * pitch));
+    }
+    /// Calls f(unit, row, sums) for the last gate in a tile that is not spread.
+    template <class F>
+    LSTMCORE_INLINE void change_last_gate(int64_t unit, int64_t row, T* tile, F f) const {
+        T* gate = tile + (kGates - 1) * (is_narrow(unit) ? pitch : kLanes<T>);
+        Packet<T> sums = load(gate);
+        f(unit, row, sums);
+        store(gate, sums);
+    }
+};
+
+struct Nothing {};
+
+/// The matrix of a step in GatePanels.
+///   start(unit, row)          where the chains of a panel's gates begin
+///   between(unit, row, sums)  changes what those of the last gate have come to before the product
+///                             with the state, unless it is Nothing
+///   finish(unit, row, tile)   takes one register of each gate
 template <class T, int kGates, class Row, class Start, class Between, class... Finish>
 LSTMCORE_INLINE void multiply_gates(const StepArgs<T>& step, const Row* rows, int64_t n,
                                     Start start, Between between, Finish... finish) {
-    const int64_t panels = step.w.N / (kGates * kLanes<T>);
+    constexpr bool kBetween = !std::is_same_v<Between, Nothing>;
+    constexpr int L = kLanes<T>;
+    const GatePanels<T, kGates> panels(step.w);
     const auto of_unit = [](auto f) LSTMCORE_INLINE_LAMBDA {
         return [f](int64_t column, int64_t row, T* tile)
                    LSTMCORE_INLINE_LAMBDA { return f(column / kGates, row, tile); };
     };
+    const auto start_tile = [&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
+        const T* from = start(unit, row);
+        if (!kBetween || step.w_in.data != nullptr) return Ends<T>{from, tile};
+        const int64_t vectors = panels.is_narrow(unit) ? panels.vectors : kGates;
+        for (int64_t v = 0; v < vectors; ++v) store(tile + v * L, load(from + v * L));
+        return Ends<T>{tile, tile};
+    };
+    const auto change = [&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
+        if constexpr (kBetween) panels.change_last_gate(unit, row, tile, between);
+    };
+    const auto spread = [&](int64_t unit, int64_t, T* tile) LSTMCORE_INLINE_LAMBDA {
+        if (panels.is_narrow(unit)) panels.spread(tile);
+    };
     const auto h_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; };
     const auto x_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].x; };
-    multiply_panels<T, kGates>(step.w, step.first_panel,
-                               step.last_panel < panels ? step.last_panel : panels, step.backwards,
-                               n, h_of, input<T>(step.w_in, x_of, of_unit(between)), of_unit(start),
-                               of_unit(finish)...);
+    multiply_panels<T, kGates>(step.w, step.first_panel, panels.end(step.last_panel),
+                               step.last_first, n, h_of, input<T>(step.w_in, x_of, of_unit(change)),
+                               of_unit(start_tile), of_unit(spread), of_unit(finish)...);
 }
 
 template <int kValue>
@@ -249,8 +321,10 @@ LSTMCORE_INLINE void multiply_columns(const Packed<T>& w, int64_t n, A a_of, In 
                 LSTMCORE_INLINE_LAMBDA { finish(vectors, column, row, tile); });
     };
     const int64_t registers = w.N / kLanes<T>, panels = registers / w.vectors;
-    if (w.vectors == 3) return multiply(Constant<3>(), 0, panels);
-    multiply(Constant<4>(), 0, panels);
+    if (w.vectors == 3)
+        multiply(Constant<3>(), 0, panels);
+    else
+        multiply(Constant<4>(), 0, panels);
     switch (registers - panels * w.vectors) {
         case 1:
             return multiply(Constant<1>(), panels, panels + 1);

@@ -4,8 +4,7 @@
 // the sums stay in registers from the bias to the gate arithmetic.
 #pragma once
 
-#include "kernel_table.h"
-#include "simd-inl.h"
+#include "product-inl.h"
 
 namespace lstmcore {
 namespace LSTMCORE_LEVEL {
@@ -16,63 +15,103 @@ namespace {
 constexpr int kStepPanels = 2;
 constexpr int64_t kL1Bytes = 40 * 1024;  // of weights, that stay in an L1 cache of 48 KB
 
-/// sum[panel][vector] += sum_k a[k] w[panel][k][vector]
-template <class T, int kVectors, int kPanels>
-LSTMCORE_INLINE void add_products(const T* a, const Packed<T>& w, int64_t panel,
-                                  Packet<T> (&sum)[kPanels][kVectors]) {
-    constexpr int64_t width = kVectors * kLanes<T>;
-    const int64_t K = w.K, next = K * width;
-    const T* weights = w.data + panel * next;
-#pragma GCC unroll 4
-    for (int64_t k = 0; k < K; ++k, weights += width) {
-        const Packet<T> factor = set(a[k]);
-        for (int p = 0; p < kPanels; ++p)
-            for (int v = 0; v < kVectors; ++v)
-                sum[p][v] = pmadd(factor, load(weights + p * next + v * kLanes<T>), sum[p][v]);
-    }
-}
-
-template <class T, int kVectors, int kPanels, class Row, class Between, class... Finish>
-void step_tile(const StepArgs<T>& step, const Row& row, int64_t panel, Between between,
-               Finish... finish) {
+/// Chains of one row, of panel `panel` and kOther registers of the next one, brought from row.pre
+/// to `tile`, where each panel has room for kGates registers.
+template <class T, int kGates, int kOther, class Row, class Between>
+LSTMCORE_INLINE void step_tile(const StepArgs<T>& step, const Row& row,
+                               const GatePanels<T, kGates>& panels, int64_t panel, Between between,
+                               T* tile) {
     constexpr int L = kLanes<T>;
-    constexpr int64_t width = kVectors * L;
-    Packet<T> sum[kPanels][kVectors];
-    for (int p = 0; p < kPanels; ++p)
-        for (int v = 0; v < kVectors; ++v) sum[p][v] = load(row.pre + (panel + p) * width + v * L);
-    if (step.w_in.data != nullptr) add_products<T, kVectors, kPanels>(row.x, step.w_in, panel, sum);
-    for (int p = 0; p < kPanels; ++p) between((panel + p) * L, sum[p]);
-    add_products<T, kVectors, kPanels>(row.h_prev, step.w, panel, sum);
-    alignas(64) T tile[kPanels * width];
-    for (int p = 0; p < kPanels; ++p)
-        for (int v = 0; v < kVectors; ++v) store(tile + p * width + v * L, sum[p][v]);
-    const auto each = [&](auto f) LSTMCORE_INLINE_LAMBDA {
-        for (int p = 0; p < kPanels; ++p) f((panel + p) * L, 0, tile + p * width);
+    constexpr int64_t width = kGates * L;
+    Packet<T> sum[kGates], other[kOther + 1];
+    // sum[column] += sum_k a[k] w[k][column]
+    const auto add_products = [&](const T* a, const Packed<T>& w) LSTMCORE_INLINE_LAMBDA {
+        const int64_t K = w.K;
+        const T *weights = w.data + panel * width * K, *next = weights + width * K;
+#pragma GCC unroll 4
+        for (int64_t k = 0; k < K; ++k, weights += width, next += kOther * L) {
+            const Packet<T> factor = set(a[k]);
+            for (int v = 0; v < kGates; ++v) sum[v] = pmadd(factor, load(weights + v * L), sum[v]);
+            for (int v = 0; v < kOther; ++v) other[v] = pmadd(factor, load(next + v * L), other[v]);
+        }
     };
-    (each(finish), ...);
+    const T* pre = row.pre + panel * width;
+    T* room = tile + width;
+    for (int v = 0; v < kGates; ++v) sum[v] = load(pre + v * L);
+    for (int v = 0; v < kOther; ++v) other[v] = load(pre + width + v * L);
+    if (step.w_in.data != nullptr) add_products(row.x, step.w_in);
+    if constexpr (!std::is_same_v<Between, Nothing>) {
+        between(panel * L, 0, sum[kGates - 1]);
+        if constexpr (kOther == kGates) {
+            between((panel + 1) * L, 0, other[kGates - 1]);
+        } else if constexpr (kOther > 0) {
+            for (int v = 0; v < kOther; ++v) store(room + v * L, other[v]);
+            panels.change_last_gate((panel + 1) * L, 0, room, between);
+            for (int v = 0; v < kOther; ++v) other[v] = load(room + v * L);
+        }
+    }
+    add_products(row.h_prev, step.w);
+    for (int v = 0; v < kGates; ++v) store(tile + v * L, sum[v]);
+    for (int v = 0; v < kOther; ++v) store(room + v * L, other[v]);
 }
 
-/// A step whose panels hold one register of each of kGates gates.
-///   between(unit, sums)   is called between the input's part of the chains and the state's
-///   finish(unit, 0, tile) takes the finished ones; of several, each all of them before the next
+/// f(Constant<n>) for n in 1 .. kMost.
+template <int kMost, class F>
+LSTMCORE_INLINE void with_constant(int64_t n, F f) {
+    if constexpr (kMost > 1) {
+        if (n < kMost) return with_constant<kMost - 1>(n, f);
+    }
+    f(Constant<kMost>());
+}
+
+/// The tile of the last full panel and the narrower one, which has few chains by itself.
+template <class T, int kGates, class Row, class Between>
+__attribute__((noinline)) void step_last_tile(const StepArgs<T>& step, const Row& row,
+                                              const GatePanels<T, kGates>& panels, Between between,
+                                              T* tile) {
+    with_constant<kGates - 1>(panels.vectors, [&](auto other) LSTMCORE_INLINE_LAMBDA {
+        step_tile<T, kGates, decltype(other)::value>(step, row, panels, panels.full - 1, between,
+                                                     tile);
+    });
+    panels.spread(tile + kGates * kLanes<T>);
+}
+
+/// A step of one row in GatePanels; see multiply_gates().
 template <class T, int kGates, class Row, class Between, class... Finish>
 LSTMCORE_INLINE void step_gates(const StepArgs<T>& step, const Row& row, Between between,
                                 Finish... finish) {
-    const int64_t all = step.w.N / (kGates * kLanes<T>),
-                  last = step.last_panel < all ? step.last_panel : all;
+    constexpr int64_t width = kGates * kLanes<T>;
+    const GatePanels<T, kGates> panels(step.w);
+    const int64_t first = step.first_panel,
+                  last = step.last_panel < panels.full ? step.last_panel : panels.full;
     // The tile at which the direction turns is still in the L1 cache, if one panel fits there and
     // several do not.
     const int64_t K = step.w.K + step.w_in.K;
-    const int64_t bytes = K * kGates * kLanes<T> * int64_t(sizeof(T));
-    const bool single = bytes <= kL1Bytes && bytes * kStepPanels > kL1Bytes && last > kStepPanels;
-    const int64_t panels = single ? 1 : kStepPanels;
-    const int64_t tiles = (last - step.first_panel + panels - 1) / panels;
+    const int64_t bytes = K * width * int64_t(sizeof(T));
+    const bool single =
+        bytes <= kL1Bytes && bytes * kStepPanels > kL1Bytes && last - first > kStepPanels;
+    const int64_t most = single ? 1 : kStepPanels;
+    const bool narrow = panels.end(last) > last;
+    const int64_t others = last - first - narrow;  // panels of other tiles
+    const int64_t other_tiles = single ? others : (others + kStepPanels - 1) / kStepPanels;
+    const int64_t tiles = other_tiles + narrow;
     for (int64_t i = 0; i < tiles; ++i) {
-        const int64_t panel = step.first_panel + (step.backwards ? tiles - 1 - i : i) * panels;
-        if (single || last - panel == 1)
-            step_tile<T, kGates, 1>(step, row, panel, between, finish...);
+        const int64_t turn = step.last_first ? tiles - 1 - i : i;
+        int64_t panel = first + turn * most, count = first + others - panel;
+        if (count > most) count = most;
+        alignas(64) T tile[kStepPanels * width];
+        if (turn == other_tiles) {
+            step_last_tile<T, kGates>(step, row, panels, between, tile);
+            panel = last - 1;
+            count = 2;
+        } else if (count == 1)
+            step_tile<T, kGates, 0>(step, row, panels, panel, between, tile);
         else
-            step_tile<T, kGates, kStepPanels>(step, row, panel, between, finish...);
+            step_tile<T, kGates, kGates>(step, row, panels, panel, between, tile);
+        const auto each = [&](auto f) LSTMCORE_INLINE_LAMBDA {
+            for (int64_t p = 0; p < count; ++p) f((panel + p) * kLanes<T>, 0, tile + p * width);
+        };
+        (each(finish), ...);
     }
 }
 

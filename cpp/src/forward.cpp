@@ -242,7 +242,7 @@ private:
         }
     }
 
-    /// The panels of gates that are the worker's.
+    /// The full panels of gates that are the worker's; the last one's has the narrower one too.
     Range panels_of(int worker, const Packed<T>& w) const {
         const int64_t panels = w.N / (w.vectors * weights_->kernels().lanes);
         const int64_t part = workers_.part(worker), parts = workers_.parts();
@@ -302,7 +302,8 @@ private:
             const int64_t width = part.vectors * weights_->kernels().lanes;
             column = panels.first * width;
             part.data += column * part.K;
-            part.N = (panels.last - panels.first) * width;
+            const bool last_part = workers_.part(worker) + 1 == workers_.parts();
+            part.N = (last_part ? part.N : panels.last * width) - column;
         }
         int64_t n = 0;
         for (int64_t step = first; step < last; ++step)
@@ -367,7 +368,7 @@ private:
         }
 
         StepArgs<T> args{spec_.cell, H_, w.w_hh, w.w_n, w.b_hn, w.peephole};
-        args.backwards = (step % 2 == 1) != last_panel_first_;
+        args.last_first = (step % 2 == 1) != last_panel_first_;
         if (fused) args.w_in = w.w_ih;
         if (workers_.parts() > 1) {
             const Range panels = panels_of(worker, w.w_hh);

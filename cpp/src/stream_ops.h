@@ -109,7 +109,7 @@ private:
     void run_step(const T* h_prev, T* y, int64_t first_product) noexcept {
         const int64_t stride = hidden_.stride;
         const T* pre = args_.w_in.data ? w_->bias : pre_.at(first_product);
-        args_.backwards = !args_.backwards;
+        args_.last_first = !args_.last_first;
         switch (args_.cell.kind) {
             case CellKind::rnn:
                 for (int64_t b = 0; b < batch_; ++b)

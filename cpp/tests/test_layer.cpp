@@ -219,7 +219,7 @@ TEST(only_the_rnn_has_no_gates_on_its_tape) {
 TEST(sizes_around_the_lanes) {
     for_each_isa([](const std::string&) {
         for (const Variant& variant : variants())
-            for (const int64_t size : {1, 4, 7, 8, 9, 15, 16, 17, 33, 64, 65}) {
+            for (const int64_t size : {1, 4, 7, 8, 9, 15, 16, 17, 22, 27, 33, 64, 65}) {
                 LayerSpec spec = variant.spec;
                 spec.hidden_size = size;
                 spec.input_size = size + 1;
