@@ -181,8 +181,8 @@ struct Call {
     Call(const PyWeights& packed, const py::array& x_, const std::optional<py::array>& h0_,
          const std::optional<py::array>& c0_, const std::optional<py::array>& lengths_,
          const std::optional<py::array>& resets_, bool batch_first_, double dropout,
-         uint64_t dropout_key, int64_t first_step, int64_t whole_steps,
-         const std::optional<py::array>& lookup_)
+         uint64_t dropout_key, const std::optional<py::array>& lookup_, int64_t first_step,
+         int64_t whole_steps)
         : spec(packed.spec),
           weights(packed.of<T>()),
           x(x_),
@@ -396,11 +396,11 @@ py::tuple run_forward_any(const PyWeights& weights, const py::array& x,
                           const std::optional<py::array>& h0, const std::optional<py::array>& c0,
                           const std::optional<py::array>& lengths,
                           const std::optional<py::array>& resets, bool batch_first, bool train,
-                          double dropout, uint64_t key, int64_t first_step, int64_t whole_steps,
-                          const std::optional<py::array>& lookup) {
+                          double dropout, uint64_t key, const std::optional<py::array>& lookup,
+                          int64_t first_step, int64_t whole_steps) {
     const auto run = [&](auto number) {
         return run_forward(Call<decltype(number)>(weights, x, h0, c0, lengths, resets, batch_first,
-                                                  dropout, key, first_step, whole_steps, lookup),
+                                                  dropout, key, lookup, first_step, whole_steps),
                            train);
     };
     return weights.spec.is_double ? run(double()) : run(float());
@@ -446,10 +446,11 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
 
     m.def("pack", &pack_weights, py::arg("spec"), py::arg("parameters"), py::arg("train"));
     m.def("same_bits", &same_bits, py::arg("some"), py::arg("others"));
+    // Keywords would cost a call as much as all the rest of it.
     m.def("forward", &run_forward_any, py::arg("weights"), py::arg("x"), py::arg("h0"),
           py::arg("c0"), py::arg("lengths"), py::arg("resets"), py::arg("batch_first"),
-          py::arg("train"), py::arg("dropout"), py::arg("dropout_key"), py::arg("first_step") = 0,
-          py::arg("whole_steps") = -1, py::arg("lookup") = py::none());
+          py::arg("train"), py::arg("dropout"), py::arg("dropout_key"),
+          py::arg("lookup") = py::none(), py::arg("first_step") = 0, py::arg("whole_steps") = -1);
     m.def(
         "backward",
         [](const Tape& tape, const std::optional<py::array>& dy, const std::optional<py::array>& dh,

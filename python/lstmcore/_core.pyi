@@ -98,9 +98,9 @@ def forward(
     train: bool,
     dropout: float,
     dropout_key: int,
+    lookup: npt.NDArray[np.int64] | None = None,
     first_step: int = 0,  # of a piece of longer sequences: lengths and dropout count from there
     whole_steps: int = -1,
-    lookup: npt.NDArray[np.int64] | None = None,
 ) -> tuple[_Array, _Array, _Array | None, Tape | None]: ...
 def backward(
     tape: Tape,

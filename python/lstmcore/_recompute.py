@@ -62,7 +62,7 @@ class Segments:
         return _core.forward(
             self.weights, self.of(self.x, segment), *state, self.lengths,
             self.resets if self.resets is None else self.of(self.resets, segment), self.batch_first,
-            train, self.dropout, self.key, segment * self.length, self.steps,
+            train, self.dropout, self.key, None, segment * self.length, self.steps,
         )  # fmt: skip
 
     def backward(

@@ -64,7 +64,7 @@ class Recurrent(Packed, Generic[State]):
         self._spec = config.spec()
         # Most calls have the shapes of the call before, so its form is kept.
         self._form = Form((-1,), (), (), (), "", (0, 0), False, 0, 0, ())
-        self._dtype = config.dtype
+        self._dtype = np.dtype(config.dtype.type)  # the object that arrays have, not its equal
         self._inputs = config.input_size  # I
         self._outputs = config.output_size  # P
         self._hidden = config.hidden_size  # H
@@ -145,7 +145,7 @@ class Recurrent(Packed, Generic[State]):
         `names` is what messages call the state and its parts. With `lookup` (T, B), x is a table
         (V, I) and each step reads a row of it.
         """
-        if type(x) is not np.ndarray or x.dtype != self._dtype:
+        if type(x) is not np.ndarray or x.dtype is not self._dtype:
             x = _checks.real(x, self._dtype, "x")
         form = self._form
         shape: tuple[int, ...] = x.shape
@@ -183,7 +183,7 @@ class Recurrent(Packed, Generic[State]):
             else:
                 y, h, c, tape = _core.forward(
                     self._weights(train), x, h, c, lengths, resets, form.batch_first,
-                    train, dropout, key, lookup=lookup,
+                    train, dropout, key, lookup,
                 )  # fmt: skip
         except MemoryError:
             raise MemoryError(f"x has shape {shape}, too large for the memory: {self!r}") from None
@@ -193,7 +193,7 @@ class Recurrent(Packed, Generic[State]):
             c = c if c is None else c.reshape(form.c)
         if train:
             y.flags.writeable = False  # the tape needs it as it is
-        final = cast(State, h if c is None else (h, c))
+        final: Any = h if c is None else (h, c)
         return y, final, None if tape is None else Tape(tape, self, form)
 
     def _backward(self, tape: Tape, dy: Any, dstate: Any) -> tuple[Array, State]:
