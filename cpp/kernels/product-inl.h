@@ -400,6 +400,11 @@ LSTMCORE_INLINE void outer_columns(const OuterArgs<T>& args, int64_t first, int6
             for (int64_t v = 0; v < width && !whole; v += L)
                 store(copy + v, load(c + v, args.N - column - v));
         }
+        // The next tile, down the column or at the top of the next.
+        const bool down = j + kRows < last;
+        const T* next = args.c + (down ? j + kRows : first) * args.N + column + (down ? 0 : width);
+        for (int64_t r = 0; r < kRows; ++r)
+            for (int v = 0; v < kVectors; ++v) prefetch(next + r * args.N + v * L);
         accumulate_rows<T, kVectors, 1, kRows>(rows, a, args.a.width, b, 0, args.b.width, args.M,
                                                {b, 0}, ends);
         for (int64_t r = 0; r < rows && !whole; ++r) {
