@@ -12,8 +12,11 @@ namespace lstmcore {
 
 /// A (K, N) matrix packed for products row · matrix: panels of `vectors` registers of columns, the
 /// last possibly narrower; a panel holds its columns for k = 0, 1, ... one after the other. N is a
-/// multiple of lanes, padded with zeros. For gates, a panel holds the same lanes units of each
-/// gate, a narrower one those that are left, side by side.
+/// multiple of lanes, padded with zeros.
+///
+/// For gates, a panel holds one register of each, for the same units. If fewer units are left, and
+/// their gates fit fewer registers, these are a narrower panel behind the others: from gate to gate
+/// are its columns / gates, rounded down, and what is left over is padding.
 template <class T>
 struct Packed {
     const T* data = nullptr;
@@ -82,11 +85,12 @@ struct StepArgs {
     /// W_ih, where the step makes the input product itself: then the rows' `x` are set and `pre` is
     /// the bias. Not for the GRU with reset before.
     Packed<T> w_in{};
-    // The part of the units to compute, in panels of w; for the LSTM and the GRU with reset after.
+    // The part of the units to compute, in full panels of w, the narrower one going with the last;
+    // for the LSTM and the GRU with reset after.
     int64_t first_panel = 0;
     int64_t last_panel = INT64_MAX;
-    bool last_first =
-        false;  ///< the last panel first: steps that alternate find more in the caches
+    /// The last panel first: steps that alternate find more in the caches.
+    bool last_first = false;
 };
 
 /// y = act(pre + W_hh h_prev)

@@ -27,7 +27,8 @@ constexpr int tile_panels(int vectors, int rows) {
 }
 
 /// Whether so few rows are never one tile of several. Such a tile uses weights faster than they
-/// come from the L2 cache, and asks for those of a later k itself.
+/// come from the L2 cache, and asks for those of a later k itself. (So do tiles of a narrower panel
+/// that are no higher.)
 constexpr bool is_alone(int vectors, int rows) {
     return rows < (tile_rows(vectors) + 1) / 2;
 }
@@ -138,7 +139,8 @@ void accumulate_narrow(int64_t vectors, int64_t rows, const T* const* a, int64_t
 /// What a tile adds to its chains before the product that it is for: x W_in, packed in panels like
 /// those of the other, or nothing where `w` is empty.
 ///   x_of(row)                  the row's (w.K) numbers
-///   between(column, row, tile) may change what the chains have come to, with an input or without
+///   between(column, row, tile) may change what the chains have come to; without an input, those
+///                              that start() itself has put into the tile
 template <class T, class X, class Between>
 struct Input {
     Packed<T> w;
@@ -220,7 +222,8 @@ LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last,
     }
 }
 
-/// Panels [first, last) of w, each kVectors registers wide. One row takes several panels at once.
+/// Panels [first, last) of w, each of kVectors registers and the last possibly narrower. One row
+/// takes several panels at once.
 template <class T, int kVectors, class A, class In, class Start, class... Finish>
 LSTMCORE_INLINE void multiply_panels(const Packed<T>& w, int64_t first, int64_t last,
                                      bool last_first, int64_t n, A a_of, In in, Start start,
@@ -230,16 +233,18 @@ LSTMCORE_INLINE void multiply_panels(const Packed<T>& w, int64_t first, int64_t 
     if (n == 1) {
         const int64_t full = w.N / (w.vectors * kLanes<T>), end = last < full ? last : full;
         walk_tiles<T, kVectors, kWide, 1>(w, first, end, last_first, n, a_of, in, start, finish...);
-        if (end > first) first += (end - first) / kWide * kWide;
+        first += (end - first) / kWide * kWide;
     }
     walk_tiles<T, kVectors, 1, kRows>(w, first, last, last_first, n, a_of, in, start, finish...);
 }
 
-/// Panels that hold one register of each of kGates gates. In a narrower one behind them the units
-/// that are left lie closer, `pitch` numbers from gate to gate; it belongs to the last full one.
+/// Panels of gates, as Packed says. The narrower one goes with the last full one, of which there is
+/// always one.
 template <class T, int kGates>
 struct GatePanels {
-    int64_t full, vectors, pitch;  ///< full panels; registers in the narrower one, or 0
+    int64_t full;     ///< panels
+    int64_t vectors;  ///< registers in the narrower one, or 0
+    int64_t pitch;    ///< from gate to gate there
 
     explicit GatePanels(const Packed<T>& w)
         : full(w.N / (kGates * kLanes<T>)),
@@ -247,11 +252,12 @@ struct GatePanels {
           pitch(vectors * kLanes<T> / kGates) {}
 
     bool is_narrow(int64_t unit) const { return unit == full * kLanes<T>; }
-    /// Where panels that end with the full one before `last` end.
+    /// End of a part whose full panels end before `last`: one more, if that is all of them and
+    /// there is a narrower one.
     int64_t end(int64_t last) const { return last < full ? last : full + (vectors > 0); }
 
     /// Puts the gates of a narrower tile, which has room for kGates registers, where those of
-    /// others are.
+    /// others are. Behind the units that are left there is then anything.
     LSTMCORE_INLINE void spread(T* tile) const {
         for (int g = kGates - 1; g > 0; --g) store(tile + g * kLanes<T>, load(tile + g * pitch));
     }
@@ -403,8 +409,10 @@ LSTMCORE_INLINE void outer_columns(const OuterArgs<T>& args, int64_t first, int6
         // The next tile, down the column or at the top of the next.
         const bool down = j + kRows < last;
         const T* next = args.c + (down ? j + kRows : first) * args.N + column + (down ? 0 : width);
-        for (int64_t r = 0; r < kRows; ++r)
-            for (int v = 0; v < kVectors; ++v) prefetch(next + r * args.N + v * L);
+        const int64_t next_rows = down && last - j < 2 * kRows ? last - j - kRows : kRows;
+        for (int64_t r = 0; r < next_rows; ++r)
+            for (int64_t v = 0; v < width; v += kCacheLine / int64_t(sizeof(T)))
+                prefetch(next + r * args.N + v);
         accumulate_rows<T, kVectors, 1, kRows>(rows, a, args.a.width, b, 0, args.b.width, args.M,
                                                {b, 0}, ends);
         for (int64_t r = 0; r < rows && !whole; ++r) {

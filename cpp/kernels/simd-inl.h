@@ -58,7 +58,7 @@ template <class T>
 constexpr bool kMasked = simd::unpacket_traits<Packet<T>>::masked_load_available &&
                          simd::unpacket_traits<Packet<T>>::masked_store_available;
 
-/// The first n lanes, of fewer than a register has.
+/// The first n lanes, of fewer than a register has; none if n is negative.
 template <class T>
 LSTMCORE_INLINE auto first_lanes(int64_t n) {
     return typename simd::unpacket_traits<Packet<T>>::mask_t(n < 0 ? 0 : (1 << n) - 1);
@@ -90,7 +90,7 @@ LSTMCORE_INLINE void prefetch_near(const void* p) {
     __builtin_prefetch(p, 0, 3);
 }
 
-/// The first n numbers at p, zeros behind them; n may exceed the lanes.
+/// The first n numbers at p, zeros behind them; n may exceed the lanes, or be negative.
 template <class T>
 LSTMCORE_INLINE Packet<T> load(const T* p, int64_t n) {
     if (n >= kLanes<T>) return load(p);

@@ -23,7 +23,7 @@ LSTMCORE_INLINE void step_tile(const StepArgs<T>& step, const Row& row,
                                T* tile) {
     constexpr int L = kLanes<T>;
     constexpr int64_t width = kGates * L;
-    Packet<T> sum[kGates], other[kOther + 1];
+    Packet<T> sum[kGates], other[kOther + 1];  // one more, for an array of none is not allowed
     // sum[column] += sum_k a[k] w[k][column]
     const auto add_products = [&](const T* a, const Packed<T>& w) LSTMCORE_INLINE_LAMBDA {
         const int64_t K = w.K;
@@ -91,25 +91,25 @@ LSTMCORE_INLINE void step_gates(const StepArgs<T>& step, const Row& row, Between
     const bool single =
         bytes <= kL1Bytes && bytes * kStepPanels > kL1Bytes && last - first > kStepPanels;
     const int64_t most = single ? 1 : kStepPanels;
+    // Tiles of full panels alone, and one of the last of them and the narrower one.
     const bool narrow = panels.end(last) > last;
-    const int64_t others = last - first - narrow;  // panels of other tiles
-    const int64_t other_tiles = single ? others : (others + kStepPanels - 1) / kStepPanels;
-    const int64_t tiles = other_tiles + narrow;
+    const int64_t full = last - first - narrow;
+    const int64_t full_tiles = single ? full : (full + kStepPanels - 1) / kStepPanels;
+    const int64_t tiles = full_tiles + narrow;
     for (int64_t i = 0; i < tiles; ++i) {
         const int64_t turn = step.last_first ? tiles - 1 - i : i;
-        int64_t panel = first + turn * most, count = first + others - panel;
-        if (count > most) count = most;
+        const bool is_last = turn == full_tiles;
+        const int64_t panel = is_last ? last - 1 : first + turn * most;
+        const bool pair = is_last || (!single && panel + 1 < first + full);
         alignas(64) T tile[kStepPanels * width];
-        if (turn == other_tiles) {
+        if (is_last)
             step_last_tile<T, kGates>(step, row, panels, between, tile);
-            panel = last - 1;
-            count = 2;
-        } else if (count == 1)
-            step_tile<T, kGates, 0>(step, row, panels, panel, between, tile);
-        else
+        else if (pair)
             step_tile<T, kGates, kGates>(step, row, panels, panel, between, tile);
+        else
+            step_tile<T, kGates, 0>(step, row, panels, panel, between, tile);
         const auto each = [&](auto f) LSTMCORE_INLINE_LAMBDA {
-            for (int64_t p = 0; p < count; ++p) f((panel + p) * kLanes<T>, 0, tile + p * width);
+            for (int64_t p = 0; p <= pair; ++p) f((panel + p) * kLanes<T>, 0, tile + p * width);
         };
         (each(finish), ...);
     }

@@ -242,7 +242,7 @@ private:
         }
     }
 
-    /// The full panels of gates that are the worker's; the last one's has the narrower one too.
+    /// The full panels of gates that are the worker's; the last worker also has the narrower one.
     Range panels_of(int worker, const Packed<T>& w) const {
         const int64_t panels = w.N / (w.vectors * weights_->kernels().lanes);
         const int64_t part = workers_.part(worker), parts = workers_.parts();

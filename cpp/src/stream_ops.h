@@ -1,8 +1,8 @@
 // What a stream runs: each stage of a model with every size and pointer of a step worked out.
 //
 // An op takes a block of steps of all rows of the batch, and gives rows that stay valid until its
-// next call. Rows are by step and batch row, and in memory are padded to whole registers (the
-// weights are padded with zeros), so that no kernel meets part of one.
+// next call. Rows are by step and batch row, and in memory are padded to whole registers, so that
+// no kernel meets part of one. What stands in the padding means nothing, and nothing reads it.
 #pragma once
 
 #include <algorithm>

@@ -37,15 +37,14 @@ int64_t Weights<T>::build(const std::vector<Parameters<const T>>& parameters, vo
         const Parameters<const T>& from = parameters[index];
         const int64_t I = spec_.layer_input_size(index / D);
         PackedDirection<T> to{};
-        // `gates` gates from gate `first` on: each panel holds the same units of all of them. In
-        // the last one they lie side by side where that saves registers, but for a single panel,
-        // which a stream waits for, and for a GRU with reset before, which reads two matrices
-        // together.
-        const bool dense = H > L && !reset_before;
+        // `gates` gates from gate `first` on, in panels as Packed says. There is no narrower one
+        // without a full one before, which it needs to hide its latency, nor for a GRU with reset
+        // before, which reads two matrices together.
+        const bool may_be_narrow = H > L && !reset_before;
         const auto pack_gates = [&](int first, int gates, int64_t K, const T* source) {
             const int64_t width = gates * L, full = H / L;
             int64_t rest = H % L == 0 ? 0 : width;
-            if (dense) rest = round_up(gates * (H % L), L);
+            if (may_be_narrow) rest = round_up(gates * (H % L), L);
             return pack_transposed(arena, kernels_, gates == 1 ? 4 : gates, K, full * width + rest,
                                    source, [&](int64_t column) {
                                        const int64_t panel = column / width;

@@ -168,6 +168,24 @@ TEST(threads_do_not_change_a_bit) {
     }
 }
 
+TEST(threads_that_share_the_units_of_one_row_do_not_change_a_bit) {
+    for_each_isa([](const std::string&) {
+        for (const Variant& variant : variants())
+            for (const int64_t size : {100, 123}) {  // whose last panels are narrower
+                LayerSpec spec = variant.spec;
+                if (spec.bidirectional || spec.num_layers > 1) continue;
+                spec.hidden_size = size;
+                const ParameterSet<float> parameters(spec);
+                const Input<float> input(spec, 200, 1, false, false);
+                for (const bool train : {false, true}) {
+                    const auto one = run(spec, parameters, input.sequences(), train, 1);
+                    for (const int threads : {2, 7})  // of which some have no unit
+                        CHECK(run(spec, parameters, input.sequences(), train, threads) == one);
+                }
+            }
+    });
+}
+
 TEST(isa_levels_with_fused_multiply_add_agree_to_the_bit) {
     std::vector<std::string> fused;
     for (const std::string& name : available_isas())
