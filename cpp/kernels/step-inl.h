@@ -98,18 +98,19 @@ LSTMCORE_INLINE void step_gates(const StepArgs<T>& step, const Row& row, Between
     const int64_t tiles = full_tiles + narrow;
     for (int64_t i = 0; i < tiles; ++i) {
         const int64_t turn = step.last_first ? tiles - 1 - i : i;
-        const bool is_last = turn == full_tiles;
-        const int64_t panel = is_last ? last - 1 : first + turn * most;
-        const bool pair = is_last || (!single && panel + 1 < first + full);
+        int64_t panel = first + turn * most, count = first + full - panel;
+        if (count > most) count = most;
         alignas(64) T tile[kStepPanels * width];
-        if (is_last)
+        if (turn == full_tiles) {
             step_last_tile<T, kGates>(step, row, panels, between, tile);
-        else if (pair)
-            step_tile<T, kGates, kGates>(step, row, panels, panel, between, tile);
-        else
+            panel = last - 1;
+            count = 2;
+        } else if (count == 1)
             step_tile<T, kGates, 0>(step, row, panels, panel, between, tile);
+        else
+            step_tile<T, kGates, kGates>(step, row, panels, panel, between, tile);
         const auto each = [&](auto f) LSTMCORE_INLINE_LAMBDA {
-            for (int64_t p = 0; p <= pair; ++p) f((panel + p) * kLanes<T>, 0, tile + p * width);
+            for (int64_t p = 0; p < count; ++p) f((panel + p) * kLanes<T>, 0, tile + p * width);
         };
         (each(finish), ...);
     }
