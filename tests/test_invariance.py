@@ -47,6 +47,20 @@ def test_alone_is_as_in_a_batch(isa: str, cell: int, stack: int, dtype: str) -> 
             assert_same_bits(all_rows[:, rows], one)
 
 
+@pytest.mark.parametrize(("kind", "hidden_size"), [("RNN", 400), ("LSTM", 330), ("GRU", 330)])
+def test_many_units_alone_are_as_in_a_batch(isa: str, kind: str, hidden_size: int) -> None:
+    """Units beyond the L1 cache and rows enough for steps that multiply the input themselves."""
+    layer = make(kind, 20, hidden_size)
+    x, state = random_input(layer, 2, 33)
+    y, last = call(layer, x, state)
+    for b in (0, 17, 32):
+        rows = slice(b, b + 1)
+        alone, last_alone = call(layer, x[:, rows], tuple(s[:, rows] for s in state))
+        assert_same_bits(y[:, rows], alone)
+        for one, all_rows in zip(last_alone, last, strict=True):
+            assert_same_bits(all_rows[:, rows], one)
+
+
 @cells
 @dtypes
 @pytest.mark.parametrize("stack", ONE_WAY, ids=str)

@@ -27,21 +27,25 @@ constexpr int64_t kMaxChunkRows = 4096;
 constexpr int64_t kL2Bytes = 1 << 20;
 constexpr int64_t kStreamedRows = 96;
 
-/// Whether the steps of a layer make its input product themselves. It saves writing and reading it,
-/// as long as both matrices stay in the L1 cache from one tile of rows to the next; few rows are
-/// multiplied faster together with those of other steps. A single step begins with the panels that
-/// the last call has left in the L2 cache, of both matrices; for more rows only if these are not
-/// far too large for it.
-constexpr int64_t kFusedPanelBytes = 40 * 1024;
-constexpr int64_t kFusedRows = 4;
+/// Whether the steps of a layer make its input product themselves, which saves writing and reading
+/// it. It must not cost the L1 cache: from one tile of rows to the next the panels of both matrices
+/// stay there, or not even that of W_hh would; then the L2 cache is to hold both matrices. Few rows
+/// are multiplied faster together with those of other steps. A single step begins with the panels
+/// that the last call has left in the L2 cache, of both matrices; for more rows only if these are
+/// not far too large for it.
+constexpr int64_t kFusedPanelBytes = 40 * 1024, kL1Bytes = 48 * 1024;
+constexpr int64_t kFusedRows = 4, kFusedFarRows = 32;
+constexpr int64_t kFusedFarBytes = 2 << 20;
 constexpr int64_t kFusedStepBytes = 8 << 20;
 
 template <class T>
 bool fuses_input(const PackedDirection<T>& w, int lanes, int64_t rows, int64_t steps) {
     if (!w.can_fuse_input()) return false;
-    const int64_t K = w.w_ih.K + w.w_hh.K, number = sizeof(T);
-    if (steps == 1) return rows < kFusedRows || K * w.w_hh.N * number <= kFusedStepBytes;
-    return rows >= kFusedRows && K * w.w_hh.vectors * lanes * number <= kFusedPanelBytes;
+    const int64_t number = sizeof(T), K = w.w_ih.K + w.w_hh.K, bytes = K * w.w_hh.N * number;
+    if (steps == 1) return rows < kFusedRows || bytes <= kFusedStepBytes;
+    const int64_t width = w.w_hh.vectors * lanes * number;  // of a panel
+    if (K * width <= kFusedPanelBytes) return rows >= kFusedRows;
+    return w.w_hh.K * width >= kL1Bytes && bytes <= kFusedFarBytes && rows >= kFusedFarRows;
 }
 
 /// Whether a thread's next call begins with the last panel. Calls of one step alternate as the
