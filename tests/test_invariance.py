@@ -183,3 +183,30 @@ def test_gradients_in_every_layout(isa: str, kind: str) -> None:
     for name, value in turned.gradients.items():
         value = value.swapaxes(0, 1) if name == "dx" else value
         assert np.array_equal(value, plain.gradients[name])
+
+
+@dtypes
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+def test_arguments_checked_by_the_core_are_as_others(
+    kind: str, batch_first: bool, dtype: str
+) -> None:
+    """Plain arrays go straight to the core; lengths, lists and arrays of other layouts do not."""
+    layer = make(kind, 5, 7, num_layers=2, batch_first=batch_first, dtype=dtype)
+    x, (h, *c) = random_input(layer, 4, 3)
+    x = np.ascontiguousarray(x.swapaxes(0, 1)) if batch_first else x
+    pair = isinstance(layer, lc.LSTM)
+    for parts in ((h, *c), (h, *(None for _ in c)), (None, *c)):
+        state: Any = parts if pair else parts[0]
+        y, last = layer(x, state)
+        fortran = tuple(None if p is None else np.asfortranarray(p) for p in parts)
+        for other_x, other, lengths in (
+            (x, state, [4, 4, 4]),
+            (np.asfortranarray(x), state, None),
+            (x, fortran if pair else fortran[0], None),
+            (x, list(parts) if pair else state, None),
+        ):
+            other_y, other_last = layer(other_x, other, lengths=lengths)
+            assert_same_bits(y, other_y)
+            for one, two in zip(last, other_last, strict=True):
+                assert_same_bits(one, two)

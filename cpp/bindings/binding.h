@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdint>
 #include <initializer_list>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
@@ -140,12 +141,24 @@ T* numbers_or_null(const std::optional<py::array>& array, std::initializer_list<
     return numbers<T>(*array, name);
 }
 
-/// A new array of T, not initialised. A large one is a Block's memory: see there.
+/// A new array, not initialised. (py::array would work out strides first, which takes as long.)
+inline py::array make_array(py::dtype dtype, const int64_t* shape, size_t axes) {
+    const auto& numpy = py::detail::npy_api::get();
+    Py_intptr_t dims[64];  // as many as NumPy allows
+    require(axes <= std::size(dims), "shape: too many axes");
+    std::copy_n(shape, axes, dims);
+    PyObject* const array = numpy.PyArray_NewFromDescr_(
+        numpy.PyArray_Type_, dtype.release().ptr(), int(axes), dims, nullptr, nullptr, 0, nullptr);
+    if (array == nullptr) throw py::error_already_set();
+    return py::reinterpret_steal<py::array>(array);
+}
+
+/// The same of T. A large one is a Block's memory: see there.
 template <class T>
 py::array_t<T> empty_array(const std::vector<int64_t>& shape) {
     int64_t bytes = sizeof(T);
     for (const int64_t n : shape) bytes = size_product(bytes, n);
-    if (bytes < Block::kKeptFrom) return py::array_t<T>(shape);
+    if (bytes < Block::kKeptFrom) return make_array(py::dtype::of<T>(), shape.data(), shape.size());
     auto block = std::make_unique<Block>(bytes);
     T* data = static_cast<T*>(block->data());
     const py::capsule owner(block.get(), [](void* p) { delete static_cast<Block*>(p); });

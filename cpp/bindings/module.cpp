@@ -318,9 +318,9 @@ public:
         auto dx =
             empty_array<T>(call_.lookup ? std::vector<int64_t>{in.table_rows, layer.input_size}
                                         : call_.sequence_shape(layer.input_size));
-        py::array_t<T> dh0({spec.states(), in.batch, layer.output_size()});
+        auto dh0 = empty_array<T>({spec.states(), in.batch, layer.output_size()});
         std::optional<py::array_t<T>> dc0;
-        if (lstm) dc0.emplace(std::vector<int64_t>{spec.states(), in.batch, layer.hidden_size});
+        if (lstm) dc0 = empty_array<T>({spec.states(), in.batch, layer.hidden_size});
         const auto y = view_of<const T>(y_, "y", first, in.steps, in.batch, layer.feature_size());
         const auto dx_view =
             call_.lookup ? View<T>{dx.mutable_data(), 0, layer.input_size}
@@ -366,30 +366,40 @@ private:
     Block memory_;
 };
 
+/// What a forward call has made; c of the LSTM alone, the tape in training.
 template <class T>
-py::tuple run_forward(Call<T> call, bool train) {
+struct Made {
+    py::array_t<T> y, h;
+    std::optional<py::array_t<T>> c;
+    std::shared_ptr<Tape> tape;
+};
+
+template <class T>
+Made<T> run_forward(Call<T> call, bool train) {
     const LayerSpec layer = call.spec.layer;
     const Sequences<T> in = call.in;
     const std::shared_ptr<const Weights<T>> weights = call.weights;
-    const bool lstm = layer.cell.kind == CellKind::lstm;
-    auto y = empty_array<T>(call.sequence_shape(layer.feature_size()));
-    py::array_t<T> h({call.spec.states(), in.batch, layer.output_size()});
-    std::optional<py::array_t<T>> c;
-    if (lstm) c.emplace(std::vector<int64_t>{call.spec.states(), in.batch, layer.hidden_size});
-    const auto y_view =
-        view_of<T>(y, "y", call.batch_first, in.steps, in.batch, layer.feature_size());
-    T* h_n = h.mutable_data();
-    T* c_n = c ? c->mutable_data() : nullptr;
-    std::shared_ptr<TapeOf<T>> tape;
-    if (train) tape = std::make_shared<TapeOf<T>>(std::move(call), y);
-    {
-        const ReleaseGil release;
-        const int threads = get_num_threads();
-        const Workspace workspace(forward_workspace_bytes(layer, in, train, threads));
-        forward(*weights, in, y_view, h_n, c_n, tape ? tape->data() : nullptr, workspace.data(),
-                threads);
+    Made<T> made{empty_array<T>(call.sequence_shape(layer.feature_size())),
+                 empty_array<T>({call.spec.states(), in.batch, layer.output_size()}),
+                 {},
+                 {}};
+    if (layer.cell.kind == CellKind::lstm)
+        made.c = empty_array<T>({call.spec.states(), in.batch, layer.hidden_size});
+    const auto y =
+        view_of<T>(made.y, "y", call.batch_first, in.steps, in.batch, layer.feature_size());
+    T* const h_n = made.h.mutable_data();
+    T* const c_n = made.c ? made.c->mutable_data() : nullptr;
+    T* tape = nullptr;
+    if (train) {
+        auto kept = std::make_shared<TapeOf<T>>(std::move(call), made.y);
+        tape = kept->data();
+        made.tape = std::move(kept);
     }
-    return py::make_tuple(y, h, c, std::shared_ptr<Tape>(tape));
+    const ReleaseGil release;
+    const int threads = get_num_threads();
+    const Workspace workspace(forward_workspace_bytes(layer, in, train, threads));
+    forward(*weights, in, y, h_n, c_n, tape, workspace.data(), threads);
+    return made;
 }
 
 py::tuple run_forward_any(const PyWeights& weights, const py::array& x,
@@ -398,12 +408,63 @@ py::tuple run_forward_any(const PyWeights& weights, const py::array& x,
                           const std::optional<py::array>& resets, bool batch_first, bool train,
                           double dropout, uint64_t key, const std::optional<py::array>& lookup,
                           int64_t first_step, int64_t whole_steps) {
-    const auto run = [&](auto number) {
-        return run_forward(Call<decltype(number)>(weights, x, h0, c0, lengths, resets, batch_first,
-                                                  dropout, key, lookup, first_step, whole_steps),
-                           train);
+    const auto run = [&](auto number) -> py::tuple {
+        auto made =
+            run_forward(Call<decltype(number)>(weights, x, h0, c0, lengths, resets, batch_first,
+                                               dropout, key, lookup, first_step, whole_steps),
+                        train);
+        return py::make_tuple(made.y, made.h, made.c, made.tape);
     };
     return weights.spec.is_double ? run(double()) : run(float());
+}
+
+/// Takes an array that can be used as it is and has this shape, -1 being any size.
+template <class T>
+bool take_plain(const py::handle& object, std::initializer_list<int64_t> shape,
+                std::optional<py::array>& to) {
+    using Numpy = py::detail::npy_api;
+    constexpr int kFlags = Numpy::NPY_ARRAY_C_CONTIGUOUS_ | Numpy::NPY_ARRAY_ALIGNED_;
+    if (static_cast<void*>(Py_TYPE(object.ptr())) != Numpy::get().PyArray_Type_) return false;
+    to = py::reinterpret_borrow<py::array>(object);
+    const auto fits = [](int64_t size, int64_t has) { return size == -1 || size == has; };
+    return std::equal(shape.begin(), shape.end(), to->shape(), to->shape() + to->ndim(), fits) &&
+           (to->flags() & kFlags) == kFlags && to->dtype().is(py::dtype::of<T>());
+}
+
+/// y and the final state, or None where something is to be converted or refused first: the short
+/// way of small calls, which cost less than to look at their arguments in Python.
+template <class T>
+py::object run_inference(const PyWeights& weights, const py::handle& x, const py::handle& state,
+                         bool batch_first) {
+    const LayerSpec& layer = weights.spec.layer;
+    std::optional<py::array> rows, h0, c0;
+    if (!take_plain<T>(x, {-1, -1, layer.input_size}, rows)) return py::none();
+    if (!state.is_none()) {
+        const bool lstm = layer.cell.kind == CellKind::lstm;
+        if (lstm && !(PyTuple_CheckExact(state.ptr()) && PyTuple_GET_SIZE(state.ptr()) == 2))
+            return py::none();
+        const int64_t states = weights.spec.states(), batch = rows->shape(batch_first ? 0 : 1);
+        const py::handle h = lstm ? PyTuple_GET_ITEM(state.ptr(), 0) : state.ptr();
+        const py::handle c = lstm ? PyTuple_GET_ITEM(state.ptr(), 1) : Py_None;
+        if (!h.is_none() && !take_plain<T>(h, {states, batch, layer.output_size()}, h0))
+            return py::none();
+        if (!c.is_none() && !take_plain<T>(c, {states, batch, layer.hidden_size}, c0))
+            return py::none();
+    }
+    try {
+        auto made = run_forward(
+            Call<T>(weights, *rows, h0, c0, {}, {}, batch_first, 0, 0, {}, 0, -1), false);
+        if (!made.c) return py::make_tuple(made.y, made.h);
+        return py::make_tuple(made.y, py::make_tuple(made.h, *made.c));
+    } catch (const std::bad_alloc&) {  // which Python says in its own words
+        return py::none();
+    }
+}
+
+py::object run_inference_any(const PyWeights& weights, const py::handle& x, const py::handle& state,
+                             bool batch_first) {
+    return weights.spec.is_double ? run_inference<double>(weights, x, state, batch_first)
+                                  : run_inference<float>(weights, x, state, batch_first);
 }
 
 std::map<std::string, std::string> build_info() {
@@ -451,6 +512,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
           py::arg("c0"), py::arg("lengths"), py::arg("resets"), py::arg("batch_first"),
           py::arg("train"), py::arg("dropout"), py::arg("dropout_key"),
           py::arg("lookup") = py::none(), py::arg("first_step") = 0, py::arg("whole_steps") = -1);
+    m.def("infer", &run_inference_any);
     m.def(
         "backward",
         [](const Tape& tape, const std::optional<py::array>& dy, const std::optional<py::array>& dh,

@@ -208,15 +208,10 @@ bool overlap(const py::array& x, const py::array& out) {
 
 py::object new_output(const PyStream& stream, const py::array& x) {
     const int axes = int(x.ndim());
-    Py_intptr_t shape[3];
+    int64_t shape[3];
     for (int i = 0; i + 1 < axes; ++i) shape[i] = x.shape(i);
     shape[axes - 1] = stream.output_size;
-    const Numpy& numpy = Numpy::get();
-    PyObject* const array =
-        numpy.PyArray_NewFromDescr_(numpy.PyArray_Type_, py::dtype(stream.dtype).release().ptr(),
-                                    axes, shape, nullptr, nullptr, 0, nullptr);
-    if (array == nullptr) throw py::error_already_set();
-    return py::reinterpret_steal<py::object>(array);
+    return make_array(stream.dtype, shape, axes);
 }
 
 py::object run(const py::handle& self, py::object x, py::object out, bool blocks) {

@@ -102,6 +102,7 @@ def forward(
     first_step: int = 0,  # of a piece of longer sequences: lengths and dropout count from there
     whole_steps: int = -1,
 ) -> tuple[_Array, _Array, _Array | None, Tape | None]: ...
+def infer(weights: Weights, x: Any, state: Any, batch_first: bool, /) -> Any: ...
 def backward(
     tape: Tape,
     dy: _Array | None,

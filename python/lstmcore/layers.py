@@ -69,6 +69,7 @@ class Recurrent(Packed, Generic[State]):
         self._outputs = config.output_size  # P
         self._hidden = config.hidden_size  # H
         self._features = config.features  # of y
+        self._batch_first = config.batch_first
         self._states = config.num_layers * config.directions  # L*D
 
     def reset_parameters(self, seed: int | None = None) -> None:
@@ -327,6 +328,16 @@ class Layer(Recurrent[State]):
         y, final, tape = self._forward(x, state, True, lengths, resets, checkpoint=checkpoint)
         return y, final, cast(Tape, tape)
 
+    def _infer(self, x: Any, state: Any, lengths: Any, resets: Any) -> tuple[Array, State]:
+        """Return y and the final state; what is as it should be goes straight to the core."""
+        if lengths is None and resets is None:
+            result: tuple[Array, State] | None
+            result = _core.infer(self._weights(False), x, state, self._batch_first)
+            if result is not None:
+                return result
+        y, final, _ = self._forward(x, state, False, lengths, resets)
+        return y, final
+
     def backward(
         self, tape: Tape, dy: npt.ArrayLike | None, dstate: Any = None
     ) -> tuple[Array, State]:
@@ -428,8 +439,7 @@ class HiddenLayer(Layer[Array]):
         ValueError, TypeError
             If an argument has another shape, dtype or range than it should; it is named.
         """
-        y, final, _ = self._forward(x, h0, False, lengths, resets)
-        return y, final
+        return self._infer(x, h0, lengths, resets)
 
 
 class RNN(HiddenLayer):
@@ -812,5 +822,4 @@ class LSTM(Layer[Pair]):
         ValueError, TypeError
             If an argument has another shape, dtype or range than it should; it is named.
         """
-        y, final, _ = self._forward(x, state, False, lengths, resets)
-        return y, final
+        return self._infer(x, state, lengths, resets)
