@@ -15,7 +15,7 @@ std::shared_ptr<const Linear<T>> pack_as(const py::array& weight,
     const T* w = numbers_or_null<const T>(weight, {outputs, inputs}, "weight");
     const T* b = numbers_or_null<const T>(bias, {outputs}, "bias");
     const ReleaseGil release;
-    return pack_linear(w, b, inputs, outputs, train);
+    return pack_linear(w, b, inputs, outputs, train, get_num_threads());
 }
 
 PyLinear pack_any(const py::array& weight, const std::optional<py::array>& bias, bool train) {

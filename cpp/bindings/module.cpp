@@ -130,7 +130,7 @@ std::shared_ptr<const Weights<T>> pack_as(const Spec& spec, const std::vector<py
                                           bool train) {
     const auto sets = split_parameters<const T>(spec, arrays, "parameters");
     const ReleaseGil release;
-    return pack<T>(spec.layer, sets, train);
+    return pack<T>(spec.layer, sets, train, get_num_threads());
 }
 
 PyWeights pack_weights(const Spec& spec, const std::vector<py::array>& arrays, bool train) {

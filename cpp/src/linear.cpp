@@ -13,31 +13,26 @@
 namespace lstmcore {
 
 template <class T>
-Linear<T>::Linear(const T* weight, const T* bias, int64_t inputs, int64_t outputs, bool train)
+Linear<T>::Linear(const T* weight, const T* bias, int64_t inputs, int64_t outputs, bool train,
+                  int num_threads)
     : inputs_(inputs), outputs_(outputs), train_(train), kernels_(kernel_table().of<T>()) {
     check_size(inputs, "inputs");
     check_size(outputs, "outputs");
-    const auto build = [&](void* base) {
-        Arena arena(base);
-        weight_ = pack_transposed(arena, kernels_, 4, inputs, outputs, weight,
-                                  [&](int64_t column) { return column < outputs ? column : -1; });
-        T* padded = arena.take<T>(weight_.N);
-        for (int64_t i = 0; base && i < weight_.N; ++i)
-            padded[i] = bias && i < outputs ? bias[i] : T(0);
-        bias_ = padded;
+    memory_ = pack_into_block(kernels_, num_threads, [&](Packing<T>& packing) {
+        weight_ = packing.transposed(4, inputs, outputs, weight, [=](int64_t column) {
+            return column < outputs ? column : -1;
+        });
+        bias_ = packing.vector(weight_.N,
+                               [&](int64_t i) { return bias && i < outputs ? bias[i] : T(0); });
         if (train)
-            weight_t_ = pack_rows(arena, kernels_.lanes, outputs, inputs, weight,
-                                  [](int64_t k) { return k; });
-        return arena.used();
-    };
-    memory_ = Block(build(nullptr));
-    build(memory_.data());
+            weight_t_ = packing.in_rows(outputs, inputs, weight, [](int64_t k) { return k; });
+    });
 }
 
 template <class T>
 std::shared_ptr<const Linear<T>> pack_linear(const T* weight, const T* bias, int64_t inputs,
-                                             int64_t outputs, bool train) {
-    return std::make_shared<const Linear<T>>(weight, bias, inputs, outputs, train);
+                                             int64_t outputs, bool train, int num_threads) {
+    return std::make_shared<const Linear<T>>(weight, bias, inputs, outputs, train, num_threads);
 }
 
 namespace {
@@ -116,7 +111,7 @@ void linear_backward(const Linear<T>& linear, const T* x, const T* dy, int64_t r
 #define LSTMCORE_INSTANTIATE(T)                                                                 \
     template class Linear<T>;                                                                   \
     template std::shared_ptr<const Linear<T>> pack_linear(const T*, const T*, int64_t, int64_t, \
-                                                          bool);                                \
+                                                          bool, int);                           \
     template void linear_forward(const Linear<T>&, const T*, int64_t, T*, int);                 \
     template void linear_backward(const Linear<T>&, const T*, const T*, int64_t, T*, T*, T*, int);
 LSTMCORE_INSTANTIATE(float)

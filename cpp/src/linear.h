@@ -13,7 +13,8 @@ namespace lstmcore {
 template <class T>
 class Linear {
 public:
-    Linear(const T* weight, const T* bias, int64_t inputs, int64_t outputs, bool train);
+    Linear(const T* weight, const T* bias, int64_t inputs, int64_t outputs, bool train,
+           int num_threads);
 
     int64_t inputs() const { return inputs_; }
     int64_t outputs() const { return outputs_; }

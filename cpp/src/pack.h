@@ -4,66 +4,121 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <vector>
 
 #include "../kernels/kernel_table.h"
 #include "arena.h"
+#include "block.h"
+#include "threads.h"
 
 namespace lstmcore {
 
-/// Room for a matrix of `columns` columns in panels of `vectors` registers.
+/// Lays matrices out in one block of memory, and copies them there when all have their place, by
+/// as many threads as that is worth. Without a block it only counts.
 template <class T>
-Packed<T> take_packed(Arena& arena, int lanes, int vectors, int64_t K, int64_t columns, T** out) {
-    Packed<T> packed;
-    packed.K = K;
-    packed.N = round_up(columns, lanes);
-    packed.vectors = vectors;
-    *out = arena.take<T>(size_product(K, packed.N));
-    packed.data = *out;
-    return packed;
-}
+class Packing {
+public:
+    Packing(void* base, const Kernels<T>& kernels) : arena_(base), kernels_(kernels) {}
 
-/// Packs the matrix whose column c is row row_of(c) of `source` (rows, K); a negative row is
-/// padding.
-template <class T, class RowOf>
-Packed<T> pack_transposed(Arena& arena, const Kernels<T>& kernels, int vectors, int64_t K,
-                          int64_t columns, const T* source, RowOf row_of) {
-    T* out;
-    const Packed<T> packed = take_packed<T>(arena, kernels.lanes, vectors, K, columns, &out);
-    if (out == nullptr) return packed;
-    const std::vector<T> padding(K);
-    constexpr int64_t kMaxWidth = 4 * kAlignment / int64_t(sizeof(T));
-    const T* rows[kMaxWidth];
-    for (int64_t first = 0; first < packed.N; first += vectors * kernels.lanes) {
-        const int64_t width = std::min<int64_t>(vectors * kernels.lanes, packed.N - first);
-        for (int64_t i = 0; i < width; ++i) {
-            const int64_t row = row_of(first + i);
-            rows[i] = row < 0 ? padding.data() : source + row * K;
-        }
-        kernels.transpose(rows, K, width, out + first * K);
+    /// The matrix whose column c is row row_of(c) of `source` (rows, K), in panels of `vectors`
+    /// registers; a negative row is padding. `source` is read by copy().
+    template <class RowOf>
+    Packed<T> transposed(int vectors, int64_t K, int64_t columns, const T* source, RowOf row_of) {
+        T* out;
+        const Packed<T> packed = take(vectors, K, columns, &out);
+        const int64_t width = vectors * kernels_.lanes, panels = (packed.N + width - 1) / width;
+        longest_ = std::max(longest_, K);
+        if (out != nullptr)
+            copies_.push_back([=](int64_t part, int64_t parts, const T* padding) {
+                constexpr int64_t kMaxWidth = 4 * kAlignment / int64_t(sizeof(T));
+                const T* rows[kMaxWidth];
+                const int64_t end = panels * (part + 1) / parts * width;
+                for (int64_t first = panels * part / parts * width; first < end; first += width) {
+                    const int64_t count = std::min(width, packed.N - first);
+                    for (int64_t i = 0; i < count; ++i) {
+                        const int64_t row = row_of(first + i);
+                        rows[i] = row < 0 ? padding : source + row * K;
+                    }
+                    kernels_.transpose(rows, K, count, out + first * K);
+                }
+            });
+        return packed;
     }
-    return packed;
-}
 
-/// Packs the matrix whose row k is row row_of(k) of `source` (rows, columns).
-template <class T, class RowOf>
-Packed<T> pack_rows(Arena& arena, int lanes, int64_t K, int64_t columns, const T* source,
-                    RowOf row_of) {
-    constexpr int kVectors = 4;
-    T* out;
-    const Packed<T> packed = take_packed<T>(arena, lanes, kVectors, K, columns, &out);
-    if (out == nullptr) return packed;
-    for (int64_t k = 0; k < K; ++k) {
-        const T* from = source + row_of(k) * columns;
-        for (int64_t first = 0; first < packed.N; first += kVectors * lanes) {
-            const int64_t width = std::min<int64_t>(kVectors * lanes, packed.N - first);
-            const int64_t count = std::min(width, columns - first);
-            T* to = out + first * K + k * width;
-            std::copy(from + first, from + first + count, to);
-            std::fill(to + count, to + width, T(0));
-        }
+    /// The matrix whose row k is row row_of(k) of `source` (rows, columns), which copy() reads.
+    template <class RowOf>
+    Packed<T> in_rows(int64_t K, int64_t columns, const T* source, RowOf row_of) {
+        constexpr int kVectors = 4;
+        T* out;
+        const Packed<T> packed = take(kVectors, K, columns, &out);
+        const int64_t full = kVectors * kernels_.lanes;
+        if (out != nullptr)
+            copies_.push_back([=](int64_t part, int64_t parts, const T*) {
+                for (int64_t k = K * part / parts; k < K * (part + 1) / parts; ++k) {
+                    const T* from = source + row_of(k) * columns;
+                    for (int64_t first = 0; first < packed.N; first += full) {
+                        const int64_t width = std::min(full, packed.N - first);
+                        const int64_t count = std::min(width, columns - first);
+                        T* to = out + first * K + k * width;
+                        std::copy(from + first, from + first + count, to);
+                        std::fill(to + count, to + width, T(0));
+                    }
+                }
+            });
+        return packed;
     }
-    return packed;
+
+    /// The numbers value_of(0), ... value_of(n - 1).
+    template <class ValueOf>
+    const T* vector(int64_t n, ValueOf value_of) {
+        T* const out = arena_.template take<T>(n);
+        for (int64_t i = 0; out && i < n; ++i) out[i] = value_of(i);
+        return out;
+    }
+
+    int64_t bytes() const { return arena_.used(); }
+
+    void copy(int num_threads) {
+        const std::vector<T> padding(longest_);
+        const double useful = double(bytes()) / kBytesOfThread;
+        run_team(int(std::min(double(num_threads), 1 + useful)), [&](Team& team) noexcept {
+            for (const auto& copy : copies_) copy(team.rank, team.size, padding.data());
+        });
+    }
+
+private:
+    static constexpr double kBytesOfThread = 256 * 1024;  // which take longer than to wake one
+
+    /// Room for a matrix of `columns` columns in panels of `vectors` registers.
+    Packed<T> take(int vectors, int64_t K, int64_t columns, T** out) {
+        Packed<T> packed;
+        packed.K = K;
+        packed.N = round_up(columns, kernels_.lanes);
+        packed.vectors = vectors;
+        *out = arena_.template take<T>(size_product(K, packed.N));
+        packed.data = *out;
+        return packed;
+    }
+
+    Arena arena_;
+    const Kernels<T>& kernels_;
+    int64_t longest_ = 0;  // of the rows that padding stands for
+    /// Each copies its part of so many.
+    std::vector<std::function<void(int64_t part, int64_t parts, const T* padding)>> copies_;
+};
+
+/// A block of memory with what lay_out(packing) asks for, which is called twice: to count, then to
+/// place.
+template <class T, class LayOut>
+Block pack_into_block(const Kernels<T>& kernels, int num_threads, LayOut lay_out) {
+    Packing<T> counting(nullptr, kernels);
+    lay_out(counting);
+    Block memory(counting.bytes());
+    Packing<T> packing(memory.data(), kernels);
+    lay_out(packing);
+    packing.copy(num_threads);
+    return memory;
 }
 
 /// Lays the n numbers of a row out for sums over rows.

@@ -10,7 +10,7 @@ namespace lstmcore {
 
 template <class T>
 Weights<T>::Weights(const LayerSpec& spec, const std::vector<Parameters<const T>>& parameters,
-                    bool train)
+                    bool train, int num_threads)
     : spec_(spec), kernels_(kernel_table().of<T>()), train_(train) {
     spec.check();
     if (int64_t(parameters.size()) != spec.num_layers * spec.directions())
@@ -19,13 +19,12 @@ Weights<T>::Weights(const LayerSpec& spec, const std::vector<Parameters<const T>
         if (!p.w_ih || !p.w_hh || bool(p.b_ih) != spec.bias || bool(p.b_hh) != spec.bias ||
             bool(p.w_ch) != spec.cell.peephole || bool(p.w_hr) != (spec.proj_size > 0))
             throw std::invalid_argument("parameters: a set has others than those of the spec");
-    memory_ = Block(build(parameters, nullptr));
-    build(parameters, memory_.data());
+    memory_ = pack_into_block(kernels_, num_threads,
+                              [&](Packing<T>& packing) { lay_out(parameters, packing); });
 }
 
 template <class T>
-int64_t Weights<T>::build(const std::vector<Parameters<const T>>& parameters, void* base) {
-    Arena arena(base);
+void Weights<T>::lay_out(const std::vector<Parameters<const T>>& parameters, Packing<T>& packing) {
     const CellSpec& cell = spec_.cell;
     const int L = kernels_.lanes, G = cell.gates();
     const int64_t H = spec_.hidden_size, P = spec_.output_size(), D = spec_.directions();
@@ -37,23 +36,29 @@ int64_t Weights<T>::build(const std::vector<Parameters<const T>>& parameters, vo
         const Parameters<const T>& from = parameters[index];
         const int64_t I = spec_.layer_input_size(index / D);
         PackedDirection<T> to{};
-        // `gates` gates from gate `first` on, in panels as Packed says. There is no narrower one
-        // without a full one before, which it needs to hide its latency, nor for a GRU with reset
-        // before, which reads two matrices together.
+        // Columns of `gates` gates in panels as Packed says, and the row of the parameters, from
+        // gate `first` on, that each is. There is no narrower panel without a full one before,
+        // which it needs to hide its latency, nor for a GRU with reset before, which reads two
+        // matrices together.
         const bool may_be_narrow = H > L && !reset_before;
+        const int64_t full = H / L;
+        const auto rest_of = [=](int gates) {
+            if (may_be_narrow) return round_up(gates * (H % L), L);
+            return H % L == 0 ? 0 : int64_t(gates) * L;
+        };
+        const auto columns_of = [=](int gates) { return full * gates * L + rest_of(gates); };
+        const auto row_of = [=](int first, int gates) {
+            return [=, width = int64_t(gates) * L, rest = rest_of(gates)](int64_t column) {
+                const int64_t panel = column / width;
+                const int64_t pitch = (panel < full ? width : rest) / gates;
+                const int64_t gate = column % width / pitch;
+                const int64_t unit = panel * L + column % width % pitch;
+                return gate < gates && unit < H ? (first + gate) * H + unit : -1;
+            };
+        };
         const auto pack_gates = [&](int first, int gates, int64_t K, const T* source) {
-            const int64_t width = gates * L, full = H / L;
-            int64_t rest = H % L == 0 ? 0 : width;
-            if (may_be_narrow) rest = round_up(gates * (H % L), L);
-            return pack_transposed(arena, kernels_, gates == 1 ? 4 : gates, K, full * width + rest,
-                                   source, [&](int64_t column) {
-                                       const int64_t panel = column / width;
-                                       const int64_t pitch = (panel < full ? width : rest) / gates;
-                                       const int64_t gate = column % width / pitch;
-                                       const int64_t unit = panel * L + column % width % pitch;
-                                       return gate < gates && unit < H ? (first + gate) * H + unit
-                                                                       : -1;
-                                   });
+            return packing.transposed(gates == 1 ? 4 : gates, K, columns_of(gates), source,
+                                      row_of(first, gates));
         };
         const auto same = [](int64_t k) { return k; };
 
@@ -61,46 +66,46 @@ int64_t Weights<T>::build(const std::vector<Parameters<const T>>& parameters, vo
         to.w_hh = pack_gates(0, reset_before ? 2 : G, P, from.w_hh);
         if (reset_before) to.w_n = pack_gates(2, 1, P, from.w_hh);
         // The GRU's n keeps its hidden bias apart if r comes after the product.
-        std::vector<T> bias(G * H), b_hn(H);
-        for (int64_t row = 0; from.b_ih && row < G * H; ++row) {
-            const bool apart = gru && !reset_before && row >= 2 * H;
-            bias[row] = apart ? from.b_ih[row] : from.b_ih[row] + from.b_hh[row];
-            if (apart) b_hn[row - 2 * H] = from.b_hh[row];
-        }
-        to.bias = pack_gates(0, G, 1, bias.data()).data;
-        if (gru && !reset_before) to.b_hn = pack_gates(0, 1, 1, b_hn.data()).data;
+        const bool apart = gru && !reset_before;
+        to.bias = packing.vector(columns_of(G), [&](int64_t column) {
+            const int64_t row = row_of(0, G)(column);
+            if (row < 0 || !from.b_ih) return T(0);
+            return apart && row >= 2 * H ? from.b_ih[row] : from.b_ih[row] + from.b_hh[row];
+        });
+        if (apart)
+            to.b_hn = packing.vector(columns_of(1), [&](int64_t column) {
+                const int64_t row = row_of(2, 1)(column);
+                return row < 0 || !from.b_hh ? T(0) : from.b_hh[row];
+            });
         if (cell.peephole) {
             const int64_t padded = round_up(H, L);
-            T* peephole = arena.take<T>(cell.peepholes() * padded);
-            to.peephole = peephole;
-            for (int64_t i = 0; base && i < cell.peepholes() * padded; ++i)
-                peephole[i] = i % padded < H ? from.w_ch[i / padded * H + i % padded] : T(0);
+            to.peephole = packing.vector(cell.peepholes() * padded, [&](int64_t i) {
+                return i % padded < H ? from.w_ch[i / padded * H + i % padded] : T(0);
+            });
         }
         if (spec_.proj_size > 0)
-            to.w_hr = pack_transposed(arena, kernels_, 4, H, P, from.w_hr,
-                                      [&](int64_t column) { return column < P ? column : -1; });
+            to.w_hr = packing.transposed(4, H, P, from.w_hr,
+                                         [=](int64_t column) { return column < P ? column : -1; });
 
         if (train_) {
             // The GRU's dgates are n, r, z in front of what multiplies W_hh; see GruBackwardRow.
-            to.w_ih_t = pack_rows(arena, L, G * H, I, from.w_ih, [&](int64_t k) {
+            to.w_ih_t = packing.in_rows(G * H, I, from.w_ih, [=](int64_t k) {
                 return !gru ? k : k < H ? 2 * H + k : k - H;
             });
-            to.w_hh_t = pack_rows(arena, L, (reset_before ? 2 : G) * H, P, from.w_hh, same);
+            to.w_hh_t = packing.in_rows((reset_before ? 2 : G) * H, P, from.w_hh, same);
             if (reset_before)
-                to.w_n_t =
-                    pack_rows(arena, L, H, H, from.w_hh, [&](int64_t k) { return 2 * H + k; });
-            if (spec_.proj_size > 0) to.w_hr_t = pack_rows(arena, L, P, H, from.w_hr, same);
+                to.w_n_t = packing.in_rows(H, H, from.w_hh, [=](int64_t k) { return 2 * H + k; });
+            if (spec_.proj_size > 0) to.w_hr_t = packing.in_rows(P, H, from.w_hr, same);
         }
         directions_.push_back(to);
     }
-    return arena.used();
 }
 
 template <class T>
 std::shared_ptr<const Weights<T>> pack(const LayerSpec& spec,
                                        const std::vector<Parameters<const T>>& parameters,
-                                       bool train) {
-    return std::make_shared<const Weights<T>>(spec, parameters, train);
+                                       bool train, int num_threads) {
+    return std::make_shared<const Weights<T>>(spec, parameters, train, num_threads);
 }
 
 template <class T>
@@ -112,10 +117,10 @@ template class Weights<float>;
 template class Weights<double>;
 template std::shared_ptr<const Weights<float>> pack(const LayerSpec&,
                                                     const std::vector<Parameters<const float>>&,
-                                                    bool);
+                                                    bool, int);
 template std::shared_ptr<const Weights<double>> pack(const LayerSpec&,
                                                      const std::vector<Parameters<const double>>&,
-                                                     bool);
+                                                     bool, int);
 template int64_t packed_bytes(const Weights<float>&);
 template int64_t packed_bytes(const Weights<double>&);
 

@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "../kernels/kernel_table.h"
-#include "arena.h"
 #include "block.h"
 #include "lstmcore/layer.h"
+#include "pack.h"
 
 namespace lstmcore {
 
@@ -33,7 +33,8 @@ struct PackedDirection {
 template <class T>
 class Weights {
 public:
-    Weights(const LayerSpec& spec, const std::vector<Parameters<const T>>& parameters, bool train);
+    Weights(const LayerSpec& spec, const std::vector<Parameters<const T>>& parameters, bool train,
+            int num_threads);
 
     const LayerSpec& spec() const { return spec_; }
     const PackedDirection<T>& direction(int64_t layer, int d) const {
@@ -44,7 +45,7 @@ public:
     int64_t bytes() const { return memory_.bytes(); }
 
 private:
-    int64_t build(const std::vector<Parameters<const T>>& parameters, void* base);
+    void lay_out(const std::vector<Parameters<const T>>& parameters, Packing<T>& packing);
 
     LayerSpec spec_;
     const Kernels<T>& kernels_;

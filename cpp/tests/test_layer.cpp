@@ -55,7 +55,7 @@ struct Result {
 template <class T>
 Result<T> run(const LayerSpec& spec, const ParameterSet<T>& parameters, const Sequences<T>& in,
               bool train, int threads) {
-    const auto weights = pack<T>(spec, parameters.read_only(), train);
+    const auto weights = pack<T>(spec, parameters.read_only(), train, threads);
     const int64_t F = spec.feature_size(), states = spec.num_layers * spec.directions() * in.batch;
     const int64_t P = spec.output_size(), H = spec.hidden_size;
     const bool lstm = spec.cell.kind == CellKind::lstm;

@@ -28,12 +28,13 @@ struct Parameters {
 template <class T>
 class Weights;
 
-/// Packs L*D parameter sets, ordered (layer, direction). With `train` also what backward needs.
-/// The sources are only read here. Throws std::invalid_argument, std::bad_alloc.
+/// Packs L*D parameter sets, ordered (layer, direction), by up to `num_threads` threads where they
+/// are large. With `train` also what backward needs. The sources are only read here. Throws
+/// std::invalid_argument, std::bad_alloc.
 template <class T>
 std::shared_ptr<const Weights<T>> pack(const LayerSpec& spec,
                                        const std::vector<Parameters<const T>>& parameters,
-                                       bool train);
+                                       bool train, int num_threads = 1);
 
 /// Bytes held by the packed copy.
 template <class T>

@@ -14,7 +14,8 @@ class Linear;
 /// std::invalid_argument, std::bad_alloc.
 template <class T>
 std::shared_ptr<const Linear<T>> pack_linear(const T* weight, const T* bias, int64_t inputs,
-                                             int64_t outputs, bool train = false);
+                                             int64_t outputs, bool train = false,
+                                             int num_threads = 1);
 
 /// y (rows, outputs) of x (rows, inputs). As everywhere, each number is one chain: b, then the
 /// inputs in order. So it depends neither on num_threads nor on the other rows, to the bit.
