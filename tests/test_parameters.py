@@ -148,6 +148,17 @@ def test_packs_only_when_needed(packs: list[bool]) -> None:
     assert len(packs) == 5
 
 
+def test_packs_once_for_a_call(packs: list[bool]) -> None:
+    """Also while somebody could write, whatever has to be converted first."""
+    layer = lc.LSTM(2, 3, seed=0)
+    held = layer.parameters()[0].data
+    for x in (np.zeros((4, 1, 2), "float32"), np.zeros((4, 2), "float32"), [[[0, 0]]]):
+        packs.clear()
+        layer(x)
+        assert packs == [False]
+    assert held.shape == (12, 2)
+
+
 def test_packs_again_for_another_isa(packs: list[bool]) -> None:
     layer = lc.GRU(3, 4, dtype="float64", seed=0)
     chosen = lc.isa()

@@ -141,9 +141,12 @@ T* numbers_or_null(const std::optional<py::array>& array, std::initializer_list<
     return numbers<T>(*array, name);
 }
 
+using Numpy = py::detail::npy_api;
+constexpr int kReadable = Numpy::NPY_ARRAY_C_CONTIGUOUS_ | Numpy::NPY_ARRAY_ALIGNED_;
+
 /// A new array, not initialised. (py::array would work out strides first, which takes as long.)
 inline py::array make_array(py::dtype dtype, const int64_t* shape, size_t axes) {
-    const auto& numpy = py::detail::npy_api::get();
+    const Numpy& numpy = Numpy::get();
     Py_intptr_t dims[64];  // as many as NumPy allows
     require(axes <= std::size(dims), "shape: too many axes");
     std::copy_n(shape, axes, dims);

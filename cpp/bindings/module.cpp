@@ -422,13 +422,11 @@ py::tuple run_forward_any(const PyWeights& weights, const py::array& x,
 template <class T>
 bool take_plain(const py::handle& object, std::initializer_list<int64_t> shape,
                 std::optional<py::array>& to) {
-    using Numpy = py::detail::npy_api;
-    constexpr int kFlags = Numpy::NPY_ARRAY_C_CONTIGUOUS_ | Numpy::NPY_ARRAY_ALIGNED_;
     if (static_cast<void*>(Py_TYPE(object.ptr())) != Numpy::get().PyArray_Type_) return false;
     to = py::reinterpret_borrow<py::array>(object);
     const auto fits = [](int64_t size, int64_t has) { return size == -1 || size == has; };
     return std::equal(shape.begin(), shape.end(), to->shape(), to->shape() + to->ndim(), fits) &&
-           (to->flags() & kFlags) == kFlags && to->dtype().is(py::dtype::of<T>());
+           (to->flags() & kReadable) == kReadable && is_of<T>(*to);
 }
 
 /// y and the final state, or None where something is to be converted or refused first: the short
@@ -451,14 +449,10 @@ py::object run_inference(const PyWeights& weights, const py::handle& x, const py
         if (!c.is_none() && !take_plain<T>(c, {states, batch, layer.hidden_size}, c0))
             return py::none();
     }
-    try {
-        auto made = run_forward(
-            Call<T>(weights, *rows, h0, c0, {}, {}, batch_first, 0, 0, {}, 0, -1), false);
-        if (!made.c) return py::make_tuple(made.y, made.h);
-        return py::make_tuple(made.y, py::make_tuple(made.h, *made.c));
-    } catch (const std::bad_alloc&) {  // which Python says in its own words
-        return py::none();
-    }
+    auto made =
+        run_forward(Call<T>(weights, *rows, h0, c0, {}, {}, batch_first, 0, 0, {}, 0, -1), false);
+    if (!made.c) return py::make_tuple(made.y, made.h);
+    return py::make_tuple(made.y, py::make_tuple(made.h, *made.c));
 }
 
 py::object run_inference_any(const PyWeights& weights, const py::handle& x, const py::handle& state,

@@ -15,8 +15,6 @@ namespace {
 /// From so many multiply-adds on, a few microseconds, a call releases the GIL.
 constexpr double kLongCall = 1 << 16;
 
-using Numpy = py::detail::npy_api;
-constexpr int kReadable = Numpy::NPY_ARRAY_C_CONTIGUOUS_ | Numpy::NPY_ARRAY_ALIGNED_;
 constexpr int kWritable = kReadable | Numpy::NPY_ARRAY_WRITEABLE_;
 
 /// One stage of a model and how many multiply-adds a row of it costs.

@@ -13,7 +13,7 @@ namespace {
 /// Panels taken at once: enough chains to fill the pipeline of the multiplier, and few enough that
 /// there are several turns to reverse.
 constexpr int kStepPanels = 2;
-constexpr int64_t kL1Bytes = 40 * 1024;  // of weights, that stay in an L1 cache of 48 KB
+constexpr int64_t kKeptBytes = 40 * 1024;  // of weights, that stay in an L1 cache of 48 KB
 /// What the L2 cache delivers in the four cycles in which a chain takes one multiply-add.
 constexpr int64_t kL2BytesOfLatency = 192;
 
@@ -90,8 +90,8 @@ LSTMCORE_INLINE void step_gates(const StepArgs<T>& step, const Row& row, Between
     // several do not; and the chains of one must be enough to keep up with the L2 cache.
     constexpr int64_t row_bytes = width * int64_t(sizeof(T));
     const int64_t bytes = (step.w.K + step.w_in.K) * row_bytes;
-    const bool single = row_bytes > kL2BytesOfLatency && bytes <= kL1Bytes &&
-                        bytes * kStepPanels > kL1Bytes && last - first > kStepPanels;
+    const bool single = row_bytes > kL2BytesOfLatency && bytes <= kKeptBytes &&
+                        bytes * kStepPanels > kKeptBytes && last - first > kStepPanels;
     const int64_t most = single ? 1 : kStepPanels;
     // Tiles of full panels alone, and one of the last of them and the narrower one.
     const bool narrow = panels.end(last) > last;

@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <tuple>
 
+#include "arena.h"
 #include "float_mode.h"
 #include "isa.h"
 #include "pack.h"

@@ -4,7 +4,6 @@
 #include <cstdint>
 
 #include "../kernels/kernel_table.h"
-#include "arena.h"
 #include "block.h"
 #include "lstmcore/linear.h"
 

@@ -140,11 +140,12 @@ class Recurrent(Packed, Generic[State]):
         names: tuple[str, str, str] | None = None,
         checkpoint: bool = False,
         lookup: npt.NDArray[np.int64] | None = None,
+        weights: _core.Weights | None = None,
     ) -> tuple[Array, State, Tape | None]:
         """Check everything, run the core, return what the user gets.
 
         `names` is what messages call the state and its parts. With `lookup` (T, B), x is a table
-        (V, I) and each step reads a row of it.
+        (V, I) and each step reads a row of it. `weights` are those of inference, if at hand.
         """
         if type(x) is not np.ndarray or x.dtype is not self._dtype:
             x = _checks.real(x, self._dtype, "x")
@@ -183,7 +184,7 @@ class Recurrent(Packed, Generic[State]):
                 )
             else:
                 y, h, c, tape = _core.forward(
-                    self._weights(train), x, h, c, lengths, resets, form.batch_first,
+                    weights or self._weights(train), x, h, c, lengths, resets, form.batch_first,
                     train, dropout, key, lookup,
                 )  # fmt: skip
         except MemoryError:
@@ -330,12 +331,17 @@ class Layer(Recurrent[State]):
 
     def _infer(self, x: Any, state: Any, lengths: Any, resets: Any) -> tuple[Array, State]:
         """Return y and the final state; what is as it should be goes straight to the core."""
+        weights = None
         if lengths is None and resets is None:
-            result: tuple[Array, State] | None
-            result = _core.infer(self._weights(False), x, state, self._batch_first)
-            if result is not None:
-                return result
-        y, final, _ = self._forward(x, state, False, lengths, resets)
+            try:
+                weights = self._weights(False)
+                result: tuple[Array, State] | None
+                result = _core.infer(weights, x, state, self._batch_first)
+                if result is not None:
+                    return result
+            except MemoryError:
+                pass  # again, then, to say what is too large
+        y, final, _ = self._forward(x, state, False, lengths, resets, weights=weights)
         return y, final
 
     def backward(

@@ -10,8 +10,8 @@ namespace lstmcore {
 template <class T>
 class Linear;
 
-/// W is (outputs, inputs), b (outputs) or null. With `train` also what backward needs. Throws
-/// std::invalid_argument, std::bad_alloc.
+/// W is (outputs, inputs), b (outputs) or null. With `train` also what backward needs. Up to
+/// `num_threads` threads pack a large W. Throws std::invalid_argument, std::bad_alloc.
 template <class T>
 std::shared_ptr<const Linear<T>> pack_linear(const T* weight, const T* bias, int64_t inputs,
                                              int64_t outputs, bool train = false,
