@@ -20,41 +20,34 @@ from . import (
     reference,
     sampling,
 )
+from ._base.machine import available_isas, get_num_threads, info, isa, set_isa, set_num_threads
+from ._base.parameter import Parameter
 from ._core import build_info as _build_info
-from ._loop import NonFiniteError
-from ._parameter import Parameter
-from .activations import ReLU, Sigmoid, Softmax, Tanh
-from .cells import GRUCell, LSTMCell, RNNCell
-from .checkpoint import load_checkpoint, save_checkpoint
-from .dropout import Dropout
-from .embedding import Embedding
-from .evaluate import evaluate
-from .files import load, save
-from .fit import fit
-from .flip import Flip
-from .generate import generate
-from .history import History
+from ._files.checkpoints import load_checkpoint, save_checkpoint
+from ._files.models import load, save
+from ._models.generate import generate
+from ._models.seq2seq import Seq2Seq
+from ._models.state_space import StateSpace
+from ._nn.activations import ReLU, Sigmoid, Softmax, Tanh
+from ._nn.cells import GRUCell, LSTMCell, RNNCell
+from ._nn.dropout import Dropout
+from ._nn.embedding import Embedding
+from ._nn.layer_norm import LayerNorm
+from ._nn.layers import GRU, LSTM, RNN
+from ._nn.linear import Linear
+from ._nn.masking import Masking
+from ._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool
+from ._nn.sequential import Sequential
+from ._nn.stream import Stream
+from ._nn.tape import Tape
+from ._nn.time_reversal import Flip
+from ._train.evaluate import evaluate
+from ._train.fit import fit
+from ._train.history import History
+from ._train.loop import NonFiniteError
 from .keras import from_keras, to_keras
-from .layer_norm import LayerNorm
-from .layers import GRU, LSTM, RNN
-from .linear import Linear
-from .machine import (
-    available_isas,
-    get_num_threads,
-    info,
-    isa,
-    set_isa,
-    set_num_threads,
-)
-from .masking import Masking
 from .onnx import from_onnx, to_onnx
 from .optim import clip_grad_norm, clip_grad_value
-from .pooling import BothEnds, LastStep, MaxPool, MeanPool
-from .seq2seq import Seq2Seq
-from .sequential import Sequential
-from .state_space import StateSpace
-from .stream import Stream
-from .tape import Tape
 from .torch import from_torch, load_torch, to_torch
 
 __version__ = _build_info()["version"]

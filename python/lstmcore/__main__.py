@@ -30,13 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.command == "info":
         print(lstmcore.info())
     elif options.command == "bench":
-        from . import benchmark
+        from ._commands.bench import main as run_bench
 
-        benchmark.main(options.seconds)
+        run_bench(options.seconds)
     else:
-        from . import demo as run  # not before: the data and the models are of no use to `info`
+        # Not before: `info` needs neither data nor models.
+        from ._commands.demo import main as run_demo
 
-        run.main(options.seed, options.epochs)
+        run_demo(options.seed, options.epochs)
 
 
 def _at_least(least: int) -> Callable[[str], int]:

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import _checks
-from ._checks import Array
-from ._config import Option
-from ._module import Module
-from .activations import softmax, softmax_backward
-from .dropout import dropout_scale
-from .linear import Linear
-from .tape import ModuleTape
+from ._base import checks
+from ._base.checks import Array
+from ._base.module import Module
+from ._nn.activations import softmax, softmax_backward
+from ._nn.config import Option
+from ._nn.dropout import dropout_scale
+from ._nn.linear import Linear
+from ._nn.tape import ModuleTape
 
 __all__ = ["AttentionTape", "MultiHead", "ScaledDotProduct"]
 
@@ -133,7 +133,7 @@ class Attention(Module):
         valid = None
         if lengths is not None:
             batch, time = self._swap(key).shape[:2]
-            ends = _checks.lengths(lengths, batch, time, batched=batched, of="key")
+            ends = checks.lengths(lengths, batch, time, batched=batched, of="key")
             valid = np.arange(time) < ends[:, None]  # (B, S)
             mask = self._swap(valid[..., None])
             # Weights of 0 are not enough: the padding may be NaN.
@@ -162,12 +162,12 @@ class Attention(Module):
         """Return the arguments as arrays whose dtypes and shapes fit."""
         dtype = getattr(self._config, "dtype", None)
         if dtype is None:
-            query = _checks.floating(query, "query")
+            query = checks.floating(query, "query")
             dtype = query.dtype
         else:
-            query = _checks.real(query, dtype, "query")
-        key = _checks.real(key, dtype, "key")
-        value = _checks.real(value, dtype, "value")
+            query = checks.real(query, dtype, "query")
+        key = checks.real(key, dtype, "key")
+        value = checks.real(value, dtype, "value")
         first, second, third = self._features(query.shape[-1] if query.ndim else 0)
         time = ("B, T", "B, S") if self.batch_first else ("T, B", "S, B")
         if query.ndim not in (2, 3) or query.shape[-1] != first:
@@ -241,8 +241,8 @@ class ScaledDotProduct(Attention):
 
     def __init__(self, scale: float | None = None, batch_first: bool = False) -> None:
         self._config = SimpleNamespace(
-            scale=None if scale is None else _checks.number(scale, "scale"),
-            batch_first=_checks.boolean(batch_first, "batch_first"),
+            scale=None if scale is None else checks.number(scale, "scale"),
+            batch_first=checks.boolean(batch_first, "batch_first"),
         )
 
     def _features(self, size: int) -> tuple[int, int, int | None]:
@@ -337,20 +337,20 @@ class MultiHead(Attention):
         dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
     ) -> None:
-        size = _checks.integer(embed_dim, "embed_dim", 1)
+        size = checks.integer(embed_dim, "embed_dim", 1)
         sizes = [
-            None if dim is None or _checks.integer(dim, name, 1) == size else int(dim)
+            None if dim is None or checks.integer(dim, name, 1) == size else int(dim)
             for name, dim in (("kdim", kdim), ("vdim", vdim))
         ]
         self._config = SimpleNamespace(
             embed_dim=size,
-            num_heads=_checks.integer(num_heads, "num_heads", 1),
-            dropout=_checks.probability(dropout, "dropout"),
-            bias=_checks.boolean(bias, "bias"),
+            num_heads=checks.integer(num_heads, "num_heads", 1),
+            dropout=checks.probability(dropout, "dropout"),
+            bias=checks.boolean(bias, "bias"),
             kdim=sizes[0],
             vdim=sizes[1],
-            batch_first=_checks.boolean(batch_first, "batch_first"),
-            dtype=_checks.dtype(dtype),
+            batch_first=checks.boolean(batch_first, "batch_first"),
+            dtype=checks.dtype(dtype),
         )
         if size % self.num_heads:
             raise ValueError(f"embed_dim is {size}, expected a multiple of num_heads={num_heads}")
@@ -379,7 +379,7 @@ class MultiHead(Attention):
         seed : int, optional
             Of ``numpy.random.default_rng``.
         """
-        rng = np.random.default_rng(_checks.seed(seed))
+        rng = np.random.default_rng(checks.seed(seed))
         out = self._children["out_proj"]
         for name, p in (*self._parameters.items(), *out._parameters.items()):
             if "bias" in name:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from . import _checks
-from ._checks import Array
+from ._base import checks
+from ._base.checks import Array
 
 __all__ = ["AR", "Markov", "SeasonalNaive"]
 
@@ -104,7 +104,7 @@ class AR(_Window):
     """
 
     def __init__(self, order: int) -> None:
-        self.size = self.order = _checks.integer(order, "order", 1)
+        self.size = self.order = checks.integer(order, "order", 1)
         self.coefficients: Array | None = None
         self.intercept: Array | None = None
 
@@ -177,7 +177,7 @@ class SeasonalNaive(_Window):
     """
 
     def __init__(self, period: int = 1) -> None:
-        self.size = self.period = _checks.integer(period, "period", 1)
+        self.size = self.period = checks.integer(period, "period", 1)
 
     def fit(self, x: npt.ArrayLike) -> SeasonalNaive:
         """Do nothing; it is here so that all baselines can be fitted alike."""
@@ -226,8 +226,8 @@ class Markov:
     takes_ids = True
 
     def __init__(self, num_tokens: int, smoothing: float = 1.0) -> None:
-        self.num_tokens = _checks.integer(num_tokens, "num_tokens", 1)
-        self.smoothing = _checks.number(smoothing, "smoothing")
+        self.num_tokens = checks.integer(num_tokens, "num_tokens", 1)
+        self.smoothing = checks.number(smoothing, "smoothing")
         if self.smoothing <= 0:
             raise ValueError(f"smoothing is {smoothing}, expected more than 0")
         shape = (self.num_tokens, self.num_tokens)
@@ -279,7 +279,7 @@ def _series(x: npt.ArrayLike, name: str) -> Array:
     values = np.asarray(x)
     if values.dtype.kind not in "biuf" or values.ndim not in (1, 2, 3):
         raise ValueError(
-            f"{name} is {_checks.describe(x)}, expected numbers (T,), (T, F) or (T, B, F)"
+            f"{name} is {checks.describe(x)}, expected numbers (T,), (T, F) or (T, B, F)"
         )
     return (values[:, None] if values.ndim == 1 else values).astype(np.float64)
 

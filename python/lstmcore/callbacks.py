@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _checks
-from .checkpoint import save_checkpoint
+from ._base import checks
+from ._files.checkpoints import save_checkpoint
 
 if TYPE_CHECKING:
-    from .run import Run
+    from ._train.run import Run
 
 __all__ = ["BestWeights", "Callback", "Checkpoint", "EarlyStopping"]
 
@@ -101,10 +101,10 @@ class BestWeights(Callback):
         self, monitor: str | None = None, *, mode: str | None = None, min_delta: float = 0.0
     ) -> None:
         if monitor is not None and not isinstance(monitor, str):
-            raise TypeError(f"monitor is {_checks.describe(monitor)}, expected a str")
+            raise TypeError(f"monitor is {checks.describe(monitor)}, expected a str")
         self.monitor = monitor
-        self._mode = None if mode is None else _checks.choice(mode, "mode", ("min", "max"))
-        self.min_delta = _checks.number(min_delta, "min_delta")
+        self._mode = None if mode is None else checks.choice(mode, "mode", ("min", "max"))
+        self.min_delta = checks.number(min_delta, "min_delta")
         if self.min_delta < 0:
             raise ValueError(f"min_delta is {min_delta}, expected at least 0")
         self.best: float | None = None
@@ -192,8 +192,8 @@ class EarlyStopping(BestWeights):
         min_delta: float = 0.0,
     ) -> None:
         super().__init__(monitor, mode=mode, min_delta=min_delta)
-        self.patience = _checks.integer(patience, "patience", 1)
-        self._restore = _checks.boolean(restore_best, "restore_best")
+        self.patience = checks.integer(patience, "patience", 1)
+        self._restore = checks.boolean(restore_best, "restore_best")
 
     def on_start(self, run: Run) -> None:
         """Stop at once if the checkpoint was of a run that had stopped."""
@@ -249,8 +249,8 @@ class Checkpoint(Callback):
     """
 
     def __init__(self, path: str | os.PathLike[str], *, every: int = 1) -> None:
-        self.path = str(_checks.path(path, "path"))
-        self.every = _checks.integer(every, "every", 1)
+        self.path = str(checks.path(path, "path"))
+        self.every = checks.integer(every, "every", 1)
 
     def on_start(self, run: Run) -> None:
         """Find out that there is a folder to save in before there is something to lose."""

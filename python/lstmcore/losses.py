@@ -24,9 +24,10 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _checks, _core
-from ._checks import Array
-from ._targets import check_weights, classified, paired
+from . import _core
+from ._base import checks
+from ._base.checks import Array
+from ._base.targets import check_weights, classified, paired
 
 __all__ = ["binary_cross_entropy", "cross_entropy", "huber", "mae", "mse"]
 
@@ -96,7 +97,7 @@ def cross_entropy(
            [-0.06,  0.06]])
     """
     scores, classes, w = classified(pred, target, lengths, weight, batch_first, ignore_index)
-    smoothing = _checks.number(label_smoothing, "label_smoothing")
+    smoothing = checks.number(label_smoothing, "label_smoothing")
     if not 0 <= smoothing <= 1:
         raise ValueError(f"label_smoothing is {label_smoothing}, expected 0 to 1")
     num_classes = scores.shape[-1]
@@ -256,7 +257,7 @@ def huber(
     (1.3125, array([0.25, 0.5 ]))
     """
     values, wanted, w = paired(pred, target, lengths, weight, batch_first)
-    bound = _checks.number(delta, "delta")
+    bound = checks.number(delta, "delta")
     if bound <= 0:
         raise ValueError(f"delta is {delta}, expected above 0")
     with np.errstate(invalid="ignore", over="ignore"):
@@ -356,7 +357,7 @@ def _sum(terms: Array, w: Array) -> float:
 def _class_weight(value: ArrayLike | None, num_classes: int) -> Array | None:
     if value is None:
         return None
-    w = _checks.real(value, np.dtype(np.float64), "class_weight", cast=True)
+    w = checks.real(value, np.dtype(np.float64), "class_weight", cast=True)
     if w.shape != (num_classes,):
         raise ValueError(f"class_weight has shape {w.shape}, expected ({num_classes},)")
     check_weights(w, "class_weight")
@@ -364,7 +365,7 @@ def _class_weight(value: ArrayLike | None, num_classes: int) -> Array | None:
 
 
 def _pos_weight(value: ArrayLike, x: Array) -> Array:
-    w = _checks.real(value, x.dtype, "pos_weight", cast=True)
+    w = checks.real(value, x.dtype, "pos_weight", cast=True)
     if w.shape not in ((), x.shape[-1:]):
         raise ValueError(
             f"pos_weight has shape {w.shape}, expected one number or {x.shape[-1:]}, "

@@ -11,8 +11,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _checks
-from ._targets import classified, paired
+from ._base import checks
+from ._base.targets import classified, paired
 from .losses import cross_entropy, mse
 
 __all__ = ["accuracy", "binary_accuracy", "bits_per_symbol", "perplexity", "rmse"]
@@ -56,7 +56,7 @@ def accuracy(
     >>> accuracy([[0.1, 0.9], [0.8, 0.2], [0.4, 0.6]], [1, 0, 0])
     0.6666666666666666
     """
-    k = _checks.integer(top_k, "top_k", 1)
+    k = checks.integer(top_k, "top_k", 1)
     scores, classes, w = classified(pred, target, lengths, None, batch_first, ignore_index)
     picked = np.take_along_axis(scores, classes[..., None], axis=-1)
     if k == 1:
@@ -105,7 +105,7 @@ def binary_accuracy(
     >>> binary_accuracy([-2.0, 0.5, 3.0, 1.0], [0, 1, 1, 0])
     0.75
     """
-    limit = _checks.number(threshold, "threshold")
+    limit = checks.number(threshold, "threshold")
     values, wanted, w = paired(pred, target, lengths, None, batch_first)
     right = ((values > limit) == (wanted > 0.5)) & ~np.isnan(values)
     return _mean(right if w is None else right[w != 0])

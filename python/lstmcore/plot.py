@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from . import _checks
-from ._checks import Array
-from .layers import GRU, LSTM, RNN, Layer
-from .tape import Tape
+from ._base import checks
+from ._base.checks import Array
+from ._nn.layers import GRU, LSTM, RNN, Layer
+from ._nn.tape import Tape
 
 if TYPE_CHECKING:
-    from .history import History
+    from ._train.history import History
 
 __all__ = [
     "forecast",
@@ -32,6 +32,7 @@ __all__ = [
     "heat_map",
     "training",
 ]
+
 
 _IN_LOGISTIC_RANGE = ("i", "f", "o", "r", "z")  # gates, whose activation is a sigmoid by default
 
@@ -72,7 +73,7 @@ def gate_values(
     {'r': (5, 3), 'z': (5, 3), 'n': (5, 3)}
     """
     if not isinstance(tape, Tape) or not isinstance(tape._owner, (LSTM, GRU)):
-        what = _checks.describe(tape)
+        what = checks.describe(tape)
         raise TypeError(
             f"tape is {what}, expected one of an LSTM or GRU (of a Sequential, in tape.tapes)"
         )
@@ -82,9 +83,9 @@ def gate_values(
         arrays["c"] = tape.cells()
     layers = next(iter(arrays.values())).shape[0]
     for name, index, count in (("row", row, form.batch), ("layer", layer, layers)):
-        if _checks.integer(index, name, 0) >= count:
+        if checks.integer(index, name, 0) >= count:
             raise ValueError(f"{name} is {index}, expected 0 to {count - 1}")
-    length = form.time if length is None else _checks.integer(length, "length", 0)
+    length = form.time if length is None else checks.integer(length, "length", 0)
     if length > form.time:
         raise ValueError(f"length is {length}, expected 0 to {form.time}, the time steps of x")
     of_row: Any = (layer, slice(length))
@@ -237,10 +238,10 @@ def gradient_norms(layer: Layer[Any], x: npt.ArrayLike) -> Array:
     ((21,), True)
     """
     if not isinstance(layer, Layer):
-        raise TypeError(f"layer is {_checks.describe(layer)}, expected an RNN, LSTM or GRU")
+        raise TypeError(f"layer is {checks.describe(layer)}, expected an RNN, LSTM or GRU")
     if layer.bidirectional or layer.reverse:
         raise ValueError(f"layer is {layer!r}, expected one that reads forward only")
-    sequence = _checks.real(x, layer.dtype, "x", cast=True)
+    sequence = checks.real(x, layer.dtype, "x", cast=True)
     if sequence.ndim != 2 or sequence.shape[1] != layer.input_size:
         expected = f"(T, {layer.input_size}), one sequence"
         raise ValueError(f"x has shape {sequence.shape}, expected {expected}")
@@ -301,17 +302,17 @@ def gradient_bound(rnn: RNN, steps: int) -> Array:
     array([1.   , 0.5  , 0.25 , 0.125])
     """
     if not isinstance(rnn, RNN):
-        raise TypeError(f"rnn is {_checks.describe(rnn)}, expected an RNN")
+        raise TypeError(f"rnn is {checks.describe(rnn)}, expected an RNN")
     if rnn.num_layers > 1 or rnn.bidirectional or rnn.reverse:
         raise ValueError(f"rnn is {rnn!r}, expected one layer that reads forward only")
-    steps = _checks.integer(steps, "steps", 0)
+    steps = checks.integer(steps, "steps", 0)
     weight = dict(rnn.named_parameters())["weight_hh_l0"].data.astype(np.float64)
     factor = _largest_slope(rnn.nonlinearity) * float(np.linalg.norm(weight, ord=2))
     with np.errstate(over="ignore"):
         return np.asarray(factor ** np.arange(steps + 1, dtype=np.float64))
 
 
-def _largest_slope(nonlinearity: _checks.Activation) -> float:
+def _largest_slope(nonlinearity: checks.Activation) -> float:
     if isinstance(nonlinearity, tuple):
         kind, alpha, beta = nonlinearity
         return abs(alpha * beta if kind == "scaled_tanh" else alpha)
@@ -349,7 +350,7 @@ def gradient_flow(layers: Mapping[str, Layer[Any]], x: npt.ArrayLike, ax: Any = 
     >>> ax = lc.plot.gradient_flow(layers, np.ones((50, 1)))  # doctest: +SKIP
     """
     if not isinstance(layers, Mapping):
-        raise TypeError(f"layers is {_checks.describe(layers)}, expected a dict of them by name")
+        raise TypeError(f"layers is {checks.describe(layers)}, expected a dict of them by name")
     norms = {name: gradient_norms(layer, x) for name, layer in layers.items()}
     ax = _axes(ax)
     for name, of_layer in norms.items():
@@ -474,7 +475,7 @@ def forecast(
     ends = None
     if band is not None:
         if not isinstance(band, (tuple, list)) or len(band) != 2:
-            raise ValueError(f"band is {_checks.describe(band)}, expected a pair (lower, upper)")
+            raise ValueError(f"band is {checks.describe(band)}, expected a pair (lower, upper)")
         ends = [_series(end, f"band[{i}]", steps) for i, end in enumerate(band)]
     count = len(before) + len(next(iter(predicted.values())))
     when = np.arange(count) - (len(before) - 1) if times is None else np.asarray(times)

@@ -37,6 +37,7 @@ __all__ = [
     "rnn_forward",
 ]
 
+
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 Activation = str | tuple[str, float, float]

@@ -11,9 +11,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from . import _checks
+from ._base import checks
 
 __all__ = ["greedy", "temperature", "top_k"]
+
 
 Sampler: TypeAlias = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
@@ -28,7 +29,7 @@ def greedy() -> Sampler:
     >>> lc.sampling.greedy()(np.array([[0.0, 2.0, 1.0]]))
     array([1])
     """
-    return lambda scores: _checks._asarray(scores, "scores").argmax(axis=-1)
+    return lambda scores: checks._asarray(scores, "scores").argmax(axis=-1)
 
 
 def temperature(t: float = 1.0, *, seed: int | None = None) -> Sampler:
@@ -88,14 +89,14 @@ def top_k(k: int | None, t: float = 1.0, *, seed: int | None = None) -> Sampler:
     [1, 2]
     """
     if k is not None:
-        k = _checks.integer(k, "k", 1)
-    t = _checks.number(t, "t")
+        k = checks.integer(k, "k", 1)
+    t = checks.number(t, "t")
     if t <= 0:
         raise ValueError(f"t is {t}, expected more than 0")
-    rng = np.random.default_rng(_checks.seed(seed))
+    rng = np.random.default_rng(checks.seed(seed))
 
     def sample(scores: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        logits = _checks._asarray(scores, "scores").astype(np.float64) / t
+        logits = checks._asarray(scores, "scores").astype(np.float64) / t
         if k is not None and k < logits.shape[-1]:
             least = np.partition(logits, -k, axis=-1)[..., -k, None]
             logits[logits < least] = -np.inf

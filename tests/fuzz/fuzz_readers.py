@@ -26,11 +26,11 @@ TESTS = Path(__file__).parent.parent
 sys.path.insert(0, str(TESTS))
 
 with atheris.instrument_imports(include=["lstmcore", "pickletools"]):
-    import bad_files
     import lstmcore as lc
     import lstmcore.keras._files
     import lstmcore.keras._live
-    import lstmcore.onnx.importing
+    import lstmcore.onnx._importing
+    from helpers import bad_files
 
 DATA = TESTS / "data"
 WEIGHTS = DATA / "keras2_ids_weights.h5"

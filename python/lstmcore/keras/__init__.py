@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from .._checks import describe
-from .._module import Module
+from .._base.checks import describe
+from .._base.module import Module
 
 __all__ = ["from_keras", "to_keras"]
 
@@ -117,7 +117,7 @@ def to_keras(module: Module) -> Any:
     """
     if not isinstance(module, Module):
         raise TypeError(f"module is {describe(module)}, expected a module of lstmcore")
-    from ..files import check_kinds
+    from .._files.models import check_kinds
 
     check_kinds(module, "module", "convert its parts")
     try:

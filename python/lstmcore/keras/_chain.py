@@ -6,17 +6,17 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .._checks import Array
-from .._module import Module
-from ..activations import ReLU, Sigmoid, Softmax, Tanh
-from ..dropout import Dropout
-from ..embedding import Embedding
-from ..flip import Flip
-from ..layer_norm import LayerNorm
-from ..linear import Linear
-from ..masking import Masking
-from ..pooling import BothEnds, LastStep, MaxPool, MeanPool
-from ..sequential import Sequential
+from .._base.checks import Array
+from .._base.module import Module
+from .._nn.activations import ReLU, Sigmoid, Softmax, Tanh
+from .._nn.dropout import Dropout
+from .._nn.embedding import Embedding
+from .._nn.layer_norm import LayerNorm
+from .._nn.linear import Linear
+from .._nn.masking import Masking
+from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool
+from .._nn.sequential import Sequential
+from .._nn.time_reversal import Flip
 from ._layer import KerasLayer
 from ._recurrent import CELLS, LAYERS, Direction, both_directions, direction, make, make_cell
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from .._checks import describe
+from .._base.checks import describe
 from ._hdf5 import SIGNATURE, Dataset, File, Group
 from ._layer import Stored, name_of
 from ._model import Source, layers_of, major

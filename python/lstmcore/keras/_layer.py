@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .. import _checks
-from .._checks import Array
+from .._base import checks
+from .._base.checks import Array
 
 __all__ = ["KerasLayer", "Stored", "name_of"]
 
@@ -45,7 +45,7 @@ def name_of(description: Any) -> str:
             if name is None or isinstance(name, str):
                 return name or kind
     raise ValueError(
-        f"{_checks.describe(description)} stands where a layer should, expected a dict with "
+        f"{checks.describe(description)} stands where a layer should, expected a dict with "
         "class_name and config"
     )
 
@@ -108,20 +108,20 @@ class KerasLayer:
         """Return an option that is a bool."""
         value = self.get(name, default)
         if not isinstance(value, bool):
-            raise self.error(f"has {name}={_checks.describe(value)}, expected a bool")
+            raise self.error(f"has {name}={checks.describe(value)}, expected a bool")
         return value
 
     def number(self, name: str, default: float) -> float:
         """Return an option that is a finite number."""
         try:
-            return _checks.number(self.get(name, default), name)
+            return checks.number(self.get(name, default), name)
         except (TypeError, ValueError) as error:
             raise self.error(f"is wrong: {error}") from error
 
     def size(self, name: str) -> int:
         """Return an option that is a size, at least 1."""
         try:
-            return _checks.integer(self.need(name), name, 1)
+            return checks.integer(self.need(name), name, 1)
         except (TypeError, ValueError) as error:
             raise self.error(f"is wrong: {error}") from error
 
@@ -159,4 +159,4 @@ class KerasLayer:
         for name, value in self.config.items():
             known = name in self._asked or name in _HARMLESS or name.endswith(_HARMLESS_ENDS)
             if not known and value is not None and value is not False:
-                raise self.error(f"has {name}={_checks.describe(value)}, which is not imported")
+                raise self.error(f"has {name}={checks.describe(value)}, which is not imported")

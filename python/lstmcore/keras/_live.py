@@ -7,7 +7,7 @@ import sys
 import warnings
 from typing import Any
 
-from .._checks import describe
+from .._base.checks import describe
 from ._layer import KerasLayer
 from ._model import Source, major
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .._checks import describe
-from .._module import Module
+from .._base.checks import describe
+from .._base.module import Module
 from ._chain import Chain, alone
 from ._layer import KerasLayer, Stored, name_of
 

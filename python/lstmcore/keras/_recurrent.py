@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._checks import Activation, Array, describe
-from .._config import MERGES, Config
-from ..cells import Cell, GRUCell, LSTMCell, RNNCell
-from ..layers import GRU, LSTM, RNN, Layer
+from .._base.checks import Activation, Array, describe
+from .._nn.cells import Cell, GRUCell, LSTMCell, RNNCell
+from .._nn.config import MERGES, Config
+from .._nn.layers import GRU, LSTM, RNN, Layer
 from ._layer import KerasLayer
 
 LAYERS: dict[str, Any] = {

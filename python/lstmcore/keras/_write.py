@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .._checks import Array
-from .._module import Module
-from ..activations import ReLU, Sigmoid, Softmax, Tanh
-from ..cells import Cell
-from ..dropout import Dropout
-from ..embedding import Embedding
-from ..flip import Flip
-from ..layer_norm import LayerNorm
-from ..layers import Layer
-from ..linear import Linear
-from ..masking import Masking
-from ..pooling import BothEnds, LastStep, MaxPool, MeanPool, Pool
-from ..sequential import Sequential
+from .._base.checks import Array
+from .._base.module import Module
+from .._nn.activations import ReLU, Sigmoid, Softmax, Tanh
+from .._nn.cells import Cell
+from .._nn.dropout import Dropout
+from .._nn.embedding import Embedding
+from .._nn.layer_norm import LayerNorm
+from .._nn.layers import Layer
+from .._nn.linear import Linear
+from .._nn.masking import Masking
+from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool, Pool
+from .._nn.sequential import Sequential
+from .._nn.time_reversal import Flip
 from ._model import major
 from ._recurrent import keras_options, to_weights
 

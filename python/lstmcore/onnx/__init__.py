@@ -9,8 +9,8 @@ import os
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from .._module import Module
-    from .graph import Graph
+    from .._base.module import Module
+    from ._graph import Graph
 
     Imported: TypeAlias = Module | dict[str, Module] | Graph
 
@@ -69,7 +69,7 @@ def from_onnx(model: str | os.PathLike[str] | Any, node: str | None = None) -> A
     ...     lc.from_onnx(path) == gru, lc.from_onnx(path, node="gru_l0")
     (True, GRU(3, 5, bidirectional=True))
     """
-    from .importing import load
+    from ._importing import load
 
     return load(model, node)
 
@@ -126,10 +126,10 @@ def to_onnx(
     >>> [node.op_type for node in proto.graph.node][:3]
     ['Cast', 'LSTM', 'Squeeze']
     """
-    from .. import _checks
-    from .exporting import export
+    from .._base import checks
+    from ._exporting import export
 
-    target = None if path is None else _checks.path(path, "path")
+    target = None if path is None else checks.path(path, "path")
     proto = export(layer_or_model, states, lengths, opset)
     if target is not None:
         target.write_bytes(proto.SerializeToString())

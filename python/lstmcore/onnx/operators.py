@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..machine import memory_limit
-from .reading import Node, Tensor, dtype_of
+from .._base.machine import memory_limit
+from ._reading import Node, Tensor, dtype_of
 
 Operator: TypeAlias = Callable[..., Any]
 

@@ -18,8 +18,8 @@
 """
 
 from . import schedules
-from .clipping import clip_grad_norm, clip_grad_value
-from .optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from ._clipping import clip_grad_norm, clip_grad_value
+from ._optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from .schedules import CosineLR, Plateau, Schedule, StepLR, WarmUp
 
 __all__ = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .._checks import describe, number
-from .._parameter import Parameter
+from .._base.checks import describe, number
+from .._base.parameter import Parameter
 
 __all__ = ["at_least_0", "keys", "parameters"]
 

@@ -12,9 +12,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, SupportsFloat
 
-from .. import _checks
+from .._base import checks
 from ._checks import at_least_0, keys
-from .optimizers import Optimizer
+from ._optimizers import Optimizer
 
 __all__ = ["CosineLR", "Plateau", "Schedule", "StepLR", "WarmUp"]
 
@@ -36,7 +36,7 @@ class Schedule:
 
     def __init__(self, optimizer: Optimizer) -> None:
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"optimizer is {_checks.describe(optimizer)}, expected an Optimizer")
+            raise TypeError(f"optimizer is {checks.describe(optimizer)}, expected an Optimizer")
         self.optimizer = optimizer
         self.base_lr = optimizer.lr
         self.steps = 0
@@ -93,7 +93,7 @@ class Schedule:
             If it is no mapping, or a value is of the wrong type.
         """
         if not isinstance(state_dict, Mapping):
-            raise TypeError(f"state_dict is {_checks.describe(state_dict)}, expected a mapping")
+            raise TypeError(f"state_dict is {checks.describe(state_dict)}, expected a mapping")
         name = type(self).__name__
         if state_dict.get("type", name) != name:
             raise ValueError(f"state_dict is of {state_dict['type']!r}, expected {name!r}")
@@ -115,7 +115,7 @@ class Schedule:
     def _load_progress(self, state_dict: Mapping[str, Any]) -> None:
         self.base_lr = at_least_0(state_dict["base_lr"], "base_lr")
         self.lr = at_least_0(state_dict["lr"], "lr")
-        self.steps = _checks.integer(state_dict["steps"], "steps", 0)
+        self.steps = checks.integer(state_dict["steps"], "steps", 0)
 
     def __repr__(self) -> str:
         options = "".join(f"{k}={v}, " for k, v in self._options().items())
@@ -151,7 +151,7 @@ class StepLR(Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
-        self.step_size = _checks.integer(step_size, "step_size", 1)
+        self.step_size = checks.integer(step_size, "step_size", 1)
         self.gamma = at_least_0(gamma, "gamma")
         super().__init__(optimizer)
 
@@ -195,7 +195,7 @@ class CosineLR(Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, total_steps: int, minimum: float = 0.0) -> None:
-        self.total_steps = _checks.integer(total_steps, "total_steps", 1)
+        self.total_steps = checks.integer(total_steps, "total_steps", 1)
         self.minimum = at_least_0(minimum, "minimum")
         super().__init__(optimizer)
 
@@ -265,11 +265,11 @@ class Plateau(Schedule):
         self.factor = at_least_0(factor, "factor")
         if self.factor >= 1:
             raise ValueError(f"factor is {factor}, expected below 1")
-        self.patience = _checks.integer(patience, "patience", 0)
-        self.mode = _checks.choice(mode, "mode", ("min", "max"))
+        self.patience = checks.integer(patience, "patience", 0)
+        self.mode = checks.choice(mode, "mode", ("min", "max"))
         self.threshold = at_least_0(threshold, "threshold")
-        self.threshold_mode = _checks.choice(threshold_mode, "threshold_mode", ("rel", "abs"))
-        self.cooldown = _checks.integer(cooldown, "cooldown", 0)
+        self.threshold_mode = checks.choice(threshold_mode, "threshold_mode", ("rel", "abs"))
+        self.cooldown = checks.integer(cooldown, "cooldown", 0)
         self.min_lr = at_least_0(min_lr, "min_lr")
         self.eps = at_least_0(eps, "eps")
         self.best: float | None = None
@@ -279,7 +279,7 @@ class Plateau(Schedule):
 
     def _next(self, t: int, metric: Any) -> float:
         if isinstance(metric, bool) or not isinstance(metric, SupportsFloat):
-            raise TypeError(f"metric is {_checks.describe(metric)}, expected a number for Plateau")
+            raise TypeError(f"metric is {checks.describe(metric)}, expected a number for Plateau")
         value = float(metric)
         if self._is_better(value):
             self.best = value
@@ -327,9 +327,9 @@ class Plateau(Schedule):
     def _load_progress(self, state_dict: Mapping[str, Any]) -> None:
         super()._load_progress(state_dict)
         best = state_dict["best"]
-        self.best = None if best is None else _checks.number(best, "best")
-        self.bad_steps = _checks.integer(state_dict["bad_steps"], "bad_steps", 0)
-        self.cooling_steps = _checks.integer(state_dict["cooling_steps"], "cooling_steps", 0)
+        self.best = None if best is None else checks.number(best, "best")
+        self.bad_steps = checks.integer(state_dict["bad_steps"], "bad_steps", 0)
+        self.cooling_steps = checks.integer(state_dict["cooling_steps"], "cooling_steps", 0)
 
 
 class WarmUp(Schedule):
@@ -369,10 +369,10 @@ class WarmUp(Schedule):
     ) -> None:
         if not isinstance(schedule, (Schedule, Optimizer)):
             raise TypeError(
-                f"schedule is {_checks.describe(schedule)}, expected a Schedule or an Optimizer"
+                f"schedule is {checks.describe(schedule)}, expected a Schedule or an Optimizer"
             )
         self.schedule = schedule if isinstance(schedule, Schedule) else None
-        self.warmup_steps = _checks.integer(warmup_steps, "warmup_steps", 1)
+        self.warmup_steps = checks.integer(warmup_steps, "warmup_steps", 1)
         self.start = at_least_0(start, "start")
         if self.start > 1:
             raise ValueError(f"start is {start}, expected 0 to 1")

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .checkpoint import load_torch
-from .convert import from_torch, to_torch
+from ._checkpoint import load_torch
+from ._convert import from_torch, to_torch
 
 if TYPE_CHECKING:
-    from .modules import GRU, LSTM, RNN, BothEnds, LastStep, MaxPool, MeanPool, Output
+    from ._modules import GRU, LSTM, RNN, BothEnds, LastStep, MaxPool, MeanPool, Output
 
 __all__ = [
     "GRU",
@@ -34,11 +34,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in __all__:  # what is not here yet
         try:
-            from . import modules
+            from . import _modules
         except ModuleNotFoundError as error:
             if error.name != "torch":
                 raise
             message = f'lstmcore.torch.{name} needs PyTorch: pip install "lstmcore[torch]"'
             raise ImportError(message) from error
-        return getattr(modules, name)
+        return getattr(_modules, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,286 @@
+"""What every module has in common: parameters and submodules by name, options, random streams."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from . import checks
+from .budget import ROOM
+from .checks import Array
+from .machine import memory_limit
+from .parameter import Parameter, Watch
+
+__all__ = ["IncompatibleKeys", "Module", "overridden"]
+
+_LIBRARY = __name__.partition(".")[0]
+
+
+class IncompatibleKeys(NamedTuple):
+    """What `load_state_dict` did not find, and found but did not want."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Module:
+    """Parameters and submodules by name, and the options that say what they are for."""
+
+    _config: Any  # compares with ==; its attributes are the options
+    _parameters: Mapping[str, Parameter] = MappingProxyType({})  # its own, in PyTorch's order
+    _children: Mapping[str, Module] = MappingProxyType({})  # whose parameters come after its own
+    _watch: Watch
+    _dropout_rng: np.random.Generator | None = None
+    _chains: ClassVar[bool] = True  # whether it makes one y of one x, as in a Sequential
+
+    def _make_parameters(
+        self, shapes: Iterable[tuple[str, tuple[int, ...]]], dtype: np.dtype[Any]
+    ) -> None:
+        room = ROOM.get()
+        shapes = list(shapes if room is None else room.take(shapes, dtype))
+        # Asked first, because a large allocation may succeed and fail when written to.
+        size = sum(int(np.prod(shape, dtype=object)) for _, shape in shapes) * dtype.itemsize
+        if size > 2**28 and size > memory_limit():
+            raise MemoryError(f"{self!r} needs more memory than this process may use")
+        self._watch = Watch()
+        self._parameters = {
+            name: Parameter._empty(name, shape, dtype, self._watch) for name, shape in shapes
+        }
+
+    def _modules(self) -> Iterator[tuple[str, Module]]:
+        """Name and module of itself, which is "", and of all below it."""
+        yield "", self
+        for name, child in self._children.items():
+            for path, module in child._modules():
+                yield f"{name}.{path}" if path else name, module
+
+    @property
+    def _input_size(self) -> int | None:
+        """Size of the last axis of x; None if that may be any."""
+        return None
+
+    def _output_size(self, size: int | None) -> int | None:
+        """Return the size of the last axis of y for that of x; None if that is not known."""
+        return None
+
+    def parameters(self) -> list[Parameter]:
+        """Return the parameters, in the order of the state dict."""
+        found = list(self._parameters.values())
+        for child in self._children.values():
+            found += child.parameters()
+        return found
+
+    def named_parameters(self) -> list[tuple[str, Parameter]]:
+        """Return (name, parameter) pairs, in the order of the state dict.
+
+        The names are PyTorch's: those of submodules begin with their names, as in
+        ``"0.weight_ih_l0"``. The attribute `Parameter.name` is the last part of it.
+        """
+        named = list(self._parameters.items())
+        for prefix, child in self._children.items():
+            named += [(f"{prefix}.{name}", p) for name, p in child.named_parameters()]
+        return named
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers the parameters hold together."""
+        return sum(p.size for p in self.parameters())
+
+    def zero_grad(self) -> None:
+        """Fill every gradient with zeros. `backward` adds to them, so call it before each step."""
+        for p in self.parameters():
+            p.zero_grad()
+
+    def _check_gradients(self) -> None:
+        """Refuse gradients that cannot be added to."""
+        for p in self.parameters():
+            if p._grad is not None and not p._grad.flags.writeable:
+                name = next(name for name, q in self.named_parameters() if q is p)
+                raise ValueError(f"{name}.grad is read-only, expected an array to add to")
+
+    def reset_parameters(self, seed: int | None = None) -> None:
+        """Draw all parameters anew, as when the modules were made.
+
+        Parameters
+        ----------
+        seed : int, optional
+            From which the seeds of the submodules are derived.
+        """
+        streams = np.random.SeedSequence(checks.seed(seed)).spawn(len(self._children))
+        for child, stream in zip(self._children.values(), streams, strict=True):
+            child.reset_parameters(int(stream.generate_state(1, np.uint64)[0]))
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return copies of the parameters by name, with PyTorch's names, shapes and order."""
+        return {name: np.array(p._storage, subok=False) for name, p in self.named_parameters()}
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, prefix: str = ""
+    ) -> IncompatibleKeys:
+        """Copy parameters from a state dict: all of them, or none if anything is wrong.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to array_like
+            Real arrays of any dtype or ``torch.Tensor``, as `state_dict` or PyTorch's returns them.
+            What DataParallel puts before every name, ``"module."``, is left out.
+        strict : bool, default True
+            Whether missing and unexpected keys are errors. Wrong shapes always are.
+        prefix : str, default ""
+            What the names begin with in `state_dict`, such as ``"encoder."``; keys that begin
+            otherwise belong to somebody else.
+
+        Returns
+        -------
+        (missing_keys, unexpected_keys) : named tuple of two lists of str
+            Both empty if `strict`.
+
+        Raises
+        ------
+        ValueError
+            Naming every missing, unexpected or misshapen key.
+        TypeError
+            If `state_dict` is no mapping.
+
+        Examples
+        --------
+        >>> import lstmcore as lc
+        >>> lc.RNN(2, 3).load_state_dict(lc.RNN(2, 3).state_dict())
+        IncompatibleKeys(missing_keys=[], unexpected_keys=[])
+        >>> lc.RNN(2, 3).load_state_dict(lc.RNN(4, 3, bias=False).state_dict())
+        Traceback (most recent call last):
+        ValueError: state_dict does not fit RNN(2, 3):
+          missing: bias_ih_l0, bias_hh_l0
+          weight_ih_l0 has shape (3, 4), expected (3, 2)
+        """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict is {checks.describe(state_dict)}, expected a mapping")
+        if not isinstance(prefix, str):
+            raise TypeError(f"prefix is {checks.describe(prefix)}, expected a str")
+        strict = checks.boolean(strict, "strict")
+        names = {prefix + name: p for name, p in self.named_parameters()}
+        state_dict = _unwrap(state_dict, names)
+        ours = [k for k in state_dict if not prefix or str(k).startswith(prefix)]
+        missing = [key for key in names if key not in state_dict]
+        others = [key for key in ours if key not in names]
+        unexpected = [str(key) for key in others]
+        complaints = []
+        if strict and missing:
+            complaints.append("missing: " + ", ".join(missing))
+        if strict and unexpected:
+            complaints.append("unexpected: " + ", ".join(map(str, unexpected)))
+            complaints += [
+                f"state_dict[{key!r}] is a mapping itself: perhaps it is the state dict"
+                for key in others
+                if isinstance(state_dict[key], Mapping)
+            ]
+        arrays = {}
+        for key, p in names.items():
+            if key in state_dict:
+                try:
+                    arrays[key] = checks.values(state_dict[key], p.shape, p.dtype, key)
+                except (ValueError, TypeError) as error:
+                    complaints.append(str(error))
+        if complaints:
+            raise ValueError(f"state_dict does not fit {self!r}:\n  " + "\n  ".join(complaints))
+        for key, array in arrays.items():
+            names[key]._storage[...] = array
+            names[key]._touch()
+        return IncompatibleKeys(missing, [str(key) for key in unexpected])
+
+    def _options(self) -> dict[str, Any]:
+        """Return what the constructor takes to make such a module, as JSON can hold it."""
+        names = [name for name in inspect.signature(type(self)).parameters if name != "seed"]
+        return {name: _plain(getattr(self._config, name)) for name in names}
+
+    def _rng_state(self) -> dict[str, Any]:
+        """Return where the random streams of dropout are, by module, as JSON can hold it."""
+        return {
+            path: _state(module._dropout_rng)
+            for path, module in self._modules()
+            if module._dropout_rng is not None
+        }
+
+    def _set_rng_state(self, state: Mapping[str, Any]) -> None:
+        """Continue the random streams where `_rng_state` was asked: all of them, or none."""
+        ours = {path: m for path, m in self._modules() if m._dropout_rng is not None}
+        if not isinstance(state, Mapping) or set(state) != set(ours):
+            names = ", ".join(map(repr, ours)) or "nothing"
+            raise ValueError(f"the random state is not of this model, expected that of {names}")
+        streams = {path: _generator(path, state[path]) for path in ours}
+        for path, module in ours.items():
+            module._dropout_rng = streams[path]
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both have the same configuration and the same parameters, bit for bit."""
+        if not isinstance(other, Module):
+            return NotImplemented
+        return (
+            type(self) is type(other)
+            and bool(self._config == other._config)
+            and all(
+                np.array_equal(p._storage.view(np.uint8), q._storage.view(np.uint8))
+                for p, q in zip(self._parameters.values(), other._parameters.values(), strict=True)
+            )
+            and dict(self._children) == dict(other._children)
+        )
+
+    def __repr__(self) -> str:
+        """The sizes, then whatever is not the default."""
+        parts = []
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            if not hasattr(self._config, name):
+                continue
+            value = getattr(self._config, name)
+            if parameter.default is parameter.empty:
+                parts.append(repr(value))
+            elif value != parameter.default:
+                text = value.name if name == "dtype" else repr(value)
+                parts.append(f"{name}={text}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+
+def overridden(module: Module) -> str | None:
+    """Return what a class of somebody else's computes in its own way: ``"forward"``, say."""
+    for name in ("__call__", "forward"):
+        home = getattr(getattr(type(module), name), "__module__", "")
+        if home.partition(".")[0] != _LIBRARY:
+            return name
+    return None
+
+
+def _unwrap(state_dict: Mapping[str, Any], names: Iterable[str]) -> Mapping[str, Any]:
+    """Return a state dict without what DataParallel and torch.compile put before every name."""
+    for wrapper in ("module.", "_orig_mod."):
+        if (
+            state_dict
+            and all(str(key).startswith(wrapper) for key in state_dict)
+            and not any(name.startswith(wrapper) for name in names)
+        ):
+            short = {str(key).removeprefix(wrapper): value for key, value in state_dict.items()}
+            return _unwrap(short, names)
+    return state_dict
+
+
+def _plain(value: Any) -> Any:
+    """Return an option as JSON can hold it."""
+    if isinstance(value, np.dtype):
+        return value.name
+    return [_plain(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+
+def _state(rng: np.random.Generator) -> dict[str, Any]:
+    return dict(rng.bit_generator.state)
+
+
+def _generator(path: str, state: Any) -> np.random.Generator:
+    rng = np.random.default_rng(0)
+    try:
+        rng.bit_generator.state = state
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"the random state of {path!r} is damaged: {error}") from error
+    return rng

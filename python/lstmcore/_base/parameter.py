@@ -1,0 +1,263 @@
+"""Parameters: named arrays with gradients, which know when somebody may have changed them."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import _core
+from . import checks
+from .budget import ROOM
+from .checks import Array
+
+__all__ = ["Parameter", "Watch"]
+
+
+class _Storage(np.ndarray[tuple[int, ...], np.dtype[Any]]):
+    """The memory of a parameter.
+
+    It is a type of its own because NumPy lets the base of a view of a view skip the arrays between,
+    except across types: so every slice of the plain array that `Parameter.data` hands out keeps
+    that very array alive.
+    """
+
+
+def _zeros_untouched(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return zeros that take memory, and time, only where they are written to.
+
+    For a large array NumPy asks for pages of 2 MB, of which a few rows soon touch all.
+    """
+    nbytes = math.prod(shape) * dtype.itemsize
+    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(memory, dtype).reshape(shape)
+
+
+class Watch:
+    """What the parameters of one module share: a token, replaced whenever one may have changed."""
+
+    __slots__ = ("frozen", "token")
+
+    frozen: tuple[object, int, Callable[[], Any]]  # a copy for streams; of which token, which ISA
+
+    def __init__(self) -> None:
+        self.token = object()
+        self.frozen = (None, 0, lambda: None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Watch, ())
+
+
+class Parameter:
+    """A named array and its gradient.
+
+    Parameters
+    ----------
+    name : str
+        As in the state dict, without the path of its module.
+    data : array_like
+        Its first values, copied; float32 or float64.
+    watch : Watch, optional
+        For modules: what they share with their parameters.
+
+    Raises
+    ------
+    TypeError
+        If name is no str, or data of another dtype.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> p = Parameter("bias", np.ones(3, dtype="float32"))
+    >>> p.grad += 2.0
+    >>> p.data -= 0.25 * p.grad
+    >>> p.data
+    array([0.5, 0.5, 0.5], dtype=float32)
+    """
+
+    __slots__ = (
+        "__weakref__", "_grad", "_lent", "_lent_grads", "_rows", "_storage", "_tracked", "_views",
+        "_watch", "name", "sparse",
+    )  # fmt: skip
+
+    name: str
+    sparse: bool
+    """Whether optimizers change only the `rows`, and leave the others as they are."""
+    _storage: _Storage
+    _grad: Array | None
+    _views: list[weakref.ref[Array]]  # the arrays handed out by `data` that are still in use
+    _watch: Watch
+    # Only of those whose gradient is kept by rows, such as an Embedding's weight:
+    _tracked: bool
+    _rows: npt.NDArray[np.intp] | None
+    _lent: bool  # whether somebody may have written to any row of the gradient
+    _lent_grads: list[weakref.ref[Array]]  # the arrays handed out by `grad`, still in use
+
+    def __init__(self, name: str, data: npt.ArrayLike, watch: Watch | None = None) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"name is {checks.describe(name)}, expected a str")
+        values = np.asarray(data)
+        if values.dtype not in (np.float32, np.float64):
+            raise TypeError(f"{name} has dtype {values.dtype}, expected float32 or float64")
+        self._allocate(name, values.shape, values.dtype, watch or Watch())
+        self._storage[...] = values
+
+    @classmethod
+    def _empty(
+        cls, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], watch: Watch
+    ) -> Parameter:
+        """Make a parameter whose values are yet to be written."""
+        self = cls.__new__(cls)
+        self._allocate(name, shape, dtype, watch)
+        return self
+
+    def _allocate(
+        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], watch: Watch
+    ) -> None:
+        self.name = name
+        self._storage = _Storage(shape, dtype)  # owns its memory, as it must: see there
+        self._grad = None
+        self._views = []
+        self._watch = watch
+        self.sparse = False
+        self._tracked = False
+        self._rows = None
+
+    @property
+    def data(self) -> Array:
+        """The values, writable in place; assigning copies into them.
+
+        A layer sees every write through this array, its slices and whatever else keeps it alive (a
+        `memoryview`, a `torch.from_numpy`), however late. While such a reference lives, each call
+        of the layer prepares its weights anew, so let go of it when done. A bare address taken from
+        it is not such a reference.
+        """
+        view: Array = self._storage.view(np.ndarray)
+        # The order matters to a thread packing meanwhile: it reads the token, then looks for views.
+        self._views.append(weakref.ref(view, self._views.remove))
+        self._touch()
+        return view
+
+    @data.setter
+    def data(self, value: npt.ArrayLike) -> None:
+        if (
+            getattr(value, "base", None) is not self._storage
+        ):  # else `p.data += ...`, written already
+            self._storage[...] = checks.values(value, self.shape, self.dtype, f"{self.name}.data")
+        self._touch()
+
+    @property
+    def grad(self) -> Array:
+        """The gradient, which `backward` adds to; zeros at first. Assigning copies into it."""
+        if not self._tracked:
+            return self._gradient()
+        # A view with a memoryview for its base, which its own slices keep alive.
+        view: Array = np.asarray(memoryview(self._gradient()))  # type: ignore[arg-type]
+        self._lent_grads.append(weakref.ref(view, self._lent_grads.remove))
+        self._lent = True
+        return view
+
+    @grad.setter
+    def grad(self, value: npt.ArrayLike) -> None:
+        gradient = self._gradient()
+        own = value is gradient or getattr(getattr(value, "base", None), "obj", None) is gradient
+        if not own:  # else `p.grad += ...`
+            gradient[...] = checks.values(value, self.shape, self.dtype, f"{self.name}.grad")
+        if not (own and self.sparse):
+            self._rows = None
+
+    @property
+    def rows(self) -> npt.NDArray[np.intp] | None:
+        """The rows that `backward` has added to since `zero_grad`, sorted; None if it may be all.
+
+        The weight of an Embedding has them, other parameters do not. The gradient of all other rows
+        is 0, unless you have written there through an array taken from `grad`: assign to `grad`
+        instead, and they are None.
+        """
+        return self._rows
+
+    def zero_grad(self) -> None:
+        """Fill the gradient with zeros, if it is kept by rows at the cost of `rows` only."""
+        if self._grad is not None:
+            if self._rows is None or self._lent or 2 * len(self._rows) > len(self._grad):
+                self._grad.fill(0)
+            else:
+                self._grad[self._rows] = 0
+        if self._tracked:
+            self._track()
+            self._lent = bool(self._lent_grads)
+
+    def _gradient(self) -> Array:
+        """Return the gradient itself, which is for those who respect `rows`."""
+        if self._grad is None:
+            zeros = _zeros_untouched if self._tracked else np.zeros
+            self._grad = zeros(self.shape, self.dtype)
+        return self._grad
+
+    def _keep_rows(self, sparse: bool) -> None:
+        """Keep the gradient by rows from now on."""
+        self.sparse = sparse
+        self._tracked = True
+        self._lent, self._lent_grads = False, []
+        self._track()
+
+    def _track(self) -> None:
+        self._rows = np.empty(0, np.intp)
+
+    def _add_rows(self, rows: npt.NDArray[np.intp], values: Array) -> None:
+        """Add to rows of the gradient, of which each may come more than once."""
+        _core.add_rows(self._gradient(), rows, checks.in_order(values))
+        if self._rows is not None:
+            self._rows = np.union1d(self._rows, rows)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of `data` and `grad`."""
+        return self._storage.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of `data` and `grad`: float32 or float64."""
+        return self._storage.dtype
+
+    @property
+    def size(self) -> int:
+        """How many numbers it holds."""
+        return self._storage.size
+
+    def _draw(self, draw: Callable[[int], Array]) -> None:
+        """Overwrite the values by what `draw` returns: as many numbers as it is asked for."""
+        if ROOM.get() is not None:
+            return  # a file has the values
+        flat = self._storage.reshape(-1)
+        for start in range(0, flat.size, 2**20):  # in pieces, as they come in float64
+            piece = flat[start : start + 2**20]
+            piece[...] = draw(piece.size)
+        self._touch()
+
+    def _touch(self) -> None:
+        """Say that `_storage` has been written to: call it after the write."""
+        self._watch.token = object()
+
+    def _settled(self) -> bool:
+        """Whether nobody outside holds a reference through which it could change unnoticed."""
+        return not self._views
+
+    def __repr__(self) -> str:
+        return f"Parameter({self.name!r}, shape={self.shape}, dtype={self.dtype})"
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        """Pickled and copied without the gradient, as in PyTorch."""
+        values = np.array(self._storage, subok=False)
+        return self.name, values, self._watch, self._tracked, self.sparse
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        name, values, watch, tracked, sparse = state
+        self.__init__(name, values, watch)  # type: ignore[misc]
+        if tracked:
+            self._keep_rows(sparse)

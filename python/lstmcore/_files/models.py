@@ -1,0 +1,179 @@
+"""Models in files: parameters as tensors in a safetensors file, and beside them what they are of.
+
+Nothing is pickled. A file from elsewhere can make modules of this library, of the sizes that its
+tensors have, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from .._base import checks
+from .._base.budget import ROOM, Room
+from .._base.module import Module
+from . import tensor_file
+
+__all__ = ["load", "save"]
+
+_KEY = "lstmcore.model"
+_VERSION = 1
+_MOST_TEXT = 2**20  # bytes of a description
+_DEPTH = 30  # of modules in modules
+
+
+def save(model: Module, path: str | os.PathLike[str]) -> None:
+    """Write a model to a safetensors file: its parameters, and what it is.
+
+    The file that was there is replaced when the new one is complete, not before. Any program that
+    reads safetensors finds the parameters under PyTorch's names.
+
+    Parameters
+    ----------
+    model : module
+        Any layer, cell or model of this library.
+    path : str or path
+        Of the file, by convention ``.safetensors``.
+
+    Raises
+    ------
+    TypeError
+        If `model` is no module of this library, or one of a class of your own is in it.
+    ValueError
+        If `path` names no file.
+    OSError
+        If the file cannot be written.
+
+    Notes
+    -----
+    Gradients and random streams are not saved: see `save_checkpoint`.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> import lstmcore as lc
+    >>> model = lc.Sequential(lc.LSTM(3, 5, peephole=True), lc.Linear(5, 2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "model.safetensors"
+    ...     lc.save(model, path)
+    ...     lc.load(path) == model
+    True
+    """
+    if not isinstance(model, Module):
+        raise TypeError(f"model is {checks.describe(model)}, expected a module")
+    check_kinds(model, "model", "save its state_dict")
+    description = {"type": type(model).__name__, **model._options()}
+    text = json.dumps({"version": _VERSION, "model": description}, allow_nan=False)
+    arrays = {name: p._storage for name, p in model.named_parameters()}
+    tensor_file.write(path, arrays, {_KEY: text})
+
+
+def check_kinds(model: Module, name: str, instead: str) -> None:
+    """Refuse a model with a module of a class that is not of this library."""
+    kinds = _kinds()
+    for path, module in model._modules():
+        kind = type(module)
+        if kinds.get(kind.__name__) is not kind:
+            what = f"module {path!r} of {name}" if path else name
+            raise TypeError(
+                f"{what} is a {kind.__module__}.{kind.__qualname__}, expected a module of lstmcore "
+                f"itself: {instead}"
+            )
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Make a model from a file that `save` wrote.
+
+    The file is mapped, so that its parameters are read once, straight into those of the model.
+
+    Parameters
+    ----------
+    path : str or path
+        Of the file.
+
+    Returns
+    -------
+    model : module
+        As it was saved, bit for bit.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is damaged, was written by a newer version, describes no model or one that its
+        parameters do not fit.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import lstmcore as lc
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     lc.save(lc.GRU(3, 5), f"{folder}/model.safetensors")
+    ...     lc.load(f"{folder}/model.safetensors")
+    GRU(3, 5)
+    """
+    arrays, metadata = tensor_file.view(path)
+    if _KEY not in metadata:
+        raise ValueError(
+            f"{path} is a safetensors file without the description of a model: make the model, and "
+            "give it load_torch(path) in load_state_dict"
+        )
+    room = ROOM.set(Room(len(arrays), sum(array.nbytes for array in arrays.values())))
+    try:
+        model = _make(_read(metadata[_KEY]))
+        wrong = [
+            f"{name} is {arrays[name].dtype}, expected {p.dtype}"
+            for name, p in model.named_parameters()
+            if name in arrays and arrays[name].dtype != p.dtype
+        ]
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        model.load_state_dict(arrays)
+    except Exception as error:  # a description can ask for anything
+        raise ValueError(f"{path} is damaged: {error}") from error
+    finally:
+        ROOM.reset(room)
+    return model
+
+
+def _read(text: str) -> Any:
+    """Return the description of a model."""
+    if len(text) > _MOST_TEXT:
+        raise ValueError(f"its description is {len(text)} long, expected at most {_MOST_TEXT}")
+    content = json.loads(text)
+    version = content.get("version") if isinstance(content, dict) else None
+    if version != _VERSION:
+        what = version if isinstance(version, int) else "unknown"
+        raise ValueError(f"its version is {what}, expected {_VERSION}")
+    return content.get("model")
+
+
+def _make(description: Any, depth: int = 0) -> Module:
+    """Make a module, and first those it is described to be made of."""
+    if depth > _DEPTH:
+        raise ValueError(f"it describes modules in modules, more than {_DEPTH} deep")
+    name = description.get("type") if isinstance(description, dict) else None
+    kind = _kinds().get(name) if isinstance(name, str) else None
+    if kind is None:
+        what = f"a {name[:100]!r}" if isinstance(name, str) else "something that is no module"
+        raise ValueError(f"it describes {what}, expected one of {', '.join(_kinds())}")
+
+    def value(option: Any) -> Any:
+        if isinstance(option, dict):
+            return _make(option, depth + 1)
+        return [value(part) for part in option] if isinstance(option, list) else option
+
+    options = {name: value(option) for name, option in description.items() if name != "type"}
+    return kind(*options.pop("modules", ()), **options)
+
+
+def _kinds() -> dict[str, type[Module]]:
+    """All modules that can be in a file, by name."""
+    import lstmcore
+
+    found = [vars(home)[name] for home in (lstmcore, lstmcore.attention) for name in home.__all__]
+    return {
+        kind.__name__: kind for kind in found if isinstance(kind, type) and issubclass(kind, Module)
+    }

@@ -1,0 +1,1 @@
+"""Models at work: generating, encoder and decoder, state-space form."""

@@ -1,0 +1,208 @@
+"""Generating: what a model says goes back into it, step after step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import sampling
+from .._base import checks
+from .._base.module import Module
+from .._nn.embedding import Embedding
+from .._nn.layers import Layer
+from .._nn.sequential import Sequential
+from .._nn.whole_sequence import whole_sequence
+from ..sampling import Sampler
+
+__all__ = ["generate"]
+
+
+def generate(
+    model: Any,
+    prompt: npt.ArrayLike,
+    steps: int,
+    sample: Sampler | str | None = None,
+    *,
+    state: Any = None,
+    lengths: npt.ArrayLike | None = None,
+    stop: int | None = None,
+) -> npt.NDArray[Any]:
+    """Continue a sequence by what the model predicts, one step after the other.
+
+    The prompt is read in one call; each step then starts from the state of the one before. Dropout
+    is off.
+
+    Parameters
+    ----------
+    model : Sequential, layer, or one of `lstmcore.baselines`
+        Reads forward, and gives at every step, or at the last one, the scores of all tokens (before
+        a softmax) or the next value.
+    prompt : array
+        Integers are tokens: (T,), (T, B), or (B, T) if the model is batch_first; for a model that
+        begins with no Embedding they become one-hot vectors. Floats are values: (T, F), (T, B, F)
+        or (B, T, F), arrays of the model's dtype or lists. At least one step.
+    steps : int
+        How many to generate.
+    sample : function or "greedy", optional
+        Chooses the next token from the scores: ``sample(scores)`` with scores (B, C) returns ids
+        (B,); see `lstmcore.sampling`. The default takes the one with the highest score. For values
+        it makes of the output (B, O) the next input (B, F), by default the output itself.
+    state : optional
+        The state before the prompt, as ``model.run`` takes it; zeros if not given.
+    lengths : integer array (B,), optional
+        Steps of the prompt of each row, at least 1.
+    stop : int, optional
+        A token that ends the text. When all rows have had it, generating ends; what follows it in a
+        row is this token again.
+
+    Returns
+    -------
+    ndarray
+        The tokens or values generated, without the prompt and with its axes: int64 (steps,),
+        (steps, B) or (B, steps), or (steps, F) and so on.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the model reads backwards or averages over time, or the arguments do not fit it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> model = lc.Sequential(lc.Embedding(5, 8, seed=0), lc.GRU(8, 16, seed=1),
+    ...                       lc.Linear(16, 5, seed=2))
+    >>> lc.generate(model, [1, 2, 3], 4).shape
+    (4,)
+    >>> sample = lc.sampling.temperature(0.8, seed=0)
+    >>> lc.generate(model, [[1, 4], [2, 0], [3, 0]], 4, sample).shape
+    (4, 2)
+    >>> series = lc.Sequential(lc.LSTM(2, 8, seed=0), lc.Linear(8, 2, seed=1))
+    >>> lc.generate(series, np.zeros((10, 2), "float32"), 6).shape
+    (6, 2)
+    """
+    if isinstance(model, Layer):
+        model = Sequential(model)
+    modules = [m for _, m in model._modules()] if isinstance(model, Module) else []
+    _check_model(model)
+    steps = checks.integer(steps, "steps", 1)
+    x = checks._asarray(prompt, "prompt")
+    tokens = x.dtype.kind in "iu"
+    takes_ids = getattr(model, "takes_ids", False) or any(isinstance(m, Embedding) for m in modules)
+    if takes_ids and not tokens:
+        raise TypeError(f"prompt has dtype {x.dtype}, expected integers, as the model takes ids")
+    if not tokens and getattr(model, "dtype", None) is not None:
+        x = checks.real(prompt, model.dtype, "prompt")
+    grid = x.ndim if tokens else x.ndim - 1  # how many of its axes are time and batch
+    if grid not in (1, 2) or not x.size:
+        what = "(T,) or two axes with the batch" if tokens else "(T, F) or three with the batch"
+        raise ValueError(f"prompt has shape {x.shape}, expected {what}, and at least one step")
+    axis = 1 if grid == 2 and getattr(model, "batch_first", False) else 0
+    choose = _chooser(sample, tokens)
+    if stop is not None:
+        stop = checks.integer(stop, "stop", 0)
+        if not tokens:
+            raise ValueError(f"stop is {stop}, but the prompt has values, no tokens")
+
+    options = {} if state is None else {"state": state}
+    if lengths is not None:
+        if grid == 1:
+            raise ValueError("lengths is given, but the prompt has no batch")
+        batch, time = x.shape[1 - axis], x.shape[axis]
+        lengths = checks.lengths(lengths, batch, time, batched=True, of="prompt")
+        if not lengths.all():
+            raise ValueError("lengths has 0, expected at least one step for each row")
+        options["lengths"] = lengths
+    encode = _encoder(model, tokens and not takes_ids)
+    y, state = model.run(encode(x), **options)
+    if y.ndim > grid:  # else the model itself has taken the last step
+        y = _last(y, axis, lengths)
+    ended = np.zeros(x.shape[1 - axis] if grid == 2 else 1, bool)
+    generated = []
+    for step in range(steps):
+        following = choose(y if grid == 2 else y[None])
+        if stop is not None:
+            following = np.where(ended, stop, following)
+            ended |= following == stop
+        following = following if grid == 2 else following[0]
+        generated.append(following)
+        if step == steps - 1 or (stop is not None and ended.all()):
+            break
+        x = np.expand_dims(encode(following), axis)
+        y, state = model.run(x, state)
+        if y.ndim > grid:
+            y = _last(y, axis, None)
+    return np.stack(generated, axis)
+
+
+def _check_model(model: Any) -> None:
+    if isinstance(model, type) or not callable(getattr(model, "run", None)):
+        what = checks.describe(model)
+        raise TypeError(f"model is {what}, expected a Sequential, a layer or a baseline")
+    whole = whole_sequence(model)
+    if whole is not None:
+        raise ValueError(f"{whole!r} needs the whole sequence, of which this is the beginning only")
+
+
+def _chooser(sample: Any, tokens: bool) -> Sampler:
+    """Return what makes the next input of an output."""
+    if sample is None or (isinstance(sample, str) and sample == "greedy"):
+        given = sampling.greedy() if tokens else (lambda y: y)
+    elif callable(sample):
+        given = sample
+    else:
+        what = checks.describe(sample)
+        raise TypeError(f"sample is {what}, expected a function of lstmcore.sampling or 'greedy'")
+
+    def choose(y: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if np.isnan(y).any():
+            raise ValueError("the model gives NaN: it has diverged, or the prompt is too short")
+        following = np.asarray(given(y))
+        if tokens:
+            if following.shape != (len(y),) or following.dtype.kind not in "iu":
+                raise ValueError(
+                    f"sample gives {checks.describe(following)} of dtype {following.dtype}, "
+                    f"expected ids ({len(y)},)"
+                )
+            return following.astype(np.int64)
+        if following.shape[:1] != y.shape[:1] or following.dtype.kind not in "biuf":
+            raise ValueError(
+                f"sample gives {checks.describe(following)} of dtype {following.dtype}, expected "
+                f"numbers ({len(y)}, F)"
+            )
+        return following.astype(y.dtype, copy=False)  # noise makes float64 of float32
+
+    return choose
+
+
+def _encoder(model: Any, one_hot: bool) -> Any:
+    """Return what turns tokens into what the model takes."""
+    if not one_hot:
+        return lambda x: x
+    size = model._input_size
+    if size is None:
+        raise TypeError("prompt has tokens, but the model takes values of any size")
+    dtype = model.dtype
+
+    def encode(ids: Any) -> npt.NDArray[Any]:
+        wrong = ids[(ids < 0) | (ids >= size)]
+        if wrong.size:
+            raise ValueError(
+                f"the token {wrong.flat[0]} has no place in {size} inputs, one-hot: expected 0 to "
+                f"{size - 1} (values must be floats)"
+            )
+        hot = np.zeros((*ids.shape, size), dtype)
+        np.put_along_axis(hot, ids[..., None], 1, axis=-1)
+        return hot
+
+    return encode
+
+
+def _last(y: Any, axis: int, lengths: npt.NDArray[np.int64] | None) -> Any:
+    """Take the last step of y, that of each row if lengths are given."""
+    if lengths is None:
+        return y.take(-1, axis)
+    rows = np.arange(len(lengths))
+    return y[lengths - 1, rows] if axis == 0 else y[rows, lengths - 1]

@@ -1,0 +1,1 @@
+"""The modules: recurrent layers and cells, what stands around them, and streams of them."""

@@ -1,0 +1,284 @@
+"""The cells: one step of an RNN, LSTM or GRU, for loops of your own.
+
+They are single layers over one step. A layer called on a whole sequence is faster.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy.typing as npt
+
+from .._base.checks import Activation, Array
+from .config import Option
+from .layers import Pair, PairLike, Recurrent, State
+from .tape import Form, Tape
+
+__all__ = ["Cell", "GRUCell", "LSTMCell", "RNNCell"]
+
+
+class Cell(Recurrent[State]):
+    """What RNNCell, LSTMCell and GRUCell share: one step in, one step out."""
+
+    _state_names = ("hx", "hx", "c")
+    _chains = False
+
+    def _shapes(self) -> list[tuple[str, tuple[int, ...]]]:
+        return [(name.removesuffix("_l0"), shape) for name, shape in self._config.shapes()]
+
+    def _make_form(self, x: tuple[int, ...]) -> Form:
+        inputs = self._inputs
+        if len(x) not in (1, 2) or x[-1] != inputs:
+            raise ValueError(f"x has shape {x}, expected (B, {inputs}) or ({inputs},)")
+        rows: tuple[int, ...] = x[:-1]  # (B,) or ()
+        batch = rows[0] if rows else 1
+        h, c = (*rows, self._outputs), (*rows, self._hidden)
+        legend = "(B, {})" if rows else "({},)"
+        drop = (0, 0) if rows else (0, 0, 0)
+        return Form(x, h, h, c, legend, (1, batch), False, 1, batch, drop)
+
+    def forward(self, x: npt.ArrayLike, hx: Any = None) -> tuple[State, Tape]:
+        """Take a step, and remember what `backward` needs.
+
+        Parameters
+        ----------
+        x, hx
+            As when the cell is called.
+
+        Returns
+        -------
+        state
+            As when the cell is called.
+        tape : Tape
+            For `backward`. It shares x: leave that as it is until then.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument has another shape, dtype or range than it should; it is named.
+        """
+        _, final, tape = self._forward(x, hx, True)
+        return final, cast(Tape, tape)
+
+    def backward(self, tape: Tape, dstate: Any) -> tuple[Array, State]:
+        """Backpropagate through the step: add to every parameter's gradient.
+
+        Parameters
+        ----------
+        tape : Tape
+            From `forward` of this very cell.
+        dstate : like the state, or None
+            Gradient with respect to the new state; None, also inside a pair, for zeros.
+
+        Returns
+        -------
+        dx : ndarray, shaped like x
+            Gradient with respect to x.
+        dstate : like the state
+            Gradient with respect to the old state.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the tape is of another cell, or the gradient has another shape or dtype.
+        """
+        return self._backward(tape, None, dstate)
+
+
+class RNNCell(Cell[Array]):
+    """One step of an `RNN`.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        Features of x and h.
+    bias : bool, default True
+        Whether there are b_ih and b_hh.
+    nonlinearity : str or (str, float, float), default "tanh"
+        As of `RNN`.
+    gate_clip, dtype, seed
+        As of `RNN`.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As the layer does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> cell = lc.RNNCell(3, 5, seed=0)
+    >>> h = None
+    >>> for x in np.zeros((7, 2, 3), dtype="float32"):
+    ...     h = cell(x, h)
+    >>> h.shape
+    (2, 5)
+    """
+
+    _kind = "rnn"
+    nonlinearity = Option[Activation]()
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        nonlinearity: Activation = "tanh",
+        *,
+        gate_clip: float | None = None,
+        dtype: npt.DTypeLike = "float32",
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(
+            seed,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            bias=bias,
+            nonlinearity=nonlinearity,
+            gate_clip=gate_clip,
+            dtype=dtype,
+        )
+
+    def __call__(self, x: npt.ArrayLike, hx: npt.ArrayLike | None = None) -> Array:
+        """Return the new h, (B, H) or (H,), from x, (B, I) or (I,), and the old one or zeros."""
+        return self._forward(x, hx, False)[1]
+
+
+class GRUCell(Cell[Array]):
+    """One step of a `GRU`.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        Features of x and h.
+    bias : bool, default True
+        Whether there are b_ih and b_hh.
+    reset_after, gate_clip, activations, dtype, seed
+        As of `GRU`.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As the layer does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> cell = lc.GRUCell(3, 5, seed=0)
+    >>> cell(np.zeros(3, dtype="float32")).shape
+    (5,)
+    """
+
+    _kind = "gru"
+    reset_after = Option[bool]()
+    activations = Option[tuple[Activation, Activation]]()
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        *,
+        reset_after: bool = True,
+        gate_clip: float | None = None,
+        activations: tuple[Activation, Activation] = ("sigmoid", "tanh"),
+        dtype: npt.DTypeLike = "float32",
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(
+            seed,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            bias=bias,
+            reset_after=reset_after,
+            gate_clip=gate_clip,
+            activations=activations,
+            dtype=dtype,
+        )
+
+    def __call__(self, x: npt.ArrayLike, hx: npt.ArrayLike | None = None) -> Array:
+        """Return the new h, (B, H) or (H,), from x, (B, I) or (I,), and the old one or zeros."""
+        return self._forward(x, hx, False)[1]
+
+
+class LSTMCell(Cell[Pair]):
+    """One step of an `LSTM`.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        Features of x and c.
+    bias : bool, default True
+        Whether there are b_ih and b_hh.
+    proj_size, forget_gate, coupled, peephole, cell_clip, gate_clip, activations, forget_bias,
+    dtype, seed
+        As of `LSTM`.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As the layer does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> cell = lc.LSTMCell(3, 5, seed=0)
+    >>> x = np.zeros((2, 3), dtype="float32")
+    >>> h, c = cell(x)
+    >>> h, c = cell(x, (h, c))
+    >>> h.shape, c.shape
+    ((2, 5), (2, 5))
+    """
+
+    _kind = "lstm"
+    _state_names = ("hx", "hx[0]", "hx[1]")
+    proj_size = Option[int]()
+    forget_gate = Option[bool]()
+    coupled = Option[bool]()
+    peephole = Option[bool]()
+    cell_clip = Option["float | None"]()
+    activations = Option[tuple[Activation, Activation, Activation]]()
+    forget_bias = Option["float | None"]()
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        *,
+        proj_size: int = 0,
+        forget_gate: bool = True,
+        coupled: bool = False,
+        peephole: bool = False,
+        cell_clip: float | None = None,
+        gate_clip: float | None = None,
+        activations: tuple[Activation, Activation, Activation] = ("sigmoid", "tanh", "tanh"),
+        forget_bias: float | None = None,
+        dtype: npt.DTypeLike = "float32",
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(
+            seed,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            bias=bias,
+            proj_size=proj_size,
+            forget_gate=forget_gate,
+            coupled=coupled,
+            peephole=peephole,
+            cell_clip=cell_clip,
+            gate_clip=gate_clip,
+            activations=activations,
+            forget_bias=forget_bias,
+            dtype=dtype,
+        )
+
+    def __call__(self, x: npt.ArrayLike, hx: PairLike | None = None) -> Pair:
+        """Return the new (h, c), (B, P) and (B, H), from x, (B, I), and the old ones or zeros.
+
+        Unbatched, they are (P,), (H,) and (I,).
+        """
+        return self._forward(x, hx, False)[1]

@@ -1,0 +1,833 @@
+"""The layers: RNN, LSTM and GRU over sequences.
+
+Sizes: T steps, B rows, I inputs, H hidden units; L = num_layers, D = 2 if bidirectional else 1,
+P = proj_size or H.
+
+**States are (L*D, B, P) and (L*D, B, H) whatever `batch_first` says**, as in PyTorch: layer 0
+forward, layer 0 reverse, layer 1 forward and so on. Only x, y and resets change their axes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import _core
+from .._base import checks
+from .._base.checks import Activation, Array
+from .._base.packed_weights import Packed
+from . import recompute
+from .config import Config, Option
+from .recompute import Segments
+from .tape import Form, Tape, check_owner
+
+if TYPE_CHECKING:
+    from .stream import Stream
+
+__all__ = ["GRU", "LSTM", "RNN", "Layer", "Recurrent"]
+
+Pair: TypeAlias = tuple[Array, Array]
+PairLike: TypeAlias = tuple[npt.ArrayLike | None, npt.ArrayLike | None]
+State = TypeVar("State", Array, Pair)
+
+_GRADIENT = ("dstate", "dh", "dc")  # what messages call it, its h and its c
+
+
+class Recurrent(Packed, Generic[State]):
+    """What layers and cells share: parameters, states, the calls of the core."""
+
+    _kind: ClassVar[str]
+    _state_names: ClassVar[tuple[str, str, str]] = ("state", "h0", "c0")
+    _config: Config
+    _dropout_rng: np.random.Generator | None = None
+
+    input_size = Option[int]()
+    hidden_size = Option[int]()
+    bias = Option[bool]()
+    gate_clip = Option["float | None"]()
+    dtype = Option[np.dtype[Any]]()
+
+    def __init__(self, seed: int | None, **options: Any) -> None:
+        self._config = Config(self._kind, **options)
+        self._make_parameters(self._shapes(), self._config.dtype)
+        self._prepare()
+        self.reset_parameters(seed)
+
+    def _shapes(self) -> Iterable[tuple[str, tuple[int, ...]]]:
+        return self._config.shapes()
+
+    def _prepare(self) -> None:
+        """Make what is not pickled: the core's description, and what each call needs at hand."""
+        config = self._config
+        self._spec = config.spec()
+        # Most calls have the shapes of the call before, so its form is kept.
+        self._form = Form((-1,), (), (), (), "", (0, 0), False, 0, 0, ())
+        self._dtype = np.dtype(config.dtype.type)  # the object that arrays have, not its equal
+        self._inputs = config.input_size  # I
+        self._outputs = config.output_size  # P
+        self._hidden = config.hidden_size  # H
+        self._features = config.features  # of y
+        self._batch_first = config.batch_first
+        self._states = config.num_layers * config.directions  # L*D
+
+    def reset_parameters(self, seed: int | None = None) -> None:
+        """Draw every parameter from U(-1/sqrt(H), 1/sqrt(H)), as PyTorch does.
+
+        With `forget_bias`, the forget gate's part of every bias_ih becomes that, and of every
+        bias_hh 0.
+
+        Parameters
+        ----------
+        seed : int, optional
+            For ``numpy.random.default_rng``. The same seed gives the same numbers in float32 and
+            float64, but for the rounding.
+        """
+        rng = np.random.default_rng(checks.seed(seed))
+        hidden = self._hidden
+        bound = hidden**-0.5
+        forget_bias = self._config.forget_bias
+        for name, p in self._parameters.items():
+            p._draw(lambda size: rng.uniform(-bound, bound, size))
+            if forget_bias is not None and name.startswith("bias_"):
+                p._storage[hidden : 2 * hidden] = 0 if name.startswith("bias_hh") else forget_bias
+        self._watch.token = object()
+
+    def _pack(self, parameters: list[Array], train: bool) -> _core.Weights:
+        return _core.pack(self._spec, parameters, train)
+
+    def _make_form(self, x: tuple[int, ...]) -> Form:
+        """Return the form of calls with an x of this shape, or say what is wrong with it."""
+        raise NotImplementedError
+
+    def _check_state(
+        self, state: Any, form: Form, names: tuple[str, str, str], copy: bool = False
+    ) -> tuple[Array | None, Array | None]:
+        """Return h and c of a state, or of the gradient of one, as the core wants them."""
+        if self._kind != "lstm":
+            return self._check_part(state, form.h, form, names[1], copy), None
+        whole, *parts = names
+        if not isinstance(state, (tuple, list)):
+            what = checks.describe(state)
+            raise TypeError(f"{whole} is {what}, expected a pair ({', '.join(parts)})")
+        if len(state) != 2:
+            raise ValueError(f"{whole} has {len(state)} entries, expected two: {', '.join(parts)}")
+        h, c = state
+        return (
+            h if h is None else self._check_part(h, form.h, form, names[1], copy),
+            c if c is None else self._check_part(c, form.c, form, names[2], copy),
+        )
+
+    def _check_part(
+        self, part: Any, shape: tuple[int, ...], form: Form, name: str, copy: bool
+    ) -> Array:
+        if type(part) is np.ndarray and part.shape == shape and part.dtype == self._dtype:
+            flags = part.flags
+            if flags.c_contiguous and flags.aligned and not copy and not form.drop:
+                return part  # nothing to do, and no time to lose
+        legend = form.legend.format("H" if shape[-1] == self._hidden else "P")
+        array = checks.contiguous(part, shape, self._dtype, name, legend, copy=copy)
+        return array.reshape(self._states, form.batch, shape[-1])
+
+    def _forward(
+        self,
+        x: Any,
+        state: Any,
+        train: bool,
+        lengths: Any = None,
+        resets: Any = None,
+        names: tuple[str, str, str] | None = None,
+        checkpoint: bool = False,
+        lookup: npt.NDArray[np.int64] | None = None,
+        weights: _core.Weights | None = None,
+    ) -> tuple[Array, State, Tape | None]:
+        """Check everything, run the core, return what the user gets.
+
+        `names` is what messages call the state and its parts. With `lookup` (T, B), x is a table
+        (V, I) and each step reads a row of it. `weights` are those of inference, if at hand.
+        """
+        if type(x) is not np.ndarray or x.dtype is not self._dtype:
+            x = checks.real(x, self._dtype, "x")
+        form = self._form
+        shape: tuple[int, ...] = x.shape
+        if lookup is not None:
+            shape = lookup.shape + x.shape[1:]
+        if shape != form.x:
+            form = self._form = self._make_form(shape)
+        flags = x.flags
+        if not (flags.c_contiguous and flags.aligned):
+            x = checks.walkable(x)
+        h = c = None
+        if state is not None:
+            # The tape keeps its own copy: a training loop may zero rows of its state in place.
+            h, c = self._check_state(state, form, names or self._state_names, copy=train)
+        if lengths is not None:
+            batched = not form.drop
+            lengths = checks.lengths(lengths, form.batch, form.time, batched=batched)
+        if resets is not None:
+            legend = "(T,)" if form.drop else "(B, T)" if form.batch_first else "(T, B)"
+            resets = checks.resets(resets, form.x[:-1], legend).reshape(form.axes)
+        dropout, key = 0.0, 0
+        if train and self._dropout_rng is not None:
+            dropout = self._config.dropout
+            key = int(self._dropout_rng.integers(2**64, dtype=np.uint64))  # locks by itself
+        if lookup is not None:
+            lookup = lookup.reshape(form.axes)
+        elif form.drop:
+            x = x.reshape(*form.axes, self._inputs)
+        tape: _core.Tape | Segments | None
+        try:
+            if checkpoint:
+                y, h, c, tape = recompute.forward(
+                    self._weights(True), x, h, c, lengths, resets, form.batch_first, dropout, key
+                )
+            else:
+                y, h, c, tape = _core.forward(
+                    weights or self._weights(train), x, h, c, lengths, resets, form.batch_first,
+                    train, dropout, key, lookup,
+                )  # fmt: skip
+        except MemoryError:
+            raise MemoryError(f"x has shape {shape}, too large for the memory: {self!r}") from None
+        if form.drop:
+            y = y.reshape(form.y)
+            h = h.reshape(form.h)
+            c = c if c is None else c.reshape(form.c)
+        if train:
+            y.flags.writeable = False  # the tape needs it as it is
+        final: Any = h if c is None else (h, c)
+        return y, final, None if tape is None else Tape(tape, self, form)
+
+    def _backward(self, tape: Tape, dy: Any, dstate: Any) -> tuple[Array, State]:
+        check_owner(tape, Tape, self)
+        form = tape._form
+        if dy is not None:
+            dy = checks.contiguous(dy, form.y, self._dtype, "dy", "the shape of y")
+            dy = dy.reshape(*form.axes, self._features)
+        dh = dc = None
+        if dstate is not None:
+            dh, dc = self._check_state(dstate, form, _GRADIENT)
+        self._check_gradients()
+        gradients = [p._gradient() for p in self._parameters.values()]
+        if isinstance(tape._core, Segments):
+            dx, dh, dc = tape._core.backward(dy, dh, dc, gradients)
+        else:
+            dx, dh, dc = _core.backward(tape._core, dy, dh, dc, gradients)
+        dh = dh.reshape(form.h)
+        if dx.ndim == 3:  # else of a table
+            dx = dx.reshape(form.x)
+        return dx, cast(State, dh if dc is None else (dh, dc.reshape(form.c)))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._config})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in super().__getstate__().items() if k not in ("_spec", "_form")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._prepare()
+
+
+class Layer(Recurrent[State]):
+    """What RNN, LSTM and GRU share: sequences in, sequences out."""
+
+    num_layers = Option[int]()
+    batch_first = Option[bool]()
+    dropout = Option[float]()
+    bidirectional = Option[bool]()
+    reverse = Option[bool]()
+    merge = Option[str]()
+
+    def __init__(self, seed: int | None, **options: Any) -> None:
+        super().__init__(seed, **options)
+        config = self._config
+        if config.dropout:
+            # A stream of its own, so that dropout does not change the parameters.
+            entropy = np.random.SeedSequence(seed, spawn_key=(0,))
+            self._dropout_rng = np.random.default_rng(entropy)
+            if config.num_layers == 1:
+                warnings.warn(
+                    f"dropout={config.dropout} has no effect with num_layers=1: it acts between "
+                    "layers",
+                    stacklevel=3,
+                )
+
+    @property
+    def _input_size(self) -> int:
+        return self._inputs
+
+    def _output_size(self, size: int | None) -> int:
+        return self._features
+
+    def _make_form(self, x: tuple[int, ...]) -> Form:
+        inputs, batch_first = self._inputs, self._config.batch_first
+        if len(x) not in (2, 3) or x[-1] != inputs:
+            axes = "B, T" if batch_first else "T, B"
+            raise ValueError(f"x has shape {x}, expected ({axes}, {inputs}) or (T, {inputs})")
+        y = (*x[:-1], self._features)
+        h: tuple[int, ...]
+        c: tuple[int, ...]
+        if len(x) == 2:
+            time, _ = x
+            h, c = (self._states, self._outputs), (self._states, self._hidden)
+            legend = "(num_layers*D, {})"
+            drop = (slice(None), slice(None), 0)
+            return Form(x, y, h, c, legend, (time, 1), False, time, 1, drop)
+        first, second, _ = x
+        time, batch = (second, first) if batch_first else (first, second)
+        h, c = (self._states, batch, self._outputs), (self._states, batch, self._hidden)
+        legend = "(num_layers*D, B, {})"
+        return Form(x, y, h, c, legend, (first, second), batch_first, time, batch, ())
+
+    def forward(
+        self,
+        x: npt.ArrayLike,
+        state: Any = None,
+        *,
+        lengths: npt.ArrayLike | None = None,
+        resets: npt.ArrayLike | None = None,
+        checkpoint: bool = False,
+    ) -> tuple[Array, State, Tape]:
+        """Run with dropout, and remember what `backward` needs.
+
+        Parameters
+        ----------
+        x, state, lengths, resets
+            As when the layer is called.
+        checkpoint : bool, default False
+            Whether to remember only about sqrt(T) states and compute the rest a second time in
+            `backward`: the memory of sqrt(T) steps for a third more time, and the same bits. For
+            layers that read forward only.
+
+        Returns
+        -------
+        y, state
+            As when the layer is called. y is read-only, because the tape shares it.
+        tape : Tape
+            For `backward`. It shares x, too: leave that as it is until then.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument has another shape, dtype or range than it should; it is named.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lstmcore as lc
+        >>> gru = lc.GRU(2, 3, dtype="float64", seed=0)
+        >>> y, h, tape = gru.forward(np.ones((5, 1, 2)))
+        >>> dx, dh0 = gru.backward(tape, np.ones_like(y))
+        >>> dx.shape, dh0.shape, gru.parameters()[0].grad.shape
+        ((5, 1, 2), (1, 1, 3), (9, 2))
+        """
+        if checks.boolean(checkpoint, "checkpoint") and (self.bidirectional or self.reverse):
+            raise ValueError(
+                f"checkpoint is True, expected False for a layer that reads backwards: {self!r}"
+            )
+        y, final, tape = self._forward(x, state, True, lengths, resets, checkpoint=checkpoint)
+        return y, final, cast(Tape, tape)
+
+    def _infer(self, x: Any, state: Any, lengths: Any, resets: Any) -> tuple[Array, State]:
+        """Return y and the final state; what is as it should be goes straight to the core."""
+        weights = None
+        if lengths is None and resets is None:
+            try:
+                weights = self._weights(False)
+                result: tuple[Array, State] | None
+                result = _core.infer(weights, x, state, self._batch_first)
+                if result is not None:
+                    return result
+            except MemoryError:
+                pass  # again, then, to say what is too large
+        y, final, _ = self._forward(x, state, False, lengths, resets, weights=weights)
+        return y, final
+
+    def backward(
+        self, tape: Tape, dy: npt.ArrayLike | None, dstate: Any = None
+    ) -> tuple[Array, State]:
+        """Backpropagate through time, all of it: add to every parameter's gradient.
+
+        Parameters
+        ----------
+        tape : Tape
+            From `forward` of this very layer.
+        dy : array_like, shaped like y, or None
+            Gradient with respect to y; None for zeros.
+        dstate : like the state, optional
+            Gradient with respect to the final state; None, also inside a pair, for zeros.
+
+        Returns
+        -------
+        dx : ndarray, shaped like x
+            Gradient with respect to x; 0 past the end of a row.
+        dstate : like the state
+            Gradient with respect to the initial state.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the tape is of another layer, or a gradient has another shape or dtype; those of the
+            parameters are not changed then.
+        """
+        return self._backward(tape, dy, dstate)
+
+    def stream(self, batch_size: int = 1) -> Stream:
+        """Return a stream: the layer one step at a time, with its state kept.
+
+        Parameters
+        ----------
+        batch_size : int, default 1
+            Rows of the batch, each with a state of its own.
+
+        Returns
+        -------
+        Stream
+            In a state of zeros. It keeps the weights that the layer has now.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the layer reads sequences from their end (bidirectional or reverse), or batch_size is
+            less than 1 or no int.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lstmcore as lc
+        >>> stream = lc.GRU(2, 3, seed=0).stream()
+        >>> stream.step(np.ones((1, 2), dtype="float32")).shape
+        (1, 3)
+        """
+        from .stream import open_stream
+
+        return open_stream(self, batch_size)
+
+
+class HiddenLayer(Layer[Array]):
+    """What RNN and GRU share: a state that is h alone."""
+
+    def __call__(
+        self,
+        x: npt.ArrayLike,
+        h0: npt.ArrayLike | None = None,
+        *,
+        lengths: npt.ArrayLike | None = None,
+        resets: npt.ArrayLike | None = None,
+    ) -> tuple[Array, Array]:
+        """Run for inference: no dropout, nothing remembered.
+
+        Parameters
+        ----------
+        x : array_like, (T, B, I), or (B, T, I) if batch_first, or (T, I) unbatched
+            Arrays of the layer's dtype are not copied if their last axis is contiguous. The other
+            of float32 and float64 is a TypeError; other real numbers are converted.
+        h0 : array_like, (num_layers*D, B, H), or (num_layers*D, H) unbatched, optional
+            Initial state; zeros if not given.
+        lengths : array_like of int, (B,), or an int unbatched, optional
+            How many steps each row has, 0 to T. Past its end y is 0; h is that of its last step,
+            or the initial one if it has none; the reverse direction starts at its end.
+        resets : array_like of bool, (T, B), or (B, T) if batch_first, or (T,) unbatched, optional
+            Where an episode or document starts: no state crosses from the step before to that one,
+            in either direction. A row that is reset at 0 does not use the initial state of the
+            forward direction; that of the reverse direction enters at the row's end.
+
+        Returns
+        -------
+        y : ndarray, (T, B, D*H), or (T, B, H) if merged; axes as in x
+            The outputs of the last layer.
+        h : ndarray, shaped like h0
+            The final state.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument has another shape, dtype or range than it should; it is named.
+        """
+        return self._infer(x, h0, lengths, resets)
+
+
+class RNN(HiddenLayer):
+    """A layer, or a stack, of simple recurrent units.
+
+    h_t = f(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)
+
+    **The state is (num_layers*D, B, H) whatever `batch_first` says**, D = 2 if bidirectional else
+    1; (num_layers*D, H) for unbatched x.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        Features of x and h.
+    num_layers : int, default 1
+        How many layers are stacked.
+    nonlinearity : str or (str, float, float), default "tanh"
+        f: "tanh", "relu", "sigmoid", "softsign", "identity", ("hard_sigmoid", alpha, beta) or
+        ("scaled_tanh", alpha, beta), as ONNX defines them.
+    gate_clip : float, optional
+        Keeps what enters f in [-gate_clip, gate_clip], as ONNX's ``clip`` does; no gradient
+        passes where it acts.
+    bias : bool, default True
+        Whether there are b_ih and b_hh.
+    batch_first : bool, default False
+        Whether x, y and resets are (B, T, ...) rather than (T, B, ...).
+    dropout : float, default 0.0
+        Probability in [0, 1) that `forward` drops an output on its way to the next layer.
+    bidirectional : bool, default False
+        Whether a second direction reads every sequence from its end.
+    reverse : bool, default False
+        Whether the only direction reads from the end; the order of y is kept.
+    merge : {"concat", "sum", "mul", "ave"}, default "concat"
+        How the outputs of the two directions of every layer become one.
+    dtype : {"float32", "float64"}
+        Of parameters, inputs and outputs.
+    seed : int, optional
+        For the parameters and for dropout.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For options of the wrong type or value, or which contradict each other.
+    MemoryError
+        If there is not enough memory for the parameters.
+
+    Notes
+    -----
+    J. L. Elman, "Finding structure in time", Cognitive Science 14, 1990.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> rnn = lc.RNN(3, 5, nonlinearity="relu", seed=0)
+    >>> y, h = rnn(np.zeros((7, 2, 3), dtype="float32"))
+    >>> y.shape, h.shape
+    ((7, 2, 5), (1, 2, 5))
+    """
+
+    _kind = "rnn"
+    nonlinearity = Option[Activation]()
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        nonlinearity: Activation = "tanh",
+        gate_clip: float | None = None,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        reverse: bool = False,
+        merge: str = "concat",
+        dtype: npt.DTypeLike = "float32",
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(
+            seed,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+            nonlinearity=nonlinearity,
+            gate_clip=gate_clip,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            reverse=reverse,
+            merge=merge,
+            dtype=dtype,
+        )
+
+
+class GRU(HiddenLayer):
+    """A layer, or a stack, of gated recurrent units.
+
+    r, z = s(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), their parts of it
+
+    n = f(W_in x_t + b_in + r * (W_hn h_{t-1} + b_hn)), or, if not `reset_after`,
+
+    n = f(W_in x_t + b_in + b_hn + W_hn (r * h_{t-1}))
+
+    h_t = (1 - z) * n + z * h_{t-1}
+
+    The parameters hold the gates in the order r, z, n. **The state is (num_layers*D, B, H) whatever
+    `batch_first` says**, D = 2 if bidirectional else 1; (num_layers*D, H) for unbatched x.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        Features of x and h.
+    num_layers : int, default 1
+        How many layers are stacked.
+    bias : bool, default True
+        Whether there are b_ih and b_hh.
+    batch_first : bool, default False
+        Whether x, y and resets are (B, T, ...) rather than (T, B, ...).
+    dropout : float, default 0.0
+        Probability in [0, 1) that `forward` drops an output on its way to the next layer.
+    bidirectional : bool, default False
+        Whether a second direction reads every sequence from its end.
+    reverse : bool, default False
+        Whether the only direction reads from the end; the order of y is kept.
+    merge : {"concat", "sum", "mul", "ave"}, default "concat"
+        How the outputs of the two directions of every layer become one.
+    reset_after : bool, default True
+        Whether r acts after the product, as in PyTorch and cuDNN, or before it, as in the paper.
+    activations : (s, f), default ("sigmoid", "tanh")
+        Of the gates and of the candidate n; those that `RNN` knows.
+    gate_clip : float, optional
+        Keeps what enters s and f in [-gate_clip, gate_clip], as ONNX's ``clip`` does; no gradient
+        passes where it acts.
+    dtype : {"float32", "float64"}
+        Of parameters, inputs and outputs.
+    seed : int, optional
+        For the parameters and for dropout.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For options of the wrong type or value, or which contradict each other.
+    MemoryError
+        If there is not enough memory for the parameters.
+
+    Notes
+    -----
+    K. Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical
+    machine translation", EMNLP 2014; its z is 1 - z here.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> gru = lc.GRU(3, 5, num_layers=2, bidirectional=True, seed=0)
+    >>> y, h = gru(np.zeros((7, 2, 3), dtype="float32"), lengths=[7, 4])
+    >>> y.shape, h.shape
+    ((7, 2, 10), (4, 2, 5))
+    """
+
+    _kind = "gru"
+    reset_after = Option[bool]()
+    activations = Option[tuple[Activation, Activation]]()
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        reverse: bool = False,
+        merge: str = "concat",
+        reset_after: bool = True,
+        gate_clip: float | None = None,
+        activations: tuple[Activation, Activation] = ("sigmoid", "tanh"),
+        dtype: npt.DTypeLike = "float32",
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(
+            seed,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            reverse=reverse,
+            merge=merge,
+            reset_after=reset_after,
+            gate_clip=gate_clip,
+            activations=activations,
+            dtype=dtype,
+        )
+
+
+class LSTM(Layer[Pair]):
+    """A layer, or a stack, of long short-term memory.
+
+    i, f, o = s(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), their parts of it; g likewise, with a
+
+    c_t = f * c_{t-1} + i * g
+
+    h_t = o * b(c_t), times W_hr if projected
+
+    The parameters hold the gates in the order i, f, g, o; without a learned f, i, g, o.
+
+    **The state is a pair (h, c): h (num_layers*D, B, P) and c (num_layers*D, B, H) whatever
+    `batch_first` says**, D = 2 if bidirectional else 1, P = proj_size or H; without B for
+    unbatched x.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        Features of x and c.
+    num_layers : int, default 1
+        How many layers are stacked.
+    bias : bool, default True
+        Whether there are b_ih and b_hh.
+    batch_first : bool, default False
+        Whether x, y and resets are (B, T, ...) rather than (T, B, ...).
+    dropout : float, default 0.0
+        Probability in [0, 1) that `forward` drops an output on its way to the next layer.
+    bidirectional : bool, default False
+        Whether a second direction reads every sequence from its end.
+    reverse : bool, default False
+        Whether the only direction reads from the end; the order of y is kept.
+    merge : {"concat", "sum", "mul", "ave"}, default "concat"
+        How the outputs of the two directions of every layer become one.
+    proj_size : int, default 0
+        If not 0, h is projected to so many features, fewer than hidden_size [4]_. Adds weight_hr.
+    forget_gate : bool, default True
+        Without it f = 1, as in 1997 [1]_. For the whole cell of 1997 also pass
+        ``activations=("sigmoid", ("scaled_tanh", 2, 0.5), ("scaled_tanh", 1, 0.5))``.
+    coupled : bool, default False
+        Whether f = 1 - i, a cell with one gate fewer [5]_.
+    peephole : bool, default False
+        Whether i and f see c_{t-1}, and o sees c_t [3]_. Adds weight_ch, (3, H): i, f, o; or
+        (2, H): i, o.
+    cell_clip : float, optional
+        Keeps c_t in [-cell_clip, cell_clip]; no gradient passes where it acts.
+    gate_clip : float, optional
+        Keeps what enters s and a in [-gate_clip, gate_clip], as ONNX's ``clip`` does; no gradient
+        passes where it acts.
+    activations : (s, a, b), default ("sigmoid", "tanh", "tanh")
+        Of the gates, of the candidate g and of c_t on its way out; those that `RNN` knows.
+    forget_bias : float, optional
+        Where the bias of f starts (1 helps with long lags [2]_).
+    dtype : {"float32", "float64"}
+        Of parameters, inputs and outputs.
+    seed : int, optional
+        For the parameters and for dropout.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For options of the wrong type or value, or which contradict each other.
+    MemoryError
+        If there is not enough memory for the parameters.
+
+    References
+    ----------
+    .. [1] S. Hochreiter, J. Schmidhuber, "Long short-term memory", Neural Computation 9, 1997.
+    .. [2] F. A. Gers, J. Schmidhuber, F. Cummins, "Learning to forget: continual prediction with
+       LSTM", Neural Computation 12, 2000.
+    .. [3] F. A. Gers, N. N. Schraudolph, J. Schmidhuber, "Learning precise timing with LSTM
+       recurrent networks", JMLR 3, 2002.
+    .. [4] H. Sak, A. Senior, F. Beaufays, "Long short-term memory recurrent neural network
+       architectures for large scale acoustic modeling", Interspeech 2014.
+    .. [5] K. Greff et al., "LSTM: a search space odyssey", IEEE TNNLS 28, 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> lstm = lc.LSTM(3, 5, num_layers=2, bidirectional=True, seed=0)
+    >>> lstm
+    LSTM(3, 5, num_layers=2, bidirectional=True)
+    >>> y, (h, c) = lstm(np.zeros((7, 2, 3), dtype="float32"), lengths=[7, 4])
+    >>> y.shape, h.shape, c.shape
+    ((7, 2, 10), (4, 2, 5), (4, 2, 5))
+    """
+
+    _kind = "lstm"
+    proj_size = Option[int]()
+    forget_gate = Option[bool]()
+    coupled = Option[bool]()
+    peephole = Option[bool]()
+    cell_clip = Option["float | None"]()
+    activations = Option[tuple[Activation, Activation, Activation]]()
+    forget_bias = Option["float | None"]()
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        reverse: bool = False,
+        merge: str = "concat",
+        proj_size: int = 0,
+        forget_gate: bool = True,
+        coupled: bool = False,
+        peephole: bool = False,
+        cell_clip: float | None = None,
+        gate_clip: float | None = None,
+        activations: tuple[Activation, Activation, Activation] = ("sigmoid", "tanh", "tanh"),
+        forget_bias: float | None = None,
+        dtype: npt.DTypeLike = "float32",
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(
+            seed,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            reverse=reverse,
+            merge=merge,
+            proj_size=proj_size,
+            forget_gate=forget_gate,
+            coupled=coupled,
+            peephole=peephole,
+            cell_clip=cell_clip,
+            gate_clip=gate_clip,
+            activations=activations,
+            forget_bias=forget_bias,
+            dtype=dtype,
+        )
+
+    def __call__(
+        self,
+        x: npt.ArrayLike,
+        state: PairLike | None = None,
+        *,
+        lengths: npt.ArrayLike | None = None,
+        resets: npt.ArrayLike | None = None,
+    ) -> tuple[Array, Pair]:
+        """Run for inference: no dropout, nothing remembered.
+
+        Parameters
+        ----------
+        x : array_like, (T, B, I), or (B, T, I) if batch_first, or (T, I) unbatched
+            Arrays of the layer's dtype are not copied if their last axis is contiguous. The other
+            of float32 and float64 is a TypeError; other real numbers are converted.
+        state : (h0, c0), optional
+            Initial state: (num_layers*D, B, P) and (num_layers*D, B, H), or (num_layers*D, P) and
+            (num_layers*D, H) unbatched; None, for either or both, is zeros.
+        lengths : array_like of int, (B,), or an int unbatched, optional
+            How many steps each row has, 0 to T. Past its end y is 0; h and c are those of its last
+            step, or the initial ones if it has none; the reverse direction starts at its end.
+        resets : array_like of bool, (T, B), or (B, T) if batch_first, or (T,) unbatched, optional
+            Where an episode or document starts: no state crosses from the step before to that one,
+            in either direction. A row that is reset at 0 does not use the initial state of the
+            forward direction; that of the reverse direction enters at the row's end.
+
+        Returns
+        -------
+        y : ndarray, (T, B, D*P), or (T, B, P) if merged; axes as in x
+            The outputs of the last layer.
+        (h, c) : pair of ndarray, shaped like state
+            The final state.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument has another shape, dtype or range than it should; it is named.
+        """
+        return self._infer(x, state, lengths, resets)

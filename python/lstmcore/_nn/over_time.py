@@ -1,0 +1,131 @@
+"""Modules that know of time steps and of where sequences end."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import _core
+from .._base import checks
+from .._base.checks import Array
+from .._base.module import Module
+from .config import Option
+from .tape import ModuleTape
+
+__all__ = ["Timed"]
+
+
+class Timed(Module):
+    """What pooling and Flip share: steps in, respecting lengths."""
+
+    _keeps_time: ClassVar[bool]  # whether y has a time axis, too
+
+    batch_first = Option["bool | None"]()
+
+    def __init__(self, batch_first: bool | None = None) -> None:
+        if batch_first is not None:
+            batch_first = checks.boolean(batch_first, "batch_first")
+        self._config = SimpleNamespace(batch_first=batch_first)
+
+    def _output_size(self, size: int | None) -> int | None:
+        return size
+
+    def __call__(self, x: npt.ArrayLike, *, lengths: npt.ArrayLike | None = None) -> Array:
+        """Run for inference: nothing remembered.
+
+        Parameters
+        ----------
+        x : array_like, (T, B, F), or (B, T, F) if batch_first, or (T, F) unbatched
+            float32 and float64 are kept.
+        lengths : array_like of int, (B,), or an int unbatched, optional
+            How many steps each row has, 0 to T, the default. What is past its end is not looked at.
+
+        Returns
+        -------
+        y : ndarray
+            Without the time axis, and 0 for rows of length 0, if the module pools; else shaped like
+            x, and 0 past the end of a row.
+        """
+        return self._run(x, lengths, bool(self.batch_first), False)[0]
+
+    def forward(
+        self, x: npt.ArrayLike, *, lengths: npt.ArrayLike | None = None
+    ) -> tuple[Array, ModuleTape]:
+        """Run, and keep what `backward` needs.
+
+        Parameters
+        ----------
+        x, lengths
+            As when the module is called.
+
+        Returns
+        -------
+        y : ndarray
+            As when the module is called.
+        tape : ModuleTape
+            For `backward`.
+        """
+        return self._run(x, lengths, bool(self.batch_first), True)
+
+    def backward(self, tape: ModuleTape, dy: npt.ArrayLike) -> Array:
+        """Return the gradient of x, 0 past the end of a row, for that of y.
+
+        Parameters
+        ----------
+        tape : ModuleTape
+            From `forward` of this very module.
+        dy : array_like, shaped like y
+
+        Returns
+        -------
+        dx : ndarray, shaped like x
+        """
+        dy = ModuleTape.gradient(tape, self, dy)
+        batch_first, *saved = tape.saved
+        dx = _core.empty(tape.x_shape, dy.dtype)
+        dx.fill(0)
+        batched = dx.ndim == 3
+        if self._keeps_time:
+            dy = _time_major(dy, batch_first)
+        elif not batched:
+            dy = dy[None]
+        self._backward(dy, _time_major(dx, batch_first), *saved)
+        return dx
+
+    def _run(self, x: Any, lengths: Any, batch_first: bool, train: bool) -> tuple[Array, Any]:
+        x = checks.floating(x, "x")
+        if x.ndim not in (2, 3):
+            axes = "B, T" if batch_first else "T, B"
+            raise ValueError(f"x has shape {x.shape}, expected ({axes}, F) or (T, F)")
+        batched = x.ndim == 3
+        steps = _time_major(x, batch_first)
+        time, batch, _ = steps.shape
+        if lengths is None:
+            ends = np.full(batch, time)
+        else:
+            ends = checks.lengths(lengths, batch, time, batched=batched)
+        with np.errstate(all="ignore"):  # infinite or not a number, it is computed with
+            y, *saved = self._forward(steps, ends)
+        if not batched:
+            y = y[:, 0] if self._keeps_time else y[0]
+        elif self._keeps_time and batch_first:
+            y = y.swapaxes(0, 1)
+        return y, ModuleTape(self, x, y, (batch_first, *saved)) if train else None
+
+    def _forward(self, x: Array, ends: npt.NDArray[np.int64]) -> tuple[Any, ...]:
+        """Return y, (T, B, F) or (B, F), and what `_backward` needs, for x (T, B, F)."""
+        raise NotImplementedError
+
+    def _backward(self, dy: Array, dx: Array, *saved: Any) -> None:
+        """Write into dx, (T, B, F) and full of zeros."""
+        raise NotImplementedError
+
+
+def _time_major(x: Array, batch_first: bool) -> Array:
+    """Return a view (T, B, F) of x."""
+    if x.ndim == 2:
+        return x[:, None]
+    return x.swapaxes(0, 1) if batch_first else x

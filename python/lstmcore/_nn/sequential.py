@@ -1,0 +1,468 @@
+"""Sequential: modules one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from .._base import checks
+from .._base.checks import Array
+from .._base.module import Module, overridden
+from .embedding import Embedding
+from .layers import Layer
+from .masking import Masking
+from .over_time import Timed
+from .pooling import Pool
+from .tape import Tape, check_owner
+from .time_reversal import Flip
+
+if TYPE_CHECKING:
+    from .stream import Stream
+
+__all__ = ["TIMED", "Sequential", "SequentialTape"]
+
+TIMED = (Layer, Timed, Masking)  # what knows of time steps
+
+
+class SequentialTape:
+    """What ``Sequential.forward`` remembers for ``backward``: the tapes of its modules."""
+
+    __slots__ = ("__weakref__", "_owner", "state", "tapes")
+
+    state: tuple[Any, ...]
+    """The final states, one per recurrent layer, in order."""
+    tapes: tuple[Any, ...]
+    """The tape of every module, in order, those of nested ones in their place."""
+
+    def __init__(self, owner: Sequential, tapes: tuple[Any, ...], state: tuple[Any, ...]) -> None:
+        self._owner = owner
+        self.tapes = tapes
+        self.state = state
+
+    @property
+    def nbytes(self) -> int:
+        """The memory it holds, in bytes, without what goes from one module to the next."""
+        return sum(tape.nbytes for tape in self.tapes)
+
+    def __repr__(self) -> str:
+        return f"<SequentialTape of {len(self.tapes)} modules, {self.nbytes} bytes>"
+
+
+class Sequential(Module):
+    """Modules one after the other: each gets what the one before it gives.
+
+    Recurrent layers hand on their y; their states are a tuple beside it, one per recurrent layer
+    in order, each as the layer itself takes and gives it. `lengths` and `resets` go to the modules
+    that take them: recurrent layers, and `lengths` to pooling and `Flip`. A `Masking` finds lengths
+    for the modules after it. Modules may be Sequentials themselves; cells and attention take more
+    than one x and cannot stand here.
+
+    Parameters
+    ----------
+    *modules : Module
+        At least one. All with parameters have the same dtype, all recurrent layers the same
+        batch_first, which pooling follows. An Embedding can only be the first, but for Masking.
+
+    Raises
+    ------
+    ValueError
+        If there is no module, or they cannot follow each other: sizes, dtypes or batch_first
+        differ, or a module needs time steps where pooling has left none.
+    TypeError
+        If something is not a module that makes one y of one x, or is a recurrent layer, pooling,
+        `Flip`, `Masking` or Sequential with a ``forward`` or ``__call__`` of your own.
+
+    Notes
+    -----
+    Parameters have PyTorch's names, such as ``"0.weight_ih_l0"``. The modules are ``model[i]``, a
+    slice is a Sequential of the same modules, and ``len(model)`` is how many there are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> model = lc.Sequential(lc.GRU(3, 8, seed=0), lc.LastStep(), lc.Linear(8, 2, seed=1))
+    >>> model
+    Sequential(
+      (0): GRU(3, 8)
+      (1): LastStep()
+      (2): Linear(8, 2)
+    )
+    >>> x = np.ones((5, 4, 3), dtype="float32")
+    >>> model(x, lengths=[5, 2, 1, 0]).shape
+    (4, 2)
+    >>> y, tape = model.forward(x)
+    >>> model.backward(tape, np.ones_like(y)).shape, len(tape.state), tape.state[0].shape
+    ((5, 4, 3), 1, (1, 4, 8))
+    """
+
+    def __init__(self, *modules: Module) -> None:
+        if not modules:
+            raise ValueError("modules is empty, expected at least one")
+        module: Any
+        for i, module in enumerate(modules):
+            if not isinstance(module, Module):
+                what = checks.describe(module)
+                raise TypeError(f"modules[{i}] is {what}, expected a module")
+            if not module._chains:
+                raise TypeError(
+                    f"modules[{i}] is {module!r}, which takes more than one x: call it in a loop "
+                    "of your own, or take a layer (LSTM rather than LSTMCell)"
+                )
+            own = overridden(module) if isinstance(module, (*TIMED, Sequential)) else None
+            if own:
+                raise TypeError(
+                    f"modules[{i}] is a {type(module).__qualname__}, whose own {own} a Sequential "
+                    "does not call, expected a module that computes as lstmcore's do"
+                )
+        self._config = None
+        self._children = {str(i): module for i, module in enumerate(modules)}
+        self._steps: list[tuple[str, Any]] = list(_flat(self._children))  # all that compute
+        self._recurrent = [module for _, module in self._steps if isinstance(module, Layer)]
+        self._check_twice()
+        self._dtype: np.dtype[Any] | None = self._common("dtype", Module)
+        self._batch_first = bool(self._common("batch_first", TIMED))
+        self._ids = any(isinstance(module, Embedding) for _, module in self._steps)
+        self._check_order()
+
+    def _check_twice(self) -> None:
+        owners: dict[int, str] = {}
+        for path, module in self._steps:
+            if module.num_parameters and owners.setdefault(id(module), path) != path:
+                raise ValueError(
+                    f"modules {owners[id(module)]} and {path} are the same {module!r}, expected "
+                    "every module with parameters once"
+                )
+
+    def _common(self, option: str, kinds: Any) -> Any:
+        """Return what all modules of these kinds have that have the option; None if none has."""
+        found: list[tuple[str, Module, Any]] = [
+            (path, module, getattr(module, option))
+            for path, module in self._steps
+            if isinstance(module, kinds) and getattr(module, option, None) is not None
+        ]
+        for path, module, value in found:
+            first_path, first, expected = found[0]
+            if value != expected:
+                raise ValueError(
+                    f"module {path}, {module!r}, has {option}={value}, but module {first_path}, "
+                    f"{first!r}, has {option}={expected}: expected the same"
+                )
+        return found[0][2] if found else None
+
+    def _check_order(self) -> None:
+        size: int | None = None  # of the last axis of what the modules so far give
+        pooled = ""
+        found = ""  # where lengths are found
+        for i, (path, module) in enumerate(self._steps):
+            if i > bool(found) and isinstance(module, Embedding):
+                raise ValueError(f"module {path}, {module!r}, takes ids: expected it first")
+            if isinstance(module, Masking):
+                if found:
+                    raise ValueError(f"modules {found} and {path} are Maskings, expected one")
+                found = path
+            if pooled and isinstance(module, TIMED):
+                raise ValueError(
+                    f"module {path}, {module!r}, needs time steps, but module {pooled} leaves none"
+                )
+            if isinstance(module, Pool):
+                pooled = f"{path}, {module!r},"
+            if size is not None and module._input_size not in (None, size):
+                raise ValueError(
+                    f"module {path}, {module!r}, takes {module._input_size} features, but the "
+                    f"module before it gives {size}"
+                )
+            size = module._output_size(size)
+
+    @property
+    def batch_first(self) -> bool:
+        """Whether x and y are (B, T, ...): that of the recurrent layers."""
+        return self._batch_first
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """Of all parameters; None if there are none."""
+        return self._dtype
+
+    @property
+    def _input_size(self) -> int | None:
+        size: int | None = self._steps[0][1]._input_size
+        return size
+
+    def _output_size(self, size: int | None) -> int | None:
+        for _, module in self._steps:
+            size = module._output_size(size)
+        return size
+
+    def __call__(
+        self,
+        x: npt.ArrayLike,
+        state: Any = None,
+        *,
+        lengths: npt.ArrayLike | None = None,
+        resets: npt.ArrayLike | None = None,
+    ) -> Array:
+        """Run for inference: no dropout, nothing remembered.
+
+        Parameters
+        ----------
+        x : array_like
+            As the first module takes it: (T, B, I), or (B, T, I) if batch_first, or (T, I)
+            unbatched; ids without the last axis for an Embedding.
+        state : sequence of states, optional
+            One per recurrent layer, in order; None, for all or one of them, is zeros.
+        lengths : array_like of int, (B,), or an int unbatched, optional
+            How many steps each row has, 0 to T.
+        resets : array_like of bool, (T, B), or (B, T) if batch_first, or (T,) unbatched, optional
+            Where an episode or document starts: no state crosses from the step before.
+
+        Returns
+        -------
+        y : ndarray
+            What the last module gives.
+        """
+        return self._run(x, state, lengths, resets, False)[0]
+
+    def run(
+        self,
+        x: npt.ArrayLike,
+        state: Any = None,
+        *,
+        lengths: npt.ArrayLike | None = None,
+        resets: npt.ArrayLike | None = None,
+    ) -> tuple[Array, tuple[Any, ...]]:
+        """Run for inference as when called, and also return the final states.
+
+        Returns
+        -------
+        y : ndarray
+        state : tuple
+            One per recurrent layer, in order.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lstmcore as lc
+        >>> model = lc.Sequential(lc.GRU(3, 8, seed=0), lc.Linear(8, 2, seed=1))
+        >>> x = np.ones((6, 4, 3), dtype="float32")
+        >>> y, state = model.run(x[:2])
+        >>> rest = model(x[2:], state)
+        >>> np.allclose(rest, model(x)[2:], atol=1e-6)
+        True
+        """
+        y, final, _, _ = self._run(x, state, lengths, resets, False)
+        return y, final
+
+    def forward(
+        self,
+        x: npt.ArrayLike,
+        state: Any = None,
+        *,
+        lengths: npt.ArrayLike | None = None,
+        resets: npt.ArrayLike | None = None,
+    ) -> tuple[Array, SequentialTape]:
+        """Run with dropout, and remember what `backward` needs.
+
+        Parameters
+        ----------
+        x, state, lengths, resets
+            As when the model is called.
+
+        Returns
+        -------
+        y : ndarray
+            What the last module gives; read-only if its tape shares it.
+        tape : SequentialTape
+            For `backward`. ``tape.state`` has the final states, to carry into the next call.
+        """
+        y, final, tapes, _ = self._run(x, state, lengths, resets, True)
+        return y, SequentialTape(self, tapes, final)
+
+    def backward(self, tape: SequentialTape, dy: npt.ArrayLike | None) -> Array | None:
+        """Backpropagate through all modules: add to every parameter's gradient.
+
+        Parameters
+        ----------
+        tape : SequentialTape
+            From `forward` of this very model.
+        dy : array_like, shaped like y
+            Gradient with respect to y.
+
+        Returns
+        -------
+        dx : ndarray, shaped like x
+            Gradient with respect to x; None for a model that begins with an Embedding.
+        """
+        return self.backward_state(tape, dy)[0]
+
+    def backward_state(
+        self, tape: SequentialTape, dy: npt.ArrayLike | None, dstate: Any = None
+    ) -> tuple[Array | None, tuple[Any, ...]]:
+        """Backpropagate as `backward` does, through the states as well.
+
+        Parameters
+        ----------
+        tape, dy
+            As of `backward`. dy may be None, for zeros, if the last module is recurrent.
+        dstate : sequence of states, optional
+            Gradients with respect to ``tape.state``; None, for all or one of them, is zeros.
+
+        Returns
+        -------
+        dx : ndarray, shaped like x, or None
+        dstate : tuple
+            Gradients with respect to the initial states.
+        """
+        check_owner(tape, SequentialTape, self)
+        gradients = self._states(dstate, "dstate")
+        recurrent = [t for t in tape.tapes if isinstance(t, Tape)]
+        for i, (layer, part, t) in enumerate(
+            zip(self._recurrent, gradients, recurrent, strict=True)
+        ):
+            if part is not None:  # checked before any gradient is added to
+                layer._check_state(part, t._form, _names("dstate", i, "dh", "dc"))
+        self._check_gradients()
+        initial = []
+        dx: Any = dy
+        for (_, module), t in zip(reversed(self._steps), reversed(tape.tapes), strict=True):
+            if isinstance(module, Layer):
+                dx, state = module.backward(t, dx, gradients.pop())
+                initial.append(state)
+            else:
+                dx = module.backward(t, dx)
+        return dx, tuple(reversed(initial))
+
+    def stream(self, batch_size: int = 1) -> Stream:
+        """Return a stream: the model one step at a time, with its states kept.
+
+        Parameters
+        ----------
+        batch_size : int, default 1
+            Rows of the batch, each with states of its own.
+
+        Returns
+        -------
+        Stream
+            In a state of zeros. It keeps the weights that the model has now. With an Embedding it
+            takes ids, (B,) or (T, B), instead of features.
+
+        Raises
+        ------
+        ValueError
+            If a module needs the whole sequence: a bidirectional or reverse layer, pooling, `Flip`
+            or `Masking`.
+        TypeError
+            If a module is of a class that computes in its own way.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lstmcore as lc
+        >>> model = lc.Sequential(lc.GRU(2, 8, seed=0), lc.Linear(8, 3), lc.Softmax())
+        >>> stream = model.stream(batch_size=4)
+        >>> stream.step(np.ones((4, 2), dtype="float32")).shape
+        (4, 3)
+        """
+        from .stream import open_stream
+
+        return open_stream(self, batch_size)
+
+    def _run(
+        self, x: Any, state: Any, lengths: Any, resets: Any, train: bool
+    ) -> tuple[Array, tuple[Any, ...], tuple[Any, ...], Any]:
+        """Return y, the final states, the tapes, and the lengths that are given or found."""
+        states = iter(self._states(state, "state"))
+        moving = [m for _, m in self._steps if isinstance(m, (Flip, Masking))]
+        if resets is not None and moving:
+            raise ValueError(
+                f"resets cannot be given to a model with {moving[0]!r}, which moves steps"
+            )
+        if self._dtype is not None and not self._ids:
+            x = checks.real(x, self._dtype, "x")
+        final: list[Any] = []
+        tapes = []
+        lookup = None
+        for i, (_, module) in enumerate(self._steps):
+            tape: Any = None
+            if type(module) is Embedding and self._feeds_layer(i):  # else it is called
+                x, lookup = module._distinct(x)
+            if isinstance(module, Layer):
+                names = _names("state", len(final), "h0", "c0")
+                x, end, tape = module._forward(
+                    x, next(states), train, lengths, resets, names, lookup=lookup
+                )
+                lookup = None
+                final.append(end)
+            elif isinstance(module, Masking):
+                x, lengths, tape = module._run(x, lengths, self._batch_first, train)
+            elif isinstance(module, Timed):
+                x, tape = module._run(x, lengths, self._batch_first, train)
+            elif train:
+                x, tape = module.forward(x)
+            else:
+                x = module(x)
+            tapes.append(tape)
+        return x, tuple(final), tuple(tapes), lengths
+
+    def _feeds_layer(self, i: int) -> bool:
+        """Whether what module `i` gives goes straight into a recurrent layer."""
+        return i + 1 < len(self._steps) and isinstance(self._steps[i + 1][1], Layer)
+
+    def _states(self, state: Any, name: str) -> list[Any]:
+        """Return a state, or None, for every recurrent layer."""
+        count = len(self._recurrent)
+        if state is None:
+            return [None] * count
+        if not isinstance(state, (tuple, list)):
+            what = checks.describe(state)
+            raise TypeError(f"{name} is {what}, expected a tuple of {count}, one per layer")
+        if len(state) != count:
+            raise ValueError(
+                f"{name} has {len(state)} entries, expected {count}, one per recurrent layer"
+            )
+        return list(state)
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "modules": [
+                {"type": type(child).__name__, **child._options()}
+                for child in self._children.values()
+            ]
+        }
+
+    def __len__(self) -> int:
+        return len(self._children)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._children.values())
+
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequential: ...
+    def __getitem__(self, index: int | slice) -> Module:
+        chosen = list(self._children.values())[index]
+        return Sequential(*chosen) if isinstance(chosen, list) else chosen
+
+    def __repr__(self) -> str:
+        lines = [f"({name}): {child!r}" for name, child in self._children.items()]
+        inside = "\n".join(lines).replace("\n", "\n  ")
+        return f"Sequential(\n  {inside}\n)"
+
+
+def _names(whole: str, i: int, h: str, c: str) -> tuple[str, str, str]:
+    """What messages call a state, its h and its c."""
+    return f"{whole}[{i}]", f"{h} of {whole}[{i}]", f"{c} of {whole}[{i}]"
+
+
+def _flat(children: Any) -> Iterator[tuple[str, Module]]:
+    """Path and module of all that compute, with those of nested Sequentials in their place."""
+    for name, child in children.items():
+        if isinstance(child, Sequential):
+            for path, module in child._steps:
+                yield f"{name}.{path}", module
+        else:
+            yield name, child

@@ -1,0 +1,337 @@
+"""Streams: a layer or a model that is given one step at a time and keeps its state."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import _core
+from .._base import checks
+from .._base.checks import Array
+from .._base.machine import memory_limit
+from .._base.module import Module, overridden
+from .._base.packed_weights import Packed
+from .activations import ReLU, Sigmoid, Softmax, Tanh
+from .dropout import Dropout
+from .embedding import Embedding
+from .layer_norm import LayerNorm
+from .layers import Layer
+from .linear import Linear
+from .sequential import TIMED, Sequential
+
+__all__ = ["Stream"]
+
+_MOST_ROWS = 2**31 - 1
+
+_FUNCTIONS: dict[type[Module], str] = {Tanh: "tanh", ReLU: "relu", Sigmoid: "sigmoid"}
+_KINDS: tuple[type[Module], ...] = (
+    Layer, Linear, LayerNorm, Embedding, Dropout, Softmax, *_FUNCTIONS
+)  # fmt: skip
+
+
+class Stream(_core.Stream):
+    """A layer or model, one step after the other, for a batch of independent rows.
+
+    Made by ``layer.stream(batch_size)`` or ``model.stream(batch_size)``. The outputs of a layer are
+    those of the layer over the whole sequence, to the bit, however it is cut into `step` and
+    `process`. Those of a Sequential are the same bits however it is cut, and the model's, but for
+    the rounding of LayerNorm and activations, which NumPy computes there and the core here.
+
+    A stream keeps the weights that its layer had when it was made, and shares them with the other
+    streams made since they changed; later changes are for later streams. It computes on the calling
+    thread alone, and is for one thread at a time: a call while another one runs is a RuntimeError.
+    Calls longer than a few microseconds release the GIL.
+
+    x and y are time-major, **(T, B, features), whatever `batch_first` says**. Streams pickle and
+    deep-copy, weights and state included.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> lstm = lc.LSTM(3, 5, seed=0)
+    >>> x = np.random.default_rng(0).standard_normal((7, 1, 3)).astype("float32")
+    >>> stream = lstm.stream()
+    >>> y = np.concatenate([stream.step(x[0])[None], stream.process(x[1:])])
+    >>> np.array_equal(y, lstm(x)[0])
+    True
+    """
+
+    def __init__(self, module: Module, batch_size: int = 1) -> None:
+        batch_size = checks.integer(batch_size, "batch_size", 1)
+        if batch_size > _MOST_ROWS:
+            raise ValueError(f"batch_size is {batch_size}, expected at most {_MOST_ROWS}")
+        if not isinstance(module, (Layer, Sequential)):
+            what = checks.describe(module)
+            raise TypeError(f"module is {what}, expected a recurrent layer or a Sequential")
+        _check_own(module, "module")
+        steps = module._steps if isinstance(module, Sequential) else [("", module)]
+        frozen = [_frozen(m, f"module {path}, {m!r}," if path else f"{m!r}") for path, m in steps]
+        self._open(frozen, isinstance(module, Layer), batch_size)
+
+    def _open(self, frozen: list[_Frozen], bare: bool, batch_size: int) -> None:
+        if "_frozen" in self.__dict__:
+            raise RuntimeError("this stream is made already, expected a new one")
+        modules = [f.module for f in frozen]
+        layers = [m for m in modules if isinstance(m, Layer)]
+        sized = [m for m in modules if isinstance(m, (Layer, Linear, LayerNorm))]
+        if not sized:
+            raise ValueError("a stream needs a recurrent layer, a Linear or a LayerNorm")
+        dtype: np.dtype[Any] = sized[0].dtype
+        stages = [f.stage for f in frozen if f.stage is not None]
+        try:
+            # Roughly, states and gates: a large allocation may succeed and fail when written to.
+            row = sum(6 * m.num_layers * m._hidden for m in layers) * dtype.itemsize
+            size = batch_size * row
+            if size > 2**28 and size > memory_limit():
+                raise MemoryError
+            super().__init__(stages, batch_size, dtype == np.float64)
+        except MemoryError:
+            raise MemoryError(
+                f"batch_size is {batch_size}, which needs more memory than this process may use"
+            ) from None
+        self._frozen = frozen
+        self._bare = bare  # whether the state is that of one layer, not a tuple of them
+        self._layers: list[Any] = layers
+        self._dtype = dtype
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of x and y."""
+        return self._dtype
+
+    @property
+    def state(self) -> Any:
+        """The state, as a copy; assigning sets it.
+
+        As the layer takes and gives it: h, (num_layers, B, P), and of an LSTM a pair (h, c), c
+        (num_layers, B, H); of a model a tuple of these, one per recurrent layer. None, for all or a
+        part, is zeros.
+        """
+        states = self._get_states()
+        found = [
+            (h, c) if layer._kind == "lstm" else h
+            for layer, (h, c) in zip(self._layers, states, strict=True)
+        ]
+        return found[0] if self._bare else tuple(found)
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        if self._bare:
+            self._set_states([self._parts(self._layers[0], value, "state")])
+            return
+        count = len(self._layers)
+        if value is None:
+            value = [None] * count
+        _check_entries(value, count, "state", f"a tuple of {count}, one per layer")
+        self._set_states(
+            [
+                self._parts(layer, v, f"state[{i}]")
+                for i, (layer, v) in enumerate(zip(self._layers, value, strict=True))
+            ]
+        )
+
+    def _parts(self, layer: Any, value: Any, name: str) -> tuple[Array | None, Array | None]:
+        """Return h and c of the state of a layer, as the core wants them."""
+        rows = (layer.num_layers, self.batch_size)
+
+        def part(value: Any, size: int, name: str) -> Array | None:
+            if value is None:
+                return None
+            legend = f"(num_layers, B, {'H' if size == layer._hidden else 'P'})"
+            return checks.contiguous(value, (*rows, size), self._dtype, name, legend)
+
+        if layer._kind != "lstm":
+            return part(value, layer._outputs, name), None
+        if value is None:
+            return None, None
+        _check_entries(value, 2, name, "a pair (h, c)")
+        h, c = value
+        return part(h, layer._outputs, f"h of {name}"), part(c, layer._hidden, f"c of {name}")
+
+    def reset(self, rows: int | Sequence[int] | npt.NDArray[Any] | None = None) -> None:
+        """Set the state to zeros.
+
+        Parameters
+        ----------
+        rows : int, sequence of int or (B,) of bool, optional
+            Of which rows of the batch; of all if not given.
+        """
+        if rows is None:
+            return self._reset_rows(list(range(self.batch_size)))
+        chosen = np.atleast_1d(checks._asarray(rows, "rows"))
+        if chosen.dtype == np.bool_ and chosen.shape == (self.batch_size,):
+            chosen = np.flatnonzero(chosen)
+        elif chosen.size == 0:
+            chosen = np.empty(0, np.int64)
+        if chosen.dtype.kind not in "iu" or chosen.ndim != 1:
+            what = f"dtype {chosen.dtype} and shape {chosen.shape}"
+            raise TypeError(f"rows has {what}, expected integers, or ({self.batch_size},) bools")
+        if ((chosen < 0) | (chosen >= self.batch_size)).any():
+            raise ValueError(f"rows is {rows}, expected 0 to {self.batch_size - 1}")
+        return self._reset_rows(chosen.tolist())
+
+    def copy(self) -> Stream:
+        """Return a stream in the same state that goes its own way; the weights are shared."""
+        other = type(self).__new__(type(self))
+        _core.Stream.__init__(other, self)
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __copy__(self) -> Stream:
+        return self.copy()
+
+    def __deepcopy__(self, memo: object) -> Stream:
+        return self.copy()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        states = self._get_states()
+        return _restore, (type(self), self._frozen, self._bare, self.batch_size, states)
+
+    def __repr__(self) -> str:
+        modules = ", ".join(repr(f.module) for f in self._frozen)
+        return f"<Stream of {modules}, batch_size={self.batch_size}>"
+
+    def _convert(self, x: Any, out: Any, blocks: bool) -> tuple[Array, Array | None]:
+        """Return x and out of `step` or `process` as the core takes them, or say what is wrong."""
+        lead, legend = (1, "T, ") if blocks else (0, "")
+        x = checks.real(x, self._dtype, "x")
+        batch, inputs = self.batch_size, self.input_size
+        unbatched = batch == 1 and x.shape[lead:] == (inputs,)
+        if x.ndim < lead or not (unbatched or x.shape[lead:] == (batch, inputs)):
+            expected = f"({legend}{batch}, {inputs})"
+            if batch == 1:
+                expected += f" or ({legend}{inputs}{'' if blocks else ','})"
+            raise ValueError(f"x has shape {x.shape}, expected {expected}")
+        if not (x.flags.c_contiguous and x.flags.aligned):
+            x = x.copy(order="C")
+        if out is not None:
+            x = self._convert_out(x, out)
+        return x, out
+
+    def _convert_out(self, x: Array, out: Any) -> Array:
+        shape = (*x.shape[:-1], self.output_size)
+        if not isinstance(out, np.ndarray):
+            raise TypeError(f"out is {checks.describe(out)}, expected an ndarray")
+        if out.dtype != self._dtype:
+            raise TypeError(f"out has dtype {out.dtype}, expected {self._dtype}")
+        if out.shape != shape:
+            raise ValueError(f"out has shape {out.shape}, expected {shape}")
+        flags = out.flags
+        if not (flags.c_contiguous and flags.aligned and flags.writeable):
+            raise ValueError("out is read-only or not contiguous, expected an array to write to")
+        return x.copy() if np.may_share_memory(x, out) else x
+
+
+class _IdStream(Stream):
+    """A stream of a model that begins with an Embedding: of ids, (B,) or (T, B)."""
+
+    def step(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
+        return super().step(self._vectors(x, 0, ""), out)
+
+    def process(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
+        return super().process(self._vectors(x, 1, "T, "), out)
+
+    def _vectors(self, x: npt.ArrayLike, lead: int, legend: str) -> Array:
+        embedding: Any = self._frozen[0].module
+        shape, batch = checks._asarray(x, "x").shape, self.batch_size
+        unbatched = batch == 1 and len(shape) == lead
+        if not (unbatched or (len(shape) == lead + 1 and shape[lead] == batch)):
+            expected = f"({legend}{batch}{'' if lead else ','})"
+            if batch == 1:
+                expected += " or (T,)" if lead else " or ()"
+            raise ValueError(f"x has shape {shape}, expected ids, {expected}")
+        vectors: Array = embedding(x)
+        return vectors
+
+
+def _check_entries(value: Any, count: int, name: str, expected: str) -> None:
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"{name} is {checks.describe(value)}, expected {expected}")
+    if len(value) != count:
+        raise ValueError(f"{name} has {len(value)} entries, expected {expected}")
+
+
+def open_stream(module: Any, batch_size: int) -> Stream:
+    """Return a stream of a layer or of a model."""
+    ids = isinstance(module, Sequential) and isinstance(module._steps[0][1], Embedding)
+    return (_IdStream if ids else Stream)(module, batch_size)
+
+
+def _restore(
+    cls: type[Stream], frozen: list[_Frozen], bare: bool, batch_size: int, states: Any
+) -> Stream:
+    stream = cls.__new__(cls)
+    stream._open(frozen, bare, batch_size)
+    stream._set_states(states)
+    return stream
+
+
+class _Frozen:
+    """A copy of a module that nobody changes, and what the core makes of it."""
+
+    __slots__ = ("__weakref__", "module", "stage")
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self.stage = _stage(module)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Frozen, (self.module,)
+
+
+def _frozen(module: Any, name: str) -> _Frozen:
+    """Return a module as it is now: the same copy for all streams until it changes."""
+    reads_on = isinstance(module, Layer) and not (module.bidirectional or module.reverse)
+    if isinstance(module, TIMED) and not reads_on:
+        raise ValueError(f"{name} needs the whole sequence, which a stream does not have")
+    if isinstance(module, LayerNorm) and len(module.normalized_shape) > 1:
+        raise ValueError(f"{name} is over more than the features, expected one size for a stream")
+    if not isinstance(module, _KINDS):
+        raise TypeError(f"{name} cannot be streamed, expected modules of lstmcore")
+    if not isinstance(module, Embedding):  # which is called
+        _check_own(module, name)
+    if not module._parameters:
+        return _Frozen(module)
+    watch = module._watch
+    isa = _core.isa_version()
+    token, version, made = watch.frozen
+    found: _Frozen | None = made()
+    if found is not None and token is watch.token and isa == version:
+        return found
+    # As for packed weights: the token first, and nothing is kept while somebody could still write.
+    token = watch.token
+    settled = all(p._settled() for p in module.parameters())
+    found = _Frozen(copy.deepcopy(module))
+    if settled:
+        watch.frozen = (token, isa, weakref.ref(found))
+    return found
+
+
+def _stage(module: Any) -> Any:
+    """Return what the core takes for a module; None if that is nothing."""
+    if isinstance(module, Packed):  # recurrent or linear
+        return module._weights(False)
+    storage: dict[str, Any] = {name: p._storage for name, p in module.named_parameters()}
+    weight, bias = storage.get("weight"), storage.get("bias")
+    if isinstance(module, LayerNorm):
+        return "layer_norm", module.normalized_shape[0], weight, bias, module.eps
+    if isinstance(module, Softmax):
+        return ("softmax",)
+    for kind, function in _FUNCTIONS.items():
+        if isinstance(module, kind):
+            return "activation", (function, 0.0, 0.0)
+    return None
+
+
+def _check_own(module: Module, name: str) -> None:
+    own = overridden(module)
+    if own:
+        raise TypeError(
+            f"{name} is a {type(module).__qualname__}, whose own {own} a stream does not call"
+        )

@@ -1,0 +1,236 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+from .._base import checks
+from .._files.checkpoints import load_checkpoint
+from ..callbacks import Callback, Checkpoint
+from .batch import Caller, Scored, batches
+from .evaluate import measure_first, scored
+from .history import History
+from .interrupt import Interrupt, Interrupted
+from .loop import Loop
+from .progress import Progress
+from .run import Run
+
+__all__ = ["fit"]
+
+_Called: TypeAlias = Callback | Callable[[Run], object]
+
+
+def fit(
+    model: Any,
+    data: Any,
+    *,
+    loss: Scored,
+    optimizer: Any,
+    epochs: int = 1,
+    batch_size: int | None = None,
+    shuffle: bool = True,
+    seed: int | None = None,
+    validation: Any = None,
+    metrics: Mapping[str, Scored] | None = None,
+    truncate: int | None = None,
+    clip_norm: float | None = None,
+    schedule: Any = None,
+    schedule_by: str = "epoch",
+    callbacks: _Called | Iterable[_Called] = (),
+    resume: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> History:
+    """Train a model.
+
+    Parameters
+    ----------
+    model : Module
+        A Sequential, a layer, a `Seq2Seq`, or anything with their ``forward``, ``backward``,
+        ``parameters`` and ``zero_grad``.
+    data : iterable of batches, or tuple of arrays
+        What an epoch goes through: batches ``(x, target)``, ``(x, target, lengths)`` or
+        ``(x, target, lengths, resets)``, from a list, `lstmcore.data.Batches` or whatever else can
+        be gone through again and again. Or one such tuple of arrays, cut by `batch_size`, or one
+        batch without it: a tuple is always the arrays, batches come in a list. x is (T, B, ...),
+        or (B, T, ...) if the model is batch_first, or (B, ...) if nothing in it knows of time
+        steps: no recurrent layer, pooling, `Flip` or `Masking`. Targets are per step or per
+        sequence, as the loss takes them with the model's output.
+    loss : function
+        Of `lstmcore.losses`, or one of your own: ``loss(pred, target)``, with lengths as a third
+        argument where there is a prediction per step, and ``batch_first=True`` if so, returns the
+        loss and its gradient with respect to pred. Predictions that can be (B, C) are one per
+        sequence, whatever C is.
+    optimizer : optimizer of `lstmcore.optim`
+        Of parameters of this model. Those it does not have are not trained.
+    epochs : int, default 1
+        How often to go through the data, those of a resumed checkpoint included.
+    batch_size : int, optional
+        Rows per batch, if `data` is a tuple of arrays.
+    shuffle, seed
+        Of those batches, as of `lstmcore.data.Batches`; validation is not shuffled. A seed is not
+        for batches ready made.
+    validation : like data, optional
+        For a loss, and the metrics, after every epoch. Its first batch is tried before the first
+        step, so that what does not fit is found before anything is changed.
+    metrics : dict of str to function, optional
+        ``function(pred, target)`` with lengths like a loss, which returns a number. They are means
+        over the targets of the validation data or, without any, of the training batches.
+    truncate : int, optional
+        Truncated back-propagation through time: the batch is cut into chunks of so many steps, each
+        with a step of the optimizer; the state is carried from each to the next, the gradient is
+        not. For targets per step, in models that read forward. Every batch starts with zeros.
+    clip_norm : float, optional
+        Largest Euclidean norm of all gradients together; longer ones are scaled down to it.
+    schedule : schedule of `lstmcore.optim`, optional
+        Changes the learning rate of this optimizer.
+    schedule_by : {"epoch", "step"}, default "epoch"
+        What its options count: epochs, or steps of the optimizer. It is told the
+        validation loss or, without any, the training loss.
+    callbacks : Callback or function, or iterable of them, optional
+        See `lstmcore.callbacks`. A function is called with the `Run` after every epoch.
+    resume : path, optional
+        A file of `lstmcore.callbacks.Checkpoint`, to go on from to the same bits, given the same
+        arguments. The order of batches of your own comes back if they have a ``state_dict``.
+    progress : bool, default True
+        A bar with loss, metrics and time left if tqdm is installed, else a line per epoch.
+
+    Returns
+    -------
+    History
+        Of all epochs that were completed. Ctrl-C ends the run after the current step and returns
+        it, too; a second Ctrl-C is a KeyboardInterrupt at once.
+
+    Raises
+    ------
+    ValueError
+        If the data are empty, arguments do not fit together, the optimizer has parameters of
+        another model, or the checkpoint is damaged or of another run; nothing is changed then.
+    NonFiniteError
+        A ValueError: the loss or the norm of the gradients is NaN or infinite. It names the epoch
+        and the step, and the first parameter or gradient that is not finite.
+    TypeError
+        If something is not what is expected at all.
+
+    Notes
+    -----
+    Truncated back-propagation: R. J. Williams, J. Peng, "An efficient gradient-based algorithm for
+    on-line training of recurrent network trajectories", Neural Computation 2, 1990. Clipping:
+    R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of training recurrent neural networks",
+    ICML 2013.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> from lstmcore.datasets import japanese_vowels
+    >>> train, test = japanese_vowels()
+    >>> model = lc.Sequential(lc.GRU(12, 32, seed=0), lc.LastStep(), lc.Linear(32, 9, seed=1))
+    >>> history = lc.fit(
+    ...     model, (train.x, train.labels, train.lengths), batch_size=30, seed=0,
+    ...     loss=lc.losses.cross_entropy, optimizer=lc.optim.Adam(model.parameters(), lr=0.01),
+    ...     epochs=10, progress=False,
+    ... )
+    >>> history.epochs, history.losses[-1] < 0.3
+    (10, True)
+    """
+    caller = Caller(model)
+    shuffle = checks.boolean(shuffle, "shuffle")
+    seed = checks.seed(seed)
+    progress = checks.boolean(progress, "progress")
+    epochs = checks.integer(epochs, "epochs", 1)
+    if truncate is not None:
+        truncate = checks.integer(truncate, "truncate", 1)
+        caller.check_truncate(truncate)
+    if clip_norm is not None and not checks.number(clip_norm, "clip_norm") > 0:
+        raise ValueError(f"clip_norm is {clip_norm}, expected more than 0")
+    functions = scored(loss, metrics)
+    if not callable(loss):
+        raise TypeError(f"loss is {checks.describe(loss)}, expected a function")
+    _check_optimizer(optimizer, model)
+    _check_schedule(schedule, optimizer)
+    by_step = checks.choice(schedule_by, "schedule_by", ("epoch", "step")) == "step"
+    data = batches(data, "data", batch_size, caller, shuffle=shuffle, seed=seed)
+    if validation is not None:
+        rows = batch_size if isinstance(validation, tuple) else None
+        validation = batches(validation, "validation", rows, caller, shuffle=False, seed=None)
+    run = Run(model, optimizer, schedule, data, validation, epochs, _callbacks(callbacks))
+    if validation is not None:
+        measure_first(caller, validation, "validation", functions, truncate)
+    if resume is not None:
+        checks.path(resume, "resume")
+        load_checkpoint(resume, **run.parts())
+
+    history = run.history
+    bar = Progress(progress, epochs, run.epoch)
+    with Interrupt() as interrupt:
+        loop = Loop(run, caller, functions, truncate, clip_norm, by_step, interrupt.check, bar)
+        try:
+            for callback in run.callbacks:
+                callback.on_start(run)
+            while run.epoch < epochs and not history.stopped:
+                loop.epoch()
+        except Interrupted:
+            history.stopped = "interrupted"
+        except KeyboardInterrupt:  # of somebody else's making
+            if interrupt.pressed:
+                raise
+            history.stopped = "interrupted"
+        finally:
+            bar.close()
+            for callback in run.callbacks:
+                callback.on_end(run)
+    if interrupt.pressed:  # perhaps too late to be noticed before
+        history.stopped = "interrupted"
+    return history
+
+
+def _check_optimizer(optimizer: Any, model: Any) -> None:
+    parameters = getattr(optimizer, "parameters", None)
+    if not isinstance(parameters, (list, tuple)) or not callable(getattr(optimizer, "step", None)):
+        what = checks.describe(optimizer)
+        raise TypeError(f"optimizer is {what}, expected one of lstmcore.optim, ready made")
+    known = {id(p) for p in model.parameters()}
+    for p in parameters:
+        if id(p) not in known:
+            raise ValueError(
+                f"optimizer has {p!r}, which is not a parameter of the model: expected one made "
+                "from model.parameters()"
+            )
+
+
+def _check_schedule(schedule: Any, optimizer: Any) -> None:
+    if schedule is None:
+        return
+    if not callable(getattr(schedule, "step", None)):
+        what = checks.describe(schedule)
+        raise TypeError(f"schedule is {what}, expected one of lstmcore.optim, ready made")
+    if getattr(schedule, "optimizer", optimizer) is not optimizer:
+        raise ValueError(
+            f"schedule is of another optimizer, {schedule.optimizer!r}, expected one of "
+            f"{optimizer!r}"
+        )
+
+
+class _OnEpoch(Callback):
+    def __init__(self, function: Callable[[Run], object]) -> None:
+        self._function = function
+
+    def on_epoch(self, run: Run) -> None:
+        self._function(run)
+
+
+def _callbacks(given: Any) -> list[Callback]:
+    """Return all as Callbacks, checkpoints last: they save the state of the others."""
+    if isinstance(given, Callback) or callable(given):
+        given = [given]
+    if not isinstance(given, Iterable):
+        what = checks.describe(given)
+        raise TypeError(f"callbacks is {what}, expected a Callback, a function or a list of them")
+    made: list[Callback] = []
+    for i, callback in enumerate(given):
+        if isinstance(callback, type) or not (isinstance(callback, Callback) or callable(callback)):
+            what = checks.describe(callback)
+            raise TypeError(f"callbacks[{i}] is {what}, expected a Callback or a function")
+        made.append(callback if isinstance(callback, Callback) else _OnEpoch(callback))
+    return sorted(made, key=lambda callback: isinstance(callback, Checkpoint))

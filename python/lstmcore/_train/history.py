@@ -1,0 +1,137 @@
+"""What `fit` measured, epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .._base import checks
+
+__all__ = ["History"]
+
+_FIELDS = ("losses", "validation_losses", "metrics", "lr", "time")
+
+
+class History:
+    """What a run of `fit` measured. Each list has one entry per epoch that was completed.
+
+    Attributes
+    ----------
+    losses : list of float
+        Mean training loss over the targets of the epoch, while the parameters were changing.
+    validation_losses : list of float
+        Mean loss over the validation data after the epoch; empty without such data.
+    metrics : dict of str to list of float
+        Of the validation data, or of the training data if there are none.
+    lr : list of float
+        Learning rate at the end of the epoch.
+    time : list of float
+        Seconds that the epoch took, validation included.
+    stopped : str or None
+        Why the run ended before its last epoch: for instance "interrupted".
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> history = lc.History()
+    >>> history.record(0.5, 0.6, {"accuracy": 0.75}, 1e-3, 2.0)
+    >>> history
+    History of 1 epoch: loss 0.5, validation loss 0.6, accuracy 0.75
+    """
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.validation_losses: list[float] = []
+        self.metrics: dict[str, list[float]] = {}
+        self.lr: list[float] = []
+        self.time: list[float] = []
+        self.stopped: str | None = None
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs were completed."""
+        return len(self.losses)
+
+    def __len__(self) -> int:
+        return self.epochs
+
+    def record(
+        self,
+        loss: float,
+        validation_loss: float | None,
+        metrics: Mapping[str, float],
+        lr: float,
+        seconds: float,
+    ) -> None:
+        """Add an epoch."""
+        if validation_loss is not None:
+            self.validation_losses.append(validation_loss)
+        for name, value in metrics.items():
+            self.metrics.setdefault(name, []).append(value)
+        self.lr.append(lr)
+        self.time.append(seconds)
+        self.losses.append(loss)
+
+    def last(self) -> dict[str, float]:
+        """Return loss, validation loss and metrics of the last epoch, by name; {} before it."""
+        values = {
+            "loss": self.losses,
+            "validation loss": self.validation_losses,
+            **self.metrics,
+        }
+        return {name: series[-1] for name, series in values.items() if series}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return copies of all lists, for a checkpoint."""
+        return {
+            name: {k: list(v) for k, v in value.items()} if isinstance(value, dict) else list(value)
+            for name, value in ((name, getattr(self, name)) for name in _FIELDS)
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If that is not what the state is; nothing is changed then.
+        """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state is {checks.describe(state)}, expected a mapping")
+        if set(state) != set(_FIELDS) or not isinstance(state["metrics"], Mapping):
+            raise ValueError(f"state has the keys {sorted(state)}, expected {sorted(_FIELDS)}")
+        copied: dict[str, Any] = {
+            name: [float(v) for v in state[name]] for name in _FIELDS if name != "metrics"
+        }
+        copied["metrics"] = {k: [float(v) for v in vs] for k, vs in state["metrics"].items()}
+        if not len(copied["losses"]) == len(copied["lr"]) == len(copied["time"]):
+            raise ValueError("state has lists of different lengths, expected one entry per epoch")
+        self.__dict__.update(copied)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the losses over the epochs and, if there are any, the metrics beside them.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; without it, in a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            With the losses. A second y-axis has the metrics.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed: ``pip install "lstmcore[train]"``.
+        """
+        from ..plot import training
+
+        return training(self, ax)
+
+    def __repr__(self) -> str:
+        text = ", ".join(f"{name} {value:.4g}" for name, value in self.last().items())
+        plural = "" if self.epochs == 1 else "s"
+        text = f"History of {self.epochs} epoch{plural}" + (f": {text}" if text else "")
+        return text + (f"; {self.stopped}" if self.stopped else "")

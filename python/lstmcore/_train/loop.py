@@ -1,0 +1,174 @@
+"""The loop of `fit`: epochs, batches, chunks of batches, steps of the optimizer."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .. import optim
+from .._base import checks
+from .._base.parameter import Parameter
+from ..callbacks import Callback
+from .batch import Batch, Caller, Scored, chunks
+from .evaluate import Total, measure
+from .progress import Progress
+from .run import Run
+
+__all__ = ["Loop", "NonFiniteError"]
+
+
+class NonFiniteError(ValueError):
+    """A loss or a gradient became NaN or infinite; the message says when and where first.
+
+    The parameters are those before the step that would have used it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> head = lc.Linear(1, 1, seed=0)
+    >>> x, target = np.ones((2, 1), "float32"), np.array([[1.0], [np.nan]])
+    >>> lc.fit(head, (x, target), loss=lc.losses.mse, optimizer=lc.optim.SGD(head.parameters()))
+    Traceback (most recent call last):
+    lstmcore.NonFiniteError: the loss is nan in epoch 1, step 1; not finite: ... target
+    """
+
+
+class Loop:
+    """The loop over epochs, batches and chunks."""
+
+    def __init__(
+        self,
+        run: Run,
+        caller: Caller,
+        functions: dict[str, Scored],
+        truncate: int | None,
+        clip_norm: float | None,
+        by_step: bool,
+        check: Callable[[], None],
+        bar: Progress,
+    ) -> None:
+        self._run, self._caller, self._bar, self._check = run, caller, bar, check
+        self._truncate, self._clip_norm = truncate, clip_norm
+        self._by_step = by_step
+        self._functions = functions
+        self._loss = functions["loss"]
+        # Metrics are of the validation data, if there are any.
+        own = [] if run.validation is not None else [n for n in functions if n != "loss"]
+        self._metrics = {n: functions[n] for n in own}
+        self._parameters: list[Parameter] = list(run.optimizer.parameters)
+        self._on_step = [c for c in run.callbacks if type(c).on_step is not Callback.on_step]
+
+    def epoch(self) -> None:
+        """Train for one epoch, then validate and record it."""
+        run, start = self._run, time.perf_counter()
+        values = self._train()
+        if values is None:
+            return
+        self._check_parameters()
+        loss, validation_loss = values.pop("loss"), None
+        if run.validation is not None:
+            values = measure(
+                self._caller,
+                run.validation,
+                "validation",
+                self._functions,
+                self._truncate,
+                self._check,
+            )
+            validation_loss = values.pop("loss")
+        run.epoch += 1
+        run.history.record(
+            loss,
+            validation_loss,
+            values,
+            getattr(run.optimizer, "lr", math.nan),
+            time.perf_counter() - start,
+        )
+        if not self._by_step and run.schedule is not None:
+            run.schedule.step(loss if validation_loss is None else validation_loss)
+        self._bar.epoch(run.history)
+        for callback in run.callbacks:
+            callback.on_epoch(run)
+
+    def _train(self) -> dict[str, float] | None:
+        """Go through the data and return the means; None if a callback has stopped the run."""
+        run, truncate, total = self._run, self._truncate, Total(self._functions)
+        count = len(run.data) if hasattr(run.data, "__len__") else math.inf
+        for number, item in enumerate(run.data):
+            batch = self._caller.unpack(item, number)
+            state = None
+            for chunk, done in (
+                [(batch, 1.0)] if truncate is None else chunks(batch, truncate, self._caller)
+            ):
+                self._check()
+                state = self._step(chunk, state, total)
+                for callback in self._on_step:
+                    callback.on_step(run)
+                if run.history.stopped:
+                    return None
+                self._bar.step(run.epoch + (number + done) / count, run.loss, run.history)
+        return total.means("data")
+
+    def _step(self, batch: Batch, state: Any, total: Total) -> Any:
+        """Make one step of the optimizer; return the final state of the model, if it is carried."""
+        run, caller, model = self._run, self._caller, self._caller.model
+        options = caller.options(state, batch.lengths, batch.resets)
+        pred, tape = model.forward(batch.x, **options)
+        lengths = caller.lengths(pred, batch)
+        scored = caller.score(self._loss, pred, batch.target, lengths)
+        if not isinstance(scored, tuple) or len(scored) != 2:
+            what = checks.describe(scored)
+            raise TypeError(f"loss returned {what}, expected the loss and its gradient")
+        loss, dpred = scored
+        if not math.isfinite(loss):
+            run.model.zero_grad()
+            model.backward(tape, dpred)
+            raise self._error(f"the loss is {loss}", batch)
+        values = {"loss": loss}  # all of them before anything is changed
+        for name, function in self._metrics.items():
+            values[name] = caller.score(function, pred, batch.target, lengths)
+        total.add(caller.count(pred, batch, lengths), values)
+        run.model.zero_grad()
+        model.backward(tape, dpred)
+        if self._clip_norm is not None:
+            norm = optim.clip_grad_norm(self._parameters, self._clip_norm)
+            if not math.isfinite(norm):
+                raise self._error(f"the norm of the gradients is {norm}", batch)
+        run.optimizer.step()
+        run.step += 1
+        run.loss = float(loss)
+        if self._by_step and run.schedule is not None:
+            run.schedule.step(loss)
+        return tape.state if self._truncate is not None else None
+
+    def _check_parameters(self) -> None:
+        """Refuse to go on from, and to save, parameters that the last step has spoilt."""
+        if not all(np.isfinite(p._storage).all() for p in self._parameters):
+            raise self._error("the parameters are spoilt", None)
+
+    def _error(self, what: str, batch: Batch | None) -> NonFiniteError:
+        """Say when it happened, and what is the first that is not finite."""
+        run = self._run
+        named = getattr(run.model, "named_parameters", None)
+        names = {id(p): name for name, p in named()} if named else {}
+        found = []
+        for what_of, arrays in (
+            ("parameter", [p._storage for p in self._parameters]),
+            ("gradient of", [p._gradient() for p in self._parameters]),
+        ):
+            for p, array in zip(self._parameters, arrays, strict=True):
+                if not np.isfinite(array).all():
+                    found.append(f"{what_of} {names.get(id(p), p.name)!r}")
+                    break
+        given = {} if batch is None else {"x": batch.x, "target": batch.target}
+        for name, value in given.items():
+            if getattr(value, "dtype", None) in (np.float32, np.float64):
+                found += [] if np.isfinite(value).all() else [name]
+        first = ", ".join(found) or "no parameter, gradient or input"
+        step = run.step + (batch is not None)
+        return NonFiniteError(f"{what} in epoch {run.epoch + 1}, step {step}; not finite: {first}")

@@ -1,0 +1,72 @@
+"""A run of `fit`, as callbacks and checkpoints see it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from .._base import checks
+from .history import History
+
+if TYPE_CHECKING:
+    from ..callbacks import Callback
+
+__all__ = ["Run"]
+
+
+class Run:
+    """A run of `fit`, as callbacks see it.
+
+    Attributes
+    ----------
+    model, optimizer, schedule, data, validation
+        What `fit` was given, data and validation as batches.
+    history : History
+        Of the epochs completed so far.
+    epochs, epoch, step : int
+        How many epochs there shall be; how many are complete; how many steps the optimizer made.
+    loss : float
+        Of the last step.
+    callbacks : list of Callback
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Any,
+        schedule: Any,
+        data: Any,
+        validation: Any,
+        epochs: int,
+        callbacks: list[Callback],
+    ) -> None:
+        self.model, self.optimizer, self.schedule = model, optimizer, schedule
+        self.data, self.validation = data, validation
+        self.epochs, self.callbacks = epochs, callbacks
+        self.history = History()
+        self.epoch = self.step = 0
+        self.loss = math.nan
+
+    def stop(self, reason: str) -> None:
+        """End the run after the current step, or after the epoch if called at its end."""
+        self.history.stopped = reason
+
+    def parts(self) -> dict[str, Any]:
+        """Return all that has a state, by name: what a checkpoint of the run holds."""
+        parts = {"run": self, "model": self.model, "optimizer": self.optimizer}
+        parts |= {"history": self.history}
+        optional = {"schedule": self.schedule, "data": self.data, "validation": self.validation}
+        optional |= {f"callbacks[{i}]": callback for i, callback in enumerate(self.callbacks)}
+        return parts | {
+            name: part for name, part in optional.items() if hasattr(part, "state_dict")
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counters."""
+        return {"epoch": self.epoch, "step": self.step}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the counters."""
+        epoch, step = (checks.integer(state[name], name, 0) for name in ("epoch", "step"))
+        self.epoch, self.step = epoch, step

@@ -1,0 +1,9 @@
+"""Getting data ready for training, for users: all the helpers under one name."""
+
+from __future__ import annotations
+
+from ._batches import Batches, Buckets, Pairs, pad
+from ._series import resample, windows
+from ._text import Vocabulary, columns
+
+__all__ = ["Batches", "Buckets", "Pairs", "Vocabulary", "columns", "pad", "resample", "windows"]

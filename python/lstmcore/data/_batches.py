@@ -1,0 +1,468 @@
+"""Batches for `fit`: things to go through once per epoch, in an order that a seed settles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from .._base import checks
+
+__all__ = ["Batches", "Buckets", "Pairs"]
+
+IntArray: TypeAlias = npt.NDArray[np.int64]
+AnyArray: TypeAlias = npt.NDArray[Any]
+
+_POOL = 50  # batches among which rows are sorted by length: more pads less, fewer mixes more
+
+
+class _Epochs:
+    """The order of the rows in each epoch, from nothing but a seed and the number of the epoch."""
+
+    def __init__(self, rows: int, batch_size: int, shuffle: bool, seed: int | None) -> None:
+        if not rows:
+            raise ValueError("the data are empty, expected at least one row")
+        self._rows = rows
+        self.batch_size = checks.integer(batch_size, "batch_size", 1)
+        self.shuffle = checks.boolean(shuffle, "shuffle")
+        entropy = np.random.SeedSequence(checks.seed(seed)).entropy
+        assert isinstance(entropy, int)
+        self.seed = entropy
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """How many batches an epoch has."""
+        return -(-self._rows // self.batch_size)
+
+    def _next_rng(self) -> np.random.Generator:
+        """Return the source of the next epoch's order."""
+        self.epoch += 1
+        return np.random.default_rng([self.seed, self.epoch])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what settles the order of the epochs to come."""
+        return {"seed": self.seed, "epoch": self.epoch}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the order of the epochs where `state_dict` was taken.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the state is not what `state_dict` returns; nothing is changed then.
+        """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state is {checks.describe(state)}, expected a mapping")
+        if set(state) != {"seed", "epoch"}:
+            raise ValueError(f"state has the keys {sorted(state)}, expected epoch, seed")
+        seed = checks.integer(state["seed"], "seed", 0)
+        self.epoch = checks.integer(state["epoch"], "epoch", 0)
+        self.seed = seed
+
+
+class Batches(_Epochs):
+    """Batches of rows of arrays that are padded already.
+
+    Parameters
+    ----------
+    x : array (T, B, ...), or (B, T, ...) if batch_first
+        Inputs, B rows. With `batch_first` also (B, F): rows without a time axis.
+    target : array
+        One per step, with the first two axes of x, or one per sequence, (B, ...).
+    lengths : integer array (B,), optional
+        Steps of each row.
+    resets : bool array (T, B), or (B, T) if batch_first, optional
+        As the layers take them.
+    batch_size : int
+        Rows per batch; the last batch has what is left.
+    shuffle : bool, default True
+        Whether every epoch has an order of its own.
+    seed : int, optional
+        Of the orders.
+    batch_first : bool, default False
+        Which axis of x is the rows'.
+    per_step : bool, optional
+        Whether there is a target per step; if not given, whether target and x share their first
+        two axes.
+
+    Yields
+    ------
+    (x, target), (x, target, lengths) or (x, target, lengths, resets)
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the arrays do not fit together or are empty.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> x, labels = np.zeros((7, 5, 3), "float32"), np.arange(5)
+    >>> batches = lc.data.Batches(x, labels, batch_size=2, seed=0)
+    >>> [(x.shape, target.shape) for x, target in batches]
+    [((7, 2, 3), (2,)), ((7, 2, 3), (2,)), ((7, 1, 3), (1,))]
+    """
+
+    def __init__(
+        self,
+        x: npt.ArrayLike,
+        target: npt.ArrayLike,
+        lengths: npt.ArrayLike | None = None,
+        resets: npt.ArrayLike | None = None,
+        *,
+        batch_size: int,
+        shuffle: bool = True,
+        seed: int | None = None,
+        batch_first: bool = False,
+        per_step: bool | None = None,
+    ) -> None:
+        self._x, self._target = checks._asarray(x, "x"), checks._asarray(target, "target")
+        self.batch_first = checks.boolean(batch_first, "batch_first")
+        self._axis = 0 if self.batch_first else 1
+        if self._x.ndim <= self._axis:
+            axes = "(B, ...)" if self.batch_first else "(T, B, ...)"
+            raise ValueError(f"x has shape {self._x.shape}, expected {axes}")
+        rows = self._x.shape[self._axis]
+        super().__init__(rows, batch_size, shuffle, seed)
+        grid = self._x.shape[:2]
+        gridded = self._target.ndim > 1 and self._target.shape[:2] == grid
+        rowed = self._target.shape[:1] == (rows,)
+        if per_step is None:
+            per_step = gridded
+        if not (gridded if checks.boolean(per_step, "per_step") else rowed):
+            raise ValueError(
+                f"target has shape {self._target.shape}, expected ({rows}, ...), one for each row "
+                f"of x, or {grid} and whatever follows, one for each step"
+            )
+        self._target_axis = self._axis if per_step else 0
+        self._lengths = None
+        if lengths is not None:
+            time = grid[1 - self._axis] if len(grid) == 2 else 0
+            self._lengths = checks.lengths(lengths, rows, time, batched=True)
+        self._resets = None
+        if resets is not None:
+            legend = "(B, T)" if self.batch_first else "(T, B)"
+            self._resets = checks.resets(resets, grid, legend)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        """Go through one epoch."""
+        rng = self._next_rng()
+        order = rng.permutation(self._rows) if self.shuffle else np.arange(self._rows)
+        for start in range(0, self._rows, self.batch_size):
+            rows = order[start : start + self.batch_size]
+            batch: list[Any] = [
+                np.take(self._x, rows, self._axis),
+                np.take(self._target, rows, self._target_axis),
+            ]
+            if self._lengths is not None or self._resets is not None:
+                batch.append(None if self._lengths is None else self._lengths[rows])
+            if self._resets is not None:
+                batch.append(np.take(self._resets, rows, self._axis))
+            yield tuple(batch)
+
+
+class _Bucketed(_Epochs):
+    """Batches of rows of about the same length, so that little is padded."""
+
+    def __init__(
+        self,
+        lengths: IntArray,
+        batch_size: int,
+        shuffle: bool,
+        seed: int | None,
+        batch_first: bool,
+    ) -> None:
+        super().__init__(len(lengths), batch_size, shuffle, seed)
+        self.batch_first = checks.boolean(batch_first, "batch_first")
+        self._sort_by = lengths
+
+    def _row_batches(self) -> Iterator[IntArray]:
+        """Yield the rows of every batch of one epoch."""
+        rng = self._next_rng()
+        if not self.shuffle:
+            order = np.argsort(self._sort_by, kind="stable")
+            for start in range(0, self._rows, self.batch_size):
+                yield order[start : start + self.batch_size]
+            return
+        order = rng.permutation(self._rows)
+        pool = _POOL * self.batch_size
+        for start in range(0, self._rows, pool):  # only the last pool has a batch that is not full
+            rows = order[start : start + pool]
+            rows = rows[np.argsort(self._sort_by[rows], kind="stable")]
+            batches = [
+                rows[first : first + self.batch_size]
+                for first in range(0, len(rows), self.batch_size)
+            ]
+            for i in rng.permutation(len(batches)):
+                yield batches[i]
+
+
+class Buckets(_Bucketed):
+    """Batches of sequences of unequal lengths: those of about the same length meet in a batch.
+
+    Each batch is padded to its own longest sequence, and its lengths are handed on.
+
+    Parameters
+    ----------
+    sequences : list of arrays, (T_i, ...) each
+        For instance (T_i, F), or ids (T_i,).
+    targets : array (B, ...), or list of arrays (T_i, ...)
+        One per sequence or, as a list of arrays as long as the sequences, one per step.
+    batch_size : int
+        Sequences per batch; one batch has what is left.
+    shuffle : bool, default True
+        Whether every epoch has an order of its own; without it the shortest come first.
+    seed : int, optional
+        Of the orders.
+    batch_first : bool, default False
+        Whether x is (B, T, ...) rather than (T, B, ...), and a target per step likewise.
+    padding : number, default 0
+        What x is padded with. Targets are padded with 0; losses with lengths never look there.
+
+    Yields
+    ------
+    x : ndarray (T, B, ...)
+    target : ndarray (B, ...) or (T, B, ...)
+    lengths : ndarray (B,), int64
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the data are empty or do not fit together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> sequences = [np.ones((n, 2), "float32") for n in (3, 9, 4, 8)]
+    >>> buckets = lc.data.Buckets(sequences, [0, 1, 0, 1], batch_size=2, shuffle=False)
+    >>> [(x.shape, target.tolist(), lengths.tolist()) for x, target, lengths in buckets]
+    [((4, 2, 2), [0, 0], [3, 4]), ((9, 2, 2), [1, 1], [8, 9])]
+    """
+
+    def __init__(
+        self,
+        sequences: Sequence[npt.ArrayLike],
+        targets: npt.ArrayLike | Sequence[npt.ArrayLike],
+        *,
+        batch_size: int,
+        shuffle: bool = True,
+        seed: int | None = None,
+        batch_first: bool = False,
+        padding: float = 0,
+    ) -> None:
+        self._sequences = _ragged(sequences, "sequences")
+        self._lengths = np.array([len(s) for s in self._sequences], np.int64)
+        super().__init__(self._lengths, batch_size, shuffle, seed, batch_first)
+        self._padding = checks.number(padding, "padding")
+        _check_padding(padding, self._sequences)
+        _check_count(targets, self._rows, "sequence")
+        self._steps: list[AnyArray] | None = None
+        self._labels: AnyArray | None = None
+        if isinstance(targets, (list, tuple)) and checks._asarray(targets[0], "targets[0]").ndim:
+            steps = [checks._asarray(t, f"targets[{i}]") for i, t in enumerate(targets)]
+            if all(t.ndim and len(t) == n for t, n in zip(steps, self._lengths, strict=True)):
+                self._steps = _ragged(steps, "targets")
+                return
+        try:
+            self._labels = np.asarray(targets)
+        except ValueError as error:
+            raise ValueError(
+                "targets are neither as long as the sequences, one per step, nor all of one shape, "
+                "one per sequence"
+            ) from error
+
+    def __iter__(self) -> Iterator[tuple[AnyArray, AnyArray, IntArray]]:
+        """Go through one epoch."""
+        for rows in self._row_batches():
+            x = _padded([self._sequences[i] for i in rows], self._padding, self.batch_first)
+            if self._labels is not None:
+                target = self._labels[rows]
+            else:
+                assert self._steps is not None
+                target = _padded([self._steps[i] for i in rows], 0, self.batch_first)
+            yield x, target, self._lengths[rows]
+
+
+class Pairs(_Bucketed):
+    """Batches of pairs of sequences, bucketed by length: what trains a `Seq2Seq`.
+
+    Parameters
+    ----------
+    sources : list of arrays, (T_i,) ids or (T_i, F)
+        What the encoder reads.
+    targets : list of integer arrays, (S_i,)
+        What the decoder shall say, without `start` and `end`.
+    start, end : int
+        Ids that begin what the decoder reads and end what it says.
+    batch_size, shuffle, seed, batch_first
+        As of `Buckets`.
+    padding : int, default 0
+        Id that sources and targets are padded with.
+
+    Yields
+    ------
+    (source, previous) : pair of ndarray
+        (T, B, ...), and (S + 1, B): the target behind `start`, for teacher forcing.
+    target : ndarray (S + 1, B)
+        The target before `end`.
+    (source_lengths, target_lengths) : pair of ndarray (B,), int64
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the data are empty or do not fit together.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> pairs = lc.data.Pairs([[5, 6]], [[7, 8, 9]], start=1, end=2, batch_size=1)
+    >>> for (source, previous), target, lengths in pairs:
+    ...     print(source[:, 0], previous[:, 0], target[:, 0], lengths)
+    [5 6] [1 7 8 9] [7 8 9 2] (array([2]), array([4]))
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[npt.ArrayLike],
+        targets: Sequence[npt.ArrayLike],
+        *,
+        start: int,
+        end: int,
+        batch_size: int,
+        shuffle: bool = True,
+        seed: int | None = None,
+        batch_first: bool = False,
+        padding: int = 0,
+    ) -> None:
+        self._sources = _ragged(sources, "sources")
+        _check_count(targets, len(self._sources), "source")
+        start = checks.integer(start, "start", 0)
+        end = checks.integer(end, "end", 0)
+        self._padding = checks.integer(padding, "padding", 0)
+        ids = []
+        for i, target in enumerate(targets):
+            array = checks._asarray(target, f"targets[{i}]")
+            if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
+                raise TypeError(
+                    f"targets[{i}] is {checks.describe(target)}, expected a sequence of ids"
+                )
+            ids.append(array.astype(np.int64))
+        self._previous = [np.concatenate([[start], t]) for t in ids]
+        self._targets = [np.concatenate([t, [end]]) for t in ids]
+        self._source_lengths = np.array([len(s) for s in self._sources], np.int64)
+        self._target_lengths = np.array([len(t) for t in self._targets], np.int64)
+        total = self._source_lengths + self._target_lengths
+        super().__init__(total, batch_size, shuffle, seed, batch_first)
+        _check_padding(padding, self._sources)
+        _check_padding(padding, self._targets)
+
+    def __iter__(
+        self,
+    ) -> Iterator[tuple[tuple[AnyArray, AnyArray], AnyArray, tuple[IntArray, IntArray]]]:
+        """Go through one epoch."""
+        for rows in self._row_batches():
+            source, previous, target = (
+                _padded([some[i] for i in rows], self._padding, self.batch_first)
+                for some in (self._sources, self._previous, self._targets)
+            )
+            lengths = self._source_lengths[rows], self._target_lengths[rows]
+            yield (source, previous), target, lengths
+
+
+def pad(
+    sequences: Sequence[npt.ArrayLike], padding: float = 0, batch_first: bool = False
+) -> AnyArray:
+    """Put sequences of unequal lengths into one array, padded at their ends.
+
+    Parameters
+    ----------
+    sequences : list of arrays, (T_i, ...) each
+        At least one.
+    padding : number, default 0
+        What follows the shorter ones.
+    batch_first : bool, default False
+        Whether the result is (B, T, ...) rather than (T, B, ...).
+
+    Returns
+    -------
+    ndarray (T, B, ...), T the longest
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is no sequence, they differ in all but their first axis, or integers are to be
+        padded with what is none.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> lc.data.pad([[1, 2, 3], [4]], padding=-1, batch_first=True)
+    array([[ 1,  2,  3],
+           [ 4, -1, -1]])
+    """
+    arrays = _ragged(sequences, "sequences")
+    if not arrays:
+        raise ValueError("sequences is empty, expected at least one")
+    _check_padding(padding, arrays)
+    return _padded(arrays, padding, checks.boolean(batch_first, "batch_first"))
+
+
+def _padded(arrays: list[AnyArray], padding: float, batch_first: bool) -> AnyArray:
+    time = max(len(a) for a in arrays)
+    shape = (len(arrays), time) if batch_first else (time, len(arrays))
+    padded = np.full((*shape, *arrays[0].shape[1:]), padding, _common_dtype(arrays))
+    rows = padded if batch_first else padded.swapaxes(0, 1)
+    for row, array in zip(rows, arrays, strict=True):
+        row[: len(array)] = array
+    return padded
+
+
+def _common_dtype(arrays: list[AnyArray]) -> np.dtype[Any]:
+    return np.result_type(*{a.dtype for a in arrays})
+
+
+def _check_padding(padding: object, arrays: list[AnyArray]) -> None:
+    """Refuse what is no number, or would become another one among integers or bools."""
+    dtype = _common_dtype(arrays)
+    floats = dtype.kind == "f"
+    if floats and isinstance(padding, (float, np.floating)):  # NaN, too
+        return
+    value = checks.number(padding, "padding")
+    if floats:
+        return
+    least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    if not (value.is_integer() and least <= value <= most):
+        raise ValueError(f"padding is {padding}, expected a number that {dtype} can hold")
+
+
+def _check_count(targets: Any, rows: int, what: str) -> None:
+    if not isinstance(targets, Sized):
+        raise TypeError(f"targets is {checks.describe(targets)}, expected one for each {what}")
+    if len(targets) != rows:
+        raise ValueError(
+            f"targets has {len(targets)} entries, expected {rows}, one for each {what}"
+        )
+
+
+def _ragged(sequences: Sequence[npt.ArrayLike], name: str) -> list[AnyArray]:
+    """Return the sequences as arrays that agree in all but their first axis."""
+    if not isinstance(sequences, Iterable):
+        raise TypeError(f"{name} is {checks.describe(sequences)}, expected a list of arrays")
+    arrays = []
+    for i, sequence in enumerate(sequences):
+        array = checks._asarray(sequence, f"{name}[{i}]")
+        arrays.append(array)
+        if array.ndim == 0 or array.dtype.kind not in "biuf":
+            raise TypeError(
+                f"{name}[{i}] is {checks.describe(sequence)}, expected an array with a time axis"
+            )
+        if array.shape[1:] != arrays[0].shape[1:]:
+            raise ValueError(
+                f"{name}[{i}] has shape {array.shape}, expected (T, ...) with the features of "
+                f"{name}[0], {arrays[0].shape}"
+            )
+    return arrays

@@ -1,0 +1,198 @@
+"""Time series: windows that slide over them, and regular steps from irregular time stamps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._base import checks
+from .._base.checks import Array
+
+__all__ = ["resample", "windows"]
+
+
+def windows(
+    series: npt.ArrayLike,
+    size: int,
+    *,
+    horizon: int = 1,
+    stride: int = 1,
+    per_step: bool = False,
+    batch_first: bool = False,
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Cut a series into windows, each with what comes `horizon` steps later.
+
+    Parameters
+    ----------
+    series : array (N,) or (N, F)
+        Values at N regular steps; (N,) has one feature.
+    size : int
+        Steps of a window.
+    horizon : int, default 1
+        How many steps after the end of the window the target lies.
+    stride : int, default 1
+        Steps from the start of one window to the next.
+    per_step : bool, default False
+        Whether every step of a window has its target, `horizon` steps after that step.
+    batch_first : bool, default False
+        Whether the windows are (W, size, F) rather than (size, W, F).
+
+    Returns
+    -------
+    x : ndarray (size, W, F)
+        W = (N - size - horizon) // stride + 1 windows, copied.
+    target : ndarray (W, F), or (size, W, F) if per_step
+        With the axes of x.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the series is too short for one window, or an option is out of range.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> x, target = lc.data.windows([0.0, 1.0, 2.0, 3.0, 4.0], 3)
+    >>> x[:, :, 0].T.tolist(), target.tolist()
+    ([[0.0, 1.0, 2.0], [1.0, 2.0, 3.0]], [[3.0], [4.0]])
+    """
+    values = checks._asarray(series, "series")
+    if values.ndim not in (1, 2) or values.dtype.kind not in "biuf":
+        raise ValueError(f"series is {checks.describe(series)}, expected numbers (N,) or (N, F)")
+    if not values.size:
+        raise ValueError(f"series is empty, of shape {values.shape}, expected at least two steps")
+    values = values.reshape(len(values), -1)
+    size = checks.integer(size, "size", 1)
+    horizon = checks.integer(horizon, "horizon", 1)
+    stride = checks.integer(stride, "stride", 1)
+    per_step = checks.boolean(per_step, "per_step")
+    batch_first = checks.boolean(batch_first, "batch_first")
+    if len(values) < size + horizon:
+        raise ValueError(
+            f"series has {len(values)} steps, expected at least size + horizon = {size + horizon}"
+        )
+    # (W, F, size), without a copy; both ends below keep W the same.
+    view = np.lib.stride_tricks.sliding_window_view(values, size, axis=0)
+    axes = (0, 2, 1) if batch_first else (2, 0, 1)
+    x = view[: len(view) - horizon : stride].transpose(axes)
+    if per_step:
+        target = view[horizon::stride].transpose(axes)
+    else:
+        target = values[size + horizon - 1 :: stride]
+    return x.copy(order="C"), target.copy(order="C")
+
+
+def resample(
+    times: npt.ArrayLike,
+    values: npt.ArrayLike,
+    step: Any,
+    *,
+    method: str = "linear",
+    start: Any = None,
+    stop: Any = None,
+) -> tuple[npt.NDArray[Any], Array]:
+    """Turn values at irregular times into values at regular ones.
+
+    Parameters
+    ----------
+    times : array (N,), increasing
+        When each value was measured: numbers of any unit, or ``datetime64``.
+    values : array (N,) or (N, F)
+        What was measured; float32 stays, all else becomes float64.
+    step : number, or timedelta64 for datetime64
+        From each of the new times to the next, in the unit of `times`.
+    method : {"linear", "previous"}, default "linear"
+        A straight line between the neighbours, which looks into the future by up to one gap; or
+        the last value measured at or before that time, which is what was known then.
+    start, stop : like a time, optional
+        The first of the new times, and the one that none exceeds; by default the first and the
+        last of `times`. They may not lie outside: nothing is extrapolated.
+
+    Returns
+    -------
+    times : ndarray (M,)
+        start, start + step, ...; float64 or datetime64.
+    values : ndarray (M,) or (M, F)
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the times do not increase, anything is not finite, or there is nothing to measure by.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> lc.data.resample([0, 1, 5], [0.0, 2.0, 4.0], 2)
+    (array([0., 2., 4.]), array([0. , 2.5, 3.5]))
+    >>> lc.data.resample([0, 1, 5], [0.0, 2.0, 4.0], 2, method="previous")
+    (array([0., 2., 4.]), array([0., 2., 2.]))
+    """
+    when, measured = checks._asarray(times, "times"), checks._asarray(values, "values")
+    method = checks.choice(method, "method", ("linear", "previous"))
+    dated = when.dtype.kind == "M"
+    if when.ndim != 1 or not when.size or not (dated or when.dtype.kind in "iuf"):
+        raise ValueError(f"times is {checks.describe(times)}, expected numbers or dates (N,)")
+    if measured.ndim not in (1, 2) or len(measured) != len(when):
+        raise ValueError(
+            f"values has shape {measured.shape}, expected ({len(when)},) or ({len(when)}, F), "
+            "a row for each time"
+        )
+    if measured.dtype.kind not in "biuf":
+        raise TypeError(f"values has dtype {measured.dtype}, expected real numbers")
+    measured = measured.astype(np.float32 if measured.dtype == np.float32 else np.float64)
+    if not np.isfinite(measured).all():
+        raise ValueError("values has NaN or infinity, expected finite numbers: drop them first")
+
+    # Dates become numbers of the step's own length since the first of them.
+    origin = when[0]
+    if dated:
+        if not isinstance(step, np.timedelta64):
+            raise TypeError(f"step is {checks.describe(step)}, expected timedelta64 as of dates")
+        if np.isnat(when).any() or np.isnat(step) or step <= np.timedelta64(0):
+            raise ValueError("times has NaT, or step is not positive")
+    elif checks.number(step, "step") <= 0:
+        raise ValueError(f"step is {step}, expected more than 0")
+
+    def steps_since_origin(time: Any, name: str) -> Any:
+        try:
+            since = np.asarray(time, "M8" if dated else np.float64) - origin
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{name} is {checks.describe(time)}, expected a time") from error
+        try:
+            return since / step
+        except TypeError as error:  # months, say, which are no number of days
+            what = f"step is {checks.describe(step)}"
+            raise TypeError(f"{what}, expected a length that divides {since.dtype}") from error
+
+    t = steps_since_origin(when, "times")
+    backwards = np.flatnonzero(~(np.diff(t) > 0))
+    if not np.isfinite(t).all():
+        raise ValueError("times has NaN or infinity, expected finite numbers")
+    if backwards.size:
+        at = int(backwards[0])
+        raise ValueError(f"times[{at + 1}] does not come after times[{at}], expected them to")
+    first = 0.0 if start is None else float(steps_since_origin(start, "start"))
+    last = float(t[-1] if stop is None else steps_since_origin(stop, "stop"))
+    if not 0 <= first <= last <= t[-1]:
+        raise ValueError(
+            f"start and stop are {start} and {stop}, expected them in order and within "
+            f"{when[0]} to {when[-1]}: nothing is extrapolated"
+        )
+
+    # A time that rounding puts just past a step, as 0.1 * 3 after 0.1 + 0.1 + 0.1, belongs to it.
+    rounding = 1e-9
+    grid = first + np.arange(int(np.floor(last - first + rounding)) + 1)
+    left = np.clip(np.searchsorted(t, grid + rounding, "right") - 1, 0, len(t) - 1)
+    taken = measured[left]
+    if method == "linear":
+        right = np.minimum(left + 1, len(t) - 1)
+        share = (grid - t[left]) / np.where(right > left, t[right] - t[left], 1.0)
+        share = share.reshape(-1, *[1] * (measured.ndim - 1)).astype(measured.dtype)
+        taken = taken + share * (measured[right] - taken)
+    if dated:
+        begin = origin if start is None else np.asarray(start, "M8")
+        return begin + np.arange(len(grid)) * step, taken
+    begin = float(origin if start is None else start)
+    return begin + np.arange(len(grid)) * float(step), taken

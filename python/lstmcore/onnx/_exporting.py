@@ -1,0 +1,444 @@
+"""What `to_onnx` does: layers and models become ONNX graphs.
+
+Inside a graph sequences are (T, B, F), ONNX's own layout; batch_first is a transposition at either
+end. Values, nodes and weights bear the names of the parameters they come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .._base import checks
+from .._base.module import Module
+from .._nn.activations import ReLU, Sigmoid, Softmax, Tanh
+from .._nn.dropout import Dropout
+from .._nn.embedding import Embedding
+from .._nn.layer_norm import LayerNorm
+from .._nn.layers import GRU, LSTM, RNN, Layer
+from .._nn.linear import Linear
+from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool, Pool
+from .._nn.sequential import Sequential
+from .._nn.time_reversal import Flip
+from . import _description, _recurrent
+from ._reading import Tensor, read, require
+
+OPSETS = (13, 22)  # from where Squeeze takes its axes as an input, to what this was tried with
+_MOST = 2**31 - 2**20  # bytes: what a protocol buffer can have, less room for the graph
+
+
+def export(module: Any, states: bool, lengths: bool, opset: int) -> Any:
+    """Return the ``onnx.ModelProto`` of a layer or model, as `to_onnx` says."""
+    onnx = require()
+    if not isinstance(module, Module):
+        what = checks.describe(module)
+        raise TypeError(f"layer_or_model is {what}, expected a layer or a Sequential")
+    states = checks.boolean(states, "states")
+    lengths = checks.boolean(lengths, "lengths")
+    opset = checks.integer(opset, "opset", OPSETS[0])
+    if opset > OPSETS[1]:
+        raise ValueError(f"opset is {opset}, expected {OPSETS[0]} to {OPSETS[1]}")
+    nbytes = sum(p.size * p.dtype.itemsize for p in module.parameters())
+    if nbytes > _MOST:
+        raise ValueError(f"{nbytes} bytes of parameters are more than an ONNX file holds, {_MOST}")
+    modules = module._steps if isinstance(module, Sequential) else [("", module)]
+    writer = _Writer(opset, modules, states, lengths)
+    helper = onnx.helper
+    graph = helper.make_graph(
+        writer.nodes, "lstmcore", writer.inputs, writer.outputs, writer.initializers
+    )
+    imports = [helper.make_opsetid("", opset)]
+    version = helper.find_min_ir_version_for(imports)
+    proto = helper.make_model(
+        graph, opset_imports=imports, ir_version=version, producer_name="lstmcore"
+    )
+    helper.set_model_props(proto, {_description.KEY: _description.describe(module, read(proto))})
+    return proto
+
+
+class _Writer:
+    """A graph as it grows; `x` is the value that the next module takes."""
+
+    def __init__(
+        self, opset: int, modules: list[tuple[str, Any]], states: bool, lengths: bool
+    ) -> None:
+        self._onnx = require()
+        self._opset = opset
+        self.nodes: list[Any] = []
+        self.inputs: list[Any] = []
+        self.outputs: list[Any] = []
+        self.initializers: list[Any] = []
+        self._names: set[str] = set()
+        self._shared: dict[Any, str] = {}  # values that are needed more than once
+        self._lengths: str | None = None
+        layers = [module for _, module in modules if isinstance(module, Layer)]
+        self._states = states
+        self._alone = len(layers) == 1
+        if states and not layers:
+            raise ValueError("states=True needs a recurrent layer, and there is none")
+        timed = [m for _, m in modules if isinstance(m, (Layer, Pool, Flip))]
+        if lengths and not timed:
+            raise ValueError("lengths=True needs a module that takes lengths, and there is none")
+        self._batch_first = any(module.batch_first for module in timed)
+        self._swapped = False  # whether x is (T, B, F) where the user has (B, T, F)
+        self._pooled = False
+
+        self._dtype = next((m.dtype for _, m in modules if hasattr(m, "dtype")), np.dtype("f4"))
+        ids = isinstance(modules[0][1], Embedding)
+        size = modules[0][1]._input_size
+        shape = self._axes(None if ids else size or "features")
+        self.x = self._input("x", np.dtype("i8") if ids else self._dtype, shape)
+        if lengths:
+            self._lengths = self._input("lengths", np.dtype("i8"), ["batch"])
+        for path, module in modules:
+            write = _MODULES.get(type(module))
+            if write is None:
+                name = f"module {path}, {module!r}," if path else repr(module)
+                raise ValueError(f"{name} is not expressible in ONNX")
+            self.prefix = f"{path}." if path else ""
+            try:
+                write(self, module)
+            except _Inexpressible as error:
+                raise ValueError(f"module {path or 'to export'}, {module!r}: {error}") from None
+            size = module._output_size(size)
+        self.user_layout()
+        features = size or "features"
+        shape = ["batch", features] if self._pooled else self._axes(features)
+        self.node("Identity", [self.x], name="y")
+        self.outputs.insert(0, self._value("y", self._dtype, shape))
+
+    # Building blocks ------------------------------------------------------------------------------
+
+    def _axes(self, last: Any) -> list[Any]:
+        axes: list[Any] = ["batch", "time"] if self._batch_first else ["time", "batch"]
+        return axes if last is None else [*axes, last]
+
+    def _input(self, name: str, dtype: np.dtype[Any], shape: list[Any]) -> str:
+        self.inputs.append(self._value(name, dtype, shape))
+        self._names.add(name)
+        return name
+
+    def _value(self, name: str, dtype: np.dtype[Any], shape: list[Any]) -> Any:
+        helper = self._onnx.helper
+        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), shape)
+
+    def _unused(self, name: str) -> str:
+        """Return a name that nothing has yet, and take it."""
+        unique, count = name, 1
+        while unique in self._names:
+            count += 1
+            unique = f"{name}_{count}"
+        self._names.add(unique)
+        return unique
+
+    def node(
+        self, op: str, inputs: list[str], count: int = 1, *, name: str = "", **attributes: Any
+    ) -> Any:
+        """Add a node, and return the name of its output, or the list of them if count is not 1."""
+        name = self._unused(name or self.prefix + op.lower())
+        outputs = [name] if count == 1 else [self._unused(f"{name}_{i}") for i in range(count)]
+        node = self._onnx.helper.make_node(op, inputs, outputs, name=name, **attributes)
+        self.nodes.append(node)
+        return name if count == 1 else outputs
+
+    def weight(self, array: Tensor, name: str) -> str:
+        """Add an initializer."""
+        name = self._unused(self.prefix + name)
+        array = np.ascontiguousarray(array)
+        self.initializers.append(self._onnx.numpy_helper.from_array(array, name))
+        return name
+
+    def parameter(self, module: Module, name: str) -> str:
+        """Add a parameter as an initializer of its name and shape."""
+        return self.weight(module.state_dict()[name], name)
+
+    def integers(self, *values: int) -> str:
+        """Return a constant, (N,)."""
+        return self._constant(np.array(values, np.int64))
+
+    def number(self, value: float) -> str:
+        """Return a constant of the model's dtype, ()."""
+        return self._constant(np.array(value, self._dtype))
+
+    def _constant(self, array: Tensor) -> str:
+        key = (array.dtype, array.shape, array.tobytes())
+        if key not in self._shared:
+            name = self._unused("constant")
+            self.initializers.append(self._onnx.numpy_helper.from_array(array, name))
+            self._shared[key] = name
+        return self._shared[key]
+
+    def once(self, key: str, make: Callable[[], str]) -> str:
+        """Return a value that is made when it is first needed."""
+        if key not in self._shared:
+            self._shared[key] = make()
+        return self._shared[key]
+
+    def reduce(self, op: str, x: str, axis: int) -> str:
+        """Add a reduction over an axis, which goes."""
+        if self._opset >= 18 or op == "ReduceSum":
+            return str(self.node(op, [x, self.integers(axis)], keepdims=0))
+        return str(self.node(op, [x], axes=[axis], keepdims=0))
+
+    # Time -----------------------------------------------------------------------------------------
+
+    def time_major(self) -> None:
+        """Make x (T, B, F)."""
+        if self._batch_first and not self._swapped:
+            self._swap()
+
+    def user_layout(self) -> None:
+        """Make x (B, T, F) if the user has it so."""
+        if self._swapped:
+            self._swap()
+
+    def _swap(self) -> None:
+        self.x = self.node("Transpose", [self.x], perm=[1, 0, 2])
+        self._swapped = not self._swapped
+
+    def pooled(self, x: str) -> None:
+        """Say that x is (B, F) from now on."""
+        self.x = x
+        self._swapped = False
+        self._pooled = True
+
+    @property
+    def lengths(self) -> str | None:
+        """The lengths, (B,) of int64, if they are an input."""
+        return self._lengths
+
+    def short_lengths(self) -> str:
+        """The lengths as recurrent nodes take them, or "" for none."""
+        if self._lengths is None:
+            return ""
+        lengths, kind = self._lengths, self._onnx.TensorProto.INT32
+        return self.once("int32", lambda: self.node("Cast", [lengths], to=kind, name="lengths_32"))
+
+    def compared(self, op: str, minus: int = 0) -> str:
+        """Return a mask (T, B, 1): each step against the lengths, less a number."""
+        assert self._lengths is not None
+        lengths = self._lengths
+
+        def steps() -> str:
+            shape = self.node("Shape", [self.x])
+            time = self.node("Gather", [shape, self._constant(np.array(0, np.int64))])
+            zero, one = (self._constant(np.array(n, np.int64)) for n in (0, 1))
+            return str(self.node("Range", [zero, time, one], name="steps"))
+
+        column = self.node("Unsqueeze", [self.once("steps", steps), self.integers(1, 2)])
+        ends = self.node("Unsqueeze", [lengths, self.integers(1)])
+        if minus:
+            ends = self.node("Sub", [ends, self.integers(minus)])
+        return str(self.node(op, [column, ends]))
+
+    def some(self) -> str:
+        """Return a mask (B, 1) of the rows that have steps."""
+        assert self._lengths is not None
+        ends = self.node("Unsqueeze", [self._lengths, self.integers(1)])
+        return str(self.node("Greater", [ends, self.integers(0)]))
+
+    def state_input(self, layer: Layer[Any], letter: str) -> str | None:
+        """Add an input for an initial state, (L*D, B, H), if states are asked for."""
+        if not self._states:
+            return None
+        return self._input(self._state_name(letter + "0"), self._dtype, self._state_shape(layer))
+
+    def state_output(self, layer: Layer[Any], letter: str, parts: list[str]) -> None:
+        """Add an output for a final state, from those of every stacked layer."""
+        if self._states:
+            name = self._state_name(letter + "n")
+            self.node("Concat", parts, axis=0, name=name)
+            self.outputs.append(self._value(name, self._dtype, self._state_shape(layer)))
+
+    def _state_name(self, name: str) -> str:
+        return name if self._alone else self.prefix + name
+
+    def _state_shape(self, layer: Layer[Any]) -> list[Any]:
+        return [layer.num_layers * (1 + layer.bidirectional), "batch", layer.hidden_size]
+
+
+class _Inexpressible(Exception):
+    """What ONNX has no way to say."""
+
+
+# Modules ------------------------------------------------------------------------------------------
+
+
+def _layer(w: _Writer, layer: Layer[Any]) -> None:
+    config = layer._config
+    for name in ("proj_size", "cell_clip"):
+        if getattr(config, name):
+            raise _Inexpressible(
+                f"{name}={getattr(config, name)} is not expressible in ONNX's {config.kind.upper()}"
+            )
+    op = config.kind.upper()
+    state = layer.state_dict()
+    try:
+        weights = [_recurrent.from_state(config, state, n) for n in range(config.num_layers)]
+    except ValueError as error:
+        raise _Inexpressible(str(error)) from None
+    w.time_major()
+    letters = "hc" if op == "LSTM" else "h"
+    D = config.directions
+    initial = {letter: w.state_input(layer, letter) for letter in letters}
+    final: dict[str, list[str]] = {letter: [] for letter in letters}
+    for level, arrays in enumerate(weights):
+        given = {name: w.weight(array, f"{name}_l{level}") for name, array in arrays.items()}
+        given |= {"X": w.x, "sequence_lens": w.short_lengths()}
+        for letter, value in initial.items():
+            if value is not None and config.num_layers > 1:
+                ends = [w.integers(level * D), w.integers(level * D + D), w.integers(0)]
+                value = w.node("Slice", [value, *ends])
+            given[f"initial_{letter}"] = value or ""
+        inputs = [given.get(name, "") for name in _recurrent.INPUTS[op]]
+        while not inputs[-1]:
+            inputs.pop()
+        y, *last = w.node(
+            op,
+            inputs,
+            1 + len(letters),
+            name=f"{w.prefix}{config.kind}_l{level}",
+            **_recurrent.attributes_of(config),
+        )
+        for letter, value in zip(letters, last, strict=True):
+            final[letter].append(value)
+        w.x = _merged(w, layer, y)
+    for letter in letters:
+        w.state_output(layer, letter, final[letter])
+
+
+def _merged(w: _Writer, layer: Layer[Any], y: str) -> str:
+    """Return (T, B, F) from the (T, D, B, H) of a node."""
+    if not layer.bidirectional:
+        return str(w.node("Squeeze", [y, w.integers(1)]))
+    if layer.merge == "concat":
+        beside = w.node("Transpose", [y], perm=[0, 2, 1, 3])
+        return str(w.node("Reshape", [beside, w.integers(0, 0, 2 * layer.hidden_size)]))
+    parts = w.node("Split", [y, w.integers(1, 1)], 2, axis=1)
+    return _joined(w, layer.merge, [w.node("Squeeze", [part, w.integers(1)]) for part in parts])
+
+
+def _joined(w: _Writer, merge: str, parts: list[str]) -> str:
+    """Return what becomes of the features of two directions."""
+    if merge == "concat":
+        return str(w.node("Concat", parts, axis=-1))
+    y = w.node("Mul" if merge == "mul" else "Add", parts)
+    return str(w.node("Mul", [y, w.number(0.5)])) if merge == "ave" else str(y)
+
+
+def _linear(w: _Writer, linear: Linear) -> None:
+    # As tools that quantise or merge products expect it: a constant, inputs first.
+    transposed = w.weight(linear.state_dict()["weight"].T, "weight" + _description.TRANSPOSED)
+    w.x = w.node("MatMul", [w.x, transposed])
+    if linear.bias:
+        w.x = w.node("Add", [w.x, w.parameter(linear, "bias")])
+
+
+def _embedding(w: _Writer, embedding: Embedding) -> None:
+    w.x = w.node("Gather", [w.parameter(embedding, "weight"), w.x])
+
+
+def _layer_norm(w: _Writer, norm: LayerNorm) -> None:
+    if w._opset < 17:
+        raise _Inexpressible(f"it needs opset 17, and opset is {w._opset}")
+    if len(norm.normalized_shape) > 1:
+        w.user_layout()
+    if norm.elementwise_affine:
+        given = [w.parameter(norm, name) for name in ("weight", "bias")[: 1 + norm.bias]]
+    else:
+        given = [w.weight(np.ones(norm.normalized_shape, norm.dtype), "ones")]
+    axis = -len(norm.normalized_shape)
+    w.x = w.node("LayerNormalization", [w.x, *given], axis=axis, epsilon=norm.eps)
+
+
+def _dropout(w: _Writer, dropout: Dropout) -> None:
+    """Inference drops nothing."""
+
+
+def _activation(w: _Writer, module: Module) -> None:
+    w.x = w.node(_ACTIVATIONS[type(module)], [w.x])
+
+
+def _softmax(w: _Writer, softmax: Softmax) -> None:
+    w.x = w.node("Softmax", [w.x], axis=-1)
+
+
+def _last_step(w: _Writer, pool: Pool) -> None:
+    w.time_major()
+    w.pooled(_last(w, w.x))
+
+
+def _last(w: _Writer, x: str) -> str:
+    if w.lengths is None:
+        return _step(w, x, -1)
+    there = w.node("Where", [w.compared("Equal", minus=1), x, w.number(0)])
+    return w.reduce("ReduceSum", there, 0)
+
+
+def _step(w: _Writer, x: str, t: int) -> str:
+    return str(w.node("Gather", [x, w._constant(np.array(t, np.int64))], axis=0))
+
+
+def _both_ends(w: _Writer, pool: BothEnds) -> None:
+    w.time_major()
+    sizes = w.node("Shape", [w.x])
+    features = w.node("Gather", [sizes, w.integers(2)])
+    half = w.node("Div", [features, w.integers(2)])
+    end, axis = w.integers(2**62), w.integers(2)
+    forward = w.node("Slice", [w.x, w.integers(0), half, axis])
+    reverse = w.node("Slice", [w.x, half, end, axis])
+    parts = [_last(w, forward), _step(w, reverse, 0)]
+    if w.lengths is not None:
+        parts[1] = w.node("Where", [w.some(), parts[1], w.number(0)])
+    w.pooled(_joined(w, pool.merge, parts))
+
+
+def _mean_pool(w: _Writer, pool: Pool) -> None:
+    w.time_major()
+    if w.lengths is None:
+        w.pooled(w.reduce("ReduceMean", w.x, 0))
+        return
+    there = w.node("Where", [w.compared("Less"), w.x, w.number(0)])
+    steps = w.node("Max", [w.node("Unsqueeze", [w.lengths, w.integers(1)]), w.integers(1)])
+    kind = w._onnx.helper.np_dtype_to_tensor_dtype(w._dtype)
+    count = w.node("Cast", [steps], to=kind)
+    w.pooled(w.node("Div", [w.reduce("ReduceSum", there, 0), count]))
+
+
+def _max_pool(w: _Writer, pool: Pool) -> None:
+    w.time_major()
+    if w.lengths is None:
+        w.pooled(w.reduce("ReduceMax", w.x, 0))
+        return
+    there = w.node("Where", [w.compared("Less"), w.x, w.number(-np.inf)])
+    most = w.reduce("ReduceMax", there, 0)
+    w.pooled(w.node("Where", [w.some(), most, w.number(0)]))
+
+
+def _flip(w: _Writer, flip: Flip) -> None:
+    w.time_major()
+    if w.lengths is None:
+        backwards = [w.integers(n) for n in (-1, -(2**62), 0, -1)]
+        w.x = w.node("Slice", [w.x, *backwards])
+        return
+    turned = w.node("ReverseSequence", [w.x, w.lengths], batch_axis=1, time_axis=0)
+    w.x = w.node("Where", [w.compared("Less"), turned, w.number(0)])
+
+
+_ACTIVATIONS: dict[type[Module], str] = {Tanh: "Tanh", ReLU: "Relu", Sigmoid: "Sigmoid"}
+_MODULES: dict[type[Module], Callable[[_Writer, Any], None]] = {
+    **dict.fromkeys((RNN, LSTM, GRU), _layer),
+    **dict.fromkeys(_ACTIVATIONS, _activation),
+    Softmax: _softmax,
+    Linear: _linear,
+    Embedding: _embedding,
+    LayerNorm: _layer_norm,
+    Dropout: _dropout,
+    LastStep: _last_step,
+    BothEnds: _both_ends,
+    MeanPool: _mean_pool,
+    MaxPool: _max_pool,
+    Flip: _flip,
+}

@@ -1,0 +1,395 @@
+"""ONNX's LSTM, GRU and RNN nodes, and what they are among our layers.
+
+Sizes: D directions, H hidden units, I inputs, G gates. ONNX keeps the gates in the order i, o, f, c
+(LSTM) or z, r, h (GRU), and the peepholes as i, o, f.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .._base.checks import Activation, Array
+from .._nn.config import Config
+from .._nn.layers import GRU, LSTM, RNN
+from ._reading import Node, Tensor
+
+LAYERS = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
+DIRECTIONS = ("forward", "reverse", "bidirectional")
+INPUTS = {
+    "LSTM": ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P"),
+    "GRU": ("X", "W", "R", "B", "sequence_lens", "initial_h"),
+    "RNN": ("X", "W", "R", "B", "sequence_lens", "initial_h"),
+}
+AT_RUN_TIME = ("X", "sequence_lens", "initial_h", "initial_c")
+# Those of com.microsoft's LSTM whose weights are integers.
+QUANTIZED = (*INPUTS["LSTM"], "W_scale", "W_zero_point", "R_scale", "R_zero_point")
+
+# ONNX's names of activations, and the defaults of alpha and beta. ONNX says that these are those of
+# the operators of the same name; ScaledTanh and Affine are operators no more.
+_ACTIVATIONS: dict[str, tuple[str, tuple[float | None, float | None] | None]] = {
+    "Sigmoid": ("sigmoid", None),
+    "Tanh": ("tanh", None),
+    "Relu": ("relu", None),
+    "Softsign": ("softsign", None),
+    "HardSigmoid": ("hard_sigmoid", (0.2, 0.5)),
+    "ScaledTanh": ("scaled_tanh", (None, None)),
+    "Affine": ("identity", (None, None)),
+}
+# The bias of a forget gate that is always open, by the activation of the gates.
+_OPEN = {"sigmoid": 100.0, "tanh": 100.0, "relu": 1.0, "identity": 1.0}
+
+
+def is_recurrent(node: Node) -> bool:
+    """Whether a node is one of those that become layers."""
+    if node.domain == "com.microsoft":
+        return node.op == "DynamicQuantizeLSTM"
+    return not node.domain and node.op in LAYERS
+
+
+def inputs_of(node: Node) -> dict[str, str]:
+    """Return the names of the values that a node is given, by what they are for."""
+    names = INPUTS.get(node.op, QUANTIZED)
+    if len(node.inputs) > len(names):
+        raise ValueError(f"{node} has {len(node.inputs)} inputs, expected {len(names)} at most")
+    given = {name: value for name, value in zip(names, node.inputs, strict=False) if value}
+    for name in ("X", "W", "R"):
+        if name not in given:
+            raise ValueError(f"{node} has no {name}")
+    return given
+
+
+def layer_of(node: Node, constants: Mapping[str, Tensor], opset: int) -> RNN | LSTM | GRU:
+    """Return the layer that a node is, with its weights; its states and lengths are its callers'.
+
+    With layout=1 the layer is batch_first. The dtype is that of the weights, but float32 for
+    float16 and bfloat16.
+
+    Raises
+    ------
+    ValueError
+        Naming the attribute or input that our layers cannot express, or that is not sound.
+    """
+    kind = "LSTM" if node.op == "DynamicQuantizeLSTM" else node.op
+    weights = _weights(node, constants)
+    options = _options(node, kind, weights, opset)
+    try:
+        layer: RNN | LSTM | GRU = LAYERS[kind](**options, seed=0)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{node}: {error}") from error
+    layer.load_state_dict(to_state(layer._config, [weights]))
+    return layer
+
+
+def _weights(node: Node, constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return W, R, and B and P if it has them, as real numbers of the shapes that ONNX says."""
+    given = inputs_of(node)
+    weights: dict[str, Tensor] = {}
+    for name in ("W", "R", "B", "P"):
+        if name in given:
+            if given[name] not in constants:
+                raise ValueError(
+                    f"{node} gets its {name} from {given[name]!r}, expected a constant"
+                )
+            weights[name] = constants[given[name]]
+    if node.op == "DynamicQuantizeLSTM":
+        for name in ("W", "R"):
+            weights[name] = _dequantized(node, constants, name)
+    dtypes = {array.dtype for array in weights.values()}
+    if len(dtypes) > 1 or any(dtype.kind != "f" for dtype in dtypes):
+        found = ", ".join(f"{name} {array.dtype}" for name, array in weights.items())
+        raise ValueError(f"{node} has {found}, expected weights of one type of real numbers")
+    return weights
+
+
+def _dequantized(node: Node, constants: Mapping[str, Tensor], name: str) -> Array:
+    """Return W or R of a DynamicQuantizeLSTM as ONNX's LSTM has it.
+
+    It is transposed there, (D, I, 4H), with a scale and a zero point per direction, or per
+    direction and row: (D,) or (D, 4H).
+    """
+    given = inputs_of(node)
+    parts = []
+    for part in (name, f"{name}_scale", f"{name}_zero_point"):
+        if part not in given or given[part] not in constants:
+            raise ValueError(f"{node} has no constant {part}")
+        parts.append(constants[given[part]])
+    values, scale, zero = parts
+    if values.dtype not in (np.int8, np.uint8) or zero.dtype != values.dtype:
+        raise ValueError(
+            f"{node} has {name} of {values.dtype} and {name}_zero_point of {zero.dtype}, expected "
+            "both int8 or both uint8"
+        )
+    shapes = (values.shape[:1], (*values.shape[:1], *values.shape[2:]))
+    if values.ndim != 3 or scale.shape not in shapes or zero.shape != scale.shape:
+        raise ValueError(
+            f"{node} has {name} of shape {values.shape}, {name}_scale {scale.shape} and "
+            f"{name}_zero_point {zero.shape}, expected (D, inputs, 4H) and (D,) or (D, 4H)"
+        )
+    if scale.dtype != np.float32:
+        raise ValueError(f"{node} has {name}_scale of {scale.dtype}, expected float32")
+    per_row = scale.reshape(len(scale), 1, -1)
+    steps = values.astype(np.int32) - zero.reshape(per_row.shape).astype(np.int32)
+    return np.ascontiguousarray((steps * per_row).astype(np.float32).transpose(0, 2, 1))
+
+
+# Attributes ---------------------------------------------------------------------------------------
+
+
+def _options(node: Node, kind: str, weights: dict[str, Tensor], opset: int) -> dict[str, Any]:
+    """Return the options of the layer, from the attributes and the shapes of the weights."""
+    left = dict(node.attributes)
+
+    def take(name: str, type_: type, default: Any) -> Any:
+        value = left.pop(name, default)
+        if value is not default and type(value) is not type_:
+            raise ValueError(f"{node} has {name}={value!r}, expected {type_.__name__}")
+        return value
+
+    def flag(name: str) -> bool:
+        value = take(name, int, 0)
+        if value not in (0, 1):
+            raise ValueError(f"{node} has {name}={value}, expected 0 or 1")
+        return bool(value)
+
+    options: dict[str, Any] = {}
+    direction = take("direction", str, "forward")
+    if direction not in DIRECTIONS:
+        raise ValueError(f"{node} has direction={direction!r}, expected one of {DIRECTIONS}")
+    directions = 2 if direction == "bidirectional" else 1
+    options["bidirectional"] = directions == 2
+    options["reverse"] = direction == "reverse"
+
+    hidden_size = take("hidden_size", int, None)
+    options |= _sizes(node, kind, weights, directions, hidden_size)
+    options["bias"] = "B" in weights
+    dtype = weights["W"].dtype
+    options["dtype"] = "float32" if dtype == np.float16 else dtype.name
+
+    if opset >= 14 and node.op != "DynamicQuantizeLSTM":
+        options["batch_first"] = flag("layout")
+    if kind == "GRU":
+        options["reset_after"] = flag("linear_before_reset")
+    if kind == "LSTM":
+        options["peephole"] = "P" in weights
+        options["coupled"] = flag("input_forget")
+
+    activations = _activations(
+        node,
+        kind,
+        directions,
+        take("activations", list, None),
+        take("activation_alpha", list, []),
+        take("activation_beta", list, []),
+    )
+    if activations is not None and kind == "RNN":
+        options["nonlinearity"] = activations[0]
+    elif activations is not None:
+        options["activations"] = activations
+    clip = take("clip", float, None)
+    if clip is not None:
+        if not clip > 0:
+            raise ValueError(f"{node} has clip={clip}, expected more than 0")
+        options["gate_clip"] = clip
+    if left:
+        raise ValueError(f"{node} has the attribute {next(iter(left))!r}, which is not supported")
+    return options
+
+
+def _sizes(
+    node: Node, kind: str, weights: dict[str, Tensor], directions: int, hidden_size: int | None
+) -> dict[str, int]:
+    """Return input_size and hidden_size, once the weights have all the shapes that they should."""
+    W, R = weights["W"], weights["R"]
+    H = R.shape[-1] if R.ndim else 0
+    if hidden_size not in (None, H):
+        raise ValueError(f"{node} has hidden_size={hidden_size}, but R of shape {R.shape}")
+    gates = len(_ORDER[kind.lower()])
+    rows = gates * H
+    inputs = W.shape[-1] if W.ndim else 0
+    expected = {
+        "W": (directions, rows, inputs),
+        "R": (directions, rows, H),
+        "B": (directions, 2 * rows),
+        "P": (directions, 3 * H),
+    }
+    for name, array in weights.items():
+        if array.shape != expected[name] or not array.size:
+            raise ValueError(
+                f"{node} has {name} of shape {array.shape}, expected {expected[name]} for "
+                f"{directions} directions, {inputs} inputs, {H} hidden units, none of them 0"
+            )
+    return {"input_size": inputs, "hidden_size": H}
+
+
+def _activations(
+    node: Node,
+    kind: str,
+    directions: int,
+    names: list[str] | None,
+    alphas: list[float],
+    betas: list[float],
+) -> tuple[Activation, ...] | None:
+    """Return the activations of either direction; alphas and betas go to those that take them."""
+    if names is None:
+        if alphas or betas:
+            raise ValueError(f"{node} has activation_alpha or activation_beta, but no activations")
+        return None
+    roles = {"RNN": 1, "GRU": 2, "LSTM": 3}[kind]
+    if kind == "RNN" and directions == 1 and names == ["Tanh", "Tanh"]:
+        names = names[:1]  # what ONNX calls the default, whatever the direction
+    if len(names) != roles * directions:
+        raise ValueError(
+            f"{node} has {len(names)} activations, expected {roles} for each direction"
+        )
+    known = {name.lower(): value for name, value in _ACTIVATIONS.items()}
+    alphas, betas = list(alphas), list(betas)
+    found: list[Activation] = []
+    for name in names:
+        if not isinstance(name, str) or name.lower() not in known:
+            raise ValueError(
+                f"{node} has the activation {name!r}, expected one of {', '.join(_ACTIVATIONS)}"
+            )
+        ours, defaults = known[name.lower()]
+        if defaults is None:
+            found.append(ours)
+            continue
+        alpha = alphas.pop(0) if alphas else defaults[0]
+        beta = betas.pop(0) if betas else defaults[1]
+        if alpha is None or beta is None:
+            raise ValueError(
+                f"{node} has the activation {name!r} without alpha and beta, which have no default"
+            )
+        if ours != "identity":
+            found.append((ours, alpha, beta))
+        elif (alpha, beta) == (1, 0):
+            found.append(ours)
+        else:
+            raise ValueError(
+                f"{node} has the activation 'Affine' with alpha={alpha}, beta={beta}, expected 1, 0"
+            )
+    if alphas or betas:
+        raise ValueError(
+            f"{node} has more activation_alpha or activation_beta than its activations take"
+        )
+    if found[:roles] * directions != found:
+        raise ValueError(f"{node} has other activations in each direction, which is not supported")
+    return tuple(found[:roles])
+
+
+def attributes_of(config: Config) -> dict[str, Any]:
+    """Return the attributes of the nodes that a layer becomes."""
+    attributes: dict[str, Any] = {"hidden_size": config.hidden_size}
+    attributes["direction"] = DIRECTIONS[2 if config.bidirectional else int(config.reverse)]
+    if config.kind == "gru":
+        attributes["linear_before_reset"] = int(config.reset_after)
+    if config.coupled:
+        attributes["input_forget"] = 1
+    if config.gate_clip is not None:
+        attributes["clip"] = config.gate_clip
+    roles = (config.nonlinearity,) if config.kind == "rnn" else config.activations or ()
+    plain = {"rnn": ("tanh",), "gru": ("sigmoid", "tanh"), "lstm": ("sigmoid", "tanh", "tanh")}
+    if roles != plain[config.kind]:
+        theirs = {ours: name for name, (ours, _) in _ACTIVATIONS.items()}
+        names, alphas, betas = [], [], []
+        for role in roles * config.directions:
+            if role == "identity":
+                role = ("identity", 1.0, 0.0)
+            if isinstance(role, str):
+                names.append(theirs[role])
+            else:
+                names.append(theirs[role[0]])
+                alphas.append(role[1])
+                betas.append(role[2])
+        attributes["activations"] = names
+        if alphas:
+            attributes |= {"activation_alpha": alphas, "activation_beta": betas}
+    return attributes
+
+
+# Weights ------------------------------------------------------------------------------------------
+
+# Where ONNX has our gates: i, f, g, o; r, z, n.
+_ORDER = {"lstm": (0, 2, 3, 1), "gru": (1, 0, 2), "rnn": (0,)}
+
+
+def _gates(config: Config) -> tuple[list[int], list[int], int]:
+    """Return where ONNX has the gates and the peepholes of a layer, and how many gates it has."""
+    order = list(_ORDER[config.kind])
+    peepholes = [0, 2, 1]
+    if config.kind == "lstm" and config.gates == 3:  # f is not learned
+        order, peepholes = [0, 3, 1], [0, 1]
+    return order, peepholes, len(_ORDER[config.kind])
+
+
+def to_state(config: Config, nodes: list[dict[str, Tensor]]) -> dict[str, Array]:
+    """Return the state dict of a layer whose every stacked layer is a node with these weights."""
+    order, peepholes, gates = _gates(config)
+
+    def pick(array: Array, which: list[int], of: int) -> Array:
+        blocks = array.reshape(of, -1, *array.shape[1:])
+        return blocks[which].reshape(-1, *array.shape[1:])
+
+    state = {}
+    for level, weights in enumerate(nodes):
+        for d in range(config.directions):
+            suffix = f"_l{level}" + "_reverse" * d
+            state["weight_ih" + suffix] = pick(weights["W"][d], order, gates)
+            state["weight_hh" + suffix] = pick(weights["R"][d], order, gates)
+            if config.bias:
+                halves = weights["B"][d].reshape(2, -1)
+                state["bias_ih" + suffix] = pick(halves[0], order, gates)
+                state["bias_hh" + suffix] = pick(halves[1], order, gates)
+            if config.peephole:
+                blocks = weights["P"][d].reshape(3, -1)
+                state["weight_ch" + suffix] = blocks[peepholes]
+    return state
+
+
+def from_state(config: Config, state: Mapping[str, Array], level: int) -> dict[str, Array]:
+    """Return W, R, and B and P if needed, of one stacked layer as an ONNX node: the inverse.
+
+    A forget gate that is not learned gets weights of 0; one that is always open also a bias.
+    """
+    order, peepholes, gates = _gates(config)
+    H, dtype = config.hidden_size, config.dtype
+
+    def place(array: Array, which: list[int], of: int) -> Array:
+        blocks = np.zeros((of, H, *array.shape[1:]), dtype)
+        blocks[which] = array.reshape(len(which), H, *array.shape[1:])
+        return blocks.reshape(-1, *array.shape[1:])
+
+    weights: dict[str, list[Array]] = {}
+    for d in range(config.directions):
+        suffix = f"_l{level}" + "_reverse" * d
+        weights.setdefault("W", []).append(place(state["weight_ih" + suffix], order, gates))
+        weights.setdefault("R", []).append(place(state["weight_hh" + suffix], order, gates))
+        if config.bias or not config.forget_gate:
+            halves = np.zeros((2, gates * H), dtype)
+            if config.bias:
+                halves[0] = place(state["bias_ih" + suffix], order, gates)
+                halves[1] = place(state["bias_hh" + suffix], order, gates)
+            if not config.forget_gate:
+                halves[0, 2 * H : 3 * H] = _open_bias(config)
+            weights.setdefault("B", []).append(halves.reshape(-1))
+        if config.peephole:
+            p = place(state["weight_ch" + suffix].reshape(-1), peepholes, 3)
+            weights.setdefault("P", []).append(p)
+    return {name: np.stack(parts) for name, parts in weights.items()}
+
+
+def _open_bias(config: Config) -> float:
+    """Return the bias at which the gates' activation gives 1, as `forget_gate=False` means."""
+    gate = (config.activations or ("sigmoid",))[0]
+    bias = _OPEN.get(gate) if isinstance(gate, str) else None
+    if not isinstance(gate, str) and gate[0] == "hard_sigmoid" and gate[1]:
+        bias = (2 - gate[2]) / gate[1]  # 2 before it is bounded
+    clip = config.gate_clip
+    if bias is None or (clip is not None and abs(bias) > clip):
+        raise ValueError(
+            f"forget_gate=False is not expressible in ONNX with gates of {gate!r}, clipped to "
+            f"{clip}: nothing that goes into them gives 1"
+        )
+    return bias

@@ -1,0 +1,338 @@
+"""Modules of PyTorch as modules of ours, and back."""
+
+from __future__ import annotations
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from .._base import checks
+from .._base.module import Module
+from .._nn.activations import ReLU, Sigmoid, Softmax, Tanh
+from .._nn.cells import GRUCell, LSTMCell, RNNCell
+from .._nn.dropout import Dropout
+from .._nn.embedding import Embedding
+from .._nn.layer_norm import LayerNorm
+from .._nn.layers import GRU, LSTM, RNN, Layer
+from .._nn.linear import Linear
+from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool, Pool
+from .._nn.sequential import Sequential
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["from_torch", "to_torch"]
+
+# The modules that both libraries have, under the same name, and the options that both have.
+_CELL = ("input_size", "hidden_size", "bias")
+_LAYER = (*_CELL, "num_layers", "batch_first", "dropout", "bidirectional")
+_OPTIONS: dict[type[Module], tuple[str, ...]] = {
+    RNN: (*_LAYER, "nonlinearity"),
+    LSTM: (*_LAYER, "proj_size"),
+    GRU: _LAYER,
+    RNNCell: (*_CELL, "nonlinearity"),
+    LSTMCell: _CELL,
+    GRUCell: _CELL,
+    Linear: ("in_features", "out_features", "bias"),
+    Embedding: ("num_embeddings", "embedding_dim", "padding_idx", "sparse"),
+    LayerNorm: ("normalized_shape", "eps", "elementwise_affine", "bias"),
+    Dropout: ("p",),
+    Tanh: (),
+    ReLU: (),
+    Sigmoid: (),
+    Softmax: (),
+}
+_POOLS = (LastStep, MeanPool, MaxPool, BothEnds)  # which PyTorch has from us
+_NAMES = ", ".join(kind.__name__ for kind in _OPTIONS)
+
+
+def _torch(caller: str) -> Any:
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise ImportError(f'{caller} needs PyTorch: pip install "lstmcore[torch]"') from error
+    return torch
+
+
+# In -----------------------------------------------------------------------------------------------
+
+
+def from_torch(module: nn.Module) -> Any:
+    """Make a module of ours from one of PyTorch: the same options, the same numbers.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        RNN, LSTM, GRU, their cells, Linear, Embedding, LayerNorm, Dropout, Tanh, ReLU, Sigmoid,
+        Softmax over the last axis, the layers of `lstmcore.torch`, or a Sequential of them.
+
+    Returns
+    -------
+    module : module
+        Of the class of the same name, in float64 if the numbers are, else in float32.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `module` or one in it is of another kind, or has an option or a hook that ours lacks.
+    ImportError
+        Without PyTorch.
+
+    Notes
+    -----
+    In a ``torch.nn.Sequential`` a recurrent layer hands on a tuple, (y, state), so that something
+    after it must take its part. `lstmcore.torch.Output` does, and so do small classes that people
+    write for it. A module without parameters in that place is called with numbers to see what it
+    takes: y, its last step, mean or maximum over time, or the final h.
+
+    A model of a class of your own is not converted: its forward is code. Convert its parts, or
+    make the modules here and load its ``state_dict()`` with a prefix. Parameters that two modules
+    share become two of the same numbers.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> import torch
+    >>> lc.from_torch(torch.nn.Sequential(torch.nn.Embedding(9, 3), torch.nn.GRU(3, 5)))
+    Sequential(
+      (0): Embedding(9, 3)
+      (1): GRU(3, 5)
+    )
+    """
+    torch = _torch("from_torch")
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(
+            f"module is {checks.describe(module)}, expected a torch.nn.Module; load_torch reads "
+            "files"
+        )
+    tensors = (t for t in module.parameters() if t.is_floating_point())
+    dtype = str(next((t.dtype for t in tensors), torch.get_default_dtype()))
+    _refuse_hooks(module, f"module, {type(module).__name__},")
+    if type(module) is torch.nn.Sequential:
+        return _from_sequential(module, dtype)
+    return _from_one(module, dtype, "module")
+
+
+def _from_one(module: Any, dtype: str, path: str) -> Module:
+    from torch import nn
+
+    from . import _modules
+
+    name = type(module).__name__
+    ours = next((kind for kind in _OPTIONS if kind.__name__ == name), None)
+    if ours is None or type(module) not in (
+        getattr(nn, name),
+        getattr(_modules, name, None),
+    ):
+        pool = next((kind for kind in _POOLS if kind.__name__ == name), None)
+        if pool is not None and type(module) is getattr(_modules, name):
+            return pool(batch_first=module.batch_first)
+        raise TypeError(
+            f"{path} is a {type(module).__module__}.{name}, expected one of {_NAMES} of torch.nn, "
+            "or a Sequential of them: convert the parts of other models one by one"
+        )
+    _refuse_options(module, f"{path}, {module!r},")
+    options = {option: getattr(module, option) for option in _OPTIONS[ours]}
+    if "bias" in options:
+        options["bias"] = options["bias"] is not None and options["bias"] is not False
+    if "dtype" in inspect.signature(ours).parameters:
+        own = next((str(t.dtype) for t in module.parameters()), dtype)
+        options["dtype"] = "float64" if own == "torch.float64" else "float32"
+    result = ours(**options)
+    result.load_state_dict(module.state_dict())
+    return result
+
+
+def _refuse_hooks(module: nn.Module, what: str) -> None:
+    """Refuse what would run beside a module's own code, or in its place."""
+    for kind, there in (
+        ("forward hook", module._forward_hooks),
+        ("forward pre-hook", module._forward_pre_hooks),
+        ("forward of its own", "forward" in vars(module)),
+    ):
+        if there:
+            raise ValueError(f"{what} has a {kind}, which cannot be converted")
+
+
+def _refuse_options(module: nn.Module, what: str) -> None:
+    """Refuse what would change the result, and has no counterpart."""
+    for option, plain in (("max_norm", None), ("scale_grad_by_freq", False), ("dim", -1)):
+        value = getattr(module, option, plain)
+        if value != plain:
+            raise ValueError(f"{what} has {option}={value}, expected {plain}")
+
+
+def _from_sequential(module: nn.Module, dtype: str) -> Sequential:
+    from torch import nn
+
+    modules: list[Module] = []
+    seen: dict[int, str] = {}
+    layer: Any = None  # the recurrent one whose (y, state) is still to be taken apart
+    for path, child in _leaves(module, ""):
+        if seen.setdefault(id(child), path) != path and any(True for _ in child.parameters()):
+            raise ValueError(f"modules {seen[id(child)]} and {path} are the same, expected two")
+        if layer is not None:
+            modules += _taken(child, layer, f"module {path}, {child!r},")
+            layer = None
+            continue
+        _refuse_hooks(child, f"module {path}, {child!r},")
+        if type(child) is not nn.Identity:
+            modules.append(_from_one(child, dtype, f"module {path}"))
+            layer = child if isinstance(child, nn.RNNBase) else None
+    return Sequential(*modules)
+
+
+def _leaves(module: nn.Module, path: str) -> Iterator[tuple[str, Any]]:
+    """Path and module of all in a Sequential, those of Sequentials in it in their place."""
+    for name, child in module._modules.items():
+        if type(child) is type(module):
+            _refuse_hooks(child, f"module {path}{name}")
+            yield from _leaves(child, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", child
+
+
+def _taken(module: Any, layer: Any, what: str) -> list[Module]:
+    """Return what does the same with y as `module` does with the (y, state) of `layer`."""
+    import torch
+
+    kinds: set[type[Module] | None] = set()
+    if not (list(module.children()) or list(module.parameters()) or list(module.buffers())):
+        source = torch.Generator().manual_seed(0)
+        kinds = {_try(module, layer, *sizes, source) for sizes in ((3, 5), (2, 7))}
+    if len(kinds) != 1 or not (kind := kinds.pop()):
+        raise ValueError(
+            f"{what} stands behind a recurrent layer, which hands on (y, state), and is not known "
+            "to take its part: put lstmcore.torch.Output() between them, which takes y"
+        )
+    return [] if kind is Module else [kind(batch_first=layer.batch_first)]  # type: ignore[call-arg]
+
+
+def _try(module: nn.Module, layer: Any, batch: int, steps: int, source: Any) -> type[Module] | None:
+    """Return what takes the same of y, Module if it is y itself, None if nothing does."""
+    import torch
+
+    directions = 2 if layer.bidirectional else 1
+    size = layer.proj_size or layer.hidden_size
+    y = torch.rand(steps, batch, directions * size, generator=source)
+    states = layer.num_layers * directions
+    h = torch.rand(states, batch, size, generator=source)
+    c = torch.rand(states, batch, layer.hidden_size, generator=source)
+    given = y.transpose(0, 1) if layer.batch_first else y
+    try:
+        with torch.no_grad():
+            got = module((given, (h, c) if isinstance(layer, torch.nn.LSTM) else h))
+    except Exception:  # it is somebody else's code
+        return None
+    last = h[-1] if directions == 1 else torch.cat((h[-2], h[-1]), 1)
+    expected: list[tuple[type[Module], Tensor]] = [
+        (Module, given),
+        (LastStep, y[-1]),
+        (MeanPool, y.mean(0)),
+        (MaxPool, y.amax(0)),
+        (BothEnds if directions == 2 else LastStep, last),
+    ]
+    for kind, tensor in expected:
+        alike = isinstance(got, torch.Tensor) and got.shape == tensor.shape
+        if alike and torch.allclose(got, tensor, atol=1e-6):
+            return kind
+    return None
+
+
+# Out ----------------------------------------------------------------------------------------------
+
+
+def to_torch(module: Module) -> Any:
+    """Make a module of PyTorch from one of ours: the same options, the same numbers.
+
+    Parameters
+    ----------
+    module : module
+        RNN, LSTM, GRU, their cells, Linear, Embedding, LayerNorm, Dropout, Tanh, ReLU, Sigmoid,
+        Softmax, or a Sequential of them and of pooling.
+
+    Returns
+    -------
+    module : torch.nn.Module
+        Of the class of the same name in ``torch.nn``. In a Sequential each recurrent layer is
+        followed by an `lstmcore.torch.Output`, so that the model returns what ours does, and
+        pooling by the modules of the same name in `lstmcore.torch`.
+
+    Raises
+    ------
+    TypeError
+        If PyTorch has no such module.
+    ValueError
+        If a module has an option that PyTorch lacks, such as peepholes: that is named.
+    ImportError
+        Without PyTorch.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> lc.to_torch(lc.GRU(3, 5, num_layers=2))
+    GRU(3, 5, num_layers=2)
+    >>> lc.to_torch(lc.LSTM(3, 5, peephole=True))
+    Traceback (most recent call last):
+    ValueError: LSTM(3, 5, peephole=True) has peephole=True, which PyTorch lacks
+    """
+    _torch("to_torch")
+    if not isinstance(module, Module):
+        raise TypeError(f"module is {checks.describe(module)}, expected a module of lstmcore")
+    return _to_one(module, False)
+
+
+def _to_one(module: Module, batch_first: bool) -> nn.Module:
+    import torch
+
+    if type(module) is Sequential:
+        return _to_sequential(module)
+    if isinstance(module, Pool) and type(module) in _POOLS:
+        return _to_pool(module, batch_first)
+    if type(module) not in _OPTIONS:
+        raise TypeError(f"{module!r} has no counterpart in PyTorch, expected one of {_NAMES}")
+    options = module._options()
+    taken: dict[str, Any] = {name: options.pop(name) for name in _OPTIONS[type(module)]}
+    dtype = options.pop("dtype", None)
+    options.pop("forget_bias", None)  # only where the numbers started
+    defaults = type(module)(**taken)._options()
+    for name, value in options.items():
+        if value != defaults[name]:
+            raise ValueError(f"{module!r} has {name}={value!r}, which PyTorch lacks")
+    if taken.get("nonlinearity", "tanh") not in ("tanh", "relu"):
+        raise ValueError(
+            f"{module!r} has nonlinearity={taken['nonlinearity']!r}, which PyTorch lacks"
+        )
+    if type(module) is Softmax:
+        taken["dim"] = -1
+    if dtype is not None:
+        taken["dtype"] = getattr(torch, dtype)
+    result: nn.Module = getattr(torch.nn, type(module).__name__)(**taken)
+    state = module.state_dict()
+    result.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+    return result
+
+
+def _to_pool(module: Pool, batch_first: bool) -> nn.Module:
+    from . import _modules
+
+    if getattr(module, "merge", "concat") != "concat":
+        raise ValueError(f"{module!r} has no counterpart in PyTorch, expected merge='concat'")
+    own = module.batch_first
+    kind = getattr(_modules, type(module).__name__)
+    result: nn.Module = kind(batch_first if own is None else own)
+    return result
+
+
+def _to_sequential(model: Sequential) -> nn.Module:
+    from torch import nn
+
+    from ._modules import Output
+
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    for i, child in enumerate(model):
+        parts[str(i)] = _to_one(child, model.batch_first)
+        if isinstance(child, Layer):
+            parts[f"{i}_output"] = Output()  # a name that leaves those of the parameters alone
+    return nn.Sequential(parts)

@@ -1,0 +1,335 @@
+"""Modules for PyTorch models: LSTM, GRU and RNN in place of torch.nn's, and what goes with them."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from . import _autograd
+
+__all__ = ["GRU", "LSTM", "RNN", "BothEnds", "LastStep", "MaxPool", "MeanPool", "Output"]
+
+Sequences: TypeAlias = Tensor | PackedSequence
+
+
+class _Drop(nn.RNNBase):
+    """What the three share: torch.nn's module, whose forward runs here."""
+
+    def _forward(self, x: Any, state: tuple[Tensor, ...]) -> tuple[Any, tuple[Tensor, ...]]:
+        """Return y and the final state for the input and the initial state, () for zeros."""
+        for s in state:
+            if not isinstance(s, Tensor):
+                raise TypeError(f"{_name(self)}: hx has a {type(s).__name__}, expected tensors")
+        if isinstance(x, PackedSequence):
+            return self._forward_packed(x, state)
+        name = type(self).__name__
+        if x.dim() not in (2, 3):
+            raise ValueError(f"{name}: Expected input to be 2D or 3D, got {x.dim()}D instead")
+        for s in state:
+            if s.dim() != x.dim():
+                raise RuntimeError(
+                    f"{name}: expected hx to be {x.dim()}D like the input, got {s.dim()}D"
+                )
+        if x.dim() == 3:
+            return self._run(x, state)
+        batch = 0 if self.batch_first else 1
+        y, final = self._run(x.unsqueeze(batch), tuple(s.unsqueeze(1) for s in state))
+        return y.squeeze(batch), tuple(s.squeeze(1) for s in final)
+
+    def _forward_packed(
+        self, packed: PackedSequence, state: tuple[Tensor, ...]
+    ) -> tuple[PackedSequence, tuple[Tensor, ...]]:
+        data, batch_sizes, order, back = packed
+        x, lengths = pad_packed_sequence(
+            PackedSequence(data, batch_sizes), batch_first=self.batch_first
+        )
+        if order is not None:
+            state = tuple(s.index_select(1, order) for s in state)
+        y, final = self._run(x, state, lengths)
+        packed = pack_padded_sequence(y, lengths, batch_first=self.batch_first)
+        if back is not None:
+            final = tuple(s.index_select(1, back) for s in final)
+        return PackedSequence(packed.data, batch_sizes, order, back), final
+
+    def _run(
+        self, x: Tensor, state: tuple[Tensor, ...], lengths: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        weights = [self._weight(name) for names in self._all_weights for name in names]
+        dtype = weights[0].dtype
+        if x.dtype != dtype and torch.is_autocast_enabled("cpu"):
+            x, state = x.to(dtype), tuple(s.to(dtype) for s in state)
+        self._check(x, state, weights)
+        drops = self.training and self.dropout > 0 and self.num_layers > 1
+        call = _autograd.Call(
+            _autograd.spec(
+                kind=self.mode.partition("_")[0].lower(),
+                nonlinearity="relu" if self.mode == "RNN_RELU" else "tanh",
+                input_size=self.input_size,
+                hidden_size=self.hidden_size,
+                num_layers=self.num_layers,
+                bias=self.bias,
+                bidirectional=self.bidirectional,
+                proj_size=self.proj_size,
+                dtype=str(dtype).removeprefix("torch."),
+            ),
+            self.batch_first,
+            None if lengths is None else lengths.numpy(),
+            self.dropout if drops else 0.0,
+            int(torch.randint(2**63 - 1, ())) if drops else 0,
+        )
+        if drops or torch.is_grad_enabled():
+            y, *final = _autograd.train(self, call, x, state, weights)
+        else:
+            y, *final = _autograd.infer(self, call, x, state, weights)
+        return y, tuple(final)
+
+    def _weight(self, name: str) -> Any:
+        """Return a weight, as getattr does but sooner where it is a parameter as usual."""
+        parameter = self._parameters.get(name)
+        return getattr(self, name) if parameter is None else parameter
+
+    def _check(self, x: Tensor, state: tuple[Tensor, ...], weights: list[nn.Parameter]) -> None:
+        """Refuse what cannot be computed here; messages on sizes are PyTorch's own."""
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            raise RuntimeError(f"{_name(self)} cannot be traced: trace torch.nn's own layer")
+        unpack: Any = forward_ad.unpack_dual
+        if forward_ad._current_level >= 0 and any(
+            unpack(tensor).tangent is not None for tensor in (x, *state, *weights)
+        ):
+            raise RuntimeError(
+                f"{_name(self)} has no forward-mode derivatives: use torch.nn's own layer for them"
+            )
+        dtype = weights[0].dtype
+        if dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"{_name(self)} has weights of {dtype}, expected float32 or float64")
+        for tensor in (x, *state, *weights):
+            if not tensor.is_cpu or tensor.dtype != dtype:
+                own = any(tensor is w for w in weights)
+                name = "input" if tensor is x else "a weight" if own else "hx"
+                self._refuse(tensor, name, dtype)
+        if self.dropout == 1:
+            raise ValueError(f"{_name(self)}: dropout is 1, expected less than 1")
+        if state:
+            hidden: Any = state if len(state) > 1 else state[0]
+            self.check_forward_args(x, hidden, None)
+        else:
+            self.check_input(x, None)
+
+    def _refuse(self, tensor: Tensor, name: str, dtype: torch.dtype) -> NoReturn:
+        """Say of a tensor that it is elsewhere, or of another dtype than the first weight."""
+        if not tensor.is_cpu:
+            raise RuntimeError(
+                f"{_name(self)} runs on the CPU only, but {name} is on {tensor.device}: move "
+                "it there, or use torch.nn's own layer"
+            )
+        raise ValueError(
+            f"{_name(self)}: {name} has dtype {tensor.dtype}, expected {dtype}, that of "
+            "the first weight"
+        )
+
+
+class LSTM(_Drop, nn.LSTM):
+    """torch.nn.LSTM, computed by lstmcore.
+
+    It is made, saved, loaded and called like that one, and is an instance of it; see
+    ``torch.nn.LSTM`` for arguments, inputs and outputs, `docs/torch.md` for what differs.
+
+    Raises
+    ------
+    RuntimeError
+        For tensors that are not on the CPU; when asked for second derivatives; when traced.
+    TypeError
+        For weights of other dtypes than float32 and float64.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lstmcore.torch import LSTM
+    >>> lstm = LSTM(3, 5, num_layers=2, batch_first=True)
+    >>> y, (h, c) = lstm(torch.ones(2, 7, 3))
+    >>> y.sum().backward()
+    >>> y.shape, lstm.weight_ih_l0.grad.shape
+    (torch.Size([2, 7, 5]), torch.Size([20, 3]))
+    """
+
+    def forward(  # type: ignore[override]
+        self, input: Sequences, hx: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Sequences, tuple[Tensor, Tensor]]:
+        """Return y and (h, c), as torch.nn.LSTM does."""
+        y, (h, c) = self._forward(input, () if hx is None else self._pair(hx))
+        return y, (h, c)
+
+    def _pair(self, hx: Any) -> tuple[Tensor, ...]:
+        if not isinstance(hx, (tuple, list)):
+            what = type(hx).__name__
+            raise TypeError(f"{_name(self)}: hx is a {what}, expected a pair of tensors (h, c)")
+        if len(hx) != 2:
+            raise RuntimeError(f"{_name(self)}: hx has {len(hx)} tensors, expected two: (h, c)")
+        return tuple(hx)
+
+
+class GRU(_Drop, nn.GRU):
+    """torch.nn.GRU, computed by lstmcore; see `LSTM` for what is raised.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lstmcore.torch import GRU
+    >>> y, h = GRU(3, 5, bidirectional=True)(torch.ones(7, 2, 3))
+    >>> y.shape, h.shape
+    (torch.Size([7, 2, 10]), torch.Size([2, 2, 5]))
+    """
+
+    def forward(  # type: ignore[override]
+        self, input: Sequences, hx: Tensor | None = None
+    ) -> tuple[Sequences, Tensor]:
+        """Return y and h, as torch.nn.GRU does."""
+        y, (h,) = self._forward(input, () if hx is None else (hx,))
+        return y, h
+
+
+class RNN(_Drop, nn.RNN):
+    """torch.nn.RNN, computed by lstmcore; see `LSTM` for what is raised.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lstmcore.torch import RNN
+    >>> y, h = RNN(3, 5, nonlinearity="relu")(torch.ones(7, 3))
+    >>> y.shape, h.shape
+    (torch.Size([7, 5]), torch.Size([1, 5]))
+    """
+
+    def forward(  # type: ignore[override]
+        self, input: Sequences, hx: Tensor | None = None
+    ) -> tuple[Sequences, Tensor]:
+        """Return y and h, as torch.nn.RNN does."""
+        y, (h,) = self._forward(input, () if hx is None else (hx,))
+        return y, h
+
+
+def _name(module: nn.Module) -> str:
+    return f"lstmcore.torch.{type(module).__name__}"
+
+
+# What stands after a recurrent layer in a torch.nn.Sequential -------------------------------------
+
+
+class Output(nn.Module):
+    """y of the (y, state) that a recurrent layer returns, for the next module of a Sequential.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lstmcore.torch import GRU, Output
+    >>> model = torch.nn.Sequential(GRU(3, 5), Output(), torch.nn.Linear(5, 2))
+    >>> model(torch.ones(7, 4, 3)).shape
+    torch.Size([7, 4, 2])
+    """
+
+    def forward(self, result: tuple[Tensor, Any]) -> Tensor:
+        """Return the first of the two."""
+        return result[0]
+
+
+class _Pool(nn.Module):
+    def __init__(self, batch_first: bool = False) -> None:
+        super().__init__()
+        self.batch_first = batch_first
+
+    def extra_repr(self) -> str:
+        return "batch_first=True" if self.batch_first else ""
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Return (B, F) for y (T, B, F), or (B, T, F) if batch_first; (F,) for (T, F)."""
+        return self._pool(y, 1 if self.batch_first and y.dim() == 3 else 0)
+
+    def _pool(self, y: Tensor, time: int) -> Tensor:
+        raise NotImplementedError
+
+
+class LastStep(_Pool):
+    """The last time step: lstmcore.LastStep for PyTorch models, without lengths.
+
+    Parameters
+    ----------
+    batch_first : bool, default False
+        Whether y is (B, T, F) rather than (T, B, F).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lstmcore.torch import LastStep
+    >>> LastStep()(torch.tensor([[[1.0]], [[2.0]]]))
+    tensor([[2.]])
+    """
+
+    def _pool(self, y: Tensor, time: int) -> Tensor:
+        return y.select(time, -1)
+
+
+class MeanPool(_Pool):
+    """The mean over the time steps: lstmcore.MeanPool for PyTorch models, without lengths.
+
+    Parameters
+    ----------
+    batch_first : bool, default False
+        Whether y is (B, T, F) rather than (T, B, F).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lstmcore.torch import MeanPool
+    >>> MeanPool()(torch.tensor([[[1.0]], [[2.0]]]))
+    tensor([[1.5000]])
+    """
+
+    def _pool(self, y: Tensor, time: int) -> Tensor:
+        return y.mean(time)
+
+
+class MaxPool(_Pool):
+    """The maximum over the time steps: lstmcore.MaxPool for PyTorch models, without lengths.
+
+    Parameters
+    ----------
+    batch_first : bool, default False
+        Whether y is (B, T, F) rather than (T, B, F).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lstmcore.torch import MaxPool
+    >>> MaxPool()(torch.tensor([[[1.0]], [[2.0]]]))
+    tensor([[2.]])
+    """
+
+    def _pool(self, y: Tensor, time: int) -> Tensor:
+        return y.amax(time)
+
+
+class BothEnds(_Pool):
+    """Of a bidirectional layer, the last step forward and the first step reverse, side by side.
+
+    It is lstmcore.BothEnds for PyTorch models, without lengths.
+
+    Parameters
+    ----------
+    batch_first : bool, default False
+        Whether y is (B, T, F) rather than (T, B, F).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lstmcore.torch import BothEnds
+    >>> BothEnds()(torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]]))
+    tensor([[3., 2.]])
+    """
+
+    def _pool(self, y: Tensor, time: int) -> Tensor:
+        half = y.size(-1) // 2
+        return torch.cat((y.select(time, -1)[..., :half], y.select(time, 0)[..., half:]), -1)

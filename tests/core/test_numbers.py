@@ -1,0 +1,144 @@
+"""Numbers at the edges: huge, NaN, infinite, denormal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lstmcore as lc
+from helpers.variants import CELLS, make, states_of, train_step
+
+cells = pytest.mark.parametrize("cell", range(len(CELLS)), ids=lambda i: f"{CELLS[i]}")
+dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
+SATURATING = [
+    (kind, options)
+    for kind, options in CELLS
+    if options.get("nonlinearity") != "relu" and "identity" not in options.get("activations", ())
+]
+
+
+def outputs(layer: Any, x: np.ndarray) -> list[np.ndarray]:
+    y, last = layer(x)
+    return [y, *(last if isinstance(layer, lc.LSTM) else (last,))]
+
+
+@dtypes
+@pytest.mark.parametrize("cell", SATURATING, ids=str)
+def test_huge_inputs_saturate(isa: str, cell: tuple[str, dict[str, Any]], dtype: str) -> None:
+    kind, options = cell
+    layer = make(kind, 3, 9, dtype=dtype, **options)
+    big = np.finfo(dtype).max / 8
+    for value in (big, -big):
+        for y in outputs(layer, np.full((4, 2, 3), value, dtype)):
+            assert np.isfinite(y).all()
+
+
+@dtypes
+@cells
+def test_nan_stays_in_its_row(isa: str, cell: int, dtype: str) -> None:
+    """A NaN reaches all later outputs of its row and nothing of the others."""
+    kind, options = CELLS[cell]
+    layer = make(kind, 3, 9, dtype=dtype, **options)
+    x = np.random.default_rng(0).standard_normal((5, 3, 3)).astype(dtype)
+    clean, _ = layer(x)
+    x[2, 1, 0] = np.nan
+    y, _ = layer(x)
+    np.testing.assert_array_equal(y[:, [0, 2]], clean[:, [0, 2]])
+    np.testing.assert_array_equal(y[:2], clean[:2])
+    assert np.isnan(y[2:, 1]).all()
+
+
+@dtypes
+@cells
+def test_padding_is_never_read(isa: str, cell: int, dtype: str) -> None:
+    """NaN and infinity behind the ends of x and dy change nothing, forward or backward."""
+    kind, options = CELLS[cell]
+    for stack in ({}, {"bidirectional": True, "num_layers": 2}):
+        layer = make(kind, 3, 9, dtype=dtype, **options, **stack)
+        rng = np.random.default_rng(0)
+        lengths = np.array([5, 0, 2, 4])
+        x = rng.standard_normal((5, 4, 3)).astype(dtype)
+        state = states_of(layer, 4, rng)
+        y, _ = layer(x)
+        dy = rng.standard_normal(y.shape).astype(dtype)
+        padding = np.arange(5)[:, None] >= lengths
+        clean = train_step(layer, x, state, dy, state, lengths=lengths)
+        x[padding] = np.nan
+        dy[padding] = np.inf
+        dirty = train_step(layer, x, state, dy, state, lengths=lengths)
+        for name, value in {**clean.outputs, **clean.gradients}.items():
+            np.testing.assert_array_equal(value, {**dirty.outputs, **dirty.gradients}[name], name)
+
+
+@dtypes
+@cells
+def test_reset_drops_nan_states(isa: str, cell: int, dtype: str) -> None:
+    kind, options = CELLS[cell]
+    layer = make(kind, 3, 9, dtype=dtype, **options)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((6, 2, 3)).astype(dtype)
+    state = tuple(np.full_like(s, np.nan) for s in states_of(layer, 2, rng))
+    resets = np.zeros((6, 2), bool)
+    resets[[0, 3]] = True
+    y, _, tape = layer.forward(x, state if kind == "LSTM" else state[0], resets=resets)
+    assert np.isfinite(y).all()
+    dy = np.zeros_like(y)
+    dy[4] = 1
+    dx, dstate = layer.backward(tape, dy)
+    assert dx[3:5].any()
+    assert not dx[:3].any()
+    for d in dstate if kind == "LSTM" else (dstate,):
+        assert not d.any()
+    x[2] = np.nan
+    y, _ = layer(x, resets=resets)
+    np.testing.assert_array_equal(y[3:], layer(x[3:])[0])
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+@dtypes
+def test_denormals_are_as_zeros(isa: str, kind: str, dtype: str) -> None:
+    """They are flushed inside, and the caller still has them afterwards."""
+    tiny = np.finfo(dtype).smallest_subnormal
+    layer = make(kind, 3, 9, dtype=dtype)
+    rng = np.random.default_rng(0)
+    x = np.full((4, 2, 3), tiny, dtype)
+    state = tuple(np.full_like(s, tiny) for s in states_of(layer, 2, rng))
+    zeros = tuple(np.zeros_like(s) for s in state)
+    dy = rng.standard_normal(layer(x)[0].shape).astype(dtype)
+    ours = train_step(layer, x, state, dy, state)
+    flushed = train_step(layer, np.zeros_like(x), zeros, dy, zeros)
+    for name, value in {**ours.outputs, **ours.gradients}.items():
+        np.testing.assert_allclose(
+            value, {**flushed.outputs, **flushed.gradients}[name], atol=10 * tiny, rtol=1e-6
+        )
+    assert np.array([tiny], dtype)[0] / 1 != 0
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+def test_gradients_add_up(isa: str, kind: str) -> None:
+    layer = make(kind, 3, 5, dtype="float64")
+    x = np.random.default_rng(0).standard_normal((4, 2, 3))
+    y, _, tape = layer.forward(x)
+    dy = np.ones_like(y)
+    layer.backward(tape, dy)
+    once = [p.grad.copy() for p in layer.parameters()]
+    layer.backward(tape, dy)
+    for p, g in zip(layer.parameters(), once, strict=True):
+        np.testing.assert_allclose(p.grad, 2 * g, rtol=1e-12)
+    layer.zero_grad()
+    assert not any(p.grad.any() for p in layer.parameters())
+
+
+def test_long_sequences_do_not_lose_their_way(isa: str) -> None:
+    """Ten thousand steps, forward and back, against float64."""
+    narrow, wide = (make("GRU", 2, 8, 3, dtype=d) for d in ("float32", "float64"))
+    wide.load_state_dict({k: v.astype("float64") for k, v in narrow.state_dict().items()})
+    x = np.random.default_rng(0).standard_normal((10_000, 1, 2))
+    y32, _, tape = narrow.forward(x.astype("float32"))
+    y64, _, tape64 = wide.forward(x.astype("float32").astype("float64"))
+    assert np.abs(y32 - y64).max() < 2e-5
+    dx32, _ = narrow.backward(tape, np.ones_like(y32))
+    dx64, _ = wide.backward(tape64, np.ones_like(y64))
+    np.testing.assert_allclose(dx32, dx64, atol=1e-4)

@@ -1,0 +1,81 @@
+"""The examples of the docstrings, the README and docs/, run against the installed package."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import os
+import pkgutil
+from types import ModuleType
+
+import pytest
+
+import lstmcore
+from helpers import pages
+from helpers.paths import ROOT
+from helpers.peers import require
+from lstmcore import datasets
+
+MODULES = ["lstmcore"] + [
+    module.name for module in pkgutil.walk_packages(lstmcore.__path__, "lstmcore.")
+]
+DOCUMENTS = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
+
+@pytest.fixture(autouse=True)
+def restore_settings():
+    """Examples show how to set threads and levels; the tests after them want their own."""
+    threads, isa = lstmcore.get_num_threads(), lstmcore.isa()
+    yield
+    lstmcore.set_num_threads(threads)
+    lstmcore.set_isa(isa)
+
+
+class _Finder(doctest.DocTestFinder):
+    """Finds the methods of classes that say they are of a public module, too."""
+
+    def _from_module(self, module, object):
+        of_a_class = inspect.isfunction(object) and "." in object.__qualname__
+        return of_a_class or super()._from_module(module, object)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings(name):
+    if name.startswith("lstmcore.torch."):
+        require("torch")
+    if name == "lstmcore.onnx":
+        require("onnx")
+    module = importlib.import_module(name)
+    runner = doctest.DocTestRunner(optionflags=pages.FLAGS)
+    for test in _Finder().find(module, name):
+        runner.run(test)
+    assert runner.failures == 0
+
+
+def test_public_names_have_examples():
+    bases = {"AttentionTape", "Optimizer", "Schedule", "Sequences"}  # not for users to make
+    lacking = [
+        f"{module.__name__}.{name}"
+        for module in (lstmcore, *(getattr(lstmcore, n) for n in lstmcore.__all__), datasets)
+        if isinstance(module, ModuleType) and module is not lstmcore.torch
+        for name in module.__all__
+        if callable(getattr(module, name)) and name not in bases
+        if not doctest.DocTestParser().get_examples(getattr(module, name).__doc__ or "")
+    ]
+    assert not lacking
+
+
+def test_readme(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert pages.run("README.md", without_prompts=True)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_documents(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if name in ("torch.md", "keras.md"):
+        require(name.removesuffix(".md"))
+    pages.run(f"docs/{name}")

@@ -1,0 +1,403 @@
+"""Encoder-decoder: gradients by finite differences, searches by brute force, learning by doing."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lstmcore as lc
+from helpers.numeric import numeric_gradient
+from lstmcore.losses import cross_entropy
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Attention: Any = lc.attention.ScaledDotProduct
+
+
+def make(
+    attention: str | None = "dot",
+    *,
+    kind: Any = lc.GRU,
+    batch_first: bool = False,
+    carry_state: bool = True,
+    values: bool = False,
+    dtype: str = "float64",
+    dropout: float = 0.0,
+    vocabulary: int = 5,
+    hidden: int = 4,
+    bidirectional: bool = False,
+) -> lc.Seq2Seq:
+    options: Any = {"batch_first": batch_first, "dtype": dtype}
+    first = [] if values else [lc.Embedding(6, 3, dtype=dtype, seed=0)]
+    size = hidden * (2 if bidirectional else 1)
+    encoder = lc.Sequential(
+        *first,
+        lc.Dropout(dropout, seed=7),
+        kind(3, hidden, bidirectional=bidirectional, seed=1, **options),
+    )
+    decoder = lc.Sequential(
+        lc.Embedding(vocabulary, 3, dtype=dtype, seed=2), kind(3, size, seed=3, **options)
+    )
+    modules = {
+        None: None,
+        "dot": Attention(batch_first=batch_first),
+        "heads": lc.attention.MultiHead(size, 2, batch_first=batch_first, dtype=dtype, seed=5),
+    }
+    wide = size if attention is None else 2 * size
+    head = lc.Linear(wide, vocabulary, dtype=dtype, seed=4)
+    return lc.Seq2Seq(encoder, decoder, head, modules[attention], carry_state=carry_state)
+
+
+def batch(batch_first: bool = False, values: bool = False) -> tuple[Any, Array, Any]:
+    rng = np.random.default_rng(0)
+    source = rng.standard_normal((5, 3, 3)) if values else rng.integers(0, 6, (5, 3))
+    previous, target = rng.integers(0, 5, (2, 4, 3))
+    if batch_first:
+        source, previous, target = (a.swapaxes(0, 1) for a in (source, previous, target))
+    return (source, previous), target, (np.array([5, 2, 4]), np.array([4, 3, 1]))
+
+
+# Gradients ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"attention": None},
+        {"attention": None, "kind": lc.LSTM, "values": True},
+        {"attention": "dot"},
+        {"attention": "dot", "kind": lc.LSTM, "values": True},
+        {"attention": "heads"},
+        {"attention": "dot", "bidirectional": True, "carry_state": False},
+    ],
+    ids=str,
+)
+def test_gradients_are_those_of_finite_differences(
+    options: dict[str, Any], batch_first: bool
+) -> None:
+    model = make(**options, batch_first=batch_first)
+    x, target, lengths = batch(batch_first, options.get("values", False))
+
+    def loss(source: Any = None) -> float:
+        given = x if source is None else (source, x[1])
+        scores = model(given, lengths=lengths)
+        return cross_entropy(scores, target, lengths[1], batch_first=batch_first)[0]
+
+    scores, tape = model.forward(x, lengths=lengths)
+    assert np.array_equal(scores, model(x, lengths=lengths))
+    value, dscores = cross_entropy(scores, target, lengths[1], batch_first=batch_first)
+    assert value == loss()
+    dsource, dprevious = model.backward(tape, dscores)
+    assert dprevious is None
+    for name, p in model.named_parameters():
+
+        def of_parameter(w: Array, p: Any = p) -> float:
+            before = p.data.copy()
+            p.data = w
+            result = loss()
+            p.data = before
+            return result
+
+        expected = numeric_gradient(of_parameter, np.array(p.data))
+        np.testing.assert_allclose(p.grad, expected, atol=1e-8, err_msg=name)
+        assert p.grad.any(), name
+    if options.get("values"):
+        expected = numeric_gradient(loss, x[0])
+        np.testing.assert_allclose(dsource, expected, atol=1e-8)
+    else:
+        assert dsource is None
+
+
+def test_the_padding_changes_nothing() -> None:
+    model = make()
+    (source, previous), _, lengths = batch()
+    scores = model((source, previous), lengths=lengths)
+    for row in range(3):
+        n, m = lengths[0][row], lengths[1][row]
+        alone = model((source[:n, row : row + 1], previous[:m, row : row + 1]))
+        np.testing.assert_allclose(alone[:, 0], scores[:m, row], atol=1e-12)
+
+
+def test_attention_weights_are_looked_at() -> None:
+    x, _, lengths = batch()
+    weights = make().attention_weights(x, lengths=lengths)
+    assert weights.shape == (3, 4, 5)
+    np.testing.assert_allclose(weights.sum(axis=-1), 1)
+    assert not weights[1, :, 2:].any()
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_attention_does_not_look_at_what_the_encoder_has_masked(batch_first: bool) -> None:
+    plain = make(batch_first=batch_first)
+    masking = lc.Masking(5, ids=True)
+    masked = lc.Seq2Seq(
+        lc.Sequential(masking, plain.encoder), plain.decoder, plain.head, plain.attention
+    )
+    (source, previous), _, lengths = batch(batch_first)
+    rows = source if batch_first else source.T
+    rows[rows == 5] = 4
+    for row, n in zip(rows, lengths[0], strict=True):
+        row[n:] = 5
+    x = source, previous
+    expected = plain(x, lengths=lengths)
+    given = (None, lengths[1])
+    assert np.array_equal(masked(x, lengths=given), expected)
+    assert np.array_equal(masked.forward(x, lengths=given)[0], expected)
+    for search in ("greedy", "beam_search"):
+        options = {"start": 0, "end": 1, "max_steps": 4}
+        found = getattr(masked, search)(source, **options)
+        assert str(found) == str(getattr(plain, search)(source, **options, lengths=lengths[0]))
+
+
+# Searches -------------------------------------------------------------------------------------
+
+
+def log_probability(model: lc.Seq2Seq, source: Array, said: tuple[int, ...], start: int) -> float:
+    """Of saying that, given the source (T,), by teacher forcing."""
+    previous = np.array([start, *said[:-1]])[:, None]
+    scores = model((source[:, None], previous))[:, 0]
+    log_p = scores - np.log(np.exp(scores).sum(axis=-1, keepdims=True))
+    return float(log_p[np.arange(len(said)), said].sum())
+
+
+def everything(tokens: int, end: int, max_steps: int) -> list[tuple[int, ...]]:
+    """All that can be said: texts that end, and texts that are cut."""
+    others = [t for t in range(tokens) if t != end]
+    texts = [
+        (*text, end)
+        for length in range(max_steps)
+        for text in itertools.product(others, repeat=length)
+    ]
+    return texts + list(itertools.product(others, repeat=max_steps))
+
+
+@pytest.mark.parametrize("attention", [None, "dot"])
+@pytest.mark.parametrize("kind", [lc.GRU, lc.LSTM])
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
+def test_a_wide_beam_finds_what_brute_force_finds(
+    attention: str | None, kind: Any, length_penalty: float
+) -> None:
+    model = make(attention, kind=kind, vocabulary=3)
+    for name, p in model.named_parameters():  # far from uniform
+        if name.startswith("head"):
+            p.data *= 4
+    source = np.random.default_rng(1).integers(0, 6, (4, 2))
+    start, end = 1, 2
+    found = model.beam_search(
+        source, start=start, end=end, max_steps=4, beam_size=40, length_penalty=length_penalty
+    )
+    for row in range(2):
+        expected = sorted(
+            (
+                (
+                    log_probability(model, source[:, row], said, start)
+                    / len(said) ** length_penalty,
+                    said,
+                )
+                for said in everything(3, end, 4)
+            ),
+            reverse=True,
+        )
+        assert len(found[row]) == len(expected) == 31
+        for hypothesis, (score, said) in zip(found[row], expected, strict=True):
+            assert hypothesis.score == pytest.approx(score, abs=1e-10)
+            assert hypothesis.ids.tolist() == [t for t in said if t != end]
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("kind", [lc.GRU, lc.LSTM])
+def test_greedy_takes_the_likeliest_at_each_step(kind: Any, batch_first: bool) -> None:
+    model = make(kind=kind, batch_first=batch_first)
+    source = np.random.default_rng(2).integers(0, 6, (6, 5))
+    lengths = [6, 1, 3, 4, 2]
+    found = model.greedy(
+        source.T if batch_first else source, start=1, end=0, max_steps=7, lengths=lengths
+    )
+    for row, ids in enumerate(found):
+        said = [1]
+        while len(said) <= 7 and (said[-1] != 0 or len(said) == 1):
+            one, previous = source[: lengths[row], row, None], np.array(said)[:, None]
+            x = (one.T, previous.T) if batch_first else (one, previous)
+            scores = model(x)
+            last = scores[0, -1] if batch_first else scores[-1, 0]
+            said.append(int(last.argmax()))
+        assert ids.tolist() == [t for t in said[1:] if t != 0]
+
+
+def test_no_sources_say_nothing() -> None:
+    assert make().greedy(np.zeros((5, 0), int), start=0, end=1, max_steps=3) == []
+
+
+def test_a_wider_beam_is_never_worse_than_brute_force_allows() -> None:
+    model = make(vocabulary=4)
+    source = np.random.default_rng(3).integers(0, 6, (4, 3))
+    for beam_size in (1, 2, 3, 8):
+        found = model.beam_search(source, start=1, end=2, max_steps=5, beam_size=beam_size)
+        for row, hypotheses in enumerate(found):
+            assert len(hypotheses) == beam_size
+            scores = [h.score for h in hypotheses]
+            assert scores == sorted(scores, reverse=True)
+            for ids, score in hypotheses:  # each score is that of its text
+                said = (*ids.tolist(), *([2] if len(ids) < 5 else []))
+                expected = log_probability(model, source[:, row], said, 1)
+                assert score == pytest.approx(expected, abs=1e-10)
+
+
+# Learning -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attention", [None, "dot"])
+def test_it_learns_to_reverse(attention: str | None) -> None:
+    """Sequences of 1 to 4 digits backwards; short, so that both learn it."""
+    rng = np.random.default_rng(0)
+    sources = [rng.integers(3, 6, n) for n in rng.integers(1, 5, 300)]
+    targets = [s[::-1] for s in sources]
+    model = make(attention, vocabulary=6, hidden=32, dtype="float32")
+    pairs = lc.data.Pairs(sources, targets, start=1, end=2, batch_size=30, seed=0)
+    history = lc.fit(
+        model, pairs, loss=cross_entropy, epochs=40, progress=False,
+        optimizer=lc.optim.Adam(model.parameters(), lr=0.01),
+    )  # fmt: skip
+    assert history.losses[-1] < 0.1 < history.losses[0]
+    source = lc.data.pad(sources)
+    said = model.greedy(source, start=1, end=2, max_steps=6, lengths=[len(s) for s in sources])
+    right = [np.array_equal(a, b) for a, b in zip(said, targets, strict=True)]
+    assert np.mean(right) > 0.95
+    scores = lc.evaluate(model, pairs, loss=cross_entropy)
+    assert scores["loss"] < 0.1
+
+
+def test_dropout_acts_in_training_only_and_is_resumed(tmp_path: Any) -> None:
+    model = make(dropout=0.5)
+    x, _, lengths = batch()
+    assert np.array_equal(model(x, lengths=lengths), model(x, lengths=lengths))
+    path = tmp_path / "model.safetensors"
+    lc.save_checkpoint(path, model=model)
+    first, _ = model.forward(x, lengths=lengths)
+    second, _ = model.forward(x, lengths=lengths)
+    assert not np.array_equal(first, second)
+    lc.load_checkpoint(path, model=model)
+    assert np.array_equal(model.forward(x, lengths=lengths)[0], first)
+
+
+def test_it_is_saved_like_any_model(tmp_path: Any) -> None:
+    path = tmp_path / "model.safetensors"
+    for attention in (None, "dot", "heads"):
+        model = make(attention)
+        lc.save(model, path)
+        again = lc.load(path)
+        assert again == model
+        assert repr(again) == repr(model)
+
+
+# Bad input ------------------------------------------------------------------------------------
+
+
+E, D = lc.GRU(3, 4), lc.Sequential(lc.Embedding(5, 3), lc.GRU(3, 4))
+HEAD = lc.Linear(4, 5)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: lc.Seq2Seq(None, D, HEAD), TypeError, "encoder is None"),  # type: ignore[arg-type]
+        (lambda: lc.Seq2Seq(E, lc.Sequential(HEAD), HEAD), TypeError, "decoder is Sequential"),
+        (lambda: lc.Seq2Seq(E, D, None), TypeError, "head is None"),  # type: ignore[arg-type]
+        (lambda: lc.Seq2Seq(E, D, HEAD, HEAD), TypeError, "attention is Linear"),
+        (
+            lambda: lc.Seq2Seq(E, lc.GRU(3, 4, bidirectional=True), HEAD),
+            ValueError,
+            "decoder has GRU",
+        ),
+        (lambda: lc.Seq2Seq(lc.GRU(3, 5), D, HEAD), ValueError, "do not fit the decoder's"),
+        (lambda: lc.Seq2Seq(lc.LSTM(3, 4), D, HEAD), ValueError, "do not fit the decoder's"),
+        (
+            lambda: lc.Seq2Seq(lc.GRU(3, 4, num_layers=2), D, HEAD),
+            ValueError,
+            "do not fit the decoder's",
+        ),
+        (
+            lambda: lc.Seq2Seq(lc.GRU(3, 4, batch_first=True), D, HEAD),
+            ValueError,
+            "decoder has batch_first=False",
+        ),
+        (
+            lambda: lc.Seq2Seq(E, D, HEAD, Attention(batch_first=True)),
+            ValueError,
+            "attention has batch_first=True",
+        ),
+        (lambda: lc.Seq2Seq(E, D, HEAD, carry_state=False), ValueError, "carry_state is False"),
+        (
+            lambda: lc.Seq2Seq(E, D, lc.Linear(9, 3)),
+            ValueError,
+            "head takes 9 features, expected 4, those of the decoder's y",
+        ),
+        (
+            lambda: lc.Seq2Seq(E, D, HEAD, Attention()),
+            ValueError,
+            "head takes 4 features, expected 8, those of context and the decoder's y",
+        ),
+        (
+            lambda: lc.Seq2Seq(E, D, lc.Linear(10, 5), lc.attention.MultiHead(6, 2)),
+            ValueError,
+            "attention is MultiHead.*queries of 4 features, the decoder's y, and keys of 4",
+        ),
+        (
+            lambda: lc.Seq2Seq(lc.GRU(3, 5), D, lc.Linear(8, 5), Attention(), carry_state=False),
+            ValueError,
+            "attention is ScaledDotProduct.*keys of 5, the encoder's y",
+        ),
+        (
+            lambda: lc.Seq2Seq(E, lc.GRU(3, 4, dtype="float64"), HEAD),
+            ValueError,
+            "decoder has dtype=float64, expected that of the encoder, float32",
+        ),
+        (
+            lambda: lc.Seq2Seq(E, D, lc.Linear(4, 5, dtype="float64")),
+            ValueError,
+            "head has dtype=float64",
+        ),
+        (
+            lambda: lc.Seq2Seq(lc.Sequential(E, lc.LastStep()), D, HEAD),
+            ValueError,
+            r"encoder has LastStep\(\), expected modules that keep the steps",
+        ),
+        (lambda: lc.Seq2Seq(E, E, HEAD), ValueError, "decoder has parameters of another part"),
+        (lambda: lc.Seq2Seq(E, D, lc.Sequential(lc.GRU(4, 5))), TypeError, "head is Sequential"),
+        (lambda: make()(np.zeros((3, 2), int)), TypeError, "x is a ndarray"),
+        (lambda: make()(batch()[0], lengths=[1, 2, 3]), TypeError, r"lengths is \[1, 2, 3\]"),
+        (lambda: make()(batch()[0], lengths=()), TypeError, r"lengths is \(\)"),
+        (lambda: make()(batch()[0], lengths=np.ones((2, 3), int)), TypeError, "lengths is a ndarr"),
+        (lambda: make(None).attention_weights(batch()[0]), ValueError, "has no attention"),
+        (
+            lambda: make().greedy(np.zeros(3, int), start=0, end=1, max_steps=3),
+            ValueError,
+            r"source has shape \(3,\), expected \(T, B, ...\)",
+        ),
+        (
+            lambda: make().greedy(np.zeros((3, 1), int), start=0, end=1, max_steps=0),
+            ValueError,
+            "max_steps is 0",
+        ),
+        (
+            lambda: make().beam_search(
+                np.zeros((3, 1), int), start=0, end=1, max_steps=2, beam_size=0
+            ),
+            ValueError,
+            "beam_size is 0",
+        ),
+        (
+            lambda: make().backward(make().forward(batch()[0])[1], np.zeros(3)),
+            ValueError,
+            "made by another",
+        ),
+        (lambda: make().backward(None, np.zeros(3)), TypeError, "tape is None"),  # type: ignore[arg-type]
+    ],
+)
+def test_bad_input_is_named(call: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
