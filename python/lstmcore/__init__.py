@@ -22,6 +22,7 @@ from . import (
 )
 from ._base.machine import available_isas, get_num_threads, info, isa, set_isa, set_num_threads
 from ._base.parameter import Parameter
+from ._base.public import publish
 from ._core import build_info as _build_info
 from ._files.checkpoints import load_checkpoint, save_checkpoint
 from ._files.models import load, save
@@ -116,3 +117,9 @@ __all__ = [
     "to_torch",
     "torch",
 ]
+
+publish(globals())
+
+
+def __dir__() -> list[str]:
+    return __all__

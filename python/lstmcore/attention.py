@@ -26,6 +26,10 @@ from ._nn.tape import ModuleTape
 __all__ = ["AttentionTape", "MultiHead", "ScaledDotProduct"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 class AttentionTape(ModuleTape):
     """What ``forward`` of an attention remembers for ``backward``.
 

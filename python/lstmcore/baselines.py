@@ -17,6 +17,10 @@ from ._base.checks import Array
 __all__ = ["AR", "Markov", "SeasonalNaive"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 class _Window:
     """What AR and SeasonalNaive share: a prediction from the last `size` values of a series.
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["BestWeights", "Callback", "Checkpoint", "EarlyStopping"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 class Callback:
     """What `fit` calls; override what you need. A plain function of the run is an `on_epoch`.
 

@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 __all__ = ["Sequences", "japanese_vowels"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 class Sequences(NamedTuple):
     """Labelled sequences of unequal lengths, padded with zeros to the longest of them.
 

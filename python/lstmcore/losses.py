@@ -32,6 +32,10 @@ from ._base.targets import check_weights, classified, paired
 __all__ = ["binary_cross_entropy", "cross_entropy", "huber", "mae", "mse"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def cross_entropy(
     pred: ArrayLike,
     target: ArrayLike,

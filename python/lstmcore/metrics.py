@@ -18,6 +18,10 @@ from .losses import cross_entropy, mse
 __all__ = ["accuracy", "binary_accuracy", "bits_per_symbol", "perplexity", "rmse"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def accuracy(
     pred: ArrayLike,
     target: ArrayLike,

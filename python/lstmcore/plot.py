@@ -34,6 +34,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 _IN_LOGISTIC_RANGE = ("i", "f", "o", "r", "z")  # gates, whose activation is a sigmoid by default
 
 

@@ -38,6 +38,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 Activation = str | tuple[str, float, float]

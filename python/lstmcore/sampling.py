@@ -16,6 +16,10 @@ from ._base import checks
 __all__ = ["greedy", "temperature", "top_k"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 Sampler: TypeAlias = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
 

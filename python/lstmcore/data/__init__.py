@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from .._base.public import publish
 from ._batches import Batches, Buckets, Pairs, pad
 from ._series import resample, windows
 from ._text import Vocabulary, columns
 
 __all__ = ["Batches", "Buckets", "Pairs", "Vocabulary", "columns", "pad", "resample", "windows"]
+
+publish(globals())
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -14,6 +14,10 @@ from .._base.module import Module
 __all__ = ["from_keras", "to_keras"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def from_keras(source: Any, *, layer: str | None = None, config: Any = None) -> Module:
     """Make modules of ours that compute what a layer or model of Keras computes.
 

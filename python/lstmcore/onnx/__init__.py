@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["from_onnx", "to_onnx"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def from_onnx(model: str | os.PathLike[str] | Any, node: str | None = None) -> Any:
     """Return the layer, the layers or the whole model that an ONNX file holds.
 

@@ -17,6 +17,7 @@
 (True, 0.0)
 """
 
+from .._base.public import publish
 from . import schedules
 from ._clipping import clip_grad_norm, clip_grad_value
 from ._optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
@@ -37,3 +38,9 @@ __all__ = [
     "clip_grad_value",
     "schedules",
 ]
+
+publish(globals())
+
+
+def __dir__() -> list[str]:
+    return __all__

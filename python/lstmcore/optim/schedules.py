@@ -19,6 +19,10 @@ from ._optimizers import Optimizer
 __all__ = ["CosineLR", "Plateau", "Schedule", "StepLR", "WarmUp"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 class Schedule:
     """What all schedules have in common. Use one of its subclasses.
 

@@ -31,6 +31,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     if name in __all__:  # what is not here yet
         try:
@@ -40,5 +44,7 @@ def __getattr__(name: str) -> Any:
                 raise
             message = f'lstmcore.torch.{name} needs PyTorch: pip install "lstmcore[torch]"'
             raise ImportError(message) from error
+        for public in set(__all__) - set(globals()):
+            getattr(_modules, public).__module__ = __name__
         return getattr(_modules, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
