@@ -2,8 +2,8 @@
 #include <cmath>
 #include <vector>
 
-#include "float_mode.h"
 #include "kernel_table.h"
+#include "machine/float_mode.h"
 #include "micro.h"
 
 using namespace lstmcore;

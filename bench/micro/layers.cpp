@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "lstmcore/layer.h"
+#include "machine/threads.h"
 #include "micro.h"
-#include "threads.h"
 
 using namespace lstmcore;
 

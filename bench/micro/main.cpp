@@ -4,8 +4,8 @@
 //     step/lstm/x86-64-v4/B1/H64           layer/gru/x86-64-v3/T100/B32/H256
 //     train/rnn/x86-64-v4/T100/B32/H64     pack/lstm/x86-64-v4/H256/train
 //     stream/lstm/x86-64-v4/H16            stream-block/gru/x86-64-v4/T64/H64
+#include "machine/threads.h"
 #include "micro.h"
-#include "threads.h"
 
 int main(int argc, char** argv) {
     benchmark::AddCustomContext("lstmcore threads", std::to_string(lstmcore::get_num_threads()));

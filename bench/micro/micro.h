@@ -8,7 +8,7 @@
 #include <random>
 #include <string>
 
-#include "isa.h"
+#include "machine/isa.h"
 
 /// Each file adds its benchmarks, at every ISA level that the machine has.
 void add_limits();

@@ -17,10 +17,10 @@
 #include <type_traits>
 #include <vector>
 
-#include "../src/arena.h"
-#include "../src/block.h"
 #include "lstmcore/layer.h"
 #include "lstmcore/linear.h"
+#include "memory/arena.h"
+#include "memory/block.h"
 
 namespace py = pybind11;
 using namespace lstmcore;

@@ -3,8 +3,8 @@
 
 #include <optional>
 
-#include "../src/threads.h"
 #include "binding.h"
+#include "machine/threads.h"
 
 namespace {
 

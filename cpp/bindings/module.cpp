@@ -4,11 +4,11 @@
 #include <cstring>
 #include <map>
 
-#include "../src/isa.h"
-#include "../src/names.h"
-#include "../src/parameters.h"
-#include "../src/threads.h"
 #include "binding.h"
+#include "machine/isa.h"
+#include "machine/threads.h"
+#include "recurrent/names.h"
+#include "recurrent/parameters.h"
 
 namespace {
 

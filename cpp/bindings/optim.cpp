@@ -5,8 +5,8 @@
 #include <cmath>
 #include <vector>
 
-#include "../src/threads.h"
 #include "binding.h"
+#include "machine/threads.h"
 
 namespace {
 

@@ -1,8 +1,8 @@
 // The gradient of an embedding.
 #include "lstmcore/scatter.h"
 
-#include "../src/threads.h"
 #include "binding.h"
+#include "machine/threads.h"
 
 namespace {
 

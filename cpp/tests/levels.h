@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "isa.h"
+#include "machine/isa.h"
 
 /// Calls f(name) at each level, and puts the level back.
 template <class F>

@@ -9,10 +9,10 @@
 #include <random>
 #include <vector>
 
-#include "float_mode.h"
-#include "isa.h"
 #include "kernel_table.h"
 #include "levels.h"
+#include "machine/float_mode.h"
+#include "machine/isa.h"
 #include "test.h"
 
 using namespace lstmcore;

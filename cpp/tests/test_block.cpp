@@ -3,7 +3,7 @@
 #include <cstring>
 #include <thread>
 
-#include "block.h"
+#include "memory/block.h"
 #include "test.h"
 
 using namespace lstmcore;

@@ -2,8 +2,8 @@
 #include <cstdlib>
 #include <stdexcept>
 
-#include "isa.h"
 #include "kernel_table.h"
+#include "machine/isa.h"
 #include "test.h"
 
 using namespace lstmcore;

@@ -9,8 +9,8 @@
 #include <utility>
 #include <vector>
 
-#include "isa.h"
 #include "lstmcore/layer.h"
+#include "machine/isa.h"
 #include "test.h"
 #include "variants.h"
 

@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "isa.h"
 #include "levels.h"
 #include "lstmcore/losses.h"
+#include "machine/isa.h"
 #include "test.h"
 
 using namespace lstmcore;

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "json.h"
+#include "files/json.h"
 #include "lstmcore/model.h"
 #include "test.h"
 #include "variants.h"

@@ -8,11 +8,11 @@
 #include <string>
 #include <vector>
 
-#include "isa.h"
 #include "levels.h"
 #include "lstmcore/optim.h"
+#include "machine/isa.h"
+#include "machine/threads.h"
 #include "test.h"
-#include "threads.h"
 
 using namespace lstmcore;
 

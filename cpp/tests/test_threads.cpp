@@ -10,9 +10,9 @@
 #include <thread>
 #include <vector>
 
-#include "float_mode.h"
+#include "machine/float_mode.h"
+#include "machine/threads.h"
 #include "test.h"
-#include "threads.h"
 
 using namespace lstmcore;
 

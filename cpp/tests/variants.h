@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "isa.h"
 #include "lstmcore/layer.h"
+#include "machine/isa.h"
 
 namespace test {
 

@@ -8,17 +8,17 @@
 #include <cstring>
 #include <stdexcept>
 
-#include "arena.h"
-#include "dropout.h"
-#include "float_mode.h"
 #include "lstmcore/layer.h"
-#include "pack.h"
-#include "rows.h"
-#include "schedule.h"
-#include "tape.h"
-#include "threads.h"
-#include "weights.h"
-#include "workers.h"
+#include "machine/float_mode.h"
+#include "machine/threads.h"
+#include "memory/arena.h"
+#include "memory/pack.h"
+#include "memory/rows.h"
+#include "recurrent/dropout.h"
+#include "recurrent/schedule.h"
+#include "recurrent/tape.h"
+#include "recurrent/weights.h"
+#include "recurrent/workers.h"
 
 namespace lstmcore {
 namespace {

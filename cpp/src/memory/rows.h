@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "arena.h"
+#include "memory/arena.h"
 
 namespace lstmcore {
 

@@ -7,10 +7,10 @@
 #include <stdexcept>
 #include <utility>
 
-#include "json.h"
-#include "names.h"
-#include "parameters.h"
-#include "tensor_file.h"
+#include "files/json.h"
+#include "files/tensor_file.h"
+#include "recurrent/names.h"
+#include "recurrent/parameters.h"
 
 namespace lstmcore {
 namespace {

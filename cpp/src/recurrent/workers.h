@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "lstmcore/spec.h"
-#include "threads.h"
+#include "machine/threads.h"
 
 namespace lstmcore {
 

@@ -1,4 +1,4 @@
-#include "block.h"
+#include "memory/block.h"
 
 #include <algorithm>
 #include <atomic>
@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #endif
 
-#include "arena.h"
+#include "memory/arena.h"
 
 namespace lstmcore {
 namespace {

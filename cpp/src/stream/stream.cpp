@@ -8,9 +8,9 @@
 #include <string>
 #include <utility>
 
-#include "float_mode.h"
-#include "isa.h"
-#include "stream_ops.h"
+#include "machine/float_mode.h"
+#include "machine/isa.h"
+#include "stream/stream_ops.h"
 
 namespace lstmcore {
 namespace {

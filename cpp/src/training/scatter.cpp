@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "threads.h"
+#include "machine/threads.h"
 
 namespace lstmcore {
 

@@ -12,11 +12,11 @@
 #include <utility>
 #include <variant>
 
-#include "arena.h"
-#include "linear.h"
 #include "lstmcore/stream.h"
-#include "rows.h"
-#include "weights.h"
+#include "memory/arena.h"
+#include "memory/rows.h"
+#include "recurrent/weights.h"
+#include "training/linear.h"
 
 namespace lstmcore {
 

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "arena.h"
 #include "lstmcore/layer.h"
+#include "memory/arena.h"
 
 namespace lstmcore {
 

@@ -1,4 +1,4 @@
-#include "tensor_file.h"
+#include "files/tensor_file.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -6,7 +6,7 @@
 #include <string_view>
 #include <utility>
 
-#include "json.h"
+#include "files/json.h"
 
 namespace lstmcore {
 namespace {

@@ -4,10 +4,10 @@
 #include <memory>
 #include <vector>
 
-#include "../kernels/kernel_table.h"
-#include "block.h"
+#include "kernel_table.h"
 #include "lstmcore/layer.h"
-#include "pack.h"
+#include "memory/block.h"
+#include "memory/pack.h"
 
 namespace lstmcore {
 

@@ -7,10 +7,10 @@
 #include <functional>
 #include <vector>
 
-#include "../kernels/kernel_table.h"
-#include "arena.h"
-#include "block.h"
-#include "threads.h"
+#include "kernel_table.h"
+#include "machine/threads.h"
+#include "memory/arena.h"
+#include "memory/block.h"
 
 namespace lstmcore {
 

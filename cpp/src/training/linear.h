@@ -3,9 +3,9 @@
 
 #include <cstdint>
 
-#include "../kernels/kernel_table.h"
-#include "block.h"
+#include "kernel_table.h"
 #include "lstmcore/linear.h"
+#include "memory/block.h"
 
 namespace lstmcore {
 

@@ -5,10 +5,10 @@
 #include <limits>
 #include <vector>
 
-#include "float_mode.h"
-#include "isa.h"
 #include "kernel_table.h"
-#include "threads.h"
+#include "machine/float_mode.h"
+#include "machine/isa.h"
+#include "machine/threads.h"
 
 namespace lstmcore {
 

@@ -1,4 +1,4 @@
-#include "isa.h"
+#include "machine/isa.h"
 
 #include <atomic>
 #include <cstdlib>

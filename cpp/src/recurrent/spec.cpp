@@ -4,7 +4,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "sizes.h"
+#include "memory/sizes.h"
 
 namespace lstmcore {
 

@@ -1,15 +1,15 @@
-#include "linear.h"
+#include "training/linear.h"
 
 #include <algorithm>
 #include <stdexcept>
 #include <tuple>
 
-#include "arena.h"
-#include "float_mode.h"
-#include "isa.h"
-#include "pack.h"
-#include "sizes.h"
-#include "threads.h"
+#include "machine/float_mode.h"
+#include "machine/isa.h"
+#include "machine/threads.h"
+#include "memory/arena.h"
+#include "memory/pack.h"
+#include "memory/sizes.h"
 
 namespace lstmcore {
 

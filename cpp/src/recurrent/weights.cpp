@@ -1,10 +1,10 @@
-#include "weights.h"
+#include "recurrent/weights.h"
 
 #include <stdexcept>
 #include <vector>
 
-#include "isa.h"
-#include "pack.h"
+#include "machine/isa.h"
+#include "memory/pack.h"
 
 namespace lstmcore {
 
