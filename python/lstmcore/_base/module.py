@@ -35,7 +35,18 @@ class Module:
     _children: Mapping[str, Module] = MappingProxyType({})  # whose parameters come after its own
     _watch: Watch
     _dropout_rng: np.random.Generator | None = None
+
+    # What the rest of the library asks of a module: each kind answers beside its own code.
     _chains: ClassVar[bool] = True  # whether it makes one y of one x, as in a Sequential
+    _takes_ids: bool = False  # whether x holds integers and has no axis of features
+    _knows_time: bool = False  # whether x has a time axis, and `lengths` say where rows end
+    _keeps_time: bool = True  # whether y has the time axis of x, or pools it away
+    _moves_steps: bool = (
+        False  # whether a step of y stands elsewhere than that of x
+    )
+    _finds_lengths: bool = False  # whether it tells the modules after it where rows end
+    _state_parts: tuple[str, ...] = ()  # what goes from step to step: "h", or "h" and "c"
+    _needs_whole_sequence: bool = False  # whether y at a step needs steps after it
 
     def _make_parameters(
         self, shapes: Iterable[tuple[str, tuple[int, ...]]], dtype: np.dtype[Any]
@@ -57,6 +68,10 @@ class Module:
         for name, child in self._children.items():
             for path, module in child._modules():
                 yield f"{name}.{path}" if path else name, module
+
+    def _chain(self) -> list[tuple[str, Any]]:
+        """Path and module of all that compute, one after the other: of a container, its parts."""
+        return [("", self)]
 
     @property
     def _input_size(self) -> int | None:

@@ -234,6 +234,7 @@ class LSTMCell(Cell[Pair]):
     """
 
     _kind = "lstm"
+    _state_parts = ("h", "c")
     _state_names = ("hx", "hx[0]", "hx[1]")
     proj_size = Option[int]()
     forget_gate = Option[bool]()

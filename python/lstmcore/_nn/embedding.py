@@ -70,6 +70,7 @@ class Embedding(Module):
            [1., 1.]], dtype=float32)
     """
 
+    _takes_ids = True
     num_embeddings = Option[int]()
     embedding_dim = Option[int]()
     padding_idx = Option["int | None"]()

@@ -41,6 +41,7 @@ class Recurrent(Packed, Generic[State]):
     """What layers and cells share: parameters, states, the calls of the core."""
 
     _kind: ClassVar[str]
+    _state_parts: tuple[str, ...] = ("h",)
     _state_names: ClassVar[tuple[str, str, str]] = ("state", "h0", "c0")
     _config: Config
     _dropout_rng: np.random.Generator | None = None
@@ -234,6 +235,7 @@ class Recurrent(Packed, Generic[State]):
 class Layer(Recurrent[State]):
     """What RNN, LSTM and GRU share: sequences in, sequences out."""
 
+    _knows_time = True
     num_layers = Option[int]()
     batch_first = Option[bool]()
     dropout = Option[float]()
@@ -254,6 +256,10 @@ class Layer(Recurrent[State]):
                     "layers",
                     stacklevel=3,
                 )
+
+    @property
+    def _needs_whole_sequence(self) -> bool:  # type: ignore[override]
+        return self.bidirectional or self.reverse
 
     @property
     def _input_size(self) -> int:
@@ -739,6 +745,7 @@ class LSTM(Layer[Pair]):
     """
 
     _kind = "lstm"
+    _state_parts = ("h", "c")
     proj_size = Option[int]()
     forget_gate = Option[bool]()
     coupled = Option[bool]()

@@ -57,6 +57,10 @@ class Masking(Module):
     array([2, 2])
     """
 
+    _knows_time = True
+    _moves_steps = True
+    _finds_lengths = True
+    _needs_whole_sequence = True
     value = Option[float]()
     ids = Option[bool]()
     gaps = Option[bool]()
@@ -77,6 +81,10 @@ class Masking(Module):
             gaps=checks.boolean(gaps, "gaps"),
             batch_first=batch_first,
         )
+
+    @property
+    def _takes_ids(self) -> bool:  # type: ignore[override]
+        return self.ids
 
     def _output_size(self, size: int | None) -> int | None:
         return size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ __all__ = ["Timed"]
 class Timed(Module):
     """What pooling and Flip share: steps in, respecting lengths."""
 
-    _keeps_time: ClassVar[bool]  # whether y has a time axis, too
+    _knows_time = True
 
     batch_first = Option["bool | None"]()
 

@@ -19,6 +19,7 @@ class Pool(Timed):
     """What LastStep, BothEnds, MeanPool and MaxPool share: (T, B, F) to (B, F)."""
 
     _keeps_time = False
+    _needs_whole_sequence = True
 
 
 class LastStep(Pool):
@@ -47,6 +48,8 @@ class LastStep(Pool):
     array([[4.],
            [1.]])
     """
+
+    _needs_whole_sequence = False  # the last step of those so far is there at every step
 
     def _forward(self, x: Array, ends: npt.NDArray[np.int64]) -> tuple[Any, ...]:
         rows = np.flatnonzero(ends)

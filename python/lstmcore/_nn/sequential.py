@@ -178,6 +178,29 @@ class Sequential(Module):
             size = module._output_size(size)
 
     @property
+    def _takes_ids(self) -> bool:  # type: ignore[override]
+        return bool(self._steps[0][1]._takes_ids)
+
+    @property
+    def _knows_time(self) -> bool:  # type: ignore[override]
+        return any(module._knows_time for _, module in self._steps)
+
+    @property
+    def _keeps_time(self) -> bool:  # type: ignore[override]
+        return all(module._keeps_time for _, module in self._steps)
+
+    @property
+    def _moves_steps(self) -> bool:  # type: ignore[override]
+        return any(module._moves_steps for _, module in self._steps)
+
+    @property
+    def _needs_whole_sequence(self) -> bool:  # type: ignore[override]
+        return any(module._needs_whole_sequence for _, module in self._steps)
+
+    def _chain(self) -> list[tuple[str, Any]]:
+        return self._steps
+
+    @property
     def batch_first(self) -> bool:
         """Whether x and y are (B, T, ...): that of the recurrent layers."""
         return self._batch_first

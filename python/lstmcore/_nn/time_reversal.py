@@ -42,7 +42,8 @@ class Flip(Timed):
            [1., 0.]])
     """
 
-    _keeps_time = True
+    _moves_steps = True
+    _needs_whole_sequence = True
 
     def _forward(self, x: Array, ends: npt.NDArray[np.int64]) -> tuple[Any, ...]:
         return _flipped(x, ends), ends
