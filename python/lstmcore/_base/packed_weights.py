@@ -47,5 +47,8 @@ class Packed(Module):
             self._packed = (token, isa, train, weights)
         return weights
 
+    def _stream_stage(self, name: str) -> Any:
+        return self._weights(False)
+
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_packed"}

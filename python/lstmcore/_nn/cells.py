@@ -10,8 +10,9 @@ from typing import Any, cast
 import numpy.typing as npt
 
 from .._base.checks import Activation, Array
+from .._base.module import storable
 from .config import Option
-from .layers import Pair, PairLike, Recurrent, State
+from .recurrent import Pair, PairLike, Recurrent, State
 from .tape import Form, Tape
 
 __all__ = ["Cell", "GRUCell", "LSTMCell", "RNNCell"]
@@ -84,7 +85,15 @@ class Cell(Recurrent[State]):
         """
         return self._backward(tape, None, dstate)
 
+    def _step(self, x: Array, state: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
+        """Take one step as a layer does: the state has an axis of its layers in front, here 1."""
+        h, *c = (part[0] for part in state)
+        new = self(x, (h, *c) if c else h)
+        parts = new if isinstance(new, tuple) else (new,)
+        return parts[0], tuple(part[None] for part in parts)
 
+
+@storable
 class RNNCell(Cell[Array]):
     """One step of an `RNN`.
 
@@ -145,6 +154,7 @@ class RNNCell(Cell[Array]):
         return self._forward(x, hx, False)[1]
 
 
+@storable
 class GRUCell(Cell[Array]):
     """One step of a `GRU`.
 
@@ -203,6 +213,7 @@ class GRUCell(Cell[Array]):
         return self._forward(x, hx, False)[1]
 
 
+@storable
 class LSTMCell(Cell[Pair]):
     """One step of an `LSTM`.
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from .. import _core
 from .._base import checks
 from .._base.checks import Array
+from .._base.module import storable
 from .._base.packed_weights import Packed
 from .config import Option
 from .feed_forward import Plain
@@ -18,6 +19,7 @@ from .feed_forward import Plain
 __all__ = ["Linear"]
 
 
+@storable
 class Linear(Packed, Plain):
     """y = W x + b over the last axis.
 

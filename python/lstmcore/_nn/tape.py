@@ -13,8 +13,8 @@ from .._base.checks import Array
 
 if TYPE_CHECKING:
     from .._base.module import Module
-    from .layers import Recurrent
     from .recompute import Segments
+    from .recurrent import Recurrent
 
 __all__ = ["ModuleTape", "Tape"]
 

@@ -8,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .._base.checks import Array
+from .._base.module import storable
 from .over_time import Timed
 
 __all__ = ["Flip"]
 
 
+@storable
 class Flip(Timed):
     """The steps of every sequence in the opposite order, respecting lengths.
 

@@ -26,8 +26,8 @@ _VERSION = 1
 
 def describe(module: Module, model: Model) -> str:
     """Return the description of a module that has become this model."""
-    options = {"type": type(module).__name__, **module._options()}
-    return json.dumps({"version": _VERSION, "graph": _checksum(model), "model": options})
+    description = module._description()
+    return json.dumps({"version": _VERSION, "graph": _checksum(model), "model": description})
 
 
 def restore(model: Model) -> Module | None:
