@@ -83,19 +83,19 @@ def gate_values(
         raise TypeError(
             f"tape is {what}, expected one of an LSTM or GRU (of a Sequential, in tape.tapes)"
         )
-    form = tape._form
+    shapes = tape._call_shapes
     if "c" in tape._owner._state_parts:
         arrays["c"] = tape.cells()
     layers = next(iter(arrays.values())).shape[0]
-    for name, index, count in (("row", row, form.batch), ("layer", layer, layers)):
+    for name, index, count in (("row", row, shapes.batch), ("layer", layer, layers)):
         if checks.integer(index, name, 0) >= count:
             raise ValueError(f"{name} is {index}, expected 0 to {count - 1}")
-    length = form.time if length is None else checks.integer(length, "length", 0)
-    if length > form.time:
-        raise ValueError(f"length is {length}, expected 0 to {form.time}, the time steps of x")
+    length = shapes.time if length is None else checks.integer(length, "length", 0)
+    if length > shapes.time:
+        raise ValueError(f"length is {length}, expected 0 to {shapes.time}, the time steps of x")
     of_row: Any = (layer, slice(length))
-    if not form.drop:
-        of_row = (layer, row, slice(length)) if form.batch_first else (layer, slice(length), row)
+    if not shapes.drop:
+        of_row = (layer, row, slice(length)) if shapes.batch_first else (layer, slice(length), row)
     return {name: values[of_row] for name, values in arrays.items()}
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 import numpy as np
 
 from . import checks
-from .budget import ROOM
+from .budget import BUDGET
 from .checks import Array
 from .flow import BackwardFlow, Flow
 from .machine import memory_limit
@@ -78,8 +78,8 @@ class Module:
     def _make_parameters(
         self, shapes: Iterable[tuple[str, tuple[int, ...]]], dtype: np.dtype[Any]
     ) -> None:
-        room = ROOM.get()
-        shapes = list(shapes if room is None else room.take(shapes, dtype))
+        budget = BUDGET.get()
+        shapes = list(shapes if budget is None else budget.take(shapes, dtype))
         # Asked first, because a large allocation may succeed and fail when written to.
         size = sum(int(np.prod(shape, dtype=object)) for _, shape in shapes) * dtype.itemsize
         if size > 2**28 and size > memory_limit():

@@ -11,7 +11,7 @@ import os
 from typing import Any
 
 from .._base import checks
-from .._base.budget import ROOM, Room
+from .._base.budget import BUDGET, Budget
 from .._base.module import STORABLE, Module
 from . import tensor_file
 
@@ -119,7 +119,7 @@ def load(path: str | os.PathLike[str]) -> Any:
             f"{path} is a safetensors file without the description of a model: make the model, and "
             "give it load_torch(path) in load_state_dict"
         )
-    room = ROOM.set(Room(len(arrays), sum(array.nbytes for array in arrays.values())))
+    before = BUDGET.set(Budget(len(arrays), sum(array.nbytes for array in arrays.values())))
     try:
         model = _make(_read(metadata[_KEY]))
         wrong = [
@@ -133,7 +133,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     except Exception as error:  # a description can ask for anything
         raise ValueError(f"{path} is damaged: {error}") from error
     finally:
-        ROOM.reset(room)
+        BUDGET.reset(before)
     return model
 
 

@@ -9,12 +9,12 @@ import numpy as np
 
 from .._base.checks import Array
 from .._base.module import storable
-from .feed_forward import Plain
+from .feed_forward import FeedForward
 
 __all__ = ["ReLU", "Sigmoid", "Softmax", "Tanh", "softmax", "softmax_backward"]
 
 
-class Activation(Plain):
+class Activation(FeedForward):
     """What they share: no options, any shape, and a backward that needs only y."""
 
     _name: ClassVar[str]  # what the core calls it

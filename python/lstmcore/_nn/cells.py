@@ -13,7 +13,7 @@ from .._base.checks import Activation, Array
 from .._base.module import storable
 from .config import Option
 from .recurrent import Pair, PairLike, Recurrent, State
-from .tape import Form, Tape
+from .tape import CallShapes, Tape
 
 __all__ = ["Cell", "GRUCell", "LSTMCell", "RNNCell"]
 
@@ -24,19 +24,19 @@ class Cell(Recurrent[State]):
     _state_names = ("hx", "hx", "c")
     _chains = False
 
-    def _shapes(self) -> list[tuple[str, tuple[int, ...]]]:
+    def _parameter_shapes(self) -> list[tuple[str, tuple[int, ...]]]:
         return [(name.removesuffix("_l0"), shape) for name, shape in self._config.shapes()]
 
-    def _make_form(self, x: tuple[int, ...]) -> Form:
+    def _shapes_of_call(self, x: tuple[int, ...]) -> CallShapes:
         inputs = self._inputs
         if len(x) not in (1, 2) or x[-1] != inputs:
             raise ValueError(f"x has shape {x}, expected (B, {inputs}) or ({inputs},)")
         rows: tuple[int, ...] = x[:-1]  # (B,) or ()
         batch = rows[0] if rows else 1
         h, c = (*rows, self._outputs), (*rows, self._hidden)
-        legend = "(B, {})" if rows else "({},)"
+        text = "(B, {})" if rows else "({},)"
         drop = (0, 0) if rows else (0, 0, 0)
-        return Form(x, h, h, c, legend, (1, batch), False, 1, batch, drop)
+        return CallShapes(x, h, h, c, text, (1, batch), False, 1, batch, drop)
 
     def forward(self, x: npt.ArrayLike, hx: Any = None) -> tuple[State, Tape]:
         """Take a step, and remember what `backward` needs.

@@ -11,13 +11,13 @@ from .._base import checks
 from .._base.checks import Array
 from .._base.module import storable
 from .config import Option
-from .feed_forward import Plain
+from .feed_forward import FeedForward
 
 __all__ = ["Dropout"]
 
 
 @storable
-class Dropout(Plain):
+class Dropout(FeedForward):
     """In `forward`, set each number to 0 with probability p, and divide the others by 1 - p.
 
     Called for inference it returns x as it is. Every `forward` draws anew from a random stream of

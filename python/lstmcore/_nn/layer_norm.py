@@ -14,13 +14,13 @@ from .._base import checks
 from .._base.checks import Array
 from .._base.module import storable
 from .config import Option
-from .feed_forward import Plain
+from .feed_forward import FeedForward
 
 __all__ = ["LayerNorm"]
 
 
 @storable
-class LayerNorm(Plain):
+class LayerNorm(FeedForward):
     """y = weight (x - mean) / sqrt(variance + eps) + bias, over the last axis or axes.
 
     Mean and variance (of the population) are of each row by itself: neither time nor batch enters.

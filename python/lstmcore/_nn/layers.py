@@ -10,7 +10,7 @@ forward, layer 0 reverse, layer 1 forward and so on. Only x, y and resets change
 from __future__ import annotations
 
 import warnings
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from .._base.module import storable
 from .config import Option
 from .recurrent import Pair, PairLike, Recurrent, State
 from .stream import Stream, open_stream
-from .tape import Form, Tape
+from .tape import CallShapes, Tape
 
 __all__ = ["GRU", "LSTM", "RNN", "Layer"]
 
@@ -32,9 +32,9 @@ class Layer(Recurrent[State]):
     """What RNN, LSTM and GRU share: sequences in, sequences out."""
 
     _knows_time = True
-    _gives_state: ClassVar[bool] = True
-    _takes_lookup: ClassVar[bool] = True
-    _applies_own: ClassVar[bool] = False
+    _gives_state = True
+    _takes_lookup = True
+    _applies_own = False
     num_layers = Option[int]()
     batch_first = Option[bool]()
     dropout = Option[float]()
@@ -67,7 +67,7 @@ class Layer(Recurrent[State]):
     def _output_size(self, size: int | None) -> int:
         return self._features
 
-    def _make_form(self, x: tuple[int, ...]) -> Form:
+    def _shapes_of_call(self, x: tuple[int, ...]) -> CallShapes:
         inputs, batch_first = self._inputs, self._config.batch_first
         if len(x) not in (2, 3) or x[-1] != inputs:
             axes = "B, T" if batch_first else "T, B"
@@ -78,14 +78,14 @@ class Layer(Recurrent[State]):
         if len(x) == 2:
             time, _ = x
             h, c = (self._states, self._outputs), (self._states, self._hidden)
-            legend = "(num_layers*D, {})"
+            text = "(num_layers*D, {})"
             drop = (slice(None), slice(None), 0)
-            return Form(x, y, h, c, legend, (time, 1), False, time, 1, drop)
+            return CallShapes(x, y, h, c, text, (time, 1), False, time, 1, drop)
         first, second, _ = x
         time, batch = (second, first) if batch_first else (first, second)
         h, c = (self._states, batch, self._outputs), (self._states, batch, self._hidden)
-        legend = "(num_layers*D, B, {})"
-        return Form(x, y, h, c, legend, (first, second), batch_first, time, batch, ())
+        text = "(num_layers*D, B, {})"
+        return CallShapes(x, y, h, c, text, (first, second), batch_first, time, batch, ())
 
     def forward(
         self,
@@ -94,7 +94,7 @@ class Layer(Recurrent[State]):
         *,
         lengths: npt.ArrayLike | None = None,
         resets: npt.ArrayLike | None = None,
-        checkpoint: bool = False,
+        recompute: bool = False,
     ) -> tuple[Array, State, Tape]:
         """Run with dropout, and remember what `backward` needs.
 
@@ -102,7 +102,7 @@ class Layer(Recurrent[State]):
         ----------
         x, state, lengths, resets
             As when the layer is called.
-        checkpoint : bool, default False
+        recompute : bool, default False
             Whether to remember only about sqrt(T) states and compute the rest a second time in
             `backward`: the memory of sqrt(T) steps for a third more time, and the same bits. For
             layers that read forward only.
@@ -129,11 +129,11 @@ class Layer(Recurrent[State]):
         >>> dx.shape, dh0.shape, gru.parameters()[0].grad.shape
         ((5, 1, 2), (1, 1, 3), (9, 2))
         """
-        if checks.boolean(checkpoint, "checkpoint") and (self.bidirectional or self.reverse):
+        if checks.boolean(recompute, "recompute") and (self.bidirectional or self.reverse):
             raise ValueError(
-                f"checkpoint is True, expected False for a layer that reads backwards: {self!r}"
+                f"recompute is True, expected False for a layer that reads backwards: {self!r}"
             )
-        y, final, tape = self._forward(x, state, True, lengths, resets, checkpoint=checkpoint)
+        y, final, tape = self._forward(x, state, True, lengths, resets, recompute=recompute)
         return y, final, cast(Tape, tape)
 
     def _infer(self, x: Any, state: Any, lengths: Any, resets: Any) -> tuple[Array, State]:
@@ -233,7 +233,7 @@ class Layer(Recurrent[State]):
         return open_stream(self, batch_size)
 
 
-class HiddenLayer(Layer[Array]):
+class SingleStateLayer(Layer[Array]):
     """What RNN and GRU share: a state that is h alone."""
 
     def __call__(
@@ -277,7 +277,7 @@ class HiddenLayer(Layer[Array]):
 
 
 @storable
-class RNN(HiddenLayer):
+class RNN(SingleStateLayer):
     """A layer, or a stack, of simple recurrent units.
 
     h_t = f(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)
@@ -373,7 +373,7 @@ class RNN(HiddenLayer):
 
 
 @storable
-class GRU(HiddenLayer):
+class GRU(SingleStateLayer):
     """A layer, or a stack, of gated recurrent units.
 
     r, z = s(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), their parts of it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,7 +63,7 @@ class Masking(Module):
     _moves_steps = True
     _finds_lengths = True
     _needs_whole_sequence = True
-    _applies_own: ClassVar[bool] = False
+    _applies_own = False
     value = Option[float]()
     ids = Option[bool]()
     gaps = Option[bool]()

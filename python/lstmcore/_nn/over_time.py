@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +16,14 @@ from .._base.module import Module
 from .config import Option
 from .tape import ModuleTape
 
-__all__ = ["Timed"]
+__all__ = ["OverTime"]
 
 
-class Timed(Module):
+class OverTime(Module):
     """What pooling and Flip share: steps in, respecting lengths."""
 
     _knows_time = True
-    _applies_own: ClassVar[bool] = False
+    _applies_own = False
 
     batch_first = Option["bool | None"]()
 

@@ -11,12 +11,12 @@ from .._base import checks
 from .._base.checks import Array
 from .._base.module import storable
 from .config import MERGES, Option
-from .over_time import Timed
+from .over_time import OverTime
 
 __all__ = ["BothEnds", "LastStep", "MaxPool", "MeanPool", "Pool"]
 
 
-class Pool(Timed):
+class Pool(OverTime):
     """What LastStep, BothEnds, MeanPool and MaxPool share: (T, B, F) to (B, F)."""
 
     _keeps_time = False

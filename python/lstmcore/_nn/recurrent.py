@@ -15,11 +15,10 @@ import numpy.typing as npt
 from .. import _core
 from .._base import checks
 from .._base.checks import Array
-from .._base.packed_weights import Packed
-from . import recompute
+from .._base.packed_weights import PacksWeights
 from .config import Config, Option
-from .recompute import Segments
-from .tape import Form, Tape, check_owner
+from .recompute import Segments, forward_segments
+from .tape import CallShapes, Tape, check_owner
 
 __all__ = ["GRADIENT", "Pair", "PairLike", "Recurrent", "State"]
 
@@ -30,7 +29,7 @@ State = TypeVar("State", Array, Pair)
 GRADIENT = ("dstate", "dh", "dc")  # what messages call the gradient of a state, of its h and c
 
 
-class Recurrent(Packed, Generic[State]):
+class Recurrent(PacksWeights, Generic[State]):
     """What layers and cells share: parameters, states, the calls of the core."""
 
     _kind: ClassVar[str]
@@ -47,19 +46,19 @@ class Recurrent(Packed, Generic[State]):
 
     def __init__(self, seed: int | None, **options: Any) -> None:
         self._config = Config(self._kind, **options)
-        self._make_parameters(self._shapes(), self._config.dtype)
+        self._make_parameters(self._parameter_shapes(), self._config.dtype)
         self._prepare()
         self.reset_parameters(seed)
 
-    def _shapes(self) -> Iterable[tuple[str, tuple[int, ...]]]:
+    def _parameter_shapes(self) -> Iterable[tuple[str, tuple[int, ...]]]:
         return self._config.shapes()
 
     def _prepare(self) -> None:
         """Make what is not pickled: the core's description, and what each call needs at hand."""
         config = self._config
         self._spec = config.spec()
-        # Most calls have the shapes of the call before, so its form is kept.
-        self._form = Form((-1,), (), (), (), "", (0, 0), False, 0, 0, ())
+        # Most calls have the shapes of the call before, so its shapes is kept.
+        self._call_shapes = CallShapes((-1,), (), (), (), "", (0, 0), False, 0, 0, ())
         self._dtype = np.dtype(config.dtype.type)  # the object that arrays have, not its equal
         self._inputs = config.input_size  # I
         self._outputs = config.output_size  # P
@@ -93,16 +92,16 @@ class Recurrent(Packed, Generic[State]):
     def _pack(self, parameters: list[Array], train: bool) -> _core.Weights:
         return _core.pack(self._spec, parameters, train)
 
-    def _make_form(self, x: tuple[int, ...]) -> Form:
-        """Return the form of calls with an x of this shape, or say what is wrong with it."""
+    def _shapes_of_call(self, x: tuple[int, ...]) -> CallShapes:
+        """Return the shapes of calls with an x of this shape, or say what is wrong with it."""
         raise NotImplementedError
 
     def _check_state(
-        self, state: Any, form: Form, names: tuple[str, str, str], copy: bool = False
+        self, state: Any, shapes: CallShapes, names: tuple[str, str, str], copy: bool = False
     ) -> tuple[Array | None, Array | None]:
         """Return h and c of a state, or of the gradient of one, as the core wants them."""
         if len(self._state_parts) == 1:
-            return self._check_part(state, form.h, form, names[1], copy), None
+            return self._check_part(state, shapes.h, shapes, names[1], copy), None
         whole, *parts = names
         if not isinstance(state, (tuple, list)):
             what = checks.describe(state)
@@ -111,20 +110,20 @@ class Recurrent(Packed, Generic[State]):
             raise ValueError(f"{whole} has {len(state)} entries, expected two: {', '.join(parts)}")
         h, c = state
         return (
-            h if h is None else self._check_part(h, form.h, form, names[1], copy),
-            c if c is None else self._check_part(c, form.c, form, names[2], copy),
+            h if h is None else self._check_part(h, shapes.h, shapes, names[1], copy),
+            c if c is None else self._check_part(c, shapes.c, shapes, names[2], copy),
         )
 
     def _check_part(
-        self, part: Any, shape: tuple[int, ...], form: Form, name: str, copy: bool
+        self, part: Any, shape: tuple[int, ...], shapes: CallShapes, name: str, copy: bool
     ) -> Array:
         if type(part) is np.ndarray and part.shape == shape and part.dtype == self._dtype:
             flags = part.flags
-            if flags.c_contiguous and flags.aligned and not copy and not form.drop:
+            if flags.c_contiguous and flags.aligned and not copy and not shapes.drop:
                 return part  # nothing to do, and no time to lose
-        legend = form.legend.format("H" if shape[-1] == self._hidden else "P")
-        array = checks.contiguous(part, shape, self._dtype, name, legend, copy=copy)
-        return array.reshape(self._states, form.batch, shape[-1])
+        text = shapes.state_text.format("H" if shape[-1] == self._hidden else "P")
+        array = checks.contiguous(part, shape, self._dtype, name, text, copy=copy)
+        return array.reshape(self._states, shapes.batch, shape[-1])
 
     def _names_at(
         self, whole: str, place: int, parts: tuple[str, str, str]
@@ -141,7 +140,7 @@ class Recurrent(Packed, Generic[State]):
         lengths: Any = None,
         resets: Any = None,
         names: tuple[str, str, str] | None = None,
-        checkpoint: bool = False,
+        recompute: bool = False,
         lookup: npt.NDArray[np.int64] | None = None,
         weights: _core.Weights | None = None,
     ) -> tuple[Array, State, Tape | None]:
@@ -152,80 +151,82 @@ class Recurrent(Packed, Generic[State]):
         """
         if type(x) is not np.ndarray or x.dtype is not self._dtype:
             x = checks.real(x, self._dtype, "x")
-        form = self._form
+        shapes = self._call_shapes
         shape: tuple[int, ...] = x.shape
         if lookup is not None:
             shape = lookup.shape + x.shape[1:]
-        if shape != form.x:
-            form = self._form = self._make_form(shape)
+        if shape != shapes.x:
+            shapes = self._call_shapes = self._shapes_of_call(shape)
         flags = x.flags
         if not (flags.c_contiguous and flags.aligned):
             x = checks.walkable(x)
         h = c = None
         if state is not None:
             # The tape keeps its own copy: a training loop may zero rows of its state in place.
-            h, c = self._check_state(state, form, names or self._state_names, copy=train)
+            h, c = self._check_state(state, shapes, names or self._state_names, copy=train)
         if lengths is not None:
-            batched = not form.drop
-            lengths = checks.lengths(lengths, form.batch, form.time, batched=batched)
+            batched = not shapes.drop
+            lengths = checks.lengths(lengths, shapes.batch, shapes.time, batched=batched)
         if resets is not None:
-            legend = "(T,)" if form.drop else "(B, T)" if form.batch_first else "(T, B)"
-            resets = checks.resets(resets, form.x[:-1], legend).reshape(form.axes)
+            text = "(T,)" if shapes.drop else "(B, T)" if shapes.batch_first else "(T, B)"
+            resets = checks.resets(resets, shapes.x[:-1], text).reshape(shapes.axes)
         dropout, key = 0.0, 0
         if train and self._dropout_rng is not None:
             dropout = self._config.dropout
             key = int(self._dropout_rng.integers(2**64, dtype=np.uint64))  # locks by itself
         if lookup is not None:
-            lookup = lookup.reshape(form.axes)
-        elif form.drop:
-            x = x.reshape(*form.axes, self._inputs)
+            lookup = lookup.reshape(shapes.axes)
+        elif shapes.drop:
+            x = x.reshape(*shapes.axes, self._inputs)
         tape: _core.Tape | Segments | None
         try:
-            if checkpoint:
-                y, h, c, tape = recompute.forward(
-                    self._weights(True), x, h, c, lengths, resets, form.batch_first, dropout, key
+            if recompute:
+                y, h, c, tape = forward_segments(
+                    self._weights(True), x, h, c, lengths, resets, shapes.batch_first, dropout, key
                 )
             else:
                 y, h, c, tape = _core.forward(
-                    weights or self._weights(train), x, h, c, lengths, resets, form.batch_first,
+                    weights or self._weights(train), x, h, c, lengths, resets, shapes.batch_first,
                     train, dropout, key, lookup,
                 )  # fmt: skip
         except MemoryError:
             raise MemoryError(f"x has shape {shape}, too large for the memory: {self!r}") from None
-        if form.drop:
-            y = y.reshape(form.y)
-            h = h.reshape(form.h)
-            c = c if c is None else c.reshape(form.c)
+        if shapes.drop:
+            y = y.reshape(shapes.y)
+            h = h.reshape(shapes.h)
+            c = c if c is None else c.reshape(shapes.c)
         if train:
             y.flags.writeable = False  # the tape needs it as it is
         final: Any = h if c is None else (h, c)
-        return y, final, None if tape is None else Tape(tape, self, form)
+        return y, final, None if tape is None else Tape(tape, self, shapes)
 
     def _backward(self, tape: Tape, dy: Any, dstate: Any) -> tuple[Array, State]:
         check_owner(tape, Tape, self)
-        form = tape._form
+        shapes = tape._call_shapes
         if dy is not None:
-            dy = checks.contiguous(dy, form.y, self._dtype, "dy", "the shape of y")
-            dy = dy.reshape(*form.axes, self._features)
+            dy = checks.contiguous(dy, shapes.y, self._dtype, "dy", "the shape of y")
+            dy = dy.reshape(*shapes.axes, self._features)
         dh = dc = None
         if dstate is not None:
-            dh, dc = self._check_state(dstate, form, GRADIENT)
+            dh, dc = self._check_state(dstate, shapes, GRADIENT)
         self._check_gradients()
         gradients = [p._gradient() for p in self._parameters.values()]
         if isinstance(tape._core, Segments):
             dx, dh, dc = tape._core.backward(dy, dh, dc, gradients)
         else:
             dx, dh, dc = _core.backward(tape._core, dy, dh, dc, gradients)
-        dh = dh.reshape(form.h)
+        dh = dh.reshape(shapes.h)
         if dx.ndim == 3:  # else of a table
-            dx = dx.reshape(form.x)
-        return dx, cast(State, dh if dc is None else (dh, dc.reshape(form.c)))
+            dx = dx.reshape(shapes.x)
+        return dx, cast(State, dh if dc is None else (dh, dc.reshape(shapes.c)))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._config})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in super().__getstate__().items() if k not in ("_spec", "_form")}
+        return {
+            k: v for k, v in super().__getstate__().items() if k not in ("_spec", "_call_shapes")
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

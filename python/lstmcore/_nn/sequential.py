@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -92,7 +92,7 @@ class Sequential(Module):
     ((5, 4, 3), 1, (1, 4, 8))
     """
 
-    _applies_own: ClassVar[bool] = False
+    _applies_own = False
 
     def __init__(self, *modules: Module) -> None:
         if not modules:
@@ -351,7 +351,7 @@ class Sequential(Module):
         tapes = [t for (_, m), t in zip(self._steps, tape.tapes, strict=True) if m._gives_state]
         for i, (layer, part, t) in enumerate(zip(self._recurrent, dstate, tapes, strict=True)):
             if part is not None:
-                layer._check_state(part, t._form, layer._names_at("dstate", i, GRADIENT))
+                layer._check_state(part, t._call_shapes, layer._names_at("dstate", i, GRADIENT))
 
     def stream(self, batch_size: int = 1) -> Stream:
         """Return a stream: the model one step at a time, with its states kept.

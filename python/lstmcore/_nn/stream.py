@@ -132,8 +132,8 @@ class Stream(_core.Stream):
         def part(value: Any, size: int, name: str) -> Array | None:
             if value is None:
                 return None
-            legend = f"(num_layers, B, {'H' if size == layer._hidden else 'P'})"
-            return checks.contiguous(value, (*rows, size), self._dtype, name, legend)
+            axes = f"(num_layers, B, {'H' if size == layer._hidden else 'P'})"
+            return checks.contiguous(value, (*rows, size), self._dtype, name, axes)
 
         if len(layer._state_parts) == 1:
             return part(value, layer._outputs, name), None
@@ -188,14 +188,14 @@ class Stream(_core.Stream):
 
     def _convert(self, x: Any, out: Any, blocks: bool) -> tuple[Array, Array | None]:
         """Return x and out of `step` or `process` as the core takes them, or say what is wrong."""
-        lead, legend = (1, "T, ") if blocks else (0, "")
+        lead, time = (1, "T, ") if blocks else (0, "")
         x = checks.real(x, self._dtype, "x")
         batch, inputs = self.batch_size, self.input_size
         unbatched = batch == 1 and x.shape[lead:] == (inputs,)
         if x.ndim < lead or not (unbatched or x.shape[lead:] == (batch, inputs)):
-            expected = f"({legend}{batch}, {inputs})"
+            expected = f"({time}{batch}, {inputs})"
             if batch == 1:
-                expected += f" or ({legend}{inputs}{'' if blocks else ','})"
+                expected += f" or ({time}{inputs}{'' if blocks else ','})"
             raise ValueError(f"x has shape {x.shape}, expected {expected}")
         if not (x.flags.c_contiguous and x.flags.aligned):
             x = x.copy(order="C")
@@ -226,12 +226,12 @@ class _IdStream(Stream):
     def process(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
         return super().process(self._vectors(x, 1, "T, "), out)
 
-    def _vectors(self, x: npt.ArrayLike, lead: int, legend: str) -> Array:
+    def _vectors(self, x: npt.ArrayLike, lead: int, time: str) -> Array:
         embedding: Any = self._frozen[0].module
         shape, batch = checks._asarray(x, "x").shape, self.batch_size
         unbatched = batch == 1 and len(shape) == lead
         if not (unbatched or (len(shape) == lead + 1 and shape[lead] == batch)):
-            expected = f"({legend}{batch}{'' if lead else ','})"
+            expected = f"({time}{batch}{'' if lead else ','})"
             if batch == 1:
                 expected += " or (T,)" if lead else " or ()"
             raise ValueError(f"x has shape {shape}, expected ids, {expected}")

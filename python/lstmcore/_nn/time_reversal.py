@@ -9,13 +9,13 @@ import numpy.typing as npt
 
 from .._base.checks import Array
 from .._base.module import storable
-from .over_time import Timed
+from .over_time import OverTime
 
 __all__ = ["Flip"]
 
 
 @storable
-class Flip(Timed):
+class Flip(OverTime):
     """The steps of every sequence in the opposite order, respecting lengths.
 
     A layer after it reads sequences from their ends, and gives its outputs in the order in which

@@ -135,7 +135,7 @@ class Caller:
 
     def unpack(self, item: Any, number: int, name: str = "data") -> Batch:
         """Return the parts of a batch: arrays, and what is missing as None."""
-        # A list as PyTorch's DataLoader makes it; one of plain numbers could be anything.
+        # A list as PyTorch's DataLoader makes it; one of numbers could be anything.
         listed = isinstance(item, list) and any(hasattr(p, "shape") for p in item)
         if not (isinstance(item, tuple) or listed) or not 2 <= len(item) <= 4:
             raise TypeError(
