@@ -15,6 +15,8 @@ import pytest
 import lstmcore as lc
 from helpers.numeric import numeric_gradient
 from helpers.peers import require
+from helpers.variants import assert_same_bits
+from lstmcore._base.module import Module
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -527,7 +529,9 @@ def test_a_module_of_a_users_own() -> None:
         assert_same_bits(p.grad, grad)
     assert repr(model[1]) == "Halves()"
     assert model == copy.deepcopy(model)
-    with pytest.raises(TypeError, match=r"module 1, Halves\(\), is a Halves, whose own forward a st"):
+    with pytest.raises(
+        TypeError, match=r"module 1, Halves\(\), is a Halves, whose own forward a st"
+    ):
         model.stream()
     with pytest.raises(TypeError, match=r"module '1' of model is a .*Halves, expected a module of"):
         lc.save(model, "unused.safetensors")
