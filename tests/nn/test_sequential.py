@@ -16,6 +16,7 @@ import lstmcore as lc
 from helpers.numeric import numeric_gradient
 from helpers.peers import require
 from helpers.variants import assert_same_bits
+from lstmcore._base import checks
 from lstmcore._base.module import Module
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -498,6 +499,23 @@ def test_classes_of_a_users_own() -> None:
     ids, gru = [[0, 1], [1, 0]] * 9, lc.GRU(3, 4, seed=0)  # few, so that they could be looked up
     scaled = Scaled(2, 3, seed=0)
     assert (lc.Sequential(scaled, gru)(ids) == gru(scaled(ids))[0]).all()
+
+
+def test_lengths_are_checked_once_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = lc.Sequential(lc.GRU(3, 4, seed=0), lc.Flip(), lc.LSTM(4, 5, seed=1), lc.MeanPool())
+    x, checked = np.ones((6, 2, 3), "float32"), []
+    whole = checks.integers
+    monkeypatch.setattr(checks, "integers", lambda v, n: checked.append(n) or whole(v, n))
+    lengths = np.array([6, 2])
+    y, tape = model.forward(x, lengths=lengths)
+    assert checked == ["lengths"]
+    dx = model.backward(tape, np.ones_like(y))
+    lengths[:] = 1  # of the user's; those of the tape are its own
+    assert_same_bits(model.backward(tape, np.ones_like(y)), dx)
+    with pytest.raises(
+        ValueError, match=r"lengths\[0\] is 7, expected 0 to 6, the time steps of x"
+    ):
+        model(x, lengths=[7, 1])
 
 
 class Halves(Module):

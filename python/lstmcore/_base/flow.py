@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .checks import Lengths
+
 __all__ = ["BackwardFlow", "Flow"]
 
 
@@ -15,7 +17,8 @@ class Flow:
     def __init__(self, states: list[Any], lengths: Any, resets: Any, batch_first: bool) -> None:
         self.states = states  # the initial ones, one per recurrent layer, in order
         self.final: list[Any] = []  # of the layers that have run: the next one is number len(final)
-        self.lengths = lengths  # where rows end; None where they have all steps
+        # Where rows end; None where they have all steps.
+        self.lengths = None if lengths is None else Lengths(lengths)
         self.resets = resets
         self.batch_first = batch_first
         # A layer behind an Embedding can take a table of vectors as x and, for each step, the row

@@ -14,7 +14,7 @@ from .budget import BUDGET
 from .checks import Array
 from .flow import BackwardFlow, Flow
 from .machine import memory_limit
-from .parameter import Parameter, Watch
+from .parameter import Parameter, Watch, gradients, read_only, zero_gradients
 
 __all__ = ["STORABLE", "IncompatibleKeys", "Module", "overridden", "storable"]
 
@@ -163,15 +163,21 @@ class Module:
 
     def zero_grad(self) -> None:
         """Fill every gradient with zeros. `backward` adds to them, so call it before each step."""
-        for p in self.parameters():
-            p.zero_grad()
+        zero_gradients(self.parameters())
 
     def _check_gradients(self) -> None:
         """Refuse gradients that cannot be added to."""
-        for p in self.parameters():
-            if p._grad is not None and not p._grad.flags.writeable:
-                name = next(name for name, q in self.named_parameters() if q is p)
-                raise ValueError(f"{name}.grad is read-only, expected an array to add to")
+        wrong = read_only(self.parameters())
+        if wrong is not None:
+            name = next(name for name, p in self.named_parameters() if p is wrong)
+            raise ValueError(f"{name}.grad is read-only, expected an array to add to")
+
+    def _own_gradients(self) -> list[Array]:
+        """Return the gradients of its own parameters, which can be added to."""
+        own = self._parameters.values()
+        if read_only(own) is not None:
+            self._check_gradients()
+        return gradients(own)
 
     def reset_parameters(self, seed: int | None = None) -> None:
         """Draw all parameters anew, as when the modules were made.

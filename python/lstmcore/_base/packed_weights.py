@@ -7,6 +7,7 @@ from typing import Any
 from .. import _core
 from .checks import Array
 from .module import Module
+from .parameter import settled
 
 __all__ = ["PacksWeights"]
 
@@ -38,12 +39,12 @@ class PacksWeights(Module):
         # anything else: whoever writes meanwhile replaces it, and what is packed here is stale. If
         # somebody still holds an array to write through, it is not kept at all.
         token = self._watch.token
-        settled = all(p._settled() for p in self._parameters.values())
+        keep = settled(self._parameters.values())
         isa = _core.isa_version()
         self._packed = PacksWeights._packed  # nothing: what is stale gives its memory to what comes
         del weights
         weights = self._pack([p._storage for p in self._parameters.values()], train)
-        if settled:
+        if keep:
             self._packed = (token, isa, train, weights)
         return weights
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import mmap
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from . import checks
 from .budget import BUDGET
 from .checks import Array
 
-__all__ = ["Parameter", "Watch"]
+__all__ = ["Parameter", "Watch", "gradients", "read_only", "settled", "touch", "zero_gradients"]
 
 
 class _Storage(np.ndarray[tuple[int, ...], np.dtype[Any]]):
@@ -183,14 +184,7 @@ class Parameter:
 
     def zero_grad(self) -> None:
         """Fill the gradient with zeros, if it is kept by rows at the cost of `rows` only."""
-        if self._grad is not None:
-            if self._rows is None or self._lent or 2 * len(self._rows) > len(self._grad):
-                self._grad.fill(0)
-            else:
-                self._grad[self._rows] = 0
-        if self._tracked:
-            self._track()
-            self._lent = bool(self._lent_grads)
+        zero_gradients([self])
 
     def _gradient(self) -> Array:
         """Return the gradient itself, which is for those who respect `rows`."""
@@ -244,10 +238,6 @@ class Parameter:
         """Say that `_storage` has been written to: call it after the write."""
         self._watch.token = object()
 
-    def _settled(self) -> bool:
-        """Whether nobody outside holds a reference through which it could change unnoticed."""
-        return not self._views
-
     def __repr__(self) -> str:
         return f"Parameter({self.name!r}, shape={self.shape}, dtype={self.dtype})"
 
@@ -261,3 +251,45 @@ class Parameter:
         self.__init__(name, values, watch)  # type: ignore[misc]
         if tracked:
             self._keep_rows(sparse)
+
+
+_views = attrgetter("_views")
+
+# Of many parameters: in a loop over the parameters of a small model, each call would count.
+
+
+def gradients(parameters: Iterable[Parameter]) -> list[Array]:
+    """Return the gradients themselves, which are for those who respect `rows`."""
+    return [p._gradient() if p._grad is None else p._grad for p in parameters]
+
+
+def zero_gradients(parameters: Iterable[Parameter]) -> None:
+    """Fill the gradients with zeros, as `Parameter.zero_grad` says."""
+    for p in parameters:
+        if p._grad is not None:
+            if p._rows is None or p._lent or 2 * len(p._rows) > len(p._grad):
+                p._grad.fill(0)
+            else:
+                p._grad[p._rows] = 0
+        if p._tracked:
+            p._track()
+            p._lent = bool(p._lent_grads)
+
+
+def touch(parameters: Iterable[Parameter]) -> None:
+    """Say that the storages have been written to: call it after the write."""
+    for p in parameters:
+        p._watch.token = object()
+
+
+def read_only(parameters: Iterable[Parameter]) -> Parameter | None:
+    """Return the first parameter whose gradient cannot be added to, if there is one."""
+    for p in parameters:
+        if p._grad is not None and not p._grad.flags.writeable:
+            return p
+    return None
+
+
+def settled(parameters: Iterable[Parameter]) -> bool:
+    """Whether nobody outside holds a reference through which one could change unnoticed."""
+    return not any(map(_views, parameters))

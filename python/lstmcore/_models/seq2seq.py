@@ -264,7 +264,7 @@ class Seq2Seq(Module):
     def _encode(self, source: Any, lengths: Any) -> tuple[Array, tuple[Any, ...], Any]:
         """Return keys and final states of the encoder, and the lengths that it knows or finds."""
         keys, flow, _ = self.encoder._compute(source, None, lengths, None, False)
-        return keys, tuple(flow.final), flow.lengths
+        return keys, tuple(flow.final), None if flow.lengths is None else flow.lengths.rows
 
     def _decode(
         self, previous: Any, state: Any, keys: Array, source_lengths: Any, lengths: Any

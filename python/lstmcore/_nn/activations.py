@@ -29,10 +29,18 @@ class Activation(FeedForward):
         return "activation", (self._name, 0.0, 0.0)
 
     def _forward(self, x: Array, train: bool) -> tuple[Array, tuple[Any, ...]]:
-        y = np.asarray(self._function(x))
+        with np.errstate(all="ignore"):
+            y = np.asarray(self._function(x))
         return y, (y,)
 
+    def _backward(self, dy: Array, y: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return np.asarray(self._gradient(dy, y))
+
     def _function(self, x: Array) -> Array:
+        raise NotImplementedError
+
+    def _gradient(self, dy: Array, y: Array) -> Array:
         raise NotImplementedError
 
 
@@ -56,7 +64,7 @@ class Tanh(Activation):
     def _function(self, x: Array) -> Array:
         return np.tanh(x)
 
-    def _backward(self, dy: Array, y: Array) -> Array:
+    def _gradient(self, dy: Array, y: Array) -> Array:
         dx: Array = dy * (1 - y * y)
         return dx
 
@@ -81,7 +89,7 @@ class ReLU(Activation):
     def _function(self, x: Array) -> Array:
         return np.maximum(x, 0)
 
-    def _backward(self, dy: Array, y: Array) -> Array:
+    def _gradient(self, dy: Array, y: Array) -> Array:
         dx: Array = dy * (y > 0)
         return dx
 
@@ -107,7 +115,7 @@ class Sigmoid(Activation):
         y: Array = 1 / (1 + np.exp(-x))  # where exp(-x) overflows this is 0, as it should
         return y
 
-    def _backward(self, dy: Array, y: Array) -> Array:
+    def _gradient(self, dy: Array, y: Array) -> Array:
         dx: Array = dy * y * (1 - y)
         return dx
 
@@ -136,7 +144,7 @@ class Softmax(Activation):
             raise ValueError("x has shape (), expected (..., C)")
         return softmax(x)
 
-    def _backward(self, dy: Array, y: Array) -> Array:
+    def _gradient(self, dy: Array, y: Array) -> Array:
         return softmax_backward(dy, y)
 
 

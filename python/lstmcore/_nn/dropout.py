@@ -69,10 +69,14 @@ class Dropout(FeedForward):
         if not (train and self.p):
             return x, (None,)
         scale = dropout_scale(self._dropout_rng, x.shape, self.p, x.dtype)
-        return x * scale, (scale,)
+        with np.errstate(all="ignore"):
+            return x * scale, (scale,)
 
     def _backward(self, dy: Array, scale: Array | None) -> Array:
-        return dy if scale is None else np.asarray(dy * scale)
+        if scale is None:
+            return dy
+        with np.errstate(all="ignore"):
+            return np.asarray(dy * scale)
 
 
 def dropout_scale(

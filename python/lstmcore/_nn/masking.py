@@ -162,7 +162,8 @@ class Masking(Module):
         return dx
 
     def _apply(self, x: Any, flow: Flow, train: bool) -> tuple[Any, Any]:
-        y, flow.lengths, tape = self._compute(x, flow.lengths, flow.batch_first, train)
+        y, found, tape = self._compute(x, flow.lengths, flow.batch_first, train)
+        flow.lengths = checks.Lengths(found)
         return y, tape
 
     def _compute(

@@ -7,7 +7,7 @@ P = proj_size or H.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -209,8 +209,7 @@ class Recurrent(PacksWeights, Generic[State]):
         dh = dc = None
         if dstate is not None:
             dh, dc = self._check_state(dstate, shapes, GRADIENT)
-        self._check_gradients()
-        gradients = [p._gradient() for p in self._parameters.values()]
+        gradients = self._own_gradients()
         if isinstance(tape._core, Segments):
             dx, dh, dc = tape._core.backward(dy, dh, dc, gradients)
         else:
@@ -218,7 +217,8 @@ class Recurrent(PacksWeights, Generic[State]):
         dh = dh.reshape(shapes.h)
         if dx.ndim == 3:  # else of a table
             dx = dx.reshape(shapes.x)
-        return dx, cast(State, dh if dc is None else (dh, dc.reshape(shapes.c)))
+        initial: Any = dh if dc is None else (dh, dc.reshape(shapes.c))
+        return dx, initial
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._config})"

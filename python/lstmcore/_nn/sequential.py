@@ -337,8 +337,9 @@ class Sequential(Module):
             Gradients with respect to the initial states.
         """
         check_owner(tape, SequentialTape, self)
-        flow = BackwardFlow(self._states(dstate, "dstate"))
+        flow = BackwardFlow([None] * len(self._recurrent))
         if dstate is not None:
+            flow.final = self._states(dstate, "dstate")
             self._check_dstate(flow.final, tape)
         self._check_gradients()
         dx: Any = dy
@@ -390,7 +391,8 @@ class Sequential(Module):
         self, x: Any, state: Any, lengths: Any, resets: Any, train: bool
     ) -> tuple[Array, Flow, tuple[Any, ...]]:
         """Return y, the flow (with final states, and lengths as given or found) and the tapes."""
-        flow = Flow(self._states(state, "state"), lengths, resets, self._batch_first)
+        states = [None] * len(self._recurrent) if state is None else self._states(state, "state")
+        flow = Flow(states, lengths, resets, self._batch_first)
         if resets is not None and self._moves_steps:
             moves = next(module for _, module in self._steps if module._moves_steps)
             raise ValueError(f"resets cannot be given to a model with {moves!r}, which moves steps")
@@ -404,10 +406,8 @@ class Sequential(Module):
         return x, flow, tuple(tapes)
 
     def _states(self, state: Any, name: str) -> list[Any]:
-        """Return a state, or None, for every recurrent layer."""
+        """Return the state, or None, of every recurrent layer."""
         count = len(self._recurrent)
-        if state is None:
-            return [None] * count
         if not isinstance(state, (tuple, list)):
             what = checks.describe(state)
             raise TypeError(f"{name} is {what}, expected a tuple of {count}, one per layer")

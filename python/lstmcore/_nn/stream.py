@@ -15,6 +15,7 @@ from .._base import checks
 from .._base.checks import Array
 from .._base.machine import memory_limit
 from .._base.module import Module, overridden
+from .._base.parameter import settled
 
 __all__ = ["Stream", "open_stream"]
 
@@ -289,9 +290,9 @@ def _frozen(module: Any, name: str) -> _Frozen:
         return found
     # As for packed weights: the token first, and nothing is kept while somebody could still write.
     token = watch.token
-    settled = all(p._settled() for p in module.parameters())
+    keep = settled(module.parameters())
     found = _Frozen(copy.deepcopy(module), name)
-    if settled:
+    if keep:
         watch.frozen = (token, isa, weakref.ref(found))
     return found
 

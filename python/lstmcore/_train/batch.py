@@ -169,22 +169,34 @@ class Caller:
 
     def options(self, state: Any, lengths: Any, resets: Any) -> dict[str, Any]:
         """Return the keyword arguments of a call: those that are given and that it takes."""
-        given = {"state": state, "lengths": lengths, "resets": resets}
-        return {n: given[n] for n in self._taken if given[n] is not None}
+        options = {}
+        for name, value in (("state", state), ("lengths", lengths), ("resets", resets)):
+            if value is not None and name in self._taken:
+                options[name] = value
+        return options
 
-    def lengths(self, pred: Any, batch: Batch) -> Any:
-        """Return the lengths of the predictions; None if there is one per sequence."""
-        lengths = batch.lengths
-        if lengths is None or not self._per_step(pred, batch):
-            return None
-        return lengths[-1] if isinstance(batch.x, tuple) else lengths
+    def targets(self, pred: Any, batch: Batch) -> tuple[Any, int]:
+        """Return the lengths of the predictions, and how many targets count.
 
-    def _per_step(self, pred: Any, batch: Batch) -> bool:
+        The lengths are None if all steps count, or if there is one prediction per sequence.
+        """
+        x, target, lengths, _ = batch
+        per_step = self._per_step(pred, x)
+        if lengths is not None and per_step:
+            lengths = lengths[-1] if isinstance(x, tuple) else lengths
+            if lengths is not None:
+                return lengths, int(np.asarray(lengths).sum())
+        if per_step:
+            steps, rows = _shape(pred)[:2]
+            return None, steps * rows
+        return None, int(target.shape[0]) if target.ndim else 1
+
+    def _per_step(self, pred: Any, x: Any) -> bool:
         """Whether there is a prediction for each step; what can be (B, C) is one per sequence."""
-        paired = isinstance(batch.x, tuple)
+        paired = isinstance(x, tuple)
         if self.pools and not paired:  # whatever the sizes happen to be
             return False
-        shape, grid = np.shape(pred), np.shape(batch.x[-1] if paired else batch.x)[:2]
+        shape, grid = _shape(pred), _shape(x[-1] if paired else x)[:2]
         if len(grid) < 2 or shape[:2] != grid:
             return False
         return len(shape) > 2 or shape[0] != grid[0 if self.batch_first else 1]
@@ -197,13 +209,9 @@ class Caller:
             return function(pred, target, lengths, batch_first=True)
         return function(pred, target, lengths)
 
-    def count(self, pred: Any, batch: Batch, lengths: Any) -> int:
-        """Return how many targets a batch has: valid steps, or sequences."""
-        if lengths is not None:
-            return int(np.sum(lengths))
-        if self._per_step(pred, batch):
-            return int(np.prod(np.shape(pred)[:2]))
-        return int(batch.target.shape[0]) if batch.target.ndim else 1
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return value.shape if type(value) is np.ndarray else np.shape(value)
 
 
 def _array(value: Any, name: str, dtype: Any = None) -> Any:

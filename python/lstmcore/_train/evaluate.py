@@ -106,9 +106,9 @@ def measure(
                 pred = caller.model(chunk.x, **options)
             else:
                 pred, state = caller.model.run(chunk.x, **options)
-            lengths = caller.lengths(pred, chunk)
+            lengths, count = caller.targets(pred, chunk)
             total.add(
-                caller.count(pred, chunk, lengths),
+                count,
                 {n: caller.score(f, pred, chunk.target, lengths) for n, f in functions.items()},
             )
     return total.means(name)

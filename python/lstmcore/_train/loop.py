@@ -119,7 +119,7 @@ class Loop:
         run, caller, model = self._run, self._caller, self._caller.model
         options = caller.options(state, batch.lengths, batch.resets)
         pred, tape = model.forward(batch.x, **options)
-        lengths = caller.lengths(pred, batch)
+        lengths, count = caller.targets(pred, batch)
         scored = caller.score(self._loss, pred, batch.target, lengths)
         if not isinstance(scored, tuple) or len(scored) != 2:
             what = checks.describe(scored)
@@ -132,7 +132,7 @@ class Loop:
         values = {"loss": loss}  # all of them before anything is changed
         for name, function in self._metrics.items():
             values[name] = caller.score(function, pred, batch.target, lengths)
-        total.add(caller.count(pred, batch, lengths), values)
+        total.add(count, values)
         run.model.zero_grad()
         model.backward(tape, dpred)
         if self._clip_norm is not None:

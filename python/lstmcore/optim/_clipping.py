@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import _core
 from .._base import checks
-from .._base.parameter import Parameter
+from .._base.parameter import Parameter, gradients
 from ._checks import at_least_0
 from ._checks import parameters as checked_parameters
 
@@ -63,7 +63,7 @@ def clip_grad_norm(
     params = checked_parameters(parameters)
     limit = math.inf if max_norm == math.inf else at_least_0(max_norm, "max_norm")
     strict = checks.boolean(error_if_nonfinite, "error_if_nonfinite")
-    grads, rows = [p._gradient() for p in params], [p.rows for p in params]
+    grads, rows = gradients(params), [p._rows for p in params]
     norm = _core.gradient_norm(grads, rows)
     if not math.isfinite(norm):
         if strict:
