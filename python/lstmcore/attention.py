@@ -142,7 +142,7 @@ class Attention(Module):
             mask = self._swap(valid[..., None])
             # Weights of 0 are not enough: the padding may be NaN.
             key, value = (np.where(mask, x, x.dtype.type(0)) for x in (key, value))
-        with np.errstate(all="ignore"):  # infinite or not a number, it is computed with
+        with np.errstate(all="ignore"):  # infinity and NaN are no error
             y, weights, saved = self._forward(query, key, value, valid, train)
         shown = weights if weights.ndim == 3 else weights.mean(axis=1)
         if not batched:

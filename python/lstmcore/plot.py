@@ -250,7 +250,7 @@ def gradient_norms(layer: Layer[Any], x: npt.ArrayLike) -> Array:
     if sequence.ndim != 2 or sequence.shape[1] != layer.input_size:
         expected = f"(T, {layer.input_size}), one sequence"
         raise ValueError(f"x has shape {sequence.shape}, expected {expected}")
-    layer = copy.deepcopy(layer)  # whose gradients nobody minds
+    layer = copy.deepcopy(layer)  # backward adds to the gradients of the copy
     # A batch of copies of the sequence, each with the gradient of one unit of the last output.
     units = layer._features
     time_axis = int(layer.batch_first)

@@ -16,14 +16,14 @@ class Flow:
 
     def __init__(self, states: list[Any], lengths: Any, resets: Any, batch_first: bool) -> None:
         self.states = states  # the initial ones, one per recurrent layer, in order
-        self.final: list[Any] = []  # of the layers that have run: the next one is number len(final)
+        self.final: list[Any] = []  # of the layers so far; the next one is number len(final)
         # Where rows end; None where they have all steps.
         self.lengths = None if lengths is None else Lengths(lengths)
         self.resets = resets
         self.batch_first = batch_first
-        # A layer behind an Embedding can take a table of vectors as x and, for each step, the row
-        # of the table that it reads.
-        self.feeds_lookup = False  # whether what comes next can
+        # Behind an Embedding a recurrent layer takes a table of vectors as x, and as `lookup` the
+        # row of the table that each step reads: so it multiplies each vector once.
+        self.feeds_lookup = False  # whether the next module takes a lookup
         self.lookup: Any = None
 
 
@@ -33,5 +33,5 @@ class BackwardFlow:
     __slots__ = ("final", "initial")
 
     def __init__(self, final: list[Any]) -> None:
-        self.final = final  # with respect to the final states; each layer takes its own off the end
-        self.initial: list[Any] = []  # with respect to the initial states, the last layer's first
+        self.final = final  # of the final states; each layer pops its own from the end
+        self.initial: list[Any] = []  # of the initial states, the last layer's first

@@ -52,7 +52,7 @@ class Module:
 
     _config: Any = None  # compares with ==; its attributes are the options
     _parameters: Mapping[str, Parameter] = MappingProxyType({})  # its own, in PyTorch's order
-    _children: Mapping[str, Module] = MappingProxyType({})  # whose parameters come after its own
+    _children: Mapping[str, Module] = MappingProxyType({})  # their parameters come after its own
     _watch: Watch
     _dropout_rng: np.random.Generator | None = None
 
@@ -80,7 +80,7 @@ class Module:
     ) -> None:
         budget = BUDGET.get()
         shapes = list(shapes if budget is None else budget.take(shapes, dtype))
-        # Asked first, because a large allocation may succeed and fail when written to.
+        # Checked here, because Linux grants large allocations that fail only when written to.
         size = sum(int(np.prod(shape, dtype=object)) for _, shape in shapes) * dtype.itemsize
         if size > 2**28 and size > memory_limit():
             raise MemoryError(f"{self!r} needs more memory than this process may use")

@@ -121,7 +121,7 @@ class Parameter:
         self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], watch: Watch
     ) -> None:
         self.name = name
-        self._storage = _Storage(shape, dtype)  # owns its memory, as it must: see there
+        self._storage = _Storage(shape, dtype)  # not a view, as `_Storage` explains
         self._grad = None
         self._views = []
         self._watch = watch
@@ -139,7 +139,7 @@ class Parameter:
         it is not such a reference.
         """
         view: Array = self._storage.view(np.ndarray)
-        # The order matters to a thread packing meanwhile: it reads the token, then looks for views.
+        # In this order, because a thread that packs weights reads the token and then the views.
         self._views.append(weakref.ref(view, self._views.remove))
         self._touch()
         return view
@@ -157,7 +157,7 @@ class Parameter:
         """The gradient, which `backward` adds to; zeros at first. Assigning copies into it."""
         if not self._tracked:
             return self._gradient()
-        # A view with a memoryview for its base, which its own slices keep alive.
+        # Its base is a memoryview, so that slices of it keep this very view alive.
         view: Array = np.asarray(memoryview(self._gradient()))  # type: ignore[arg-type]
         self._lent_grads.append(weakref.ref(view, self._lent_grads.remove))
         self._lent = True
@@ -255,7 +255,7 @@ class Parameter:
 
 _views = attrgetter("_views")
 
-# Of many parameters: in a loop over the parameters of a small model, each call would count.
+# Functions of many parameters: in a small model, a call for each would cost as much as the math.
 
 
 def gradients(parameters: Iterable[Parameter]) -> list[Array]:

@@ -86,7 +86,7 @@ def _weights(
         w = np.where(valid.reshape(valid.shape + (1,) * (w.ndim - valid.ndim)), w, 0)
     check_weights(w, "weight")
     highest = w.max(initial=0)
-    return w / highest if highest > 0 else w  # so that a scale that float32 lacks does no harm
+    return w / highest if highest > 0 else w  # weights may be too large or small for float32
 
 
 def check_weights(w: Array, name: str) -> None:

@@ -188,7 +188,7 @@ class Seq2Seq(Module):
 
     def _check_sizes(self) -> None:
         keys, size = self.encoder._output_size(None), self.decoder._output_size(None)
-        if keys is None or size is None:  # of modules that do not say so
+        if keys is None or size is None:  # a module does not say it
             return
         what = "the decoder's y"
         if self.attention is not None:
@@ -322,7 +322,7 @@ class Seq2Seq(Module):
         check_owner(tape, Seq2SeqTape, self)
         self._check_gradients()  # before any gradient is added to
         dy = self.head.backward(tape.head, dscores)
-        # Of a gradient that is 0, recurrent layers take None.
+        # Recurrent layers take None for a gradient of zeros, other modules do not.
         dkeys = None if self.encoder._steps[-1][1]._gives_state else np.zeros_like(tape.keys)
         if self.attention is not None:
             size = dy.shape[-1] - self._decoder_size()
@@ -436,7 +436,7 @@ class Seq2Seq(Module):
             tokens = logits.shape[-1]
             log_p = _log_softmax(logits.reshape(rows, beam_size, tokens))
             log_p[ended] = -np.inf
-            if ended.any():  # what has ended goes on with its end, for nothing
+            if ended.any():  # a candidate that has ended repeats the end, at no cost
                 log_p[ended, end] = 0
             total = (scores[:, :, None] + log_p).reshape(rows, beam_size * tokens)
             best = _largest(total, beam_size)

@@ -112,7 +112,7 @@ class Sigmoid(Activation):
     _name = "sigmoid"
 
     def _function(self, x: Array) -> Array:
-        y: Array = 1 / (1 + np.exp(-x))  # where exp(-x) overflows this is 0, as it should
+        y: Array = 1 / (1 + np.exp(-x))  # exp(-x) may overflow: 1 / inf is 0, which is right
         return y
 
     def _gradient(self, dy: Array, y: Array) -> Array:
@@ -152,7 +152,9 @@ def softmax(x: Array) -> Array:
     """Return the softmax over the last axis."""
     if not x.size:
         return x.copy()
-    y: Array = np.exp(x - x.max(axis=-1, keepdims=True))  # the largest exponent is 0
+    y: Array = np.exp(
+        x - x.max(axis=-1, keepdims=True)
+    )  # the exponents are at most 0, so none overflows
     y /= y.sum(axis=-1, keepdims=True)
     return y
 

@@ -64,7 +64,7 @@ class FeedForward(Module):
         ValueError, TypeError
             If the tape is of another module, or dy is not like y; no gradient is changed then.
         """
-        dy = ModuleTape.gradient(tape, self, dy)  # so called, it also refuses what is no tape
+        dy = ModuleTape.gradient(tape, self, dy)  # called on the class: `tape` may be anything
         return self._backward(dy, *tape.saved)
 
     def _input(self, x: npt.ArrayLike) -> Array:

@@ -149,7 +149,7 @@ class LayerNorm(FeedForward):
                 if self.bias:
                     self._parameters["bias"].grad += rows.sum(axis=0).reshape(shape)
                 rows = rows * weight
-            # The mean and the scale of x move with x, so what dy has of 1 and of y comes off.
+            # Mean and variance depend on x too: so dy loses its projections on 1 and on y.
             along = np.einsum("ij,ij->i", rows, normal)[:, None] / dy.dtype.type(normal.shape[1])
             dx: Array = scale * (rows - rows.mean(axis=1, keepdims=True) - normal * along)
             return dx.reshape(dy.shape)

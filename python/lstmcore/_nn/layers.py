@@ -147,7 +147,7 @@ class Layer(Recurrent[State]):
                 if result is not None:
                     return result
             except MemoryError:
-                pass  # again, then, to say what is too large
+                pass  # the longer way below says in its message what is too large
         y, final, _ = self._forward(x, state, False, lengths, resets, weights=weights)
         return y, final
 

@@ -112,7 +112,7 @@ class OverTime(Module):
             ends = np.full(batch, time)
         else:
             ends = checks.lengths(lengths, batch, time, batched=batched)
-        with np.errstate(all="ignore"):  # infinite or not a number, it is computed with
+        with np.errstate(all="ignore"):  # infinity and NaN in x are no error
             y, *saved = self._forward(steps, ends)
         if not batched:
             y = y[:, 0] if self._keeps_time else y[0]

@@ -57,7 +57,7 @@ class Recurrent(PacksWeights, Generic[State]):
         """Make what is not pickled: the core's description, and what each call needs at hand."""
         config = self._config
         self._spec = config.spec()
-        # Most calls have the shapes of the call before, so its shapes is kept.
+        # Most calls have the shapes of the call before, so these are kept.
         self._call_shapes = CallShapes((-1,), (), (), (), "", (0, 0), False, 0, 0, ())
         self._dtype = np.dtype(config.dtype.type)  # the object that arrays have, not its equal
         self._inputs = config.input_size  # I
@@ -120,7 +120,7 @@ class Recurrent(PacksWeights, Generic[State]):
         if type(part) is np.ndarray and part.shape == shape and part.dtype == self._dtype:
             flags = part.flags
             if flags.c_contiguous and flags.aligned and not copy and not shapes.drop:
-                return part  # nothing to do, and no time to lose
+                return part  # as the core takes it
         text = shapes.state_text.format("H" if shape[-1] == self._hidden else "P")
         array = checks.contiguous(part, shape, self._dtype, name, text, copy=copy)
         return array.reshape(self._states, shapes.batch, shape[-1])
@@ -173,7 +173,9 @@ class Recurrent(PacksWeights, Generic[State]):
         dropout, key = 0.0, 0
         if train and self._dropout_rng is not None:
             dropout = self._config.dropout
-            key = int(self._dropout_rng.integers(2**64, dtype=np.uint64))  # locks by itself
+            key = int(
+                self._dropout_rng.integers(2**64, dtype=np.uint64)
+            )  # NumPy's generators are thread-safe
         if lookup is not None:
             lookup = lookup.reshape(shapes.axes)
         elif shapes.drop:
@@ -215,7 +217,7 @@ class Recurrent(PacksWeights, Generic[State]):
         else:
             dx, dh, dc = _core.backward(tape._core, dy, dh, dc, gradients)
         dh = dh.reshape(shapes.h)
-        if dx.ndim == 3:  # else of a table
+        if dx.ndim == 3:  # after a lookup it is that of the table, (V, I)
             dx = dx.reshape(shapes.x)
         initial: Any = dh if dc is None else (dh, dc.reshape(shapes.c))
         return dx, initial

@@ -37,7 +37,9 @@ class SequentialTape:
     @property
     def nbytes(self) -> int:
         """The memory it holds, in bytes, without what goes from one module to the next."""
-        return sum(getattr(tape, "nbytes", 0) for tape in self.tapes)  # one of your own may not say
+        return sum(
+            getattr(tape, "nbytes", 0) for tape in self.tapes
+        )  # other people's tapes may lack it
 
     def __repr__(self) -> str:
         return f"<SequentialTape of {len(self.tapes)} modules, {self.nbytes} bytes>"
@@ -72,6 +74,8 @@ class Sequential(Module):
     -----
     Parameters have PyTorch's names, such as ``"0.weight_ih_l0"``. The modules are ``model[i]``, a
     slice is a Sequential of the same modules, and ``len(model)`` is how many there are.
+    Classes derived from modules that know no time, such as Linear, Embedding or Tanh, may have a
+    ``forward`` and ``__call__`` of their own, which are called.
 
     Examples
     --------
@@ -115,7 +119,7 @@ class Sequential(Module):
                 )
         self._config = None
         self._children = {str(i): module for i, module in enumerate(modules)}
-        self._steps: list[tuple[str, Any]] = list(_flat(self._children))  # all that compute
+        self._steps: list[tuple[str, Any]] = list(_flat(self._children))  # without containers
         after = [module._takes_lookup for _, module in self._steps[1:]]
         self._plan = list(zip((m for _, m in self._steps), [*after, False], strict=True))
         self._recurrent = [module for _, module in self._steps if module._gives_state]

@@ -278,7 +278,7 @@ def _frozen(module: Any, name: str) -> _Frozen:
     """Return a module as it is now: the same copy for all streams until it changes."""
     if module._needs_whole_sequence or not module._keeps_time:
         raise ValueError(f"{name} needs the whole sequence, which a stream does not have")
-    if not module._takes_ids:  # which is called
+    if not module._takes_ids:  # an Embedding is called, so it may compute in its own way
         _check_own(module, name)
     if not module._parameters:
         return _Frozen(module, name)
@@ -288,7 +288,8 @@ def _frozen(module: Any, name: str) -> _Frozen:
     found: _Frozen | None = made()
     if found is not None and token is watch.token and isa == version:
         return found
-    # As for packed weights: the token first, and nothing is kept while somebody could still write.
+    # As in PacksWeights: read the token before the copy is made, and keep no copy while somebody
+    # holds an array through which the weights can change.
     token = watch.token
     keep = settled(module.parameters())
     found = _Frozen(copy.deepcopy(module), name)

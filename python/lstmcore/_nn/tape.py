@@ -83,7 +83,7 @@ class CallShapes(NamedTuple):
     batch_first: bool
     time: int  # T
     batch: int  # B
-    # What to take of the core's (L*D, T, B, H) to drop the axes that the user's arrays lack, or ().
+    # Index into (L*D, T, B, H) arrays of the core that drops the axes which the user's lack, or ().
     drop: tuple[int | slice, ...]
 
 
@@ -130,7 +130,7 @@ class Tape:
 
     def cells(self) -> Array:
         """Return a copy of the cell state c after every step, shaped like a gate; LSTM only."""
-        if self._owner._kind != "lstm":
+        if "c" not in self._owner._state_parts:
             kind = type(self._owner).__name__
             raise TypeError(f"this is the tape of a {kind}, expected an LSTM's: only that has c")
         return self._core.cells()[self._call_shapes.drop]

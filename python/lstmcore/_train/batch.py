@@ -129,7 +129,7 @@ class Caller:
         # Where nothing knows of time steps, rows come first.
         timed = not parts or any(m._knows_time for m in parts)
         self.batch_first = bool(getattr(model, "batch_first", False)) if timed else True
-        # Whether x can be no pair; a forward of somebody else's may take one.
+        # Whether x must be one array. A forward of the user's own may take a pair.
         self._one_x = isinstance(model, Module) and model._chains and not overridden(model)
         self._dtype = getattr(self.model, "dtype", None)
 
@@ -194,7 +194,7 @@ class Caller:
     def _per_step(self, pred: Any, x: Any) -> bool:
         """Whether there is a prediction for each step; what can be (B, C) is one per sequence."""
         paired = isinstance(x, tuple)
-        if self.pools and not paired:  # whatever the sizes happen to be
+        if self.pools and not paired:  # even if the sizes look like steps
             return False
         shape, grid = _shape(pred), _shape(x[-1] if paired else x)[:2]
         if len(grid) < 2 or shape[:2] != grid:

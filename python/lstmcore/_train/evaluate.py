@@ -123,7 +123,7 @@ def measure_first(
         first = list(itertools.islice(data, 1))
         if not first:
             raise ValueError(f"{name} is empty, expected at least one batch")
-        with contextlib.suppress(_NoTargets):  # others may have some
+        with contextlib.suppress(_NoTargets):  # later batches may have some
             measure(caller, first, name, functions, truncate, lambda: None)
     finally:
         if state is not None:

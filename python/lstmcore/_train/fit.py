@@ -172,7 +172,7 @@ def fit(
                 loop.epoch()
         except Interrupted:
             history.stopped = "interrupted"
-        except KeyboardInterrupt:  # of somebody else's making
+        except KeyboardInterrupt:  # raised by other code than our handler
             if interrupt.pressed:
                 raise
             history.stopped = "interrupted"
