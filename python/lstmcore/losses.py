@@ -105,7 +105,7 @@ def cross_entropy(
     if not 0 <= smoothing <= 1:
         raise ValueError(f"label_smoothing is {label_smoothing}, expected 0 to 1")
     num_classes = scores.shape[-1]
-    of_class = _class_weight(class_weight, num_classes)
+    of_class = None if class_weight is None else _class_weight(class_weight, num_classes)
     dpred = _core.empty(scores.shape, scores.dtype)
     x, k, dx = scores.reshape(-1, num_classes), classes.ravel(), dpred.reshape(-1, num_classes)
 
@@ -358,9 +358,7 @@ def _sum(terms: Array, w: Array) -> float:
     return float(terms[w != 0].sum(dtype=np.float64))
 
 
-def _class_weight(value: ArrayLike | None, num_classes: int) -> Array | None:
-    if value is None:
-        return None
+def _class_weight(value: ArrayLike, num_classes: int) -> Array:
     w = checks.real(value, np.dtype(np.float64), "class_weight", cast=True)
     if w.shape != (num_classes,):
         raise ValueError(f"class_weight has shape {w.shape}, expected ({num_classes},)")

@@ -194,9 +194,13 @@ def test_refuses_to_save(tmp_path: Path) -> None:
     class Mine(lc.GRU):
         pass
 
+    class GRU(lc.GRU):
+        """Has the name of a kind that files hold, but is not that."""
+
     path = tmp_path / "model.safetensors"
     for model, message in (
         (Mine(3, 4), "Mine, expected a module of lstmcore itself"),
+        (GRU(3, 4), r"<locals>\.GRU, expected a module of lstmcore itself"),
         (lc.Sequential(lc.Linear(3, 3), Mine(3, 4)), "module '1' of model is a .*Mine"),
         ({"weight": 1}, "model is {'weight': 1}"),
         (lc.GRU, "expected a module"),

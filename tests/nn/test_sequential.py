@@ -15,6 +15,9 @@ import pytest
 import lstmcore as lc
 from helpers.numeric import numeric_gradient
 from helpers.peers import require
+from helpers.variants import assert_same_bits
+from lstmcore._base import checks
+from lstmcore._base.module import Module
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -496,6 +499,75 @@ def test_classes_of_a_users_own() -> None:
     ids, gru = [[0, 1], [1, 0]] * 9, lc.GRU(3, 4, seed=0)  # few, so that they could be looked up
     scaled = Scaled(2, 3, seed=0)
     assert (lc.Sequential(scaled, gru)(ids) == gru(scaled(ids))[0]).all()
+
+
+def test_lengths_are_checked_once_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = lc.Sequential(lc.GRU(3, 4, seed=0), lc.Flip(), lc.LSTM(4, 5, seed=1), lc.MeanPool())
+    x, checked = np.ones((6, 2, 3), "float32"), []
+    whole = checks.integers
+    monkeypatch.setattr(checks, "integers", lambda v, n: checked.append(n) or whole(v, n))
+    lengths = np.array([6, 2])
+    y, tape = model.forward(x, lengths=lengths)
+    assert checked == ["lengths"]
+    dx = model.backward(tape, np.ones_like(y))
+    lengths[:] = 1  # of the user's; those of the tape are its own
+    assert_same_bits(model.backward(tape, np.ones_like(y)), dx)
+    with pytest.raises(
+        ValueError, match=r"lengths\[0\] is 7, expected 0 to 6, the time steps of x"
+    ):
+        model(x, lengths=[7, 1])
+
+
+class Halves(Module):
+    """A module of a user's own, which writes forward and backward and nothing else."""
+
+    def forward(self, x: Any) -> Any:
+        return x / 2, x.shape
+
+    def backward(self, tape: Any, dy: Any) -> Any:
+        return dy / 2
+
+
+def test_a_module_of_a_users_own() -> None:
+    x = np.random.default_rng(0).standard_normal((5, 2, 3)).astype("float32")
+    first, second = lc.GRU(3, 4, seed=0), lc.Linear(4, 2, seed=1)
+    model = lc.Sequential(first, Halves(), second)
+    y, tape = model.forward(x, lengths=[5, 3])
+    hidden, _, gru_tape = first.forward(x, lengths=[5, 3])
+    expected, linear_tape = second.forward(hidden / 2)
+    assert_same_bits(y, expected)
+    assert_same_bits(model(x, lengths=[5, 3]), y)
+    assert tape.nbytes == gru_tape.nbytes + linear_tape.nbytes
+    dx = model.backward(tape, np.ones_like(y))
+    grads = [p.grad.copy() for p in model.parameters()]
+    model.zero_grad()
+    dhidden = second.backward(linear_tape, np.ones_like(y)) / 2
+    assert_same_bits(dx, first.backward(gru_tape, dhidden)[0])
+    for p, grad in zip(model.parameters(), grads, strict=True):
+        assert_same_bits(p.grad, grad)
+    assert repr(model[1]) == "Halves()"
+    assert model == copy.deepcopy(model)
+    with pytest.raises(
+        TypeError, match=r"module 1, Halves\(\), is a Halves, whose own forward a st"
+    ):
+        model.stream()
+    with pytest.raises(TypeError, match=r"module '1' of model is a .*Halves, expected a module of"):
+        lc.save(model, "unused.safetensors")
+    with pytest.raises(ValueError, match="takes ids: expected it first"):
+        lc.Sequential(Halves(), lc.Masking(ids=True), lc.Embedding(3, 4))
+
+
+def test_a_module_of_a_users_own_trains() -> None:
+    model = lc.Sequential(lc.Linear(3, 4, seed=0), Halves(), lc.Linear(4, 1, seed=1))
+    x = np.random.default_rng(0).standard_normal((20, 3)).astype("float32")
+    data = (x, x.sum(axis=1, keepdims=True))
+    adam = lc.optim.Adam(model.parameters(), lr=0.05)
+    history = lc.fit(
+        model, data, loss=lc.losses.mse, optimizer=adam, epochs=60, validation=data, progress=False
+    )
+    assert history.losses[-1] < 0.1 * history.losses[0]
+    alone = lc.evaluate(Halves(), (x, x / 2), loss=lc.losses.mse, batch_size=7)
+    assert alone["loss"] == 0
 
 
 def test_a_read_only_gradient_changes_nothing() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -857,3 +858,30 @@ def test_an_iterable_that_gives_nothing_is_empty() -> None:
     model = classifier()
     with pytest.raises(ValueError, match="data is empty"):
         quiet(model, Nothing(), loss=cross_entropy, optimizer=adam(model))
+
+
+def test_a_step_takes_a_short_way() -> None:
+    """Calls of our own Python functions in a step of a small model: each costs as much as math."""
+    model = lc.Sequential(lc.LSTM(8, 16, seed=0), lc.Linear(16, 4, seed=1))
+    x, target = np.zeros((12, 4, 8), "float32"), np.zeros((12, 4), int)
+    home = str(Path(lc.__file__).parent)
+    counts: list[int] = []
+
+    def profile(frame: Any, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(home):
+            if frame.f_code.co_name == "_step":
+                counts.append(0)
+            elif counts:
+                counts[-1] += 1
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        lc.fit(
+            model, (x, target, [12, 3, 4, 5]), loss=lc.losses.cross_entropy, epochs=3,
+            optimizer=lc.optim.Adam(model.parameters()), clip_norm=1.0, progress=False,
+        )  # fmt: skip
+    finally:
+        sys.setprofile(before)
+    assert len(counts) == 3
+    assert 20 < counts[1] < 130

@@ -63,10 +63,13 @@ def number(value: object, name: str) -> float:
     no_number = (bool, np.timedelta64)  # which isinstance takes for integers
     if isinstance(value, no_number) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} is {describe(value)}, expected a number")
-    with contextlib.suppress(OverflowError):  # an int too large
-        if math.isfinite(value):
-            return float(value)
-    raise ValueError(f"{name} is {value}, expected a finite number")
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # an int too large
+        finite = False
+    if not finite:
+        raise ValueError(f"{name} is {value}, expected a finite number")
+    return float(value)
 
 
 def probability(value: object, name: str) -> float:
@@ -164,7 +167,7 @@ def path(value: object, name: str) -> Path:
 
 
 def _asarray(value: object, name: str) -> npt.NDArray[Any]:
-    """Return a plain ndarray, and say which argument it was if that fails."""
+    """Return an ndarray, and say which argument it was if that fails."""
     try:
         return np.asarray(value)
     except (
@@ -178,21 +181,21 @@ def _asarray(value: object, name: str) -> npt.NDArray[Any]:
 def real(value: object, dtype: np.dtype[Any], name: str, *, cast: bool = False) -> Array:
     """Return an ndarray of `dtype`, without a copy where `value` is one.
 
-    Integers, bools, float16 and plain sequences are converted. The other of float32 and float64 is
+    Integers, bools, float16 and sequences are converted. The other of float32 and float64 is
     an error, because it is nearly always a mistake that costs speed or precision, unless `cast`
     says that it will be copied anyway.
     """
-    array = _asarray(value, name)
+    array = value if type(value) is np.ndarray else _asarray(value, name)
     have = array.dtype
     if have == dtype:
         return array
-    plain = cast or not hasattr(value, "dtype")
+    converts = cast or not hasattr(value, "dtype")
     same = have.type is dtype.type  # in another byte order
     if have.kind in "biu" or have == np.float16 or same:
         return array.astype(dtype)
-    if plain and (have.type in (np.float32, np.float64) or have.name == "bfloat16"):
+    if converts and (have.type in (np.float32, np.float64) or have.name == "bfloat16"):
         return array.astype(dtype)
-    expected = f"real numbers to convert to {dtype}" if plain else f"{dtype}, the layer's dtype"
+    expected = f"real numbers to convert to {dtype}" if converts else f"{dtype}, the layer's dtype"
     raise TypeError(f"{name} has dtype {have}, expected {expected}")
 
 
@@ -201,7 +204,7 @@ def floating(value: object, name: str) -> Array:
 
     For what has no dtype of its own to convert to.
     """
-    array = _asarray(value, name)
+    array = value if type(value) is np.ndarray else _asarray(value, name)
     have = array.dtype
     if have.type in (np.float32, np.float64) and have.isnative:
         return array
@@ -256,20 +259,22 @@ def contiguous(
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
     name: str,
-    legend: str,
+    shape_text: str,
     *,
     copy: bool = False,
 ) -> Array:
-    """Return a C-contiguous array of that dtype and shape; `legend` says what its axes are."""
+    """Return a C-contiguous array of that dtype and shape; `shape_text` says what its axes are."""
+    if type(value) is np.ndarray and value.dtype is dtype and value.shape == shape and not copy:
+        return in_order(value)
     array = real(value, dtype, name)
     if array.shape != shape:
-        raise ValueError(f"{name} has shape {array.shape}, expected {legend} = {shape}")
+        raise ValueError(f"{name} has shape {array.shape}, expected {shape_text} = {shape}")
     return array.copy(order="C") if copy else in_order(array)
 
 
 def integers(value: object, name: str) -> npt.NDArray[np.integer[Any]]:
     """Return an ndarray of integers, of any size and sign."""
-    array = _asarray(value, name)
+    array = value if type(value) is np.ndarray else _asarray(value, name)
     if array.dtype.kind in "iu":
         return array
     if array.size == 0 and not hasattr(value, "dtype"):  # [] is float64
@@ -280,7 +285,12 @@ def integers(value: object, name: str) -> npt.NDArray[np.integer[Any]]:
 def lengths(
     value: object, batch: int, time: int, *, batched: bool, of: str = "x"
 ) -> npt.NDArray[np.int64]:
-    """Return the lengths of the rows, (B,) in 0..T, as a new array; `of` is what has the steps."""
+    """Return the lengths of the rows, (B,) in 0..T, as a new array; `of` is what has the steps.
+
+    `Lengths` are checked the first time, and are then the same array.
+    """
+    if type(value) is Lengths:
+        return value.checked(batch, time, batched, of)
     array = integers(value, "lengths")
     if array.shape != (batch,) and (batched or array.shape != ()):
         expected = f"(B,) = ({batch},)" if batched else "one integer"
@@ -295,11 +305,29 @@ def lengths(
     return array.astype(np.int64)
 
 
-def resets(value: object, shape: tuple[int, ...], legend: str) -> npt.NDArray[np.bool_]:
+class Lengths:
+    """Lengths on their way through a network: what one module has checked, the next one takes."""
+
+    __slots__ = ("_for", "rows")
+
+    def __init__(self, rows: object) -> None:
+        self.rows: Any = rows
+        self._for: tuple[int, int, bool] | None = None  # B, T, whether batched: when checked
+
+    def checked(self, batch: int, time: int, batched: bool, of: str) -> npt.NDArray[np.int64]:
+        """Return what `lengths` does; nobody may write to it."""
+        if self._for != (batch, time, batched):
+            self.rows = lengths(self.rows, batch, time, batched=batched, of=of)
+            self._for = batch, time, batched
+        found: npt.NDArray[np.int64] = self.rows
+        return found
+
+
+def resets(value: object, shape: tuple[int, ...], shape_text: str) -> npt.NDArray[np.bool_]:
     """Return the resets as a new C-contiguous array of bools."""
     array = _asarray(value, "resets")
     if array.dtype != np.bool_ and not (array.size == 0 and not hasattr(value, "dtype")):
         raise TypeError(f"resets has dtype {array.dtype}, expected bool")
     if array.shape != shape:
-        raise ValueError(f"resets has shape {array.shape}, expected {legend} = {shape}")
+        raise ValueError(f"resets has shape {array.shape}, expected {shape_text} = {shape}")
     return array.astype(np.bool_, order="C")

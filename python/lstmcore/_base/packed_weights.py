@@ -7,18 +7,19 @@ from typing import Any
 from .. import _core
 from .checks import Array
 from .module import Module
+from .parameter import settled
 
-__all__ = ["Packed"]
+__all__ = ["PacksWeights"]
 
 
-class Packed(Module):
+class PacksWeights(Module):
     """What recurrent layers and Linear share: packed parameters, kept until they may have changed.
 
     Inference may run in any number of threads at once. Training one module is for one thread at a
     time, because every `backward` adds to the same gradients.
     """
 
-    # Of which token, which ISA, whether for training, and the packed parameters.
+    # The cache: token of the parameters, version of the ISA, whether for training, the weights.
     _packed: tuple[Any, int, bool, Any] = (None, 0, False, None)
 
     def _pack(self, parameters: list[Array], train: bool) -> Any:
@@ -34,18 +35,22 @@ class Packed(Module):
             and (for_training or not train)
         ):
             return weights
-        # Without a lock, so threads that arrive together may all pack. The token is read before
-        # anything else: whoever writes meanwhile replaces it, and what is packed here is stale. If
-        # somebody still holds an array to write through, it is not kept at all.
+        # There is no lock: threads that arrive together all pack, which is slower and not wrong.
+        # The token is read first. A write replaces it, so weights that were packed while somebody
+        # wrote are kept under an old token and not used again. While somebody holds an array
+        # through which a parameter can change, nothing is kept.
         token = self._watch.token
-        settled = all(p._settled() for p in self._parameters.values())
+        keep = settled(self._parameters.values())
         isa = _core.isa_version()
-        self._packed = Packed._packed  # nothing: what is stale gives its memory to what comes
+        self._packed = PacksWeights._packed  # frees the old weights before the new ones are made
         del weights
         weights = self._pack([p._storage for p in self._parameters.values()], train)
-        if settled:
+        if keep:
             self._packed = (token, isa, train, weights)
         return weights
+
+    def _stream_stage(self, name: str) -> Any:
+        return self._weights(False)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_packed"}

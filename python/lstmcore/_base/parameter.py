@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import mmap
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,17 @@ import numpy.typing as npt
 
 from .. import _core
 from . import checks
-from .budget import ROOM
+from .budget import BUDGET
 from .checks import Array
 
-__all__ = ["Parameter", "Watch"]
+__all__ = ["Parameter", "Watch", "gradients", "read_only", "settled", "touch", "zero_gradients"]
 
 
 class _Storage(np.ndarray[tuple[int, ...], np.dtype[Any]]):
     """The memory of a parameter.
 
     It is a type of its own because NumPy lets the base of a view of a view skip the arrays between,
-    except across types: so every slice of the plain array that `Parameter.data` hands out keeps
+    except across types: so every slice of the array that `Parameter.data` hands out keeps
     that very array alive.
     """
 
@@ -120,7 +121,7 @@ class Parameter:
         self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], watch: Watch
     ) -> None:
         self.name = name
-        self._storage = _Storage(shape, dtype)  # owns its memory, as it must: see there
+        self._storage = _Storage(shape, dtype)  # not a view, as `_Storage` explains
         self._grad = None
         self._views = []
         self._watch = watch
@@ -138,7 +139,7 @@ class Parameter:
         it is not such a reference.
         """
         view: Array = self._storage.view(np.ndarray)
-        # The order matters to a thread packing meanwhile: it reads the token, then looks for views.
+        # In this order, because a thread that packs weights reads the token and then the views.
         self._views.append(weakref.ref(view, self._views.remove))
         self._touch()
         return view
@@ -156,7 +157,7 @@ class Parameter:
         """The gradient, which `backward` adds to; zeros at first. Assigning copies into it."""
         if not self._tracked:
             return self._gradient()
-        # A view with a memoryview for its base, which its own slices keep alive.
+        # Its base is a memoryview, so that slices of it keep this very view alive.
         view: Array = np.asarray(memoryview(self._gradient()))  # type: ignore[arg-type]
         self._lent_grads.append(weakref.ref(view, self._lent_grads.remove))
         self._lent = True
@@ -183,14 +184,7 @@ class Parameter:
 
     def zero_grad(self) -> None:
         """Fill the gradient with zeros, if it is kept by rows at the cost of `rows` only."""
-        if self._grad is not None:
-            if self._rows is None or self._lent or 2 * len(self._rows) > len(self._grad):
-                self._grad.fill(0)
-            else:
-                self._grad[self._rows] = 0
-        if self._tracked:
-            self._track()
-            self._lent = bool(self._lent_grads)
+        zero_gradients([self])
 
     def _gradient(self) -> Array:
         """Return the gradient itself, which is for those who respect `rows`."""
@@ -232,7 +226,7 @@ class Parameter:
 
     def _draw(self, draw: Callable[[int], Array]) -> None:
         """Overwrite the values by what `draw` returns: as many numbers as it is asked for."""
-        if ROOM.get() is not None:
+        if BUDGET.get() is not None:
             return  # a file has the values
         flat = self._storage.reshape(-1)
         for start in range(0, flat.size, 2**20):  # in pieces, as they come in float64
@@ -243,10 +237,6 @@ class Parameter:
     def _touch(self) -> None:
         """Say that `_storage` has been written to: call it after the write."""
         self._watch.token = object()
-
-    def _settled(self) -> bool:
-        """Whether nobody outside holds a reference through which it could change unnoticed."""
-        return not self._views
 
     def __repr__(self) -> str:
         return f"Parameter({self.name!r}, shape={self.shape}, dtype={self.dtype})"
@@ -261,3 +251,45 @@ class Parameter:
         self.__init__(name, values, watch)  # type: ignore[misc]
         if tracked:
             self._keep_rows(sparse)
+
+
+_views = attrgetter("_views")
+
+# Functions of many parameters: in a small model, a call for each would cost as much as the math.
+
+
+def gradients(parameters: Iterable[Parameter]) -> list[Array]:
+    """Return the gradients themselves, which are for those who respect `rows`."""
+    return [p._gradient() if p._grad is None else p._grad for p in parameters]
+
+
+def zero_gradients(parameters: Iterable[Parameter]) -> None:
+    """Fill the gradients with zeros, as `Parameter.zero_grad` says."""
+    for p in parameters:
+        if p._grad is not None:
+            if p._rows is None or p._lent or 2 * len(p._rows) > len(p._grad):
+                p._grad.fill(0)
+            else:
+                p._grad[p._rows] = 0
+        if p._tracked:
+            p._track()
+            p._lent = bool(p._lent_grads)
+
+
+def touch(parameters: Iterable[Parameter]) -> None:
+    """Say that the storages have been written to: call it after the write."""
+    for p in parameters:
+        p._watch.token = object()
+
+
+def read_only(parameters: Iterable[Parameter]) -> Parameter | None:
+    """Return the first parameter whose gradient cannot be added to, if there is one."""
+    for p in parameters:
+        if p._grad is not None and not p._grad.flags.writeable:
+            return p
+    return None
+
+
+def settled(parameters: Iterable[Parameter]) -> bool:
+    """Whether nobody outside holds a reference through which one could change unnoticed."""
+    return not any(map(_views, parameters))

@@ -74,7 +74,8 @@ def _weights(
     Of the leading axes only, where all along the others weigh the same. `shapes` are those that
     `weight` may have.
     """
-    valid = _valid(shape, lengths, checks.boolean(batch_first, "batch_first"))
+    batch_first = checks.boolean(batch_first, "batch_first")
+    valid = None if lengths is None else _valid(shape, lengths, batch_first)
     if weight is None:
         return None if valid is None else valid.astype(np.float64)
     w = checks.real(weight, np.dtype(np.float64), "weight", cast=True)
@@ -85,7 +86,7 @@ def _weights(
         w = np.where(valid.reshape(valid.shape + (1,) * (w.ndim - valid.ndim)), w, 0)
     check_weights(w, "weight")
     highest = w.max(initial=0)
-    return w / highest if highest > 0 else w  # so that a scale that float32 lacks does no harm
+    return w / highest if highest > 0 else w  # weights may be too large or small for float32
 
 
 def check_weights(w: Array, name: str) -> None:
@@ -94,12 +95,8 @@ def check_weights(w: Array, name: str) -> None:
         raise ValueError(f"{name} has {wrong[0]}, expected finite numbers, at least 0")
 
 
-def _valid(
-    shape: tuple[int, ...], lengths: ArrayLike | None, batch_first: bool
-) -> NDArray[np.bool_] | None:
-    """Say which elements of an array of this shape are valid, over time and batch; None is all."""
-    if lengths is None:
-        return None
+def _valid(shape: tuple[int, ...], lengths: ArrayLike, batch_first: bool) -> NDArray[np.bool_]:
+    """Say which elements of an array of this shape are valid, over time and batch."""
     if len(shape) < 2:
         raise ValueError(f"lengths need a time and a batch axis, target has shape {shape}")
     time, batch = shape[1::-1] if batch_first else shape[:2]

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from .._base import checks
 from .._base.module import Module
+from . import tensor_file
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
@@ -58,8 +59,6 @@ def save_checkpoint(path: str | os.PathLike[str], **parts: Any) -> None:
     >>> other == head
     True
     """
-    from . import tensor_file  # not before: it takes some time to import
-
     arrays: dict[str, npt.NDArray[Any]] = {}
     states = {name: _flatten(_state(part, name), name, arrays) for name, part in parts.items()}
     text = json.dumps({"version": _VERSION, "parts": states})
@@ -99,8 +98,6 @@ def load_checkpoint(path: str | os.PathLike[str], **parts: Any) -> None:
     >>> rng.random() == first
     True
     """
-    from . import tensor_file
-
     arrays, metadata = tensor_file.read(path)
     if _KEY not in metadata:
         raise ValueError(f"{path} is a safetensors file, but no checkpoint of lstmcore")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from .._base.checks import Array
-from .feed_forward import Plain
+from .._base.module import storable
+from .feed_forward import FeedForward
 
 __all__ = ["ReLU", "Sigmoid", "Softmax", "Tanh", "softmax", "softmax_backward"]
 
 
-class Activation(Plain):
+class Activation(FeedForward):
     """What they share: no options, any shape, and a backward that needs only y."""
+
+    _name: ClassVar[str]  # what the core calls it
 
     def __init__(self) -> None:
         self._config = SimpleNamespace()
@@ -22,14 +25,26 @@ class Activation(Plain):
     def _output_size(self, size: int | None) -> int | None:
         return size
 
+    def _stream_stage(self, name: str) -> Any:
+        return "activation", (self._name, 0.0, 0.0)
+
     def _forward(self, x: Array, train: bool) -> tuple[Array, tuple[Any, ...]]:
-        y = np.asarray(self._function(x))
+        with np.errstate(all="ignore"):
+            y = np.asarray(self._function(x))
         return y, (y,)
+
+    def _backward(self, dy: Array, y: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return np.asarray(self._gradient(dy, y))
 
     def _function(self, x: Array) -> Array:
         raise NotImplementedError
 
+    def _gradient(self, dy: Array, y: Array) -> Array:
+        raise NotImplementedError
 
+
+@storable
 class Tanh(Activation):
     """y = tanh(x), elementwise.
 
@@ -44,14 +59,17 @@ class Tanh(Activation):
     array([1.   , 0.786])
     """
 
+    _name = "tanh"
+
     def _function(self, x: Array) -> Array:
         return np.tanh(x)
 
-    def _backward(self, dy: Array, y: Array) -> Array:
+    def _gradient(self, dy: Array, y: Array) -> Array:
         dx: Array = dy * (1 - y * y)
         return dx
 
 
+@storable
 class ReLU(Activation):
     """y = max(x, 0), elementwise; the gradient at 0 is 0.
 
@@ -66,14 +84,17 @@ class ReLU(Activation):
     (array([0., 2.]), array([0., 1.]))
     """
 
+    _name = "relu"
+
     def _function(self, x: Array) -> Array:
         return np.maximum(x, 0)
 
-    def _backward(self, dy: Array, y: Array) -> Array:
+    def _gradient(self, dy: Array, y: Array) -> Array:
         dx: Array = dy * (y > 0)
         return dx
 
 
+@storable
 class Sigmoid(Activation):
     """y = 1 / (1 + exp(-x)), elementwise.
 
@@ -88,15 +109,18 @@ class Sigmoid(Activation):
     (array([0.5, 0. ]), array([0.25, 0.  ]))
     """
 
+    _name = "sigmoid"
+
     def _function(self, x: Array) -> Array:
-        y: Array = 1 / (1 + np.exp(-x))  # where exp(-x) overflows this is 0, as it should
+        y: Array = 1 / (1 + np.exp(-x))  # exp(-x) may overflow: 1 / inf is 0, which is right
         return y
 
-    def _backward(self, dy: Array, y: Array) -> Array:
+    def _gradient(self, dy: Array, y: Array) -> Array:
         dx: Array = dy * y * (1 - y)
         return dx
 
 
+@storable
 class Softmax(Activation):
     """y = exp(x) / sum(exp(x)) over the last axis: numbers above 0 whose sum is 1.
 
@@ -112,12 +136,15 @@ class Softmax(Activation):
     (array([0. , 0.5, 0.5]), array([ 0.  ,  0.25, -0.25]))
     """
 
+    def _stream_stage(self, name: str) -> Any:
+        return ("softmax",)
+
     def _function(self, x: Array) -> Array:
         if x.ndim == 0:
             raise ValueError("x has shape (), expected (..., C)")
         return softmax(x)
 
-    def _backward(self, dy: Array, y: Array) -> Array:
+    def _gradient(self, dy: Array, y: Array) -> Array:
         return softmax_backward(dy, y)
 
 
@@ -125,7 +152,9 @@ def softmax(x: Array) -> Array:
     """Return the softmax over the last axis."""
     if not x.size:
         return x.copy()
-    y: Array = np.exp(x - x.max(axis=-1, keepdims=True))  # the largest exponent is 0
+    y: Array = np.exp(
+        x - x.max(axis=-1, keepdims=True)
+    )  # the exponents are at most 0, so none overflows
     y /= y.sum(axis=-1, keepdims=True)
     return y
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from .._base import checks
@@ -12,17 +11,15 @@ from .._base.checks import Array
 from .._base.module import Module
 from .tape import ModuleTape
 
-__all__ = ["Plain"]
+__all__ = ["FeedForward"]
 
 
-class Plain(Module):
+class FeedForward(Module):
     """What Linear, LayerNorm, Dropout and the activations share: one array in, one out."""
 
     def __call__(self, x: npt.ArrayLike) -> Array:
         """Compute y for inference: no dropout, nothing remembered."""
-        x = self._input(x)
-        with np.errstate(all="ignore"):  # infinite or not a number, it is computed with
-            return self._forward(x, False)[0]
+        return self._forward(self._input(x), False)[0]
 
     def forward(self, x: npt.ArrayLike) -> tuple[Array, ModuleTape]:
         """Compute y, and keep what `backward` needs.
@@ -45,8 +42,7 @@ class Plain(Module):
             If x has another shape or dtype than the module takes.
         """
         x = self._input(x)
-        with np.errstate(all="ignore"):
-            y, saved = self._forward(x, True)
+        y, saved = self._forward(x, True)
         return y, ModuleTape(self, x, y, saved)
 
     def backward(self, tape: ModuleTape, dy: npt.ArrayLike) -> Array:
@@ -68,16 +64,18 @@ class Plain(Module):
         ValueError, TypeError
             If the tape is of another module, or dy is not like y; no gradient is changed then.
         """
-        dy = ModuleTape.gradient(tape, self, dy)  # so called, it also refuses what is no tape
-        with np.errstate(all="ignore"):
-            return np.asarray(self._backward(dy, *tape.saved))
+        dy = ModuleTape.gradient(tape, self, dy)  # called on the class: `tape` may be anything
+        return self._backward(dy, *tape.saved)
 
     def _input(self, x: npt.ArrayLike) -> Array:
         """Return x as an array of the right shape and dtype."""
         return checks.floating(x, "x")
 
     def _forward(self, x: Array, train: bool) -> tuple[Array, tuple[Any, ...]]:
-        """Return y and, for training, what `_backward` takes after dy."""
+        """Return y and, for training, what `_backward` takes after dy.
+
+        Infinity and NaN are computed with: nothing warns.
+        """
         raise NotImplementedError
 
     def _backward(self, dy: Array, *saved: Any) -> Array:

@@ -12,13 +12,15 @@ import numpy.typing as npt
 
 from .._base import checks
 from .._base.checks import Array
+from .._base.module import storable
 from .config import Option
-from .feed_forward import Plain
+from .feed_forward import FeedForward
 
 __all__ = ["LayerNorm"]
 
 
-class LayerNorm(Plain):
+@storable
+class LayerNorm(FeedForward):
     """y = weight (x - mean) / sqrt(variance + eps) + bias, over the last axis or axes.
 
     Mean and variance (of the population) are of each row by itself: neither time nor batch enters.
@@ -109,32 +111,45 @@ class LayerNorm(Plain):
             raise ValueError(f"x has shape {array.shape}, expected (..., {expected})")
         return array
 
+    def _stream_stage(self, name: str) -> Any:
+        if len(self.normalized_shape) > 1:
+            raise ValueError(
+                f"{name} is over more than the features, expected one size for a stream"
+            )
+        weight, bias = (self._parameters.get(name) for name in ("weight", "bias"))
+        storages = (p if p is None else p._storage for p in (weight, bias))
+        return "layer_norm", self.normalized_shape[0], *storages, self.eps
+
     def _forward(self, x: Array, train: bool) -> tuple[Array, tuple[Any, ...]]:
-        size = math.prod(self.normalized_shape)
-        rows = x.reshape(-1, size)
-        centred = rows - rows.mean(axis=1, keepdims=True)
-        variance = np.einsum("ij,ij->i", centred, centred)[:, None] / self.dtype.type(size)
-        scale = 1 / np.sqrt(variance + self.dtype.type(self.eps))
-        normal = centred * scale
-        y, weight = normal, None
-        if self.elementwise_affine:
-            weight = np.array(self._parameters["weight"]._storage, subok=False).ravel()
-            y = normal * weight
-            if self.bias:
-                y += self._parameters["bias"]._storage.ravel()
-        elif train:
-            y.flags.writeable = False  # the tape needs it as it is
-        return y.reshape(x.shape), (normal, scale, weight)
+        with np.errstate(all="ignore"):
+            size = math.prod(self.normalized_shape)
+            rows = x.reshape(-1, size)
+            centred = rows - rows.mean(axis=1, keepdims=True)
+            variance = np.einsum("ij,ij->i", centred, centred)[:, None] / self.dtype.type(size)
+            scale = 1 / np.sqrt(variance + self.dtype.type(self.eps))
+            normal = centred * scale
+            y, weight = normal, None
+            if self.elementwise_affine:
+                weight = np.array(self._parameters["weight"]._storage, subok=False).ravel()
+                y = normal * weight
+                if self.bias:
+                    y += self._parameters["bias"]._storage.ravel()
+            elif train:
+                y.flags.writeable = False  # the tape needs it as it is
+            return y.reshape(x.shape), (normal, scale, weight)
 
     def _backward(self, dy: Array, normal: Array, scale: Array, weight: Array | None) -> Array:
-        rows = dy.reshape(normal.shape)
-        if weight is not None:
-            shape = self.normalized_shape
-            self._parameters["weight"].grad += np.einsum("ij,ij->j", rows, normal).reshape(shape)
-            if self.bias:
-                self._parameters["bias"].grad += rows.sum(axis=0).reshape(shape)
-            rows = rows * weight
-        # The mean and the scale of x move with x, so what dy has of 1 and of y comes off.
-        along = np.einsum("ij,ij->i", rows, normal)[:, None] / dy.dtype.type(normal.shape[1])
-        dx: Array = scale * (rows - rows.mean(axis=1, keepdims=True) - normal * along)
-        return dx.reshape(dy.shape)
+        with np.errstate(all="ignore"):
+            rows = dy.reshape(normal.shape)
+            if weight is not None:
+                shape = self.normalized_shape
+                self._parameters["weight"].grad += np.einsum("ij,ij->j", rows, normal).reshape(
+                    shape
+                )
+                if self.bias:
+                    self._parameters["bias"].grad += rows.sum(axis=0).reshape(shape)
+                rows = rows * weight
+            # Mean and variance depend on x too: so dy loses its projections on 1 and on y.
+            along = np.einsum("ij,ij->i", rows, normal)[:, None] / dy.dtype.type(normal.shape[1])
+            dx: Array = scale * (rows - rows.mean(axis=1, keepdims=True) - normal * along)
+            return dx.reshape(dy.shape)

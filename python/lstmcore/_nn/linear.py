@@ -11,14 +11,16 @@ import numpy.typing as npt
 from .. import _core
 from .._base import checks
 from .._base.checks import Array
-from .._base.packed_weights import Packed
+from .._base.module import storable
+from .._base.packed_weights import PacksWeights
 from .config import Option
-from .feed_forward import Plain
+from .feed_forward import FeedForward
 
 __all__ = ["Linear"]
 
 
-class Linear(Packed, Plain):
+@storable
+class Linear(PacksWeights, FeedForward):
     """y = W x + b over the last axis.
 
     Parameters
@@ -101,8 +103,9 @@ class Linear(Packed, Plain):
             p._draw(lambda size: rng.uniform(-bound, bound, size))
 
     def _input(self, x: npt.ArrayLike) -> Array:
-        array = checks.real(x, self.dtype, "x")
-        if array.ndim == 0 or array.shape[-1] != self.in_features:
+        config = self._config
+        array = checks.real(x, config.dtype, "x")
+        if array.ndim == 0 or array.shape[-1] != config.in_features:
             raise ValueError(f"x has shape {array.shape}, expected (..., {self.in_features})")
         return checks.in_order(array)
 
@@ -115,6 +118,5 @@ class Linear(Packed, Plain):
         return _core.linear_forward(weights, x), (x, weights)
 
     def _backward(self, dy: Array, x: Array, weights: _core.Linear) -> Array:
-        self._check_gradients()
-        gradients = [p._gradient() for p in self._parameters.values()]
+        gradients = self._own_gradients()
         return _core.linear_backward(weights, x, checks.in_order(dy), *gradients)

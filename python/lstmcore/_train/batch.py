@@ -9,17 +9,11 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from .._base import checks
-from .._base.module import Module
-from .._nn.feed_forward import Plain
-from .._nn.layers import Layer
-from .._nn.pooling import Pool
-from .._nn.sequential import TIMED, Sequential
-from .._nn.whole_sequence import whole_sequence
+from .._base.module import Module, overridden
+from .._nn.sequential import as_sequential
 from ..data._batches import Batches
 
 __all__ = ["Batch", "Caller", "batches", "chunks"]
-
-_ONE_X = (Sequential, Plain)  # models that take no pair
 
 Scored: TypeAlias = Callable[..., Any]  # a loss or a metric: (pred, target[, lengths])
 
@@ -124,19 +118,24 @@ class Caller:
                 made = "it is not made yet" if isinstance(model, type) else f"it has no {name}()"
                 raise TypeError(f"model is {what}, expected a module: {made}")
         # A layer by itself gives its state beside y; in a Sequential it does not.
-        self.model: Any = Sequential(model) if isinstance(model, Layer) else model
-        taken = inspect.signature(self.model.forward if train else self.model).parameters
+        self.model: Any = as_sequential(model)
+        # A module that writes no call of its own is called as its forward is.
+        forward = train or (isinstance(model, Module) and type(model).__call__ is Module.__call__)
+        taken = inspect.signature(self.model.forward if forward else self.model).parameters
         anything = any(p.kind is p.VAR_KEYWORD for p in taken.values())
         self._taken = [n for n in ("state", "lengths", "resets") if anything or n in taken]
         parts = [m for _, m in model._modules()] if isinstance(model, Module) else []
-        self.pools = any(isinstance(m, Pool) for m in parts)
+        self.pools = not all(m._keeps_time for m in parts)
         # Where nothing knows of time steps, rows come first.
-        timed = not parts or any(isinstance(m, TIMED) for m in parts)
+        timed = not parts or any(m._knows_time for m in parts)
         self.batch_first = bool(getattr(model, "batch_first", False)) if timed else True
+        # Whether x must be one array. A forward of the user's own may take a pair.
+        self._one_x = isinstance(model, Module) and model._chains and not overridden(model)
+        self._dtype = getattr(self.model, "dtype", None)
 
     def unpack(self, item: Any, number: int, name: str = "data") -> Batch:
         """Return the parts of a batch: arrays, and what is missing as None."""
-        # A list as PyTorch's DataLoader makes it; one of plain numbers could be anything.
+        # A list as PyTorch's DataLoader makes it; one of numbers could be anything.
         listed = isinstance(item, list) and any(hasattr(p, "shape") for p in item)
         if not (isinstance(item, tuple) or listed) or not 2 <= len(item) <= 4:
             raise TypeError(
@@ -146,19 +145,20 @@ class Caller:
         of = f"of batch {number} of {name}"
         x, target, *rest = item
         lengths, resets = (*rest, None, None)[:2]
-        if isinstance(self.model, _ONE_X) and isinstance(x, tuple):
+        if self._one_x and isinstance(x, tuple):
             if any(hasattr(part, "shape") for part in x):
                 raise TypeError(f"x {of} is a tuple, expected an array; batches come in a list")
             x = list(x)
         if not isinstance(x, tuple):
-            x = _array(x, f"x {of}", getattr(self.model, "dtype", None))
+            x = _array(x, f"x {of}", self._dtype)
         if lengths is not None and not isinstance(lengths, tuple):
             lengths = _array(lengths, f"lengths {of}")
         return Batch(x, _array(target, f"target {of}"), lengths, resets)
 
     def check_truncate(self, truncate: int) -> None:
         """Refuse models whose state cannot be carried from one chunk to the next."""
-        whole = whole_sequence(self.model)
+        model = self.model
+        whole = model._part_reading_ahead() if isinstance(model, Module) else None
         if whole is not None:
             raise ValueError(
                 f"truncate={truncate} carries the state forward in time, but {whole!r} needs the "
@@ -169,22 +169,34 @@ class Caller:
 
     def options(self, state: Any, lengths: Any, resets: Any) -> dict[str, Any]:
         """Return the keyword arguments of a call: those that are given and that it takes."""
-        given = {"state": state, "lengths": lengths, "resets": resets}
-        return {n: given[n] for n in self._taken if given[n] is not None}
+        options = {}
+        for name, value in (("state", state), ("lengths", lengths), ("resets", resets)):
+            if value is not None and name in self._taken:
+                options[name] = value
+        return options
 
-    def lengths(self, pred: Any, batch: Batch) -> Any:
-        """Return the lengths of the predictions; None if there is one per sequence."""
-        lengths = batch.lengths
-        if lengths is None or not self._per_step(pred, batch):
-            return None
-        return lengths[-1] if isinstance(batch.x, tuple) else lengths
+    def targets(self, pred: Any, batch: Batch) -> tuple[Any, int]:
+        """Return the lengths of the predictions, and how many targets count.
 
-    def _per_step(self, pred: Any, batch: Batch) -> bool:
+        The lengths are None if all steps count, or if there is one prediction per sequence.
+        """
+        x, target, lengths, _ = batch
+        per_step = self._per_step(pred, x)
+        if lengths is not None and per_step:
+            lengths = lengths[-1] if isinstance(x, tuple) else lengths
+            if lengths is not None:
+                return lengths, int(np.asarray(lengths).sum())
+        if per_step:
+            steps, rows = _shape(pred)[:2]
+            return None, steps * rows
+        return None, int(target.shape[0]) if target.ndim else 1
+
+    def _per_step(self, pred: Any, x: Any) -> bool:
         """Whether there is a prediction for each step; what can be (B, C) is one per sequence."""
-        paired = isinstance(batch.x, tuple)
-        if self.pools and not paired:  # whatever the sizes happen to be
+        paired = isinstance(x, tuple)
+        if self.pools and not paired:  # even if the sizes look like steps
             return False
-        shape, grid = np.shape(pred), np.shape(batch.x[-1] if paired else batch.x)[:2]
+        shape, grid = _shape(pred), _shape(x[-1] if paired else x)[:2]
         if len(grid) < 2 or shape[:2] != grid:
             return False
         return len(shape) > 2 or shape[0] != grid[0 if self.batch_first else 1]
@@ -197,13 +209,9 @@ class Caller:
             return function(pred, target, lengths, batch_first=True)
         return function(pred, target, lengths)
 
-    def count(self, pred: Any, batch: Batch, lengths: Any) -> int:
-        """Return how many targets a batch has: valid steps, or sequences."""
-        if lengths is not None:
-            return int(np.sum(lengths))
-        if self._per_step(pred, batch):
-            return int(np.prod(np.shape(pred)[:2]))
-        return int(batch.target.shape[0]) if batch.target.ndim else 1
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return value.shape if type(value) is np.ndarray else np.shape(value)
 
 
 def _array(value: Any, name: str, dtype: Any = None) -> Any:

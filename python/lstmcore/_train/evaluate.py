@@ -106,9 +106,9 @@ def measure(
                 pred = caller.model(chunk.x, **options)
             else:
                 pred, state = caller.model.run(chunk.x, **options)
-            lengths = caller.lengths(pred, chunk)
+            lengths, count = caller.targets(pred, chunk)
             total.add(
-                caller.count(pred, chunk, lengths),
+                count,
                 {n: caller.score(f, pred, chunk.target, lengths) for n, f in functions.items()},
             )
     return total.means(name)
@@ -123,7 +123,7 @@ def measure_first(
         first = list(itertools.islice(data, 1))
         if not first:
             raise ValueError(f"{name} is empty, expected at least one batch")
-        with contextlib.suppress(_NoTargets):  # others may have some
+        with contextlib.suppress(_NoTargets):  # later batches may have some
             measure(caller, first, name, functions, truncate, lambda: None)
     finally:
         if state is not None:

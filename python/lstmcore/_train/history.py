@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._base import checks
+from ..plot import training
 
 __all__ = ["History"]
 
@@ -126,8 +127,6 @@ class History:
         ImportError
             If matplotlib is not installed: ``pip install "lstmcore[train]"``.
         """
-        from ..plot import training
-
         return training(self, ax)
 
     def __repr__(self) -> str:

@@ -21,7 +21,7 @@ class Interrupt:
         self._installed = False
 
     def __enter__(self) -> Interrupt:
-        # Elsewhere Python does not allow it, and a handler of somebody else's is to be left alone.
+        # Python allows handlers in the main thread alone, and the user's own handler stays.
         if (
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import optim
 from .._base import checks
 from .._base.parameter import Parameter
 from ..callbacks import Callback
+from ..optim._checks import parameters as checked_parameters
+from ..optim._clipping import limit_norm
 from .batch import Batch, Caller, Scored, chunks
 from .evaluate import Total, measure
 from .progress import Progress
@@ -53,7 +54,8 @@ class Loop:
         bar: Progress,
     ) -> None:
         self._run, self._caller, self._bar, self._check = run, caller, bar, check
-        self._truncate, self._clip_norm = truncate, clip_norm
+        self._truncate = truncate
+        self._clip_norm = None if clip_norm is None else float(clip_norm)
         self._by_step = by_step
         self._functions = functions
         self._loss = functions["loss"]
@@ -61,6 +63,8 @@ class Loop:
         own = [] if run.validation is not None else [n for n in functions if n != "loss"]
         self._metrics = {n: functions[n] for n in own}
         self._parameters: list[Parameter] = list(run.optimizer.parameters)
+        if clip_norm is not None:
+            checked_parameters(self._parameters)
         self._on_step = [c for c in run.callbacks if type(c).on_step is not Callback.on_step]
 
     def epoch(self) -> None:
@@ -119,7 +123,7 @@ class Loop:
         run, caller, model = self._run, self._caller, self._caller.model
         options = caller.options(state, batch.lengths, batch.resets)
         pred, tape = model.forward(batch.x, **options)
-        lengths = caller.lengths(pred, batch)
+        lengths, count = caller.targets(pred, batch)
         scored = caller.score(self._loss, pred, batch.target, lengths)
         if not isinstance(scored, tuple) or len(scored) != 2:
             what = checks.describe(scored)
@@ -132,11 +136,11 @@ class Loop:
         values = {"loss": loss}  # all of them before anything is changed
         for name, function in self._metrics.items():
             values[name] = caller.score(function, pred, batch.target, lengths)
-        total.add(caller.count(pred, batch, lengths), values)
+        total.add(count, values)
         run.model.zero_grad()
         model.backward(tape, dpred)
         if self._clip_norm is not None:
-            norm = optim.clip_grad_norm(self._parameters, self._clip_norm)
+            norm = limit_norm(self._parameters, self._clip_norm)
             if not math.isfinite(norm):
                 raise self._error(f"the norm of the gradients is {norm}", batch)
         run.optimizer.step()

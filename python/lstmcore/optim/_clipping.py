@@ -9,11 +9,11 @@ import numpy as np
 
 from .. import _core
 from .._base import checks
-from .._base.parameter import Parameter
+from .._base.parameter import Parameter, gradients
 from ._checks import at_least_0
 from ._checks import parameters as checked_parameters
 
-__all__ = ["clip_grad_norm", "clip_grad_value"]
+__all__ = ["clip_grad_norm", "clip_grad_value", "limit_norm"]
 
 
 def clip_grad_norm(
@@ -63,16 +63,21 @@ def clip_grad_norm(
     params = checked_parameters(parameters)
     limit = math.inf if max_norm == math.inf else at_least_0(max_norm, "max_norm")
     strict = checks.boolean(error_if_nonfinite, "error_if_nonfinite")
-    grads, rows = [p._gradient() for p in params], [p.rows for p in params]
+    norm = limit_norm(params, limit)
+    if strict and not math.isfinite(norm):
+        bad = (p.name for p in params if not np.isfinite(p._gradient()).all())
+        raise ValueError(
+            f"the norm of the gradients is {norm}, expected a finite number: "
+            f"see the gradient of {next(bad, 'all together')}"
+        )
+    return norm
+
+
+def limit_norm(parameters: list[Parameter], limit: float) -> float:
+    """Do what `clip_grad_norm` does, with arguments that are checked."""
+    grads, rows = gradients(parameters), [p._rows for p in parameters]
     norm = _core.gradient_norm(grads, rows)
-    if not math.isfinite(norm):
-        if strict:
-            bad = (p.name for p in params if not np.isfinite(p._gradient()).all())
-            raise ValueError(
-                f"the norm of the gradients is {norm}, expected a finite number: "
-                f"see the gradient of {next(bad, 'all together')}"
-            )
-    elif norm + 1e-6 > limit:
+    if math.isfinite(norm) and norm + 1e-6 > limit:
         _core.scale_gradients(limit / (norm + 1e-6), grads, rows)
     return norm
 

@@ -18,7 +18,7 @@ import numpy as np
 from .. import _core
 from .._base import checks
 from .._base.checks import Array
-from .._base.parameter import Parameter
+from .._base.parameter import Parameter, gradients, touch, zero_gradients
 from ._checks import at_least_0, keys
 from ._checks import parameters as checked_parameters
 
@@ -67,22 +67,20 @@ class Optimizer:
 
     def zero_grad(self) -> None:
         """Set the gradient of every parameter to 0."""
-        for p in self.parameters:
-            p.zero_grad()
+        zero_gradients(self.parameters)
 
     def step(self) -> None:
         """Change every parameter by its gradient. The gradients stay as they are."""
         self._update(
             self.steps + 1,
             [p._storage for p in self.parameters],
-            [p._gradient() for p in self.parameters],
+            gradients(self.parameters),
             [p.rows if p.sparse else None for p in self.parameters],
             list(self._memory.values()),
             **self._options(),
         )
         self.steps += 1
-        for p in self.parameters:
-            p._touch()
+        touch(self.parameters)
 
     def _options(self) -> dict[str, Any]:
         """Return what makes the same optimizer from the parameters, as JSON could hold it."""
@@ -96,7 +94,7 @@ class Optimizer:
         dict
             The options by their names; "type", the name of the optimizer; "steps"; "parameters" and
             "shapes", lists of their names and shapes; and what is remembered of the parameters: a
-            list of arrays for each name such as "exp_avg". All but the arrays is plain JSON.
+            list of arrays for each name such as "exp_avg". All but the arrays is JSON.
         """
         memory = {k: [a.copy() for a in v] for k, v in self._memory.items() if v is not None}
         return {**self._description(), **memory}
@@ -438,7 +436,7 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay: the decay does not pass through the averages.
 
-    At every step first ``w = w - lr weight_decay w``, then a step of Adam with the plain gradient.
+    At every step first ``w = w - lr weight_decay w``, then a step of Adam with the gradient alone.
 
     Parameters
     ----------
