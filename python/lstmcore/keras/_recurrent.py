@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._base.checks import Activation, Array, describe
+from .._base.module import Module
+from .._files.export_options import not_written
 from .._nn.cells import Cell, GRUCell, LSTMCell, RNNCell
 from .._nn.config import MERGES, Config
 from .._nn.layers import GRU, LSTM, RNN, Layer
@@ -65,33 +67,22 @@ def options(layer: KerasLayer) -> dict[str, Any]:
     return chosen | {"activations": (gates, squash, squash)}
 
 
-def keras_options(config: Config, version: int, layer: Any) -> dict[str, Any]:
-    """Return what Keras's constructor takes for a layer of ours, or say what Keras lacks."""
-    lacks = [
-        ("proj_size", config.proj_size != 0),
-        ("forget_gate", not config.forget_gate),
-        ("coupled", config.coupled),
-        ("peephole", config.peephole),
-        ("cell_clip", config.cell_clip is not None),
-    ]
-    for name, has in lacks:
-        if has:
-            raise ValueError(f"{layer!r} has {name}={getattr(config, name)!r}, which Keras lacks")
+def keras_options(module: Module, version: int) -> dict[str, Any]:
+    """Return what Keras's constructor takes for a layer or cell of ours."""
+    config: Config = module._config
     chosen: dict[str, Any] = {
         "units": config.hidden_size,
         "use_bias": config.bias,
         "dtype": config.dtype.name,
     }
     if config.kind == "rnn":
-        return chosen | {"activation": _keras_activation(config.nonlinearity, version, layer)}
-    gates, *others = config.activations or ()
+        return chosen | {"activation": _keras_activation(module, "nonlinearity", 0, version)}
+    _, *others = config.activations or ()
     if len(set(others)) > 1:
-        raise ValueError(
-            f"{layer!r} has activations={config.activations!r}, but an LSTM of Keras has one for "
-            "the candidate and the output"
-        )
-    chosen["activation"] = _keras_activation(others[0], version, layer)
-    chosen["recurrent_activation"] = _keras_activation(gates, version, layer)
+        why = "an LSTM of Keras has one activation for the candidate and the output"
+        raise not_written(module, "activations", "Keras", why)
+    chosen["recurrent_activation"] = _keras_activation(module, "activations", 0, version)
+    chosen["activation"] = _keras_activation(module, "activations", 1, version)
     return chosen | ({"reset_after": config.reset_after} if config.kind == "gru" else {})
 
 
@@ -107,13 +98,14 @@ def _activation(layer: KerasLayer, name: str) -> Activation:
     return _ACTIVATIONS[value]
 
 
-def _keras_activation(activation: Activation, version: int, layer: Any) -> str:
+def _keras_activation(module: Module, option: str, index: int, version: int) -> str:
     names = {ours: name for name, ours in _ACTIVATIONS.items()}
     names[_HARD_SIGMOID[version]] = "hard_sigmoid"
+    value = getattr(module._config, option)
+    activation = value if option == "nonlinearity" else value[index]
     if activation not in names:
-        raise ValueError(
-            f"{layer!r} has the activation {activation!r}, which Keras {version} lacks"
-        )
+        why = f"Keras {version} has no {activation!r}"
+        raise not_written(module, option, "Keras", why)
     return names[activation]
 
 
