@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ._base import checks
 from ._base.checks import Array
-from ._base.module import Module
+from ._base.module import Module, storable
 from ._nn.activations import softmax, softmax_backward
 from ._nn.config import Option
 from ._nn.dropout import dropout_scale
@@ -77,7 +77,7 @@ class Attention(Module):
         weights : ndarray, (B, T, S), or (T, S) unbatched, whatever `batch_first` says
             Their weights, at least 0, whose sum is 1; with MultiHead the mean of all heads.
         """
-        y, weights, _ = self._run(query, key, value, lengths, False)
+        y, weights, _ = self._compute(query, key, value, lengths, False)
         return y, weights
 
     def forward(
@@ -101,7 +101,7 @@ class Attention(Module):
         tape : AttentionTape
             For `backward`. It shares query, key and value: leave them as they are until then.
         """
-        y, weights, tape = self._run(query, key, value, lengths, True)
+        y, weights, tape = self._compute(query, key, value, lengths, True)
         return y, weights, tape
 
     def backward(self, tape: AttentionTape, dy: npt.ArrayLike) -> tuple[Array, Array, Array]:
@@ -129,7 +129,7 @@ class Attention(Module):
         dquery, dkey, dvalue = (g.reshape(s) for g, s in zip(gradients, shapes, strict=True))
         return dquery, dkey, dvalue
 
-    def _run(self, query: Any, key: Any, value: Any, lengths: Any, train: bool) -> Any:
+    def _compute(self, query: Any, key: Any, value: Any, lengths: Any, train: bool) -> Any:
         given = query, key, value = self._arrays(query, key, value)
         batched = query.ndim == 3
         if not batched:
@@ -208,6 +208,7 @@ class Attention(Module):
         raise NotImplementedError
 
 
+@storable
 class ScaledDotProduct(Attention):
     """y = softmax(query key' / sqrt(E)) value, without parameters.
 
@@ -270,6 +271,7 @@ class ScaledDotProduct(Attention):
         return self._swap(dquery) * scale, self._swap(dkey), self._swap(dvalue)
 
 
+@storable
 class MultiHead(Attention):
     """Several scaled dot-product attentions side by side, between learned projections.
 

@@ -24,7 +24,7 @@ def __dir__() -> list[str]:
 
 
 class Callback:
-    """What `fit` calls; override what you need. A plain function of the run is an `on_epoch`.
+    """What `fit` calls; override what you need. A function of the run is an `on_epoch`.
 
     All get the `Run`: its model, optimizer, history, epoch, step and loss; ``run.stop("why")``
     ends it after the current step.

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from ._base import checks
 from ._base.checks import Array
-from ._nn.layers import GRU, LSTM, RNN, Layer
+from ._base.module import Module
+from ._nn.layers import RNN, Layer
 from ._nn.tape import Tape
 
 if TYPE_CHECKING:
@@ -76,25 +77,25 @@ def gate_values(
     >>> {name: values.shape for name, values in lc.plot.gate_values(tape, row=3).items()}
     {'r': (5, 3), 'z': (5, 3), 'n': (5, 3)}
     """
-    if not isinstance(tape, Tape) or not isinstance(tape._owner, (LSTM, GRU)):
+    arrays = tape.gates() if isinstance(tape, Tape) and tape._owner._gives_state else {}
+    if not arrays:
         what = checks.describe(tape)
         raise TypeError(
             f"tape is {what}, expected one of an LSTM or GRU (of a Sequential, in tape.tapes)"
         )
-    form = tape._form
-    arrays = tape.gates()
-    if isinstance(tape._owner, LSTM):
+    shapes = tape._call_shapes
+    if "c" in tape._owner._state_parts:
         arrays["c"] = tape.cells()
     layers = next(iter(arrays.values())).shape[0]
-    for name, index, count in (("row", row, form.batch), ("layer", layer, layers)):
+    for name, index, count in (("row", row, shapes.batch), ("layer", layer, layers)):
         if checks.integer(index, name, 0) >= count:
             raise ValueError(f"{name} is {index}, expected 0 to {count - 1}")
-    length = form.time if length is None else checks.integer(length, "length", 0)
-    if length > form.time:
-        raise ValueError(f"length is {length}, expected 0 to {form.time}, the time steps of x")
+    length = shapes.time if length is None else checks.integer(length, "length", 0)
+    if length > shapes.time:
+        raise ValueError(f"length is {length}, expected 0 to {shapes.time}, the time steps of x")
     of_row: Any = (layer, slice(length))
-    if not form.drop:
-        of_row = (layer, row, slice(length)) if form.batch_first else (layer, slice(length), row)
+    if not shapes.drop:
+        of_row = (layer, row, slice(length)) if shapes.batch_first else (layer, slice(length), row)
     return {name: values[of_row] for name, values in arrays.items()}
 
 
@@ -241,9 +242,9 @@ def gradient_norms(layer: Layer[Any], x: npt.ArrayLike) -> Array:
     >>> norms.shape, bool(norms[20] < 1e-3 < norms[0] == 1)
     ((21,), True)
     """
-    if not isinstance(layer, Layer):
+    if not isinstance(layer, Module) or not layer._gives_state:
         raise TypeError(f"layer is {checks.describe(layer)}, expected an RNN, LSTM or GRU")
-    if layer.bidirectional or layer.reverse:
+    if layer._needs_whole_sequence:
         raise ValueError(f"layer is {layer!r}, expected one that reads forward only")
     sequence = checks.real(x, layer.dtype, "x", cast=True)
     if sequence.ndim != 2 or sequence.shape[1] != layer.input_size:
@@ -260,7 +261,7 @@ def gradient_norms(layer: Layer[Any], x: npt.ArrayLike) -> Array:
         tapes.append(tape)
     dh = np.zeros((layer.num_layers, units, units), layer.dtype)
     dh[-1] = np.eye(units)
-    dstate: Any = (dh, None) if isinstance(layer, LSTM) else dh
+    dstate: Any = (dh, None) if len(layer._state_parts) == 2 else dh
     norms = [1.0]
     for tape in reversed(tapes):
         _, dstate = layer.backward(tape, None, dstate)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ROOM", "Room"]
+__all__ = ["BUDGET", "Budget"]
 
 
-class Room:
+class Budget:
     """How much a model may hold that is made from a description: no more than its file does."""
 
     def __init__(self, arrays: int, nbytes: int) -> None:
@@ -22,7 +22,7 @@ class Room:
     def take(
         self, shapes: Iterable[tuple[str, tuple[int, ...]]], dtype: np.dtype[Any]
     ) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Pass on names and shapes as long as there is room for them."""
+        """Pass on names and shapes as long as the budget lasts."""
         for name, shape in shapes:
             self.arrays -= 1
             self.nbytes -= math.prod(shape) * dtype.itemsize
@@ -32,4 +32,4 @@ class Room:
 
 
 # While a model is being made for the parameters of a file: None otherwise.
-ROOM: ContextVar[Room | None] = ContextVar("ROOM", default=None)
+BUDGET: ContextVar[Budget | None] = ContextVar("BUDGET", default=None)

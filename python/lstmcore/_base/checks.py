@@ -164,7 +164,7 @@ def path(value: object, name: str) -> Path:
 
 
 def _asarray(value: object, name: str) -> npt.NDArray[Any]:
-    """Return a plain ndarray, and say which argument it was if that fails."""
+    """Return an ndarray, and say which argument it was if that fails."""
     try:
         return np.asarray(value)
     except (
@@ -178,7 +178,7 @@ def _asarray(value: object, name: str) -> npt.NDArray[Any]:
 def real(value: object, dtype: np.dtype[Any], name: str, *, cast: bool = False) -> Array:
     """Return an ndarray of `dtype`, without a copy where `value` is one.
 
-    Integers, bools, float16 and plain sequences are converted. The other of float32 and float64 is
+    Integers, bools, float16 and sequences are converted. The other of float32 and float64 is
     an error, because it is nearly always a mistake that costs speed or precision, unless `cast`
     says that it will be copied anyway.
     """
@@ -186,13 +186,13 @@ def real(value: object, dtype: np.dtype[Any], name: str, *, cast: bool = False) 
     have = array.dtype
     if have == dtype:
         return array
-    plain = cast or not hasattr(value, "dtype")
+    converts = cast or not hasattr(value, "dtype")
     same = have.type is dtype.type  # in another byte order
     if have.kind in "biu" or have == np.float16 or same:
         return array.astype(dtype)
-    if plain and (have.type in (np.float32, np.float64) or have.name == "bfloat16"):
+    if converts and (have.type in (np.float32, np.float64) or have.name == "bfloat16"):
         return array.astype(dtype)
-    expected = f"real numbers to convert to {dtype}" if plain else f"{dtype}, the layer's dtype"
+    expected = f"real numbers to convert to {dtype}" if converts else f"{dtype}, the layer's dtype"
     raise TypeError(f"{name} has dtype {have}, expected {expected}")
 
 
@@ -256,14 +256,14 @@ def contiguous(
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
     name: str,
-    legend: str,
+    shape_text: str,
     *,
     copy: bool = False,
 ) -> Array:
-    """Return a C-contiguous array of that dtype and shape; `legend` says what its axes are."""
+    """Return a C-contiguous array of that dtype and shape; `shape_text` says what its axes are."""
     array = real(value, dtype, name)
     if array.shape != shape:
-        raise ValueError(f"{name} has shape {array.shape}, expected {legend} = {shape}")
+        raise ValueError(f"{name} has shape {array.shape}, expected {shape_text} = {shape}")
     return array.copy(order="C") if copy else in_order(array)
 
 
@@ -295,11 +295,11 @@ def lengths(
     return array.astype(np.int64)
 
 
-def resets(value: object, shape: tuple[int, ...], legend: str) -> npt.NDArray[np.bool_]:
+def resets(value: object, shape: tuple[int, ...], shape_text: str) -> npt.NDArray[np.bool_]:
     """Return the resets as a new C-contiguous array of bools."""
     array = _asarray(value, "resets")
     if array.dtype != np.bool_ and not (array.size == 0 and not hasattr(value, "dtype")):
         raise TypeError(f"resets has dtype {array.dtype}, expected bool")
     if array.shape != shape:
-        raise ValueError(f"resets has shape {array.shape}, expected {legend} = {shape}")
+        raise ValueError(f"resets has shape {array.shape}, expected {shape_text} = {shape}")
     return array.astype(np.bool_, order="C")

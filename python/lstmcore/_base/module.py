@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
 from . import checks
-from .budget import ROOM
+from .budget import BUDGET
 from .checks import Array
+from .flow import BackwardFlow, Flow
 from .machine import memory_limit
 from .parameter import Parameter, Watch
 
-__all__ = ["IncompatibleKeys", "Module", "overridden"]
+__all__ = ["STORABLE", "IncompatibleKeys", "Module", "overridden", "storable"]
 
 _LIBRARY = __name__.partition(".")[0]
+
+STORABLE: dict[str, type[Module]] = {}  # the kinds that can be in a file, by name
+
+Kind = TypeVar("Kind", bound="type[Module]")
+
+
+def storable(kind: Kind) -> Kind:
+    """Let files hold modules of this very class: a decorator for those of this library.
+
+    A class derived from it is another one, which files do not hold.
+    """
+    STORABLE[kind.__name__] = kind
+    return kind
 
 
 class IncompatibleKeys(NamedTuple):
@@ -27,10 +41,16 @@ class IncompatibleKeys(NamedTuple):
     unexpected_keys: list[str]
 
 
+def _call(module: Any, *x: Any, **options: Any) -> Any:
+    """Return what `forward` returns, without the tape."""
+    *y, _ = module.forward(*x, **options)
+    return y[0] if len(y) == 1 else tuple(y)
+
+
 class Module:
     """Parameters and submodules by name, and the options that say what they are for."""
 
-    _config: Any  # compares with ==; its attributes are the options
+    _config: Any = None  # compares with ==; its attributes are the options
     _parameters: Mapping[str, Parameter] = MappingProxyType({})  # its own, in PyTorch's order
     _children: Mapping[str, Module] = MappingProxyType({})  # whose parameters come after its own
     _watch: Watch
@@ -41,18 +61,25 @@ class Module:
     _takes_ids: bool = False  # whether x holds integers and has no axis of features
     _knows_time: bool = False  # whether x has a time axis, and `lengths` say where rows end
     _keeps_time: bool = True  # whether y has the time axis of x, or pools it away
-    _moves_steps: bool = (
-        False  # whether a step of y stands elsewhere than that of x
-    )
+    _moves_steps: bool = False  # whether a step of y may stand elsewhere than that of x
     _finds_lengths: bool = False  # whether it tells the modules after it where rows end
     _state_parts: tuple[str, ...] = ()  # what goes from step to step: "h", or "h" and "c"
+    _gives_state: ClassVar[bool] = False  # whether a call gives the final state beside y
+    _takes_lookup: ClassVar[bool] = False  # whether it reads steps from a table (see `Flow`)
     _needs_whole_sequence: bool = False  # whether y at a step needs steps after it
+    # Whether `_apply` calls `forward` and `__call__`, so that a derived class may write its own.
+    _applies_own: ClassVar[bool] = True
+
+    if TYPE_CHECKING:
+        forward: Callable[..., Any]
+        backward: Callable[..., Any]
+    __call__: Callable[..., Any] = _call
 
     def _make_parameters(
         self, shapes: Iterable[tuple[str, tuple[int, ...]]], dtype: np.dtype[Any]
     ) -> None:
-        room = ROOM.get()
-        shapes = list(shapes if room is None else room.take(shapes, dtype))
+        budget = BUDGET.get()
+        shapes = list(shapes if budget is None else budget.take(shapes, dtype))
         # Asked first, because a large allocation may succeed and fail when written to.
         size = sum(int(np.prod(shape, dtype=object)) for _, shape in shapes) * dtype.itemsize
         if size > 2**28 and size > memory_limit():
@@ -72,6 +99,35 @@ class Module:
     def _chain(self) -> list[tuple[str, Any]]:
         """Path and module of all that compute, one after the other: of a container, its parts."""
         return [("", self)]
+
+    def _apply(self, x: Any, flow: Flow, train: bool) -> tuple[Any, Any]:
+        """Return y and, for training, the tape: how networks call every module.
+
+        What a module needs beside x, or tells those after it, is in `flow`.
+        """
+        if train:
+            y, tape = self.forward(x)
+            return y, tape
+        return self(x), None
+
+    def _apply_backward(self, tape: Any, dy: Any, flow: BackwardFlow) -> Any:
+        """Return dx for the tape that `_apply` returned."""
+        return self.backward(tape, dy)
+
+    def _stream_stage(self, name: str) -> Any:
+        """Return what the core's streams do for this module, None for nothing.
+
+        `name` is what messages call the module.
+        """
+        raise TypeError(f"{name} cannot be streamed, expected modules of lstmcore")
+
+    def _part_reading_ahead(self) -> Module | None:
+        """Return the first module in this one that needs the whole sequence, if there is one."""
+        if not self._needs_whole_sequence and not self._children:
+            return None
+        found = (child._part_reading_ahead() for child in self._children.values())
+        inside = next((part for part in found if part is not None), None)
+        return self if inside is None and self._needs_whole_sequence else inside
 
     @property
     def _input_size(self) -> int | None:
@@ -207,10 +263,19 @@ class Module:
             names[key]._touch()
         return IncompatibleKeys(missing, [str(key) for key in unexpected])
 
+    def _description(self) -> dict[str, Any]:
+        """Return what a file says of this module: its kind and its options."""
+        return {"type": type(self).__name__, **self._options()}
+
     def _options(self) -> dict[str, Any]:
         """Return what the constructor takes to make such a module, as JSON can hold it."""
         names = [name for name in inspect.signature(type(self)).parameters if name != "seed"]
-        return {name: _plain(getattr(self._config, name)) for name in names}
+        return {name: _as_json(getattr(self._config, name)) for name in names}
+
+    @classmethod
+    def _from_options(cls, options: dict[str, Any]) -> Module:
+        """Make a module from what `_options` returned."""
+        return cls(**options)
 
     def _rng_state(self) -> dict[str, Any]:
         """Return where the random streams of dropout are, by module, as JSON can hold it."""
@@ -262,7 +327,7 @@ class Module:
 def overridden(module: Module) -> str | None:
     """Return what a class of somebody else's computes in its own way: ``"forward"``, say."""
     for name in ("__call__", "forward"):
-        home = getattr(getattr(type(module), name), "__module__", "")
+        home = getattr(getattr(type(module), name, None), "__module__", _LIBRARY)
         if home.partition(".")[0] != _LIBRARY:
             return name
     return None
@@ -281,11 +346,11 @@ def _unwrap(state_dict: Mapping[str, Any], names: Iterable[str]) -> Mapping[str,
     return state_dict
 
 
-def _plain(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     """Return an option as JSON can hold it."""
     if isinstance(value, np.dtype):
         return value.name
-    return [_plain(v) for v in value] if isinstance(value, (tuple, list)) else value
+    return [_as_json(v) for v in value] if isinstance(value, (tuple, list)) else value
 
 
 def _state(rng: np.random.Generator) -> dict[str, Any]:

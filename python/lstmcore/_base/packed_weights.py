@@ -8,10 +8,10 @@ from .. import _core
 from .checks import Array
 from .module import Module
 
-__all__ = ["Packed"]
+__all__ = ["PacksWeights"]
 
 
-class Packed(Module):
+class PacksWeights(Module):
     """What recurrent layers and Linear share: packed parameters, kept until they may have changed.
 
     Inference may run in any number of threads at once. Training one module is for one thread at a
@@ -40,12 +40,15 @@ class Packed(Module):
         token = self._watch.token
         settled = all(p._settled() for p in self._parameters.values())
         isa = _core.isa_version()
-        self._packed = Packed._packed  # nothing: what is stale gives its memory to what comes
+        self._packed = PacksWeights._packed  # nothing: what is stale gives its memory to what comes
         del weights
         weights = self._pack([p._storage for p in self._parameters.values()], train)
         if settled:
             self._packed = (token, isa, train, weights)
         return weights
+
+    def _stream_stage(self, name: str) -> Any:
+        return self._weights(False)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_packed"}

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from .. import _core
 from . import checks
-from .budget import ROOM
+from .budget import BUDGET
 from .checks import Array
 
 __all__ = ["Parameter", "Watch"]
@@ -23,7 +23,7 @@ class _Storage(np.ndarray[tuple[int, ...], np.dtype[Any]]):
     """The memory of a parameter.
 
     It is a type of its own because NumPy lets the base of a view of a view skip the arrays between,
-    except across types: so every slice of the plain array that `Parameter.data` hands out keeps
+    except across types: so every slice of the array that `Parameter.data` hands out keeps
     that very array alive.
     """
 
@@ -232,7 +232,7 @@ class Parameter:
 
     def _draw(self, draw: Callable[[int], Array]) -> None:
         """Overwrite the values by what `draw` returns: as many numbers as it is asked for."""
-        if ROOM.get() is not None:
+        if BUDGET.get() is not None:
             return  # a file has the values
         flat = self._storage.reshape(-1)
         for start in range(0, flat.size, 2**20):  # in pieces, as they come in float64

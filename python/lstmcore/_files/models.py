@@ -11,8 +11,8 @@ import os
 from typing import Any
 
 from .._base import checks
-from .._base.budget import ROOM, Room
-from .._base.module import Module
+from .._base.budget import BUDGET, Budget
+from .._base.module import STORABLE, Module
 from . import tensor_file
 
 __all__ = ["load", "save"]
@@ -63,18 +63,17 @@ def save(model: Module, path: str | os.PathLike[str]) -> None:
     if not isinstance(model, Module):
         raise TypeError(f"model is {checks.describe(model)}, expected a module")
     check_kinds(model, "model", "save its state_dict")
-    description = {"type": type(model).__name__, **model._options()}
-    text = json.dumps({"version": _VERSION, "model": description}, allow_nan=False)
+    description = {"version": _VERSION, "model": model._description()}
+    text = json.dumps(description, allow_nan=False)
     arrays = {name: p._storage for name, p in model.named_parameters()}
     tensor_file.write(path, arrays, {_KEY: text})
 
 
 def check_kinds(model: Module, name: str, instead: str) -> None:
     """Refuse a model with a module of a class that is not of this library."""
-    kinds = _kinds()
     for path, module in model._modules():
         kind = type(module)
-        if kinds.get(kind.__name__) is not kind:
+        if STORABLE.get(kind.__name__) is not kind:
             what = f"module {path!r} of {name}" if path else name
             raise TypeError(
                 f"{what} is a {kind.__module__}.{kind.__qualname__}, expected a module of lstmcore "
@@ -120,7 +119,7 @@ def load(path: str | os.PathLike[str]) -> Any:
             f"{path} is a safetensors file without the description of a model: make the model, and "
             "give it load_torch(path) in load_state_dict"
         )
-    room = ROOM.set(Room(len(arrays), sum(array.nbytes for array in arrays.values())))
+    before = BUDGET.set(Budget(len(arrays), sum(array.nbytes for array in arrays.values())))
     try:
         model = _make(_read(metadata[_KEY]))
         wrong = [
@@ -134,7 +133,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     except Exception as error:  # a description can ask for anything
         raise ValueError(f"{path} is damaged: {error}") from error
     finally:
-        ROOM.reset(room)
+        BUDGET.reset(before)
     return model
 
 
@@ -155,10 +154,10 @@ def _make(description: Any, depth: int = 0) -> Module:
     if depth > _DEPTH:
         raise ValueError(f"it describes modules in modules, more than {_DEPTH} deep")
     name = description.get("type") if isinstance(description, dict) else None
-    kind = _kinds().get(name) if isinstance(name, str) else None
+    kind = STORABLE.get(name) if isinstance(name, str) else None
     if kind is None:
         what = f"a {name[:100]!r}" if isinstance(name, str) else "something that is no module"
-        raise ValueError(f"it describes {what}, expected one of {', '.join(_kinds())}")
+        raise ValueError(f"it describes {what}, expected one of {', '.join(sorted(STORABLE))}")
 
     def value(option: Any) -> Any:
         if isinstance(option, dict):
@@ -166,14 +165,4 @@ def _make(description: Any, depth: int = 0) -> Module:
         return [value(part) for part in option] if isinstance(option, list) else option
 
     options = {name: value(option) for name, option in description.items() if name != "type"}
-    return kind(*options.pop("modules", ()), **options)
-
-
-def _kinds() -> dict[str, type[Module]]:
-    """All modules that can be in a file, by name."""
-    import lstmcore
-
-    found = [vars(home)[name] for home in (lstmcore, lstmcore.attention) for name in home.__all__]
-    return {
-        kind.__name__: kind for kind in found if isinstance(kind, type) and issubclass(kind, Module)
-    }
+    return kind._from_options(options)

@@ -10,10 +10,7 @@ import numpy.typing as npt
 from .. import sampling
 from .._base import checks
 from .._base.module import Module
-from .._nn.embedding import Embedding
-from .._nn.layers import Layer
-from .._nn.sequential import Sequential
-from .._nn.whole_sequence import whole_sequence
+from .._nn.sequential import as_sequential
 from ..sampling import Sampler
 
 __all__ = ["generate"]
@@ -83,14 +80,12 @@ def generate(
     >>> lc.generate(series, np.zeros((10, 2), "float32"), 6).shape
     (6, 2)
     """
-    if isinstance(model, Layer):
-        model = Sequential(model)
-    modules = [m for _, m in model._modules()] if isinstance(model, Module) else []
+    model = as_sequential(model)
     _check_model(model)
     steps = checks.integer(steps, "steps", 1)
     x = checks._asarray(prompt, "prompt")
     tokens = x.dtype.kind in "iu"
-    takes_ids = getattr(model, "takes_ids", False) or any(isinstance(m, Embedding) for m in modules)
+    takes_ids = getattr(model, "_takes_ids" if isinstance(model, Module) else "takes_ids", False)
     if takes_ids and not tokens:
         raise TypeError(f"prompt has dtype {x.dtype}, expected integers, as the model takes ids")
     if not tokens and getattr(model, "dtype", None) is not None:
@@ -141,7 +136,7 @@ def _check_model(model: Any) -> None:
     if isinstance(model, type) or not callable(getattr(model, "run", None)):
         what = checks.describe(model)
         raise TypeError(f"model is {what}, expected a Sequential, a layer or a baseline")
-    whole = whole_sequence(model)
+    whole = model._part_reading_ahead() if isinstance(model, Module) else None
     if whole is not None:
         raise ValueError(f"{whole!r} needs the whole sequence, of which this is the beginning only")
 

@@ -10,12 +10,9 @@ import numpy.typing as npt
 
 from .._base import checks
 from .._base.checks import Array
-from .._base.module import Module
-from .._nn.layers import Layer
-from .._nn.pooling import Pool
-from .._nn.sequential import TIMED, Sequential, SequentialTape
+from .._base.module import Module, storable
+from .._nn.sequential import Sequential, SequentialTape, as_sequential
 from .._nn.tape import check_owner
-from .._nn.whole_sequence import whole_sequence
 from ..attention import Attention
 
 __all__ = ["Hypothesis", "Seq2Seq", "Seq2SeqTape"]
@@ -52,6 +49,7 @@ class Seq2SeqTape:
         return f"<Seq2SeqTape, {self.nbytes} bytes>"
 
 
+@storable
 class Seq2Seq(Module):
     """An encoder reads a sequence, a decoder says another, by teacher forcing or by search.
 
@@ -121,8 +119,7 @@ class Seq2Seq(Module):
             self._sequential(part, name)
             for part, name in ((encoder, "encoder"), (decoder, "decoder"))
         )
-        timed = isinstance(head, Module) and any(isinstance(m, TIMED) for _, m in head._modules())
-        if timed or not isinstance(head, Module) or not head._chains:
+        if not isinstance(head, Module) or not head._chains or head._knows_time:
             what = checks.describe(head)
             raise TypeError(f"head is {what}, expected a Linear or a Sequential without layers")
         if attention is not None and not isinstance(attention, Attention):
@@ -138,12 +135,11 @@ class Seq2Seq(Module):
 
     @staticmethod
     def _sequential(part: Any, name: str) -> Sequential:
-        if isinstance(part, Layer):
-            return Sequential(part)
-        if not isinstance(part, Sequential) or not part._recurrent:
+        model: Sequential = as_sequential(part)
+        if not getattr(model, "_recurrent", None):
             what = checks.describe(part)
             raise TypeError(f"{name} is {what}, expected a layer, or a Sequential with one")
-        return part
+        return model
 
     def _check_parts(self) -> None:
         owners: dict[int, str] = {}
@@ -157,9 +153,9 @@ class Seq2Seq(Module):
                 )
         for name, part in (("encoder", self.encoder), ("decoder", self.decoder)):
             for _, module in part._steps:
-                if isinstance(module, Pool):
+                if not module._keeps_time:
                     raise ValueError(f"{name} has {module!r}, expected modules that keep the steps")
-        whole = whole_sequence(self.decoder)
+        whole = self.decoder._part_reading_ahead()
         if whole is not None:
             raise ValueError(f"decoder has {whole!r}, expected modules that read forward only")
         parts = {"encoder": self.encoder, "decoder": self.decoder, "attention": self.attention}
@@ -181,7 +177,7 @@ class Seq2Seq(Module):
 
     def _check_states(self) -> None:
         sizes = [
-            [(m._kind == "lstm", m._states, m._outputs, m._hidden) for m in part._recurrent]
+            [(m._state_parts, m._states, m._outputs, m._hidden) for m in part._recurrent]
             for part in (self.encoder, self.decoder)
         ]
         if sizes[0] != sizes[1]:
@@ -262,12 +258,13 @@ class Seq2Seq(Module):
         """Run the encoder; return what `_decode` takes."""
         source, previous = _pair(x, "x")
         source_lengths, target_lengths = _lengths(lengths)
-        keys, state, _, source_lengths = self._encode(source, source_lengths)
+        keys, state, source_lengths = self._encode(source, source_lengths)
         return previous, state if self.carry_state else None, keys, source_lengths, target_lengths
 
-    def _encode(self, source: Any, lengths: Any, train: bool = False) -> Any:
-        """Return keys, states and tapes of the encoder, and the lengths that it knows or finds."""
-        return self.encoder._run(source, None, lengths, None, train)
+    def _encode(self, source: Any, lengths: Any) -> tuple[Array, tuple[Any, ...], Any]:
+        """Return keys and final states of the encoder, and the lengths that it knows or finds."""
+        keys, flow, _ = self.encoder._compute(source, None, lengths, None, False)
+        return keys, tuple(flow.final), flow.lengths
 
     def _decode(
         self, previous: Any, state: Any, keys: Array, source_lengths: Any, lengths: Any
@@ -297,13 +294,13 @@ class Seq2Seq(Module):
         """
         source, previous = _pair(x, "x")
         source_lengths, target_lengths = _lengths(lengths)
-        keys, final, tapes, source_lengths = self._encode(source, source_lengths, train=True)
-        encoder = SequentialTape(self.encoder, tapes, final)
-        state = final if self.carry_state else None
+        keys, flow, tapes = self.encoder._compute(source, None, source_lengths, None, True)
+        encoder = SequentialTape(self.encoder, tapes, tuple(flow.final))
+        state = encoder.state if self.carry_state else None
         y, decoder = self.decoder.forward(previous, state, lengths=target_lengths)
         attention = None
         if self.attention is not None:
-            context, _, attention = self.attention.forward(y, keys, keys, source_lengths)
+            context, _, attention = self.attention.forward(y, keys, keys, flow.lengths)
             y = np.concatenate([context, y], axis=-1)
         scores, head = self.head.forward(y)
         return scores, Seq2SeqTape(self, encoder, decoder, attention, head, keys)
@@ -325,7 +322,8 @@ class Seq2Seq(Module):
         check_owner(tape, Seq2SeqTape, self)
         self._check_gradients()  # before any gradient is added to
         dy = self.head.backward(tape.head, dscores)
-        dkeys = None if isinstance(self.encoder._steps[-1][1], Layer) else np.zeros_like(tape.keys)
+        # Of a gradient that is 0, recurrent layers take None.
+        dkeys = None if self.encoder._steps[-1][1]._gives_state else np.zeros_like(tape.keys)
         if self.attention is not None:
             size = dy.shape[-1] - self._decoder_size()
             dcontext, dy = dy[..., :size], dy[..., size:]
@@ -416,7 +414,7 @@ class Seq2Seq(Module):
         max_steps = checks.integer(max_steps, "max_steps", 1)
         start, end = checks.integer(start, "start", 0), checks.integer(end, "end", 0)
         length_penalty = checks.number(length_penalty, "length_penalty")
-        keys, final, _, lengths = self._encode(source, lengths)
+        keys, final, lengths = self._encode(source, lengths)
         if keys.ndim != 3:
             axes = "(B, T, ...)" if self.batch_first else "(T, B, ...)"
             raise ValueError(f"source has shape {np.shape(source)}, expected {axes}, a batch")
@@ -458,10 +456,7 @@ class Seq2Seq(Module):
 
     def _options(self) -> dict[str, Any]:
         return {
-            **{
-                name: {"type": type(child).__name__, **child._options()}
-                for name, child in self._children.items()
-            },
+            **{name: child._description() for name, child in self._children.items()},
             "carry_state": self.carry_state,
         }
 

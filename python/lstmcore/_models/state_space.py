@@ -11,10 +11,6 @@ import numpy.typing as npt
 from .._base import checks
 from .._base.checks import Array
 from .._base.module import Module
-from .._nn.layers import Layer, Recurrent
-from .._nn.pooling import Pool
-from .._nn.sequential import Sequential
-from .._nn.whole_sequence import whole_sequence
 
 __all__ = ["StateSpace"]
 
@@ -179,23 +175,19 @@ class StateSpace:
 
 
 def _view(cls: type[StateSpace], model: Module) -> StateSpace:
-    steps: list[Module]
-    if isinstance(model, Sequential):
-        steps = [module for _, module in model._steps]
-    elif isinstance(model, Recurrent):
-        steps = [model]
-    else:
+    steps = [module for _, module in model._chain()] if isinstance(model, Module) else []
+    where = [i for i, module in enumerate(steps) if module._state_parts]
+    if not where and (not steps or steps[0] is model):
         what = checks.describe(model)
         raise TypeError(f"model is {what}, expected a layer, a cell or a Sequential")
-    where = [i for i, module in enumerate(steps) if isinstance(module, Recurrent)]
     if not where:
         raise ValueError(f"{model!r} has no recurrent layer, and so no state")
-    pool = next((module for module in steps if isinstance(module, Pool)), None)
-    whole = pool or whole_sequence(model)
+    pool = next((module for module in steps if not module._keeps_time), None)
+    whole = pool or model._part_reading_ahead()
     if whole is not None:
         raise ValueError(f"{whole!r} needs the whole sequence, and so has no state in time")
     before, after = steps[: where[-1] + 1], steps[where[-1] + 1 :]
-    recurrent = [module for module in before if isinstance(module, Recurrent)]
+    recurrent = [module for module in before if module._state_parts]
     widths = [width for module in recurrent for width in _widths(module)]
     cuts = np.cumsum(widths)
 
@@ -203,57 +195,38 @@ def _view(cls: type[StateSpace], model: Module) -> StateSpace:
         parts = iter(np.split(x, cuts[:-1], axis=-1))
         following: list[Vectors] = []
         for module in before:
-            if not isinstance(module, Recurrent):
-                u = module(u)  # type: ignore[operator]
+            if not module._state_parts:
+                u = module(u)
                 continue
-            state = tuple(_layered(next(parts), module) for _ in _widths(module))
-            u, state = _step(module, u, state)
-            following += [_vector(part, module) for part in state]
+            state = tuple(_layered(next(parts), module._states) for _ in module._state_parts)
+            u, state = module._step(u, state)
+            following += [_vector(part) for part in state]
         return np.concatenate(following, axis=-1)
 
     last = recurrent[-1]
-    end = int(cuts[-1] - (last._states * last._hidden if last._kind == "lstm" else 0))
+    end = int(cuts[-1]) - sum(_widths(last)[1:])
 
     def g(x: Vectors) -> Vectors:
         y = x[..., end - last._outputs : end]  # h of the top layer
         for module in after:
-            y = module(y)  # type: ignore[operator]
+            y = module(y)
         return y
 
     return cls(f, g, size=int(cuts[-1]), dtype=last._dtype)
 
 
-def _widths(module: Recurrent[Any]) -> list[int]:
+def _widths(module: Any) -> list[int]:
     """How many numbers of the state are h and, for an LSTM, c."""
-    sizes = [module._outputs, module._hidden] if module._kind == "lstm" else [module._outputs]
+    sizes = [module._outputs, module._hidden][: len(module._state_parts)]
     return [module._states * size for size in sizes]
 
 
-def _layered(part: Vectors, module: Recurrent[Any]) -> Vectors:
-    """Turn (..., L * size) into (L, ..., size), or leave it to a cell."""
-    if not isinstance(module, Layer):
-        return part
-    return np.moveaxis(part.reshape(*part.shape[:-1], module._states, -1), -2, 0).copy()
+def _layered(part: Vectors, layers: int) -> Vectors:
+    """Turn (..., L * size) into (L, ..., size)."""
+    return np.moveaxis(part.reshape(*part.shape[:-1], layers, -1), -2, 0).copy()
 
 
-def _vector(part: Vectors, module: Recurrent[Any]) -> Vectors:
+def _vector(part: Vectors) -> Vectors:
     """The opposite of `_layered`."""
-    if not isinstance(module, Layer):
-        return part
     part = np.moveaxis(part, 0, -2)
     return part.reshape(*part.shape[:-2], -1)
-
-
-def _step(
-    module: Recurrent[Any], u: Vectors, state: tuple[Vectors, ...]
-) -> tuple[Vectors, tuple[Vectors, ...]]:
-    """Take one step; return the output of the top layer and the state."""
-    packed: Any = state if module._kind == "lstm" else state[0]
-    if isinstance(module, Layer):
-        axis = 1 if module.batch_first and u.ndim == 2 else 0
-        y, new = module(np.expand_dims(u, axis), packed)  # type: ignore[operator]
-        y = y.take(0, axis)
-    else:
-        new = module(u, packed)  # type: ignore[operator]
-        y = new[0] if module._kind == "lstm" else new
-    return y, new if module._kind == "lstm" else (new,)

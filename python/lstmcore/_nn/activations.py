@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from .._base.checks import Array
-from .feed_forward import Plain
+from .._base.module import storable
+from .feed_forward import FeedForward
 
 __all__ = ["ReLU", "Sigmoid", "Softmax", "Tanh", "softmax", "softmax_backward"]
 
 
-class Activation(Plain):
+class Activation(FeedForward):
     """What they share: no options, any shape, and a backward that needs only y."""
+
+    _name: ClassVar[str]  # what the core calls it
 
     def __init__(self) -> None:
         self._config = SimpleNamespace()
 
     def _output_size(self, size: int | None) -> int | None:
         return size
+
+    def _stream_stage(self, name: str) -> Any:
+        return "activation", (self._name, 0.0, 0.0)
 
     def _forward(self, x: Array, train: bool) -> tuple[Array, tuple[Any, ...]]:
         y = np.asarray(self._function(x))
@@ -30,6 +36,7 @@ class Activation(Plain):
         raise NotImplementedError
 
 
+@storable
 class Tanh(Activation):
     """y = tanh(x), elementwise.
 
@@ -44,6 +51,8 @@ class Tanh(Activation):
     array([1.   , 0.786])
     """
 
+    _name = "tanh"
+
     def _function(self, x: Array) -> Array:
         return np.tanh(x)
 
@@ -52,6 +61,7 @@ class Tanh(Activation):
         return dx
 
 
+@storable
 class ReLU(Activation):
     """y = max(x, 0), elementwise; the gradient at 0 is 0.
 
@@ -66,6 +76,8 @@ class ReLU(Activation):
     (array([0., 2.]), array([0., 1.]))
     """
 
+    _name = "relu"
+
     def _function(self, x: Array) -> Array:
         return np.maximum(x, 0)
 
@@ -74,6 +86,7 @@ class ReLU(Activation):
         return dx
 
 
+@storable
 class Sigmoid(Activation):
     """y = 1 / (1 + exp(-x)), elementwise.
 
@@ -88,6 +101,8 @@ class Sigmoid(Activation):
     (array([0.5, 0. ]), array([0.25, 0.  ]))
     """
 
+    _name = "sigmoid"
+
     def _function(self, x: Array) -> Array:
         y: Array = 1 / (1 + np.exp(-x))  # where exp(-x) overflows this is 0, as it should
         return y
@@ -97,6 +112,7 @@ class Sigmoid(Activation):
         return dx
 
 
+@storable
 class Softmax(Activation):
     """y = exp(x) / sum(exp(x)) over the last axis: numbers above 0 whose sum is 1.
 
@@ -111,6 +127,9 @@ class Softmax(Activation):
     >>> y, softmax.backward(tape, [0.0, 1.0, 0.0])
     (array([0. , 0.5, 0.5]), array([ 0.  ,  0.25, -0.25]))
     """
+
+    def _stream_stage(self, name: str) -> Any:
+        return ("softmax",)
 
     def _function(self, x: Array) -> Array:
         if x.ndim == 0:

@@ -10,9 +10,10 @@ from typing import Any, cast
 import numpy.typing as npt
 
 from .._base.checks import Activation, Array
+from .._base.module import storable
 from .config import Option
-from .layers import Pair, PairLike, Recurrent, State
-from .tape import Form, Tape
+from .recurrent import Pair, PairLike, Recurrent, State
+from .tape import CallShapes, Tape
 
 __all__ = ["Cell", "GRUCell", "LSTMCell", "RNNCell"]
 
@@ -23,19 +24,19 @@ class Cell(Recurrent[State]):
     _state_names = ("hx", "hx", "c")
     _chains = False
 
-    def _shapes(self) -> list[tuple[str, tuple[int, ...]]]:
+    def _parameter_shapes(self) -> list[tuple[str, tuple[int, ...]]]:
         return [(name.removesuffix("_l0"), shape) for name, shape in self._config.shapes()]
 
-    def _make_form(self, x: tuple[int, ...]) -> Form:
+    def _shapes_of_call(self, x: tuple[int, ...]) -> CallShapes:
         inputs = self._inputs
         if len(x) not in (1, 2) or x[-1] != inputs:
             raise ValueError(f"x has shape {x}, expected (B, {inputs}) or ({inputs},)")
         rows: tuple[int, ...] = x[:-1]  # (B,) or ()
         batch = rows[0] if rows else 1
         h, c = (*rows, self._outputs), (*rows, self._hidden)
-        legend = "(B, {})" if rows else "({},)"
+        text = "(B, {})" if rows else "({},)"
         drop = (0, 0) if rows else (0, 0, 0)
-        return Form(x, h, h, c, legend, (1, batch), False, 1, batch, drop)
+        return CallShapes(x, h, h, c, text, (1, batch), False, 1, batch, drop)
 
     def forward(self, x: npt.ArrayLike, hx: Any = None) -> tuple[State, Tape]:
         """Take a step, and remember what `backward` needs.
@@ -84,7 +85,15 @@ class Cell(Recurrent[State]):
         """
         return self._backward(tape, None, dstate)
 
+    def _step(self, x: Array, state: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
+        """Take one step as a layer does: the state has an axis of its layers in front, here 1."""
+        h, *c = (part[0] for part in state)
+        new = self(x, (h, *c) if c else h)
+        parts = new if isinstance(new, tuple) else (new,)
+        return parts[0], tuple(part[None] for part in parts)
 
+
+@storable
 class RNNCell(Cell[Array]):
     """One step of an `RNN`.
 
@@ -145,6 +154,7 @@ class RNNCell(Cell[Array]):
         return self._forward(x, hx, False)[1]
 
 
+@storable
 class GRUCell(Cell[Array]):
     """One step of a `GRU`.
 
@@ -203,6 +213,7 @@ class GRUCell(Cell[Array]):
         return self._forward(x, hx, False)[1]
 
 
+@storable
 class LSTMCell(Cell[Pair]):
     """One step of an `LSTM`.
 

@@ -9,13 +9,15 @@ import numpy as np
 
 from .._base import checks
 from .._base.checks import Array
+from .._base.module import storable
 from .config import Option
-from .feed_forward import Plain
+from .feed_forward import FeedForward
 
 __all__ = ["Dropout"]
 
 
-class Dropout(Plain):
+@storable
+class Dropout(FeedForward):
     """In `forward`, set each number to 0 with probability p, and divide the others by 1 - p.
 
     Called for inference it returns x as it is. Every `forward` draws anew from a random stream of
@@ -59,6 +61,9 @@ class Dropout(Plain):
 
     def _output_size(self, size: int | None) -> int | None:
         return size
+
+    def _stream_stage(self, name: str) -> Any:
+        return None
 
     def _forward(self, x: Array, train: bool) -> tuple[Array, tuple[Any, ...]]:
         if not (train and self.p):

@@ -11,13 +11,15 @@ import numpy.typing as npt
 from .. import _core
 from .._base import checks
 from .._base.checks import Array
-from .._base.module import Module
+from .._base.flow import Flow
+from .._base.module import Module, storable
 from .config import Option
 from .tape import ModuleTape
 
 __all__ = ["Embedding"]
 
 
+@storable
 class Embedding(Module):
     """y = weight[ids]: a vector for each of the ids, which are integers from 0.
 
@@ -174,6 +176,14 @@ class Embedding(Module):
             kept = ids != self.padding_idx
             rows, ids = rows[kept], ids[kept]
         self._parameters["weight"]._add_rows(ids, rows)
+
+    def _apply(self, x: Any, flow: Flow, train: bool) -> tuple[Any, Any]:
+        if flow.feeds_lookup and type(self) is Embedding:  # else its own way of computing is called
+            x, flow.lookup = self._distinct(x)
+        return super()._apply(x, flow, train)
+
+    def _stream_stage(self, name: str) -> Any:
+        return None  # a stream calls it, and gives the core its vectors
 
     def _distinct(self, x: npt.ArrayLike) -> tuple[Any, npt.NDArray[np.int64] | None]:
         """Return the different ids of x, ascending, and where in them each of x is.

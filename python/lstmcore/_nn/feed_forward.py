@@ -12,10 +12,10 @@ from .._base.checks import Array
 from .._base.module import Module
 from .tape import ModuleTape
 
-__all__ = ["Plain"]
+__all__ = ["FeedForward"]
 
 
-class Plain(Module):
+class FeedForward(Module):
     """What Linear, LayerNorm, Dropout and the activations share: one array in, one out."""
 
     def __call__(self, x: npt.ArrayLike) -> Array:

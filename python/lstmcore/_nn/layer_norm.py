@@ -12,13 +12,15 @@ import numpy.typing as npt
 
 from .._base import checks
 from .._base.checks import Array
+from .._base.module import storable
 from .config import Option
-from .feed_forward import Plain
+from .feed_forward import FeedForward
 
 __all__ = ["LayerNorm"]
 
 
-class LayerNorm(Plain):
+@storable
+class LayerNorm(FeedForward):
     """y = weight (x - mean) / sqrt(variance + eps) + bias, over the last axis or axes.
 
     Mean and variance (of the population) are of each row by itself: neither time nor batch enters.
@@ -108,6 +110,15 @@ class LayerNorm(Plain):
             expected = ", ".join(map(str, shape))
             raise ValueError(f"x has shape {array.shape}, expected (..., {expected})")
         return array
+
+    def _stream_stage(self, name: str) -> Any:
+        if len(self.normalized_shape) > 1:
+            raise ValueError(
+                f"{name} is over more than the features, expected one size for a stream"
+            )
+        weight, bias = (self._parameters.get(name) for name in ("weight", "bias"))
+        storages = (p if p is None else p._storage for p in (weight, bias))
+        return "layer_norm", self.normalized_shape[0], *storages, self.eps
 
     def _forward(self, x: Array, train: bool) -> tuple[Array, tuple[Any, ...]]:
         size = math.prod(self.normalized_shape)

@@ -10,8 +10,7 @@ forward, layer 0 reverse, layer 1 forward and so on. Only x, y and resets change
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,223 +18,23 @@ import numpy.typing as npt
 from .. import _core
 from .._base import checks
 from .._base.checks import Activation, Array
-from .._base.packed_weights import Packed
-from . import recompute
-from .config import Config, Option
-from .recompute import Segments
-from .tape import Form, Tape, check_owner
+from .._base.flow import BackwardFlow, Flow
+from .._base.module import storable
+from .config import Option
+from .recurrent import Pair, PairLike, Recurrent, State
+from .stream import Stream, open_stream
+from .tape import CallShapes, Tape
 
-if TYPE_CHECKING:
-    from .stream import Stream
-
-__all__ = ["GRU", "LSTM", "RNN", "Layer", "Recurrent"]
-
-Pair: TypeAlias = tuple[Array, Array]
-PairLike: TypeAlias = tuple[npt.ArrayLike | None, npt.ArrayLike | None]
-State = TypeVar("State", Array, Pair)
-
-_GRADIENT = ("dstate", "dh", "dc")  # what messages call it, its h and its c
-
-
-class Recurrent(Packed, Generic[State]):
-    """What layers and cells share: parameters, states, the calls of the core."""
-
-    _kind: ClassVar[str]
-    _state_parts: tuple[str, ...] = ("h",)
-    _state_names: ClassVar[tuple[str, str, str]] = ("state", "h0", "c0")
-    _config: Config
-    _dropout_rng: np.random.Generator | None = None
-
-    input_size = Option[int]()
-    hidden_size = Option[int]()
-    bias = Option[bool]()
-    gate_clip = Option["float | None"]()
-    dtype = Option[np.dtype[Any]]()
-
-    def __init__(self, seed: int | None, **options: Any) -> None:
-        self._config = Config(self._kind, **options)
-        self._make_parameters(self._shapes(), self._config.dtype)
-        self._prepare()
-        self.reset_parameters(seed)
-
-    def _shapes(self) -> Iterable[tuple[str, tuple[int, ...]]]:
-        return self._config.shapes()
-
-    def _prepare(self) -> None:
-        """Make what is not pickled: the core's description, and what each call needs at hand."""
-        config = self._config
-        self._spec = config.spec()
-        # Most calls have the shapes of the call before, so its form is kept.
-        self._form = Form((-1,), (), (), (), "", (0, 0), False, 0, 0, ())
-        self._dtype = np.dtype(config.dtype.type)  # the object that arrays have, not its equal
-        self._inputs = config.input_size  # I
-        self._outputs = config.output_size  # P
-        self._hidden = config.hidden_size  # H
-        self._features = config.features  # of y
-        self._batch_first = config.batch_first
-        self._states = config.num_layers * config.directions  # L*D
-
-    def reset_parameters(self, seed: int | None = None) -> None:
-        """Draw every parameter from U(-1/sqrt(H), 1/sqrt(H)), as PyTorch does.
-
-        With `forget_bias`, the forget gate's part of every bias_ih becomes that, and of every
-        bias_hh 0.
-
-        Parameters
-        ----------
-        seed : int, optional
-            For ``numpy.random.default_rng``. The same seed gives the same numbers in float32 and
-            float64, but for the rounding.
-        """
-        rng = np.random.default_rng(checks.seed(seed))
-        hidden = self._hidden
-        bound = hidden**-0.5
-        forget_bias = self._config.forget_bias
-        for name, p in self._parameters.items():
-            p._draw(lambda size: rng.uniform(-bound, bound, size))
-            if forget_bias is not None and name.startswith("bias_"):
-                p._storage[hidden : 2 * hidden] = 0 if name.startswith("bias_hh") else forget_bias
-        self._watch.token = object()
-
-    def _pack(self, parameters: list[Array], train: bool) -> _core.Weights:
-        return _core.pack(self._spec, parameters, train)
-
-    def _make_form(self, x: tuple[int, ...]) -> Form:
-        """Return the form of calls with an x of this shape, or say what is wrong with it."""
-        raise NotImplementedError
-
-    def _check_state(
-        self, state: Any, form: Form, names: tuple[str, str, str], copy: bool = False
-    ) -> tuple[Array | None, Array | None]:
-        """Return h and c of a state, or of the gradient of one, as the core wants them."""
-        if self._kind != "lstm":
-            return self._check_part(state, form.h, form, names[1], copy), None
-        whole, *parts = names
-        if not isinstance(state, (tuple, list)):
-            what = checks.describe(state)
-            raise TypeError(f"{whole} is {what}, expected a pair ({', '.join(parts)})")
-        if len(state) != 2:
-            raise ValueError(f"{whole} has {len(state)} entries, expected two: {', '.join(parts)}")
-        h, c = state
-        return (
-            h if h is None else self._check_part(h, form.h, form, names[1], copy),
-            c if c is None else self._check_part(c, form.c, form, names[2], copy),
-        )
-
-    def _check_part(
-        self, part: Any, shape: tuple[int, ...], form: Form, name: str, copy: bool
-    ) -> Array:
-        if type(part) is np.ndarray and part.shape == shape and part.dtype == self._dtype:
-            flags = part.flags
-            if flags.c_contiguous and flags.aligned and not copy and not form.drop:
-                return part  # nothing to do, and no time to lose
-        legend = form.legend.format("H" if shape[-1] == self._hidden else "P")
-        array = checks.contiguous(part, shape, self._dtype, name, legend, copy=copy)
-        return array.reshape(self._states, form.batch, shape[-1])
-
-    def _forward(
-        self,
-        x: Any,
-        state: Any,
-        train: bool,
-        lengths: Any = None,
-        resets: Any = None,
-        names: tuple[str, str, str] | None = None,
-        checkpoint: bool = False,
-        lookup: npt.NDArray[np.int64] | None = None,
-        weights: _core.Weights | None = None,
-    ) -> tuple[Array, State, Tape | None]:
-        """Check everything, run the core, return what the user gets.
-
-        `names` is what messages call the state and its parts. With `lookup` (T, B), x is a table
-        (V, I) and each step reads a row of it. `weights` are those of inference, if at hand.
-        """
-        if type(x) is not np.ndarray or x.dtype is not self._dtype:
-            x = checks.real(x, self._dtype, "x")
-        form = self._form
-        shape: tuple[int, ...] = x.shape
-        if lookup is not None:
-            shape = lookup.shape + x.shape[1:]
-        if shape != form.x:
-            form = self._form = self._make_form(shape)
-        flags = x.flags
-        if not (flags.c_contiguous and flags.aligned):
-            x = checks.walkable(x)
-        h = c = None
-        if state is not None:
-            # The tape keeps its own copy: a training loop may zero rows of its state in place.
-            h, c = self._check_state(state, form, names or self._state_names, copy=train)
-        if lengths is not None:
-            batched = not form.drop
-            lengths = checks.lengths(lengths, form.batch, form.time, batched=batched)
-        if resets is not None:
-            legend = "(T,)" if form.drop else "(B, T)" if form.batch_first else "(T, B)"
-            resets = checks.resets(resets, form.x[:-1], legend).reshape(form.axes)
-        dropout, key = 0.0, 0
-        if train and self._dropout_rng is not None:
-            dropout = self._config.dropout
-            key = int(self._dropout_rng.integers(2**64, dtype=np.uint64))  # locks by itself
-        if lookup is not None:
-            lookup = lookup.reshape(form.axes)
-        elif form.drop:
-            x = x.reshape(*form.axes, self._inputs)
-        tape: _core.Tape | Segments | None
-        try:
-            if checkpoint:
-                y, h, c, tape = recompute.forward(
-                    self._weights(True), x, h, c, lengths, resets, form.batch_first, dropout, key
-                )
-            else:
-                y, h, c, tape = _core.forward(
-                    weights or self._weights(train), x, h, c, lengths, resets, form.batch_first,
-                    train, dropout, key, lookup,
-                )  # fmt: skip
-        except MemoryError:
-            raise MemoryError(f"x has shape {shape}, too large for the memory: {self!r}") from None
-        if form.drop:
-            y = y.reshape(form.y)
-            h = h.reshape(form.h)
-            c = c if c is None else c.reshape(form.c)
-        if train:
-            y.flags.writeable = False  # the tape needs it as it is
-        final: Any = h if c is None else (h, c)
-        return y, final, None if tape is None else Tape(tape, self, form)
-
-    def _backward(self, tape: Tape, dy: Any, dstate: Any) -> tuple[Array, State]:
-        check_owner(tape, Tape, self)
-        form = tape._form
-        if dy is not None:
-            dy = checks.contiguous(dy, form.y, self._dtype, "dy", "the shape of y")
-            dy = dy.reshape(*form.axes, self._features)
-        dh = dc = None
-        if dstate is not None:
-            dh, dc = self._check_state(dstate, form, _GRADIENT)
-        self._check_gradients()
-        gradients = [p._gradient() for p in self._parameters.values()]
-        if isinstance(tape._core, Segments):
-            dx, dh, dc = tape._core.backward(dy, dh, dc, gradients)
-        else:
-            dx, dh, dc = _core.backward(tape._core, dy, dh, dc, gradients)
-        dh = dh.reshape(form.h)
-        if dx.ndim == 3:  # else of a table
-            dx = dx.reshape(form.x)
-        return dx, cast(State, dh if dc is None else (dh, dc.reshape(form.c)))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._config})"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in super().__getstate__().items() if k not in ("_spec", "_form")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._prepare()
+__all__ = ["GRU", "LSTM", "RNN", "Layer"]
 
 
 class Layer(Recurrent[State]):
     """What RNN, LSTM and GRU share: sequences in, sequences out."""
 
     _knows_time = True
+    _gives_state = True
+    _takes_lookup = True
+    _applies_own = False
     num_layers = Option[int]()
     batch_first = Option[bool]()
     dropout = Option[float]()
@@ -268,7 +67,7 @@ class Layer(Recurrent[State]):
     def _output_size(self, size: int | None) -> int:
         return self._features
 
-    def _make_form(self, x: tuple[int, ...]) -> Form:
+    def _shapes_of_call(self, x: tuple[int, ...]) -> CallShapes:
         inputs, batch_first = self._inputs, self._config.batch_first
         if len(x) not in (2, 3) or x[-1] != inputs:
             axes = "B, T" if batch_first else "T, B"
@@ -279,14 +78,14 @@ class Layer(Recurrent[State]):
         if len(x) == 2:
             time, _ = x
             h, c = (self._states, self._outputs), (self._states, self._hidden)
-            legend = "(num_layers*D, {})"
+            text = "(num_layers*D, {})"
             drop = (slice(None), slice(None), 0)
-            return Form(x, y, h, c, legend, (time, 1), False, time, 1, drop)
+            return CallShapes(x, y, h, c, text, (time, 1), False, time, 1, drop)
         first, second, _ = x
         time, batch = (second, first) if batch_first else (first, second)
         h, c = (self._states, batch, self._outputs), (self._states, batch, self._hidden)
-        legend = "(num_layers*D, B, {})"
-        return Form(x, y, h, c, legend, (first, second), batch_first, time, batch, ())
+        text = "(num_layers*D, B, {})"
+        return CallShapes(x, y, h, c, text, (first, second), batch_first, time, batch, ())
 
     def forward(
         self,
@@ -295,7 +94,7 @@ class Layer(Recurrent[State]):
         *,
         lengths: npt.ArrayLike | None = None,
         resets: npt.ArrayLike | None = None,
-        checkpoint: bool = False,
+        recompute: bool = False,
     ) -> tuple[Array, State, Tape]:
         """Run with dropout, and remember what `backward` needs.
 
@@ -303,7 +102,7 @@ class Layer(Recurrent[State]):
         ----------
         x, state, lengths, resets
             As when the layer is called.
-        checkpoint : bool, default False
+        recompute : bool, default False
             Whether to remember only about sqrt(T) states and compute the rest a second time in
             `backward`: the memory of sqrt(T) steps for a third more time, and the same bits. For
             layers that read forward only.
@@ -330,11 +129,11 @@ class Layer(Recurrent[State]):
         >>> dx.shape, dh0.shape, gru.parameters()[0].grad.shape
         ((5, 1, 2), (1, 1, 3), (9, 2))
         """
-        if checks.boolean(checkpoint, "checkpoint") and (self.bidirectional or self.reverse):
+        if checks.boolean(recompute, "recompute") and (self.bidirectional or self.reverse):
             raise ValueError(
-                f"checkpoint is True, expected False for a layer that reads backwards: {self!r}"
+                f"recompute is True, expected False for a layer that reads backwards: {self!r}"
             )
-        y, final, tape = self._forward(x, state, True, lengths, resets, checkpoint=checkpoint)
+        y, final, tape = self._forward(x, state, True, lengths, resets, recompute=recompute)
         return y, final, cast(Tape, tape)
 
     def _infer(self, x: Any, state: Any, lengths: Any, resets: Any) -> tuple[Array, State]:
@@ -381,6 +180,29 @@ class Layer(Recurrent[State]):
         """
         return self._backward(tape, dy, dstate)
 
+    def _apply(self, x: Any, flow: Flow, train: bool) -> tuple[Array, Tape | None]:
+        place = len(flow.final)
+        state = flow.states[place]
+        names = None if state is None else self._names_at("state", place, self._state_names)
+        y, final, tape = self._forward(
+            x, state, train, flow.lengths, flow.resets, names, lookup=flow.lookup
+        )
+        flow.lookup = None
+        flow.final.append(final)
+        return y, tape
+
+    def _apply_backward(self, tape: Tape, dy: Any, flow: BackwardFlow) -> Array:
+        dx, dstate = self.backward(tape, dy, flow.final.pop())
+        flow.initial.append(dstate)
+        return dx
+
+    def _step(self, x: Array, state: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
+        """Take one step; x and y are (B, I) and (B, P) or without B, the state has L in front."""
+        axis = 1 if self.batch_first and x.ndim == 2 else 0
+        given = state if len(state) > 1 else state[0]
+        y, new = self(np.expand_dims(x, axis), given)
+        return y.take(0, axis), cast("tuple[Array, ...]", new if len(state) > 1 else (new,))
+
     def stream(self, batch_size: int = 1) -> Stream:
         """Return a stream: the layer one step at a time, with its state kept.
 
@@ -408,12 +230,10 @@ class Layer(Recurrent[State]):
         >>> stream.step(np.ones((1, 2), dtype="float32")).shape
         (1, 3)
         """
-        from .stream import open_stream
-
         return open_stream(self, batch_size)
 
 
-class HiddenLayer(Layer[Array]):
+class SingleStateLayer(Layer[Array]):
     """What RNN and GRU share: a state that is h alone."""
 
     def __call__(
@@ -456,7 +276,8 @@ class HiddenLayer(Layer[Array]):
         return self._infer(x, h0, lengths, resets)
 
 
-class RNN(HiddenLayer):
+@storable
+class RNN(SingleStateLayer):
     """A layer, or a stack, of simple recurrent units.
 
     h_t = f(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)
@@ -551,7 +372,8 @@ class RNN(HiddenLayer):
         )
 
 
-class GRU(HiddenLayer):
+@storable
+class GRU(SingleStateLayer):
     """A layer, or a stack, of gated recurrent units.
 
     r, z = s(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), their parts of it
@@ -657,6 +479,7 @@ class GRU(HiddenLayer):
         )
 
 
+@storable
 class LSTM(Layer[Pair]):
     """A layer, or a stack, of long short-term memory.
 

@@ -11,14 +11,16 @@ import numpy.typing as npt
 from .. import _core
 from .._base import checks
 from .._base.checks import Array
-from .._base.packed_weights import Packed
+from .._base.module import storable
+from .._base.packed_weights import PacksWeights
 from .config import Option
-from .feed_forward import Plain
+from .feed_forward import FeedForward
 
 __all__ = ["Linear"]
 
 
-class Linear(Packed, Plain):
+@storable
+class Linear(PacksWeights, FeedForward):
     """y = W x + b over the last axis.
 
     Parameters

@@ -10,13 +10,15 @@ import numpy.typing as npt
 
 from .._base import checks
 from .._base.checks import Array
-from .._base.module import Module
+from .._base.flow import Flow
+from .._base.module import Module, storable
 from .config import Option
 from .tape import ModuleTape, check_owner
 
 __all__ = ["Masking"]
 
 
+@storable
 class Masking(Module):
     """Find the steps that are there, so that the padding needs no lengths beside it.
 
@@ -61,6 +63,7 @@ class Masking(Module):
     _moves_steps = True
     _finds_lengths = True
     _needs_whole_sequence = True
+    _applies_own = False
     value = Option[float]()
     ids = Option[bool]()
     gaps = Option[bool]()
@@ -113,7 +116,7 @@ class Masking(Module):
         ValueError
             If x has gaps and they are not allowed, or has another shape.
         """
-        return self._run(x, lengths, bool(self.batch_first), False)[:2]
+        return self._compute(x, lengths, bool(self.batch_first), False)[:2]
 
     def forward(
         self, x: npt.ArrayLike, *, lengths: npt.ArrayLike | None = None
@@ -132,7 +135,7 @@ class Masking(Module):
         tape : ModuleTape
             For `backward`.
         """
-        return self._run(x, lengths, bool(self.batch_first), True)
+        return self._compute(x, lengths, bool(self.batch_first), True)
 
     def backward(self, tape: ModuleTape, dy: npt.ArrayLike | None) -> Array | None:
         """Return the gradient of x: that of y, moved back to where the steps were.
@@ -158,7 +161,11 @@ class Masking(Module):
         np.put_along_axis(dx, order, gradient, axis=time_axis)
         return dx
 
-    def _run(
+    def _apply(self, x: Any, flow: Flow, train: bool) -> tuple[Any, Any]:
+        y, flow.lengths, tape = self._compute(x, flow.lengths, flow.batch_first, train)
+        return y, tape
+
+    def _compute(
         self, x: Any, lengths: Any, batch_first: bool, train: bool
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], Any]:
         x = self._input(x, batch_first)

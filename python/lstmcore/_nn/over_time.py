@@ -11,17 +11,19 @@ import numpy.typing as npt
 from .. import _core
 from .._base import checks
 from .._base.checks import Array
+from .._base.flow import Flow
 from .._base.module import Module
 from .config import Option
 from .tape import ModuleTape
 
-__all__ = ["Timed"]
+__all__ = ["OverTime"]
 
 
-class Timed(Module):
+class OverTime(Module):
     """What pooling and Flip share: steps in, respecting lengths."""
 
     _knows_time = True
+    _applies_own = False
 
     batch_first = Option["bool | None"]()
 
@@ -49,7 +51,7 @@ class Timed(Module):
             Without the time axis, and 0 for rows of length 0, if the module pools; else shaped like
             x, and 0 past the end of a row.
         """
-        return self._run(x, lengths, bool(self.batch_first), False)[0]
+        return self._compute(x, lengths, bool(self.batch_first), False)[0]
 
     def forward(
         self, x: npt.ArrayLike, *, lengths: npt.ArrayLike | None = None
@@ -68,7 +70,7 @@ class Timed(Module):
         tape : ModuleTape
             For `backward`.
         """
-        return self._run(x, lengths, bool(self.batch_first), True)
+        return self._compute(x, lengths, bool(self.batch_first), True)
 
     def backward(self, tape: ModuleTape, dy: npt.ArrayLike) -> Array:
         """Return the gradient of x, 0 past the end of a row, for that of y.
@@ -95,7 +97,10 @@ class Timed(Module):
         self._backward(dy, _time_major(dx, batch_first), *saved)
         return dx
 
-    def _run(self, x: Any, lengths: Any, batch_first: bool, train: bool) -> tuple[Array, Any]:
+    def _apply(self, x: Any, flow: Flow, train: bool) -> tuple[Array, Any]:
+        return self._compute(x, flow.lengths, flow.batch_first, train)
+
+    def _compute(self, x: Any, lengths: Any, batch_first: bool, train: bool) -> tuple[Array, Any]:
         x = checks.floating(x, "x")
         if x.ndim not in (2, 3):
             axes = "B, T" if batch_first else "T, B"

@@ -9,19 +9,21 @@ import numpy.typing as npt
 
 from .._base import checks
 from .._base.checks import Array
+from .._base.module import storable
 from .config import MERGES, Option
-from .over_time import Timed
+from .over_time import OverTime
 
 __all__ = ["BothEnds", "LastStep", "MaxPool", "MeanPool", "Pool"]
 
 
-class Pool(Timed):
+class Pool(OverTime):
     """What LastStep, BothEnds, MeanPool and MaxPool share: (T, B, F) to (B, F)."""
 
     _keeps_time = False
     _needs_whole_sequence = True
 
 
+@storable
 class LastStep(Pool):
     """The last valid step of every sequence.
 
@@ -64,6 +66,7 @@ class LastStep(Pool):
         dx[last, rows] = dy[rows]
 
 
+@storable
 class BothEnds(Pool):
     """The summary of each direction of a bidirectional layer: where it has seen all steps.
 
@@ -142,6 +145,7 @@ class BothEnds(Pool):
         dx[np.zeros_like(rows), rows, half:] += dreverse[rows]
 
 
+@storable
 class MeanPool(Pool):
     """The mean over the valid steps of every sequence.
 
@@ -176,6 +180,7 @@ class MeanPool(Pool):
         np.copyto(dx, dy * share, where=valid)
 
 
+@storable
 class MaxPool(Pool):
     """The maximum over the valid steps of every sequence, of each feature by itself.
 

@@ -18,7 +18,7 @@ import numpy as np
 from .. import _core
 from .._base.checks import Array
 
-__all__ = ["Segments", "forward"]
+__all__ = ["Segments", "forward_segments"]
 
 
 @dataclass(eq=False)
@@ -56,7 +56,7 @@ class Segments:
         steps = slice(segment * self.length, (segment + 1) * self.length)
         return array[:, steps] if self.batch_first else array[steps]
 
-    def run(
+    def forward(
         self, segment: int, state: tuple[Array | None, Array | None], train: bool
     ) -> tuple[Array, Array, Array | None, _core.Tape | None]:
         return _core.forward(
@@ -79,7 +79,7 @@ class Segments:
         return dx, dh, dc
 
     def tape(self, segment: int, state: tuple[Array | None, Array | None]) -> _core.Tape:
-        tape = self.run(segment, state, True)[-1]
+        tape = self.forward(segment, state, True)[-1]
         assert tape is not None
         return tape
 
@@ -93,7 +93,7 @@ class Segments:
         return np.concatenate(parts, 1 + self.time_axis)
 
 
-def forward(
+def forward_segments(
     weights: _core.Weights,
     x: Array,
     h: Array | None,
@@ -110,7 +110,7 @@ def forward(
     for segment in range(max(1, -(-segments.steps // segments.length))):
         segments.states.append((h, c))
         # Inference gives the same bits as training, but for dropout.
-        part, h, c, _ = segments.run(segment, (h, c), dropout > 0)
+        part, h, c, _ = segments.forward(segment, (h, c), dropout > 0)
         if y is None:
             y = np.empty((*x.shape[:2], part.shape[2]), part.dtype)
         segments.of(y, segment)[...] = part

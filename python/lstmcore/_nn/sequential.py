@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from .._base import checks
 from .._base.checks import Array
-from .._base.module import Module, overridden
-from .embedding import Embedding
-from .layers import Layer
-from .masking import Masking
-from .over_time import Timed
-from .pooling import Pool
-from .tape import Tape, check_owner
-from .time_reversal import Flip
+from .._base.flow import BackwardFlow, Flow
+from .._base.module import Module, overridden, storable
+from .recurrent import GRADIENT
+from .stream import Stream, open_stream
+from .tape import check_owner
 
-if TYPE_CHECKING:
-    from .stream import Stream
-
-__all__ = ["TIMED", "Sequential", "SequentialTape"]
-
-TIMED = (Layer, Timed, Masking)  # what knows of time steps
+__all__ = ["Sequential", "SequentialTape", "as_sequential"]
 
 
 class SequentialTape:
@@ -45,12 +37,13 @@ class SequentialTape:
     @property
     def nbytes(self) -> int:
         """The memory it holds, in bytes, without what goes from one module to the next."""
-        return sum(tape.nbytes for tape in self.tapes)
+        return sum(getattr(tape, "nbytes", 0) for tape in self.tapes)  # one of your own may not say
 
     def __repr__(self) -> str:
         return f"<SequentialTape of {len(self.tapes)} modules, {self.nbytes} bytes>"
 
 
+@storable
 class Sequential(Module):
     """Modules one after the other: each gets what the one before it gives.
 
@@ -99,6 +92,8 @@ class Sequential(Module):
     ((5, 4, 3), 1, (1, 4, 8))
     """
 
+    _applies_own = False
+
     def __init__(self, *modules: Module) -> None:
         if not modules:
             raise ValueError("modules is empty, expected at least one")
@@ -112,7 +107,7 @@ class Sequential(Module):
                     f"modules[{i}] is {module!r}, which takes more than one x: call it in a loop "
                     "of your own, or take a layer (LSTM rather than LSTMCell)"
                 )
-            own = overridden(module) if isinstance(module, (*TIMED, Sequential)) else None
+            own = None if module._applies_own else overridden(module)
             if own:
                 raise TypeError(
                     f"modules[{i}] is a {type(module).__qualname__}, whose own {own} a Sequential "
@@ -121,11 +116,13 @@ class Sequential(Module):
         self._config = None
         self._children = {str(i): module for i, module in enumerate(modules)}
         self._steps: list[tuple[str, Any]] = list(_flat(self._children))  # all that compute
-        self._recurrent = [module for _, module in self._steps if isinstance(module, Layer)]
+        after = [module._takes_lookup for _, module in self._steps[1:]]
+        self._plan = list(zip((m for _, m in self._steps), [*after, False], strict=True))
+        self._recurrent = [module for _, module in self._steps if module._gives_state]
         self._check_twice()
-        self._dtype: np.dtype[Any] | None = self._common("dtype", Module)
-        self._batch_first = bool(self._common("batch_first", TIMED))
-        self._ids = any(isinstance(module, Embedding) for _, module in self._steps)
+        self._dtype: np.dtype[Any] | None = self._common("dtype")
+        self._batch_first = bool(self._common("batch_first"))
+        self._ids = any(module._takes_ids for _, module in self._steps)
         self._check_order()
 
     def _check_twice(self) -> None:
@@ -137,12 +134,12 @@ class Sequential(Module):
                     "every module with parameters once"
                 )
 
-    def _common(self, option: str, kinds: Any) -> Any:
-        """Return what all modules of these kinds have that have the option; None if none has."""
+    def _common(self, option: str) -> Any:
+        """Return what all modules have that have the option; None if none has."""
         found: list[tuple[str, Module, Any]] = [
             (path, module, getattr(module, option))
             for path, module in self._steps
-            if isinstance(module, kinds) and getattr(module, option, None) is not None
+            if getattr(module, option, None) is not None
         ]
         for path, module, value in found:
             first_path, first, expected = found[0]
@@ -158,17 +155,17 @@ class Sequential(Module):
         pooled = ""
         found = ""  # where lengths are found
         for i, (path, module) in enumerate(self._steps):
-            if i > bool(found) and isinstance(module, Embedding):
+            if i > bool(found) and module._takes_ids:
                 raise ValueError(f"module {path}, {module!r}, takes ids: expected it first")
-            if isinstance(module, Masking):
+            if module._finds_lengths:
                 if found:
                     raise ValueError(f"modules {found} and {path} are Maskings, expected one")
                 found = path
-            if pooled and isinstance(module, TIMED):
+            if pooled and module._knows_time:
                 raise ValueError(
                     f"module {path}, {module!r}, needs time steps, but module {pooled} leaves none"
                 )
-            if isinstance(module, Pool):
+            if not module._keeps_time:
                 pooled = f"{path}, {module!r},"
             if size is not None and module._input_size not in (None, size):
                 raise ValueError(
@@ -247,7 +244,7 @@ class Sequential(Module):
         y : ndarray
             What the last module gives.
         """
-        return self._run(x, state, lengths, resets, False)[0]
+        return self._compute(x, state, lengths, resets, False)[0]
 
     def run(
         self,
@@ -276,8 +273,8 @@ class Sequential(Module):
         >>> np.allclose(rest, model(x)[2:], atol=1e-6)
         True
         """
-        y, final, _, _ = self._run(x, state, lengths, resets, False)
-        return y, final
+        y, flow, _ = self._compute(x, state, lengths, resets, False)
+        return y, tuple(flow.final)
 
     def forward(
         self,
@@ -301,8 +298,8 @@ class Sequential(Module):
         tape : SequentialTape
             For `backward`. ``tape.state`` has the final states, to carry into the next call.
         """
-        y, final, tapes, _ = self._run(x, state, lengths, resets, True)
-        return y, SequentialTape(self, tapes, final)
+        y, flow, tapes = self._compute(x, state, lengths, resets, True)
+        return y, SequentialTape(self, tapes, tuple(flow.final))
 
     def backward(self, tape: SequentialTape, dy: npt.ArrayLike | None) -> Array | None:
         """Backpropagate through all modules: add to every parameter's gradient.
@@ -340,23 +337,21 @@ class Sequential(Module):
             Gradients with respect to the initial states.
         """
         check_owner(tape, SequentialTape, self)
-        gradients = self._states(dstate, "dstate")
-        recurrent = [t for t in tape.tapes if isinstance(t, Tape)]
-        for i, (layer, part, t) in enumerate(
-            zip(self._recurrent, gradients, recurrent, strict=True)
-        ):
-            if part is not None:  # checked before any gradient is added to
-                layer._check_state(part, t._form, _names("dstate", i, "dh", "dc"))
+        flow = BackwardFlow(self._states(dstate, "dstate"))
+        if dstate is not None:
+            self._check_dstate(flow.final, tape)
         self._check_gradients()
-        initial = []
         dx: Any = dy
         for (_, module), t in zip(reversed(self._steps), reversed(tape.tapes), strict=True):
-            if isinstance(module, Layer):
-                dx, state = module.backward(t, dx, gradients.pop())
-                initial.append(state)
-            else:
-                dx = module.backward(t, dx)
-        return dx, tuple(reversed(initial))
+            dx = module._apply_backward(t, dx, flow)
+        return dx, tuple(reversed(flow.initial))
+
+    def _check_dstate(self, dstate: list[Any], tape: SequentialTape) -> None:
+        """Refuse wrong gradients of states before any gradient is added to."""
+        tapes = [t for (_, m), t in zip(self._steps, tape.tapes, strict=True) if m._gives_state]
+        for i, (layer, part, t) in enumerate(zip(self._recurrent, dstate, tapes, strict=True)):
+            if part is not None:
+                layer._check_state(part, t._call_shapes, layer._names_at("dstate", i, GRADIENT))
 
     def stream(self, batch_size: int = 1) -> Stream:
         """Return a stream: the model one step at a time, with its states kept.
@@ -389,50 +384,24 @@ class Sequential(Module):
         >>> stream.step(np.ones((4, 2), dtype="float32")).shape
         (4, 3)
         """
-        from .stream import open_stream
-
         return open_stream(self, batch_size)
 
-    def _run(
+    def _compute(
         self, x: Any, state: Any, lengths: Any, resets: Any, train: bool
-    ) -> tuple[Array, tuple[Any, ...], tuple[Any, ...], Any]:
-        """Return y, the final states, the tapes, and the lengths that are given or found."""
-        states = iter(self._states(state, "state"))
-        moving = [m for _, m in self._steps if isinstance(m, (Flip, Masking))]
-        if resets is not None and moving:
-            raise ValueError(
-                f"resets cannot be given to a model with {moving[0]!r}, which moves steps"
-            )
+    ) -> tuple[Array, Flow, tuple[Any, ...]]:
+        """Return y, the flow (with final states, and lengths as given or found) and the tapes."""
+        flow = Flow(self._states(state, "state"), lengths, resets, self._batch_first)
+        if resets is not None and self._moves_steps:
+            moves = next(module for _, module in self._steps if module._moves_steps)
+            raise ValueError(f"resets cannot be given to a model with {moves!r}, which moves steps")
         if self._dtype is not None and not self._ids:
             x = checks.real(x, self._dtype, "x")
-        final: list[Any] = []
         tapes = []
-        lookup = None
-        for i, (_, module) in enumerate(self._steps):
-            tape: Any = None
-            if type(module) is Embedding and self._feeds_layer(i):  # else it is called
-                x, lookup = module._distinct(x)
-            if isinstance(module, Layer):
-                names = _names("state", len(final), "h0", "c0")
-                x, end, tape = module._forward(
-                    x, next(states), train, lengths, resets, names, lookup=lookup
-                )
-                lookup = None
-                final.append(end)
-            elif isinstance(module, Masking):
-                x, lengths, tape = module._run(x, lengths, self._batch_first, train)
-            elif isinstance(module, Timed):
-                x, tape = module._run(x, lengths, self._batch_first, train)
-            elif train:
-                x, tape = module.forward(x)
-            else:
-                x = module(x)
+        for module, feeds_lookup in self._plan:
+            flow.feeds_lookup = feeds_lookup
+            x, tape = module._apply(x, flow, train)
             tapes.append(tape)
-        return x, tuple(final), tuple(tapes), lengths
-
-    def _feeds_layer(self, i: int) -> bool:
-        """Whether what module `i` gives goes straight into a recurrent layer."""
-        return i + 1 < len(self._steps) and isinstance(self._steps[i + 1][1], Layer)
+        return x, flow, tuple(tapes)
 
     def _states(self, state: Any, name: str) -> list[Any]:
         """Return a state, or None, for every recurrent layer."""
@@ -449,12 +418,11 @@ class Sequential(Module):
         return list(state)
 
     def _options(self) -> dict[str, Any]:
-        return {
-            "modules": [
-                {"type": type(child).__name__, **child._options()}
-                for child in self._children.values()
-            ]
-        }
+        return {"modules": [child._description() for child in self._children.values()]}
+
+    @classmethod
+    def _from_options(cls, options: dict[str, Any]) -> Sequential:
+        return cls(*options["modules"])
 
     def __len__(self) -> int:
         return len(self._children)
@@ -476,16 +444,13 @@ class Sequential(Module):
         return f"Sequential(\n  {inside}\n)"
 
 
-def _names(whole: str, i: int, h: str, c: str) -> tuple[str, str, str]:
-    """What messages call a state, its h and its c."""
-    return f"{whole}[{i}]", f"{h} of {whole}[{i}]", f"{c} of {whole}[{i}]"
+def as_sequential(model: Any) -> Any:
+    """Return a model that gives y alone: of a recurrent layer a Sequential, else the model."""
+    return Sequential(model) if isinstance(model, Module) and model._gives_state else model
 
 
 def _flat(children: Any) -> Iterator[tuple[str, Module]]:
     """Path and module of all that compute, with those of nested Sequentials in their place."""
     for name, child in children.items():
-        if isinstance(child, Sequential):
-            for path, module in child._steps:
-                yield f"{name}.{path}", module
-        else:
-            yield name, child
+        for path, module in child._chain():
+            yield f"{name}.{path}" if path else name, module

@@ -15,23 +15,10 @@ from .._base import checks
 from .._base.checks import Array
 from .._base.machine import memory_limit
 from .._base.module import Module, overridden
-from .._base.packed_weights import Packed
-from .activations import ReLU, Sigmoid, Softmax, Tanh
-from .dropout import Dropout
-from .embedding import Embedding
-from .layer_norm import LayerNorm
-from .layers import Layer
-from .linear import Linear
-from .sequential import TIMED, Sequential
 
-__all__ = ["Stream"]
+__all__ = ["Stream", "open_stream"]
 
 _MOST_ROWS = 2**31 - 1
-
-_FUNCTIONS: dict[type[Module], str] = {Tanh: "tanh", ReLU: "relu", Sigmoid: "sigmoid"}
-_KINDS: tuple[type[Module], ...] = (
-    Layer, Linear, LayerNorm, Embedding, Dropout, Softmax, *_FUNCTIONS
-)  # fmt: skip
 
 
 class Stream(_core.Stream):
@@ -66,20 +53,22 @@ class Stream(_core.Stream):
         batch_size = checks.integer(batch_size, "batch_size", 1)
         if batch_size > _MOST_ROWS:
             raise ValueError(f"batch_size is {batch_size}, expected at most {_MOST_ROWS}")
-        if not isinstance(module, (Layer, Sequential)):
+        if not (isinstance(module, Module) and callable(getattr(module, "stream", None))):
             what = checks.describe(module)
             raise TypeError(f"module is {what}, expected a recurrent layer or a Sequential")
         _check_own(module, "module")
-        steps = module._steps if isinstance(module, Sequential) else [("", module)]
-        frozen = [_frozen(m, f"module {path}, {m!r}," if path else f"{m!r}") for path, m in steps]
-        self._open(frozen, isinstance(module, Layer), batch_size)
+        frozen = [
+            _frozen(m, f"module {path}, {m!r}," if path else f"{m!r}")
+            for path, m in module._chain()
+        ]
+        self._open(frozen, module._gives_state, batch_size)
 
     def _open(self, frozen: list[_Frozen], bare: bool, batch_size: int) -> None:
         if "_frozen" in self.__dict__:
             raise RuntimeError("this stream is made already, expected a new one")
         modules = [f.module for f in frozen]
-        layers = [m for m in modules if isinstance(m, Layer)]
-        sized = [m for m in modules if isinstance(m, (Layer, Linear, LayerNorm))]
+        layers = [m for m in modules if m._gives_state]
+        sized = [m for m in modules if m._input_size is not None]
         if not sized:
             raise ValueError("a stream needs a recurrent layer, a Linear or a LayerNorm")
         dtype: np.dtype[Any] = sized[0].dtype
@@ -115,7 +104,7 @@ class Stream(_core.Stream):
         """
         states = self._get_states()
         found = [
-            (h, c) if layer._kind == "lstm" else h
+            (h, c) if len(layer._state_parts) == 2 else h
             for layer, (h, c) in zip(self._layers, states, strict=True)
         ]
         return found[0] if self._bare else tuple(found)
@@ -143,10 +132,10 @@ class Stream(_core.Stream):
         def part(value: Any, size: int, name: str) -> Array | None:
             if value is None:
                 return None
-            legend = f"(num_layers, B, {'H' if size == layer._hidden else 'P'})"
-            return checks.contiguous(value, (*rows, size), self._dtype, name, legend)
+            axes = f"(num_layers, B, {'H' if size == layer._hidden else 'P'})"
+            return checks.contiguous(value, (*rows, size), self._dtype, name, axes)
 
-        if layer._kind != "lstm":
+        if len(layer._state_parts) == 1:
             return part(value, layer._outputs, name), None
         if value is None:
             return None, None
@@ -199,14 +188,14 @@ class Stream(_core.Stream):
 
     def _convert(self, x: Any, out: Any, blocks: bool) -> tuple[Array, Array | None]:
         """Return x and out of `step` or `process` as the core takes them, or say what is wrong."""
-        lead, legend = (1, "T, ") if blocks else (0, "")
+        lead, time = (1, "T, ") if blocks else (0, "")
         x = checks.real(x, self._dtype, "x")
         batch, inputs = self.batch_size, self.input_size
         unbatched = batch == 1 and x.shape[lead:] == (inputs,)
         if x.ndim < lead or not (unbatched or x.shape[lead:] == (batch, inputs)):
-            expected = f"({legend}{batch}, {inputs})"
+            expected = f"({time}{batch}, {inputs})"
             if batch == 1:
-                expected += f" or ({legend}{inputs}{'' if blocks else ','})"
+                expected += f" or ({time}{inputs}{'' if blocks else ','})"
             raise ValueError(f"x has shape {x.shape}, expected {expected}")
         if not (x.flags.c_contiguous and x.flags.aligned):
             x = x.copy(order="C")
@@ -237,12 +226,12 @@ class _IdStream(Stream):
     def process(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
         return super().process(self._vectors(x, 1, "T, "), out)
 
-    def _vectors(self, x: npt.ArrayLike, lead: int, legend: str) -> Array:
+    def _vectors(self, x: npt.ArrayLike, lead: int, time: str) -> Array:
         embedding: Any = self._frozen[0].module
         shape, batch = checks._asarray(x, "x").shape, self.batch_size
         unbatched = batch == 1 and len(shape) == lead
         if not (unbatched or (len(shape) == lead + 1 and shape[lead] == batch)):
-            expected = f"({legend}{batch}{'' if lead else ','})"
+            expected = f"({time}{batch}{'' if lead else ','})"
             if batch == 1:
                 expected += " or (T,)" if lead else " or ()"
             raise ValueError(f"x has shape {shape}, expected ids, {expected}")
@@ -259,8 +248,7 @@ def _check_entries(value: Any, count: int, name: str, expected: str) -> None:
 
 def open_stream(module: Any, batch_size: int) -> Stream:
     """Return a stream of a layer or of a model."""
-    ids = isinstance(module, Sequential) and isinstance(module._steps[0][1], Embedding)
-    return (_IdStream if ids else Stream)(module, batch_size)
+    return (_IdStream if module._takes_ids else Stream)(module, batch_size)
 
 
 def _restore(
@@ -277,27 +265,22 @@ class _Frozen:
 
     __slots__ = ("__weakref__", "module", "stage")
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, module: Any, name: str) -> None:
         self.module = module
-        self.stage = _stage(module)
+        self.stage = module._stream_stage(name)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Frozen, (self.module,)
+        return _Frozen, (self.module, repr(self.module))
 
 
 def _frozen(module: Any, name: str) -> _Frozen:
     """Return a module as it is now: the same copy for all streams until it changes."""
-    reads_on = isinstance(module, Layer) and not (module.bidirectional or module.reverse)
-    if isinstance(module, TIMED) and not reads_on:
+    if module._needs_whole_sequence or not module._keeps_time:
         raise ValueError(f"{name} needs the whole sequence, which a stream does not have")
-    if isinstance(module, LayerNorm) and len(module.normalized_shape) > 1:
-        raise ValueError(f"{name} is over more than the features, expected one size for a stream")
-    if not isinstance(module, _KINDS):
-        raise TypeError(f"{name} cannot be streamed, expected modules of lstmcore")
-    if not isinstance(module, Embedding):  # which is called
+    if not module._takes_ids:  # which is called
         _check_own(module, name)
     if not module._parameters:
-        return _Frozen(module)
+        return _Frozen(module, name)
     watch = module._watch
     isa = _core.isa_version()
     token, version, made = watch.frozen
@@ -307,26 +290,10 @@ def _frozen(module: Any, name: str) -> _Frozen:
     # As for packed weights: the token first, and nothing is kept while somebody could still write.
     token = watch.token
     settled = all(p._settled() for p in module.parameters())
-    found = _Frozen(copy.deepcopy(module))
+    found = _Frozen(copy.deepcopy(module), name)
     if settled:
         watch.frozen = (token, isa, weakref.ref(found))
     return found
-
-
-def _stage(module: Any) -> Any:
-    """Return what the core takes for a module; None if that is nothing."""
-    if isinstance(module, Packed):  # recurrent or linear
-        return module._weights(False)
-    storage: dict[str, Any] = {name: p._storage for name, p in module.named_parameters()}
-    weight, bias = storage.get("weight"), storage.get("bias")
-    if isinstance(module, LayerNorm):
-        return "layer_norm", module.normalized_shape[0], weight, bias, module.eps
-    if isinstance(module, Softmax):
-        return ("softmax",)
-    for kind, function in _FUNCTIONS.items():
-        if isinstance(module, kind):
-            return "activation", (function, 0.0, 0.0)
-    return None
 
 
 def _check_own(module: Module, name: str) -> None:

@@ -13,8 +13,8 @@ from .._base.checks import Array
 
 if TYPE_CHECKING:
     from .._base.module import Module
-    from .layers import Recurrent
     from .recompute import Segments
+    from .recurrent import Recurrent
 
 __all__ = ["ModuleTape", "Tape"]
 
@@ -71,14 +71,14 @@ class ModuleTape:
         return f"<{type(self).__name__} of {self._owner!r}, x {self.x_shape}, {self.nbytes} bytes>"
 
 
-class Form(NamedTuple):
+class CallShapes(NamedTuple):
     """The shapes of one call: of the user's arrays, and what turns them into those of the core."""
 
     x: tuple[int, ...]
     y: tuple[int, ...]
     h: tuple[int, ...]
     c: tuple[int, ...]
-    legend: str  # what messages call the axes of h and c, the last being {}
+    state_text: str  # what messages call the axes of h and c, the last being {}
     axes: tuple[int, int]  # of the core's x but for its last: (T, B) or (B, T)
     batch_first: bool
     time: int  # T
@@ -105,12 +105,14 @@ class Tape:
     (['f', 'g', 'i', 'o'], (1, 5, 1, 3), (1, 5, 1, 3))
     """
 
-    __slots__ = ("__weakref__", "_core", "_form", "_owner")
+    __slots__ = ("__weakref__", "_call_shapes", "_core", "_owner")
 
-    def __init__(self, core: _core.Tape | Segments, owner: Recurrent[Any], form: Form) -> None:
+    def __init__(
+        self, core: _core.Tape | Segments, owner: Recurrent[Any], shapes: CallShapes
+    ) -> None:
         self._core = core
         self._owner = owner
-        self._form = form
+        self._call_shapes = shapes
 
     @property
     def nbytes(self) -> int:
@@ -124,14 +126,14 @@ class Tape:
         0 past the end of a row. Each is (num_layers*D, T, B, H), or (num_layers*D, B, T, H) if
         batch_first; without B if x was unbatched; (B, H) or (H,) for cells.
         """
-        return {name: gate[self._form.drop] for name, gate in self._core.gates().items()}
+        return {name: gate[self._call_shapes.drop] for name, gate in self._core.gates().items()}
 
     def cells(self) -> Array:
         """Return a copy of the cell state c after every step, shaped like a gate; LSTM only."""
         if self._owner._kind != "lstm":
             kind = type(self._owner).__name__
             raise TypeError(f"this is the tape of a {kind}, expected an LSTM's: only that has c")
-        return self._core.cells()[self._form.drop]
+        return self._core.cells()[self._call_shapes.drop]
 
     def __repr__(self) -> str:
-        return f"<Tape of {self._owner!r}, x {self._form.x}, {self.nbytes} bytes>"
+        return f"<Tape of {self._owner!r}, x {self._call_shapes.x}, {self.nbytes} bytes>"

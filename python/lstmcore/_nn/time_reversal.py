@@ -8,12 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from .._base.checks import Array
-from .over_time import Timed
+from .._base.module import storable
+from .over_time import OverTime
 
 __all__ = ["Flip"]
 
 
-class Flip(Timed):
+@storable
+class Flip(OverTime):
     """The steps of every sequence in the opposite order, respecting lengths.
 
     A layer after it reads sequences from their ends, and gives its outputs in the order in which

@@ -9,17 +9,11 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from .._base import checks
-from .._base.module import Module
-from .._nn.feed_forward import Plain
-from .._nn.layers import Layer
-from .._nn.pooling import Pool
-from .._nn.sequential import TIMED, Sequential
-from .._nn.whole_sequence import whole_sequence
+from .._base.module import Module, overridden
+from .._nn.sequential import as_sequential
 from ..data._batches import Batches
 
 __all__ = ["Batch", "Caller", "batches", "chunks"]
-
-_ONE_X = (Sequential, Plain)  # models that take no pair
 
 Scored: TypeAlias = Callable[..., Any]  # a loss or a metric: (pred, target[, lengths])
 
@@ -124,19 +118,24 @@ class Caller:
                 made = "it is not made yet" if isinstance(model, type) else f"it has no {name}()"
                 raise TypeError(f"model is {what}, expected a module: {made}")
         # A layer by itself gives its state beside y; in a Sequential it does not.
-        self.model: Any = Sequential(model) if isinstance(model, Layer) else model
-        taken = inspect.signature(self.model.forward if train else self.model).parameters
+        self.model: Any = as_sequential(model)
+        # A module that writes no call of its own is called as its forward is.
+        forward = train or (isinstance(model, Module) and type(model).__call__ is Module.__call__)
+        taken = inspect.signature(self.model.forward if forward else self.model).parameters
         anything = any(p.kind is p.VAR_KEYWORD for p in taken.values())
         self._taken = [n for n in ("state", "lengths", "resets") if anything or n in taken]
         parts = [m for _, m in model._modules()] if isinstance(model, Module) else []
-        self.pools = any(isinstance(m, Pool) for m in parts)
+        self.pools = not all(m._keeps_time for m in parts)
         # Where nothing knows of time steps, rows come first.
-        timed = not parts or any(isinstance(m, TIMED) for m in parts)
+        timed = not parts or any(m._knows_time for m in parts)
         self.batch_first = bool(getattr(model, "batch_first", False)) if timed else True
+        # Whether x can be no pair; a forward of somebody else's may take one.
+        self._one_x = isinstance(model, Module) and model._chains and not overridden(model)
+        self._dtype = getattr(self.model, "dtype", None)
 
     def unpack(self, item: Any, number: int, name: str = "data") -> Batch:
         """Return the parts of a batch: arrays, and what is missing as None."""
-        # A list as PyTorch's DataLoader makes it; one of plain numbers could be anything.
+        # A list as PyTorch's DataLoader makes it; one of numbers could be anything.
         listed = isinstance(item, list) and any(hasattr(p, "shape") for p in item)
         if not (isinstance(item, tuple) or listed) or not 2 <= len(item) <= 4:
             raise TypeError(
@@ -146,19 +145,20 @@ class Caller:
         of = f"of batch {number} of {name}"
         x, target, *rest = item
         lengths, resets = (*rest, None, None)[:2]
-        if isinstance(self.model, _ONE_X) and isinstance(x, tuple):
+        if self._one_x and isinstance(x, tuple):
             if any(hasattr(part, "shape") for part in x):
                 raise TypeError(f"x {of} is a tuple, expected an array; batches come in a list")
             x = list(x)
         if not isinstance(x, tuple):
-            x = _array(x, f"x {of}", getattr(self.model, "dtype", None))
+            x = _array(x, f"x {of}", self._dtype)
         if lengths is not None and not isinstance(lengths, tuple):
             lengths = _array(lengths, f"lengths {of}")
         return Batch(x, _array(target, f"target {of}"), lengths, resets)
 
     def check_truncate(self, truncate: int) -> None:
         """Refuse models whose state cannot be carried from one chunk to the next."""
-        whole = whole_sequence(self.model)
+        model = self.model
+        whole = model._part_reading_ahead() if isinstance(model, Module) else None
         if whole is not None:
             raise ValueError(
                 f"truncate={truncate} carries the state forward in time, but {whole!r} needs the "

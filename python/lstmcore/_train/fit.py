@@ -152,8 +152,8 @@ def fit(
     by_step = checks.choice(schedule_by, "schedule_by", ("epoch", "step")) == "step"
     data = batches(data, "data", batch_size, caller, shuffle=shuffle, seed=seed)
     if validation is not None:
-        rows = batch_size if isinstance(validation, tuple) else None
-        validation = batches(validation, "validation", rows, caller, shuffle=False, seed=None)
+        size = batch_size if isinstance(validation, tuple) else None
+        validation = batches(validation, "validation", size, caller, shuffle=False, seed=None)
     run = Run(model, optimizer, schedule, data, validation, epochs, _callbacks(callbacks))
     if validation is not None:
         measure_first(caller, validation, "validation", functions, truncate)

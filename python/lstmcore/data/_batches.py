@@ -144,8 +144,8 @@ class Batches(_Epochs):
             self._lengths = checks.lengths(lengths, rows, time, batched=True)
         self._resets = None
         if resets is not None:
-            legend = "(B, T)" if self.batch_first else "(T, B)"
-            self._resets = checks.resets(resets, grid, legend)
+            axes = "(B, T)" if self.batch_first else "(T, B)"
+            self._resets = checks.resets(resets, grid, axes)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         """Go through one epoch."""

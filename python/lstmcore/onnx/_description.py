@@ -10,7 +10,7 @@ import json
 import zlib
 from typing import Any
 
-from .._base.budget import ROOM, Room
+from .._base.budget import BUDGET, Budget
 from .._base.module import Module
 from .._files.models import _make
 from . import _recurrent
@@ -24,13 +24,15 @@ _VERSION = 1
 
 def describe(module: Module, model: Model) -> str:
     """Return the description of a module that has become this model."""
-    options = {"type": type(module).__name__, **module._options()}
-    return json.dumps({"version": _VERSION, "graph": _checksum(model), "model": options})
+    description = module._description()
+    return json.dumps({"version": _VERSION, "graph": _checksum(model), "model": description})
 
 
 def restore(model: Model) -> Module | None:
     """Return the module that a model was, or None if it has no description, or not its own."""
-    room = ROOM.set(Room(8 * len(model.constants), sum(a.nbytes for a in model.constants.values())))
+    before = BUDGET.set(
+        Budget(8 * len(model.constants), sum(a.nbytes for a in model.constants.values()))
+    )
     try:
         content = json.loads(model.metadata[KEY])
         if content["version"] != _VERSION or content["graph"] != _checksum(model):
@@ -40,7 +42,7 @@ def restore(model: Model) -> Module | None:
     except Exception:  # a description can ask for anything
         return None
     finally:
-        ROOM.reset(room)
+        BUDGET.reset(before)
     return module
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._base import checks
-from .._base.budget import ROOM, Room
+from .._base.budget import BUDGET, Budget
 from . import _description, _recurrent
 from ._graph import Graph, Layer, fold
 from ._reading import Model, Node, read
@@ -24,7 +24,7 @@ def load(source: Any, name: str | None) -> Any:
     found = [node for node in model.nodes if _recurrent.is_recurrent(node)]
     # A small file may use the same weights often: quantised they grow to four times their size.
     nbytes = sum(array.nbytes for array in model.constants.values())
-    room = ROOM.set(Room(16 * len(model.nodes), 8 * nbytes))
+    before = BUDGET.set(Budget(16 * len(model.nodes), 8 * nbytes))
     try:
         if name is not None:
             return _layer(_named(name, found), model)
@@ -34,7 +34,7 @@ def load(source: Any, name: str | None) -> Any:
             return layers if len(layers) > 1 else layers[found[0].name]
         return Graph(model)
     finally:
-        ROOM.reset(room)
+        BUDGET.reset(before)
 
 
 def _named(name: str, found: list[Node]) -> Node:

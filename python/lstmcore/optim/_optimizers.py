@@ -96,7 +96,7 @@ class Optimizer:
         dict
             The options by their names; "type", the name of the optimizer; "steps"; "parameters" and
             "shapes", lists of their names and shapes; and what is remembered of the parameters: a
-            list of arrays for each name such as "exp_avg". All but the arrays is plain JSON.
+            list of arrays for each name such as "exp_avg". All but the arrays is JSON.
         """
         memory = {k: [a.copy() for a in v] for k, v in self._memory.items() if v is not None}
         return {**self._description(), **memory}
@@ -438,7 +438,7 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay: the decay does not pass through the averages.
 
-    At every step first ``w = w - lr weight_decay w``, then a step of Adam with the plain gradient.
+    At every step first ``w = w - lr weight_decay w``, then a step of Adam with the gradient alone.
 
     Parameters
     ----------

@@ -71,7 +71,7 @@ class Schedule:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that a resumed run needs, as plain JSON."""
+        """Return all that a resumed run needs, as JSON can hold it."""
         return {
             "type": type(self).__name__,
             **self._options(),
@@ -320,7 +320,7 @@ class Plateau(Schedule):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that a resumed run needs, as plain JSON."""
+        """Return all that a resumed run needs, as JSON can hold it."""
         return {
             **super().state_dict(),
             "best": self.best,
@@ -396,7 +396,7 @@ class WarmUp(Schedule):
         return {"warmup_steps": self.warmup_steps, "start": self.start}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that a resumed run needs, as plain JSON."""
+        """Return all that a resumed run needs, as JSON can hold it."""
         after = None if self.schedule is None else self.schedule.state_dict()
         return {**super().state_dict(), "schedule": after}
 

@@ -13,7 +13,7 @@ from helpers import variants
 from helpers.variants import assert_same_bits
 
 
-def results(layer: Any, x: np.ndarray, checkpoint: bool, **sequences: Any) -> list[np.ndarray]:
+def results(layer: Any, x: np.ndarray, recompute: bool, **sequences: Any) -> list[np.ndarray]:
     """Outputs, every gradient and what the tape shows, with random states and gradients."""
     rng = np.random.default_rng(1)
     batch = x.shape[0 if layer.batch_first else 1]
@@ -21,7 +21,7 @@ def results(layer: Any, x: np.ndarray, checkpoint: bool, **sequences: Any) -> li
     dstate = variants.states_of(layer, batch, rng)
     wrap = (lambda s: s) if isinstance(layer, lc.LSTM) else (lambda s: s[0])
     layer.zero_grad()
-    y, last, tape = layer.forward(x, wrap(state), checkpoint=checkpoint, **sequences)
+    y, last, tape = layer.forward(x, wrap(state), recompute=recompute, **sequences)
     dy = rng.standard_normal(y.shape).astype(y.dtype)
     dx, first = layer.backward(tape, dy, wrap(dstate))
     found = [y, dx, *(p.grad.copy() for p in layer.parameters()), *tape.gates().values()]
@@ -60,9 +60,9 @@ def test_dropout_keeps_its_masks() -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((30, 6, 3)).astype("float32")
     both = []
-    for checkpoint in (False, True):
+    for recompute in (False, True):
         layer = lc.LSTM(3, 8, num_layers=3, dropout=0.4, seed=5)
-        both.append(results(layer, x, checkpoint, lengths=[30, 2, 17, 0, 29, 16]))
+        both.append(results(layer, x, recompute, lengths=[30, 2, 17, 0, 29, 16]))
     for mine, other in zip(*both, strict=True):
         assert_same_bits(mine, other)
 
@@ -72,7 +72,7 @@ def test_memory_grows_with_the_root() -> None:
 
     def held(time: int) -> int:
         x = np.zeros((time, 2, 8), "float32")
-        return layer.forward(x, checkpoint=True)[2].nbytes
+        return layer.forward(x, recompute=True)[2].nbytes
 
     one, hundred = held(100), held(10_000)
     assert one <= hundred <= 11 * one
@@ -83,7 +83,7 @@ def test_memory_grows_with_the_root() -> None:
 def test_backward_needs_no_whole_tape() -> None:
     layer = lc.LSTM(1, 64, seed=0)
     x = np.zeros((10_000, 1, 1), "float32")
-    y, _, tape = layer.forward(x, checkpoint=True)
+    y, _, tape = layer.forward(x, recompute=True)
     tracemalloc.start()  # sees NumPy's arrays
     layer.backward(tape, np.ones_like(y))
     peak = tracemalloc.get_traced_memory()[1]
@@ -94,7 +94,7 @@ def test_backward_needs_no_whole_tape() -> None:
 def test_only_for_layers_that_read_forward() -> None:
     x = np.zeros((3, 1, 2), "float32")
     for layer in (lc.GRU(2, 3, bidirectional=True), lc.GRU(2, 3, reverse=True)):
-        with pytest.raises(ValueError, match="checkpoint is True, expected False"):
-            layer.forward(x, checkpoint=True)
-    with pytest.raises(TypeError, match="checkpoint is 1"):
-        lc.GRU(2, 3).forward(x, checkpoint=1)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="recompute is True, expected False"):
+            layer.forward(x, recompute=True)
+    with pytest.raises(TypeError, match="recompute is 1"):
+        lc.GRU(2, 3).forward(x, recompute=1)  # type: ignore[arg-type]
