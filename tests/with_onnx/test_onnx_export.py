@@ -13,6 +13,7 @@ import pytest
 import lstmcore as lc
 from helpers import peers
 from helpers.variants import CELLS, STACKS, name_of
+from lstmcore._files.layouts import LAYOUTS
 from lstmcore._nn.layers import Layer
 from lstmcore.onnx import _recurrent as recurrent
 from lstmcore.onnx._graph import Graph, fold
@@ -315,7 +316,7 @@ def test_arguments_of_the_wrong_type() -> None:
 
 
 def test_a_swapped_gate_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(recurrent._ORDER, "gru", (0, 1, 2))
+    monkeypatch.setitem(LAYOUTS, "onnx", LAYOUTS["onnx"]._replace(gru="rzn"))
     with pytest.raises(AssertionError):
         check(lc.GRU(3, 5), False, False, 17)
 

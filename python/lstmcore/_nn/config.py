@@ -198,11 +198,16 @@ class Config:
         return self.output_size * (self.directions if self.merge == "concat" else 1)
 
     @property
-    def gates(self) -> int:
-        """How many gates are learned: i, f, g, o or i, g, o; r, z, n; or one."""
+    def gate_order(self) -> str:
+        """The gates that are learned, in the order of the parameters: "ifgo", "igo", "rzn", "n"."""
         if self.kind == "lstm":
-            return 4 if self.forget_gate and not self.coupled else 3
-        return 3 if self.kind == "gru" else 1
+            return "ifgo" if self.forget_gate and not self.coupled else "igo"
+        return "rzn" if self.kind == "gru" else "n"
+
+    @property
+    def gates(self) -> int:
+        """How many gates are learned."""
+        return len(self.gate_order)
 
     def _shapes(self, layer: int) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Name and shape of the parameters of one direction of a layer, in order."""
