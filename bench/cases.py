@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 __all__ = ["GROUPS", "Case", "all_cases", "quick_cases"]
 
-GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+GATES = {"lstm": "ifgo", "gru": "rzn", "rnn": "n"}
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,15 @@ class Case:
         return self.proj_size or self.H
 
     @property
+    def gate_order(self) -> str:
+        """The gates with weights of their own, in the order of the parameters."""
+        learned = self.forget_gate and not self.coupled
+        return GATES[self.cell] if learned else GATES[self.cell].replace("f", "")
+
+    @property
     def gates(self) -> int:
         """Gates with weights of their own."""
-        return GATES[self.cell] - (self.coupled or not self.forget_gate)
+        return len(self.gate_order)
 
     @property
     def layer_inputs(self) -> list[int]:

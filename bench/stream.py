@@ -20,6 +20,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 
 import lstmcore as lc
+from lstmcore._files.layouts import LAYOUTS, OURS, reordered
 
 SIZES = (16, 32, 64, 128, 256, 512)
 STEPS = 64  # different inputs
@@ -45,12 +46,11 @@ def onnx_runtime(layer: lc.LSTM | lc.GRU, xs: np.ndarray) -> Iterator[tuple[str,
         return
     H = layer.hidden_size
     lstm = isinstance(layer, lc.LSTM)
-    order = (0, 3, 1, 2) if lstm else (1, 0, 2)
     sd = layer.state_dict()
+    ours, theirs = (layout.order("lstm" if lstm else "gru") for layout in (OURS, LAYOUTS["onnx"]))
 
     def gates(name: str) -> np.ndarray:
-        blocks = np.split(sd[f"{name}_l0"], len(order))
-        return np.concatenate([blocks[g] for g in order])
+        return reordered(sd[f"{name}_l0"], ours, theirs)
 
     constants = {
         "W": gates("weight_ih")[None],

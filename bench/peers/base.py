@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
-
-import numpy as np
 
 from cases import Case
 from data import Array, Data
 
-__all__ = ["Peer", "Unsupported", "Way", "blocks"]
+__all__ = ["Peer", "Unsupported", "Way", "reordered"]
 
 
 class Unsupported(Exception):
@@ -51,7 +51,27 @@ class Peer(Protocol):
         """Yield the ways of running the case; raise Unsupported if there is none."""
 
 
-def blocks(array: Array, hidden: int, order: tuple[int | None, ...]) -> Array:
-    """Return the blocks of `hidden` rows (one per gate) in another order; None is zeros."""
-    parts = array.reshape(-1, hidden, *array.shape[1:])
-    return np.concatenate([np.zeros_like(parts[0]) if g is None else parts[g] for g in order])
+def _layouts() -> Any:
+    """Load the library's table of gate orders by itself, so that its threads are not here too."""
+    path = Path(__file__).parents[2] / "python" / "lstmcore" / "_files" / "layouts.py"
+    spec = importlib.util.spec_from_file_location("layouts", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+layouts = _layouts()
+
+
+def reordered(array: Array, case: Case, library: str, without: str = "") -> Array:
+    """Return a parameter with its gates in the order of a library; those that ours lacks are 0.
+
+    `without` are gates that the parameter has no part for.
+    """
+    ours, theirs = case.gate_order, layouts.LAYOUTS[library].order(case.cell)
+    for gate in without:
+        ours, theirs = ours.replace(gate, ""), theirs.replace(gate, "")
+    result: Array = layouts.reordered(array, ours, theirs)
+    return result

@@ -11,14 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 from cases import Case
 from data import Array, Data
 
-from .base import Unsupported, blocks
+from .base import Unsupported, reordered
 
 __all__ = ["build", "to_y"]
-
-# ONNX wants the gates i, o, f, g; z, r, n. Ours are i, f, g, o; r, z, n.
-_GATES: dict[str, tuple[int | None, ...]] = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}
-_COUPLED = (0, 2, None, 1)  # of i, g, o; the weights of f are not used
-_PEEPHOLES = (0, 2, 1)  # i, o, f of i, f, o
 
 
 def build(case: Case, data: Data) -> onnx.ModelProto:
@@ -28,7 +23,6 @@ def build(case: Case, data: Data) -> onnx.ModelProto:
     if case.denormal:
         raise Unsupported("compared with normal numbers only")
     element = TensorProto.FLOAT if case.dtype == "float32" else TensorProto.DOUBLE
-    order = _COUPLED if case.coupled else _GATES[case.cell]
     nodes, constants = [], []
 
     def constant(name: str, value: Array) -> str:
@@ -55,7 +49,7 @@ def build(case: Case, data: Data) -> onnx.ModelProto:
             return np.stack(
                 [
                     np.concatenate(
-                        [blocks(data.parameter(n, layer, d), case.H, order) for n in names]
+                        [reordered(data.parameter(n, layer, d), case, "onnx") for n in names]
                     )
                     for d in range(case.D)
                 ]
@@ -70,7 +64,7 @@ def build(case: Case, data: Data) -> onnx.ModelProto:
         ]
         if case.peephole:
             peepholes = [
-                data.parameter("weight_ch", layer, d)[list(_PEEPHOLES)].ravel()
+                reordered(data.parameter("weight_ch", layer, d), case, "onnx", without="g").ravel()
                 for d in range(case.D)
             ]
             inputs += ["", "", constant(f"P{layer}", np.stack(peepholes))]

@@ -11,15 +11,12 @@ import numpy as np
 from cases import Case
 from data import Array, Data
 
-from .base import Unsupported, Way, blocks
+from .base import Unsupported, Way, reordered
 
 # Else the import starts processes that report its use to Intel, and run beside the others.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 import openvino  # noqa: E402
 from openvino import opset13 as ops  # noqa: E402
-
-# OpenVINO wants f, i, g, o and z, r, n.
-_GATES = {"lstm": (1, 0, 2, 3), "gru": (1, 0, 2), "rnn": (0,)}
 
 
 class OpenVino:
@@ -78,7 +75,6 @@ class OpenVino:
 
 def _sequence_model(case: Case, data: Data) -> openvino.Model:
     """Return a model from x (B, T, I) to (B, D, T, H)."""
-    order = _GATES[case.cell]
     lengths = data.lengths if data.lengths is not None else np.full(case.B, case.T)
     parameter = value = ops.parameter([case.B, case.T, case.I], np.float32, name="x")
     zeros = ops.constant(np.zeros((case.B, case.D, case.H), np.float32))
@@ -89,7 +85,7 @@ def _sequence_model(case: Case, data: Data) -> openvino.Model:
         def stacked(name: str, layer: int = layer) -> Array:
             """A parameter of each direction, gates in OpenVINO's order."""
             each = (data.parameter(name, layer, d) for d in range(case.D))
-            return np.stack([blocks(array, case.H, order) for array in each])
+            return np.stack([reordered(array, case, "openvino") for array in each])
 
         w, r = ops.constant(stacked("weight_ih")), ops.constant(stacked("weight_hh"))
         b_ih, b_hh = stacked("bias_ih"), stacked("bias_hh")

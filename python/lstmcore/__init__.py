@@ -25,6 +25,7 @@ from ._base.parameter import Parameter
 from ._base.public import publish
 from ._core import build_info as _build_info
 from ._files.checkpoints import load_checkpoint, save_checkpoint
+from ._files.layouts import convert_weights
 from ._files.models import load, save
 from ._models.generate import generate
 from ._models.seq2seq import Seq2Seq
@@ -89,6 +90,7 @@ __all__ = [
     "callbacks",
     "clip_grad_norm",
     "clip_grad_value",
+    "convert_weights",
     "data",
     "evaluate",
     "fit",

@@ -57,6 +57,17 @@ _REFERENCE_OPTIONS = {
 }  # fmt: skip
 
 
+def name_of(value: Any) -> str:
+    """Name a kind or the options of a variant, as the `ids` of a test."""
+    if not isinstance(value, dict):
+        return str(value)
+    return "-".join(f"{name}={_short(option)}" for name, option in value.items()) or "plain"
+
+
+def _short(option: Any) -> str:
+    return "+".join(map(_short, option)) if isinstance(option, tuple) else str(option)
+
+
 class Result(NamedTuple):
     """All that a training step gives, by name."""
 

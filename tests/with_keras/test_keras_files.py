@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 import lstmcore as lc
 from helpers import peers
 from helpers.paths import DATA
+from lstmcore._files.layouts import LAYOUTS
 from lstmcore.keras import _hdf5, _recurrent
 
 LSTM_50 = {"units": 50, "activation": "tanh", "recurrent_activation": "hard_sigmoid"}
@@ -94,8 +95,9 @@ def test_trained_models(model: Any) -> None:
         np.testing.assert_array_equal(got[name].argmax(-1), expected[name].argmax(-1))
 
 
-def swap(kind: str, gates: list[int]) -> Callable[[pytest.MonkeyPatch], None]:
-    return lambda patch: patch.setitem(_recurrent._GATES, kind, gates)
+def swap(kind: str, gates: str) -> Callable[[pytest.MonkeyPatch], None]:
+    wrong: Any = LAYOUTS["keras"]._replace(**{kind: gates})
+    return lambda patch: patch.setitem(LAYOUTS, "keras", wrong)
 
 
 def without(name: str) -> Callable[[pytest.MonkeyPatch], None]:
@@ -123,13 +125,13 @@ def transposed(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("model", "damage"),
     [
-        (netra, swap("gru", [0, 1, 2])),
-        (netra, swap("gru", [1, 2, 0])),
-        (netra, swap("gru", [2, 0, 1])),
-        (chars2vec, swap("lstm", [1, 0, 2, 3])),
-        (chars2vec, swap("lstm", [0, 2, 1, 3])),
-        (chars2vec, swap("lstm", [0, 1, 3, 2])),
-        (chars2vec, swap("lstm", [3, 1, 2, 0])),
+        (netra, swap("gru", "rzn")),
+        (netra, swap("gru", "nrz")),
+        (netra, swap("gru", "znr")),
+        (chars2vec, swap("lstm", "figo")),
+        (chars2vec, swap("lstm", "igfo")),
+        (chars2vec, swap("lstm", "ifog")),
+        (chars2vec, swap("lstm", "ofgi")),
         (netra, without("bias_ih")),
         (netra, without("bias_hh")),
         (chars2vec, without("bias_ih")),

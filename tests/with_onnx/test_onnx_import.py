@@ -19,6 +19,7 @@ import pytest
 import lstmcore as lc
 from helpers import onnx_models, peers
 from helpers.onnx_models import CASES, DATA, Case, model, node, onnx, value, weights
+from lstmcore._files.layouts import LAYOUTS
 from lstmcore.onnx import _recurrent as recurrent
 from lstmcore.onnx import operators
 from lstmcore.onnx._graph import Graph, fold
@@ -635,10 +636,11 @@ def worst(op: str) -> float:
 def test_swapped_gates_are_noticed(
     monkeypatch: pytest.MonkeyPatch, op: str, order: tuple[int, int]
 ) -> None:
-    gates = list(recurrent._ORDER[op.lower()])
+    gates = list(LAYOUTS["onnx"].order(op.lower()))
     a, b = order
     gates[a], gates[b] = gates[b], gates[a]
-    monkeypatch.setitem(recurrent._ORDER, op.lower(), tuple(gates))
+    wrong: Any = {op.lower(): "".join(gates)}
+    monkeypatch.setitem(LAYOUTS, "onnx", LAYOUTS["onnx"]._replace(**wrong))
     assert worst(op) > 1e-2
 
 

@@ -21,6 +21,7 @@ __all__ = ["Cell", "GRUCell", "LSTMCell", "RNNCell"]
 class Cell(Recurrent[State]):
     """What RNNCell, LSTMCell and GRUCell share: one step in, one step out."""
 
+    _is_cell = True
     _state_names = ("hx", "hx", "c")
     _chains = False
 
@@ -139,15 +140,7 @@ class RNNCell(Cell[Array]):
         dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
     ) -> None:
-        super().__init__(
-            seed,
-            input_size=input_size,
-            hidden_size=hidden_size,
-            bias=bias,
-            nonlinearity=nonlinearity,
-            gate_clip=gate_clip,
-            dtype=dtype,
-        )
+        super().__init__(locals())
 
     def __call__(self, x: npt.ArrayLike, hx: npt.ArrayLike | None = None) -> Array:
         """Return the new h, (B, H) or (H,), from x, (B, I) or (I,), and the old one or zeros."""
@@ -197,16 +190,7 @@ class GRUCell(Cell[Array]):
         dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
     ) -> None:
-        super().__init__(
-            seed,
-            input_size=input_size,
-            hidden_size=hidden_size,
-            bias=bias,
-            reset_after=reset_after,
-            gate_clip=gate_clip,
-            activations=activations,
-            dtype=dtype,
-        )
+        super().__init__(locals())
 
     def __call__(self, x: npt.ArrayLike, hx: npt.ArrayLike | None = None) -> Array:
         """Return the new h, (B, H) or (H,), from x, (B, I) or (I,), and the old one or zeros."""
@@ -272,21 +256,7 @@ class LSTMCell(Cell[Pair]):
         dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
     ) -> None:
-        super().__init__(
-            seed,
-            input_size=input_size,
-            hidden_size=hidden_size,
-            bias=bias,
-            proj_size=proj_size,
-            forget_gate=forget_gate,
-            coupled=coupled,
-            peephole=peephole,
-            cell_clip=cell_clip,
-            gate_clip=gate_clip,
-            activations=activations,
-            forget_bias=forget_bias,
-            dtype=dtype,
-        )
+        super().__init__(locals())
 
     def __call__(self, x: npt.ArrayLike, hx: PairLike | None = None) -> Pair:
         """Return the new (h, c), (B, P) and (B, H), from x, (B, I), and the old ones or zeros.

@@ -1,10 +1,15 @@
-"""What a layer is: options, checked; names and shapes of parameters; a description for the core."""
+"""What a layer is: options, checked; names and shapes of parameters; a description for the core.
+
+`Config` is the one table of options. A new option is a line in it (name, type, rule, default), and
+a keyword with its docstring in the layers and cells that have it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from typing import Any, Generic, TypeVar, overload
+from functools import cache
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_type_hints, overload
 
 import numpy as np
 
@@ -13,6 +18,7 @@ from .._base import checks
 from .._base.checks import Activation
 from .._base.machine import memory_limit
 
+KINDS = ("rnn", "lstm", "gru")
 MERGES = ("concat", "sum", "mul", "ave")
 
 # What the activations of each kind are for, and their defaults.
@@ -21,11 +27,57 @@ _ROLES = {
     "lstm": ("gates", "candidate g", "output h(c)"),
     "gru": ("gates", "candidate n"),
 }
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, tuple[Activation, ...]] = {
     "rnn": (),
     "lstm": ("sigmoid", "tanh", "tanh"),
     "gru": ("sigmoid", "tanh"),
 }
+
+
+# The table ----------------------------------------------------------------------------------------
+
+
+def _same(value: Any, name: str = "") -> Any:
+    return value
+
+
+class Rule(NamedTuple):
+    """What holds for an option, besides its name, type and default."""
+
+    check: Callable[
+        [Any, str], Any
+    ]  # (value, name) -> value, or an error; None, if the default, is right
+    kinds: tuple[str, ...] = KINDS  # those that have the option
+    cells: bool = True  # whether cells have it, too, or layers only
+    core: Callable[[Any], Any] | None = _same  # value -> what the core gets under the same name
+    number: bool = False  # whether it becomes a number of the layer's dtype
+
+
+def _at_least(least: int) -> Callable[[Any, str], int]:
+    return lambda value, name: checks.integer(value, name, least)
+
+
+def _clip(value: Any, name: str) -> float:
+    clip = checks.number(value, name)
+    if clip <= 0:
+        raise ValueError(f"{name} is {clip}, expected a number above 0, or None")
+    return clip
+
+
+def _merge(value: Any, name: str) -> str:
+    return checks.choice(value, name, MERGES)
+
+
+def _dtype(value: Any, name: str) -> np.dtype[Any]:
+    return checks.dtype(value)
+
+
+def _or_zero(clip: float | None) -> float:
+    return clip or 0.0  # which is no limit, in the core
+
+
+def _name(dtype: np.dtype[Any]) -> str:
+    return dtype.name
 
 
 @dataclass(frozen=True)
@@ -33,57 +85,52 @@ class Config:
     """The options of a layer or cell of any kind; those that its kind lacks keep their defaults."""
 
     kind: str  # "rnn", "lstm" or "gru"
-    input_size: int
-    hidden_size: int
-    num_layers: int = 1
-    nonlinearity: Activation = "tanh"
-    bias: bool = True
-    batch_first: bool = False
-    dropout: float = 0.0
-    bidirectional: bool = False
-    reverse: bool = False
-    merge: str = "concat"
-    proj_size: int = 0
-    forget_gate: bool = True
-    coupled: bool = False
-    peephole: bool = False
-    cell_clip: float | None = None
-    gate_clip: float | None = None
-    reset_after: bool = True
-    activations: tuple[Activation, ...] | None = None  # None: the defaults of the kind
-    forget_bias: float | None = None
-    dtype: np.dtype[Any] = np.dtype(np.float32)  # noqa: RUF009 (immutable)
+    input_size: Annotated[int, Rule(_at_least(1))]
+    hidden_size: Annotated[int, Rule(_at_least(1))]
+    num_layers: Annotated[int, Rule(_at_least(1), cells=False)] = 1
+    nonlinearity: Annotated[Activation, Rule(checks.activation, ("rnn",), core=None)] = "tanh"
+    bias: Annotated[bool, Rule(checks.boolean)] = True
+    batch_first: Annotated[bool, Rule(checks.boolean, cells=False, core=None)] = False
+    dropout: Annotated[float, Rule(checks.probability, cells=False, core=None)] = 0.0
+    bidirectional: Annotated[bool, Rule(checks.boolean, cells=False)] = False
+    reverse: Annotated[bool, Rule(checks.boolean, cells=False)] = False
+    merge: Annotated[str, Rule(_merge, cells=False)] = "concat"
+    proj_size: Annotated[int, Rule(_at_least(0), ("lstm",))] = 0
+    forget_gate: Annotated[bool, Rule(checks.boolean, ("lstm",))] = True
+    coupled: Annotated[bool, Rule(checks.boolean, ("lstm",))] = False
+    peephole: Annotated[bool, Rule(checks.boolean, ("lstm",))] = False
+    cell_clip: Annotated[float | None, Rule(_clip, ("lstm",), core=_or_zero, number=True)] = None
+    gate_clip: Annotated[float | None, Rule(_clip, core=_or_zero, number=True)] = None
+    reset_after: Annotated[bool, Rule(checks.boolean, ("gru",))] = True
+    activations: Annotated[
+        tuple[Activation, ...] | None,  # None: the defaults of the kind
+        Rule(_same, ("lstm", "gru"), core=None),  # checked first, by the roles of the kind
+    ] = None
+    forget_bias: Annotated[float | None, Rule(checks.number, ("lstm",), core=None, number=True)] = (
+        None
+    )
+    dtype: Annotated[np.dtype[Any], Rule(_dtype, core=_name)] = np.dtype(np.float32)  # noqa: RUF009
 
     def __post_init__(self) -> None:
         """Check every option by itself, then together."""
-        checked: dict[str, Any] = {
-            "input_size": checks.integer(self.input_size, "input_size", 1),
-            "hidden_size": checks.integer(self.hidden_size, "hidden_size", 1),
-            "num_layers": checks.integer(self.num_layers, "num_layers", 1),
-            "nonlinearity": checks.activation(self.nonlinearity, "nonlinearity"),
-            "dropout": checks.probability(self.dropout, "dropout"),
-            "merge": checks.choice(self.merge, "merge", MERGES),
-            "proj_size": checks.integer(self.proj_size, "proj_size", 0),
-            "dtype": checks.dtype(self.dtype),
-        }
-        for field in fields(self):
-            if field.type == "bool":
-                checked[field.name] = checks.boolean(getattr(self, field.name), field.name)
-        activations = _ACTIVATIONS[self.kind] if self.activations is None else self.activations
-        checked["activations"] = checks.activations(activations, _ROLES[self.kind])
-        for name in ("cell_clip", "gate_clip", "forget_bias"):
-            if getattr(self, name) is not None:
-                checked[name] = checks.number(getattr(self, name), name)
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
+        if self.activations is None:
+            self._set("activations", _ACTIVATIONS[self.kind])
+        self._set("activations", checks.activations(self.activations, _ROLES[self.kind]))
+        for name, rule in OPTIONS.items():
+            value = getattr(self, name)
+            if value is not None or _DEFAULTS[name] is not None:
+                self._set(name, rule.check(value, name))
         self._check_values()
         self._check_contradictions()
         self._check_memory()
 
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
     def _check_values(self) -> None:
-        for name, clip in (("cell_clip", self.cell_clip), ("gate_clip", self.gate_clip)):
-            if clip is not None and clip <= 0:
-                raise ValueError(f"{name} is {clip}, expected a number above 0, or None")
+        for name, rule in OPTIONS.items():
+            if self.kind not in rule.kinds and getattr(self, name) != self._default(name):
+                raise TypeError(f"{name} is given, which {self.kind.upper()} does not have")
         for name, value in self._numbers():
             checks.fits(value, name, self.dtype)
         if self.proj_size >= self.hidden_size:
@@ -94,8 +141,8 @@ class Config:
 
     def _numbers(self) -> Iterator[tuple[str, float]]:
         """Name and value of every option that becomes a number of the layer's dtype."""
-        for name in ("cell_clip", "gate_clip", "forget_bias"):
-            if getattr(self, name) is not None:
+        for name, rule in OPTIONS.items():
+            if rule.number and getattr(self, name) is not None:
                 yield name, getattr(self, name)
         named = [(f"activations[{i}]", a) for i, a in enumerate(self.activations or ())]
         for name, activation in [("nonlinearity", self.nonlinearity), *named]:
@@ -151,11 +198,16 @@ class Config:
         return self.output_size * (self.directions if self.merge == "concat" else 1)
 
     @property
-    def gates(self) -> int:
-        """How many gates are learned: i, f, g, o or i, g, o; r, z, n; or one."""
+    def gate_order(self) -> str:
+        """The gates that are learned, in the order of the parameters: "ifgo", "igo", "rzn", "n"."""
         if self.kind == "lstm":
-            return 4 if self.forget_gate and not self.coupled else 3
-        return 3 if self.kind == "gru" else 1
+            return "ifgo" if self.forget_gate and not self.coupled else "igo"
+        return "rzn" if self.kind == "gru" else "n"
+
+    @property
+    def gates(self) -> int:
+        """How many gates are learned."""
+        return len(self.gate_order)
 
     def _shapes(self, layer: int) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Name and shape of the parameters of one direction of a layer, in order."""
@@ -180,38 +232,47 @@ class Config:
     def spec(self) -> _core.Spec:
         """The same for the core."""
         roles = self.activations or ()
-        gate = roles[0] if roles else "sigmoid"
+        options = {
+            name: rule.core(getattr(self, name)) for name, rule in OPTIONS.items() if rule.core
+        }
         return _core.Spec(
             kind=self.kind,
-            input_size=self.input_size,
-            hidden_size=self.hidden_size,
-            proj_size=self.proj_size,
-            num_layers=self.num_layers,
-            bidirectional=self.bidirectional,
-            reverse=self.reverse,
-            merge=self.merge,
-            bias=self.bias,
-            forget_gate=self.forget_gate,
-            coupled=self.coupled,
-            peephole=self.peephole,
-            reset_after=self.reset_after,
-            cell_clip=self.cell_clip or 0.0,
-            gate_clip=self.gate_clip or 0.0,
-            gate_activation=_triple(gate),
+            gate_activation=_triple(roles[0] if roles else "sigmoid"),
             candidate_activation=_triple(roles[1] if roles else self.nonlinearity),
             output_activation=_triple(roles[2] if len(roles) > 2 else "tanh"),
-            dtype=self.dtype.name,
+            **options,
         )
+
+    def _default(self, name: str) -> Any:
+        return _ACTIVATIONS[self.kind] if name == "activations" else _DEFAULTS[name]
 
     def __str__(self) -> str:
         """As between the parentheses of a repr: the sizes, then whatever is not the default."""
-        plain = Config(self.kind, 1, 2)
         text = [str(self.input_size), str(self.hidden_size)]
-        for field in fields(self)[3:]:
-            value = getattr(self, field.name)
-            if value != getattr(plain, field.name):
-                text.append(f"{field.name}={value.name if field.name == 'dtype' else value!r}")
+        for name in list(OPTIONS)[2:]:
+            value = getattr(self, name)
+            if value != self._default(name):
+                text.append(f"{name}={value.name if name == 'dtype' else value!r}")
         return ", ".join(text)
+
+
+OPTIONS: dict[str, Rule] = {
+    name: hint.__metadata__[0]
+    for name, hint in get_type_hints(Config, include_extras=True).items()
+    if name != "kind"
+}
+_DEFAULTS = {field.name: field.default for field in fields(Config)}
+
+
+@cache
+def options_of(kind: str, cell: bool = False) -> tuple[str, ...]:
+    """Return the names of the options that the layer or the cell of a kind has."""
+    return tuple(
+        name for name, rule in OPTIONS.items() if kind in rule.kinds and (rule.cells or not cell)
+    )
+
+
+# A layer's attributes -----------------------------------------------------------------------------
 
 
 T = TypeVar("T")

@@ -10,6 +10,7 @@ forward, layer 0 reverse, layer 1 forward and so on. Only x, y and resets change
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -42,12 +43,12 @@ class Layer(Recurrent[State]):
     reverse = Option[bool]()
     merge = Option[str]()
 
-    def __init__(self, seed: int | None, **options: Any) -> None:
-        super().__init__(seed, **options)
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        super().__init__(given)
         config = self._config
         if config.dropout:
             # A stream of its own, so that dropout does not change the parameters.
-            entropy = np.random.SeedSequence(seed, spawn_key=(0,))
+            entropy = np.random.SeedSequence(given["seed"], spawn_key=(0,))
             self._dropout_rng = np.random.default_rng(entropy)
             if config.num_layers == 1:
                 warnings.warn(
@@ -355,21 +356,7 @@ class RNN(SingleStateLayer):
         dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
     ) -> None:
-        super().__init__(
-            seed,
-            input_size=input_size,
-            hidden_size=hidden_size,
-            num_layers=num_layers,
-            nonlinearity=nonlinearity,
-            gate_clip=gate_clip,
-            bias=bias,
-            batch_first=batch_first,
-            dropout=dropout,
-            bidirectional=bidirectional,
-            reverse=reverse,
-            merge=merge,
-            dtype=dtype,
-        )
+        super().__init__(locals())
 
 
 @storable
@@ -461,22 +448,7 @@ class GRU(SingleStateLayer):
         dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
     ) -> None:
-        super().__init__(
-            seed,
-            input_size=input_size,
-            hidden_size=hidden_size,
-            num_layers=num_layers,
-            bias=bias,
-            batch_first=batch_first,
-            dropout=dropout,
-            bidirectional=bidirectional,
-            reverse=reverse,
-            merge=merge,
-            reset_after=reset_after,
-            gate_clip=gate_clip,
-            activations=activations,
-            dtype=dtype,
-        )
+        super().__init__(locals())
 
 
 @storable
@@ -600,27 +572,7 @@ class LSTM(Layer[Pair]):
         dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
     ) -> None:
-        super().__init__(
-            seed,
-            input_size=input_size,
-            hidden_size=hidden_size,
-            num_layers=num_layers,
-            bias=bias,
-            batch_first=batch_first,
-            dropout=dropout,
-            bidirectional=bidirectional,
-            reverse=reverse,
-            merge=merge,
-            proj_size=proj_size,
-            forget_gate=forget_gate,
-            coupled=coupled,
-            peephole=peephole,
-            cell_clip=cell_clip,
-            gate_clip=gate_clip,
-            activations=activations,
-            forget_bias=forget_bias,
-            dtype=dtype,
-        )
+        super().__init__(locals())
 
     def __call__(
         self,

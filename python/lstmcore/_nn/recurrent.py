@@ -6,7 +6,7 @@ P = proj_size or H.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from .. import _core
 from .._base import checks
 from .._base.checks import Array
 from .._base.packed_weights import PacksWeights
-from .config import Config, Option
+from .config import Config, Option, options_of
 from .recompute import Segments, forward_segments
 from .tape import CallShapes, Tape, check_owner
 
@@ -33,6 +33,7 @@ class Recurrent(PacksWeights, Generic[State]):
     """What layers and cells share: parameters, states, the calls of the core."""
 
     _kind: ClassVar[str]
+    _is_cell: ClassVar[bool] = False
     _state_parts: tuple[str, ...] = ("h",)
     _state_names: ClassVar[tuple[str, str, str]] = ("state", "h0", "c0")
     _config: Config
@@ -44,11 +45,13 @@ class Recurrent(PacksWeights, Generic[State]):
     gate_clip = Option["float | None"]()
     dtype = Option[np.dtype[Any]]()
 
-    def __init__(self, seed: int | None, **options: Any) -> None:
-        self._config = Config(self._kind, **options)
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        """Take the options out of the arguments of a constructor, which are given as `locals()`."""
+        names = options_of(self._kind, self._is_cell)
+        self._config = Config(self._kind, **{name: given[name] for name in names})
         self._make_parameters(self._parameter_shapes(), self._config.dtype)
         self._prepare()
-        self.reset_parameters(seed)
+        self.reset_parameters(given["seed"])
 
     def _parameter_shapes(self) -> Iterable[tuple[str, tuple[int, ...]]]:
         return self._config.shapes()

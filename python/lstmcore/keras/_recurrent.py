@@ -1,7 +1,7 @@
 """The recurrent layers of Keras and ours: options and weights, there and back.
 
 Keras multiplies from the left: x @ kernel + h @ recurrent_kernel + bias, with kernel (I, G*H),
-recurrent_kernel (H, G*H) and gates i, f, c, o (LSTM) or z, r, h (GRU) side by side. The bias is
+recurrent_kernel (H, G*H) and the gates side by side, in the order that `layouts` has. The bias is
 (G*H,), or (2, G*H) where input and state have one each (GRU with reset_after).
 
 cuDNN keeps, for each gate in the same order, the matrices that multiply from the left side of x, as
@@ -16,6 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._base.checks import Activation, Array, describe
+from .._base.module import Module
+from .._files.export_options import not_written
+from .._files.layouts import LAYOUTS, OURS, reordered
 from .._nn.cells import Cell, GRUCell, LSTMCell, RNNCell
 from .._nn.config import MERGES, Config
 from .._nn.layers import GRU, LSTM, RNN, Layer
@@ -29,9 +32,6 @@ LAYERS: dict[str, Any] = {
     "CuDNNGRU": GRU,
 }
 CELLS: dict[str, Any] = {"SimpleRNNCell": RNNCell, "LSTMCell": LSTMCell, "GRUCell": GRUCell}
-
-# Where each of our gates stands among Keras's; and, as it happens, the other way round.
-_GATES = {"rnn": [0], "lstm": [0, 1, 2, 3], "gru": [1, 0, 2]}
 
 # How Keras 2 and Keras 3 cut their hard_sigmoid(x) = clip(alpha * x + beta, 0, 1).
 _HARD_SIGMOID: dict[int, Activation] = {
@@ -65,33 +65,22 @@ def options(layer: KerasLayer) -> dict[str, Any]:
     return chosen | {"activations": (gates, squash, squash)}
 
 
-def keras_options(config: Config, version: int, layer: Any) -> dict[str, Any]:
-    """Return what Keras's constructor takes for a layer of ours, or say what Keras lacks."""
-    lacks = [
-        ("proj_size", config.proj_size != 0),
-        ("forget_gate", not config.forget_gate),
-        ("coupled", config.coupled),
-        ("peephole", config.peephole),
-        ("cell_clip", config.cell_clip is not None),
-    ]
-    for name, has in lacks:
-        if has:
-            raise ValueError(f"{layer!r} has {name}={getattr(config, name)!r}, which Keras lacks")
+def keras_options(module: Module, version: int) -> dict[str, Any]:
+    """Return what Keras's constructor takes for a layer or cell of ours."""
+    config: Config = module._config
     chosen: dict[str, Any] = {
         "units": config.hidden_size,
         "use_bias": config.bias,
         "dtype": config.dtype.name,
     }
     if config.kind == "rnn":
-        return chosen | {"activation": _keras_activation(config.nonlinearity, version, layer)}
-    gates, *others = config.activations or ()
+        return chosen | {"activation": _keras_activation(module, "nonlinearity", 0, version)}
+    _, *others = config.activations or ()
     if len(set(others)) > 1:
-        raise ValueError(
-            f"{layer!r} has activations={config.activations!r}, but an LSTM of Keras has one for "
-            "the candidate and the output"
-        )
-    chosen["activation"] = _keras_activation(others[0], version, layer)
-    chosen["recurrent_activation"] = _keras_activation(gates, version, layer)
+        why = "an LSTM of Keras has one activation for the candidate and the output"
+        raise not_written(module, "activations", "Keras", why)
+    chosen["recurrent_activation"] = _keras_activation(module, "activations", 0, version)
+    chosen["activation"] = _keras_activation(module, "activations", 1, version)
     return chosen | ({"reset_after": config.reset_after} if config.kind == "gru" else {})
 
 
@@ -107,13 +96,14 @@ def _activation(layer: KerasLayer, name: str) -> Activation:
     return _ACTIVATIONS[value]
 
 
-def _keras_activation(activation: Activation, version: int, layer: Any) -> str:
+def _keras_activation(module: Module, option: str, index: int, version: int) -> str:
     names = {ours: name for name, ours in _ACTIVATIONS.items()}
     names[_HARD_SIGMOID[version]] = "hard_sigmoid"
+    value = getattr(module._config, option)
+    activation = value if option == "nonlinearity" else value[index]
     if activation not in names:
-        raise ValueError(
-            f"{layer!r} has the activation {activation!r}, which Keras {version} lacks"
-        )
+        why = f"Keras {version} has no {activation!r}"
+        raise not_written(module, option, "Keras", why)
     return names[activation]
 
 
@@ -208,12 +198,12 @@ def make_cell(layer: KerasLayer) -> Cell[Any]:
 
 def from_weights(layer: KerasLayer, kind: str, reset_after: bool, bias: bool) -> dict[str, Array]:
     """Take the weights of one direction of a layer, and return them as ours."""
-    gates = _GATES[kind]
+    theirs, ours = LAYOUTS["keras"].order(kind), OURS.order(kind)
     units = layer.size("units")
-    width = len(gates) * units
+    width = len(theirs) * units
     kernel = layer.take("kernel", (None, width))
     recurrent = layer.take("recurrent_kernel", (units, width))
-    ours: dict[str, Array] = {}
+    state: dict[str, Array] = {}
     cudnn = False
     if bias:
         two = kind == "gru" and reset_after
@@ -223,21 +213,21 @@ def from_weights(layer: KerasLayer, kind: str, reset_after: bool, bias: bool) ->
         given = layer.take("bias", *shapes)
         cudnn = given.shape == (2 * width,)
         both = np.stack([given, np.zeros_like(given)]) if given.shape == (width,) else given
-        ours["bias_ih"], ours["bias_hh"] = _swap(both.reshape(2, width), gates)
+        both = reordered(both.reshape(2, width), theirs, ours, axis=1)
+        state["bias_ih"], state["bias_hh"] = both
     if cudnn:
-        w_ih = np.concatenate([_block(kernel, g, units).reshape(units, -1) for g in gates])
-        w_hh = np.concatenate([_block(recurrent, g, units) for g in gates])
-    else:
-        w_ih, w_hh = (_swap(matrix, gates).T for matrix in (kernel, recurrent))
-    return {"weight_ih": w_ih, "weight_hh": w_hh, **ours}
+        kernel, recurrent = (_of_cudnn(matrix, units) for matrix in (kernel, recurrent))
+    state["weight_ih"] = reordered(kernel.T, theirs, ours)
+    state["weight_hh"] = reordered(recurrent.T, theirs, ours)
+    return state
 
 
-def to_weights(config: Config, ours: dict[str, Array]) -> list[Array]:
+def to_weights(config: Config, state: dict[str, Array]) -> list[Array]:
     """Return the weights of one direction as a list for Keras's ``set_weights``."""
-    gates = _GATES[config.kind]
-    weights = [_swap(ours[name].T, gates) for name in ("weight_ih", "weight_hh")]
+    ours, theirs = config.gate_order, LAYOUTS["keras"].order(config.kind)
+    weights = [reordered(state[name], ours, theirs).T for name in ("weight_ih", "weight_hh")]
     if config.bias:
-        b_ih, b_hh = (_swap(ours[name][None], gates)[0] for name in ("bias_ih", "bias_hh"))
+        b_ih, b_hh = (reordered(state[name], ours, theirs) for name in ("bias_ih", "bias_hh"))
         if config.kind == "gru" and config.reset_after:
             weights.append(np.stack([b_ih, b_hh]))
         else:
@@ -245,13 +235,8 @@ def to_weights(config: Config, ours: dict[str, Array]) -> list[Array]:
     return weights
 
 
-def _block(matrix: Array, gate: int, units: int) -> Array:
-    return matrix[:, gate * units : (gate + 1) * units]
-
-
-def _swap(matrix: Array, gates: list[int]) -> Array:
-    """Return (N, G*H) with its G blocks in another order."""
+def _of_cudnn(matrix: Array, units: int) -> Array:
+    """Return a kernel (N, G*H) whose blocks (N, H) hold the numbers of matrices (H, N)."""
     rows, width = matrix.shape
-    blocks = matrix.reshape(rows, len(gates), -1)
-    swapped: Array = blocks[:, gates].reshape(rows, width)
-    return swapped
+    blocks = [matrix[:, at : at + units].reshape(units, rows) for at in range(0, width, units)]
+    return np.concatenate(blocks).T

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .._base.checks import Array
 from .._base.module import Module
+from .._files.export_options import check_options
 from .._nn.activations import ReLU, Sigmoid, Softmax, Tanh
-from .._nn.cells import Cell
+from .._nn.cells import GRUCell, LSTMCell, RNNCell
 from .._nn.dropout import Dropout
 from .._nn.embedding import Embedding
 from .._nn.layer_norm import LayerNorm
-from .._nn.layers import Layer
+from .._nn.layers import GRU, LSTM, RNN, Layer
 from .._nn.linear import Linear
 from .._nn.masking import Masking
-from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool, Pool
+from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool
 from .._nn.sequential import Sequential
 from .._nn.time_reversal import Flip
 from ._model import major
@@ -23,27 +24,55 @@ from ._recurrent import keras_options, to_weights
 
 __all__ = ["write"]
 
-_KINDS = {"rnn": "SimpleRNN", "lstm": "LSTM", "gru": "GRU"}
-_ACTIVATIONS: dict[type[Module], str] = {
-    Tanh: "tanh",
-    ReLU: "relu",
-    Sigmoid: "sigmoid",
-    Softmax: "softmax",
+# The modules that are written, and which of their options. Those that say how parameters start or
+# are trained (forget_bias, padding_idx, sparse) are left out. `gaps` says what our Masking refuses;
+# Keras takes all rows, so that it gives the same wherever ours gives anything.
+_CELL = ("input_size", "hidden_size", "bias", "dtype")
+_LAYER = (*_CELL, "num_layers", "batch_first", "dropout", "bidirectional", "reverse", "merge")
+_OPTIONS: dict[type[Module], tuple[str, ...]] = {
+    RNN: (*_LAYER, "nonlinearity"),
+    LSTM: (*_LAYER, "activations", "forget_bias"),
+    GRU: (*_LAYER, "activations", "reset_after"),
+    RNNCell: (*_CELL, "nonlinearity"),
+    LSTMCell: (*_CELL, "activations", "forget_bias"),
+    GRUCell: (*_CELL, "activations", "reset_after"),
+    Embedding: ("num_embeddings", "embedding_dim", "padding_idx", "sparse", "dtype"),
+    Linear: ("in_features", "out_features", "bias", "dtype"),
+    LayerNorm: ("normalized_shape", "eps", "elementwise_affine", "bias", "dtype"),
+    Dropout: ("p",),
+    Masking: ("value", "ids", "gaps", "batch_first"),
+    Flip: ("batch_first",),
+    LastStep: ("batch_first",),
+    BothEnds: ("merge", "batch_first"),
+    MeanPool: ("batch_first",),
+    MaxPool: ("batch_first",),
+    Tanh: (),
+    ReLU: (),
+    Sigmoid: (),
+    Softmax: (),
+}
+_RECURRENT: dict[type[Module], str] = {
+    RNN: "SimpleRNN",
+    LSTM: "LSTM",
+    GRU: "GRU",
+    RNNCell: "SimpleRNNCell",
+    LSTMCell: "LSTMCell",
+    GRUCell: "GRUCell",
 }
 
 
 def write(keras: Any, module: Module) -> Any:
     """Return what `to_keras` returns."""
     version = major(keras.__version__, "keras")
-    if isinstance(module, Cell):
-        options = keras_options(module._config, version, module)
-        cell = getattr(keras.layers, _KINDS[module._kind] + "Cell")(**options)
-        cell.build((None, module.input_size))
-        cell.set_weights(to_weights(module._config, module.state_dict()))
-        return cell
-    modules = [m for _, m in module._steps] if isinstance(module, Sequential) else [module]
+    modules = [part for _, part in module._chain()]
+    for part in modules:
+        if type(part) not in _OPTIONS:
+            raise _inexpressible(part)
+        check_options(part, _OPTIONS[type(part)], "Keras")
+    if module._state_parts and not module._chains:  # a cell
+        return _cell(keras, version, module)
     layers, weights = _Writer(keras, version, modules).write()
-    if isinstance(module, Sequential) or len(layers) > 1:
+    if len(layers) > 1 or type(module) is Sequential:
         made = keras.Sequential([_input(keras, modules), *layers])
     else:
         made = layers[0]
@@ -52,17 +81,29 @@ def write(keras: Any, module: Module) -> Any:
     return made
 
 
+def _cell(keras: Any, version: int, module: Module) -> Any:
+    made = getattr(keras.layers, _RECURRENT[type(module)])(**keras_options(module, version))
+    made.build((None, module._config.input_size))
+    made.set_weights(to_weights(module._config, module.state_dict()))
+    return made
+
+
 def _input(keras: Any, modules: list[Module]) -> Any:
     """Return what says to Keras what the first module takes."""
-    first = next((m for m in modules if not isinstance(m, Masking)), modules[0])
-    if isinstance(first, Embedding):
+    first = next((m for m in modules if not m._finds_lengths), modules[0])
+    if first._takes_ids:
         return keras.layers.Input((None,), dtype="int32")
     sizes = (module._input_size for module in modules)
     size = next((size for size in sizes if size is not None), None)
     dtypes = (getattr(module, "dtype", None) for module in modules)
     dtype = next((dtype.name for dtype in dtypes if dtype is not None), "float32")
-    timed = any(isinstance(module, (Layer, Pool, Flip, Masking)) for module in modules)
-    return keras.layers.Input((None, size) if timed else (size,), dtype=dtype)
+    with_steps = any(module._knows_time for module in modules)
+    return keras.layers.Input((None, size) if with_steps else (size,), dtype=dtype)
+
+
+def _inexpressible(module: Module, why: str = "") -> ValueError:
+    """Return the error for a module that Keras has nothing for, where it stands."""
+    return ValueError(f"{module!r} is nothing that Keras can express there{why and ': '}{why}")
 
 
 class _Writer:
@@ -72,6 +113,7 @@ class _Writer:
         self._kinds = keras.layers
         self._version = version
         self._modules = modules
+        self._masked = any(module._finds_lengths for module in modules)
         self._layers: list[Any] = []
         self._weights: list[Array] = []
 
@@ -82,59 +124,32 @@ class _Writer:
             at += self._write(*self._modules[at : at + 3])
         return self._layers, self._weights
 
-    def _write(self, module: Module, *after: Module) -> int:
+    def _write(self, module: Any, *after: Any) -> int:
         """Write a module, and return how many of those that follow it are in it, with itself."""
-        if isinstance(module, Layer):
+        kind, following = type(module), type(after[0]) if after else None
+        if kind in _RECURRENT:
             return self._recurrent(module, *after)
-        if isinstance(module, Flip) and after and isinstance(after[0], Layer):
-            if after[0].bidirectional or after[0].reverse:
+        if kind is Flip and following in _RECURRENT:
+            if after[0]._needs_whole_sequence:
                 raise ValueError(f"{after[0]!r} after {module!r} is more than Keras can express")
-            return 1 + self._recurrent(after[0], *after[1:], backwards=True)
-        if isinstance(module, Masking) and module.ids:
-            if not after or not isinstance(after[0], Embedding) or module.value != 0:
+            return 1 + self._recurrent(*after, backwards=True)
+        if kind is Masking and module.ids:
+            if following is not Embedding or module.value != 0:
                 raise ValueError(f"{module!r} is more than Keras can express: 0 for an Embedding")
             self._embedding(after[0], masks=True)
             return 2
-        self._single(module)
+        if kind not in _SINGLE:
+            raise _inexpressible(module)
+        _SINGLE[kind](self, module)
         return 1
-
-    def _single(self, module: Module) -> None:
-        kinds, dtype = self._kinds, getattr(module, "dtype", None)
-        options = {} if dtype is None else {"dtype": dtype.name}
-        weights = module.state_dict()
-        if isinstance(module, Embedding):
-            self._embedding(module, masks=False)
-        elif isinstance(module, Linear):
-            layer = kinds.Dense(module.out_features, use_bias=module.bias, **options)
-            weights["weight"] = weights["weight"].T
-            self._add(layer, *weights.values())
-        elif isinstance(module, LayerNorm) and len(module.normalized_shape) == 1:
-            affine = module.elementwise_affine
-            layer = kinds.LayerNormalization(
-                epsilon=module.eps, scale=affine, center=affine and module.bias, **options
-            )
-            self._add(layer, *weights.values())
-        elif isinstance(module, Dropout):
-            self._add(kinds.Dropout(module.p))
-        elif isinstance(module, Masking):
-            self._add(kinds.Masking(module.value))
-        elif isinstance(module, MeanPool):
-            self._add(kinds.GlobalAveragePooling1D())
-        elif isinstance(module, MaxPool) and not any(
-            isinstance(other, Masking)
-            for other in self._modules  # which Keras overlooks
-        ):
-            self._add(kinds.GlobalMaxPooling1D())
-        elif type(module) in _ACTIVATIONS:
-            self._add(kinds.Activation(_ACTIVATIONS[type(module)]))
-        else:
-            raise ValueError(f"{module!r} is nothing that Keras can express there")
 
     def _add(self, layer: Any, *weights: Array) -> None:
         self._layers.append(layer)
         self._weights.extend(weights)
 
-    def _embedding(self, module: Embedding, masks: bool) -> None:
+    # Modules that become one layer ----------------------------------------------------------------
+
+    def _embedding(self, module: Embedding, masks: bool = False) -> None:
         layer = self._kinds.Embedding(
             module.num_embeddings,
             module.embedding_dim,
@@ -143,27 +158,62 @@ class _Writer:
         )
         self._add(layer, *module.state_dict().values())
 
-    def _recurrent(self, layer: Layer[Any], *after: Module, backwards: bool = False) -> int:
+    def _linear(self, module: Linear) -> None:
+        weights = module.state_dict()
+        weights["weight"] = weights["weight"].T
+        layer = self._kinds.Dense(
+            module.out_features, use_bias=module.bias, dtype=module.dtype.name
+        )
+        self._add(layer, *weights.values())
+
+    def _layer_norm(self, module: LayerNorm) -> None:
+        if len(module.normalized_shape) != 1:
+            raise _inexpressible(module)
+        affine = module.elementwise_affine
+        layer = self._kinds.LayerNormalization(
+            epsilon=module.eps,
+            scale=affine,
+            center=affine and module.bias,
+            dtype=module.dtype.name,
+        )
+        self._add(layer, *module.state_dict().values())
+
+    def _dropout(self, module: Dropout) -> None:
+        self._add(self._kinds.Dropout(module.p))
+
+    def _masking(self, module: Masking) -> None:
+        self._add(self._kinds.Masking(module.value))
+
+    def _mean_pool(self, module: MeanPool) -> None:
+        self._add(self._kinds.GlobalAveragePooling1D())
+
+    def _max_pool(self, module: MaxPool) -> None:
+        if self._masked:
+            raise _inexpressible(module, "its GlobalMaxPooling1D overlooks masks")
+        self._add(self._kinds.GlobalMaxPooling1D())
+
+    def _activation(self, module: Module) -> None:
+        self._add(self._kinds.Activation(type(module).__name__.lower()))
+
+    # Recurrent layers -----------------------------------------------------------------------------
+
+    def _recurrent(self, layer: Layer[Any], *after: Any, backwards: bool = False) -> int:
         """Write all layers of a recurrent layer, and the pooling after it that Keras has in it."""
-        options = keras_options(layer._config, self._version, layer)
-        pooled = bool(after) and isinstance(after[0], LastStep | BothEnds)
-        merge = layer.merge
-        if pooled and isinstance(after[0], BothEnds):
-            if merge != "concat" or not layer.bidirectional:
-                raise ValueError(f"{after[0]!r} after {layer!r} is more than Keras can express")
-            merge = after[0].merge
-        elif pooled and (layer.bidirectional or layer.reverse):
-            raise ValueError(
-                f"{after[0]!r} after {layer!r} is more than Keras can express: its last step is "
-                "the last that a direction has read, so take BothEnds for bidirectional=True, and "
-                "for reverse=True a Flip before a layer without"
-            )
-        elif layer.reverse and len(self._modules) > 1:
+        options = keras_options(layer, self._version)
+        pooled = bool(after) and type(after[0]) in (LastStep, BothEnds)
+        merge = self._merge(layer, after[0]) if pooled else layer.merge
+        if layer.reverse and len(self._modules) > 1 and not pooled:
             raise ValueError(
                 f"{layer!r} is more than Keras can express in a model: its outputs would stand the "
                 "other way round; write Flip before a layer without reverse"
             )
-        kind = getattr(self._kinds, _KINDS[layer._kind])
+        if backwards and self._masked and (layer.num_layers > 1 or not pooled):
+            raise ValueError(
+                f"{layer!r} after a Flip and a Masking is more than Keras can express: its outputs "
+                "and its mask would run in opposite directions; only the last step of a single "
+                "layer can be had"
+            )
+        kind = getattr(self._kinds, _RECURRENT[type(layer)])
         for i in range(layer.num_layers):
             last = i == layer.num_layers - 1
             made = kind(
@@ -173,15 +223,42 @@ class _Writer:
             )
             if layer.bidirectional:
                 made = self._kinds.Bidirectional(made, merge_mode=merge if last else layer.merge)
-            self._add(made, *self._of_layer(layer, i))
+            self._add(made, *_weights(layer, i))
             if layer.dropout and not last:
                 self._add(self._kinds.Dropout(layer.dropout))
         return 1 + pooled
 
-    def _of_layer(self, layer: Layer[Any], index: int) -> Iterator[Array]:
-        """Yield the weights of one of the layers of a recurrent layer."""
-        ours = layer.state_dict()
-        for suffix in ("", "_reverse")[: 1 + layer.bidirectional]:
-            end = f"_l{index}{suffix}"
-            names = [name for name in ours if name.endswith(end)]
-            yield from to_weights(layer._config, {n.removesuffix(end): ours[n] for n in names})
+    def _merge(self, layer: Layer[Any], pool: Any) -> str:
+        """Return how the ends of a layer's directions are merged by the pooling after it."""
+        if type(pool) is BothEnds:
+            if layer.merge != "concat" or not layer.bidirectional:
+                raise ValueError(f"{pool!r} after {layer!r} is more than Keras can express")
+            return pool.merge
+        if layer.bidirectional or layer.reverse:
+            raise ValueError(
+                f"{pool!r} after {layer!r} is more than Keras can express: its last step is "
+                "the last that a direction has read, so take BothEnds for bidirectional=True, and "
+                "for reverse=True a Flip before a layer without"
+            )
+        return layer.merge
+
+
+def _weights(layer: Layer[Any], index: int) -> Iterator[Array]:
+    """Yield the weights of one of the layers of a recurrent layer."""
+    ours = layer.state_dict()
+    for suffix in ("", "_reverse")[: 1 + layer.bidirectional]:
+        end = f"_l{index}{suffix}"
+        names = [name for name in ours if name.endswith(end)]
+        yield from to_weights(layer._config, {n.removesuffix(end): ours[n] for n in names})
+
+
+_SINGLE: dict[type[Module], Callable[[_Writer, Any], None]] = {
+    Embedding: _Writer._embedding,
+    Linear: _Writer._linear,
+    LayerNorm: _Writer._layer_norm,
+    Dropout: _Writer._dropout,
+    Masking: _Writer._masking,
+    MeanPool: _Writer._mean_pool,
+    MaxPool: _Writer._max_pool,
+    **dict.fromkeys((Tanh, ReLU, Sigmoid, Softmax), _Writer._activation),
+}

@@ -13,8 +13,6 @@ from typing import Any
 from .._base.budget import BUDGET, Budget
 from .._base.module import Module
 from .._files.models import _make
-from .._nn.layers import Layer
-from .._nn.sequential import Sequential
 from . import _recurrent
 from ._reading import Model, Tensor
 
@@ -61,11 +59,10 @@ def _checksum(model: Model) -> int:
 def _state(module: Module, model: Model) -> dict[str, Any]:
     """Return the state dict of a module from the weights of the model."""
     state = {}
-    steps = module._steps if isinstance(module, Sequential) else [("", module)]
-    for path, part in steps:
+    for path, part in module._chain():
         prefix = f"{path}." if path else ""
         own: dict[str, Any]
-        if isinstance(part, Layer):
+        if part._state_parts:
             nodes = [
                 {
                     name: model.constants[f"{prefix}{name}_l{level}"]

@@ -13,14 +13,14 @@ import numpy as np
 
 from .._base import checks
 from .._base.module import Module
+from .._files.export_options import check_options
 from .._nn.activations import ReLU, Sigmoid, Softmax, Tanh
 from .._nn.dropout import Dropout
 from .._nn.embedding import Embedding
 from .._nn.layer_norm import LayerNorm
 from .._nn.layers import GRU, LSTM, RNN, Layer
 from .._nn.linear import Linear
-from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool, Pool
-from .._nn.sequential import Sequential
+from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool
 from .._nn.time_reversal import Flip
 from . import _description, _recurrent
 from ._reading import Tensor, read, require
@@ -43,8 +43,7 @@ def export(module: Any, states: bool, lengths: bool, opset: int) -> Any:
     nbytes = sum(p.size * p.dtype.itemsize for p in module.parameters())
     if nbytes > _MOST:
         raise ValueError(f"{nbytes} bytes of parameters are more than an ONNX file holds, {_MOST}")
-    modules = module._steps if isinstance(module, Sequential) else [("", module)]
-    writer = _Writer(opset, modules, states, lengths)
+    writer = _Writer(opset, module._chain(), states, lengths)
     helper = onnx.helper
     graph = helper.make_graph(
         writer.nodes, "lstmcore", writer.inputs, writer.outputs, writer.initializers
@@ -73,30 +72,31 @@ class _Writer:
         self._names: set[str] = set()
         self._shared: dict[Any, str] = {}  # values that are needed more than once
         self._lengths: str | None = None
-        layers = [module for _, module in modules if isinstance(module, Layer)]
+        layers = [module for _, module in modules if module._state_parts]
         self._states = states
         self._alone = len(layers) == 1
         if states and not layers:
             raise ValueError("states=True needs a recurrent layer, and there is none")
-        timed = [m for _, m in modules if isinstance(m, (Layer, Pool, Flip))]
-        if lengths and not timed:
+        with_steps = [module for _, module in modules if module._knows_time]
+        if lengths and not with_steps:
             raise ValueError("lengths=True needs a module that takes lengths, and there is none")
-        self._batch_first = any(module.batch_first for module in timed)
+        self._batch_first = any(module.batch_first for module in with_steps)
         self._swapped = False  # whether x is (T, B, F) where the user has (B, T, F)
         self._pooled = False
 
         self._dtype = next((m.dtype for _, m in modules if hasattr(m, "dtype")), np.dtype("f4"))
-        ids = isinstance(modules[0][1], Embedding)
+        ids = modules[0][1]._takes_ids
         size = modules[0][1]._input_size
         shape = self._axes(None if ids else size or "features")
         self.x = self._input("x", np.dtype("i8") if ids else self._dtype, shape)
         if lengths:
             self._lengths = self._input("lengths", np.dtype("i8"), ["batch"])
         for path, module in modules:
-            write = _MODULES.get(type(module))
-            if write is None:
+            if type(module) not in _MODULES:
                 name = f"module {path}, {module!r}," if path else repr(module)
                 raise ValueError(f"{name} is not expressible in ONNX")
+            write, options = _MODULES[type(module)]
+            check_options(module, options, "ONNX", path)
             self.prefix = f"{path}." if path else ""
             try:
                 write(self, module)
@@ -268,11 +268,6 @@ class _Inexpressible(Exception):
 
 def _layer(w: _Writer, layer: Layer[Any]) -> None:
     config = layer._config
-    for name in ("proj_size", "cell_clip"):
-        if getattr(config, name):
-            raise _Inexpressible(
-                f"{name}={getattr(config, name)} is not expressible in ONNX's {config.kind.upper()}"
-            )
     op = config.kind.upper()
     state = layer.state_dict()
     try:
@@ -365,7 +360,7 @@ def _softmax(w: _Writer, softmax: Softmax) -> None:
     w.x = w.node("Softmax", [w.x], axis=-1)
 
 
-def _last_step(w: _Writer, pool: Pool) -> None:
+def _last_step(w: _Writer, pool: LastStep) -> None:
     w.time_major()
     w.pooled(_last(w, w.x))
 
@@ -395,7 +390,7 @@ def _both_ends(w: _Writer, pool: BothEnds) -> None:
     w.pooled(_joined(w, pool.merge, parts))
 
 
-def _mean_pool(w: _Writer, pool: Pool) -> None:
+def _mean_pool(w: _Writer, pool: MeanPool) -> None:
     w.time_major()
     if w.lengths is None:
         w.pooled(w.reduce("ReduceMean", w.x, 0))
@@ -407,7 +402,7 @@ def _mean_pool(w: _Writer, pool: Pool) -> None:
     w.pooled(w.node("Div", [w.reduce("ReduceSum", there, 0), count]))
 
 
-def _max_pool(w: _Writer, pool: Pool) -> None:
+def _max_pool(w: _Writer, pool: MaxPool) -> None:
     w.time_major()
     if w.lengths is None:
         w.pooled(w.reduce("ReduceMax", w.x, 0))
@@ -428,17 +423,27 @@ def _flip(w: _Writer, flip: Flip) -> None:
 
 
 _ACTIVATIONS: dict[type[Module], str] = {Tanh: "Tanh", ReLU: "Relu", Sigmoid: "Sigmoid"}
-_MODULES: dict[type[Module], Callable[[_Writer, Any], None]] = {
-    **dict.fromkeys((RNN, LSTM, GRU), _layer),
-    **dict.fromkeys(_ACTIVATIONS, _activation),
-    Softmax: _softmax,
-    Linear: _linear,
-    Embedding: _embedding,
-    LayerNorm: _layer_norm,
-    Dropout: _dropout,
-    LastStep: _last_step,
-    BothEnds: _both_ends,
-    MeanPool: _mean_pool,
-    MaxPool: _max_pool,
-    Flip: _flip,
+
+# The modules that are written, how, and which of their options. Left out are options that act in
+# training only: dropout, forget_bias, padding_idx, sparse.
+_LAYER = (
+    "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional",
+    "reverse", "merge", "gate_clip", "dtype",
+)  # fmt: skip
+_LSTM = ("forget_gate", "coupled", "peephole", "activations", "forget_bias")
+_MODULES: dict[type[Module], tuple[Callable[[_Writer, Any], None], tuple[str, ...]]] = {
+    RNN: (_layer, (*_LAYER, "nonlinearity")),
+    LSTM: (_layer, (*_LAYER, *_LSTM)),
+    GRU: (_layer, (*_LAYER, "reset_after", "activations")),
+    **dict.fromkeys(_ACTIVATIONS, (_activation, ())),
+    Softmax: (_softmax, ()),
+    Linear: (_linear, ("in_features", "out_features", "bias", "dtype")),
+    Embedding: (_embedding, ("num_embeddings", "embedding_dim", "padding_idx", "sparse", "dtype")),
+    LayerNorm: (_layer_norm, ("normalized_shape", "eps", "elementwise_affine", "bias", "dtype")),
+    Dropout: (_dropout, ("p",)),
+    LastStep: (_last_step, ("batch_first",)),
+    BothEnds: (_both_ends, ("merge", "batch_first")),
+    MeanPool: (_mean_pool, ("batch_first",)),
+    MaxPool: (_max_pool, ("batch_first",)),
+    Flip: (_flip, ("batch_first",)),
 }

@@ -49,7 +49,7 @@ class _RecurrentStep:
         )
         y, final = layer(
             x.astype(dtype, copy=False),
-            (h, c) if isinstance(layer, LSTM) else h,  # type: ignore[arg-type]
+            h if layer._state_parts == ("h",) else (h, c),  # type: ignore[arg-type]
             lengths=given.get("sequence_lens"),
         )
         y = y.reshape(*y.shape[:2], -1, layer.hidden_size)

@@ -1,7 +1,7 @@
 """ONNX's LSTM, GRU and RNN nodes, and what they are among our layers.
 
-Sizes: D directions, H hidden units, I inputs, G gates. ONNX keeps the gates in the order i, o, f, c
-(LSTM) or z, r, h (GRU), and the peepholes as i, o, f.
+Sizes: D directions, H hidden units, I inputs, G gates. `layouts` has the order of the gates; that
+of the peepholes is the same, without g.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .._base.checks import Activation, Array
+from .._files.layouts import LAYOUTS, reordered
 from .._nn.config import Config
 from .._nn.layers import GRU, LSTM, RNN
 from ._reading import Node, Tensor
@@ -206,8 +207,7 @@ def _sizes(
     H = R.shape[-1] if R.ndim else 0
     if hidden_size not in (None, H):
         raise ValueError(f"{node} has hidden_size={hidden_size}, but R of shape {R.shape}")
-    gates = len(_ORDER[kind.lower()])
-    rows = gates * H
+    rows = len(LAYOUTS["onnx"].order(kind.lower())) * H
     inputs = W.shape[-1] if W.ndim else 0
     expected = {
         "W": (directions, rows, inputs),
@@ -311,40 +311,27 @@ def attributes_of(config: Config) -> dict[str, Any]:
 
 # Weights ------------------------------------------------------------------------------------------
 
-# Where ONNX has our gates: i, f, g, o; r, z, n.
-_ORDER = {"lstm": (0, 2, 3, 1), "gru": (1, 0, 2), "rnn": (0,)}
 
-
-def _gates(config: Config) -> tuple[list[int], list[int], int]:
-    """Return where ONNX has the gates and the peepholes of a layer, and how many gates it has."""
-    order = list(_ORDER[config.kind])
-    peepholes = [0, 2, 1]
-    if config.kind == "lstm" and config.gates == 3:  # f is not learned
-        order, peepholes = [0, 3, 1], [0, 1]
-    return order, peepholes, len(_ORDER[config.kind])
+def _order(config: Config) -> str:
+    """Return the gates of ONNX's node in their order."""
+    return LAYOUTS["onnx"].order(config.kind)
 
 
 def to_state(config: Config, nodes: list[dict[str, Tensor]]) -> dict[str, Array]:
     """Return the state dict of a layer whose every stacked layer is a node with these weights."""
-    order, peepholes, gates = _gates(config)
-
-    def pick(array: Array, which: list[int], of: int) -> Array:
-        blocks = array.reshape(of, -1, *array.shape[1:])
-        return blocks[which].reshape(-1, *array.shape[1:])
-
+    theirs, ours = _order(config), config.gate_order
     state = {}
     for level, weights in enumerate(nodes):
         for d in range(config.directions):
             suffix = f"_l{level}" + "_reverse" * d
-            state["weight_ih" + suffix] = pick(weights["W"][d], order, gates)
-            state["weight_hh" + suffix] = pick(weights["R"][d], order, gates)
+            state["weight_ih" + suffix] = reordered(weights["W"][d], theirs, ours)
+            state["weight_hh" + suffix] = reordered(weights["R"][d], theirs, ours)
             if config.bias:
-                halves = weights["B"][d].reshape(2, -1)
-                state["bias_ih" + suffix] = pick(halves[0], order, gates)
-                state["bias_hh" + suffix] = pick(halves[1], order, gates)
+                both = reordered(weights["B"][d].reshape(2, -1), theirs, ours, axis=1)
+                state["bias_ih" + suffix], state["bias_hh" + suffix] = both
             if config.peephole:
-                blocks = weights["P"][d].reshape(3, -1)
-                state["weight_ch" + suffix] = blocks[peepholes]
+                p = reordered(weights["P"][d], _without_g(theirs), _without_g(ours))
+                state["weight_ch" + suffix] = p.reshape(config.gates - 1, -1)
     return state
 
 
@@ -353,31 +340,31 @@ def from_state(config: Config, state: Mapping[str, Array], level: int) -> dict[s
 
     A forget gate that is not learned gets weights of 0; one that is always open also a bias.
     """
-    order, peepholes, gates = _gates(config)
-    H, dtype = config.hidden_size, config.dtype
-
-    def place(array: Array, which: list[int], of: int) -> Array:
-        blocks = np.zeros((of, H, *array.shape[1:]), dtype)
-        blocks[which] = array.reshape(len(which), H, *array.shape[1:])
-        return blocks.reshape(-1, *array.shape[1:])
-
+    theirs, ours = _order(config), config.gate_order
+    H = config.hidden_size
     weights: dict[str, list[Array]] = {}
     for d in range(config.directions):
         suffix = f"_l{level}" + "_reverse" * d
-        weights.setdefault("W", []).append(place(state["weight_ih" + suffix], order, gates))
-        weights.setdefault("R", []).append(place(state["weight_hh" + suffix], order, gates))
+        for name, parameter in (("W", "weight_ih"), ("R", "weight_hh")):
+            weights.setdefault(name, []).append(reordered(state[parameter + suffix], ours, theirs))
         if config.bias or not config.forget_gate:
-            halves = np.zeros((2, gates * H), dtype)
+            both = np.zeros((2, len(theirs) * H), config.dtype)
             if config.bias:
-                halves[0] = place(state["bias_ih" + suffix], order, gates)
-                halves[1] = place(state["bias_hh" + suffix], order, gates)
+                both[0] = reordered(state["bias_ih" + suffix], ours, theirs)
+                both[1] = reordered(state["bias_hh" + suffix], ours, theirs)
             if not config.forget_gate:
-                halves[0, 2 * H : 3 * H] = _open_bias(config)
-            weights.setdefault("B", []).append(halves.reshape(-1))
+                f = theirs.index("f") * H
+                both[0, f : f + H] = _open_bias(config)
+            weights.setdefault("B", []).append(both.reshape(-1))
         if config.peephole:
-            p = place(state["weight_ch" + suffix].reshape(-1), peepholes, 3)
+            p = state["weight_ch" + suffix].reshape(-1)
+            p = reordered(p, _without_g(ours), _without_g(theirs))
             weights.setdefault("P", []).append(p)
     return {name: np.stack(parts) for name, parts in weights.items()}
+
+
+def _without_g(order: str) -> str:
+    return order.replace("g", "")  # which has no peephole
 
 
 def _open_bias(config: Config) -> float:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from .._base import checks
 from .._base.module import Module
+from .._files.export_options import check_options, not_written
 from .._nn.activations import ReLU, Sigmoid, Softmax, Tanh
 from .._nn.cells import GRUCell, LSTMCell, RNNCell
 from .._nn.dropout import Dropout
 from .._nn.embedding import Embedding
 from .._nn.layer_norm import LayerNorm
-from .._nn.layers import GRU, LSTM, RNN, Layer
+from .._nn.layers import GRU, LSTM, RNN
 from .._nn.linear import Linear
-from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool, Pool
+from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool
 from .._nn.sequential import Sequential
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ _OPTIONS: dict[type[Module], tuple[str, ...]] = {
     Softmax: (),
 }
 _POOLS = (LastStep, MeanPool, MaxPool, BothEnds)  # which PyTorch has from us
+_LEFT_OUT = ("forget_bias",)  # only where the numbers started
 _NAMES = ", ".join(kind.__name__ for kind in _OPTIONS)
 
 
@@ -275,7 +277,7 @@ def to_torch(module: Module) -> Any:
     GRU(3, 5, num_layers=2)
     >>> lc.to_torch(lc.LSTM(3, 5, peephole=True))
     Traceback (most recent call last):
-    ValueError: LSTM(3, 5, peephole=True) has peephole=True, which PyTorch lacks
+    ValueError: LSTM(3, 5, peephole=True): peephole=True cannot be written to PyTorch
     """
     _torch("to_torch")
     if not isinstance(module, Module):
@@ -288,37 +290,29 @@ def _to_one(module: Module, batch_first: bool) -> nn.Module:
 
     if type(module) is Sequential:
         return _to_sequential(module)
-    if isinstance(module, Pool) and type(module) in _POOLS:
+    if type(module) in _POOLS:
         return _to_pool(module, batch_first)
     if type(module) not in _OPTIONS:
         raise TypeError(f"{module!r} has no counterpart in PyTorch, expected one of {_NAMES}")
-    options = module._options()
-    taken: dict[str, Any] = {name: options.pop(name) for name in _OPTIONS[type(module)]}
-    dtype = options.pop("dtype", None)
-    options.pop("forget_bias", None)  # only where the numbers started
-    defaults = type(module)(**taken)._options()
-    for name, value in options.items():
-        if value != defaults[name]:
-            raise ValueError(f"{module!r} has {name}={value!r}, which PyTorch lacks")
+    written = _OPTIONS[type(module)]
+    check_options(module, (*written, "dtype", *_LEFT_OUT), "PyTorch")
+    taken: dict[str, Any] = {name: getattr(module._config, name) for name in written}
     if taken.get("nonlinearity", "tanh") not in ("tanh", "relu"):
-        raise ValueError(
-            f"{module!r} has nonlinearity={taken['nonlinearity']!r}, which PyTorch lacks"
-        )
+        raise not_written(module, "nonlinearity", "PyTorch")
     if type(module) is Softmax:
         taken["dim"] = -1
-    if dtype is not None:
-        taken["dtype"] = getattr(torch, dtype)
+    if hasattr(module._config, "dtype"):
+        taken["dtype"] = getattr(torch, module._config.dtype.name)
     result: nn.Module = getattr(torch.nn, type(module).__name__)(**taken)
     state = module.state_dict()
     result.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
     return result
 
 
-def _to_pool(module: Pool, batch_first: bool) -> nn.Module:
+def _to_pool(module: Any, batch_first: bool) -> nn.Module:
     from . import _modules
 
-    if getattr(module, "merge", "concat") != "concat":
-        raise ValueError(f"{module!r} has no counterpart in PyTorch, expected merge='concat'")
+    check_options(module, ("batch_first",), "PyTorch")
     own = module.batch_first
     kind = getattr(_modules, type(module).__name__)
     result: nn.Module = kind(batch_first if own is None else own)
@@ -333,6 +327,6 @@ def _to_sequential(model: Sequential) -> nn.Module:
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     for i, child in enumerate(model):
         parts[str(i)] = _to_one(child, model.batch_first)
-        if isinstance(child, Layer):
+        if child._state_parts:
             parts[f"{i}_output"] = Output()  # a name that leaves those of the parameters alone
     return nn.Sequential(parts)

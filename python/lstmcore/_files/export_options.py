@@ -1,0 +1,46 @@
+"""What the exporters share: each has a table of the options that it writes, and refuses all others.
+
+So an option that is new is refused by every exporter until its table says otherwise.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection
+
+from .._base.module import Module
+
+__all__ = ["check_options", "not_written"]
+
+
+def check_options(module: Module, written: Collection[str], to: str, path: str = "") -> None:
+    """Refuse a module with an option that is neither the default nor among those written.
+
+    Parameters
+    ----------
+    module : Module
+        What is to be exported.
+    written : collection of str
+        The options that the exporter writes, and those that may be left out because they act in
+        training only.
+    to : str
+        Where the module goes, for the message.
+    path : str, default ""
+        Where it stands in a model, for the message.
+
+    Raises
+    ------
+    ValueError
+        Naming the option.
+    """
+    for name, parameter in inspect.signature(type(module)).parameters.items():
+        left_out = name != "seed" and name not in written
+        if left_out and getattr(module._config, name) != parameter.default:
+            raise not_written(module, name, to, path=path)
+
+
+def not_written(module: Module, option: str, to: str, why: str = "", path: str = "") -> ValueError:
+    """Return the error for an option, or a value of it, that cannot be written."""
+    what = f"module {path}, {module!r}" if path else repr(module)
+    value = getattr(module._config, option)
+    return ValueError(f"{what}: {option}={value!r} cannot be written to {to}{why and ': '}{why}")
