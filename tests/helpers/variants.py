@@ -7,7 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import lstmcore as lc
+from helpers.numeric import assert_same_bits
 from lstmcore import reference
+
+__all__ = [
+    "CELLS", "STACKS", "Result", "assert_close", "assert_same_bits", "make", "reference_step",
+    "states_of", "train_step",
+]  # fmt: skip
 
 # Options of one cell each: every variant of the table in the README.
 CELLS: list[tuple[str, dict[str, Any]]] = [
@@ -141,15 +147,3 @@ def assert_close(ours: Result, truth: Result, tolerance: float) -> None:
             np.testing.assert_allclose(
                 value, true[name], rtol=0, atol=tolerance * scale, err_msg=name
             )
-
-
-def assert_same_bits(a: Any, b: Any) -> None:
-    """Compare two Results, or two arrays, to the bit."""
-    if isinstance(a, Result):
-        for mine, other in ((a.outputs, b.outputs), (a.gradients, b.gradients)):
-            assert mine.keys() == other.keys()
-            for name in mine:
-                assert mine[name].tobytes() == other[name].tobytes(), name
-    else:
-        assert (a.shape, a.dtype) == (b.shape, b.dtype)
-        assert a.tobytes() == b.tobytes()
