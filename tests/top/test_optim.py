@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import lstmcore as lc
+from helpers.numeric import assert_same_bits
 from helpers.peers import require
 from lstmcore import optim
 
@@ -143,7 +144,7 @@ def test_the_same_bits_at_any_level_and_number_of_threads(
         assert norm == results[-1][1]
         for value, last in zip(values, results[-1][2], strict=True):
             if isa != "x86-64-v2":  # which lacks fused multiply-add
-                assert np.array_equal(value, last)
+                assert_same_bits(value, last)
             np.testing.assert_allclose(value, last, rtol=1e-3, atol=1e-4)
 
 
@@ -154,7 +155,8 @@ def test_resuming_gives_the_same_bits(name: str, options: dict[str, Any]) -> Non
     run(kind(whole, **options), range(6))
     first = kind(parts, **options)
     run(first, range(3))
-    saved = pickle.loads(pickle.dumps(first.state_dict()))
+    saved = first.state_dict()
+    as_saved = pickle.dumps(saved)
     values = [p.data.copy() for p in parts]
     run(first, range(3, 5))  # must not change what was saved
     for p, value in zip(parts, values, strict=True):
@@ -164,7 +166,8 @@ def test_resuming_gives_the_same_bits(name: str, options: dict[str, Any]) -> Non
     assert (second.steps, repr(second)) == (3, repr(first))
     run(second, range(3, 6))
     for p, q in zip(whole, parts, strict=True):
-        assert np.array_equal(p.data, q.data)
+        assert_same_bits(p.data, q.data)
+    assert pickle.dumps(saved) == as_saved  # which neither of the two writes to
     arrays = [k for k, v in saved.items() if isinstance(v, list) and isinstance(v[0], np.ndarray)]
     json.dumps({k: v for k, v in saved.items() if k not in arrays})  # the rest is plain
 
@@ -570,11 +573,56 @@ def test_plateau_against_pytorch(options: dict[str, Any]) -> None:
     expected = torch.optim.lr_scheduler.ReduceLROnPlateau(other, **options)
     rng = np.random.default_rng(0)
     metrics = [3.0, math.nan, *(2 / (1 + np.arange(60.0)) + 0.2 * rng.random(60)), math.inf, 1.0]
+    if options.get("mode") == "max":  # those that rise, by much, by little, and not at all
+        metrics = [-5.0, math.nan, *(3 - 2 / (1 + np.arange(60.0)) + 0.2 * rng.random(60)), 2.0]
     for metric in metrics:
         schedule.step(metric)
         expected.step(metric)
         assert optimizer.lr == pytest.approx(other.param_groups[0]["lr"], rel=1e-12)
     assert optimizer.lr < 0.7
+
+
+@pytest.mark.parametrize(
+    ("options", "metrics", "bad_steps"),
+    [  # how many steps in a row were without improvement, after each of the metrics
+        ({}, [4.0, 3.7, 3.5, 3.3, -1.0], [0, 1, 0, 1, 0]),
+        ({"threshold_mode": "abs"}, [4.0, 3.95, 3.85, 3.8, -1.0], [0, 1, 0, 1, 0]),
+        ({"mode": "max"}, [4.0, 4.3, 4.5, 4.9, 5.0], [0, 1, 0, 1, 0]),
+        ({"mode": "max", "threshold_mode": "abs"}, [4.0, 4.05, 4.15, 4.2, -1.0], [0, 1, 0, 1, 2]),
+        ({"mode": "max"}, [1.0, 0.95, 0.5, math.nan, 1.2], [0, 1, 2, 3, 0]),
+    ],
+    ids=["min-rel", "min-abs", "max-rel", "max-abs", "max-falling"],
+)
+def test_plateau_counts_what_beats_the_best_by_the_threshold(
+    options: dict[str, Any], metrics: list[float], bad_steps: list[int]
+) -> None:
+    schedule = optim.Plateau(sgd(), threshold=0.1, **options)
+    found = []
+    for metric in metrics:
+        schedule.step(metric)
+        found.append(schedule.bad_steps)
+    assert found == bad_steps
+
+
+@pytest.mark.parametrize(
+    ("options", "rates"),
+    [  # after each of eight steps without improvement, and the first, which is one
+        ({"patience": 0}, [8, 4, 2, 1, 0.5, 0.25, 0.125, 0.0625, 0.03125]),
+        ({"patience": 2}, [8, 8, 8, 4, 4, 4, 2, 2, 2]),
+        ({"patience": 1, "cooldown": 2}, [8, 8, 4, 4, 4, 4, 2, 2, 2]),
+        ({"patience": 0, "min_lr": 3.0}, [8, 4, 3, 3, 3, 3, 3, 3, 3]),
+        ({"patience": 0, "eps": 1.5}, [8, 4, 2, 2, 2, 2, 2, 2, 2]),
+    ],
+    ids=lambda value: "-".join(f"{k}={v}" for k, v in value.items()) if type(value) is dict else "",
+)
+def test_plateau_by_hand(options: dict[str, Any], rates: list[float]) -> None:
+    optimizer = sgd(lr=8.0)
+    schedule = optim.Plateau(optimizer, factor=0.5, **options)
+    found = []
+    for _ in rates:
+        schedule.step(1.0)
+        found.append(optimizer.lr)
+    assert found == rates
 
 
 SCHEDULES: dict[str, Callable[[optim.Optimizer], optim.Schedule]] = {
