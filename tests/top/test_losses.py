@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import lstmcore as lc
-from helpers.numeric import numeric_gradient
+from helpers.numeric import assert_same_bits, numeric_gradient
 from helpers.peers import require
 from lstmcore import metrics
 from lstmcore.losses import binary_cross_entropy, cross_entropy, huber, mae, mse
@@ -242,6 +242,21 @@ def test_lengths_leave_the_padding_out(name: str, lengths: list[int], batch_firs
         np.testing.assert_allclose(dpred, wanted, rtol=1e-14)
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-40, 1e40, 1e300])
+@pytest.mark.parametrize("name", ALL)
+def test_the_scale_of_weights_does_not_matter(name: str, scale: float) -> None:
+    """Also one that float32, in which the predictions are, does not have."""
+    rng = np.random.default_rng(7)
+    pred = rng.standard_normal((4, 3, 5)).astype("float32")
+    target = targets(name, pred.shape, rng)
+    w = rng.random(target.shape)
+    expected, dexpected = ALL[name](pred, target, weight=w)
+    loss, dpred = ALL[name](pred, target, weight=w * scale)
+    assert loss == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_allclose(dpred, dexpected, rtol=1e-5)
+    assert dpred.any()
+
+
 def test_weights_of_steps_and_of_elements() -> None:
     rng = np.random.default_rng(2)
     pred, target = rng.standard_normal((4, 3, 5)), rng.standard_normal((4, 3, 5))
@@ -311,7 +326,7 @@ def test_cross_entropy_has_the_same_bits_everywhere(threads: None) -> None:
         assert loss == pytest.approx(results[-1][1], rel=1e-6)
         if isa != "x86-64-v2":  # which lacks fused multiply-add
             assert loss == results[-1][1]
-            assert np.array_equal(dpred, results[-1][2])
+            assert_same_bits(dpred, results[-1][2])
 
 
 # Metrics --------------------------------------------------------------------------------------
