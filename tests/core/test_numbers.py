@@ -97,9 +97,9 @@ def test_reset_drops_nan_states(isa: str, cell: int, dtype: str) -> None:
     np.testing.assert_array_equal(y[3:], layer(x[3:])[0])
 
 
-# Denormals: whoever computes must find 0 where a product of normal numbers is below the normal ones,
-# and the caller still has denormals afterwards. Each number below is 0, or a quarter to ten times
-# the smallest normal number where nothing is flushed.
+# Denormals: whoever computes must find 0 where a product of normal numbers is below the normal
+# ones, and the caller still has denormals afterwards. Where nothing is flushed each number below is
+# not 0 but about as large as the smallest normal number.
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def callers_denormals() -> Iterator[None]:
 
 
 def tiny_candidate(kind: str, dtype: str, **options: Any) -> Any:
-    """Return a layer of one input whose candidate is tiny * x; whatever multiplies it flushes it."""
+    """Return a layer of one input whose candidate is tiny * x: half of it is to be 0."""
     layer = make(kind, 1, 9, bias=False, dtype=dtype, **options)
     for p in layer.parameters():
         p.data[...] = 0

@@ -62,6 +62,20 @@ def test_cross_entropy_against_the_definition(shape: tuple[int, ...]) -> None:
     np.testing.assert_allclose(dpred, expected, atol=1e-8)
 
 
+@pytest.mark.parametrize("of_class", [None, [0.5, 3.0, 1.0, 0.0, 2.0]], ids=["plain", "weighted"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2, 1.0])
+def test_smoothed_cross_entropy_against_the_definition(
+    smoothing: float, of_class: list[float] | None
+) -> None:
+    rng = np.random.default_rng(2)
+    pred, target = rng.standard_normal((8, 5)), rng.integers(0, 5, 8)
+    w = np.ones(5) if of_class is None else np.array(of_class)
+    each = w * (np.log(np.exp(pred).sum(axis=-1, keepdims=True)) - pred)  # (8, 5), of every class
+    total = (1 - smoothing) * each[np.arange(8), target] + smoothing / 5 * each.sum(axis=-1)
+    loss, _ = cross_entropy(pred, target, label_smoothing=smoothing, class_weight=of_class)
+    assert loss == pytest.approx(total.sum() / w[target].sum(), rel=1e-12)
+
+
 def test_elementwise_losses_against_their_definitions() -> None:
     rng = np.random.default_rng(8)
     pred, target = rng.standard_normal((2, 3, 4)), rng.standard_normal((2, 3, 4))
@@ -291,6 +305,18 @@ def test_ignored_targets() -> None:
     assert not dpred[1::2].any()
     assert cross_entropy(pred, [0, 1, 2, 1], ignore_index=1)[0] == loss
     assert cross_entropy(pred, np.array([0, 1, 2, 1], "u1"), ignore_index=1)[0] == loss
+    # Beside weights and lengths: neither brings them back, and what these leave out may be anything.
+    target, w = [[0, -100], [-100, 1], [2, 99]], np.array([[1.0, 2.0], [0.5, 3.0], [2.0, 1.0]])
+    rows = rng.standard_normal((3, 2, 3))
+    loss, dpred = cross_entropy(rows, target, [3, 2], weight=w)
+    picked = rows[[0, 1, 2], [0, 1, 0]]
+    expected, dpicked = cross_entropy(picked, [0, 1, 2], weight=[1.0, 3.0, 2.0])
+    assert loss == pytest.approx(expected, rel=1e-15)
+    np.testing.assert_allclose(dpred[[0, 1, 2], [0, 1, 0]], dpicked, rtol=1e-15)
+    assert not dpred[[0, 1, 2], [1, 0, 1]].any()
+    assert cross_entropy(rows, target, [3, 2])[0] == pytest.approx(
+        cross_entropy(picked, [0, 1, 2])[0], rel=1e-15
+    )
     with pytest.raises(ValueError, match="target has class -100, expected 0 to 2"):
         cross_entropy(pred, [0, -100, 2, -100], ignore_index=None)
 
