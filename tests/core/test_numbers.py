@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 
 import lstmcore as lc
-from helpers.variants import CELLS, make, states_of, train_step
+from helpers.variants import CELLS, Cell, cells, dtypes, make, states_of, train_step
 
-cells = pytest.mark.parametrize("cell", range(len(CELLS)), ids=lambda i: f"{CELLS[i]}")
-dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
 SATURATING = [
     (kind, options)
     for kind, options in CELLS
@@ -26,8 +24,8 @@ def outputs(layer: Any, x: np.ndarray) -> list[np.ndarray]:
 
 
 @dtypes
-@pytest.mark.parametrize("cell", SATURATING, ids=str)
-def test_huge_inputs_saturate(isa: str, cell: tuple[str, dict[str, Any]], dtype: str) -> None:
+@pytest.mark.parametrize("cell", SATURATING)
+def test_huge_inputs_saturate(isa: str, cell: Cell, dtype: str) -> None:
     kind, options = cell
     layer = make(kind, 3, 9, dtype=dtype, **options)
     big = np.finfo(dtype).max / 8
@@ -38,9 +36,9 @@ def test_huge_inputs_saturate(isa: str, cell: tuple[str, dict[str, Any]], dtype:
 
 @dtypes
 @cells
-def test_nan_stays_in_its_row(isa: str, cell: int, dtype: str) -> None:
+def test_nan_stays_in_its_row(isa: str, cell: Cell, dtype: str) -> None:
     """A NaN reaches all later outputs of its row and nothing of the others."""
-    kind, options = CELLS[cell]
+    kind, options = cell
     layer = make(kind, 3, 9, dtype=dtype, **options)
     x = np.random.default_rng(0).standard_normal((5, 3, 3)).astype(dtype)
     clean, _ = layer(x)
@@ -53,9 +51,9 @@ def test_nan_stays_in_its_row(isa: str, cell: int, dtype: str) -> None:
 
 @dtypes
 @cells
-def test_padding_is_never_read(isa: str, cell: int, dtype: str) -> None:
+def test_padding_is_never_read(isa: str, cell: Cell, dtype: str) -> None:
     """NaN and infinity behind the ends of x and dy change nothing, forward or backward."""
-    kind, options = CELLS[cell]
+    kind, options = cell
     for stack in ({}, {"bidirectional": True, "num_layers": 2}):
         layer = make(kind, 3, 9, dtype=dtype, **options, **stack)
         rng = np.random.default_rng(0)
@@ -75,8 +73,8 @@ def test_padding_is_never_read(isa: str, cell: int, dtype: str) -> None:
 
 @dtypes
 @cells
-def test_reset_drops_nan_states(isa: str, cell: int, dtype: str) -> None:
-    kind, options = CELLS[cell]
+def test_reset_drops_nan_states(isa: str, cell: Cell, dtype: str) -> None:
+    kind, options = cell
     layer = make(kind, 3, 9, dtype=dtype, **options)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((6, 2, 3)).astype(dtype)

@@ -5,18 +5,22 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 
 import lstmcore as lc
 from helpers.numeric import assert_same_bits
 from lstmcore import reference
 
 __all__ = [
-    "CELLS", "STACKS", "Result", "assert_close", "assert_same_bits", "make", "reference_step",
-    "states_of", "train_step",
+    "CELLS", "STACKS", "Cell", "Options", "Result", "assert_close", "assert_same_bits", "cells",
+    "dtypes", "make", "reference_step", "stacks", "states_of", "train_step",
 ]  # fmt: skip
 
+Options = dict[str, Any]
+Cell = tuple[str, Options]
+
 # Options of one cell each: every variant of the table in the README.
-CELLS: list[tuple[str, dict[str, Any]]] = [
+CELLS: list[Cell] = [
     ("RNN", {}),
     ("RNN", {"nonlinearity": "relu"}),
     ("RNN", {"nonlinearity": "sigmoid", "bias": False}),
@@ -46,7 +50,7 @@ CELLS: list[tuple[str, dict[str, Any]]] = [
     ("GRU", {"reset_after": False, "gate_clip": 0.5}),
     ("GRU", {"reset_after": False, "activations": ("hard_sigmoid", ("scaled_tanh", 1.5, 0.5))}),
 ]
-STACKS: list[dict[str, Any]] = [
+STACKS: list[Options] = [
     {},
     {"reverse": True},
     {"num_layers": 2},
@@ -57,6 +61,10 @@ STACKS: list[dict[str, Any]] = [
     {"bidirectional": True, "num_layers": 3, "merge": "ave"},
     {"bidirectional": True, "num_layers": 2},
 ]
+cells = pytest.mark.parametrize("cell", CELLS)
+stacks = pytest.mark.parametrize("stack", STACKS)
+dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
 _REFERENCE_OPTIONS = {
     "num_layers", "bidirectional", "reverse", "merge", "forget_gate", "coupled", "cell_clip",
     "gate_clip", "activations", "reset_after", "nonlinearity",

@@ -74,7 +74,6 @@ def batch(batch_first: bool = False, values: bool = False) -> tuple[Any, Array, 
         {"attention": "heads"},
         {"attention": "dot", "bidirectional": True, "carry_state": False},
     ],
-    ids=str,
 )
 def test_gradients_are_those_of_finite_differences(
     options: dict[str, Any], batch_first: bool

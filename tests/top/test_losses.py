@@ -305,7 +305,7 @@ def test_ignored_targets() -> None:
     assert not dpred[1::2].any()
     assert cross_entropy(pred, [0, 1, 2, 1], ignore_index=1)[0] == loss
     assert cross_entropy(pred, np.array([0, 1, 2, 1], "u1"), ignore_index=1)[0] == loss
-    # Beside weights and lengths: neither brings them back, and what these leave out may be anything.
+    # Beside weights and lengths: neither brings them back, and what they leave out may be anything.
     target, w = [[0, -100], [-100, 1], [2, 99]], np.array([[1.0, 2.0], [0.5, 3.0], [2.0, 1.0]])
     rows = rng.standard_normal((3, 2, 3))
     loss, dpred = cross_entropy(rows, target, [3, 2], weight=w)

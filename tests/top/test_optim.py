@@ -38,9 +38,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("AdamW", {"lr": 0.02, "betas": (0.5, 0.9), "weight_decay": 0.3}),
     ("AdamW", {"lr": 0.02, "amsgrad": True}),
 ]
-each_option = pytest.mark.parametrize(
-    ("name", "options"), OPTIONS, ids=[f"{n}-{'-'.join(o)}" for n, o in OPTIONS]
-)
+each_option = pytest.mark.parametrize(("name", "options"), OPTIONS)
 
 
 def parameters(dtype: str = "float64") -> list[lc.Parameter]:
@@ -613,7 +611,6 @@ def test_plateau_counts_what_beats_the_best_by_the_threshold(
         ({"patience": 0, "min_lr": 3.0}, [8, 4, 3, 3, 3, 3, 3, 3, 3]),
         ({"patience": 0, "eps": 1.5}, [8, 4, 2, 2, 2, 2, 2, 2, 2]),
     ],
-    ids=lambda value: "-".join(f"{k}={v}" for k, v in value.items()) if type(value) is dict else "",
 )
 def test_plateau_by_hand(options: dict[str, Any], rates: list[float]) -> None:
     optimizer = sgd(lr=8.0)
