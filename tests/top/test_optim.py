@@ -116,6 +116,24 @@ def test_adam_against_the_paper(dtype: str) -> None:
         np.testing.assert_allclose(p.data, expected, atol=1e-6 if dtype == "float32" else 1e-14)
 
 
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_adamw_is_adam_after_taking_its_share(amsgrad: bool) -> None:
+    ours, theirs = parameters(), parameters()
+    adamw = optim.AdamW(ours, lr=0.1, weight_decay=0.5, amsgrad=amsgrad)
+    adam = optim.Adam(theirs, lr=0.1, amsgrad=amsgrad)
+    for step in range(3):
+        for params, optimizer in ((ours, adamw), (theirs, adam)):
+            set_gradients(params, step)
+            if optimizer is adam:
+                for p in params:
+                    p.data *= 1 - 0.1 * 0.5
+            optimizer.step()
+    for p, q in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(p.data, q.data, rtol=1e-14)
+    by_default = optim.AdamW(parameters()).weight_decay
+    assert (by_default, optim.Adam(parameters()).weight_decay) == (0.01, 0.0)
+
+
 # Bits -----------------------------------------------------------------------------------------
 
 
@@ -454,6 +472,20 @@ def test_missing_keys_of_a_state_are_named() -> None:
 # Clipping -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("max_norm", [4.9, 4.0, 1.0, 0.0])
+def test_clipping_by_hand(max_norm: float) -> None:
+    p, q = lc.Parameter("p", np.zeros(2)), lc.Parameter("q", np.zeros(1))
+    p.grad, q.grad = [3.0, 0.0], [-4.0]
+    assert lc.clip_grad_norm([p, q], 6.0) == lc.clip_grad_norm([p, q], math.inf) == 5.0
+    assert (p.grad.tolist(), q.grad.tolist()) == ([3.0, 0.0], [-4.0])
+    assert lc.clip_grad_norm([p, q], max_norm) == 5.0
+    factor = max_norm / (5 + 1e-6)
+    np.testing.assert_allclose([*p.grad, *q.grad], [3 * factor, 0, -4 * factor], rtol=1e-14)
+    p.grad, q.grad = [3.0, -0.5], [-4.0]
+    lc.clip_grad_value([p, q], 2.0)
+    assert (p.grad.tolist(), q.grad.tolist()) == ([2.0, -0.5], [-2.0])
+
+
 @pytest.mark.parametrize("max_norm", [0.0, 0.5, 3.0, 1e9, math.inf])
 def test_clipping_against_pytorch(max_norm: float) -> None:
     torch = require("torch")
@@ -550,6 +582,32 @@ def test_schedules_against_pytorch(
         expected.step()
     assert schedule.steps == 30
     assert len(set(rates)) > 5
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        (lambda o: optim.StepLR(o, 2, gamma=0.5), [8, 8, 4, 4, 2, 2, 1, 1]),
+        (lambda o: optim.CosineLR(o, 4), [8, 6.82842712, 4, 1.17157288, 0, 0, 0, 0]),
+        (lambda o: optim.CosineLR(o, 2, minimum=2.0), [8, 5, 2, 2, 2, 2, 2, 2]),
+        (lambda o: optim.WarmUp(o, 4, start=0.5), [4, 5, 6, 7, 8, 8, 8, 8]),
+        (
+            lambda o: optim.WarmUp(optim.StepLR(o, 1, gamma=0.5), 2, start=0.25),
+            [2, 5, 8, 4, 2, 1, 0.5, 0.25],
+        ),
+    ],
+    ids=["step", "cosine", "cosine-minimum", "warm-up", "warm-up-step"],
+)
+def test_schedules_by_hand(
+    schedule: Callable[[optim.Optimizer], optim.Schedule], rates: list[float]
+) -> None:
+    optimizer = sgd(lr=8.0)
+    made = schedule(optimizer)
+    found = []
+    for _ in rates:
+        found.append(optimizer.lr)
+        made.step()
+    np.testing.assert_allclose(found, rates, atol=1e-8)
 
 
 @pytest.mark.parametrize(
