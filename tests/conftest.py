@@ -1,12 +1,19 @@
-"""Fixtures: every ISA level that the machine has, and the thread count put back."""
+"""Fixtures: every ISA level that the machine has, and the thread count put back; names of cases."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 import lstmcore as lc
+from helpers.names import name_of
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: Any, argname: str) -> str | None:
+    """Name parametrised cases."""
+    return name_of(val)
 
 
 @pytest.fixture(params=lc.available_isas())

@@ -533,7 +533,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.def("available_isas", &available_isas);
     m.def("set_isa", &set_isa, py::arg("name"));
     m.def("isa_version", &isa_version);
-    m.def("set_num_threads", &set_num_threads, py::arg("n"));
+    m.def("set_num_threads", &set_num_threads, py::arg("n"), py::arg("beyond_cores") = false);
     m.def("get_num_threads", &get_num_threads);
     m.def("max_threads", &max_threads);
     m.def("build_info", &build_info);

@@ -59,10 +59,10 @@ Result<T> run(const LayerSpec& spec, const ParameterSet<T>& parameters, const Se
     const int64_t F = spec.feature_size(), states = spec.num_layers * spec.directions() * in.batch;
     const int64_t P = spec.output_size(), H = spec.hidden_size;
     const bool lstm = spec.cell.kind == CellKind::lstm;
-    Result<T> r;
-    r.y.resize(in.steps * in.batch * F);
-    r.h.resize(states * P);
-    if (lstm) r.c.resize(states * H);
+    Result<T> r;  // not of zeros, so that a number that is never written shows
+    r.y.resize(in.steps * in.batch * F, T(77));
+    r.h.resize(states * P, T(77));
+    if (lstm) r.c.resize(states * H, T(77));
     T* c = lstm ? r.c.data() : nullptr;
     const View<T> y{r.y.data(), in.batch * F, F};
     const Block workspace(forward_workspace_bytes(spec, in, train, threads));
@@ -76,9 +76,9 @@ Result<T> run(const LayerSpec& spec, const ParameterSet<T>& parameters, const Se
 
     const auto dy = random_numbers<T>(in.steps * in.batch * F, 200);
     const auto dh = random_numbers<T>(states * P, 201), dc = random_numbers<T>(states * H, 202);
-    r.dx.resize(in.steps * in.batch * spec.input_size);
-    r.dh0.resize(states * P);
-    if (lstm) r.dc0.resize(states * H);
+    r.dx.resize(in.steps * in.batch * spec.input_size, T(77));
+    r.dh0.resize(states * P, T(77));
+    if (lstm) r.dc0.resize(states * H, T(77));
     ParameterSet<T> gradients(spec, true);
     const Block backward_workspace(backward_workspace_bytes(spec, in, threads));
     backward<T>(*weights, in, {r.y.data(), in.batch * F, F}, on_tape, {dy.data(), in.batch * F, F},
@@ -323,6 +323,9 @@ TEST(bad_specs_and_lengths_are_refused) {
     input.lengths = {1, 4};
     CHECK_THROWS(run(spec, parameters, input.sequences(), false, 1), std::invalid_argument,
                  "lengths[1]");
+    input.lengths = {-1, 3};
+    CHECK_THROWS(run(spec, parameters, input.sequences(), true, 1), std::invalid_argument,
+                 "lengths[0] is -1, expected 0 .. 3");
     Sequences<float> huge = input.sequences();
     huge.steps = int64_t(1) << 60;
     CHECK_THROWS(tape_size(spec, huge), std::bad_alloc, "");

@@ -25,7 +25,8 @@ template <class T>
 Result<T> run(const std::vector<T>& pred, const std::vector<int64_t>& target,
               const std::vector<T>& factor, int threads = 1) {
     const int64_t rows = int64_t(target.size()), classes = int64_t(pred.size()) / rows;
-    Result<T> result{std::vector<double>(rows), std::vector<T>(pred.size())};
+    // Not zeros, so that a number that is never written shows.
+    Result<T> result{std::vector<double>(rows, 77), std::vector<T>(pred.size(), T(77))};
     cross_entropy(pred.data(), target.data(), factor.data(), factor.data(), rows, classes,
                   result.losses.data(), result.dpred.data(), threads);
     return result;

@@ -338,6 +338,11 @@ TEST(json) {
                              "\"\\ud800\"",
                              "\"\\ud800\\u0041\"",
                              "\"\\udc00\"",
+                             "\"\\udfff\"",
+                             "\"\\ud800\\ud800\"",
+                             "\"\\udbff\\ue000\"",
+                             "\"\\ud800",
+                             "\"\\ud83d\\",
                              "[1,]",
                              "[1 2]",
                              "[",
@@ -348,7 +353,15 @@ TEST(json) {
                              "1 1",
                              "NaN"})
         refused(text);
-    refused(std::string(1000, '['));
+    // Depth is refused before it can exhaust the stack.
+    std::string objects;
+    for (int i = 0; i < 1000000; ++i) objects += "{\"a\":";
+    for (const size_t depth : {66, 1000, 1000000}) {
+        refused(std::string(depth, '['));
+        refused(std::string(depth, '[') + std::string(depth, ']'));
+        refused(objects.substr(0, 5 * depth));
+    }
+    Json::parse(std::string(60, '[') + std::string(60, ']'));
     const Json json = Json::parse(" { \"a\" : [ -1.5e2 , true, null, \"\\u0041\\n\\u00e9\" ] } ");
     const Json::Array& a = json.find("a")->array("a");
     CHECK_EQUAL(a[0].number("a"), -150.0);
@@ -356,5 +369,8 @@ TEST(json) {
     CHECK_EQUAL(a[3].string("a"), std::string("A\n\xc3\xa9"));
     CHECK(json.find("b") == nullptr);
     CHECK_EQUAL(Json::parse("\"\\ud83d\\ude00\"").string("s"), std::string("\xf0\x9f\x98\x80"));
+    CHECK_EQUAL(Json::parse("\"\\udbff\\udfff\"").string("s"), std::string("\xf4\x8f\xbf\xbf"));
+    CHECK_EQUAL(Json::parse("\"\\ud7ff\\ue000\"").string("s"),
+                std::string("\xed\x9f\xbf\xee\x80\x80"));
     CHECK_THROWS(a[0].string("size"), std::runtime_error, "size is not a string");
 }

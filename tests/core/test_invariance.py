@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 import lstmcore as lc
-from helpers.variants import CELLS, STACKS, assert_same_bits, make, states_of, train_step
+from helpers.numeric import assert_same_bits
+from helpers.variants import Cell, Options, cells, dtypes, make, stacks, states_of, train_step
+from lstmcore import _core
 
 ONE_WAY = [{}, {"reverse": True}, {"num_layers": 2}]
-cells = pytest.mark.parametrize("cell", range(len(CELLS)), ids=lambda i: f"{CELLS[i]}")
-stacks = pytest.mark.parametrize("stack", range(len(STACKS)), ids=lambda i: f"{STACKS[i]}")
-dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
 def random_input(layer: Any, T: int, B: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
@@ -30,9 +29,9 @@ def call(layer: Any, x: np.ndarray, state: tuple[np.ndarray, ...], **sequences: 
 @cells
 @stacks
 @dtypes
-def test_alone_is_as_in_a_batch(isa: str, cell: int, stack: int, dtype: str) -> None:
-    kind, options = CELLS[cell]
-    layer = make(kind, 5, 19, dtype=dtype, **options, **STACKS[stack])
+def test_alone_is_as_in_a_batch(isa: str, cell: Cell, stack: Options, dtype: str) -> None:
+    kind, options = cell
+    layer = make(kind, 5, 19, dtype=dtype, **options, **stack)
     T, B = 7, 11
     x, state = random_input(layer, T, B)
     lengths = np.random.default_rng(1).integers(0, T + 1, B)
@@ -63,11 +62,11 @@ def test_many_units_alone_are_as_in_a_batch(isa: str, kind: str, hidden_size: in
 
 @cells
 @dtypes
-@pytest.mark.parametrize("stack", ONE_WAY, ids=str)
+@pytest.mark.parametrize("stack", ONE_WAY)
 def test_chunks_and_steps_are_as_the_whole(
-    isa: str, cell: int, dtype: str, stack: dict[str, Any]
+    isa: str, cell: Cell, dtype: str, stack: Options
 ) -> None:
-    kind, options = CELLS[cell]
+    kind, options = cell
     layer = make(kind, 5, 19, dtype=dtype, **options, **stack)
     x, state = random_input(layer, 12, 3)
     whole, last = call(layer, x, state)
@@ -86,9 +85,9 @@ def test_chunks_and_steps_are_as_the_whole(
 
 @cells
 @stacks
-def test_threads_change_nothing(isa: str, cell: int, stack: int, threads: None) -> None:
-    kind, options = CELLS[cell]
-    layer = make(kind, 24, 48, **options, **STACKS[stack])
+def test_threads_change_nothing(isa: str, cell: Cell, stack: Options, threads: None) -> None:
+    kind, options = cell
+    layer = make(kind, 24, 48, **options, **stack)
     for T, B in ((60, 1), (40, 9)):
         x, state = random_input(layer, T, B)
         rng = np.random.default_rng(2)
@@ -101,15 +100,54 @@ def test_threads_change_nothing(isa: str, cell: int, stack: int, threads: None) 
         assert_same_bits(*results)
 
 
+# More threads than cores: what a large machine does, on any. Layers are above the sizes from which
+# on threads share the units of every step, or have several rows each.
+
+
+@cells
+@pytest.mark.parametrize("count", [3, 4, 7])
+def test_threads_that_share_units_change_nothing(cell: Cell, count: int, threads: None) -> None:
+    kind, options = cell
+    for size, lengths in ((100, None), (123, [60])):  # whose last panels are narrower
+        layer = make(kind, 24, size, **options)
+        x, state = random_input(layer, 100, 1)
+        compare_threads(layer, x, state, count, lengths)
+
+
+@cells
+@pytest.mark.parametrize("stack", [{}, {"bidirectional": True, "num_layers": 2}])
+@pytest.mark.parametrize("count", [3, 4, 7])
+def test_many_threads_change_nothing(cell: Cell, stack: Options, count: int, threads: None) -> None:
+    kind, options = cell
+    layer = make(kind, 24, 48, **options, **stack)
+    for T, B in ((60, 2), (40, 9)):
+        x, state = random_input(layer, T, B)
+        compare_threads(layer, x, state, count, np.random.default_rng(2).integers(0, T + 1, B))
+
+
+def compare_threads(
+    layer: Any, x: np.ndarray, state: tuple[np.ndarray, ...], count: int, lengths: Any
+) -> None:
+    dy = np.random.default_rng(3).standard_normal(call(layer, x, state)[0].shape).astype(x.dtype)
+    results = []
+    for n in (1, count):
+        _core.set_num_threads(n, beyond_cores=True)
+        inferred = call(layer, x, state, lengths=lengths)
+        results.append((inferred, train_step(layer, x, state, dy, state, lengths=lengths)))
+    (inferred, trained), (other_inferred, other_trained) = results
+    assert_same_bits(inferred, other_inferred)
+    assert_same_bits(trained, other_trained)
+
+
 @cells
 @stacks
 @dtypes
-def test_isa_levels_with_fused_multiply_add_agree(cell: int, stack: int, dtype: str) -> None:
+def test_isa_levels_with_fused_multiply_add_agree(cell: Cell, stack: Options, dtype: str) -> None:
     levels = [name for name in lc.available_isas() if name != "x86-64-v2"]
     if len(levels) < 2:
         pytest.skip("one such level on this machine")
-    kind, options = CELLS[cell]
-    layer = make(kind, 7, 21, dtype=dtype, **options, **STACKS[stack])
+    kind, options = cell
+    layer = make(kind, 7, 21, dtype=dtype, **options, **stack)
     x, state = random_input(layer, 9, 5)
     before = lc.isa()
     results = []
@@ -126,8 +164,8 @@ def test_isa_levels_with_fused_multiply_add_agree(cell: int, stack: int, dtype: 
 
 
 @cells
-def test_resets_split_a_sequence(isa: str, cell: int) -> None:
-    kind, options = CELLS[cell]
+def test_resets_split_a_sequence(isa: str, cell: Cell) -> None:
+    kind, options = cell
     for stack in ({}, {"reverse": True}, {"bidirectional": True}):
         layer = make(kind, 5, 9, **options, **stack)
         x, _ = random_input(layer, 10, 1)

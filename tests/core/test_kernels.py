@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 from helpers.variants import (
     CELLS,
     STACKS,
+    Cell,
+    Options,
     assert_close,
+    cells,
     make,
     reference_step,
+    stacks,
     states_of,
     train_step,
 )
@@ -61,15 +65,15 @@ def compare(
     assert_close(ours, truth, 1e-11 if dtype == "float64" else 2e-5)
 
 
-@pytest.mark.parametrize("cell", range(len(CELLS)), ids=lambda i: f"{CELLS[i]}")
-@pytest.mark.parametrize("stack", range(len(STACKS)), ids=lambda i: f"{STACKS[i]}")
-def test_every_variant(isa: str, cell: int, stack: int) -> None:
-    kind, options = CELLS[cell]
+@cells
+@stacks
+def test_every_variant(isa: str, cell: Cell, stack: Options) -> None:
+    kind, options = cell
     for seed, shape in enumerate([(6, 5, 3, 7), (3, 2, 9, 17)]):
         for ragged in (False, True):
             compare(
                 kind,
-                {**options, **STACKS[stack]},
+                {**options, **stack},
                 shape,
                 "float64",
                 seed,
@@ -94,8 +98,8 @@ def test_every_variant(isa: str, cell: int, stack: int) -> None:
 )
 def test_shapes(
     isa: str,
-    cell: tuple[str, dict[str, Any]],
-    stack: dict[str, Any],
+    cell: Cell,
+    stack: Options,
     shape: tuple[int, int, int, int],
     dtype: str,
     seed: int,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 import lstmcore as lc
-from helpers.variants import CELLS, make, states_of, train_step
+from helpers.variants import CELLS, Cell, cells, dtypes, make, states_of, train_step
 
-cells = pytest.mark.parametrize("cell", range(len(CELLS)), ids=lambda i: f"{CELLS[i]}")
-dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
 SATURATING = [
     (kind, options)
     for kind, options in CELLS
@@ -25,8 +24,8 @@ def outputs(layer: Any, x: np.ndarray) -> list[np.ndarray]:
 
 
 @dtypes
-@pytest.mark.parametrize("cell", SATURATING, ids=str)
-def test_huge_inputs_saturate(isa: str, cell: tuple[str, dict[str, Any]], dtype: str) -> None:
+@pytest.mark.parametrize("cell", SATURATING)
+def test_huge_inputs_saturate(isa: str, cell: Cell, dtype: str) -> None:
     kind, options = cell
     layer = make(kind, 3, 9, dtype=dtype, **options)
     big = np.finfo(dtype).max / 8
@@ -37,9 +36,9 @@ def test_huge_inputs_saturate(isa: str, cell: tuple[str, dict[str, Any]], dtype:
 
 @dtypes
 @cells
-def test_nan_stays_in_its_row(isa: str, cell: int, dtype: str) -> None:
+def test_nan_stays_in_its_row(isa: str, cell: Cell, dtype: str) -> None:
     """A NaN reaches all later outputs of its row and nothing of the others."""
-    kind, options = CELLS[cell]
+    kind, options = cell
     layer = make(kind, 3, 9, dtype=dtype, **options)
     x = np.random.default_rng(0).standard_normal((5, 3, 3)).astype(dtype)
     clean, _ = layer(x)
@@ -52,9 +51,9 @@ def test_nan_stays_in_its_row(isa: str, cell: int, dtype: str) -> None:
 
 @dtypes
 @cells
-def test_padding_is_never_read(isa: str, cell: int, dtype: str) -> None:
+def test_padding_is_never_read(isa: str, cell: Cell, dtype: str) -> None:
     """NaN and infinity behind the ends of x and dy change nothing, forward or backward."""
-    kind, options = CELLS[cell]
+    kind, options = cell
     for stack in ({}, {"bidirectional": True, "num_layers": 2}):
         layer = make(kind, 3, 9, dtype=dtype, **options, **stack)
         rng = np.random.default_rng(0)
@@ -74,8 +73,8 @@ def test_padding_is_never_read(isa: str, cell: int, dtype: str) -> None:
 
 @dtypes
 @cells
-def test_reset_drops_nan_states(isa: str, cell: int, dtype: str) -> None:
-    kind, options = CELLS[cell]
+def test_reset_drops_nan_states(isa: str, cell: Cell, dtype: str) -> None:
+    kind, options = cell
     layer = make(kind, 3, 9, dtype=dtype, **options)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((6, 2, 3)).astype(dtype)
@@ -96,24 +95,122 @@ def test_reset_drops_nan_states(isa: str, cell: int, dtype: str) -> None:
     np.testing.assert_array_equal(y[3:], layer(x[3:])[0])
 
 
+# Denormals: whoever computes must find 0 where a product of normal numbers is below the normal
+# ones, and the caller still has denormals afterwards. Where nothing is flushed each number below is
+# not 0 but about as large as the smallest normal number.
+
+
+@pytest.fixture
+def callers_denormals() -> Iterator[None]:
+    """Check that denormals of the caller are what they were."""
+    yield
+    tiny = np.full(100, np.finfo("float32").tiny)
+    assert (tiny * np.float32(0.5) > 0).all()
+
+
+def tiny_candidate(kind: str, dtype: str, **options: Any) -> Any:
+    """Return a layer of one input whose candidate is tiny * x: half of it is to be 0."""
+    layer = make(kind, 1, 9, bias=False, dtype=dtype, **options)
+    for p in layer.parameters():
+        p.data[...] = 0
+    w_ih, w_hh = layer.parameters()[:2]
+    place = {"RNN": 0, "LSTM": 2, "GRU": 2}[kind]
+    w_ih.data[9 * place : 9 * place + 9] = np.finfo(dtype).tiny
+    w_hh.data[9 * place : 9 * place + 9] = np.eye(9) / 2
+    return layer
+
+
 @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
 @dtypes
-def test_denormals_are_as_zeros(isa: str, kind: str, dtype: str) -> None:
-    """They are flushed inside, and the caller still has them afterwards."""
-    tiny = np.finfo(dtype).smallest_subnormal
+def test_denormals_are_flushed_forward(
+    isa: str, kind: str, dtype: str, callers_denormals: None
+) -> None:
+    layer = tiny_candidate(kind, dtype)
+    for batch in (1, 3):
+        x = np.zeros((2, batch, 1), dtype)
+        x[0] = 1  # the RNN flushes what it multiplies in the second step
+        for y in (layer(x)[0], layer.forward(x)[0], layer.stream(batch).process(x)):
+            assert not y[1].any()
+            if kind != "RNN":
+                assert not y.any()
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+@dtypes
+def test_denormals_are_flushed_backward(
+    isa: str, kind: str, dtype: str, callers_denormals: None
+) -> None:
     layer = make(kind, 3, 9, dtype=dtype)
-    rng = np.random.default_rng(0)
-    x = np.full((4, 2, 3), tiny, dtype)
-    state = tuple(np.full_like(s, tiny) for s in states_of(layer, 2, rng))
-    zeros = tuple(np.zeros_like(s) for s in state)
-    dy = rng.standard_normal(layer(x)[0].shape).astype(dtype)
-    ours = train_step(layer, x, state, dy, state)
-    flushed = train_step(layer, np.zeros_like(x), zeros, dy, zeros)
-    for name, value in {**ours.outputs, **ours.gradients}.items():
-        np.testing.assert_allclose(
-            value, {**flushed.outputs, **flushed.gradients}[name], atol=10 * tiny, rtol=1e-6
-        )
-    assert np.array([tiny], dtype)[0] / 1 != 0
+    for p in layer.parameters():
+        p.data[...] = 0
+    layer.parameters()[0].data[...] = 0.25
+    x = np.zeros((1, 2, 3), dtype)
+    y, _, tape = layer.forward(x)
+    dx, _ = layer.backward(tape, np.full_like(y, np.finfo(dtype).tiny))
+    assert not dx.any()
+    if kind != "RNN":  # whose derivative is 1 here
+        assert not any(p.grad.any() for p in layer.parameters())
+
+
+@dtypes
+def test_denormals_are_flushed_by_linear(isa: str, dtype: str, callers_denormals: None) -> None:
+    linear = lc.Linear(3, 5, bias=False, dtype=dtype)
+    tiny = np.finfo(dtype).tiny
+    linear.parameters()[0].data[...] = 0.25
+    for rows in (1, 20):
+        x = np.zeros((rows, 3), dtype)
+        x[:, 0] = tiny
+        y, tape = linear.forward(x)
+        assert not y.any()
+        assert not linear(x).any()
+        dy = np.zeros_like(y)
+        dy[:, 0] = tiny
+        assert not linear.backward(tape, dy).any()
+        assert not linear.parameters()[0].grad.any()
+
+
+@dtypes
+@pytest.mark.parametrize("name", ["SGD", "RMSprop", "Adam", "AdamW"])
+def test_denormals_are_flushed_by_optimizers(
+    isa: str, name: str, dtype: str, callers_denormals: None
+) -> None:
+    tiny = np.finfo(dtype).tiny
+    p = lc.Parameter("p", np.zeros(37, dtype))
+    options: dict[str, Any] = {}
+    if name == "AdamW":  # which takes a share of the parameter away
+        options = {"weight_decay": 0.5}
+        p.data = np.full(37, tiny)
+    else:  # a step of tiny / 2 or less
+        options = {} if name == "SGD" else {"eps": 1.0}
+        p.grad = np.full(37, tiny)
+    getattr(lc.optim, name)([p], lr=0.5, **options).step()
+    assert not p.data.any()
+
+
+@dtypes
+def test_denormals_are_flushed_by_the_cross_entropy(
+    isa: str, dtype: str, callers_denormals: None
+) -> None:
+    """Ten thousand rows, each with a class that is hardly ever right."""
+    pred = np.zeros((10_000, 3), dtype)
+    pred[:, 1] = np.log(np.finfo(dtype).tiny) + 2
+    dpred = lc.losses.cross_entropy(pred, np.zeros(10_000, int))[1]
+    assert (pred[:, 1] > np.log(np.finfo(dtype).tiny)).all()
+    assert not dpred[:, 1].any()
+    assert dpred[:, 2].all()
+
+
+@dtypes
+def test_denormals_that_are_given_count_as_zeros(isa: str, dtype: str) -> None:
+    denormal = np.finfo(dtype).smallest_subnormal
+    layer = make("RNN", 3, 9, nonlinearity="relu", bias=False, dtype=dtype)
+    for p in layer.parameters():
+        p.data[...] = np.finfo(dtype).max / 100
+    x = np.full((4, 2, 3), denormal, dtype)
+    y, _, tape = layer.forward(x, np.full((1, 2, 9), denormal, dtype))
+    assert not y.any()
+    layer.backward(tape, np.full_like(y, denormal))
+    assert not any(p.grad.any() for p in layer.parameters())
 
 
 @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])

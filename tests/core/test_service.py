@@ -18,7 +18,7 @@ import pytest
 
 import lstmcore as lc
 from helpers import peers
-from helpers.variants import assert_same_bits
+from helpers.numeric import assert_same_bits
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,6 @@ def test_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     path = tmp_path / "model.safetensors"
     first, second = lc.GRU(3, 4, seed=0), lc.GRU(3, 4, seed=1)
     lc.save(first, path)
-    before = path.stat().st_mode
 
     def fail(*_: Any) -> None:
         raise OSError("no space left on device")
@@ -164,8 +164,28 @@ def test_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
     lc.save(second, path)
     assert lc.load(path) == second
-    assert path.stat().st_mode == before
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o000])
+def test_a_file_has_the_mode_of_any_new_file(tmp_path: Path, umask: int) -> None:
+    path = tmp_path / "model.safetensors"
+    before = os.umask(umask)
+    try:
+        lc.save(lc.GRU(3, 4, seed=0), path)
+        assert os.umask(umask) == umask  # which saving has to put back
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+def test_a_file_that_is_replaced_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    for mode in (0o640, 0o604, 0o600):
+        lc.save(lc.GRU(3, 4, seed=0), path)
+        path.chmod(mode)
+        lc.save(lc.GRU(3, 4, seed=1), path)
+        assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
 def test_overwriting_a_file_that_was_loaded(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Gradients by central differences."""
+"""Numbers compared: gradients by central differences, arrays to the bit."""
 
 from __future__ import annotations
 
@@ -20,3 +20,26 @@ def numeric_gradient(function: Callable[[Array], float], x: Array, step: float =
         moved[index] = x[index] - step
         gradient[index] = (above - function(moved)) / (2 * step)
     return gradient
+
+
+def assert_same_bits(a: Any, b: Any) -> None:
+    """Compare numbers, arrays, or tuples, lists, dicts of such, to the bit.
+
+    +0 is another number than -0 here, and a NaN as good as any number.
+    """
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for name in a:
+            assert_same_bits(a[name], b[name])
+    elif isinstance(a, (tuple, list)):
+        assert len(a) == len(b)
+        for one, other in zip(a, b, strict=True):
+            assert_same_bits(one, other)
+    elif a is None or b is None:
+        assert a is b
+    else:
+        a, b = np.asarray(a), np.asarray(b)
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        if a.tobytes() != b.tobytes():
+            np.testing.assert_array_equal(a, b)  # says where, if it sees the difference
+            raise AssertionError("other bits, of zeros or NaN")

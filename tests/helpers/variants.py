@@ -5,12 +5,22 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 
 import lstmcore as lc
+from helpers.numeric import assert_same_bits
 from lstmcore import reference
 
+__all__ = [
+    "CELLS", "STACKS", "Cell", "Options", "Result", "assert_close", "assert_same_bits", "cells",
+    "dtypes", "make", "reference_step", "stacks", "states_of", "train_step",
+]  # fmt: skip
+
+Options = dict[str, Any]
+Cell = tuple[str, Options]
+
 # Options of one cell each: every variant of the table in the README.
-CELLS: list[tuple[str, dict[str, Any]]] = [
+CELLS: list[Cell] = [
     ("RNN", {}),
     ("RNN", {"nonlinearity": "relu"}),
     ("RNN", {"nonlinearity": "sigmoid", "bias": False}),
@@ -40,7 +50,7 @@ CELLS: list[tuple[str, dict[str, Any]]] = [
     ("GRU", {"reset_after": False, "gate_clip": 0.5}),
     ("GRU", {"reset_after": False, "activations": ("hard_sigmoid", ("scaled_tanh", 1.5, 0.5))}),
 ]
-STACKS: list[dict[str, Any]] = [
+STACKS: list[Options] = [
     {},
     {"reverse": True},
     {"num_layers": 2},
@@ -51,6 +61,10 @@ STACKS: list[dict[str, Any]] = [
     {"bidirectional": True, "num_layers": 3, "merge": "ave"},
     {"bidirectional": True, "num_layers": 2},
 ]
+cells = pytest.mark.parametrize("cell", CELLS)
+stacks = pytest.mark.parametrize("stack", STACKS)
+dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
 _REFERENCE_OPTIONS = {
     "num_layers", "bidirectional", "reverse", "merge", "forget_gate", "coupled", "cell_clip",
     "gate_clip", "activations", "reset_after", "nonlinearity",
@@ -152,15 +166,3 @@ def assert_close(ours: Result, truth: Result, tolerance: float) -> None:
             np.testing.assert_allclose(
                 value, true[name], rtol=0, atol=tolerance * scale, err_msg=name
             )
-
-
-def assert_same_bits(a: Any, b: Any) -> None:
-    """Compare two Results, or two arrays, to the bit."""
-    if isinstance(a, Result):
-        for mine, other in ((a.outputs, b.outputs), (a.gradients, b.gradients)):
-            assert mine.keys() == other.keys()
-            for name in mine:
-                assert mine[name].tobytes() == other[name].tobytes(), name
-    else:
-        assert (a.shape, a.dtype) == (b.shape, b.dtype)
-        assert a.tobytes() == b.tobytes()

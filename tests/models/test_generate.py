@@ -17,11 +17,20 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def language(batch_first: bool = False, dtype: str = "float64") -> lc.Sequential:
-    return lc.Sequential(
-        lc.Embedding(7, 4, dtype=dtype, seed=0),
-        lc.LSTM(4, 6, num_layers=2, batch_first=batch_first, dtype=dtype, seed=1),
-        lc.Linear(6, 7, dtype=dtype, seed=2),
+    """Return a model that says something else after each prompt: its weights are large."""
+    model = lc.Sequential(
+        lc.Embedding(7, 4, dtype=dtype, seed=5),
+        lc.LSTM(4, 6, num_layers=2, batch_first=batch_first, dtype=dtype, seed=6),
+        lc.Linear(6, 7, dtype=dtype, seed=7),
     )
+    for p in model.parameters():
+        p.data *= 4
+    return model
+
+
+def assert_all_differ(rows: Array) -> None:
+    """Else a test could not tell whose row it sees."""
+    assert len({row.tobytes() for row in np.ascontiguousarray(rows)}) == len(rows)
 
 
 def series(batch_first: bool = False) -> lc.Sequential:
@@ -44,6 +53,7 @@ def test_tokens_are_those_of_reading_everything_again(batch_first: bool) -> None
         y = model(text)
         text = np.concatenate([text, y.take([-1], axis).argmax(axis=-1)], axis)
     found = lc.generate(model, prompt, 6)
+    assert_all_differ(found if batch_first else found.T)
     assert found.dtype == np.int64
     assert np.array_equal(found, text.take(range(4, 10), axis))
     assert np.array_equal(lc.generate(model, prompt, 6, "greedy"), found)
@@ -72,9 +82,12 @@ def test_prompts_of_different_lengths(batch_first: bool) -> None:
     prompts = [rng.integers(0, 7, n) for n in (5, 1, 3)]
     padded = lc.data.pad(prompts, padding=6, batch_first=batch_first)
     found = lc.generate(model, padded, 5, lengths=[5, 1, 3])
+    assert_all_differ(found if batch_first else found.T)
+    whole = lc.generate(model, padded, 5)
     for i, prompt in enumerate(prompts):
-        row = found[i] if batch_first else found[:, i]
+        row, unmasked = (a[i] if batch_first else a[:, i] for a in (found, whole))
         assert np.array_equal(row, lc.generate(model, prompt, 5))
+        assert np.array_equal(row, unmasked) == (len(prompt) == 5)
 
 
 def test_the_last_step_of_a_pooling_model_is_enough() -> None:
@@ -100,6 +113,7 @@ def test_the_state_before_the_prompt_counts() -> None:
     _, state = model.run(prompt[:3])
     expected = lc.generate(model, prompt, 4)
     assert np.array_equal(lc.generate(model, prompt[3:], 4, state=state), expected)
+    assert not np.array_equal(lc.generate(model, prompt[3:], 4), expected)
 
 
 def test_a_sampler_of_ones_own() -> None:

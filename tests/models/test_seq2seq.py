@@ -74,7 +74,6 @@ def batch(batch_first: bool = False, values: bool = False) -> tuple[Any, Array, 
         {"attention": "heads"},
         {"attention": "dot", "bidirectional": True, "carry_state": False},
     ],
-    ids=str,
 )
 def test_gradients_are_those_of_finite_differences(
     options: dict[str, Any], batch_first: bool
@@ -226,6 +225,50 @@ def test_greedy_takes_the_likeliest_at_each_step(kind: Any, batch_first: bool) -
             last = scores[0, -1] if batch_first else scores[-1, 0]
             said.append(int(last.argmax()))
         assert ids.tolist() == [t for t in said[1:] if t != 0]
+
+
+def beam_by_hand(
+    model: lc.Seq2Seq, source: Array, start: int, end: int, max_steps: int, beam_size: int
+) -> list[tuple[float, tuple[int, ...]]]:
+    """Search a source (T,) by the definition: of all that goes on, the likeliest few."""
+    tokens = model.head.out_features
+    beam: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+    for _ in range(max_steps):
+        candidates = [(score, said) for score, said in beam if said[-1:] == (end,)]
+        for _, said in beam:
+            if said[-1:] != (end,):
+                longer = [(*said, token) for token in range(tokens)]
+                candidates += [(log_probability(model, source, s, start), s) for s in longer]
+        beam = sorted(candidates, reverse=True)[:beam_size]
+    return beam
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("attention", [None, "dot"])
+@pytest.mark.parametrize("kind", [lc.GRU, lc.LSTM])
+@pytest.mark.parametrize("beam_size", [1, 2, 3])
+def test_a_narrow_beam_finds_what_the_definition_finds(
+    beam_size: int, kind: Any, attention: str | None, batch_first: bool
+) -> None:
+    options: dict[str, Any] = {"kind": kind, "vocabulary": 4}
+    model = make(attention, batch_first=batch_first, **options)
+    alone = make(attention, **options)  # for one source (T,) at a time, time-major
+    for p, q in zip(model.parameters(), alone.parameters(), strict=True):
+        p.data *= 3  # far from uniform, and other texts for other sources
+        q.data *= 3
+    lengths = [5, 1, 3]
+    source = np.random.default_rng(4).integers(0, 6, (5, 3))
+    found = model.beam_search(
+        source.T if batch_first else source,
+        start=1, end=2, max_steps=5, beam_size=beam_size, lengths=lengths,
+    )  # fmt: skip
+    assert len({str(hypotheses) for hypotheses in found}) == 3
+    for row, hypotheses in enumerate(found):
+        expected = beam_by_hand(alone, source[: lengths[row], row], 1, 2, 5, beam_size)
+        assert len(hypotheses) == len(expected) == beam_size
+        for hypothesis, (score, said) in zip(hypotheses, expected, strict=True):
+            assert hypothesis.score == pytest.approx(score, abs=1e-10)
+            assert hypothesis.ids.tolist() == [t for t in said if t != 2]
 
 
 def test_no_sources_say_nothing() -> None:

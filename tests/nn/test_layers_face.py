@@ -66,7 +66,6 @@ def assert_same(one: Any, other: Any) -> None:
         {"reverse": True},
         {"bias": False},
     ],
-    ids=str,
 )
 def test_shapes(kind: Any, batch_first: bool, options: dict[str, Any]) -> None:
     layer = kind(I, H, batch_first=batch_first, dtype="float64", seed=0, **options)

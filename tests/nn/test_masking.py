@@ -39,6 +39,16 @@ def test_a_step_is_masked_by_all_its_features() -> None:
     assert moved[0, 0].tolist() == [7.0, 0.0]
 
 
+@pytest.mark.parametrize("time", [17, 100, 1000])  # unstable sorts keep the order of a few only
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_many_steps_stay_in_order(batch_first: bool, time: int) -> None:
+    rng = np.random.default_rng(0)
+    x = np.arange(1, time + 1)[:, None] * (rng.random((time, 5)) < 0.6)
+    moved, lengths = lc.Masking(ids=True, batch_first=batch_first)(x.T if batch_first else x)
+    for row, length, given in zip(moved if batch_first else moved.T, lengths, x.T):
+        assert row[:length].tolist() == given[given > 0].tolist()
+
+
 def test_what_has_no_gaps_is_not_copied() -> None:
     x = np.array([[1, 2, 0], [3, 0, 0]])
     y, lengths = lc.Masking(ids=True, gaps=False, batch_first=True)(x)

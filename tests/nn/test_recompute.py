@@ -10,7 +10,7 @@ import pytest
 
 import lstmcore as lc
 from helpers import variants
-from helpers.variants import assert_same_bits
+from helpers.numeric import assert_same_bits
 
 
 def results(layer: Any, x: np.ndarray, recompute: bool, **sequences: Any) -> list[np.ndarray]:
@@ -31,9 +31,7 @@ def results(layer: Any, x: np.ndarray, recompute: bool, **sequences: Any) -> lis
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
-@pytest.mark.parametrize(
-    ("kind", "options"), variants.CELLS, ids=lambda v: str(v) if isinstance(v, dict) else v
-)
+@pytest.mark.parametrize(("kind", "options"), variants.CELLS)
 def test_same_bits(isa: str, kind: str, options: dict[str, Any], batch_first: bool) -> None:
     layer = variants.make(kind, 5, 7, num_layers=2, batch_first=batch_first, **options)
     rng = np.random.default_rng(0)

@@ -17,10 +17,9 @@ import numpy as np
 import pytest
 
 import lstmcore as lc
-from helpers.variants import CELLS, assert_same_bits, make, states_of
+from helpers.numeric import assert_same_bits
+from helpers.variants import Cell, cells, dtypes, make, states_of
 from lstmcore import _core
-
-cells = pytest.mark.parametrize("cell", range(len(CELLS)), ids=lambda i: f"{CELLS[i]}")
 
 
 def numbers(*shape: int, dtype: Any = "float32", seed: int = 0) -> np.ndarray:
@@ -40,12 +39,12 @@ def assert_same_state(a: Any, b: Any) -> None:
 
 
 @cells
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@dtypes
 @pytest.mark.parametrize("num_layers", [1, 3])
 def test_steps_and_blocks_are_as_the_whole(
-    isa: str, cell: int, dtype: str, num_layers: int
+    isa: str, cell: Cell, dtype: str, num_layers: int
 ) -> None:
-    kind, options = CELLS[cell]
+    kind, options = cell
     layer = make(kind, 5, 19, num_layers=num_layers, dtype=dtype, **options)
     for batch in (1, 3):
         x = numbers(70, batch, 5, dtype=dtype)
@@ -172,7 +171,7 @@ def test_bad_arrays_are_refused_and_change_nothing() -> None:
 # What can be streamed -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{"bidirectional": True}, {"reverse": True}], ids=str)
+@pytest.mark.parametrize("options", [{"bidirectional": True}, {"reverse": True}])
 @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
 def test_layers_that_read_from_the_end_are_refused(kind: str, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(options))}=True.*whole sequence"):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import lstmcore as lc
-from helpers.variants import assert_same_bits
+from helpers.numeric import assert_same_bits
 
 MODELS: list[tuple[str, Any]] = [
     ("tagger", lambda d: [lc.LSTM(3, 9, dtype=d), lc.Linear(9, 4, dtype=d), lc.Softmax()]),
@@ -215,3 +215,21 @@ def test_a_class_of_a_users_own_computes_as_its_base_does_or_is_refused() -> Non
     for whole in (Whole(gru), Backwards(3, 4)):
         with pytest.raises(TypeError, match=r"module is a .* a stream does not call"):
             whole.stream()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("largest", [1.0, 88.0, 90.0, 700.0, 720.0, 1e4])
+def test_a_softmax_of_large_scores(dtype: str, largest: float) -> None:
+    """Whose exponentials overflow, or all vanish, unless the largest is taken off first."""
+    model = lc.Sequential(lc.Linear(5, 5, bias=False, dtype=dtype), lc.Softmax())
+    model.parameters()[0].data = np.eye(5)
+    scores = np.array([0.0, -2.0, 0.5, -0.25, -1e4])
+    for shift in (largest, -largest):
+        expected = np.exp(scores) / np.exp(scores).sum()
+        y = model.stream().step((scores + shift)[None].astype(dtype))[0]
+        # Near 1e4 the scores themselves have few digits after the point.
+        np.testing.assert_allclose(y, expected, atol=1e-3 if dtype == "float32" else 1e-11)
+        assert y.sum() == pytest.approx(1, abs=1e-6)
+    assert_same_bits(
+        model.stream(2).step(np.full((2, 5), largest, dtype)), np.full((2, 5), 0.2, dtype)
+    )

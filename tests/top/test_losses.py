@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import lstmcore as lc
-from helpers.numeric import numeric_gradient
+from helpers.numeric import assert_same_bits, numeric_gradient
 from helpers.peers import require
 from lstmcore import metrics
 from lstmcore.losses import binary_cross_entropy, cross_entropy, huber, mae, mse
@@ -60,6 +60,20 @@ def test_cross_entropy_against_the_definition(shape: tuple[int, ...]) -> None:
     assert loss == pytest.approx(-np.log(right).mean(), rel=1e-12)
     expected = numeric_gradient(lambda p: cross_entropy(p, target)[0], pred)
     np.testing.assert_allclose(dpred, expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("of_class", [None, [0.5, 3.0, 1.0, 0.0, 2.0]], ids=["plain", "weighted"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2, 1.0])
+def test_smoothed_cross_entropy_against_the_definition(
+    smoothing: float, of_class: list[float] | None
+) -> None:
+    rng = np.random.default_rng(2)
+    pred, target = rng.standard_normal((8, 5)), rng.integers(0, 5, 8)
+    w = np.ones(5) if of_class is None else np.array(of_class)
+    each = w * (np.log(np.exp(pred).sum(axis=-1, keepdims=True)) - pred)  # (8, 5), of every class
+    total = (1 - smoothing) * each[np.arange(8), target] + smoothing / 5 * each.sum(axis=-1)
+    loss, _ = cross_entropy(pred, target, label_smoothing=smoothing, class_weight=of_class)
+    assert loss == pytest.approx(total.sum() / w[target].sum(), rel=1e-12)
 
 
 def test_elementwise_losses_against_their_definitions() -> None:
@@ -242,6 +256,21 @@ def test_lengths_leave_the_padding_out(name: str, lengths: list[int], batch_firs
         np.testing.assert_allclose(dpred, wanted, rtol=1e-14)
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-40, 1e40, 1e300])
+@pytest.mark.parametrize("name", ALL)
+def test_the_scale_of_weights_does_not_matter(name: str, scale: float) -> None:
+    """Also one that float32, in which the predictions are, does not have."""
+    rng = np.random.default_rng(7)
+    pred = rng.standard_normal((4, 3, 5)).astype("float32")
+    target = targets(name, pred.shape, rng)
+    w = rng.random(target.shape)
+    expected, dexpected = ALL[name](pred, target, weight=w)
+    loss, dpred = ALL[name](pred, target, weight=w * scale)
+    assert loss == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_allclose(dpred, dexpected, rtol=1e-5)
+    assert dpred.any()
+
+
 def test_weights_of_steps_and_of_elements() -> None:
     rng = np.random.default_rng(2)
     pred, target = rng.standard_normal((4, 3, 5)), rng.standard_normal((4, 3, 5))
@@ -276,6 +305,18 @@ def test_ignored_targets() -> None:
     assert not dpred[1::2].any()
     assert cross_entropy(pred, [0, 1, 2, 1], ignore_index=1)[0] == loss
     assert cross_entropy(pred, np.array([0, 1, 2, 1], "u1"), ignore_index=1)[0] == loss
+    # Beside weights and lengths: neither brings them back, and what they leave out may be anything.
+    target, w = [[0, -100], [-100, 1], [2, 99]], np.array([[1.0, 2.0], [0.5, 3.0], [2.0, 1.0]])
+    rows = rng.standard_normal((3, 2, 3))
+    loss, dpred = cross_entropy(rows, target, [3, 2], weight=w)
+    picked = rows[[0, 1, 2], [0, 1, 0]]
+    expected, dpicked = cross_entropy(picked, [0, 1, 2], weight=[1.0, 3.0, 2.0])
+    assert loss == pytest.approx(expected, rel=1e-15)
+    np.testing.assert_allclose(dpred[[0, 1, 2], [0, 1, 0]], dpicked, rtol=1e-15)
+    assert not dpred[[0, 1, 2], [1, 0, 1]].any()
+    assert cross_entropy(rows, target, [3, 2])[0] == pytest.approx(
+        cross_entropy(picked, [0, 1, 2])[0], rel=1e-15
+    )
     with pytest.raises(ValueError, match="target has class -100, expected 0 to 2"):
         cross_entropy(pred, [0, -100, 2, -100], ignore_index=None)
 
@@ -311,7 +352,7 @@ def test_cross_entropy_has_the_same_bits_everywhere(threads: None) -> None:
         assert loss == pytest.approx(results[-1][1], rel=1e-6)
         if isa != "x86-64-v2":  # which lacks fused multiply-add
             assert loss == results[-1][1]
-            assert np.array_equal(dpred, results[-1][2])
+            assert_same_bits(dpred, results[-1][2])
 
 
 # Metrics --------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import lstmcore as lc
+from helpers.numeric import assert_same_bits
 from helpers.peers import require
 from lstmcore import optim
 
@@ -37,9 +38,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("AdamW", {"lr": 0.02, "betas": (0.5, 0.9), "weight_decay": 0.3}),
     ("AdamW", {"lr": 0.02, "amsgrad": True}),
 ]
-each_option = pytest.mark.parametrize(
-    ("name", "options"), OPTIONS, ids=[f"{n}-{'-'.join(o)}" for n, o in OPTIONS]
-)
+each_option = pytest.mark.parametrize(("name", "options"), OPTIONS)
 
 
 def parameters(dtype: str = "float64") -> list[lc.Parameter]:
@@ -117,6 +116,24 @@ def test_adam_against_the_paper(dtype: str) -> None:
         np.testing.assert_allclose(p.data, expected, atol=1e-6 if dtype == "float32" else 1e-14)
 
 
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_adamw_is_adam_after_taking_its_share(amsgrad: bool) -> None:
+    ours, theirs = parameters(), parameters()
+    adamw = optim.AdamW(ours, lr=0.1, weight_decay=0.5, amsgrad=amsgrad)
+    adam = optim.Adam(theirs, lr=0.1, amsgrad=amsgrad)
+    for step in range(3):
+        for params, optimizer in ((ours, adamw), (theirs, adam)):
+            set_gradients(params, step)
+            if optimizer is adam:
+                for p in params:
+                    p.data *= 1 - 0.1 * 0.5
+            optimizer.step()
+    for p, q in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(p.data, q.data, rtol=1e-14)
+    by_default = optim.AdamW(parameters()).weight_decay
+    assert (by_default, optim.Adam(parameters()).weight_decay) == (0.01, 0.0)
+
+
 # Bits -----------------------------------------------------------------------------------------
 
 
@@ -143,7 +160,7 @@ def test_the_same_bits_at_any_level_and_number_of_threads(
         assert norm == results[-1][1]
         for value, last in zip(values, results[-1][2], strict=True):
             if isa != "x86-64-v2":  # which lacks fused multiply-add
-                assert np.array_equal(value, last)
+                assert_same_bits(value, last)
             np.testing.assert_allclose(value, last, rtol=1e-3, atol=1e-4)
 
 
@@ -154,7 +171,8 @@ def test_resuming_gives_the_same_bits(name: str, options: dict[str, Any]) -> Non
     run(kind(whole, **options), range(6))
     first = kind(parts, **options)
     run(first, range(3))
-    saved = pickle.loads(pickle.dumps(first.state_dict()))
+    saved = first.state_dict()
+    as_saved = pickle.dumps(saved)
     values = [p.data.copy() for p in parts]
     run(first, range(3, 5))  # must not change what was saved
     for p, value in zip(parts, values, strict=True):
@@ -164,7 +182,8 @@ def test_resuming_gives_the_same_bits(name: str, options: dict[str, Any]) -> Non
     assert (second.steps, repr(second)) == (3, repr(first))
     run(second, range(3, 6))
     for p, q in zip(whole, parts, strict=True):
-        assert np.array_equal(p.data, q.data)
+        assert_same_bits(p.data, q.data)
+    assert pickle.dumps(saved) == as_saved  # which neither of the two writes to
     arrays = [k for k, v in saved.items() if isinstance(v, list) and isinstance(v[0], np.ndarray)]
     json.dumps({k: v for k, v in saved.items() if k not in arrays})  # the rest is plain
 
@@ -453,6 +472,20 @@ def test_missing_keys_of_a_state_are_named() -> None:
 # Clipping -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("max_norm", [4.9, 4.0, 1.0, 0.0])
+def test_clipping_by_hand(max_norm: float) -> None:
+    p, q = lc.Parameter("p", np.zeros(2)), lc.Parameter("q", np.zeros(1))
+    p.grad, q.grad = [3.0, 0.0], [-4.0]
+    assert lc.clip_grad_norm([p, q], 6.0) == lc.clip_grad_norm([p, q], math.inf) == 5.0
+    assert (p.grad.tolist(), q.grad.tolist()) == ([3.0, 0.0], [-4.0])
+    assert lc.clip_grad_norm([p, q], max_norm) == 5.0
+    factor = max_norm / (5 + 1e-6)
+    np.testing.assert_allclose([*p.grad, *q.grad], [3 * factor, 0, -4 * factor], rtol=1e-14)
+    p.grad, q.grad = [3.0, -0.5], [-4.0]
+    lc.clip_grad_value([p, q], 2.0)
+    assert (p.grad.tolist(), q.grad.tolist()) == ([2.0, -0.5], [-2.0])
+
+
 @pytest.mark.parametrize("max_norm", [0.0, 0.5, 3.0, 1e9, math.inf])
 def test_clipping_against_pytorch(max_norm: float) -> None:
     torch = require("torch")
@@ -552,6 +585,32 @@ def test_schedules_against_pytorch(
 
 
 @pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        (lambda o: optim.StepLR(o, 2, gamma=0.5), [8, 8, 4, 4, 2, 2, 1, 1]),
+        (lambda o: optim.CosineLR(o, 4), [8, 6.82842712, 4, 1.17157288, 0, 0, 0, 0]),
+        (lambda o: optim.CosineLR(o, 2, minimum=2.0), [8, 5, 2, 2, 2, 2, 2, 2]),
+        (lambda o: optim.WarmUp(o, 4, start=0.5), [4, 5, 6, 7, 8, 8, 8, 8]),
+        (
+            lambda o: optim.WarmUp(optim.StepLR(o, 1, gamma=0.5), 2, start=0.25),
+            [2, 5, 8, 4, 2, 1, 0.5, 0.25],
+        ),
+    ],
+    ids=["step", "cosine", "cosine-minimum", "warm-up", "warm-up-step"],
+)
+def test_schedules_by_hand(
+    schedule: Callable[[optim.Optimizer], optim.Schedule], rates: list[float]
+) -> None:
+    optimizer = sgd(lr=8.0)
+    made = schedule(optimizer)
+    found = []
+    for _ in rates:
+        found.append(optimizer.lr)
+        made.step()
+    np.testing.assert_allclose(found, rates, atol=1e-8)
+
+
+@pytest.mark.parametrize(
     "options",
     [
         {},
@@ -570,11 +629,55 @@ def test_plateau_against_pytorch(options: dict[str, Any]) -> None:
     expected = torch.optim.lr_scheduler.ReduceLROnPlateau(other, **options)
     rng = np.random.default_rng(0)
     metrics = [3.0, math.nan, *(2 / (1 + np.arange(60.0)) + 0.2 * rng.random(60)), math.inf, 1.0]
+    if options.get("mode") == "max":  # those that rise, by much, by little, and not at all
+        metrics = [-5.0, math.nan, *(3 - 2 / (1 + np.arange(60.0)) + 0.2 * rng.random(60)), 2.0]
     for metric in metrics:
         schedule.step(metric)
         expected.step(metric)
         assert optimizer.lr == pytest.approx(other.param_groups[0]["lr"], rel=1e-12)
     assert optimizer.lr < 0.7
+
+
+@pytest.mark.parametrize(
+    ("options", "metrics", "bad_steps"),
+    [  # how many steps in a row were without improvement, after each of the metrics
+        ({}, [4.0, 3.7, 3.5, 3.3, -1.0], [0, 1, 0, 1, 0]),
+        ({"threshold_mode": "abs"}, [4.0, 3.95, 3.85, 3.8, -1.0], [0, 1, 0, 1, 0]),
+        ({"mode": "max"}, [4.0, 4.3, 4.5, 4.9, 5.0], [0, 1, 0, 1, 0]),
+        ({"mode": "max", "threshold_mode": "abs"}, [4.0, 4.05, 4.15, 4.2, -1.0], [0, 1, 0, 1, 2]),
+        ({"mode": "max"}, [1.0, 0.95, 0.5, math.nan, 1.2], [0, 1, 2, 3, 0]),
+    ],
+    ids=["min-rel", "min-abs", "max-rel", "max-abs", "max-falling"],
+)
+def test_plateau_counts_what_beats_the_best_by_the_threshold(
+    options: dict[str, Any], metrics: list[float], bad_steps: list[int]
+) -> None:
+    schedule = optim.Plateau(sgd(), threshold=0.1, **options)
+    found = []
+    for metric in metrics:
+        schedule.step(metric)
+        found.append(schedule.bad_steps)
+    assert found == bad_steps
+
+
+@pytest.mark.parametrize(
+    ("options", "rates"),
+    [  # after each of eight steps without improvement, and the first, which is one
+        ({"patience": 0}, [8, 4, 2, 1, 0.5, 0.25, 0.125, 0.0625, 0.03125]),
+        ({"patience": 2}, [8, 8, 8, 4, 4, 4, 2, 2, 2]),
+        ({"patience": 1, "cooldown": 2}, [8, 8, 4, 4, 4, 4, 2, 2, 2]),
+        ({"patience": 0, "min_lr": 3.0}, [8, 4, 3, 3, 3, 3, 3, 3, 3]),
+        ({"patience": 0, "eps": 1.5}, [8, 4, 2, 2, 2, 2, 2, 2, 2]),
+    ],
+)
+def test_plateau_by_hand(options: dict[str, Any], rates: list[float]) -> None:
+    optimizer = sgd(lr=8.0)
+    schedule = optim.Plateau(optimizer, factor=0.5, **options)
+    found = []
+    for _ in rates:
+        schedule.step(1.0)
+        found.append(optimizer.lr)
+    assert found == rates
 
 
 SCHEDULES: dict[str, Callable[[optim.Optimizer], optim.Schedule]] = {

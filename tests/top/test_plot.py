@@ -50,7 +50,6 @@ def unflat(values: Any, state: Any) -> Any:
         lc.LSTM(2, 3, dtype="float64", seed=0),
         lc.LSTM(2, 4, num_layers=2, proj_size=2, batch_first=True, dtype="float64", seed=0),
     ],
-    ids=str,
 )
 def test_gradient_norms_are_those_of_finite_differences(layer: Any) -> None:
     norms = plot.gradient_norms(layer, X)

@@ -252,7 +252,6 @@ def test_the_clip_of_the_gradient_test_clips_some_cells() -> None:
         ("gru", {}),
         ("gru", {"bias": False}),
     ],
-    ids=str,
 )
 def test_torch(
     kind: str,
@@ -324,7 +323,7 @@ def dot(a: list[float], b: list[float]) -> float:
     return sum(u * v for u, v in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("options", [o for _, kind, o in VARIANTS if kind == "rnn"][:8], ids=str)
+@pytest.mark.parametrize("options", [o for _, kind, o in VARIANTS if kind == "rnn"][:8])
 def test_rnn_by_hand(options: dict[str, Any]) -> None:
     p = problem("rnn", sizes=(6, 1, 2, 3), scale=2.0, **options)
     w, xs, (h,) = one_row(p)
@@ -353,7 +352,6 @@ def test_rnn_by_hand(options: dict[str, Any]) -> None:
         ("hard_sigmoid", "softsign", "identity"),
         (("hard_sigmoid", 0.3, 0.4), "relu", ("scaled_tanh", 1.7, 0.6)),
     ],
-    ids=str,
 )
 def test_lstm_by_hand(
     activations: Any, forget: str, peephole: bool, proj: int, clip: float | None
@@ -401,7 +399,7 @@ def test_lstm_by_hand(
     np.testing.assert_allclose(c_last[0, 0], c, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("activations", [("sigmoid", "tanh"), ("hard_sigmoid", "relu")], ids=str)
+@pytest.mark.parametrize("activations", [("sigmoid", "tanh"), ("hard_sigmoid", "relu")])
 @pytest.mark.parametrize("reset_after", [True, False])
 def test_gru_by_hand(reset_after: bool, activations: Any) -> None:
     H = 3
@@ -484,7 +482,6 @@ def piece_by_piece(p: Problem) -> dict[str, Any]:
         {"bidirectional": True, "num_layers": 2, "merge": "mul", "dropout": True},
         {"reverse": True, "num_layers": 2},
     ],
-    ids=str,
 )
 @pytest.mark.parametrize("kind", GATES)
 def test_lengths_and_resets_are_separate_sequences(
@@ -501,7 +498,6 @@ def test_lengths_and_resets_are_separate_sequences(
         {"reverse": True},
         {"bidirectional": True, "num_layers": 2, "merge": "mul", "dropout": True},
     ],
-    ids=str,
 )
 @pytest.mark.parametrize("kind", GATES)
 def test_padding_is_never_read(kind: str, options: dict[str, Any]) -> None:
@@ -599,7 +595,6 @@ def test_a_stack_is_layers_with_masks_between(kind: str) -> None:
         ("relu", 0.0, np.inf),
         ("identity", -np.inf, np.inf),
     ],
-    ids=str,
 )
 def test_huge_inputs_saturate_and_nan_stays(name: Any, low: float, high: float) -> None:
     largest = np.finfo(np.float64).max
@@ -630,7 +625,7 @@ def test_huge_weights_emit_no_warning(kind: str) -> None:
     assert np.isfinite(huge.solve()["y"]).all()
 
 
-@pytest.mark.parametrize("sizes", [(0, 4, 3, 4), (5, 0, 3, 4), (5, 4, 0, 4), (0, 0, 0, 1)], ids=str)
+@pytest.mark.parametrize("sizes", [(0, 4, 3, 4), (5, 0, 3, 4), (5, 4, 0, 4), (0, 0, 0, 1)])
 @pytest.mark.parametrize("kind", GATES)
 def test_empty_sizes(kind: str, sizes: tuple[int, int, int, int]) -> None:
     T, B, inputs, H = sizes
@@ -706,7 +701,6 @@ def test_arguments_are_not_changed(kind: str) -> None:
         ("gru", {"dropout_masks": [np.ones((5, 4, 4))]}, "dropout_masks has 1, expected 0"),
         ("gru", {"num_layers": 2}, "params has no weight_ih_l1"),
     ],
-    ids=str,
 )
 def test_bad_options_are_refused(kind: str, options: dict[str, Any], message: str) -> None:
     p = problem(kind)
@@ -725,7 +719,6 @@ def test_bad_options_are_refused(kind: str, options: dict[str, Any], message: st
         ("weight_ih_l1", np.zeros((16, 4)), "unknown to these layers"),
         ("bias_ih_l0_reverse", np.zeros(16), "unknown to these layers"),
     ],
-    ids=str,
 )
 def test_bad_parameters_are_refused(name: str, value: Any, message: str) -> None:
     p = problem("lstm")

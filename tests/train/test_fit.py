@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import lstmcore as lc
+from helpers.numeric import assert_same_bits
 from lstmcore.losses import cross_entropy, mse
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -136,6 +137,64 @@ def test_clip_norm_clips_all_gradients_together() -> None:
         assert lc.clip_grad_norm(theirs.parameters(), 0.01) > 0.01
         optimizer.step()
     assert ours == theirs
+
+
+class Counting(lc.callbacks.Callback):
+    """Notes the steps, and stops the run in one of them."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.steps: list[int] = []
+        self.stop_at = stop_at
+
+    def on_step(self, run: Any) -> None:
+        self.steps.append(run.step)
+        if run.step == self.stop_at:
+            run.stop("enough")
+
+
+def test_chunks_end_with_the_longest_row() -> None:
+    """Where all rows of a batch have ended there is no step of the optimizer."""
+    x, target, _ = sequences(6, 9)
+    for longest, steps in ((3, 2), (2, 1), (9, 5), (0, 0)):
+        model, counting = tagger(), Counting()
+        lengths = np.full(6, longest)
+        lengths[1:] //= 2
+        given = [(x, target, lengths), (x, target, np.full(6, 9))]
+        history = quiet(
+            model, given, loss=cross_entropy, optimizer=adam(model), truncate=2,
+            callbacks=[counting],
+        )  # fmt: skip
+        assert counting.steps == list(range(1, steps + 6))
+        assert history.epochs == 1
+
+
+@pytest.mark.parametrize("truncate", [None, 4])
+def test_a_run_stops_after_the_step_that_asks_for_it(truncate: int | None) -> None:
+    model, counting = tagger(), Counting(stop_at=2)
+    x, target, lengths = sequences()
+    history = quiet(
+        model, [(x, target, lengths)] * 3, loss=cross_entropy, optimizer=adam(model), epochs=5,
+        callbacks=[counting], truncate=truncate,
+    )  # fmt: skip
+    assert counting.steps == [1, 2]
+    assert (history.stopped, history.epochs) == ("enough", 0)
+
+
+def test_clip_norm_is_that_of_what_the_optimizer_has() -> None:
+    """The gradients of other parameters count for nothing, and stay as they are."""
+    ours, theirs = tagger(), tagger()
+    x, target, lengths = sequences()
+    quiet(
+        ours, [(x, target, lengths)], loss=cross_entropy, clip_norm=0.01,
+        optimizer=lc.optim.SGD(ours[1].parameters(), lr=1.0),
+    )  # fmt: skip
+    y, tape = theirs.forward(x, lengths=lengths)
+    theirs.backward(tape, cross_entropy(y, target, lengths)[1])
+    assert lc.clip_grad_norm(theirs[1].parameters(), 0.01) > 0.01
+    lc.optim.SGD(theirs[1].parameters(), lr=1.0).step()
+    assert ours == theirs
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert_same_bits(p.grad, q.grad)
 
 
 def test_parameters_that_the_optimizer_lacks_stay() -> None:
@@ -403,6 +462,28 @@ def test_plateau_is_told_the_validation_loss() -> None:
         validation=[(x, target[1])], schedule=Listening(),
     )  # fmt: skip
     assert told == history.validation_losses
+
+
+def test_plateau_by_steps_is_told_the_loss_of_each() -> None:
+    model = classifier()
+    told: list[float] = []
+    losses = iter([5.0, 4.0, 4.0, 4.0, 3.0, 3.0])
+    optimizer = lc.optim.SGD(model.parameters(), lr=8.0)
+    plateau = lc.optim.Plateau(optimizer, factor=0.5, patience=0)
+
+    class Listening(lc.callbacks.Callback):
+        def on_step(self, run: Any) -> None:
+            told.append(optimizer.lr)
+
+    x, target, _ = sequences()
+    history = quiet(
+        model, [(x, target[0])] * 3, optimizer=optimizer, epochs=2, schedule=plateau,
+        loss=lambda pred, target: (next(losses), np.zeros_like(pred)), schedule_by="step",
+        callbacks=[Listening()],
+    )  # fmt: skip
+    assert told == [8.0, 8.0, 4.0, 2.0, 2.0, 1.0]
+    assert history.lr == [4.0, 1.0]
+    assert plateau.best == 3.0
 
 
 # Callbacks ------------------------------------------------------------------------------------

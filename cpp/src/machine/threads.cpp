@@ -166,12 +166,12 @@ int get_num_threads() {
     return std::min(n, openmp_limit());
 }
 
-void set_num_threads(int n) {
+void set_num_threads(int n, bool beyond_cores) {
     if (n < 1) {
         throw std::invalid_argument("the number of threads must be at least 1, got " +
                                     std::to_string(n));
     }
-    requested.store(std::min(n, max_threads()), std::memory_order_relaxed);
+    requested.store(beyond_cores ? n : std::min(n, max_threads()), std::memory_order_relaxed);
 }
 
 namespace detail {

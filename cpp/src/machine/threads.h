@@ -19,9 +19,9 @@ int max_threads();
 /// Throws std::invalid_argument at first use if `LSTMCORE_NUM_THREADS` is not a positive integer.
 int get_num_threads();
 
-/// Sets it; more than max_threads() means max_threads().
+/// Sets it; more than max_threads() means max_threads(), but for tests of what many threads do.
 /// Throws std::invalid_argument if n < 1.
-void set_num_threads(int n);
+void set_num_threads(int n, bool beyond_cores = false);
 
 /// The CPU quota in whole cores (rounded up) of this process's cgroup and its ancestors, or 0 if
 /// there is none. `root` is put before every path that is read.

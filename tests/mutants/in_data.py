@@ -1,0 +1,324 @@
+"""Mutants of what gets data ready and of the loop that goes through them."""
+# ruff: noqa: E501 (lines of other files)
+
+from __future__ import annotations
+
+from mutant import of
+
+DATA_TESTS = "tests/top/test_data.py"
+FIT = "tests/train/test_fit.py"
+
+DATA = [
+    *of(
+        "python/lstmcore/data/_batches.py",
+        [DATA_TESTS],
+        {
+            "batches-lengths-unshuffled": ("self._lengths[rows])", "self._lengths[: len(rows)])"),
+            "batches-resets-of-the-other-axis": (
+                "np.take(self._resets, rows, self._axis)",
+                "np.take(self._resets, rows % self._resets.shape[1 - self._axis], 1 - self._axis)",
+            ),
+            "batches-targets-unshuffled": (
+                "np.take(self._target, rows, self._target_axis)",
+                "np.take(self._target, np.sort(rows), self._target_axis)",
+            ),
+            "epochs-all-alike": (
+                "default_rng([self.seed, self.epoch])",
+                "default_rng([self.seed])",
+            ),
+            "epochs-ignore-the-seed": (
+                "default_rng([self.seed, self.epoch])",
+                "default_rng([self.epoch])",
+            ),
+            "batches-half-loaded": (
+                'seed = checks.integer(state["seed"], "seed", 0)\n'
+                '        self.epoch = checks.integer(state["epoch"], "epoch", 0)\n'
+                "        self.seed = seed",
+                'self.seed = checks.integer(state["seed"], "seed", 0)\n'
+                '        self.epoch = checks.integer(state["epoch"], "epoch", 0)',
+            ),
+            "batches-half-loaded-from-the-end": (
+                'self.epoch = checks.integer(state["epoch"], "epoch", 0)\n        self.seed = seed',
+                'self.seed, self.epoch = seed, checks.integer(state["epoch"], "epoch", -9)',
+            ),
+            "batches-count": (
+                "return -(-self._rows // self.batch_size)",
+                "return self._rows // self.batch_size",
+            ),
+            "batches-per-step-unasked": (
+                "self._target_axis = self._axis if per_step else 0",
+                "self._target_axis = 0",
+            ),
+            "batches-always-shuffle": (
+                "rng.permutation(self._rows) if self.shuffle else",
+                "rng.permutation(self._rows) if True else",
+            ),
+            "buckets-unsorted": (
+                'rows = rows[np.argsort(self._sort_by[rows], kind="stable")]',
+                "pass",
+            ),
+            "buckets-in-order-of-length": (
+                "for i in rng.permutation(len(batches)):",
+                "for i in range(len(batches)):",
+            ),
+            "buckets-target-padding": (
+                "_padded([self._steps[i] for i in rows], 0, self.batch_first)",
+                "_padded([self._steps[i] for i in rows], self._padding, self.batch_first)",
+            ),
+            "buckets-labels-unshuffled": (
+                "target = self._labels[rows]",
+                "target = self._labels[: len(rows)]",
+            ),
+            "buckets-lengths-of-others": (
+                "yield x, target, self._lengths[rows]",
+                "yield x, target, np.sort(self._lengths[rows])[::-1]",
+            ),
+            "pairs-bucketed-by-source-alone": (
+                "total = self._source_lengths + self._target_lengths",
+                "total = self._source_lengths",
+            ),
+            "pairs-bucketed-by-target-alone": (
+                "total = self._source_lengths + self._target_lengths",
+                "total = self._target_lengths",
+            ),
+            "pairs-swap-start-and-end": (
+                "np.concatenate([[start], t])",
+                "np.concatenate([[end], t])",
+            ),
+            "pairs-target-without-end": (
+                "np.concatenate([t, [end]])",
+                "np.concatenate([t, [start]])",
+            ),
+            "pairs-lengths-swapped": (
+                "lengths = self._source_lengths[rows], self._target_lengths[rows]",
+                "lengths = self._target_lengths[rows], self._source_lengths[rows]",
+            ),
+            "padding-in-front": (
+                "row[: len(array)] = array",
+                "row[len(row) - len(array) :] = array",
+            ),
+            "padding-zero": ("padding, _common_dtype(arrays))", "0, _common_dtype(arrays))"),
+            "padded-as-float": (
+                "np.result_type(*{a.dtype for a in arrays})",
+                "np.result_type(np.float64, *{a.dtype for a in arrays})",
+            ),
+            "padding-out-of-range": (
+                "value.is_integer() and least <= value <= most",
+                "value.is_integer()",
+            ),
+            "ragged-features": (
+                "if array.shape[1:] != arrays[0].shape[1:]:",
+                "if array.ndim != arrays[0].ndim:",
+            ),
+        },
+    ),
+    *of(
+        "python/lstmcore/data/_series.py",
+        [DATA_TESTS],
+        {
+            "windows-horizon": (
+                "view[: len(view) - horizon : stride]",
+                "view[: len(view) - 1 : stride]",
+            ),
+            "windows-target-late": (
+                "values[size + horizon - 1 :: stride]",
+                "values[size + horizon - 2 : -1 : stride]",
+            ),
+            "windows-step-targets": (
+                "view[horizon::stride]",
+                "view[: len(view) - horizon : stride]",
+            ),
+            "windows-are-views": ('return x.copy(order="C"), ', "return x, "),
+            "windows-one-short": ("if len(values) < size + horizon:", "if len(values) < size:"),
+            "resample-looks-ahead": (
+                'np.searchsorted(t, grid + rounding, "right") - 1',
+                'np.searchsorted(t, grid + rounding, "left")',
+            ),
+            "resample-rounding": ("rounding = 1e-9", "rounding = 0"),
+            "resample-rounding-wide": ("rounding = 1e-9", "rounding = 0.4"),
+            "resample-straight-line": (
+                "taken + share * (measured[right] - taken)",
+                "taken + share / 2 * (measured[right] - taken)",
+            ),
+            "resample-extrapolates": (
+                "if not 0 <= first <= last <= t[-1]:",
+                "if not first <= last:",
+            ),
+            "resample-backwards": ("if backwards.size:", "if backwards.size > 1:"),
+            "resample-float64": (
+                "np.float32 if measured.dtype == np.float32 else np.float64",
+                "np.float64",
+            ),
+            "resample-start-of-dates": (
+                'begin = origin if start is None else np.asarray(start, "M8")',
+                "begin = origin",
+            ),
+            "resample-nan": ("if not np.isfinite(measured).all():", "if False:"),
+        },
+    ),
+    *of(
+        "python/lstmcore/data/_text.py",
+        [DATA_TESTS],
+        {
+            "vocabulary-rarest-first": (
+                "key=lambda t: (-counts[t], t)",
+                "key=lambda t: (counts[t], t)",
+            ),
+            "vocabulary-order-of-ties": (
+                "key=lambda t: (-counts[t], t)",
+                "key=lambda t: -counts[t]",
+            ),
+            "vocabulary-min-count": ("if n >= least)", "if n > least)"),
+            "vocabulary-counts-specials": ("counts.pop(token, None)", "pass"),
+            "vocabulary-unknown": (
+                "self._ids.get(token, self.unknown)",
+                "self._ids.get(token, self.padding)",
+            ),
+            "vocabulary-decodes-negative": (
+                "(array < 0) | (array >= len(self))",
+                "array >= len(self)",
+            ),
+            "vocabulary-equality": (
+                "mine == (other.tokens, other.padding, other.unknown)",
+                "mine[1:] == (other.padding, other.unknown)",
+            ),
+            "columns-target": ("for shift in (0, 1)]", "for shift in (0, 0)]"),
+            "columns-one-short": (
+                "time = (len(array) - 1) // batch_size",
+                "time = (len(array) - 1) // batch_size - 1",
+            ),
+            "columns-rows": (
+                "if not batch_first:\n        pieces",
+                "if batch_first:\n        pieces",
+            ),
+        },
+    ),
+    *of(
+        "python/lstmcore/_train/batch.py",
+        [FIT],
+        {
+            "chunk-lengths-are-the-whole": (
+                "np.clip(lengths - start, 0, stop - start)",
+                "np.clip(lengths, 0, stop - start)",
+            ),
+            "chunk-resets-are-the-first": (
+                "else np.asarray(resets)[part],",
+                "else np.asarray(resets)[before + (slice(0, stop - start),)],",
+            ),
+            "chunk-steps-of-padding": ("int(lengths.max(initial=0))", "grid[axis]"),
+            "truncate-without-step-targets": (
+                "target.shape[:2] != grid:",
+                "target.shape[:1] != grid[:1]:",
+            ),
+            "count-rows-not-steps": ("return int(np.sum(lengths))", "return len(lengths)"),
+            "count-of-batch": (
+                "return int(np.prod(np.shape(pred)[:2]))",
+                "return int(np.shape(pred)[0])",
+            ),
+            "score-ignores-batch-first": (
+                "return function(pred, target, lengths, batch_first=True)",
+                "return function(pred, target, lengths)",
+            ),
+            "score-ignores-lengths": (
+                "return function(pred, target, lengths)\n",
+                "return function(pred, target)\n",
+            ),
+            "truncate-what-reads-backwards": ("if whole is not None:", "if False:"),
+        },
+    ),
+    *of(
+        "python/lstmcore/_train/loop.py",
+        [FIT],
+        {
+            "fit-chunks-forget-the-state": (
+                "return tape.state if self._truncate is not None else None",
+                "return None",
+            ),
+            "fit-carries-the-state-to-the-next-batch": (
+                "for number, item in enumerate(run.data):\n"
+                "            batch = self._caller.unpack(item, number)\n"
+                "            state = None",
+                "state = None\n"
+                "        for number, item in enumerate(run.data):\n"
+                "            batch = self._caller.unpack(item, number)",
+            ),
+            "fit-adds-up-gradients": (
+                "total.add(caller.count(pred, batch, lengths), values)\n        run.model.zero_grad()",
+                "total.add(caller.count(pred, batch, lengths), values)",
+            ),
+            "fit-clips-all-parameters": (
+                "self._parameters: list[Parameter] = list(run.optimizer.parameters)",
+                "self._parameters: list[Parameter] = list(run.model.parameters())",
+            ),
+            "fit-clips-after-the-step": (
+                "norm = optim.clip_grad_norm(self._parameters, self._clip_norm)",
+                "norm = optim.clip_grad_norm(self._parameters, 2 * self._clip_norm)",
+            ),
+            "fit-does-not-mind-the-norm": ("if not math.isfinite(norm):", "if False:"),
+            "fit-does-not-mind-the-loss": ("if not math.isfinite(loss):", "if False:"),
+            "stop-in-a-step-is-late": (
+                "if run.history.stopped:\n                    return None",
+                "pass",
+            ),
+            "schedule-by-step-unasked": (
+                "if self._by_step and run.schedule is not None:\n            run.schedule.step(loss)",
+                "if run.schedule is not None:\n            run.schedule.step(loss)",
+            ),
+            "schedule-by-step-without-the-loss": (
+                "run.schedule.step(loss)\n        return",
+                "run.schedule.step(0.0)\n        return",
+            ),
+            "schedule-told-the-training-loss": (
+                "run.schedule.step(loss if validation_loss is None else validation_loss)",
+                "run.schedule.step(loss)",
+            ),
+            "metrics-of-training-beside-validation": (
+                "own = [] if run.validation is not None else",
+                "own =",
+            ),
+            "spoilt-parameters-are-kept": ("self._check_parameters()\n        loss,", "loss,"),
+            "steps-are-not-counted": ("run.step += 1", "run.step += 2"),
+            "named-step": ("step = run.step + (batch is not None)", "step = run.step"),
+        },
+    ),
+    *of(
+        "python/lstmcore/_train/evaluate.py",
+        [FIT],
+        {
+            "evaluate-forgets-the-state": (
+                "pred, state = caller.model.run(chunk.x, **options)",
+                "pred, _ = caller.model.run(chunk.x, **options)",
+            ),
+            "batches-weigh-alike": ("self._count += count", "self._count += 1"),
+            "empty-batch-counts": ("if not count:\n            return", "count = max(count, 1)"),
+            "rmse-is-averaged": ('"rmse": (lambda root: root * root, math.sqrt),', ""),
+            "perplexity-is-averaged": ('"perplexity": (math.log, metrics.perplexity_of),', ""),
+            "validation-moves-on": ("data.load_state_dict(state)", "pass"),
+        },
+    ),
+    *of(
+        "python/lstmcore/_train/fit.py",
+        [FIT, "tests/files/test_checkpoint.py"],
+        {
+            "fit-resumes-nothing": ("load_checkpoint(resume, **run.parts())", "pass"),
+            "fit-foreign-optimizer": ("if id(p) not in known:", "if False:"),
+            "fit-foreign-schedule": ("is not optimizer:", "is None:"),
+            "fit-checkpoints-first": (
+                "isinstance(callback, Checkpoint))",
+                "not isinstance(callback, Checkpoint))",
+            ),
+            "fit-end-unsaid": (
+                "for callback in run.callbacks:\n                callback.on_end(run)",
+                "pass",
+            ),
+            "fit-clip-norm-0": (
+                'checks.number(clip_norm, "clip_norm") > 0',
+                'checks.number(clip_norm, "clip_norm") >= 0',
+            ),
+            "validation-untried": (
+                "measure_first(caller, validation, ",
+                "(lambda *_: None)(caller, validation, ",
+            ),
+        },
+    ),
+]

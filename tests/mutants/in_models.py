@@ -1,0 +1,305 @@
+"""Mutants of models at work, what is compared with them, and the reference."""
+# ruff: noqa: E501 (lines of other files)
+
+from __future__ import annotations
+
+from mutant import of
+
+GENERATE = "tests/models/test_generate.py"
+SEQ2SEQ = "tests/models/test_seq2seq.py"
+NO_PYTORCH = ["-k", "not torch"]  # which takes seconds to import
+LEVELS = "tests/core/test_levels.py"
+REFERENCE = "tests/top/test_reference.py"
+
+MODELS = [
+    *of(
+        "python/lstmcore/_models/generate.py",
+        [GENERATE],
+        {
+            "generate-ignores-lengths": ("y = _last(y, axis, lengths)", "y = _last(y, axis, None)"),
+            "generate-ignores-the-state": (
+                'options = {} if state is None else {"state": state}',
+                "options = {}",
+            ),
+            "generate-forgets-what-it-said": (
+                "y, state = model.run(x, state)",
+                "y, _ = model.run(x, state)",
+            ),
+            "generate-forgets-the-lengths-of-the-model": ('options["lengths"] = lengths', "pass"),
+            "generate-last-of-lengths": (
+                "y[lengths - 1, rows] if axis == 0",
+                "y[lengths.max() - 1, rows] if axis == 0",
+            ),
+            "generate-last-of-lengths-batch-first": (
+                "else y[rows, lengths - 1]",
+                "else y[rows, -1]",
+            ),
+            "generate-ended-rows-go-on": ("following = np.where(ended, stop, following)", "pass"),
+            "generate-goes-on-for-ever": ("or (stop is not None and ended.all())", ""),
+            "generate-samples-nan": ("if np.isnan(y).any():", "if False:"),
+            "generate-one-hot-ids": (
+                "wrong = ids[(ids < 0) | (ids >= size)]",
+                "wrong = ids[ids < 0]",
+            ),
+            "generate-keeps-other-dtypes": ("following.astype(y.dtype, copy=False)", "following"),
+            "generate-axes": (
+                '1 if grid == 2 and getattr(model, "batch_first", False) else 0',
+                "0",
+            ),
+            "generate-empty-rows": ("if not lengths.all():", "if not lengths.any():"),
+        },
+    ),
+    *of(
+        "python/lstmcore/sampling.py",
+        [GENERATE],
+        {
+            "temperature-multiplies": (".astype(np.float64) / t", ".astype(np.float64) * t"),
+            "top-k-takes-one-more": (
+                "np.partition(logits, -k, axis=-1)[..., -k, None]",
+                "np.partition(logits, -k - 1, axis=-1)[..., -k - 1, None]",
+            ),
+            "top-k-takes-all": ("logits[logits < least] = -np.inf", "pass"),
+            "samplers-are-greedy": (
+                "(logits + rng.gumbel(size=logits.shape))",
+                "(logits + 0 * rng.gumbel(size=logits.shape))",
+            ),
+            "samplers-draw-normal-noise": (
+                "rng.gumbel(size=logits.shape)",
+                "rng.standard_normal(logits.shape)",
+            ),
+            "samplers-ignore-the-seed": (
+                "np.random.default_rng(checks.seed(seed))",
+                "np.random.default_rng()",
+            ),
+            "temperature-0": ("if t <= 0:", "if t < 0:"),
+            "top-k-of-few": ("k is not None and k < logits.shape[-1]", "k is not None"),
+        },
+    ),
+    *of(
+        "python/lstmcore/baselines.py",
+        [GENERATE],
+        {
+            "ar-order-of-lags": (
+                ".reshape(self.order, features, features)[::-1]",
+                ".reshape(self.order, features, features)",
+            ),
+            "ar-coefficients-turned": (
+                "np.ascontiguousarray(lags.swapaxes(1, 2))",
+                "np.ascontiguousarray(lags)",
+            ),
+            "ar-without-intercept": (
+                "_flat(windows) @ weights + self.intercept",
+                "_flat(windows) @ weights",
+            ),
+            "ar-too-few-windows": ("if rows < unknown:", "if rows < 0:"),
+            "window-state-is-late": ("values[-self.size :].copy()", "values[: self.size].copy()"),
+            "window-before-is-not-nan": ("np.full(values.shape, np.nan)", "np.zeros(values.shape)"),
+            "window-forgets-before": ("values = np.concatenate([before, values])", "pass"),
+            "season-is-yesterday": ("return windows[..., 0]", "return windows[..., -1]"),
+            "markov-unsmoothed": ("smooth = counts + self.smoothing", "smooth = counts + 1e-9"),
+            "markov-sums-columns": (
+                "smooth.sum(axis=1, keepdims=True)",
+                "smooth.sum(axis=0, keepdims=True)",
+            ),
+            "markov-ids": ("ids[(ids < 0) | (ids >= self.num_tokens)]", "ids[ids < 0]"),
+        },
+    ),
+    *of(
+        "python/lstmcore/_models/seq2seq.py",
+        [SEQ2SEQ],
+        {
+            "beam-parent-forgotten": (
+                "state = _take(state, (parent + np.arange(rows)[:, None] * beam_size).ravel())",
+                "pass",
+            ),
+            "beam-scores-not-summed": ("(scores[:, :, None] + log_p)", "(log_p)"),
+            "beam-ended-goes-on": ("log_p[ended] = -np.inf", "pass"),
+            "beam-ended-ends-once": ("log_p[ended, end] = 0", "pass"),
+            "beam-starts-with-all": ("scores[:, 0] = 0", "scores[:, :] = 0"),
+            "beam-penalty-of-the-text-alone": (
+                "said = length + bool(ends.size)",
+                "said = max(length, 1)",
+            ),
+            "beam-no-penalty": ("float(score) / said**length_penalty", "float(score)"),
+            "beam-lengths-of-others": (
+                "np.asarray(lengths)[every]",
+                "np.tile(np.asarray(lengths), beam_size)",
+            ),
+            "beam-keys-of-others": ("else keys[:, every]", "else np.tile(keys, (1, beam_size, 1))"),
+            "beam-worst-first": (
+                "np.argsort(-np.take_along_axis(values, where, 1)",
+                "np.argsort(np.take_along_axis(values, where, 1)",
+            ),
+            "beam-softmax": (
+                "np.log(np.exp(scores).sum(axis=-1, keepdims=True))",
+                "np.log(np.exp(scores).max(axis=-1, keepdims=True))",
+            ),
+            "seq2seq-state-not-carried": (
+                "return previous, state if self.carry_state else None, keys,",
+                "return previous, None, keys,",
+            ),
+            "seq2seq-state-gradient": (
+                "tape.encoder, dkeys, dstate if self.carry_state else None",
+                "tape.encoder, dkeys, None",
+            ),
+            "seq2seq-key-gradient": (
+                "dkeys = dy + dquery, dkey + dvalue",
+                "dkeys = dy + dquery, dkey",
+            ),
+            "seq2seq-query-gradient": ("dy, dkeys = dy + dquery,", "dy, dkeys = dy,"),
+            "attention-sees-padding": (
+                "self.attention(y, keys, keys, source_lengths)",
+                "self.attention(y, keys, keys, None)",
+            ),
+            "attention-trains-on-padding": (
+                "self.attention.forward(y, keys, keys, source_lengths)",
+                "self.attention.forward(y, keys, keys, None)",
+            ),
+        },
+    ),
+    *of(
+        "python/lstmcore/datasets.py",
+        ["tests/train/test_training.py::test_japanese_vowels_are_whole"],
+        {
+            "vowels-shifted": (
+                "np.arange(lengths.max()) < lengths[:, None]",
+                "np.arange(lengths.max()) >= lengths.max() - lengths[:, None]",
+            ),
+            "vowels-axes": ("np.ascontiguousarray(x.swapaxes(0, 1))", "np.ascontiguousarray(x)"),
+        },
+    ),
+    *of(
+        "python/lstmcore/plot.py",
+        ["tests/top/test_plot.py"],
+        {
+            "slope-of-the-sigmoid": (
+                'return 0.25 if nonlinearity == "sigmoid" else 1.0',
+                "return 1.0",
+            ),
+            "slope-of-scaled-tanh": ("abs(alpha * beta if", "abs(alpha if"),
+            "gate-values-of-row-0": ("(layer, slice(length), row)", "(layer, slice(length), 0)"),
+            "gate-values-of-row-0-batch-first": (
+                "(layer, row, slice(length)) if",
+                "(layer, 0, slice(length)) if",
+            ),
+            "gradient-norms-of-h-alone": (
+                "parts = dstate if isinstance(dstate, tuple) else (dstate,)",
+                "parts = dstate[:1] if isinstance(dstate, tuple) else (dstate,)",
+            ),
+            "gradient-norms-touch-the-layer": (
+                "layer = copy.deepcopy(layer)",
+                "layer = copy.copy(layer)",
+            ),
+            "heat-map-turned": ("array.T,", "array,"),
+        },
+    ),
+    *of(
+        "python/lstmcore/reference.py",
+        [REFERENCE, *NO_PYTORCH],
+        {
+            "reference-sigmoid-overflows": (
+                "h = (1.0 - z) * n + z * h_prev",
+                "h = z * n + (1.0 - z) * h_prev",
+            ),
+            "reference-gru-dz": ("dh * (h_prev - n), dh * z", "dh * (n - h_prev), dh * z"),
+            "reference-gru-reset-before": (
+                "v = h_prev if self.reset_after else r * h_prev",
+                "v = h_prev",
+            ),
+            "reference-gru-dr": (
+                "dr = da_n * q if self.reset_after else dv * h_prev",
+                "dr = da_n * q",
+            ),
+            "reference-gru-dh": ("dh_prev = dh_prev + dh_r + dh_z", "dh_prev = dh_prev + dh_r"),
+            "reference-coupled": ("f = 1.0 - i", "f = 1.0 + i"),
+            "reference-coupled-gradient": ("di = di - df", "di = di + df"),
+            "reference-no-forget-gate": ("f = np.ones_like(i)", "f = np.zeros_like(i)"),
+            "reference-peephole-o-sees-the-past": (
+                'o = gate(a["o"] + w["o"] * c if w',
+                'o = gate(a["o"] + w["o"] * c_prev if w',
+            ),
+            "reference-peephole-dc": ('dc = dc + da["o"] * w["o"]', "pass"),
+            "reference-peephole-dc-prev": ('for n in w if n != "o")', "for n in w)"),
+            "reference-peephole-gradient": ('"f": c_prev, "o": c}', '"f": c_prev, "o": c_prev}'),
+            "reference-cell-clip": (
+                "np.clip(c, -self.cell_clip, self.cell_clip)",
+                "np.minimum(c, self.cell_clip)",
+            ),
+            "reference-cell-clip-gradient": ("np.where(np.abs(c) < self.cell_clip, dc, 0.0)", "dc"),
+            "reference-dc": ("dc = dc + dk * doutput(k)", "dc = dk * doutput(k)"),
+            "reference-reset-late": ("cut[:-1] = resets[1:] & valid[1:]", "cut[:-1] = resets[:-1]"),
+            "reference-reset-past-the-end": (
+                "cut[:-1] = resets[1:] & valid[1:]",
+                "cut[:-1] = resets[1:]",
+            ),
+            "reference-reset-multiplies": ("np.where(drop, 0.0, s[rows])", "(~drop) * s[rows]"),
+            "reference-reset-gradient": ("d[rows] = np.where(drop, 0.0, value)", "d[rows] = value"),
+            "reference-padding": ("rows = np.flatnonzero(valid[t])", "rows = np.arange(B)"),
+            "reference-merge-mul": (
+                "lambda dy, a, b: (dy * b, dy * a)",
+                "lambda dy, a, b: (dy * a, dy * b)",
+            ),
+            "reference-merge-ave": ("(dy / 2, dy / 2)", "(dy, dy)"),
+            "reference-dropout-gradient": ("dx = dx * tape.dropout_masks[k - 1]", "pass"),
+            "reference-directions-apart": (
+                "dx = dxs[0] + dxs[1] if len(runs) == 2",
+                "dx = dxs[0] if len(runs) == 2",
+            ),
+            "reference-state-is-shared": ("state = tuple(s.copy() for s in state)", "pass"),
+            "reference-lengths-range": ("np.any((ends < 0) | (ends > T))", "np.any(ends > T)"),
+            "reference-unknown-names": ("!= len(params):", "> len(params):"),
+        },
+    ),
+    *of(
+        "python/lstmcore/_nn/stream.py",
+        [LEVELS],
+        {
+            "streams-keep-the-level": (
+                "token is watch.token and isa == version:",
+                "token is watch.token:",
+            )
+        },
+    ),
+    *of(
+        "python/lstmcore/torch/_autograd.py",
+        [LEVELS],
+        {"torch-keeps-the-level": ("and kept.isa == isa", "and kept.isa >= 0")},
+    ),
+    *of(
+        "python/lstmcore/_base/packed_weights.py",
+        [LEVELS],
+        {"packed-weights-keep-the-level": ("and isa == _core.isa_version()", "and isa >= 0")},
+    ),
+    *of(
+        "python/lstmcore/_nn/masking.py",
+        ["tests/nn/test_masking.py"],
+        {
+            "masking-mixes-steps": ('axis=time_axis, kind="stable")', "axis=time_axis)"),
+            "masking-ignores-lengths": ("rows &= np.arange(time)[:, None] < ends", "pass"),
+            "masking-gradient-stays": (
+                "np.put_along_axis(dx, order, gradient, axis=time_axis)",
+                "dx[...] = gradient",
+            ),
+            "masking-by-one-feature": (
+                "(x != self.value).any(axis=-1)",
+                "(x != self.value).all(axis=-1)",
+            ),
+        },
+    ),
+    *of(
+        "python/lstmcore/_files/tensor_file.py",
+        ["tests/files/test_files.py", "-k", "mode or whole_or_not or damaged"],
+        {
+            "saved-mode-of-the-temporary": (
+                "temporary.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask())",
+                "pass",
+            ),
+            "saved-mode-of-a-new-file": (
+                "target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()",
+                "0o666 & ~_umask()",
+            ),
+            "saved-umask-lost": ("os.umask(mask)\n    return mask", "return mask"),
+            "saved-temporary-left": ("temporary.unlink(missing_ok=True)", "pass"),
+        },
+    ),
+]
