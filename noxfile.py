@@ -8,6 +8,7 @@ built in `.nox/build`; where ccache is installed, nothing is compiled twice.
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -70,8 +71,10 @@ class Environment:
         self.pip("--upgrade", "pip", quiet=True)
 
     def run(self, *command: str, **env: str) -> None:
-        """Run a command with the environment's programs first in the path."""
-        self.session.run(*command, env={**self.env, **env}, external=True)
+        """Run a command, one of the environment's own if it has one of that name."""
+        own = self.folder / "bin" / command[0]
+        program = str(own) if own.exists() else command[0]
+        self.session.run(program, *command[1:], env={**self.env, **env}, external=True)
 
     def pip(self, *arguments: str, quiet: bool = False) -> None:
         """Call `pip install`."""
@@ -164,7 +167,6 @@ def lint(session: nox.Session) -> None:
         "tidy",
         "-DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON",
         "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON",
-        "-DLSTMCORE_ISAS=x86-64-v3",
         *python_module(session),
     )
     folder = str(BUILD / "tidy")
@@ -369,7 +371,7 @@ def sanitize(session: nox.Session) -> None:
 
 @nox.session
 def tsan(session: nox.Session) -> None:
-    """Run ctest with ThreadSanitizer (clang's)."""
+    """Run ctest with ThreadSanitizer (clang's), at one ISA level: threads know nothing of them."""
     if without_clang(session):
         return
     session.install("--quiet", *BUILD_TOOLS)
@@ -378,6 +380,7 @@ def tsan(session: nox.Session) -> None:
         "tsan",
         "-DLSTMCORE_BUILD_TESTS=ON",
         "-DLSTMCORE_SANITIZE=thread",
+        *["-DLSTMCORE_ISAS=x86-64-v3"] * (platform.machine() == "x86_64"),
         compiler="clang++",
     )
     run_ctest(session, "tsan")
@@ -427,31 +430,24 @@ def other_pythons() -> list[tuple[str, str]]:
 
     The one that runs nox is left out; there may be none.
     """
-    names = ["python3.10", *(f"python3.{n}" for n in range(11, 20))]
-    names += [f"python3.{n}t" for n in range(13, 20)]
-    names += [str(p) for p in Path.home().glob(".pyenv/versions/*/bin/python")]
+    names = [f"python3.{n}" for n in range(10, 20)] + [f"python3.{n}t" for n in range(13, 20)]
+    names += [str(path) for path in Path.home().glob(".pyenv/versions/*/bin/python")]
     code = (
         "import sys; free = not getattr(sys, '_is_gil_enabled', lambda: True)();"
+        "assert sys.version_info >= (3, 10);"
         "print('%d.%d' % sys.version_info[:2] + 't' * free, sys.executable)"
     )
     found: dict[str, str] = {}
-    for name in names:
-        if program := shutil.which(name):
-            done = subprocess.run([program, "-c", code], capture_output=True, text=True)
-            if done.returncode == 0:
-                version, executable = done.stdout.split(maxsplit=1)
-                found.setdefault(version, executable.strip())
-    with_gil = sorted((v for v in found if not v.endswith("t")), key=_minor)
-    supported = [v for v in with_gil if _minor(v) >= 10]
-    chosen = dict.fromkeys([v for v in supported if v == "3.10"])
-    chosen |= dict.fromkeys(sorted((v for v in found if v.endswith("t")), key=_minor))
-    chosen |= dict.fromkeys(supported[-1:])
+    for program in filter(None, map(shutil.which, names)):
+        done = subprocess.run([program, "-c", code], capture_output=True, text=True)
+        if done.returncode == 0:
+            version, executable = done.stdout.strip().split(maxsplit=1)
+            found.setdefault(version, executable)
+    ordered = sorted(found, key=lambda version: int(version.rstrip("t").split(".")[1]))
+    with_gil = [version for version in ordered if not version.endswith("t")]
     own = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    chosen = [v for v in ordered if v == "3.10" or v.endswith("t") or v == with_gil[-1]]
     return [(version, found[version]) for version in chosen if version != own]
-
-
-def _minor(version: str) -> int:
-    return int(version.rstrip("t").split(".")[1])
 
 
 @nox.session(venv_backend="none")
