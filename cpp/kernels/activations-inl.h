@@ -87,7 +87,7 @@ LSTMCORE_INLINE Packet<T> sigmoid(const Packet<T>& x) {
 /// tanh(x), within 6 ulp (double: 5), never beyond +-1, which it is from 8.2 (float), 19.1 (double)
 /// on. In float x P(x^2) / Q(x^2), minimax on [0, 8.2], is a shorter chain than expm1(2x) /
 /// (expm1(2x) + 2), but keeps the bound only where products are not rounded before they are added.
-/// It is held to the last number that gives 1 before the first that gives more.
+/// x is clamped to 8.18784809, which gives 1: somewhat above it the fraction would exceed 1.
 template <class T>
 LSTMCORE_INLINE Fraction<T> tanh_fraction(const Packet<T>& unlimited) {
     constexpr bool rational = sizeof(T) == 4 && kFused;

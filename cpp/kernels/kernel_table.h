@@ -12,11 +12,12 @@ namespace lstmcore {
 
 /// A (K, N) matrix packed for products row · matrix: panels of `vectors` registers of columns, the
 /// last possibly narrower; a panel holds its columns for k = 0, 1, ... one after the other. N is a
-/// multiple of lanes, padded with zeros.
+/// multiple of lanes, padded with zeros. `vectors` is 4, or 3 if the matrix is for `product` alone.
 ///
-/// For gates, a panel holds one register of each, for the same units. If fewer units are left, and
-/// their gates fit fewer registers, these are a narrower panel behind the others: from gate to gate
-/// are its columns / gates, rounded down, and what is left over is padding.
+/// A matrix for gates has as many vectors as gates: a panel holds one register of each gate, for
+/// the same units. If the last units' gates fit fewer registers than that, they are packed closer
+/// in a narrower last panel: gate g begins at column g * (columns / gates), rounded down, and the
+/// columns behind the last gate are padding.
 template <class T>
 struct Packed {
     const T* data = nullptr;
@@ -33,13 +34,14 @@ struct ProductRow {
     T* out;         ///< (columns)
 };
 
-/// Rows cut into panels of `width` columns, a panel holding those of row 0, 1, ... one after the
-/// other: so what sums over rows walks through memory in order. Rows as they are are one panel.
+/// A matrix of rows, cut into panels of `width` columns. A panel holds its columns of row 0, 1, ...
+/// one after the other, so that a sum over rows reads memory in order. An ordinary row-major matrix
+/// is one panel.
 template <class T>
 struct Panels {
     T* data = nullptr;
     int64_t width = 0;
-    int64_t rows = 0;  ///< of memory in a panel, used or not
+    int64_t rows = 0;  ///< that a panel has room for; fewer may be used
 
     static constexpr int64_t kWidth = 256 / int64_t(sizeof(T));  ///< where they are cut
 
@@ -85,11 +87,12 @@ struct StepArgs {
     /// W_ih, where the step makes the input product itself: then the rows' `x` are set and `pre` is
     /// the bias. Not for the GRU with reset before.
     Packed<T> w_in{};
-    // The part of the units to compute, in full panels of w, the narrower one going with the last;
-    // for the LSTM and the GRU with reset after.
+    // The LSTM and the GRU with reset after compute the units of the full panels [first_panel,
+    // last_panel) of w; who computes the last full panel computes the narrower one behind it too.
     int64_t first_panel = 0;
     int64_t last_panel = INT64_MAX;
-    /// The last panel first: steps that alternate find more in the caches.
+    /// Go through the panels from the last to the first. A step that does so after one that does
+    /// not finds the weights that were used last still in the cache.
     bool last_first = false;
 };
 
@@ -102,8 +105,8 @@ struct RnnForwardRow {
     const T* x;       ///< (w_in.K)
 };
 
-/// dpre = (extra + a · W_hh + dy) act'(y); a is the next step's dpre. The sums of all cells run in
-/// this order, dy last, so that they may be broken off between two steps and go on.
+/// dpre = (extra + a · W_hh + dy) act'(y); a is the next step's dpre. Every cell adds in this
+/// order, dy last: then backward gives the same bits when the steps are cut into several calls.
 template <class T>
 struct RnnBackwardRow {
     const T* a;      ///< (K)
@@ -175,7 +178,7 @@ struct UpdateRun {
 };
 
 /// The scalars of one step of an optimizer; lstmcore/optim.h has the equations. `fresh` is the
-/// weight of what is new in an average.
+/// factor of the new term in a running average, 1 - its decay.
 template <class T>
 struct SgdStep {
     T lr, momentum, fresh, weight_decay;
@@ -203,7 +206,7 @@ struct SoftmaxSums {
 template <class T>
 struct Kernels {
     int lanes;
-    /// f(x) for n numbers, as the cells compute it; for tests of the error bounds.
+    /// y = f(x) for n numbers, by the same arithmetic as in the cells.
     void (*activate)(const Activation& f, const T* x, T* y, int64_t n);
     /// out[k][c] = rows[c][k] for k < K, c < width, a multiple of the lanes.
     void (*transpose)(const T* const* rows, int64_t K, int64_t width, T* out);
@@ -217,7 +220,8 @@ struct Kernels {
     void (*lstm_backward)(const StepArgs<T>& step, const LstmBackwardRow<T>* rows, int64_t n);
     void (*gru_forward[2])(const StepArgs<T>& step, const GruForwardRow<T>* rows, int64_t n);
     void (*gru_backward)(const StepArgs<T>& step, const GruBackwardRow<T>* rows, int64_t n);
-    /// State: m or null. | v; m or null; a or null. | m; v; u or null.
+    // UpdateRun::state holds, for sgd: m or null; for rmsprop: v, m or null, a or null; for adam:
+    // m, v, u or null.
     void (*sgd)(const SgdStep<T>& step, const UpdateRun<T>& run);
     void (*rmsprop)(const RmsPropStep<T>& step, const UpdateRun<T>& run);
     void (*adam)(const AdamStep<T>& step, const UpdateRun<T>& run);

@@ -1,11 +1,8 @@
-// The kernels of one ISA level: compiled once per level with -DLSTMCORE_LEVEL=... and that level's
-// instructions. Everything here has internal linkage but the table.
+// The table of one ISA level, and the small kernels. All files in this folder are compiled once per
+// level, with -DLSTMCORE_LEVEL=... and that level's instructions.
 #include "activations-inl.h"
-#include "gru-inl.h"
+#include "entries.h"
 #include "kernel_table.h"
-#include "lstm-inl.h"
-#include "product-inl.h"
-#include "rnn-inl.h"
 #include "softmax-inl.h"
 #include "transpose-inl.h"
 #include "update-inl.h"

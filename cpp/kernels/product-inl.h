@@ -26,17 +26,17 @@ constexpr int tile_panels(int vectors, int rows) {
     return kAccumulators / (vectors * rows) < 4 ? kAccumulators / (vectors * rows) : 4;
 }
 
-/// Whether so few rows are never one tile of several. Such a tile uses weights faster than they
-/// come from the L2 cache, and asks for those of a later k itself. (So do tiles of a narrower panel
-/// that are no higher.)
+/// Whether a tile of so few rows is the only one of its panel (more rows are cut into tiles of
+/// about equal height). It uses weights faster than the L2 cache delivers them, so it prefetches
+/// those of a later k itself.
 constexpr bool is_alone(int vectors, int rows) {
     return rows < (tile_rows(vectors) + 1) / 2;
 }
 constexpr int64_t kStepsAhead = 16;
 
-/// What other tiles ask the L2 cache to fetch while they are computed: for every k the cache line
-/// at data + k step. Weights are used as soon as they arrive, so without it a matrix larger than
-/// the cache is multiplied at the speed of the memory behind it.
+/// What the other tiles prefetch to the L2 cache while they are computed, a part of the next panel:
+/// for every k the cache line at data + k step. Without it, a matrix larger than the cache would be
+/// multiplied at the speed of the memory behind the cache.
 template <class T>
 struct Ahead {
     const T* data;
@@ -82,8 +82,9 @@ struct Ends {
 /// to[panel][row][vector] = from[panel][row][vector] +
 ///     sum_k a[row][k a_step] w[panel][k w_step + vector], for k < K.
 template <class T, int kVectors, int kPanels, int kRows>
-void accumulate(const T* const* a, int64_t a_step, const T* w, int64_t w_panel, int64_t w_step,
-                int64_t K, Ahead<T> ahead, const Ends<T>* ends) {
+__attribute__((noinline)) void accumulate(const T* const* a, int64_t a_step, const T* w,
+                                          int64_t w_panel, int64_t w_step, int64_t K,
+                                          Ahead<T> ahead, const Ends<T>* ends) {
     using P = Packet<T>;
     constexpr int L = kLanes<T>;
     P sum[kPanels][kRows][kVectors];
@@ -139,8 +140,8 @@ void accumulate_narrow(int64_t vectors, int64_t rows, const T* const* a, int64_t
 /// What a tile adds to its chains before the product that it is for: x W_in, packed in panels like
 /// those of the other, or nothing where `w` is empty.
 ///   x_of(row)                  the row's (w.K) numbers
-///   between(column, row, tile) may change what the chains have come to; without an input, those
-///                              that start() itself has put into the tile
+///   between(column, row, tile) may change the sums before the product itself is added. Without an
+///                              input they are in the tile only if start() has put them there
 template <class T, class X, class Between>
 struct Input {
     Packed<T> w;
@@ -178,8 +179,8 @@ LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last,
     const int64_t tiles = (n + kRows - 1) / kRows;
     const int64_t height = n / tiles, higher = n % tiles;  // of a tile; so many have one row more
     const int64_t step = w.vectors * kLanes<T>;            // of a full panel
-    const int64_t pace = step / tiles;                     // of fetching the next panel,
-    const int64_t share = w.K * step / tiles;              // of which this is a tile's part
+    const int64_t pace = step / tiles;                     // of prefetching the next panel, per k
+    const int64_t share = w.K * step / tiles;  // of the next panel that one tile prefetches
     const int64_t share_in = in.w.K * step / tiles;
     const int64_t turns = (last - first) / kPanels;
     for (int64_t turn = 0; turn < turns; ++turn) {
@@ -223,23 +224,26 @@ LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last,
 }
 
 /// Panels [first, last) of w, each of kVectors registers and the last possibly narrower. One row
-/// takes several panels at once.
-template <class T, int kVectors, class A, class In, class Start, class... Finish>
+/// takes several panels at once, where there can be several: kSeveral.
+template <class T, int kVectors, bool kSeveral, class A, class In, class Start, class... Finish>
 LSTMCORE_INLINE void multiply_panels(const Packed<T>& w, int64_t first, int64_t last,
                                      bool last_first, int64_t n, A a_of, In in, Start start,
                                      Finish... finish) {
     constexpr int kRows = tile_rows(kVectors);
     constexpr int kWide = tile_panels(kVectors, 1);
-    if (n == 1) {
-        const int64_t full = w.N / (w.vectors * kLanes<T>), end = last < full ? last : full;
-        walk_tiles<T, kVectors, kWide, 1>(w, first, end, last_first, n, a_of, in, start, finish...);
-        first += (end - first) / kWide * kWide;
+    if constexpr (kSeveral) {
+        if (n == 1) {
+            const int64_t full = w.N / (w.vectors * kLanes<T>), end = last < full ? last : full;
+            walk_tiles<T, kVectors, kWide, 1>(w, first, end, last_first, n, a_of, in, start,
+                                              finish...);
+            first += (end - first) / kWide * kWide;
+        }
     }
     walk_tiles<T, kVectors, 1, kRows>(w, first, last, last_first, n, a_of, in, start, finish...);
 }
 
-/// Panels of gates, as Packed says. The narrower one goes with the last full one, of which there is
-/// always one.
+/// Panels of gates, see Packed. There is always a full panel; the narrower one is computed with the
+/// last of them.
 template <class T, int kGates>
 struct GatePanels {
     int64_t full;     ///< panels
@@ -252,16 +256,16 @@ struct GatePanels {
           pitch(vectors * kLanes<T> / kGates) {}
 
     bool is_narrow(int64_t unit) const { return unit == full * kLanes<T>; }
-    /// End of a part whose full panels end before `last`: one more, if that is all of them and
-    /// there is a narrower one.
+    /// Where a part ends whose full panels end at `last`: one panel later if those are the last
+    /// full ones and a narrower one follows.
     int64_t end(int64_t last) const { return last < full ? last : full + (vectors > 0); }
 
-    /// Puts the gates of a narrower tile, which has room for kGates registers, where those of
-    /// others are. Behind the units that are left there is then anything.
+    /// Moves the gates of a narrower tile, which has room for kGates registers, to where a full
+    /// tile has them. The lanes behind the last unit then hold meaningless numbers.
     LSTMCORE_INLINE void spread(T* tile) const {
         for (int g = kGates - 1; g > 0; --g) store(tile + g * kLanes<T>, load(tile + g * pitch));
     }
-    /// Calls f(unit, row, sums) for the last gate in a tile that is not spread.
+    /// Calls f(unit, row, sums) for the last gate of a tile before spread().
     template <class F>
     LSTMCORE_INLINE void change_last_gate(int64_t unit, int64_t row, T* tile, F f) const {
         T* gate = tile + (kGates - 1) * (is_narrow(unit) ? pitch : kLanes<T>);
@@ -303,9 +307,10 @@ LSTMCORE_INLINE void multiply_gates(const StepArgs<T>& step, const Row* rows, in
     };
     const auto h_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; };
     const auto x_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].x; };
-    multiply_panels<T, kGates>(step.w, step.first_panel, panels.end(step.last_panel),
-                               step.last_first, n, h_of, input<T>(step.w_in, x_of, of_unit(change)),
-                               of_unit(start_tile), of_unit(spread), of_unit(finish)...);
+    multiply_panels<T, kGates, true>(step.w, step.first_panel, panels.end(step.last_panel),
+                                     step.last_first, n, h_of,
+                                     input<T>(step.w_in, x_of, of_unit(change)),
+                                     of_unit(start_tile), of_unit(spread), of_unit(finish)...);
 }
 
 template <int kValue>
@@ -313,13 +318,14 @@ struct Constant {
     static constexpr int value = kValue;
 };
 
-/// A plain matrix, in panels of w.vectors registers and a narrower last one, whose number start
-/// and finish get first.
-template <class T, class A, class In, class Start, class Finish>
+/// A plain matrix, in panels of four registers, or of three where kThree allows it, and a narrower
+/// last one. start and finish get their number first.
+template <class T, bool kThree, class A, class In, class Start, class Finish>
 LSTMCORE_INLINE void multiply_columns(const Packed<T>& w, int64_t n, A a_of, In in, Start start,
                                       Finish finish) {
-    const auto multiply = [&](auto vectors, int64_t first, int64_t last) LSTMCORE_INLINE_LAMBDA {
-        multiply_panels<T, decltype(vectors)::value>(
+    const auto multiply = [&](auto vectors, auto several, int64_t first,
+                              int64_t last) LSTMCORE_INLINE_LAMBDA {
+        multiply_panels<T, decltype(vectors)::value, decltype(several)::value>(
             w, first, last, false, n, a_of, in,
             [&](int64_t column, int64_t row, T* tile)
                 LSTMCORE_INLINE_LAMBDA { return start(vectors, column, row, tile); },
@@ -327,21 +333,16 @@ LSTMCORE_INLINE void multiply_columns(const Packed<T>& w, int64_t n, A a_of, In 
                 LSTMCORE_INLINE_LAMBDA { finish(vectors, column, row, tile); });
     };
     const int64_t registers = w.N / kLanes<T>, panels = registers / w.vectors;
-    if (w.vectors == 3)
-        multiply(Constant<3>(), 0, panels);
-    else
-        multiply(Constant<4>(), 0, panels);
-    switch (registers - panels * w.vectors) {
-        case 1:
-            return multiply(Constant<1>(), panels, panels + 1);
-        case 2:
-            return multiply(Constant<2>(), panels, panels + 1);
-        case 3:
-            return multiply(Constant<3>(), panels, panels + 1);
-    }
+    const int64_t rest = registers - panels * w.vectors;
+    const bool three = kThree && w.vectors == 3;
+    if (!three) multiply(Constant<4>(), Constant<1>(), 0, panels);
+    if (three || rest == 3)
+        multiply(Constant<3>(), Constant<kThree>(), three ? 0 : panels, panels + (rest == 3));
+    if (rest == 2) multiply(Constant<2>(), Constant<0>(), panels, panels + 1);
+    if (rest == 1) multiply(Constant<1>(), Constant<0>(), panels, panels + 1);
 }
 
-/// What a start may give: chains that begin with the numbers at `from`, of which `valid` are there,
+/// A result for a start: chains that begin with the numbers at `from`, of which only `valid` exist,
 /// and end in the tile.
 template <class T, class Vectors>
 LSTMCORE_INLINE Ends<T> chains_from(Vectors, const T* from, int64_t valid, T* tile) {
@@ -362,109 +363,6 @@ LSTMCORE_INLINE auto each_register(F f) {
         constexpr int L = kLanes<T>, width = decltype(vectors)::value * L;
         for (int v = 0; v < width; v += L) f(column + v, row, load(tile + v));
     };
-}
-
-template <class T>
-void product(const Packed<T>& w, int64_t columns, const ProductRow<T>* rows, int64_t n) {
-    constexpr int L = kLanes<T>;
-    // Chains of a panel of which every column is wanted end where they are wanted.
-    multiply_columns<T>(
-        w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; }, no_input<T>(),
-        [&](auto vectors, int64_t column, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
-            const int64_t valid = columns - column;
-            Ends<T> ends = chains_from(vectors, rows[row].init + column, valid, tile);
-            if (ends.from != tile) ends.to = rows[row].out + column;
-            return ends;
-        },
-        [&](auto vectors, int64_t column, int64_t row, const T* tile) LSTMCORE_INLINE_LAMBDA {
-            constexpr int width = decltype(vectors)::value * L;
-            const int64_t valid = columns - column;
-            if (valid >= width) return;
-            for (int v = 0; v < width; v += L)
-                store(rows[row].out + column + v, load(tile + v), valid - v);
-        });
-}
-
-/// Rows [first, last) of the gradient of a weight matrix: tiles of c, each an accumulate() over the
-/// M rows.
-template <class T, int kVectors>
-LSTMCORE_INLINE void outer_columns(const OuterArgs<T>& args, int64_t first, int64_t last,
-                                   int64_t column) {
-    constexpr int L = kLanes<T>, width = kVectors * L;
-    constexpr int kRows = tile_rows(kVectors);
-    alignas(64) T tile[kRows * width];
-    const T* a[kRows];
-    Ends<T> ends[kRows];
-    const T* b = args.b.at(0, column);
-    const bool whole = args.N - column >= width;  // then in place
-    for (int64_t j = first; j < last; j += kRows) {
-        const int64_t rows = last - j < kRows ? last - j : kRows;
-        for (int64_t r = 0; r < rows; ++r) {
-            a[r] = args.a.at(0, args.first + j + r);
-            T *c = args.c + (j + r) * args.N + column, *copy = tile + r * width;
-            ends[r] = whole ? Ends<T>{c, c} : Ends<T>{copy, copy};
-            for (int64_t v = 0; v < width && !whole; v += L)
-                store(copy + v, load(c + v, args.N - column - v));
-        }
-        // The next tile, down the column or at the top of the next.
-        const bool down = j + kRows < last;
-        const T* next = args.c + (down ? j + kRows : first) * args.N + column + (down ? 0 : width);
-        const int64_t next_rows = down && last - j < 2 * kRows ? last - j - kRows : kRows;
-        for (int64_t r = 0; r < next_rows; ++r)
-            for (int64_t v = 0; v < width; v += kCacheLine / int64_t(sizeof(T)))
-                prefetch(next + r * args.N + v);
-        accumulate_rows<T, kVectors, 1, kRows>(rows, a, args.a.width, b, 0, args.b.width, args.M,
-                                               {b, 0}, ends);
-        for (int64_t r = 0; r < rows && !whole; ++r) {
-            T* c = args.c + (j + r) * args.N + column;
-            for (int64_t v = 0; v < width; v += L)
-                store(c + v, load(tile + r * width + v), args.N - column - v);
-        }
-    }
-}
-
-template <class T>
-void outer(const OuterArgs<T>& args) {
-    constexpr int L = kLanes<T>;
-    static_assert(Panels<T>::kWidth % (4 * L) == 0, "a tile lies in one panel");
-    // So many rows, whole tiles of them, that their part of a stays in the cache while all columns
-    // pass.
-    constexpr int64_t kBlock = 192;
-    for (int64_t first = 0; first < args.J; first += kBlock) {
-        const int64_t last = first + kBlock < args.J ? first + kBlock : args.J;
-        int64_t column = 0;
-        for (; column + 3 * L < args.N; column += 4 * L)
-            outer_columns<T, 4>(args, first, last, column);
-        switch ((args.N - column + L - 1) / L) {
-            case 1:
-                outer_columns<T, 1>(args, first, last, column);
-                break;
-            case 2:
-                outer_columns<T, 2>(args, first, last, column);
-                break;
-            case 3:
-                outer_columns<T, 3>(args, first, last, column);
-                break;
-        }
-    }
-}
-
-template <class T>
-void column_sum(const ColumnSumArgs<T>& args) {
-    constexpr int L = kLanes<T>;
-    for (int64_t j = 0; j < args.J; j += L) {
-        const int64_t valid = args.J - j;
-        Packet<T> sum = load(args.out + j, valid);
-        const T* a = args.a + j;
-        if (args.b == nullptr) {
-            for (int64_t m = 0; m < args.M; ++m, a += args.lda) sum = padd(sum, load(a, valid));
-        } else {
-            const T* b = args.b + j;
-            for (int64_t m = 0; m < args.M; ++m, a += args.lda, b += args.ldb)
-                sum = pmadd(load(a, valid), load(b, valid), sum);
-        }
-        store(args.out + j, sum, valid);
-    }
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ namespace {
 template <class T>
 LSTMCORE_INLINE Packet<T> exp_below_0(const Packet<T>& x) {
     constexpr T limit = sizeof(T) == 4 ? T(-88) : T(-709);
-    return exp_parts<T>(simd::pmax(x, set(limit))).exp();  // NaN, the first, stays
+    return exp_parts<T>(simd::pmax(x, set(limit))).exp();  // pmax keeps a NaN in x
 }
 
 /// The sum runs in 16 chains over c modulo 16, then in halves, at every level.

@@ -1,7 +1,7 @@
 // One step of one row: what a stream and a batch of one wait for.
 //
-// The chain of an element is that of product-inl.h. Its input part may be made here too, so that
-// the sums stay in registers from the bias to the gate arithmetic.
+// The chain of an element is that of product-inl.h. The product with the input may be made here
+// too: then the sums stay in registers from the bias to the gate arithmetic.
 #pragma once
 
 #include "product-inl.h"
@@ -10,15 +10,16 @@ namespace lstmcore {
 namespace LSTMCORE_LEVEL {
 namespace {
 
-/// Panels taken at once: enough chains to fill the pipeline of the multiplier, and few enough that
-/// there are several turns to reverse.
+/// Panels in a tile: enough independent chains to keep the multiplier busy, and few enough that a
+/// matrix has several tiles, so that reversing their order (last_first) helps the cache.
 constexpr int kStepPanels = 2;
-constexpr int64_t kKeptBytes = 40 * 1024;  // of weights, that stay in an L1 cache of 48 KB
+/// Bytes of weights that stay in an L1 cache of 48 KB from one step to the next.
+constexpr int64_t kKeptBytes = 40 * 1024;
 /// What the L2 cache delivers in the four cycles in which a chain takes one multiply-add.
 constexpr int64_t kL2BytesOfLatency = 192;
 
-/// Chains of one row, of panel `panel` and kOther registers of the next one, brought from row.pre
-/// to `tile`, where each panel has room for kGates registers.
+/// Computes the chains of one row for panel `panel` and kOther registers of the next panel. They
+/// begin at row.pre and end in `tile`, where each panel has room for kGates registers.
 template <class T, int kGates, int kOther, class Row, class Between>
 LSTMCORE_INLINE void step_tile(const StepArgs<T>& step, const Row& row,
                                const GatePanels<T, kGates>& panels, int64_t panel, Between between,
@@ -66,7 +67,7 @@ LSTMCORE_INLINE void with_constant(int64_t n, F f) {
     f(Constant<kMost>());
 }
 
-/// The tile of the last full panel and the narrower one, which has few chains by itself.
+/// The tile of the last full panel and the narrower one, which would have too few chains alone.
 template <class T, int kGates, class Row, class Between>
 __attribute__((noinline)) void step_last_tile(const StepArgs<T>& step, const Row& row,
                                               const GatePanels<T, kGates>& panels, Between between,
@@ -86,8 +87,9 @@ LSTMCORE_INLINE void step_gates(const StepArgs<T>& step, const Row& row, Between
     const GatePanels<T, kGates> panels(step.w);
     const int64_t first = step.first_panel,
                   last = step.last_panel < panels.full ? step.last_panel : panels.full;
-    // The tile at which the direction turns is still in the L1 cache, if one panel fits there and
-    // several do not; and the chains of one must be enough to keep up with the L2 cache.
+    // Tiles of a single panel, if that panel fits the L1 cache and a tile of several does not: the
+    // tile at which the direction turns is then still there. Only if the chains of one panel are
+    // enough to use weights as fast as the L2 cache delivers them.
     constexpr int64_t row_bytes = width * int64_t(sizeof(T));
     const int64_t bytes = (step.w.K + step.w_in.K) * row_bytes;
     const bool single = row_bytes > kL2BytesOfLatency && bytes <= kKeptBytes &&

@@ -80,7 +80,8 @@ void rmsprop_loop(const RmsPropStep<T>& step, const UpdateRun<T>& run) {
         if constexpr (kCentered) {
             const P a = pmadd(alpha, load(a_data + i, valid), pmul(fresh, g));
             store(a_data + i, a, valid);
-            // Rounding can take it below 0, whose root is NaN; a NaN in the first argument stays.
+            // Rounding can take it below 0, whose root is NaN. pmax keeps a NaN in its first
+            // argument.
             v = simd::pmax(pmadd(simd::pnegate(a), a, v), zero);
         }
         P d = pdiv(g, padd(simd::psqrt(v), eps));
@@ -124,7 +125,7 @@ void adam_loop(const AdamStep<T>& step, const UpdateRun<T>& run) {
         store(m_data + i, m, valid);
         store(v_data + i, v, valid);
         if constexpr (kAmsgrad) {
-            v = simd::pmax(v, load(u_data + i, valid));  // NaN in v, the first argument, stays
+            v = simd::pmax(v, load(u_data + i, valid));  // keeps a NaN in v
             store(u_data + i, v, valid);
         }
         const P d = pdiv(pmul(minus_lr, m), pmadd(simd::psqrt(v), unbias2, eps));

@@ -1,12 +1,12 @@
-"""Check that the objects of the ISA levels share nothing with any other object.
+"""Check that the objects of an ISA level share nothing with those of other levels, or with others.
 
 The linker keeps one definition of each weak symbol (inline functions, templates) for the whole
 binary. If a level's object shared one, code for AVX-512 could be what an older machine runs. So of
-a level's object:
+the objects of a level:
 
-- its only strong symbol is its table, ``lstmcore::kernels::table_<level>``;
-- no other object defines any of its weak symbols;
-- its weak symbols carry the level's name (``Eigen_<level>`` or ``lstmcore::<level>``), so that no
+- their only strong symbol is the table, ``lstmcore::kernels::table_<level>``;
+- no object but those of the same level defines any of their weak symbols;
+- their weak symbols carry the level's name (``Eigen_<level>`` or ``lstmcore::<level>``), so that no
   other library can define them either.
 """
 
@@ -29,24 +29,26 @@ def defined_symbols(nm: str, path: str) -> tuple[set[str], set[str]]:
     return strong, weak
 
 
-def faults(nm: str, levels: dict[str, str], others: list[str]) -> list[str]:
+def faults(nm: str, levels: dict[str, list[str]], others: list[str]) -> list[str]:
     found = []
-    weak_of = {}
-    for path in [*levels.values(), *others]:
-        weak_of[path] = defined_symbols(nm, path)[1]
-    for level, path in levels.items():
-        strong = defined_symbols(nm, path)[0]
-        table = f"_ZN8lstmcore7kernels{len('table_' + level)}table_{level}E"
-        if table not in strong:
-            found.append(f"{level}: does not export its table {table}")
-        found += [f"{level}: exports {name}" for name in sorted(strong - {table})]
+    level_of = {path: level for level, paths in levels.items() for path in paths}
+    symbols_of = {path: defined_symbols(nm, path) for path in [*level_of, *others]}
+    table_of = {
+        level: f"_ZN8lstmcore7kernels{len('table_' + level)}table_{level}E" for level in levels
+    }
+    for level, paths in levels.items():
+        if not any(table_of[level] in symbols_of[path][0] for path in paths):
+            found.append(f"{level}: does not export its table {table_of[level]}")
+    for path, level in level_of.items():
+        strong, weak = symbols_of[path]
+        found += [f"{level}: exports {name}" for name in sorted(strong - {table_of[level]})]
 
         own = re.compile(rf"{len('Eigen_' + level)}Eigen_{level}|8lstmcore{len(level)}{level}")
-        for name in sorted(weak_of[path]):
+        for name in sorted(weak):
             if not own.search(name):
                 found.append(f"{level}: weak symbol without the level's name: {name}")
-            for other, symbols in weak_of.items():
-                if other != path and name in symbols:
+            for other, (_, symbols) in symbols_of.items():
+                if level_of.get(other) != level and name in symbols:
                     found.append(f"{level}: weak symbol shared with {other}: {name}")
     return found
 
@@ -55,7 +57,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nm", default="nm")
     parser.add_argument(
-        "--level", nargs=2, action="append", required=True, metavar=("NAME", "OBJECT")
+        "--level",
+        nargs="+",
+        action="append",
+        required=True,
+        metavar=("NAME", "OBJECT"),
+        help="an ISA level and its objects",
     )
     parser.add_argument("--others", nargs="*", default=[], metavar="OBJECT")
     parser.add_argument(
@@ -63,8 +70,9 @@ def main() -> int:
     )
     arguments = parser.parse_args()
 
-    found = faults(arguments.nm, dict(arguments.level), arguments.others)
-    print("\n".join(found) or f"{len(arguments.level)} levels share nothing")
+    levels = {name: objects for name, *objects in arguments.level}
+    found = faults(arguments.nm, levels, arguments.others)
+    print("\n".join(found) or f"{len(levels)} levels share nothing")
     if arguments.expect_faults:
         kinds = ["exports", "without the level's name", "shared with"]
         return 0 if all(any(kind in fault for fault in found) for kind in kinds) else 1

@@ -1,9 +1,8 @@
 // The LSTM and its variants, one step of n rows: forward, and backward under it, step by step.
 //
 // Gates i, f, g, o (kGates = 4), or i, g, o (kGates = 3) where f is 1 - i or 1.
-#pragma once
-
 #include "activations-inl.h"
+#include "entries.h"
 #include "product-inl.h"
 #include "step-inl.h"
 
@@ -40,7 +39,7 @@ void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows
         prefetch(rows[row].m + unit);
         return rows[row].pre + unit * kGates;
     };
-    // 1. input and forget gates, candidate, cell; the cell takes the place of the input gate's sum
+    // 1. input and forget gates, candidate, cell; the cell is written over the input gate's sum
     const auto finish_cell = [&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
         const LstmForwardRow<T>& at = rows[row];
         const int64_t valid = H - unit;
@@ -141,10 +140,12 @@ void lstm_backward_variant(const StepArgs<T>& step, const LstmBackwardRow<T>* ro
         store(at.dc + unit, dc_prev, valid);
         if (at.m != nullptr) store(at.m + unit, pmul(o, squashed), valid);
     };
-    multiply_columns<T>(
+    multiply_columns<T, false>(
         step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; }, no_input<T>(),
         start, each_register<T>(finish));
 }
+
+}  // namespace
 
 template <class T, bool kTrain>
 void lstm_forward(const StepArgs<T>& step, const LstmForwardRow<T>* rows, int64_t n) {
@@ -165,6 +166,17 @@ void lstm_backward(const StepArgs<T>& step, const LstmBackwardRow<T>* rows, int6
     run(step, rows, n);
 }
 
-}  // namespace
+template void lstm_forward<float, false>(const StepArgs<float>&, const LstmForwardRow<float>*,
+                                         int64_t);
+template void lstm_forward<double, false>(const StepArgs<double>&, const LstmForwardRow<double>*,
+                                          int64_t);
+template void lstm_forward<float, true>(const StepArgs<float>&, const LstmForwardRow<float>*,
+                                        int64_t);
+template void lstm_forward<double, true>(const StepArgs<double>&, const LstmForwardRow<double>*,
+                                         int64_t);
+template void lstm_backward<float>(const StepArgs<float>&, const LstmBackwardRow<float>*, int64_t);
+template void lstm_backward<double>(const StepArgs<double>&, const LstmBackwardRow<double>*,
+                                    int64_t);
+
 }  // namespace LSTMCORE_LEVEL
 }  // namespace lstmcore

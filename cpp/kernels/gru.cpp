@@ -1,8 +1,7 @@
 // The GRU with its reset gate after or before the product, one step of n rows: forward, and
 // backward under it. h = (1 - z) n + z h_prev.
-#pragma once
-
 #include "activations-inl.h"
+#include "entries.h"
 #include "product-inl.h"
 #include "step-inl.h"
 
@@ -31,7 +30,7 @@ void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* ro
         prefetch(at.y + unit);
         return at.pre + unit * 3;
     };
-    // The input's part of n waits in rh.
+    // rh holds the input's part of n until the product is done.
     const auto between = [&](int64_t unit, int64_t row, P& sums) LSTMCORE_INLINE_LAMBDA {
         store(rows[row].rh + unit, sums, H - unit);
         sums = load(step.b_hn + unit);
@@ -85,7 +84,7 @@ void gru_backward_reset_after(const StepArgs<T>& step, const GruBackwardRow<T>* 
         store(at.dgates + 3 * H + unit, pmul(d_n, r), valid);
         store(at.carry + unit, pmul(dh, z), valid);
     };
-    multiply_columns<T>(
+    multiply_columns<T, false>(
         step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; }, no_input<T>(),
         start, each_register<T>(finish));
 }
@@ -111,7 +110,7 @@ void gru_forward_reset_before(const StepArgs<T>& step, const GruForwardRow<T>* r
     };
     multiply_gates<T, 2>(step, rows, n, start_gates, Nothing{}, finish_gates);
     // 2. candidate and output
-    multiply_columns<T>(
+    multiply_columns<T, false>(
         step.w_n, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].rh; },
         no_input<T>(),
         [&](auto vectors, int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
@@ -135,7 +134,7 @@ void gru_backward_reset_before(const StepArgs<T>& step, const GruBackwardRow<T>*
     const int64_t H = step.H;
 
     // 2. candidate and update gate
-    multiply_columns<T>(
+    multiply_columns<T, false>(
         step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; }, no_input<T>(),
         [&](auto vectors, int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
             return chains_from(vectors, rows[row].extra + unit, H - unit, tile);
@@ -154,7 +153,7 @@ void gru_backward_reset_before(const StepArgs<T>& step, const GruBackwardRow<T>*
             store(at.carry + unit, pmul(dh, z), valid);
         }));
     // 1. through W_hn to r h_prev, and so to the reset gate and h_prev
-    multiply_columns<T>(
+    multiply_columns<T, false>(
         step.w_n, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].dgates; },
         no_input<T>(),
         [](auto vectors, int64_t, int64_t, T* tile)
@@ -167,6 +166,8 @@ void gru_backward_reset_before(const StepArgs<T>& step, const GruBackwardRow<T>*
             store(at.carry + unit, pmadd(d_rh, r, load(at.carry + unit, valid)), valid);
         }));
 }
+
+}  // namespace
 
 template <class T, bool kTrain>
 void gru_forward(const StepArgs<T>& step, const GruForwardRow<T>* rows, int64_t n) {
@@ -187,6 +188,16 @@ void gru_backward(const StepArgs<T>& step, const GruBackwardRow<T>* rows, int64_
     run(step, rows, n);
 }
 
-}  // namespace
+template void gru_forward<float, false>(const StepArgs<float>&, const GruForwardRow<float>*,
+                                        int64_t);
+template void gru_forward<double, false>(const StepArgs<double>&, const GruForwardRow<double>*,
+                                         int64_t);
+template void gru_forward<float, true>(const StepArgs<float>&, const GruForwardRow<float>*,
+                                       int64_t);
+template void gru_forward<double, true>(const StepArgs<double>&, const GruForwardRow<double>*,
+                                        int64_t);
+template void gru_backward<float>(const StepArgs<float>&, const GruBackwardRow<float>*, int64_t);
+template void gru_backward<double>(const StepArgs<double>&, const GruBackwardRow<double>*, int64_t);
+
 }  // namespace LSTMCORE_LEVEL
 }  // namespace lstmcore

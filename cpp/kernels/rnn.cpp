@@ -1,7 +1,6 @@
 // Elman's RNN (1990), one step of n rows: forward, and backward under it.
-#pragma once
-
 #include "activations-inl.h"
+#include "entries.h"
 #include "product-inl.h"
 
 namespace lstmcore {
@@ -17,7 +16,7 @@ template <class T, bool kPlain>
 void rnn_forward_variant(const StepArgs<T>& step, const RnnForwardRow<T>* rows, int64_t n) {
     const CellActivations<T, kPlain> act{step.cell};
     const auto x_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].x; };
-    multiply_columns<T>(
+    multiply_columns<T, false>(
         step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; },
         input<T>(step.w_in, x_of),
         [&](auto vectors, int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
@@ -33,7 +32,7 @@ void rnn_forward_variant(const StepArgs<T>& step, const RnnForwardRow<T>* rows, 
 template <class T, bool kPlain>
 void rnn_backward_variant(const StepArgs<T>& step, const RnnBackwardRow<T>* rows, int64_t n) {
     const CellActivations<T, kPlain> act{step.cell};
-    multiply_columns<T>(
+    multiply_columns<T, false>(
         step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; }, no_input<T>(),
         [&](auto vectors, int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
             const RnnBackwardRow<T>& at = rows[row];
@@ -49,6 +48,8 @@ void rnn_backward_variant(const StepArgs<T>& step, const RnnBackwardRow<T>* rows
         }));
 }
 
+}  // namespace
+
 template <class T>
 void rnn_forward(const StepArgs<T>& step, const RnnForwardRow<T>* rows, int64_t n) {
     const bool plain = is_plain_rnn(step.cell);
@@ -61,6 +62,10 @@ void rnn_backward(const StepArgs<T>& step, const RnnBackwardRow<T>* rows, int64_
     (plain ? rnn_backward_variant<T, true> : rnn_backward_variant<T, false>)(step, rows, n);
 }
 
-}  // namespace
+template void rnn_forward<float>(const StepArgs<float>&, const RnnForwardRow<float>*, int64_t);
+template void rnn_forward<double>(const StepArgs<double>&, const RnnForwardRow<double>*, int64_t);
+template void rnn_backward<float>(const StepArgs<float>&, const RnnBackwardRow<float>*, int64_t);
+template void rnn_backward<double>(const StepArgs<double>&, const RnnBackwardRow<double>*, int64_t);
+
 }  // namespace LSTMCORE_LEVEL
 }  // namespace lstmcore

@@ -1,0 +1,100 @@
+// Sums over rows: the gradients of weight matrices and of biases. A file apart from the products,
+// as both use accumulate() and each then gets one made for its own steps.
+#include "entries.h"
+#include "product-inl.h"
+
+namespace lstmcore {
+namespace LSTMCORE_LEVEL {
+namespace {
+
+/// Rows [first, last) of the gradient of a weight matrix: tiles of c, each an accumulate() over the
+/// M rows.
+template <class T, int kVectors>
+LSTMCORE_INLINE void outer_columns(const OuterArgs<T>& args, int64_t first, int64_t last,
+                                   int64_t column) {
+    constexpr int L = kLanes<T>, width = kVectors * L;
+    constexpr int kRows = tile_rows(kVectors);
+    alignas(64) T tile[kRows * width];
+    const T* a[kRows];
+    Ends<T> ends[kRows];
+    const T* b = args.b.at(0, column);
+    const bool whole = args.N - column >= width;  // then in place
+    for (int64_t j = first; j < last; j += kRows) {
+        const int64_t rows = last - j < kRows ? last - j : kRows;
+        for (int64_t r = 0; r < rows; ++r) {
+            a[r] = args.a.at(0, args.first + j + r);
+            T *c = args.c + (j + r) * args.N + column, *copy = tile + r * width;
+            ends[r] = whole ? Ends<T>{c, c} : Ends<T>{copy, copy};
+            for (int64_t v = 0; v < width && !whole; v += L)
+                store(copy + v, load(c + v, args.N - column - v));
+        }
+        // The next tile, down the column or at the top of the next.
+        const bool down = j + kRows < last;
+        const T* next = args.c + (down ? j + kRows : first) * args.N + column + (down ? 0 : width);
+        const int64_t next_rows = down && last - j < 2 * kRows ? last - j - kRows : kRows;
+        for (int64_t r = 0; r < next_rows; ++r)
+            for (int64_t v = 0; v < width; v += kCacheLine / int64_t(sizeof(T)))
+                prefetch(next + r * args.N + v);
+        accumulate_rows<T, kVectors, 1, kRows>(rows, a, args.a.width, b, 0, args.b.width, args.M,
+                                               {b, 0}, ends);
+        for (int64_t r = 0; r < rows && !whole; ++r) {
+            T* c = args.c + (j + r) * args.N + column;
+            for (int64_t v = 0; v < width; v += L)
+                store(c + v, load(tile + r * width + v), args.N - column - v);
+        }
+    }
+}
+
+}  // namespace
+
+template <class T>
+void outer(const OuterArgs<T>& args) {
+    constexpr int L = kLanes<T>;
+    static_assert(Panels<T>::kWidth % (4 * L) == 0, "a tile lies in one panel");
+    // So many rows, whole tiles of them, that their part of a stays in the cache while all columns
+    // pass.
+    constexpr int64_t kBlock = 192;
+    for (int64_t first = 0; first < args.J; first += kBlock) {
+        const int64_t last = first + kBlock < args.J ? first + kBlock : args.J;
+        int64_t column = 0;
+        for (; column + 3 * L < args.N; column += 4 * L)
+            outer_columns<T, 4>(args, first, last, column);
+        switch ((args.N - column + L - 1) / L) {
+            case 1:
+                outer_columns<T, 1>(args, first, last, column);
+                break;
+            case 2:
+                outer_columns<T, 2>(args, first, last, column);
+                break;
+            case 3:
+                outer_columns<T, 3>(args, first, last, column);
+                break;
+        }
+    }
+}
+
+template <class T>
+void column_sum(const ColumnSumArgs<T>& args) {
+    constexpr int L = kLanes<T>;
+    for (int64_t j = 0; j < args.J; j += L) {
+        const int64_t valid = args.J - j;
+        Packet<T> sum = load(args.out + j, valid);
+        const T* a = args.a + j;
+        if (args.b == nullptr) {
+            for (int64_t m = 0; m < args.M; ++m, a += args.lda) sum = padd(sum, load(a, valid));
+        } else {
+            const T* b = args.b + j;
+            for (int64_t m = 0; m < args.M; ++m, a += args.lda, b += args.ldb)
+                sum = pmadd(load(a, valid), load(b, valid), sum);
+        }
+        store(args.out + j, sum, valid);
+    }
+}
+
+template void outer<float>(const OuterArgs<float>&);
+template void outer<double>(const OuterArgs<double>&);
+template void column_sum<float>(const ColumnSumArgs<float>&);
+template void column_sum<double>(const ColumnSumArgs<double>&);
+
+}  // namespace LSTMCORE_LEVEL
+}  // namespace lstmcore

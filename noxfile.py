@@ -1,0 +1,500 @@
+"""Every check of the project, each runnable alone: ``nox -s lint``, ``nox -l`` for the list.
+
+Sessions share one virtual environment, `.nox/main`, where the README's command has installed the
+library and the tests' other needs come after it. It is made again when a source has changed. C++ is
+built in `.nox/build`; where ccache is installed, nothing is compiled twice.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+STATE = ROOT / ".nox"
+BUILD = STATE / "build"
+# What compiles. Eigen and pybind11 are what pyproject.toml asks for.
+BUILD_TOOLS = ["build", "cmake", "ninja", "pybind11>=3", "cmeel-eigen>=3.4,<4"]
+BUILD_TOOLS += ["scikit-build-core>=0.11"]
+STYLE_TOOLS = ["ruff==0.17.5", "clang-format==23.1.5"]
+# Libraries that tests compare with. torch's version is the one whose stubs mypy was run with.
+PEERS = ["torch==2.13.0", "onnx", "onnxruntime", "keras", "cloudpickle", "threadpoolctl"]
+PEERS += ["tqdm", "matplotlib", "distributed"]
+MYPY = "mypy==2.4.1"
+
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.stop_on_first_error = True
+nox.options.sessions = ["lint", "types", "tests"]
+
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(STATE / "hypothesis"))
+if shutil.which("ccache"):
+    os.environ.setdefault("CMAKE_CXX_COMPILER_LAUNCHER", "ccache")
+    # What ccache asks for before it keeps objects made with precompiled headers.
+    os.environ.setdefault("CCACHE_SLOPPINESS", "pch_defines,time_macros")
+
+
+# ---- The shared environment ---------------------------------------------------------------------
+
+
+def sources() -> Iterable[Path]:
+    """What an installed package is made of."""
+    yield from (ROOT / "CMakeLists.txt", ROOT / "pyproject.toml")
+    for folder in ("cpp/include", "cpp/src", "cpp/kernels", "cpp/bindings", "python/lstmcore"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".so":
+                yield path
+
+
+class Environment:
+    """A virtual environment of several sessions, which run with `venv_backend="none"`."""
+
+    def __init__(self, session: nox.Session, name: str) -> None:
+        self.session = session
+        self.folder = STATE / name
+        self.env = {
+            "VIRTUAL_ENV": str(self.folder),
+            "PATH": os.pathsep.join([str(self.folder / "bin"), os.environ["PATH"]]),
+        }
+
+    def create(self, python: str = sys.executable) -> None:
+        """Make it anew, empty."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.session.run(python, "-m", "venv", str(self.folder), external=True)
+        self.pip("--upgrade", "pip", quiet=True)
+
+    def run(self, *command: str, **env: str) -> None:
+        """Run a command, one of the environment's own if it has one of that name."""
+        own = self.folder / "bin" / command[0]
+        program = str(own) if own.exists() else command[0]
+        self.session.run(program, *command[1:], env={**self.env, **env}, external=True)
+
+    def pip(self, *arguments: str, quiet: bool = False) -> None:
+        """Call `pip install`."""
+        self.run("pip", "install", *["--quiet"] * quiet, *arguments)
+
+    def needs(self, name: str, *packages: str) -> None:
+        """Install these once."""
+        stamp = self.folder / f".{name}"
+        if not stamp.exists() or stamp.read_text() != " ".join(packages):
+            self.pip(*packages, quiet=True)
+            stamp.write_text(" ".join(packages))
+
+
+def main_environment(session: nox.Session) -> Environment:
+    """Return the environment in which the README's command has installed the sources."""
+    main = Environment(session, "main")
+    stamp = main.folder / ".installed"
+    newest = max(path.stat().st_mtime for path in sources())
+    if not stamp.exists() or stamp.stat().st_mtime < newest:
+        main.create()
+        main.pip(".[test]")
+        stamp.touch()
+    return main
+
+
+def with_peers(session: nox.Session) -> Environment:
+    """Return the same with the libraries that tests compare with."""
+    main = main_environment(session)
+    main.needs("peers", *PEERS)
+    return main
+
+
+SMOKE = """
+import sys
+import numpy as np
+with_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+import lstmcore as lc
+assert getattr(sys, "_is_gil_enabled", lambda: True)() == with_gil
+
+x = np.random.default_rng(0).standard_normal((7, 3, 5))
+lstm = lc.LSTM(5, 9, bidirectional=True, dtype="float64", seed=0)
+outputs = []
+for isa in lc.available_isas():
+    lc.set_isa(isa)
+    y, state, tape = lstm.forward(x, lengths=[7, 0, 4])
+    dx, _ = lstm.backward(tape, np.ones_like(y))
+    assert y.shape == (7, 3, 18) and dx.shape == x.shape and np.isfinite(dx).all()
+    outputs.append(y)
+for y in outputs:
+    np.testing.assert_allclose(y, outputs[0], atol=1e-13)
+gru = lc.GRU(5, 9, dtype="float64", seed=0)
+stream, y = gru.stream(3), np.empty((3, 9))
+pieces = [stream.process(x[:4]), *(stream.step(frame, out=y).copy()[None] for frame in x[4:])]
+assert np.array_equal(np.concatenate(pieces), gru(x)[0])
+information = lc.info()
+print(f"Python {sys.version.split()[0]}, NumPy {np.__version__}, {lc.__file__}")
+print(information)
+for expected in sys.argv[1:]:
+    assert expected in str(information), expected
+"""
+
+
+def smoke(environment: Environment, *expected: str) -> None:
+    """Call everything that the build decides, once at every ISA level; away from the sources.
+
+    `expected` are words that `lstmcore.info()` has to hold.
+    """
+    with environment.session.chdir(environment.folder):
+        environment.run("python", "-c", SMOKE, *expected)
+
+
+# ---- Python -------------------------------------------------------------------------------------
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Formatting of Python and C++, ruff, and clang-tidy where it is installed."""
+    session.install("--quiet", *STYLE_TOOLS)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    cpp = [str(path) for path in sorted((ROOT / "cpp").rglob("*")) if path.suffix in (".h", ".cpp")]
+    session.run("clang-format", "--dry-run", "-Werror", *cpp)
+    if not shutil.which("clang-tidy"):
+        session.warn("SKIPPED: clang-tidy is not installed (Debian: apt-get install clang-tidy)")
+        return
+    session.install("--quiet", *BUILD_TOOLS)
+    # A build of its own, whose precompiled headers, of GCC, would be nothing to clang-tidy.
+    configure(
+        session,
+        "tidy",
+        "-DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON",
+        "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON",
+        *python_module(session),
+    )
+    folder = str(BUILD / "tidy")
+    session.run("run-clang-tidy", "-quiet", "-p", folder, "cpp/(src|bindings)/", external=True)
+
+
+@nox.session(venv_backend="none")
+def types(session: nox.Session) -> None:
+    """Run mypy, which reads the other libraries' types too."""
+    main = with_peers(session)
+    main.needs("mypy", MYPY)
+    main.run("mypy")
+
+
+@nox.session(venv_backend="none")
+def install(session: nox.Session) -> None:
+    """Run the README's first command, and choose ISA level and threads by the environment."""
+    main = main_environment(session)
+    main.run("python", "-m", "lstmcore", "demo")
+    smoke(main)
+    listing = [main.folder / "bin" / "python", "-c"]
+    listing += ["import lstmcore; print(*lstmcore.available_isas())"]
+    for level in subprocess.run(listing, check=True, capture_output=True, text=True).stdout.split():
+        code = f"import lstmcore; assert lstmcore.isa() == {level!r}"
+        main.run("python", "-c", code, LSTMCORE_ISA=level)
+    for name, value in [("LSTMCORE_ISA", "sse9"), ("LSTMCORE_NUM_THREADS", "none")]:
+        code = f"""
+try:
+    import lstmcore
+except (ImportError, ValueError) as error:
+    assert {name!r} in str(error), error
+else:
+    raise SystemExit("{name}={value} was accepted")"""
+        main.run("python", "-c", code, **{name: value})
+
+
+@nox.session(venv_backend="none")
+def tests(session: nox.Session) -> None:
+    """Run the README's second command, `pytest`, with the libraries that it compares with."""
+    main = with_peers(session)
+    main.run(
+        "pytest",
+        "--durations=10",
+        *session.posargs,
+        LSTMCORE_REQUIRE_PEERS="1",
+        KERAS_BACKEND="torch",
+    )
+
+
+@nox.session(venv_backend="none")
+def docs(session: nox.Session) -> None:
+    """Run every example of the docstrings, the README and docs/ (tests does so too)."""
+    main = with_peers(session)
+    main.run(
+        "pytest",
+        "tests/docs/test_doctests.py",
+        *session.posargs,
+        LSTMCORE_REQUIRE_PEERS="1",
+        KERAS_BACKEND="torch",
+    )
+
+
+@nox.session(name="bench-quick", venv_backend="none")
+def bench_quick(session: nox.Session) -> None:
+    """Run each command that measures for a moment, so that none rots; its figures mean nothing."""
+    main = with_peers(session)
+    out = BUILD / "bench"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    main.run("python", "-m", "lstmcore", "bench", "--seconds", "0.001")
+    results = str(out / "results.json")
+    main.run(
+        "python",
+        "bench/compare.py",
+        "--quick",
+        "--budget",
+        "0.05",
+        "--threads",
+        "1",
+        "--json",
+        results,
+    )
+    main.run("python", "bench/report.py", results, "--markdown", str(out / "results.md"))
+    main.run("python", "bench/stream.py", "--steps", "1000", "--markdown", str(out / "stream.md"))
+    main.run("python", "bench/train.py", "--rounds", "1")
+    main.run(
+        "bench/run_micro",
+        "--benchmark_min_time=0.001",
+        "--benchmark_filter=step",
+        CMAKE_ARGS="-DLSTMCORE_ISAS=x86-64-v3",
+    )
+
+
+@nox.session(venv_backend="none")
+def mutants(session: nox.Session) -> None:
+    """Break the code on purpose and see that a test fails; `-- --quick` for a few."""
+    with_peers(session).run("python", "tests/mutants/run.py", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Feed the readers of files with damaged ones for as long as wanted; not in CI.
+
+    Arguments are those of the script: `nox -s fuzz -- safetensors -max_total_time=600`.
+    """
+    session.install("atheris", "h5py", ".[onnx]")
+    session.run("python", "tests/fuzz/fuzz_readers.py", *session.posargs)
+
+
+# ---- C++ ----------------------------------------------------------------------------------------
+
+
+def python_module(session: nox.Session) -> list[str]:
+    """Return what CMake needs to build the extension module with the session's Python."""
+    command = [str(Path(session.bin) / "python"), "-m", "pybind11", "--cmakedir"]
+    folder = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return ["-DLSTMCORE_BUILD_PYTHON=ON", f"-Dpybind11_DIR={folder}"]
+
+
+def configure(session: nox.Session, name: str, *options: str, compiler: str | None = None) -> None:
+    """Run CMake in the folder `name`, with the session's Python."""
+    shutil.rmtree(BUILD / name, ignore_errors=True)
+    session.run(
+        "cmake",
+        "-S",
+        ".",
+        "-B",
+        str(BUILD / name),
+        "-G",
+        "Ninja",
+        f"-DPython_EXECUTABLE={Path(session.bin) / 'python'}",
+        "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON",
+        *[f"-DCMAKE_CXX_COMPILER={compiler}"] * (compiler is not None),
+        *options,
+    )
+
+
+def run_ctest(session: nox.Session, name: str, **env: str) -> None:
+    """Build the folder `name` and run its tests."""
+    session.run("cmake", "--build", str(BUILD / name))
+    session.run(
+        "ctest", "--test-dir", str(BUILD / name), "--output-on-failure", *session.posargs, env=env
+    )
+
+
+def without_clang(session: nox.Session) -> bool:
+    """Say that the session is skipped, where Debian's clang and its OpenMP are not there."""
+    if shutil.which("clang++"):
+        return False
+    session.warn("SKIPPED: no clang++ (Debian: apt-get install clang libomp-dev)")
+    return True
+
+
+@nox.session
+def cpp(session: nox.Session) -> None:
+    """Build everything with g++ and warnings as errors, run ctest, install and use the library."""
+    session.install("--quiet", *BUILD_TOOLS)
+    configure(session, "cpp", "-DLSTMCORE_BUILD_TESTS=ON", *python_module(session))
+    run_ctest(session, "cpp")
+
+    prefix = str(BUILD / "prefix")
+    shutil.rmtree(prefix, ignore_errors=True)
+    session.run("cmake", "--install", str(BUILD / "cpp"), "--prefix", prefix, "--component", "cpp")
+    for source, name in [("cpp/tests/consumer", "consumer"), ("examples/cpp", "examples")]:
+        shutil.rmtree(BUILD / name, ignore_errors=True)
+        session.run(
+            "cmake",
+            "-S",
+            source,
+            "-B",
+            str(BUILD / name),
+            "-G",
+            "Ninja",
+            f"-DCMAKE_PREFIX_PATH={prefix}",
+        )
+        session.run("cmake", "--build", str(BUILD / name))
+    session.run(str(BUILD / "consumer" / "consumer"), external=True)
+    main_environment(session).run(
+        "pytest", "tests/docs/test_example_filter_wav.py", LSTMCORE_EXAMPLES=str(BUILD / "examples")
+    )
+
+
+@nox.session
+def clang(session: nox.Session) -> None:
+    """Build everything with clang++ and warnings as errors, and run ctest."""
+    if without_clang(session):
+        return
+    session.install("--quiet", *BUILD_TOOLS)
+    configure(
+        session, "clang", "-DLSTMCORE_BUILD_TESTS=ON", *python_module(session), compiler="clang++"
+    )
+    run_ctest(session, "clang")
+
+
+@nox.session
+def sanitize(session: nox.Session) -> None:
+    """Run ctest with AddressSanitizer and UndefinedBehaviorSanitizer."""
+    session.install("--quiet", *BUILD_TOOLS)
+    configure(session, "sanitize", "-DLSTMCORE_BUILD_TESTS=ON", "-DLSTMCORE_SANITIZE=address")
+    run_ctest(session, "sanitize")
+
+
+@nox.session
+def tsan(session: nox.Session) -> None:
+    """Run ctest with ThreadSanitizer (clang's), at one ISA level: threads know nothing of them."""
+    if without_clang(session):
+        return
+    session.install("--quiet", *BUILD_TOOLS)
+    configure(
+        session,
+        "tsan",
+        "-DLSTMCORE_BUILD_TESTS=ON",
+        "-DLSTMCORE_SANITIZE=thread",
+        *["-DLSTMCORE_ISAS=x86-64-v3"] * (platform.machine() == "x86_64"),
+        compiler="clang++",
+    )
+    run_ctest(session, "tsan")
+
+
+# ---- Coverage -----------------------------------------------------------------------------------
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Measure which lines of Python and of C++ the tests reach; not in CI."""
+    session.install("--quiet", *BUILD_TOOLS, "gcovr", "coverage", "pytest-cov", *PEERS)
+    flags = "--coverage -fprofile-update=atomic"
+    configure(
+        session,
+        "coverage",
+        "-DLSTMCORE_BUILD_TESTS=ON",
+        "-DCMAKE_BUILD_TYPE=Debug",
+        f"-DCMAKE_CXX_FLAGS={flags}",
+        *python_module(session),
+    )
+    run_ctest(session, "coverage")
+    session.run(
+        "gcovr",
+        "--root",
+        ".",
+        "--filter",
+        "cpp/(src|include)/",
+        str(BUILD / "coverage"),
+        "--print-summary",
+    )
+    session.install("--quiet", ".[test]")
+    session.run(
+        "pytest",
+        "--cov=lstmcore",
+        "--cov-report=term",
+        *session.posargs,
+        env={"LSTMCORE_REQUIRE_PEERS": "1", "KERAS_BACKEND": "torch"},
+    )
+
+
+# ---- Packages -----------------------------------------------------------------------------------
+
+
+def other_pythons() -> list[tuple[str, str]]:
+    """Return the oldest Python we support, free-threaded ones and the newest, with their programs.
+
+    The one that runs nox is left out; there may be none.
+    """
+    names = [f"python3.{n}" for n in range(10, 20)] + [f"python3.{n}t" for n in range(13, 20)]
+    names += [str(path) for path in Path.home().glob(".pyenv/versions/*/bin/python")]
+    code = (
+        "import sys; free = not getattr(sys, '_is_gil_enabled', lambda: True)();"
+        "assert sys.version_info >= (3, 10);"
+        "print('%d.%d' % sys.version_info[:2] + 't' * free, sys.executable)"
+    )
+    found: dict[str, str] = {}
+    for program in filter(None, map(shutil.which, names)):
+        done = subprocess.run([program, "-c", code], capture_output=True, text=True)
+        if done.returncode == 0:
+            version, executable = done.stdout.strip().split(maxsplit=1)
+            found.setdefault(version, executable)
+    ordered = sorted(found, key=lambda version: int(version.rstrip("t").split(".")[1]))
+    with_gil = [version for version in ordered if not version.endswith("t")]
+    own = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    chosen = [v for v in ordered if v == "3.10" or v.endswith("t") or v == with_gil[-1]]
+    return [(version, found[version]) for version in chosen if version != own]
+
+
+@nox.session(venv_backend="none")
+def wheels(session: nox.Session) -> None:
+    """Build the sdist and a wheel from it, and install: those, editable, serial, other Pythons."""
+    tools = Environment(session, "packages")
+    tools.create()
+    tools.pip("build", quiet=True)
+    dist = BUILD / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    tools.run("python", "-m", "build", "--outdir", str(dist), ".")  # the wheel from the sdist
+    (sdist,), (wheel,) = dist.glob("*.tar.gz"), dist.glob("*.whl")
+
+    fresh = Environment(session, "wheel")
+    fresh.create()
+    fresh.pip(str(wheel))
+    smoke(fresh)
+    fresh.run("pip", "check")
+
+    # These two compile one level each, which tries the option too.
+    editable = Environment(session, "editable")
+    editable.create()
+    few = "--config-settings=cmake.define.LSTMCORE_ISAS=x86-64-v2"
+    # A folder of its own, as CMake remembers what it was told once.
+    folder = f"--config-settings=build-dir={BUILD / 'one_level'}"
+    editable.pip("--editable", ".", few, folder)
+    smoke(editable, "x86-64-v2")
+    code = "import pathlib, lstmcore; print(pathlib.Path(lstmcore.__file__).resolve().parents[2])"
+    where = subprocess.run(
+        [editable.folder / "bin" / "python", "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=BUILD,
+    ).stdout.strip()
+    if Path(where) != ROOT.resolve():
+        session.error(f"the editable install imports {where}")
+    serial = Environment(session, "serial")
+    serial.create()
+    serial.pip(".", few, folder, "--config-settings=cmake.define.LSTMCORE_OPENMP=OFF")
+    smoke(serial, "none")
+
+    for version, executable in other_pythons():
+        session.log(f"Python {version}: {executable}")
+        other = Environment(session, f"python{version}")
+        other.create(executable)
+        if version == "3.10":  # the oldest NumPy that we promise has wheels for the oldest Python
+            other.pip("numpy==1.24.*", quiet=True)
+        other.pip(str(sdist))
+        smoke(other)
