@@ -620,6 +620,27 @@ def test_models_that_pytorch_exports(kind: str, num_layers: int, bidirectional: 
                 np.testing.assert_allclose(one, other, atol=2e-6)
 
 
+def test_what_a_node_is_given_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    right, resolved = recurrent.resolve, []
+
+    def noted(node: Any) -> Any:
+        resolved.append(node.name)
+        return right(node)
+
+    monkeypatch.setattr(recurrent, "resolve", noted)
+    proto = lc.to_onnx(lc.LSTM(3, 4, 2, seed=0))
+    del proto.metadata_props[:]
+    assert len(lc.from_onnx(proto)) == 2
+    assert resolved == ["lstm_l0", "lstm_l1"]
+    del resolved[:]
+    lc.from_onnx(proto, node="lstm_l1")
+    assert resolved == ["lstm_l1"]
+    del resolved[:]
+    op, case = next((c.op, c) for c in CASES)
+    assert isinstance(lc.from_onnx(case.model), getattr(lc, op))
+    assert len(resolved) == 1
+
+
 # What these tests notice --------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_type_hints, overload
 
 import numpy as np
@@ -37,24 +37,20 @@ _ACTIVATIONS: dict[str, tuple[Activation, ...]] = {
 # The table ----------------------------------------------------------------------------------------
 
 
-def _same(value: Any, name: str = "") -> Any:
-    return value
-
-
 class Rule(NamedTuple):
     """What holds for an option, besides its name, type and default."""
 
-    check: Callable[
-        [Any, str], Any
-    ]  # (value, name) -> value, or an error; None, if the default, is right
+    check: Callable[[Any, str], Any]  # (value, name) -> value; not asked about a default of None
     kinds: tuple[str, ...] = KINDS  # those that have the option
     cells: bool = True  # whether cells have it, too, or layers only
-    core: Callable[[Any], Any] | None = _same  # value -> what the core gets under the same name
+    core: bool = True  # whether the core gets it, under the same name
+    encode: Callable[[Any], Any] | None = None  # value -> what the core gets for it
     number: bool = False  # whether it becomes a number of the layer's dtype
 
 
-def _at_least(least: int) -> Callable[[Any, str], int]:
-    return lambda value, name: checks.integer(value, name, least)
+_size = partial(checks.integer, least=1)
+_size_or_0 = partial(checks.integer, least=0)
+_merge = partial(checks.choice, choices=MERGES)
 
 
 def _clip(value: Any, name: str) -> float:
@@ -64,8 +60,8 @@ def _clip(value: Any, name: str) -> float:
     return clip
 
 
-def _merge(value: Any, name: str) -> str:
-    return checks.choice(value, name, MERGES)
+def _by_role(value: Any, name: str) -> Any:
+    return value  # activations: Config checks them, by the roles that its kind has for them
 
 
 def _dtype(value: Any, name: str) -> np.dtype[Any]:
@@ -85,47 +81,46 @@ class Config:
     """The options of a layer or cell of any kind; those that its kind lacks keep their defaults."""
 
     kind: str  # "rnn", "lstm" or "gru"
-    input_size: Annotated[int, Rule(_at_least(1))]
-    hidden_size: Annotated[int, Rule(_at_least(1))]
-    num_layers: Annotated[int, Rule(_at_least(1), cells=False)] = 1
-    nonlinearity: Annotated[Activation, Rule(checks.activation, ("rnn",), core=None)] = "tanh"
+    input_size: Annotated[int, Rule(_size)]
+    hidden_size: Annotated[int, Rule(_size)]
+    num_layers: Annotated[int, Rule(_size, cells=False)] = 1
+    nonlinearity: Annotated[Activation, Rule(checks.activation, ("rnn",), core=False)] = "tanh"
     bias: Annotated[bool, Rule(checks.boolean)] = True
-    batch_first: Annotated[bool, Rule(checks.boolean, cells=False, core=None)] = False
-    dropout: Annotated[float, Rule(checks.probability, cells=False, core=None)] = 0.0
+    batch_first: Annotated[bool, Rule(checks.boolean, cells=False, core=False)] = False
+    dropout: Annotated[float, Rule(checks.probability, cells=False, core=False)] = 0.0
     bidirectional: Annotated[bool, Rule(checks.boolean, cells=False)] = False
     reverse: Annotated[bool, Rule(checks.boolean, cells=False)] = False
     merge: Annotated[str, Rule(_merge, cells=False)] = "concat"
-    proj_size: Annotated[int, Rule(_at_least(0), ("lstm",))] = 0
+    proj_size: Annotated[int, Rule(_size_or_0, ("lstm",))] = 0
     forget_gate: Annotated[bool, Rule(checks.boolean, ("lstm",))] = True
     coupled: Annotated[bool, Rule(checks.boolean, ("lstm",))] = False
     peephole: Annotated[bool, Rule(checks.boolean, ("lstm",))] = False
-    cell_clip: Annotated[float | None, Rule(_clip, ("lstm",), core=_or_zero, number=True)] = None
-    gate_clip: Annotated[float | None, Rule(_clip, core=_or_zero, number=True)] = None
+    cell_clip: Annotated[float | None, Rule(_clip, ("lstm",), encode=_or_zero, number=True)] = None
+    gate_clip: Annotated[float | None, Rule(_clip, encode=_or_zero, number=True)] = None
     reset_after: Annotated[bool, Rule(checks.boolean, ("gru",))] = True
     activations: Annotated[
         tuple[Activation, ...] | None,  # None: the defaults of the kind
-        Rule(_same, ("lstm", "gru"), core=None),  # checked first, by the roles of the kind
+        Rule(_by_role, ("lstm", "gru"), core=False),
     ] = None
-    forget_bias: Annotated[float | None, Rule(checks.number, ("lstm",), core=None, number=True)] = (
-        None
-    )
-    dtype: Annotated[np.dtype[Any], Rule(_dtype, core=_name)] = np.dtype(np.float32)  # noqa: RUF009
+    forget_bias: Annotated[
+        float | None, Rule(checks.number, ("lstm",), core=False, number=True)
+    ] = None
+    dtype: Annotated[np.dtype[Any], Rule(_dtype, encode=_name)] = np.dtype(np.float32)  # noqa: RUF009
 
     def __post_init__(self) -> None:
         """Check every option by itself, then together."""
-        if self.activations is None:
-            self._set("activations", _ACTIVATIONS[self.kind])
-        self._set("activations", checks.activations(self.activations, _ROLES[self.kind]))
+        given = _ACTIVATIONS[self.kind] if self.activations is None else self.activations
+        checked: dict[str, Any] = {}
         for name, rule in OPTIONS.items():
             value = getattr(self, name)
             if value is not None or _DEFAULTS[name] is not None:
-                self._set(name, rule.check(value, name))
+                checked[name] = rule.check(value, name)
+        checked["activations"] = checks.activations(given, _ROLES[self.kind])
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
         self._check_values()
         self._check_contradictions()
         self._check_memory()
-
-    def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
 
     def _check_values(self) -> None:
         for name, rule in OPTIONS.items():
@@ -232,9 +227,9 @@ class Config:
     def spec(self) -> _core.Spec:
         """The same for the core."""
         roles = self.activations or ()
-        options = {
-            name: rule.core(getattr(self, name)) for name, rule in OPTIONS.items() if rule.core
-        }
+        options = {name: getattr(self, name) for name, rule in OPTIONS.items() if rule.core}
+        for name, encode in _ENCODED.items():
+            options[name] = encode(options[name])
         return _core.Spec(
             kind=self.kind,
             gate_activation=_triple(roles[0] if roles else "sigmoid"),
@@ -261,6 +256,7 @@ OPTIONS: dict[str, Rule] = {
     for name, hint in get_type_hints(Config, include_extras=True).items()
     if name != "kind"
 }
+_ENCODED = {name: rule.encode for name, rule in OPTIONS.items() if rule.encode}
 _DEFAULTS = {field.name: field.default for field in fields(Config)}
 
 

@@ -50,7 +50,8 @@ class Chain:
 
     def __init__(self) -> None:
         self._modules: list[Module] = []
-        self._timed = True  # whether there still is an axis of time
+        self._has_steps = True  # whether there still is an axis of time
+        self._masking_module: Masking | None = None
         self._masked = False  # whether a mask comes along
         self._mask_used = False
 
@@ -65,11 +66,11 @@ class Chain:
         """Return the modules, in a Sequential."""
         modules: list[Module] = []
         for module in self._modules:
-            if not isinstance(module, Masking):
+            if module is not self._masking_module:
                 modules.append(module)
             elif self._mask_used:
                 value, ids = module.value, module.ids
-                modules.append(Masking(value, ids, gaps=not self._timed, batch_first=True))
+                modules.append(Masking(value, ids, gaps=not self._has_steps, batch_first=True))
         if not modules:
             raise ValueError("the model has no layers that compute anything")
         return Sequential(*modules)
@@ -113,12 +114,12 @@ class Chain:
     # The axis of time -----------------------------------------------------------------------------
 
     def _need_time(self, layer: KerasLayer) -> None:
-        if not self._timed:
+        if not self._has_steps:
             raise layer.error("needs time steps, and the layers before it leave none")
 
     def _end_time(self, pool: Module) -> None:
         self._modules.append(pool)
-        self._timed = self._masked = False
+        self._has_steps = self._masked = False
 
     def _mean_pool(self, layer: KerasLayer) -> None:
         self._check_pool(layer)
@@ -144,9 +145,10 @@ class Chain:
         self._mask(layer, Masking(layer.number("mask_value", 0.0)))
 
     def _mask(self, layer: KerasLayer, masking: Masking) -> None:
-        if any(isinstance(module, Masking) for module in self._modules):
+        if self._masking_module is not None:
             raise layer.error("masks steps, which a layer before it does already")
         self._modules.append(masking)
+        self._masking_module = masking
         self._masked = True
 
     # Layers that take every step by itself --------------------------------------------------------
@@ -210,7 +212,7 @@ class Chain:
 
     def _check_axis(self, layer: KerasLayer) -> None:
         axis = layer.get("axis", -1)
-        if axis not in (-1, [-1], 1 + self._timed, [1 + self._timed]):
+        if axis not in (-1, [-1], 1 + self._has_steps, [1 + self._has_steps]):
             raise layer.error(f"has axis={axis!r}, expected the last one")
 
     def _time_distributed(self, layer: KerasLayer) -> None:

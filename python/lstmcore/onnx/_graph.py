@@ -30,11 +30,10 @@ class _Step(NamedTuple):
 class _RecurrentStep:
     """A recurrent node: ONNX's axes outside, a layer inside."""
 
-    def __init__(self, node: Node, layer: Layer) -> None:
+    def __init__(self, given: Mapping[str, str], layer: Layer) -> None:
         self._layer = layer
-        given = _recurrent.inputs_of(node)
-        self._roles = [role for role in _recurrent.AT_RUN_TIME if role in given]
-        self.inputs = tuple(given[role] for role in self._roles)
+        self._roles = tuple(given)
+        self.inputs = tuple(given.values())
 
     def __call__(self, *values: Tensor) -> tuple[Tensor, ...]:
         given = dict(zip(self._roles, values, strict=True))
@@ -100,20 +99,16 @@ class Graph(Mapping[str, Layer]):
     def _step(self, node: Node, model: Model) -> _Step:
         if not _recurrent.is_recurrent(node):
             return _Step(node, operators.bind(node, model.opset), node.inputs, ())
-        layer = self._layer(node, model)
-        self._layers[node.name] = layer
-        run = _RecurrentStep(node, layer)
-        return _Step(node, run, run.inputs, ())
-
-    def _layer(self, node: Node, model: Model) -> Layer:
-        """Return the layer of a node: for nodes that differ in nothing, the same one."""
-        own = {
-            n: v for n, v in _recurrent.inputs_of(node).items() if n not in _recurrent.AT_RUN_TIME
-        }
+        recurrent = _recurrent.resolve(node)
+        at_run_time = recurrent.at_run_time()
+        # For nodes that differ in nothing, the same layer.
+        own = {role: name for role, name in recurrent.given.items() if role not in at_run_time}
         key = repr((node.op, own, node.attributes))
         if key not in self._same:
-            self._same[key] = _recurrent.layer_of(node, model.constants, model.opset)
-        return self._same[key]
+            self._same[key] = _recurrent.layer_of(recurrent, model.constants, model.opset)
+        layer = self._layers[node.name] = self._same[key]
+        run = _RecurrentStep(at_run_time, layer)
+        return _Step(node, run, run.inputs, ())
 
     @property
     def input_names(self) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ from .._base import checks
 from .._base.budget import BUDGET, Budget
 from . import _description, _recurrent
 from ._graph import Graph, Layer, fold
-from ._reading import Model, Node, read
+from ._reading import Model, Node, Tensor, read
+from ._recurrent import RecurrentNode
 
 
 def load(source: Any, name: str | None) -> Any:
@@ -27,11 +28,13 @@ def load(source: Any, name: str | None) -> Any:
     before = BUDGET.set(Budget(16 * len(model.nodes), 8 * nbytes))
     try:
         if name is not None:
-            return _layer(_named(name, found), model)
-        inputs = {value.name for value in model.inputs}
-        if 0 < len(found) == len(model.nodes) and all(_alone(n, inputs, model) for n in found):
-            layers = {node.name: _layer(node, model) for node in found}
-            return layers if len(layers) > 1 else layers[found[0].name]
+            return _layer(_recurrent.resolve(_named(name, found)), model)
+        if 0 < len(found) == len(model.nodes):
+            inputs = {value.name for value in model.inputs}
+            resolved = [_recurrent.resolve(node) for node in found]
+            if all(_alone(recurrent, inputs, model) for recurrent in resolved):
+                layers = {one.node.name: _layer(one, model) for one in resolved}
+                return layers if len(layers) > 1 else layers[found[0].name]
         return Graph(model)
     finally:
         BUDGET.reset(before)
@@ -48,29 +51,25 @@ def _named(name: str, found: list[Node]) -> Node:
     return matches[0]
 
 
-def _alone(node: Node, inputs: set[str], model: Model) -> bool:
+def _alone(recurrent: RecurrentNode, inputs: set[str], model: Model) -> bool:
     """Whether a node takes what it needs at run time from the model's inputs, or not at all."""
-    given = _recurrent.inputs_of(node)
-    for role in _recurrent.AT_RUN_TIME:
-        if role in given and given[role] not in inputs and not _is_zero_state(role, node, model):
-            return False
-    return True
+    return all(
+        name in inputs or _is_zero_state(role, model.constants.get(name))
+        for role, name in recurrent.at_run_time().items()
+    )
 
 
-def _is_zero_state(role: str, node: Node, model: Model) -> bool:
+def _is_zero_state(role: str, value: Tensor | None) -> bool:
     """Whether an input is an initial state of zeros, which is what a layer starts from anyway."""
-    value = model.constants.get(_recurrent.inputs_of(node)[role])
     return role.startswith("initial_") and value is not None and not value.any()
 
 
-def _layer(node: Node, model: Model) -> Layer:
+def _layer(recurrent: RecurrentNode, model: Model) -> Layer:
     """Return the layer of a node, unless it has constants that no layer keeps."""
-    given = _recurrent.inputs_of(node)
-    for role in _recurrent.AT_RUN_TIME:
-        constant = given.get(role) in model.constants
-        if constant and not _is_zero_state(role, node, model):
+    for role, name in recurrent.at_run_time().items():
+        if name in model.constants and not _is_zero_state(role, model.constants[name]):
             raise ValueError(
-                f"{node} has a constant {role}, which a layer does not keep: import the whole "
-                "model, without node="
+                f"{recurrent.node} has a constant {role}, which a layer does not keep: import the "
+                "whole model, without node="
             )
-    return _recurrent.layer_of(node, model.constants, model.opset)
+    return _recurrent.layer_of(recurrent, model.constants, model.opset)

@@ -215,7 +215,7 @@ class _Reader:
             dtype_of(proto.data_type, name)
         kind, data = _DTYPES[proto.data_type]
         shape = tuple(proto.dims)
-        if any(size < 0 for size in shape):
+        if min(shape, default=0) < 0:
             raise ValueError(f"{name} has the shape {shape}, with a negative size")
         if proto.HasField("segment"):
             raise ValueError(f"{name} is a segment of a tensor, which is not supported")

@@ -7,7 +7,7 @@ of the peepholes is the same, without g.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -50,19 +50,33 @@ def is_recurrent(node: Node) -> bool:
     return not node.domain and node.op in LAYERS
 
 
-def inputs_of(node: Node) -> dict[str, str]:
-    """Return the names of the values that a node is given, by what they are for."""
-    names = INPUTS.get(node.op, QUANTIZED)
-    if len(node.inputs) > len(names):
-        raise ValueError(f"{node} has {len(node.inputs)} inputs, expected {len(names)} at most")
-    given = {name: value for name, value in zip(names, node.inputs, strict=False) if value}
-    for name in ("X", "W", "R"):
-        if name not in given:
-            raise ValueError(f"{node} has no {name}")
-    return given
+class RecurrentNode(NamedTuple):
+    """A node that becomes a layer, and the names of the values that it is given, by their roles."""
+
+    node: Node
+    kind: str  # "LSTM", "GRU" or "RNN"
+    given: dict[str, str]
+
+    def at_run_time(self) -> dict[str, str]:
+        """Return the roles and names of what it is given when it runs."""
+        return {role: self.given[role] for role in AT_RUN_TIME if role in self.given}
 
 
-def layer_of(node: Node, constants: Mapping[str, Tensor], opset: int) -> RNN | LSTM | GRU:
+def resolve(node: Node) -> RecurrentNode:
+    """Find out what a recurrent node is given for what."""
+    roles = INPUTS.get(node.op, QUANTIZED)
+    if len(node.inputs) > len(roles):
+        raise ValueError(f"{node} has {len(node.inputs)} inputs, expected {len(roles)} at most")
+    given = {role: name for role, name in zip(roles, node.inputs, strict=False) if name}
+    for role in ("X", "W", "R"):
+        if role not in given:
+            raise ValueError(f"{node} has no {role}")
+    return RecurrentNode(node, node.op if node.op in LAYERS else "LSTM", given)
+
+
+def layer_of(
+    recurrent: RecurrentNode, constants: Mapping[str, Tensor], opset: int
+) -> RNN | LSTM | GRU:
     """Return the layer that a node is, with its weights; its states and lengths are its callers'.
 
     With layout=1 the layer is batch_first. The dtype is that of the weights, but float32 for
@@ -73,8 +87,8 @@ def layer_of(node: Node, constants: Mapping[str, Tensor], opset: int) -> RNN | L
     ValueError
         Naming the attribute or input that our layers cannot express, or that is not sound.
     """
-    kind = "LSTM" if node.op == "DynamicQuantizeLSTM" else node.op
-    weights = _weights(node, constants)
+    node, kind, _ = recurrent
+    weights = _weights(recurrent, constants)
     options = _options(node, kind, weights, opset)
     try:
         layer: RNN | LSTM | GRU = LAYERS[kind](**options, seed=0)
@@ -84,9 +98,9 @@ def layer_of(node: Node, constants: Mapping[str, Tensor], opset: int) -> RNN | L
     return layer
 
 
-def _weights(node: Node, constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _weights(recurrent: RecurrentNode, constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return W, R, and B and P if it has them, as real numbers of the shapes that ONNX says."""
-    given = inputs_of(node)
+    node, _, given = recurrent
     weights: dict[str, Tensor] = {}
     for name in ("W", "R", "B", "P"):
         if name in given:
@@ -97,7 +111,7 @@ def _weights(node: Node, constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
             weights[name] = constants[given[name]]
     if node.op == "DynamicQuantizeLSTM":
         for name in ("W", "R"):
-            weights[name] = _dequantized(node, constants, name)
+            weights[name] = _dequantized(recurrent, constants, name)
     dtypes = {array.dtype for array in weights.values()}
     if len(dtypes) > 1 or any(dtype.kind != "f" for dtype in dtypes):
         found = ", ".join(f"{name} {array.dtype}" for name, array in weights.items())
@@ -105,13 +119,13 @@ def _weights(node: Node, constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return weights
 
 
-def _dequantized(node: Node, constants: Mapping[str, Tensor], name: str) -> Array:
+def _dequantized(recurrent: RecurrentNode, constants: Mapping[str, Tensor], name: str) -> Array:
     """Return W or R of a DynamicQuantizeLSTM as ONNX's LSTM has it.
 
     It is transposed there, (D, I, 4H), with a scale and a zero point per direction, or per
     direction and row: (D,) or (D, 4H).
     """
-    given = inputs_of(node)
+    node, _, given = recurrent
     parts = []
     for part in (name, f"{name}_scale", f"{name}_zero_point"):
         if part not in given or given[part] not in constants:
