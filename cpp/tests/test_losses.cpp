@@ -114,8 +114,9 @@ TEST(rows_of_factor_0_are_not_looked_at) {
 TEST(threads_change_no_bit_of_a_loss) {
     std::mt19937_64 random(6);
     std::normal_distribution<double> normal;
-    std::vector<float> pred(2000 * 65), factor(2000, 1);
-    std::vector<int64_t> target(2000);
+    // More than four threads have an equal number of.
+    std::vector<float> pred(2003 * 65), factor(2003, 1);
+    std::vector<int64_t> target(2003);
     for (float& value : pred) value = float(normal(random));
     for (size_t i = 0; i < target.size(); ++i) target[i] = int64_t(i % 65);
     const Result<float> one = run(pred, target, factor), four = run(pred, target, factor, 4);

@@ -279,3 +279,29 @@ TEST(listed_rows_alone_count) {
         for (int i = 0; i < 50; ++i) CHECK_EQUAL(x[i], i / 5 == 1 || i / 5 == 4 ? 3.0f : 1.0f);
     });
 }
+
+TEST(listed_rows_that_blocks_cut_alone_count) {
+    constexpr int64_t kSize = 9001;  // work is dealt in blocks of 4096 numbers
+    const std::vector<int64_t> listed = {0, 2, 5};
+    std::vector<float> w(7 * kSize), grad(7 * kSize);
+    for (size_t i = 0; i < grad.size(); ++i) grad[i] = float(i % 1000) + 1;
+    const Rows rows{3, kSize, listed.data()};
+    for (const int threads : {1, 3}) {
+        w.assign(w.size(), 0);
+        const Trained<float> p{w.data(), grad.data(), {}, rows};
+        update(Sgd{1, 0, 0, 0, false}, 1, &p, 1, threads);
+        double sum = 0;
+        for (int64_t i = 0; i < int64_t(w.size()); ++i) {
+            const int64_t row = i / kSize;
+            const bool counts = row == 0 || row == 2 || row == 5;
+            CHECK_EQUAL(w[i], counts ? -grad[i] : 0.0f);
+            if (counts) sum += double(grad[i]) * grad[i];
+        }
+        std::vector<float> scaled = grad;
+        const Gradient<float> g{scaled.data(), rows};
+        CHECK_NEAR(norm(&g, 1, threads), std::sqrt(sum), 1e-9 * std::sqrt(sum));
+        scale(2, &g, 1, threads);
+        for (int64_t i = 0; i < int64_t(w.size()); ++i)
+            CHECK_EQUAL(scaled[i], w[i] != 0 ? 2 * grad[i] : grad[i]);
+    }
+}

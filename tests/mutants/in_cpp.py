@@ -124,10 +124,6 @@ CPP = [
                 "capacity < bytes || capacity > 2 * bytes",
                 "capacity < bytes",
             ),
-            "blocks-kept-for-ever": (
-                "(count_ == kBlocks || kept_by_all > room)",
-                "count_ == kBlocks",
-            ),
         },
     ),
     *of(

@@ -245,7 +245,6 @@ MODELS = [
                 "dx = dxs[0] + dxs[1] if len(runs) == 2",
                 "dx = dxs[0] if len(runs) == 2",
             ),
-            "reference-state-is-shared": ("state = tuple(s.copy() for s in state)", "pass"),
             "reference-lengths-range": ("np.any((ends < 0) | (ends > T))", "np.any(ends > T)"),
             "reference-unknown-names": ("!= len(params):", "> len(params):"),
         },

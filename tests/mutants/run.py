@@ -110,6 +110,7 @@ class Tree:
                 cwd=self.folder,
                 env=environment,
                 text=True,
+                errors="replace",
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 timeout=longest,
