@@ -41,9 +41,6 @@ private:
 
 }  // namespace detail
 
-/// Multiply-adds that are worth another thread, as waking one costs some microseconds.
-constexpr double kWorkOfThread = 1e6;
-
 /// One thread's place in a team. `rank` is 0 to size - 1.
 class Team {
 public:

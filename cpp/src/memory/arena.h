@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <new>
 
-namespace lstmcore {
+#include "machine/caches.h"
 
-constexpr int64_t kAlignment = 64;  // a cache line, and the widest register
+namespace lstmcore {
 
 inline int64_t round_up(int64_t n, int64_t multiple) {
     return (n + multiple - 1) / multiple * multiple;

@@ -8,16 +8,14 @@
 #include <sys/mman.h>
 #endif
 
+#include "machine/caches.h"
 #include "memory/arena.h"
 
 namespace lstmcore {
 namespace {
 
-constexpr int64_t kHugePage = 2 << 20;
-constexpr int64_t kHugeFrom = 1 << 20;  // bytes from which a block gets whole huge pages
-
 std::align_val_t alignment_of(int64_t capacity) {
-    return std::align_val_t(capacity < kHugeFrom ? kAlignment : kHugePage);
+    return std::align_val_t(capacity < kHugePagesFrom ? kAlignment : kHugePage);
 }
 
 }  // namespace
@@ -45,15 +43,15 @@ public:
     /// Keeps the block, in the place of the oldest where these would be too many, unless all
     /// threads together keep too much.
     void keep(Block& block) {
-        const int64_t room = kMostOfAll - block.capacity_;
-        while (count_ > 0 && (count_ == kBlocks || kept_by_all > room)) drop(take_out(0));
+        const int64_t room = kKeptBytes - block.capacity_;
+        while (count_ > 0 && (count_ == kKeptBuffers || kept_by_all > room)) drop(take_out(0));
         if (kept_by_all.fetch_add(block.capacity_) <= room)
             blocks_[count_++].swap(block);
         else
             kept_by_all -= block.capacity_;
     }
     static bool keeps(int64_t capacity) {
-        return capacity >= Block::kKeptFrom && capacity <= kMostOfAll && !closed;
+        return capacity >= Block::kKeptFrom && capacity <= kKeptBytes && !closed;
     }
     static void release(Block& block) {
         if (block.data_) ::operator delete(block.data_, alignment_of(block.capacity_));
@@ -71,12 +69,10 @@ private:
     }
     static void drop(Block block) { release(block); }
 
-    static constexpr int64_t kMostOfAll = 128 << 20;
     static std::atomic<int64_t> kept_by_all;  // bytes
-    static constexpr int kBlocks = 12;
     static thread_local bool closed;  // trivial, so it may still be asked at the end of the thread
 
-    Block blocks_[kBlocks];  // the oldest first
+    Block blocks_[kKeptBuffers];  // the oldest first
     int count_ = 0;
 };
 
@@ -85,12 +81,12 @@ thread_local bool FreeBlocks::closed = false;
 thread_local FreeBlocks FreeBlocks::of_thread;
 
 Block::Block(int64_t bytes) {
-    const int64_t capacity = bytes < kHugeFrom ? bytes : round_up(bytes, kHugePage);
+    const int64_t capacity = bytes < kHugePagesFrom ? bytes : round_up(bytes, kHugePage);
     if (!FreeBlocks::keeps(capacity) || !FreeBlocks::of_thread.take(bytes, *this)) {
         data_ = ::operator new(capacity, alignment_of(capacity));
         capacity_ = capacity;
 #if defined(MADV_HUGEPAGE)
-        if (capacity >= kHugeFrom) madvise(data_, capacity, MADV_HUGEPAGE);
+        if (capacity >= kHugePagesFrom) madvise(data_, capacity, MADV_HUGEPAGE);
 #endif
     }
     bytes_ = bytes;

@@ -81,15 +81,13 @@ public:
 
     void copy(int num_threads) {
         const std::vector<T> padding(longest_);
-        const double useful = double(bytes()) / kBytesOfThread;
+        const double useful = double(bytes()) / kPackedBytesOfThread;
         run_team(int(std::min(double(num_threads), 1 + useful)), [&](Team& team) noexcept {
             for (const auto& copy : copies_) copy(team.rank, team.size, padding.data());
         });
     }
 
 private:
-    static constexpr double kBytesOfThread = 256 * 1024;  // which take longer than to wake one
-
     /// Room for a matrix of `columns` columns in panels of `vectors` registers.
     Packed<T> take(int vectors, int64_t K, int64_t columns, T** out) {
         Packed<T> packed;

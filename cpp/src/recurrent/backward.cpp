@@ -9,6 +9,7 @@
 #include <stdexcept>
 
 #include "lstmcore/layer.h"
+#include "machine/caches.h"
 #include "machine/float_mode.h"
 #include "machine/threads.h"
 #include "memory/arena.h"
@@ -22,12 +23,6 @@
 
 namespace lstmcore {
 namespace {
-
-constexpr int64_t kChunkBytes = 512 * 1024;  // of dgates, to stay in the L2 cache
-/// At least, for each chunk passes over all of dw; the second where dw lies beyond the caches.
-constexpr int64_t kChunkRows = 256, kFarChunkRows = 640;
-constexpr int64_t kFarBytes = 16 << 20;
-constexpr int64_t kReachBytes = 2048;  // from row to row, that the hardware's prefetching follows
 
 template <class T>
 struct Scratch {
@@ -53,9 +48,9 @@ public:
           gate_rows_(gru_ && cell_.reset_after ? 4 : G_) {
         const int64_t B = in.batch;
         const auto row_bytes = gate_rows_ * H_ * int64_t(sizeof(T));
-        const bool far = size_product(row_bytes, widest_input(spec) + P_) > kFarBytes;
-        const int64_t least = far ? kFarChunkRows : kChunkRows;
-        chunk_ = std::max(kChunkBytes / row_bytes, least) / std::max<int64_t>(B, 1);
+        const bool far = size_product(row_bytes, widest_input(spec) + P_) > kGradientFarBytes;
+        const int64_t least = far ? kGradientChunkFarRows : kGradientChunkRows;
+        chunk_ = std::max(kGradientChunkBytes / row_bytes, least) / std::max<int64_t>(B, 1);
         chunk_ = std::max<int64_t>(std::min(chunk_, in.steps), 1);
         const int64_t rows = size_product(chunk_, B);
         const auto take = [&](int64_t count, int64_t n) { return take_rows<T>(arena, count, n); };
@@ -66,7 +61,7 @@ public:
         dgates_ = take(rows, gate_rows_ * H_);
         last_dgates_ = take(B, gate_rows_ * H_);
         dgates_panels_ = {dgates_.data, dgates_.stride, rows};
-        if (dgates_.stride * int64_t(sizeof(T)) > kReachBytes)
+        if (dgates_.stride * int64_t(sizeof(T)) > kPrefetchedStride)
             dgates_panels_ = take_panels(gate_rows_ * H_);
         x_ = take_panels(widest_input(spec));
         if (in.lookup) {

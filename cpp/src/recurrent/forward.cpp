@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "lstmcore/layer.h"
+#include "machine/caches.h"
 #include "machine/float_mode.h"
 #include "machine/threads.h"
 #include "memory/arena.h"
@@ -20,24 +21,9 @@
 namespace lstmcore {
 namespace {
 
-constexpr int64_t kChunkBytes = 256 * 1024;  // of the input product, to stay in the L2 cache
-constexpr int64_t kMaxChunkRows = 4096;
-/// Weights that the L2 cache does not hold are read anew for every chunk: so many rows at least
-/// make that worth it.
-constexpr int64_t kL2Bytes = 1 << 20;
-constexpr int64_t kStreamedRows = 96;
-
-/// Whether the steps of a layer make its input product themselves, which saves writing and reading
-/// it. It must not cost the L1 cache: from one tile of rows to the next the panels of both matrices
-/// stay there, or not even that of W_hh would; then the L2 cache is to hold both matrices. Few rows
-/// are multiplied faster together with those of other steps. A single step begins with the panels
-/// that the last call has left in the L2 cache, of both matrices; for more rows only if these are
-/// not far too large for it.
-constexpr int64_t kFusedPanelBytes = 40 * 1024, kL1Bytes = 48 * 1024;
-constexpr int64_t kFusedRows = 4, kFusedFarRows = 32;
-constexpr int64_t kFusedFarBytes = 2 << 20;
-constexpr int64_t kFusedStepBytes = 8 << 20;
-
+/// Whether the steps of a layer make their input product themselves, instead of reading one that
+/// was made for many steps at once. That saves writing and reading it, but the panels of W_ih and
+/// W_hh then compete for the caches; caches.h tells which sizes were found to be worth it.
 template <class T>
 bool fuses_input(const PackedDirection<T>& w, int lanes, int64_t rows, int64_t steps) {
     if (!w.can_fuse_input()) return false;
@@ -45,7 +31,7 @@ bool fuses_input(const PackedDirection<T>& w, int lanes, int64_t rows, int64_t s
     if (steps == 1) return rows < kFusedRows || bytes <= kFusedStepBytes;
     const int64_t width = w.w_hh.vectors * lanes * number;  // of a panel
     if (K * width <= kFusedPanelBytes) return rows >= kFusedRows;
-    return w.w_hh.K * width >= kL1Bytes && bytes <= kFusedFarBytes && rows >= kFusedFarRows;
+    return w.w_hh.K * width >= kFusedL1Bytes && bytes <= kFusedL2Bytes && rows >= kFusedFarRows;
 }
 
 /// Whether a thread's next call begins with the last panel. Calls of one step alternate as the
@@ -91,9 +77,9 @@ public:
           P_(spec.output_size()),
           width_(spec.cell.gates() * round_up(H_, kAlignment / int64_t(sizeof(T)))) {
         const int64_t slots = workers_.slots(), row_bytes = width_ * int64_t(sizeof(T));
-        int64_t rows = std::min(kChunkBytes / row_bytes, kMaxChunkRows);
-        if (size_product(widest_input(spec), row_bytes) > kL2Bytes)
-            rows = std::max(rows, kStreamedRows);
+        int64_t rows = std::min(kInputChunkBytes / row_bytes, kInputChunkMostRows);
+        if (size_product(widest_input(spec), row_bytes) > kInputWeightsL2Bytes)
+            rows = std::max(rows, kInputChunkFarRows);
         chunk_ = rows / std::max<int64_t>(slots, 1);
         chunk_ = std::max<int64_t>(std::min(chunk_, in.steps), 1);
         if (train) {

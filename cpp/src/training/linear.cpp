@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <tuple>
 
+#include "machine/caches.h"
 #include "machine/float_mode.h"
 #include "machine/isa.h"
 #include "machine/threads.h"
@@ -38,8 +39,6 @@ std::shared_ptr<const Linear<T>> pack_linear(const T* weight, const T* bias, int
 
 namespace {
 
-constexpr int64_t kPieceRows = 256;  // of x and dy, to stay in the L2 cache
-
 int team_size_for(int64_t rows, int64_t inputs, int64_t outputs, int num_threads) {
     const double useful = double(rows) * double(inputs) * double(outputs) / kWorkOfThread;
     return int(std::min({double(num_threads), 1 + useful, std::max(double(rows), 1.0)}));
@@ -50,9 +49,9 @@ int team_size_for(int64_t rows, int64_t inputs, int64_t outputs, int num_threads
 template <class T>
 void multiply_rows(const Kernels<T>& kernels, const Packed<T>& weight, int64_t columns,
                    const T* start, const T* in, T* out, int64_t first, int64_t last) {
-    ProductRow<T> products[kPieceRows];
+    ProductRow<T> products[kLinearPieceRows];
     while (first < last) {
-        const int64_t n = std::min(last - first, kPieceRows);
+        const int64_t n = std::min(last - first, kLinearPieceRows);
         for (int64_t i = 0; i < n; ++i, ++first)
             products[i] = {in + first * weight.K, start, out + first * columns};
         kernels.product(weight, columns, products, n);
@@ -79,8 +78,8 @@ void linear_backward(const Linear<T>& linear, const T* x, const T* dy, int64_t r
     const Kernels<T>& kernels = linear.kernels();
     const auto lay_out = [&](void* base) {
         Arena arena(base);
-        Panels<T> panels{nullptr, Panels<T>::kWidth, kPieceRows};
-        panels.data = arena.take<T>(size_product(kPieceRows, round_up(I, panels.width)));
+        Panels<T> panels{nullptr, Panels<T>::kWidth, kLinearPieceRows};
+        panels.data = arena.take<T>(size_product(kLinearPieceRows, round_up(I, panels.width)));
         T* zeros = arena.take<T>(I);
         return std::make_tuple(panels, zeros, arena.used());
     };
@@ -93,8 +92,8 @@ void linear_backward(const Linear<T>& linear, const T* x, const T* dy, int64_t r
         // A piece of rows after the other: its dx by rows, then the sums by outputs.
         const int64_t first = O * team.rank / team.size;
         const int64_t last = O * (team.rank + 1) / team.size;
-        for (int64_t piece = 0; piece < rows; piece += kPieceRows) {
-            const int64_t n = std::min(rows - piece, kPieceRows);
+        for (int64_t piece = 0; piece < rows; piece += kLinearPieceRows) {
+            const int64_t n = std::min(rows - piece, kLinearPieceRows);
             const int64_t mine = n * team.rank / team.size;
             const int64_t end = n * (team.rank + 1) / team.size;
             multiply_rows(kernels, linear.weight_t(), I, zeros, dy, dx, piece + mine, piece + end);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernel_table.h"
+#include "machine/caches.h"
 #include "machine/float_mode.h"
 #include "machine/isa.h"
 #include "machine/threads.h"
@@ -14,8 +15,7 @@ template <class T>
 void cross_entropy(const T* pred, const int64_t* target, const T* factor, const T* hit,
                    int64_t rows, int64_t classes, double* losses, T* dpred, int num_threads) {
     const auto softmax = kernel_table().of<T>().softmax;
-    constexpr double kNumbersOfThread = 1 << 15;  // waking one for fewer costs more than it saves
-    const double useful = double(rows) * double(classes) / kNumbersOfThread;
+    const double useful = double(rows) * double(classes) / kExponentialsOfThread;
     const int team_size = int(std::min(double(num_threads), 1 + useful));
     run_team(team_size, [&](Team& team) noexcept {
         const FlushDenormals mode;
