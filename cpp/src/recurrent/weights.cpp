@@ -15,12 +15,9 @@ Weights<T>::Weights(const LayerSpec& spec, const std::vector<Parameters<const T>
     spec.check();
     if (int64_t(parameters.size()) != spec.num_layers * spec.directions())
         throw std::invalid_argument("parameters: one set for each layer and direction is expected");
-    for (const Parameters<const T>& p : parameters)
-        if (!p.w_ih || !p.w_hh || bool(p.b_ih) != spec.bias || bool(p.b_hh) != spec.bias ||
-            bool(p.w_ch) != spec.cell.peephole || bool(p.w_hr) != (spec.proj_size > 0))
-            throw std::invalid_argument("parameters: a set has others than those of the spec");
-    memory_ = pack_into_block(kernels_, num_threads,
-                              [&](Packing<T>& packing) { lay_out(parameters, packing); });
+    for (const Parameters<const T>& set : parameters) require_parameters(spec, set, "parameters");
+    memory_ = pack_into_buffer(kernels_, num_threads,
+                               [&](Packing<T>& packing) { lay_out(parameters, packing); });
 }
 
 template <class T>

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <memory>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "kernel_table.h"
 #include "lstmcore/layer.h"
-#include "memory/block.h"
+#include "lstmcore/memory.h"
 #include "memory/pack.h"
 
 namespace lstmcore {
@@ -30,6 +32,15 @@ struct PackedDirection {
     bool can_fuse_input() const { return w_ih.K > 0 && w_n.data == nullptr; }
 };
 
+/// Refuses a set of parameters, or gradients, that has others than the spec.
+template <class T>
+void require_parameters(const LayerSpec& spec, const Parameters<T>& set, const char* name) {
+    if (!set.w_ih || !set.w_hh || bool(set.b_ih) != spec.bias || bool(set.b_hh) != spec.bias ||
+        bool(set.w_ch) != spec.cell.peephole || bool(set.w_hr) != (spec.proj_size > 0))
+        throw std::invalid_argument(std::string(name) +
+                                    ": a set has others than those of the spec");
+}
+
 template <class T>
 class Weights {
 public:
@@ -51,7 +62,7 @@ private:
     const Kernels<T>& kernels_;
     bool train_;
     std::vector<PackedDirection<T>> directions_;
-    Block memory_;
+    Buffer memory_;
 };
 
 }  // namespace lstmcore

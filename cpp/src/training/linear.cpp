@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <string>
 #include <tuple>
 
 #include "machine/caches.h"
@@ -20,7 +21,9 @@ Linear<T>::Linear(const T* weight, const T* bias, int64_t inputs, int64_t output
     : inputs_(inputs), outputs_(outputs), train_(train), kernels_(kernel_table().of<T>()) {
     check_size(inputs, "inputs");
     check_size(outputs, "outputs");
-    memory_ = pack_into_block(kernels_, num_threads, [&](Packing<T>& packing) {
+    if (weight == nullptr)
+        throw std::invalid_argument("weight is null, expected (outputs, inputs)");
+    memory_ = pack_into_buffer(kernels_, num_threads, [&](Packing<T>& packing) {
         weight_ = packing.transposed(4, inputs, outputs, weight, [=](int64_t column) {
             return column < outputs ? column : -1;
         });
@@ -38,6 +41,11 @@ std::shared_ptr<const Linear<T>> pack_linear(const T* weight, const T* bias, int
 }
 
 namespace {
+
+void check_rows(int64_t rows) {
+    if (rows < 0)
+        throw std::invalid_argument("rows is " + std::to_string(rows) + ", expected >= 0");
+}
 
 int team_size_for(int64_t rows, int64_t inputs, int64_t outputs, int num_threads) {
     const double useful = double(rows) * double(inputs) * double(outputs) / kWorkOfThread;
@@ -62,6 +70,7 @@ void multiply_rows(const Kernels<T>& kernels, const Packed<T>& weight, int64_t c
 
 template <class T>
 void linear_forward(const Linear<T>& linear, const T* x, int64_t rows, T* y, int num_threads) {
+    check_rows(rows);
     const int64_t I = linear.inputs(), O = linear.outputs();
     run_team(team_size_for(rows, I, O, num_threads), [&](Team& team) noexcept {
         const FlushDenormals mode;
@@ -73,6 +82,7 @@ void linear_forward(const Linear<T>& linear, const T* x, int64_t rows, T* y, int
 template <class T>
 void linear_backward(const Linear<T>& linear, const T* x, const T* dy, int64_t rows, T* dx,
                      T* dweight, T* dbias, int num_threads) {
+    check_rows(rows);
     if (!linear.can_train()) throw std::invalid_argument("linear was packed for inference only");
     const int64_t I = linear.inputs(), O = linear.outputs();
     const Kernels<T>& kernels = linear.kernels();
@@ -83,7 +93,7 @@ void linear_backward(const Linear<T>& linear, const T* x, const T* dy, int64_t r
         T* zeros = arena.take<T>(I);
         return std::make_tuple(panels, zeros, arena.used());
     };
-    const Block memory(std::get<2>(lay_out(nullptr)));
+    const Buffer memory(std::get<2>(lay_out(nullptr)));
     const auto [panels, zeros, bytes] = lay_out(memory.data());
     std::fill_n(zeros, I, T(0));
     run_team(team_size_for(rows, I, O, num_threads), [&, panels = panels,

@@ -1,6 +1,7 @@
 #include "lstmcore/scatter.h"
 
 #include <algorithm>
+#include <stdexcept>
 
 #include "machine/caches.h"
 #include "machine/threads.h"
@@ -10,6 +11,7 @@ namespace lstmcore {
 template <class T>
 void add_rows(T* table, int64_t size, const int64_t* rows, const T* values, int64_t count,
               int num_threads) {
+    if (size < 0 || count < 0) throw std::invalid_argument("size and count: expected >= 0");
     // Threads share the columns, in whole cache lines, so that each number has one chain.
     constexpr int64_t kLine = kAlignment / int64_t(sizeof(T));
     const int64_t lines = (size + kLine - 1) / kLine;
