@@ -6,8 +6,8 @@
 #include <optional>
 #include <utility>
 
+#include "layer_tape.h"
 #include "lstmcore/machine.h"
-#include "tape.h"
 
 namespace {
 

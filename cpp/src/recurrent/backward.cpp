@@ -14,7 +14,7 @@
 #include "machine/threads.h"
 #include "memory/arena.h"
 #include "memory/pack.h"
-#include "memory/rows.h"
+#include "memory/strided_rows.h"
 #include "recurrent/dropout.h"
 #include "recurrent/gradient_sums.h"
 #include "recurrent/merge.h"

@@ -12,7 +12,7 @@
 #include "machine/float_mode.h"
 #include "machine/threads.h"
 #include "memory/arena.h"
-#include "memory/rows.h"
+#include "memory/strided_rows.h"
 #include "recurrent/dropout.h"
 #include "recurrent/merge.h"
 #include "recurrent/pass.h"

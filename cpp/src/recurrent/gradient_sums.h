@@ -12,7 +12,7 @@
 #include "machine/threads.h"
 #include "memory/arena.h"
 #include "memory/pack.h"
-#include "memory/rows.h"
+#include "memory/strided_rows.h"
 #include "recurrent/tape.h"
 #include "recurrent/weights.h"
 #include "recurrent/workers.h"

@@ -7,7 +7,7 @@
 #include "kernel_table.h"
 #include "lstmcore/spec.h"
 #include "memory/arena.h"
-#include "memory/rows.h"
+#include "memory/strided_rows.h"
 #include "recurrent/weights.h"
 
 namespace lstmcore {

@@ -57,6 +57,10 @@ public:
 
 private:
     void lay_out(const std::vector<Parameters<const T>>& parameters, Packing<T>& packing);
+    void lay_out_forward(const Parameters<const T>& from, int64_t inputs, Packing<T>& packing,
+                         PackedDirection<T>& to) const;
+    void lay_out_backward(const Parameters<const T>& from, int64_t inputs, Packing<T>& packing,
+                          PackedDirection<T>& to) const;
 
     LayerSpec spec_;
     const Kernels<T>& kernels_;

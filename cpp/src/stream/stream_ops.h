@@ -14,7 +14,7 @@
 
 #include "lstmcore/stream.h"
 #include "memory/arena.h"
-#include "memory/rows.h"
+#include "memory/strided_rows.h"
 #include "recurrent/step_rows.h"
 #include "recurrent/weights.h"
 #include "training/linear.h"
