@@ -19,8 +19,7 @@
 
 #include "lstmcore/layer.h"
 #include "lstmcore/linear.h"
-#include "memory/arena.h"
-#include "memory/block.h"
+#include "lstmcore/memory.h"
 
 namespace py = pybind11;
 using namespace lstmcore;
@@ -156,21 +155,27 @@ inline py::array make_array(py::dtype dtype, const int64_t* shape, size_t axes) 
     return py::reinterpret_steal<py::array>(array);
 }
 
-/// The same of T. A large one is a Block's memory: see there.
+/// The same of T. A large one is the memory of a Buffer.
 template <class T>
 py::array_t<T> empty_array(const std::vector<int64_t>& shape) {
     int64_t bytes = sizeof(T);
     for (const int64_t n : shape) bytes = size_product(bytes, n);
-    if (bytes < Block::kKeptFrom) return make_array(py::dtype::of<T>(), shape.data(), shape.size());
-    auto block = std::make_unique<Block>(bytes);
-    T* data = static_cast<T*>(block->data());
-    const py::capsule owner(block.get(), [](void* p) { delete static_cast<Block*>(p); });
-    block.release();
+    if (bytes < Buffer::kKeptFrom)
+        return make_array(py::dtype::of<T>(), shape.data(), shape.size());
+    auto buffer = std::make_unique<Buffer>(bytes);
+    T* data = static_cast<T*>(buffer->data());
+    const py::capsule owner(buffer.get(), [](void* p) { delete static_cast<Buffer*>(p); });
+    buffer.release();
     return py::array_t<T>(shape, data, owner);
 }
 
-void bind_stream(py::module_& m);
-void bind_optim(py::module_& m);
+void bind_machine(py::module_& m);
+void bind_spec(py::module_& m);
+void bind_weights(py::module_& m);
+void bind_layer(py::module_& m);
 void bind_linear(py::module_& m);
+void bind_row_functions(py::module_& m);
+void bind_stream(py::module_& m);
 void bind_losses(py::module_& m);
+void bind_optim(py::module_& m);
 void bind_scatter(py::module_& m);

@@ -4,7 +4,7 @@
 #include <optional>
 
 #include "binding.h"
-#include "machine/threads.h"
+#include "lstmcore/machine.h"
 
 namespace {
 

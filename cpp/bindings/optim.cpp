@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "binding.h"
-#include "machine/threads.h"
+#include "lstmcore/machine.h"
 
 namespace {
 

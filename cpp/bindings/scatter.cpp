@@ -2,7 +2,7 @@
 #include "lstmcore/scatter.h"
 
 #include "binding.h"
-#include "machine/threads.h"
+#include "lstmcore/machine.h"
 
 namespace {
 

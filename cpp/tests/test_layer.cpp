@@ -20,13 +20,13 @@ using namespace test;
 namespace {
 
 /// Memory of an exact size in bytes, aligned as a workspace or tape must be.
-class Block {
+class GuardedMemory {
 public:
-    explicit Block(int64_t bytes) : data_(::operator new(bytes, std::align_val_t(64))) {
+    explicit GuardedMemory(int64_t bytes) : data_(::operator new(bytes, std::align_val_t(64))) {
         std::memset(data_, 0x7f, bytes);  // nothing may be taken for initialised
     }
-    ~Block() { ::operator delete(data_, std::align_val_t(64)); }
-    Block(const Block&) = delete;
+    ~GuardedMemory() { ::operator delete(data_, std::align_val_t(64)); }
+    GuardedMemory(const GuardedMemory&) = delete;
     void* data() const { return data_; }
 
 private:
@@ -65,12 +65,12 @@ Result<T> run(const LayerSpec& spec, const ParameterSet<T>& parameters, const Se
     if (lstm) r.c.resize(states * H, T(77));
     T* c = lstm ? r.c.data() : nullptr;
     const View<T> y{r.y.data(), in.batch * F, F};
-    const Block workspace(forward_workspace_bytes(spec, in, train, threads));
+    const GuardedMemory workspace(forward_workspace_bytes(spec, in, train, threads));
     if (!train) {
         forward<T>(*weights, in, y, r.h.data(), c, nullptr, workspace.data(), threads);
         return r;
     }
-    const Block tape(tape_size(spec, in) * int64_t(sizeof(T)));
+    const GuardedMemory tape(tape_size(spec, in) * int64_t(sizeof(T)));
     T* on_tape = static_cast<T*>(tape.data());
     forward<T>(*weights, in, y, r.h.data(), c, on_tape, workspace.data(), threads);
 
@@ -80,7 +80,7 @@ Result<T> run(const LayerSpec& spec, const ParameterSet<T>& parameters, const Se
     r.dh0.resize(states * P, T(77));
     if (lstm) r.dc0.resize(states * H, T(77));
     ParameterSet<T> gradients(spec, true);
-    const Block backward_workspace(backward_workspace_bytes(spec, in, threads));
+    const GuardedMemory backward_workspace(backward_workspace_bytes(spec, in, threads));
     backward<T>(*weights, in, {r.y.data(), in.batch * F, F}, on_tape, {dy.data(), in.batch * F, F},
                 dh.data(), lstm ? dc.data() : nullptr,
                 {r.dx.data(), in.batch * spec.input_size, spec.input_size}, r.dh0.data(),
@@ -329,4 +329,95 @@ TEST(bad_specs_and_lengths_are_refused) {
     Sequences<float> huge = input.sequences();
     huge.steps = int64_t(1) << 60;
     CHECK_THROWS(tape_size(spec, huge), std::bad_alloc, "");
+}
+
+TEST(pointers_and_sizes_that_cannot_be_are_refused) {
+    LayerSpec spec;
+    spec.cell.kind = CellKind::gru;
+    spec.input_size = 3;
+    spec.hidden_size = 5;
+    const ParameterSet<float> parameters(spec);
+    const auto weights = pack<float>(spec, parameters.read_only(), true);
+    Input<float> input(spec, 4, 2, false, false);
+    const Sequences<float> in = input.sequences();
+    const GuardedMemory workspace(forward_workspace_bytes(spec, in, true, 1));
+    const GuardedMemory tape(tape_size(spec, in) * int64_t(sizeof(float)));
+    const GuardedMemory more(backward_workspace_bytes(spec, in, 1));
+    std::vector<float> y(4 * 2 * 5), state(2 * 5), dx(4 * 2 * 3);
+    const View<float> view{y.data(), 2 * 5, 5}, dx_view{dx.data(), 2 * 3, 3};
+    const View<const float> y_view{y.data(), 2 * 5, 5};
+    const auto run_forward = [&](const Sequences<float>& with, View<float> to, float* h, float* c) {
+        forward<float>(*weights, with, to, h, c, static_cast<float*>(tape.data()), workspace.data(),
+                       1);
+    };
+    const auto refused = [&](const Sequences<float>& with, const char* part) {
+        CHECK_THROWS(run_forward(with, view, state.data(), nullptr), std::invalid_argument, part);
+    };
+    run_forward(in, view, state.data(), nullptr);
+    // Only an LSTM has a cell.
+    CHECK_THROWS(run_forward(in, view, state.data(), state.data()), std::invalid_argument, "c_n");
+    CHECK_THROWS(run_forward(in, view, nullptr, nullptr), std::invalid_argument, "h_n is null");
+    CHECK_THROWS(run_forward(in, {}, state.data(), nullptr), std::invalid_argument, "y is null");
+    Sequences<float> other = in;
+    other.c0 = state.data();
+    refused(other, "only the LSTM has a cell");
+    other = in;
+    other.steps = -1;
+    refused(other, "steps and batch");
+    CHECK_THROWS(tape_size(spec, other), std::invalid_argument, "steps and batch");
+    CHECK_THROWS(forward_workspace_bytes(spec, other, true, 1), std::invalid_argument, "steps");
+    CHECK_THROWS(backward_workspace_bytes(spec, other, 1), std::invalid_argument, "steps");
+    other = in;
+    other.batch = -2;
+    refused(other, "steps and batch");
+    other = in;
+    other.x = {};
+    refused(other, "x and lookup are null");
+    other = in;
+    other.dropout = 1;
+    refused(other, "dropout");
+    other = in;
+    other.first_step = -1;
+    refused(other, "first_step");
+    other = in;
+    other.whole_steps = 3;
+    refused(other, "not within whole_steps");
+    const int64_t negative[] = {-1, 2};
+    other = in;
+    other.lengths = negative;
+    refused(other, "lengths[0] is -1");
+
+    ParameterSet<float> gradients(spec, true);
+    const auto run_backward = [&](const float* on_tape, const float* dc_n, View<float> to,
+                                  float* dh0, float* dc0,
+                                  const std::vector<Parameters<float>>& sets) {
+        backward<float>(*weights, in, y_view, on_tape, y_view, nullptr, dc_n, to, dh0, dc0, sets,
+                        more.data(), 1);
+    };
+    const float* const on_tape = static_cast<const float*>(tape.data());
+    float* const h = state.data();
+    run_backward(on_tape, nullptr, dx_view, h, nullptr, gradients.sets);
+    const auto backward_refused = [&](auto call, const char* part) {
+        CHECK_THROWS(call(), std::invalid_argument, part);
+    };
+    backward_refused([&] { run_backward(on_tape, h, dx_view, h, nullptr, gradients.sets); },
+                     "dc_n");
+    backward_refused([&] { run_backward(on_tape, nullptr, dx_view, h, h, gradients.sets); }, "dc0");
+    backward_refused([&] { run_backward(nullptr, nullptr, dx_view, h, nullptr, gradients.sets); },
+                     "tape is null");
+    backward_refused(
+        [&] { run_backward(on_tape, nullptr, dx_view, nullptr, nullptr, gradients.sets); },
+        "dh0 is null");
+    backward_refused([&] { run_backward(on_tape, nullptr, {}, h, nullptr, gradients.sets); },
+                     "dx is null");
+    backward_refused([&] { run_backward(on_tape, nullptr, dx_view, h, nullptr, {}); }, "gradients");
+    CHECK_THROWS(tape_gates(spec, in, on_tape, 1, 0), std::invalid_argument, "no such part");
+    CHECK_THROWS(tape_cells(spec, in, on_tape, 0, 1), std::invalid_argument, "no such part");
+
+    spec.cell.kind = CellKind::lstm;
+    const ParameterSet<float> of_lstm(spec);
+    const auto lstm = pack<float>(spec, of_lstm.read_only(), false);
+    const GuardedMemory room(forward_workspace_bytes(spec, in, false, 1));
+    CHECK_THROWS(forward<float>(*lstm, in, view, h, nullptr, nullptr, room.data(), 1),
+                 std::invalid_argument, "c_n is null");
 }

@@ -67,7 +67,8 @@ struct Input {
         const int64_t states = spec.num_layers * spec.directions() * B;
         x = random_numbers<T>(T_ * B * I, 100, 1);
         h0 = random_numbers<T>(states * spec.output_size(), 101);
-        c0 = random_numbers<T>(states * spec.hidden_size, 102);
+        if (spec.cell.kind == CellKind::lstm)
+            c0 = random_numbers<T>(states * spec.hidden_size, 102);
         if (ragged)
             for (int64_t b = 0; b < B; ++b) lengths.push_back((b * 7 + 3) % (T_ + 1));
         if (with_resets)
@@ -79,7 +80,7 @@ struct Input {
         in.batch = B;
         in.x = {x.data(), B * I, I};
         in.h0 = h0.data();
-        in.c0 = c0.data();
+        if (!c0.empty()) in.c0 = c0.data();
         if (!lengths.empty()) in.lengths = lengths.data();
         if (!resets.empty()) in.resets = {reinterpret_cast<const bool*>(resets.data()), B, 1};
         return in;

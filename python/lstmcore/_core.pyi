@@ -11,31 +11,9 @@ _Activation = tuple[str, float, float]  # name, alpha, beta
 
 @final
 class Spec:
-    """What a layer is; immutable."""
+    """What a layer is; immutable. Its options are those of cpp/include/lstmcore/options.h."""
 
-    def __init__(
-        self,
-        *,
-        kind: str,
-        input_size: int,
-        hidden_size: int,
-        proj_size: int,
-        num_layers: int,
-        bidirectional: bool,
-        reverse: bool,
-        merge: str,
-        bias: bool,
-        forget_gate: bool,
-        coupled: bool,
-        peephole: bool,
-        reset_after: bool,
-        cell_clip: float,
-        gate_clip: float,
-        gate_activation: _Activation,
-        candidate_activation: _Activation,
-        output_activation: _Activation,
-        dtype: str,
-    ) -> None: ...
+    def __init__(self, **options: Any) -> None: ...
 
 @final
 class Weights:
@@ -85,6 +63,15 @@ def linear_forward(linear: Linear, x: _Array, /) -> _Array: ...
 def linear_backward(
     linear: Linear, x: _Array, dy: _Array, dweight: _Array, dbias: _Array | None = None, /
 ) -> _Array: ...
+
+# y = f(x) for each number, softmax over the last axis, layer normalization over the last axes that
+# hold `features` numbers together; in training also what backward takes: (x - mean) * scale as
+# (rows, features), or None if that is y, and scale as (rows, 1).
+def activate(f: _Activation, x: _Array, /) -> _Array: ...
+def softmax(x: _Array, /) -> _Array: ...
+def layer_norm(
+    x: _Array, features: int, weight: _Array | None, bias: _Array | None, eps: float, train: bool, /
+) -> tuple[_Array, _Array | None, _Array | None]: ...
 def pack(spec: Spec, parameters: Sequence[_Array], train: bool) -> Weights: ...
 def same_bits(some: Sequence[_Array], others: Sequence[_Array]) -> bool: ...
 def forward(

@@ -56,13 +56,12 @@ def test_outputs_are_those_of_the_model(isa: str, number: int, dtype: str) -> No
         expected, last = model.run(x)
         stream = model.stream(batch)
         whole = stream.process(x)
-        tolerance = 1e-5 if dtype == "float32" else 1e-13
-        np.testing.assert_allclose(whole, expected, atol=tolerance, rtol=0)
+        assert_same_bits(whole, expected)
         assert isinstance(stream.state, tuple)
         assert len(stream.state) == len(last)
         for ours, theirs in zip(stream.state, last, strict=True):
             for one, other in zip(ours, theirs, strict=True):  # h and c, or the layers of h
-                np.testing.assert_allclose(one, other, atol=tolerance, rtol=0)
+                assert_same_bits(one, other)
         # The same bits however it is cut.
         stream.reset()
         steps = [stream.step(frame)[None] for frame in x[:7]]

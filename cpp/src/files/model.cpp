@@ -9,8 +9,7 @@
 
 #include "files/json.h"
 #include "files/tensor_file.h"
-#include "recurrent/names.h"
-#include "recurrent/parameters.h"
+#include "lstmcore/options.h"
 
 namespace lstmcore {
 namespace {
@@ -68,10 +67,48 @@ Activation parse_activation(const Json& json) {
         throw std::runtime_error("an activation has " + std::to_string(parts->size()) +
                                  " parts, expected 3");
     const std::string& name = (parts ? (*parts)[0] : json).string("an activation");
-    const auto kind = find_name(kActivations, name);
+    const auto kind = find_name(kActivationNames, name);
     if (!kind) throw std::runtime_error("the activation " + name + " is unknown");
     if (!parts) return {*kind};
     return {*kind, (*parts)[1].number("alpha"), (*parts)[2].number("beta")};
+}
+
+Merge parse_merge(const Json& json) {
+    const std::string& name = json.string("merge");
+    if (const auto merge = find_name(kMergeNames, name)) return *merge;
+    throw std::runtime_error("merge is " + name + ", which is unknown");
+}
+
+/// Takes the options of a layer as Python writes them: those that its cell has, with the
+/// activations in one list, or, of the RNN, as `nonlinearity`.
+LayerSpec read_layer(CellKind kind, Options& options) {
+    LayerSpec spec;
+    spec.cell.kind = kind;
+    std::vector<Activation*> activations;
+    for (const Option& option : kOptions) {
+        if (!option.allowed(kind)) continue;
+        const OptionField field = option.field(spec);
+        if (const auto* size = std::get_if<int64_t*>(&field)) **size = options.size(option.name);
+        if (const auto* on = std::get_if<bool*>(&field)) **on = options.boolean(option.name);
+        if (const auto* limit = std::get_if<double*>(&field)) **limit = options.clip(option.name);
+        if (const auto* merge = std::get_if<Merge*>(&field))
+            **merge = parse_merge(options.get(option.name));
+        if (const auto* f = std::get_if<Activation*>(&field)) activations.push_back(*f);
+    }
+    if (kind == CellKind::rnn) {
+        *activations[0] = parse_activation(options.get("nonlinearity"));
+    } else {
+        const Json::Array& given = options.get("activations").array("activations");
+        if (given.size() != activations.size())
+            throw std::runtime_error("activations has the wrong length");
+        for (size_t i = 0; i < given.size(); ++i) *activations[i] = parse_activation(given[i]);
+    }
+    // Of no meaning to inference.
+    options.ignore("batch_first");
+    options.ignore("dropout");
+    if (kind == CellKind::lstm) options.ignore("forget_bias");
+    spec.check();
+    return spec;
 }
 
 template <class T>
@@ -83,31 +120,31 @@ public:
         if (depth > kDepth) throw std::runtime_error("models in models, too deep");
         Options options(description);
         const std::string type = options.get("type").string("type");
-        if (type == "Sequential") {
-            const Json::Array& modules = options.get("modules").array("modules");
-            for (size_t i = 0; i < modules.size(); ++i)
-                add(modules[i], prefix + std::to_string(i) + ".", depth + 1);
-        } else if (type == "RNN" || type == "LSTM" || type == "GRU") {
-            add_recurrent(type, options, prefix);
-        } else if (type == "Linear") {
-            add_linear(options, prefix);
-        } else if (type == "LayerNorm") {
-            add_layer_norm(options, prefix);
-        } else if (type == "Dropout") {
-            options.ignore("p");
-        } else if (type == "Tanh") {
-            stages_.push_back(Activation{ActivationKind::tanh});
-        } else if (type == "ReLU") {
-            stages_.push_back(Activation{ActivationKind::relu});
-        } else if (type == "Sigmoid") {
-            stages_.push_back(Activation{ActivationKind::sigmoid});
-        } else if (type == "Softmax") {
-            stages_.push_back(Softmax{});
-        } else {
-            throw std::runtime_error("it has a module of type " + type +
-                                     ", which is known to Python only");
+        // The kinds of modules, by the names that files have for them, and what reads each.
+        struct Kind {
+            const char* name;
+            void (Builder::*read)(Options& options, const std::string& prefix, int depth);
+        };
+        static constexpr Kind kKinds[] = {
+            {"Sequential", &Builder::add_sequential},
+            {"RNN", &Builder::add_recurrent<CellKind::rnn>},
+            {"LSTM", &Builder::add_recurrent<CellKind::lstm>},
+            {"GRU", &Builder::add_recurrent<CellKind::gru>},
+            {"Linear", &Builder::add_linear},
+            {"LayerNorm", &Builder::add_layer_norm},
+            {"Dropout", &Builder::add_dropout},
+            {"Tanh", &Builder::add_activation<ActivationKind::tanh>},
+            {"ReLU", &Builder::add_activation<ActivationKind::relu>},
+            {"Sigmoid", &Builder::add_activation<ActivationKind::sigmoid>},
+            {"Softmax", &Builder::add_softmax},
+        };
+        for (const Kind& kind : kKinds) {
+            if (type != kind.name) continue;
+            (this->*kind.read)(options, prefix, depth);
+            return options.check_all_used(type);
         }
-        options.check_all_used(type);
+        throw std::runtime_error("it has a module of type " + type +
+                                 ", which is known to Python only");
     }
 
     std::vector<Stage<T>> finish() {
@@ -151,49 +188,16 @@ private:
                                      " was asked for");
     }
 
-    void add_recurrent(const std::string& type, Options& options, const std::string& prefix) {
-        LayerSpec spec;
-        CellSpec& cell = spec.cell;
-        check_dtype(options);
-        spec.input_size = options.size("input_size");
-        spec.hidden_size = options.size("hidden_size");
-        spec.num_layers = options.size("num_layers");
-        spec.bias = options.boolean("bias");
-        spec.bidirectional = options.boolean("bidirectional");
-        spec.reverse = options.boolean("reverse");
-        const std::string& merge = options.get("merge").string("merge");
-        const auto known_merge = find_name(kMerges, merge);
-        if (!known_merge) throw std::runtime_error("merge is " + merge + ", which is unknown");
-        spec.merge = *known_merge;
-        options.ignore("batch_first");
-        options.ignore("dropout");
-        cell.gate_clip = options.clip("gate_clip");
-        if (type == "RNN") {
-            cell.kind = CellKind::rnn;
-            cell.candidate = parse_activation(options.get("nonlinearity"));
-        } else {
-            const Json::Array& activations = options.get("activations").array("activations");
-            if (activations.size() != (type == "LSTM" ? 3u : 2u))
-                throw std::runtime_error("activations has the wrong length");
-            cell.gate = parse_activation(activations[0]);
-            cell.candidate = parse_activation(activations[1]);
-            if (type == "LSTM") cell.output = parse_activation(activations[2]);
-        }
-        if (type == "GRU") {
-            cell.kind = CellKind::gru;
-            cell.reset_after = options.boolean("reset_after");
-        }
-        if (type == "LSTM") {
-            cell.kind = CellKind::lstm;
-            spec.proj_size = options.size("proj_size");
-            cell.forget_gate = options.boolean("forget_gate");
-            cell.coupled = options.boolean("coupled");
-            cell.peephole = options.boolean("peephole");
-            cell.cell_clip = options.clip("cell_clip");
-            options.ignore("forget_bias");
-        }
-        spec.check();
+    void add_sequential(Options& options, const std::string& prefix, int depth) {
+        const Json::Array& modules = options.get("modules").array("modules");
+        for (size_t i = 0; i < modules.size(); ++i)
+            add(modules[i], prefix + std::to_string(i) + ".", depth + 1);
+    }
 
+    template <CellKind kCell>
+    void add_recurrent(Options& options, const std::string& prefix, int) {
+        check_dtype(options);
+        const LayerSpec spec = read_layer(kCell, options);
         kept_.clear();
         std::vector<Parameters<const T>> parameters;
         for (int64_t layer = 0; layer < spec.num_layers; ++layer)
@@ -207,7 +211,7 @@ private:
         stages_.push_back(pack<T>(spec, parameters, false));
     }
 
-    void add_linear(Options& options, const std::string& prefix) {
+    void add_linear(Options& options, const std::string& prefix, int) {
         check_dtype(options);
         kept_.clear();
         const int64_t inputs = options.size("in_features"), outputs = options.size("out_features");
@@ -216,7 +220,7 @@ private:
         stages_.push_back(pack_linear<T>(weight, bias, inputs, outputs));
     }
 
-    void add_layer_norm(Options& options, const std::string& prefix) {
+    void add_layer_norm(Options& options, const std::string& prefix, int) {
         check_dtype(options);
         const Json::Array& shape = options.get("normalized_shape").array("normalized_shape");
         if (shape.size() != 1)
@@ -234,6 +238,16 @@ private:
         if (affine && bias) norm.bias = numbers("bias");
         stages_.push_back(std::move(norm));
     }
+
+    /// It does nothing outside training.
+    void add_dropout(Options& options, const std::string&, int) { options.ignore("p"); }
+
+    template <ActivationKind kActivation>
+    void add_activation(Options&, const std::string&, int) {
+        stages_.push_back(Activation{kActivation});
+    }
+
+    void add_softmax(Options&, const std::string&, int) { stages_.push_back(Softmax{}); }
 
     const TensorFile& file_;
     std::set<std::string> used_;

@@ -13,6 +13,8 @@
 #include <stdexcept>
 #include <thread>
 
+#include "machine/caches.h"
+
 #if defined(__linux__)
 #include <sched.h>
 #include <unistd.h>
@@ -185,12 +187,11 @@ void Barrier::wait(int size) noexcept {
     }
     // Some microseconds of spinning, then each look gives the core away: where there are more
     // threads than cores, the one we wait for may need it.
-    constexpr int kSpins = 512;
     for (int spins = 0; generation_.load(std::memory_order_acquire) == generation; ++spins) {
-        if (spins < kSpins) {
+        if (spins < kBarrierSpins) {
             pause();
         } else {
-            spins = kSpins;
+            spins = kBarrierSpins;
             std::this_thread::yield();
         }
     }

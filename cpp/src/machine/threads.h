@@ -1,4 +1,4 @@
-// How many threads to use, and a team of them that shares one parallel region.
+// A team of threads that shares one parallel region; lstmcore/machine.h says how many.
 #pragma once
 
 #include <atomic>
@@ -6,22 +6,9 @@
 #include <string>
 #include <type_traits>
 
+#include "lstmcore/machine.h"
+
 namespace lstmcore {
-
-/// The cores this process may use: the smaller of its CPU affinity and its cgroup's CPU quota
-/// (versions 1 and 2, rounded up; read once), at least 1. In a build without OpenMP it is 1.
-int max_threads();
-
-/// How many threads a call may use, 1 to max_threads(). Before set_num_threads() was called it is
-/// `LSTMCORE_NUM_THREADS`, else `OMP_NUM_THREADS`, else max_threads(). Never more than
-/// omp_set_num_threads, or threadpoolctl through it, has limited the calling thread to since.
-/// Always 1 in the child of a fork, whose thread pool did not survive.
-/// Throws std::invalid_argument at first use if `LSTMCORE_NUM_THREADS` is not a positive integer.
-int get_num_threads();
-
-/// Sets it; more than max_threads() means max_threads(), but for tests of what many threads do.
-/// Throws std::invalid_argument if n < 1.
-void set_num_threads(int n, bool beyond_cores = false);
 
 /// The CPU quota in whole cores (rounded up) of this process's cgroup and its ancestors, or 0 if
 /// there is none. `root` is put before every path that is read.
@@ -40,9 +27,6 @@ private:
 };
 
 }  // namespace detail
-
-/// Multiply-adds that are worth another thread, as waking one costs some microseconds.
-constexpr double kWorkOfThread = 1e6;
 
 /// One thread's place in a team. `rank` is 0 to size - 1.
 class Team {

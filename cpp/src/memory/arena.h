@@ -1,24 +1,16 @@
-// Hands out pieces of one block of memory; over no block it only counts what would be needed.
+// Hands out pieces of one buffer; without a buffer it only counts the bytes that would be needed.
 #pragma once
 
 #include <cstdint>
 #include <new>
 
-namespace lstmcore {
+#include "lstmcore/memory.h"
+#include "machine/caches.h"
 
-constexpr int64_t kAlignment = 64;  // a cache line, and the widest register
+namespace lstmcore {
 
 inline int64_t round_up(int64_t n, int64_t multiple) {
     return (n + multiple - 1) / multiple * multiple;
-}
-
-/// a * b * c for sizes. Throws std::bad_alloc where no memory could hold so much.
-inline int64_t size_product(int64_t a, int64_t b, int64_t c = 1) {
-    int64_t ab, abc;
-    if (__builtin_mul_overflow(a, b, &ab) || __builtin_mul_overflow(ab, c, &abc) ||
-        abc > INT64_MAX / 64)
-        throw std::bad_alloc();
-    return abc;
 }
 
 class Arena {

@@ -8,14 +8,14 @@
 #include <vector>
 
 #include "kernel_table.h"
+#include "lstmcore/memory.h"
 #include "machine/threads.h"
 #include "memory/arena.h"
-#include "memory/block.h"
 
 namespace lstmcore {
 
-/// Lays matrices out in one block of memory, and copies them there when all have their place, by
-/// as many threads as that is worth. Without a block it only counts.
+/// Lays matrices out in one buffer, and copies them there when all have their place, by
+/// as many threads as that is worth. Without a buffer it only counts.
 template <class T>
 class Packing {
 public:
@@ -81,15 +81,13 @@ public:
 
     void copy(int num_threads) {
         const std::vector<T> padding(longest_);
-        const double useful = double(bytes()) / kBytesOfThread;
+        const double useful = double(bytes()) / kPackedBytesOfThread;
         run_team(int(std::min(double(num_threads), 1 + useful)), [&](Team& team) noexcept {
             for (const auto& copy : copies_) copy(team.rank, team.size, padding.data());
         });
     }
 
 private:
-    static constexpr double kBytesOfThread = 256 * 1024;  // which take longer than to wake one
-
     /// Room for a matrix of `columns` columns in panels of `vectors` registers.
     Packed<T> take(int vectors, int64_t K, int64_t columns, T** out) {
         Packed<T> packed;
@@ -108,13 +106,13 @@ private:
     std::vector<std::function<void(int64_t part, int64_t parts, const T* padding)>> copies_;
 };
 
-/// A block of memory with what lay_out(packing) asks for, which is called twice: to count, then to
+/// A buffer with what lay_out(packing) asks for, which is called twice: to count, then to
 /// place.
 template <class T, class LayOut>
-Block pack_into_block(const Kernels<T>& kernels, int num_threads, LayOut lay_out) {
+Buffer pack_into_buffer(const Kernels<T>& kernels, int num_threads, LayOut lay_out) {
     Packing<T> counting(nullptr, kernels);
     lay_out(counting);
-    Block memory(counting.bytes());
+    Buffer memory(counting.bytes());
     Packing<T> packing(memory.data(), kernels);
     lay_out(packing);
     packing.copy(num_threads);

@@ -5,14 +5,19 @@
 // only workers that share directions or units wait for each other.
 #include <algorithm>
 #include <cstring>
+#include <stdexcept>
 
 #include "lstmcore/layer.h"
+#include "machine/caches.h"
 #include "machine/float_mode.h"
 #include "machine/threads.h"
 #include "memory/arena.h"
-#include "memory/rows.h"
+#include "memory/strided_rows.h"
 #include "recurrent/dropout.h"
+#include "recurrent/merge.h"
+#include "recurrent/pass.h"
 #include "recurrent/schedule.h"
+#include "recurrent/step_rows.h"
 #include "recurrent/tape.h"
 #include "recurrent/weights.h"
 #include "recurrent/workers.h"
@@ -20,24 +25,9 @@
 namespace lstmcore {
 namespace {
 
-constexpr int64_t kChunkBytes = 256 * 1024;  // of the input product, to stay in the L2 cache
-constexpr int64_t kMaxChunkRows = 4096;
-/// Weights that the L2 cache does not hold are read anew for every chunk: so many rows at least
-/// make that worth it.
-constexpr int64_t kL2Bytes = 1 << 20;
-constexpr int64_t kStreamedRows = 96;
-
-/// Whether the steps of a layer make its input product themselves, which saves writing and reading
-/// it. It must not cost the L1 cache: from one tile of rows to the next the panels of both matrices
-/// stay there, or not even that of W_hh would; then the L2 cache is to hold both matrices. Few rows
-/// are multiplied faster together with those of other steps. A single step begins with the panels
-/// that the last call has left in the L2 cache, of both matrices; for more rows only if these are
-/// not far too large for it.
-constexpr int64_t kFusedPanelBytes = 40 * 1024, kL1Bytes = 48 * 1024;
-constexpr int64_t kFusedRows = 4, kFusedFarRows = 32;
-constexpr int64_t kFusedFarBytes = 2 << 20;
-constexpr int64_t kFusedStepBytes = 8 << 20;
-
+/// Whether the steps of a layer make their input product themselves, instead of reading one that
+/// was made for many steps at once. That saves writing and reading it, but the panels of W_ih and
+/// W_hh then compete for the caches; caches.h tells which sizes were found to be worth it.
 template <class T>
 bool fuses_input(const PackedDirection<T>& w, int lanes, int64_t rows, int64_t steps) {
     if (!w.can_fuse_input()) return false;
@@ -45,17 +35,17 @@ bool fuses_input(const PackedDirection<T>& w, int lanes, int64_t rows, int64_t s
     if (steps == 1) return rows < kFusedRows || bytes <= kFusedStepBytes;
     const int64_t width = w.w_hh.vectors * lanes * number;  // of a panel
     if (K * width <= kFusedPanelBytes) return rows >= kFusedRows;
-    return w.w_hh.K * width >= kL1Bytes && bytes <= kFusedFarBytes && rows >= kFusedFarRows;
+    return w.w_hh.K * width >= kFusedL1Bytes && bytes <= kFusedL2Bytes && rows >= kFusedFarRows;
 }
 
 /// Whether a thread's next call begins with the last panel. Calls of one step alternate as the
 /// steps of a longer one do.
 thread_local bool last_panel_first = false;
 
-/// A layer's sequence in memory: by time, or, where only the latest steps matter, by step in a
-/// ring.
+/// Where a layer's h or output is kept: by time, or, where only the latest steps matter, by step in
+/// a ring.
 template <class T>
-struct Plane {
+struct SequenceView {
     View<T> view;
     int64_t ring = 0;
 
@@ -67,63 +57,43 @@ template <class T>
 struct Scratch {
     T* pre;                   ///< input product of a chunk, rows in order of step and slot
     ProductRow<T>* products;  ///< (chunk rows)
-    RnnForwardRow<T>* rnn;    ///< (slots) the rows of a step; only the cell's own kind is there
-    LstmForwardRow<T>* lstm;
-    GruForwardRow<T>* gru;
-    T* m;  ///< (slots, H) what the projection reads
-    ProductRow<T>* projections;
-    T* gates;           ///< (slots, 3H) GRU in inference; reset before writes r and z there
-    T* rh;              ///< (slots, H) GRU
-    const T* next_pre;  ///< of the step to come
+    ForwardRows<T> rows;      ///< (slots) of a step
+    const T* next_pre;        ///< of the step to come
 };
 
 template <class T>
-class Forward {
+class Forward : Pass<T> {
+    using Pass<T>::spec_, Pass<T>::in_, Pass<T>::workers_, Pass<T>::D_, Pass<T>::H_, Pass<T>::P_;
+    using Pass<T>::weights_, Pass<T>::schedule_, Pass<T>::zeros_;
+    using Pass<T>::state, Pass<T>::looks_up;
+
 public:
     Forward(const LayerSpec& spec, const Sequences<T>& in, bool train, int num_threads,
             Arena& tape_arena, Arena& arena)
-        : spec_(spec),
-          in_(in),
+        : Pass<T>(spec, in, num_threads),
           train_(train),
-          workers_(spec, in.steps, in.batch, sizeof(T), num_threads),
-          D_(spec.directions()),
-          H_(spec.hidden_size),
-          P_(spec.output_size()),
           width_(spec.cell.gates() * round_up(H_, kAlignment / int64_t(sizeof(T)))) {
         const int64_t slots = workers_.slots(), row_bytes = width_ * int64_t(sizeof(T));
-        int64_t rows = std::min(kChunkBytes / row_bytes, kMaxChunkRows);
-        if (size_product(widest_input(spec), row_bytes) > kL2Bytes)
-            rows = std::max(rows, kStreamedRows);
+        int64_t rows = std::min(kInputChunkBytes / row_bytes, kInputChunkMostRows);
+        if (size_product(widest_input(spec), row_bytes) > kInputWeightsL2Bytes)
+            rows = std::max(rows, kInputChunkFarRows);
         chunk_ = rows / std::max<int64_t>(slots, 1);
         chunk_ = std::max<int64_t>(std::min(chunk_, in.steps), 1);
         if (train) {
             layers_ = lay_out_tape(spec, in, tape_arena);
         } else {
             layers_.resize(spec.num_layers);
-            take_planes(arena);
+            take_layers(arena);
         }
         zeros_ = arena.take<T>(round_up(std::max(H_, P_), kAlignment));
         if (in.lookup) {
             projected_ = arena.take<T>(size_product(D_, in.table_rows, width_));
             projections_ = arena.take<ProductRow<T>>(in.table_rows);
         }
-        const CellKind kind = spec.cell.kind;
         for (int w = 0; w < workers_.count(); ++w) {
-            Scratch<T> s{};
-            s.pre = arena.take<T>(size_product(chunk_, slots, width_));
-            s.products = arena.take<ProductRow<T>>(chunk_ * slots);
-            if (kind == CellKind::rnn) s.rnn = arena.take<RnnForwardRow<T>>(slots);
-            if (kind == CellKind::lstm) s.lstm = arena.take<LstmForwardRow<T>>(slots);
-            if (kind == CellKind::gru) s.gru = arena.take<GruForwardRow<T>>(slots);
-            if (spec.proj_size > 0) {
-                s.m = arena.take<T>(size_product(slots, H_));
-                s.projections = arena.take<ProductRow<T>>(slots);
-            }
-            if (kind == CellKind::gru) {
-                s.rh = arena.take<T>(size_product(slots, H_));
-                s.gates = arena.take<T>(size_product(slots, 3 * H_));
-            }
-            scratch_.push_back(s);
+            T* const pre = arena.take<T>(size_product(chunk_, slots, width_));
+            auto* const products = arena.take<ProductRow<T>>(chunk_ * slots);
+            scratch_.push_back({pre, products, ForwardRows<T>(spec, H_, slots, arena), nullptr});
         }
     }
 
@@ -162,7 +132,7 @@ private:
     double dropout() const { return train_ ? in_.dropout : 0; }
 
     /// In inference the layers below the last live in the workspace.
-    void take_planes(Arena& arena) {
+    void take_layers(Arena& arena) {
         const int64_t F = spec_.feature_size();
         const bool joined = spec_.merge != Merge::concat;
         if (D_ == 1) {
@@ -187,18 +157,18 @@ private:
         }
     }
 
-    Plane<T> hidden_of(int64_t layer) const {
+    SequenceView<T> hidden_of(int64_t layer) const {
         if (!layers_[layer].hidden) return {y_};
         return {layers_[layer].hidden, ring_};
     }
-    Plane<T> output_of(int64_t layer) const {
+    SequenceView<T> output_of(int64_t layer) const {
         if (layer + 1 == spec_.num_layers) return {y_};
-        return layers_[layer].output ? Plane<T>{layers_[layer].output} : hidden_of(layer);
+        return layers_[layer].output ? SequenceView<T>{layers_[layer].output} : hidden_of(layer);
     }
-    Plane<const T> input_of(int64_t layer) const {
+    SequenceView<const T> input_of(int64_t layer) const {
         if (layer == 0) return {in_.x};
-        const Plane<T> plane = output_of(layer - 1);
-        return {{plane.view.data, plane.view.step, plane.view.row}, plane.ring};
+        const SequenceView<T> below = output_of(layer - 1);
+        return {{below.view.data, below.view.step, below.view.row}, below.ring};
     }
 
     /// Whether a row, or what it is made of, is computed by several workers.
@@ -267,11 +237,6 @@ private:
         }
     }
 
-    template <class U>
-    U* state(U* states, int64_t layer, int d, int64_t b, int64_t n) const {
-        return states + ((layer * D_ + d) * in_.batch + b) * n;
-    }
-
     /// Makes the input product of every row of the table, so that a step only looks it up.
     void project_table(Team& team) {
         const int64_t first = in_.table_rows * team.rank / team.size;
@@ -285,7 +250,6 @@ private:
         }
         team.barrier();
     }
-    bool looks_up(int64_t layer) const { return layer == 0 && in_.lookup; }
     bool fuses(int64_t layer) const {
         return !looks_up(layer) && workers_.parts() == 1 &&
                fuses_input(weights_->direction(layer, 0), weights_->kernels().lanes,
@@ -296,7 +260,7 @@ private:
         if (looks_up(layer) || fuses(layer)) return;
         const PackedDirection<T>& w = weights_->direction(layer, d);
         const bool backwards = spec_.reads_backwards(d);
-        const Plane<const T> x = input_of(layer);
+        const SequenceView<const T> x = input_of(layer);
         Scratch<T>& scratch = scratch_[worker];
         scratch.next_pre = scratch.pre;
         Packed<T> part = w.w_ih;
@@ -323,54 +287,47 @@ private:
     /// One step of the worker's slots.
     void run_step(int worker, int64_t layer, int d, int64_t step) {
         const PackedDirection<T>& w = weights_->direction(layer, d);
-        const Kernels<T>& kernels = weights_->kernels();
-        const bool backwards = spec_.reads_backwards(d);
-        const Plane<T> hidden = hidden_of(layer);
-        const LayerTape<T>& tape = layers_[layer];
-        Scratch<T>& scratch = scratch_[worker];
         const bool look_up = looks_up(layer), fused = fuses(layer);
-        const Plane<const T> input = input_of(layer);
-
+        const bool backwards = spec_.reads_backwards(d);
+        const SequenceView<T> hidden = hidden_of(layer);
+        const SequenceView<const T> input = input_of(layer);
+        Scratch<T>& scratch = scratch_[worker];
         int64_t n = 0;
         for (int64_t slot : workers_.slots_of(worker, schedule_->alive(step))) {
-            const int64_t b = schedule_->row(slot), t = schedule_->time(slot, step, backwards);
-            const int64_t t_prev = backwards ? t + 1 : t - 1;
-            const bool cut = in_.resets && (backwards ? step > 0 && *in_.resets.at(t + 1, b)
-                                                      : *in_.resets.at(t, b));
-            const T *pre = w.bias, *x = nullptr;
+            const auto now = this->moment(slot, step, backwards);
+            ForwardPlace<T> at{w.bias, nullptr, zeros_, nullptr, zeros_, nullptr, nullptr};
             if (look_up) {
-                pre = projected_ + (d * in_.table_rows + *in_.lookup.at(t, b)) * w.w_ih.N;
+                at.pre =
+                    projected_ + (d * in_.table_rows + *in_.lookup.at(now.t, now.b)) * w.w_ih.N;
             } else if (fused) {
-                x = input.at(t, step, b);
+                at.x = input.at(now.t, step, now.b);
             } else {
-                pre = scratch.next_pre;
+                at.pre = scratch.next_pre;
                 scratch.next_pre += w.w_ih.N;
             }
-            T* y = hidden.at(t, step, b) + d * P_;
-            const T* h_prev = zeros_;
-            if (!cut && step > 0) h_prev = hidden.at(t_prev, step - 1, b) + d * P_;
-            if (!cut && step == 0 && in_.h0) h_prev = state(in_.h0, layer, d, b, P_);
-            if (spec_.cell.kind == CellKind::rnn) {
-                scratch.rnn[n] = {pre, h_prev, y, x};
-            } else if (spec_.cell.kind == CellKind::gru) {
-                T* gates = train_ ? tape.gates[d].at(t, b) : scratch.gates + n * 3 * H_;
-                scratch.gru[n] = {pre, h_prev, y, gates, scratch.rh + n * H_, x};
-            } else {
-                T* c = train_ ? tape.cells[d].at(t, b) : state(c_n_, layer, d, b, H_);
-                const T* c_prev = zeros_;
-                if (!cut && step > 0) c_prev = train_ ? tape.cells[d].at(t_prev, b) : c;
-                if (!cut && step == 0 && in_.c0) c_prev = state(in_.c0, layer, d, b, H_);
-                T* m = y;
-                if (spec_.proj_size > 0) {
-                    m = scratch.m + n * H_;
-                    scratch.projections[n] = {m, zeros_, y};
-                }
-                scratch.lstm[n] = {
-                    pre, h_prev, c_prev, c, m, train_ ? tape.gates[d].at(t, b) : nullptr, x};
-            }
-            ++n;
+            at.y = hidden.at(now.t, step, now.b) + d * P_;
+            if (!now.cut && step > 0) at.h_prev = hidden.at(now.t_prev, step - 1, now.b) + d * P_;
+            if (!now.cut && step == 0 && in_.h0) at.h_prev = state(in_.h0, layer, d, now.b, P_);
+            set_cell(at, layer, d, step, now);
+            scratch.rows.set(n++, at, zeros_);
         }
+        scratch.rows.run(weights_->kernels(), step_args(worker, w, step, fused), w.w_hr, P_, train_,
+                         n);
+    }
 
+    /// Where the gates and the cell state of a row are.
+    void set_cell(ForwardPlace<T>& at, int64_t layer, int d, int64_t step,
+                  const typename Pass<T>::Moment& now) const {
+        const LayerTape<T>& tape = layers_[layer];
+        if (train_ && tape.gates[d]) at.gates = tape.gates[d].at(now.t, now.b);
+        if (spec_.cell.kind != CellKind::lstm) return;
+        at.c = train_ ? tape.cells[d].at(now.t, now.b) : state(c_n_, layer, d, now.b, H_);
+        if (!now.cut && step > 0) at.c_prev = train_ ? tape.cells[d].at(now.t_prev, now.b) : at.c;
+        if (!now.cut && step == 0 && in_.c0) at.c_prev = state(in_.c0, layer, d, now.b, H_);
+    }
+
+    /// What all rows of a step share.
+    StepArgs<T> step_args(int worker, const PackedDirection<T>& w, int64_t step, bool fused) const {
         StepArgs<T> args{spec_.cell, H_, w.w_hh, w.w_n, w.b_hn, w.peephole};
         args.last_first = (step % 2 == 1) != last_panel_first_;
         if (fused) args.w_in = w.w_ih;
@@ -379,18 +336,7 @@ private:
             args.first_panel = panels.first;
             args.last_panel = panels.last;
         }
-        switch (spec_.cell.kind) {
-            case CellKind::rnn:
-                kernels.rnn_forward(args, scratch.rnn, n);
-                break;
-            case CellKind::gru:
-                kernels.gru_forward[train_](args, scratch.gru, n);
-                break;
-            case CellKind::lstm:
-                kernels.lstm_forward[train_](args, scratch.lstm, n);
-                if (spec_.proj_size > 0) kernels.product(w.w_hr, P_, scratch.projections, n);
-                break;
-        }
+        return args;
     }
 
     /// The states of the slots whose last step this was.
@@ -414,31 +360,14 @@ private:
         const bool drop = dropout() > 0 && layer + 1 < spec_.num_layers;
         const Dropout mask(in_.dropout_key, in_.dropout);
         const T scale = T(1 / (1 - in_.dropout));
-        const Plane<T> hidden = hidden_of(layer), output = output_of(layer);
+        const SequenceView<T> hidden = hidden_of(layer), output = output_of(layer);
         for (int64_t slot : workers_.all_slots_of(worker, in_.batch)) {
             const int64_t b = schedule_->row(slot);
             for (int64_t step = first; step < std::min(last, schedule_->length(slot)); ++step) {
                 const int64_t t = schedule_->time(slot, step, spec_.reads_backwards(0));
-                const T* h = hidden.at(t, step, b);
-                T* out = output.at(t, step, b);
-                switch (spec_.merge) {
-                    case Merge::concat:
-                        for (int64_t f = 0; f < F; ++f) out[f] = h[f];
-                        break;
-                    case Merge::sum:
-                        for (int64_t f = 0; f < F; ++f) out[f] = h[f] + h[P_ + f];
-                        break;
-                    case Merge::mul:
-                        for (int64_t f = 0; f < F; ++f) out[f] = h[f] * h[P_ + f];
-                        break;
-                    case Merge::ave:
-                        for (int64_t f = 0; f < F; ++f) out[f] = (h[f] + h[P_ + f]) * T(0.5);
-                        break;
-                }
-                if (!drop) continue;
-                const uint64_t stream = mask.stream(layer, in_.first_step + t, b);
-                for (int64_t f = 0; f < F; ++f)
-                    out[f] = mask.kept(stream, f) ? out[f] * scale : T(0);
+                T* const out = output.at(t, step, b);
+                merge_row(spec_, hidden.at(t, step, b), out);
+                if (drop) drop_row(mask, mask.stream(layer, in_.first_step + t, b), scale, F, out);
             }
         }
     }
@@ -449,20 +378,13 @@ private:
                 std::memset(y_.at(t, schedule_->row(slot)), 0, sizeof(T) * spec_.feature_size());
     }
 
-    const LayerSpec& spec_;
-    const Sequences<T>& in_;
     const bool train_;
-    const Workers workers_;
-    const int64_t D_, H_, P_;
     const int64_t width_;  // of a row of the input product, at most
     int64_t chunk_, ring_ = 0;
     std::vector<LayerTape<T>> layers_;
     std::vector<Scratch<T>> scratch_;
-    T* zeros_;
     T* projected_ = nullptr;  ///< (D, table_rows, N of W_ih)
     ProductRow<T>* projections_ = nullptr;
-    const Weights<T>* weights_ = nullptr;
-    const Schedule* schedule_ = nullptr;
     bool last_panel_first_ = false;  ///< in the first step
     View<T> y_;
     T *h_n_ = nullptr, *c_n_ = nullptr;
@@ -472,6 +394,7 @@ private:
 
 template <class T>
 int64_t tape_size(const LayerSpec& spec, const Sequences<T>& in) {
+    check_call(spec, in, in.c0);
     Arena arena(nullptr);
     lay_out_tape(spec, in, arena);
     // Never nothing, for the tape of an empty call must not be null, which asks for none.
@@ -481,6 +404,7 @@ int64_t tape_size(const LayerSpec& spec, const Sequences<T>& in) {
 template <class T>
 int64_t forward_workspace_bytes(const LayerSpec& spec, const Sequences<T>& in, bool train,
                                 int num_threads) {
+    check_call(spec, in, in.c0);
     Arena tape(nullptr), arena(nullptr);
     Forward<T>(spec, in, train, num_threads, tape, arena);
     return arena.used();
@@ -489,25 +413,46 @@ int64_t forward_workspace_bytes(const LayerSpec& spec, const Sequences<T>& in, b
 template <class T>
 void forward(const Weights<T>& weights, const Sequences<T>& in, View<T> y, T* h_n, T* c_n, T* tape,
              void* workspace, int num_threads) {
+    check_call(weights.spec(), in, in.c0 || c_n);
+    check_input(in);
+    const auto require = [](bool ok, const char* message) {
+        if (!ok) throw std::invalid_argument(message);
+    };
+    const bool lstm = weights.spec().cell.kind == CellKind::lstm;
+    require(in.batch == 0 || h_n != nullptr, "h_n is null, expected (L*D, B, P)");
+    require(in.batch == 0 || !lstm || tape != nullptr || c_n != nullptr,
+            "c_n is null, expected (L*D, B, H): an LSTM without a tape computes in it");
+    require(in.batch == 0 || in.steps == 0 || y.data != nullptr,
+            "y is null, expected (T, B, feature_size)");
     Arena tape_arena(tape), arena(workspace);
     Forward<T>(weights.spec(), in, tape != nullptr, num_threads, tape_arena, arena)
         .run(weights, y, h_n, c_n);
 }
 
+static void check_part(const LayerSpec& spec, int64_t layer, int direction) {
+    if (layer < 0 || layer >= spec.num_layers || direction < 0 || direction >= spec.directions())
+        throw std::invalid_argument("layer " + std::to_string(layer) + ", direction " +
+                                    std::to_string(direction) + ": the spec has no such part");
+}
+
 template <class T>
 View<const T> tape_gates(const LayerSpec& spec, const Sequences<T>& in, const T* tape,
                          int64_t layer, int direction) {
+    check_part(spec, layer, direction);
     return read_tape(spec, in, tape)[layer].gates[direction];
 }
 
 template <class T>
 View<const T> tape_cells(const LayerSpec& spec, const Sequences<T>& in, const T* tape,
                          int64_t layer, int direction) {
+    check_part(spec, layer, direction);
     return read_tape(spec, in, tape)[layer].cells[direction];
 }
 
 void dropout_mask(uint64_t key, int64_t layer, int64_t steps, int64_t batch, int64_t features,
                   double probability, bool* kept) {
+    if (steps < 0 || batch < 0 || features < 0 || !(probability >= 0 && probability < 1))
+        throw std::invalid_argument("dropout_mask: a negative size, or not 0 <= probability < 1");
     const Dropout mask(key, probability);
     for (int64_t t = 0; t < steps; ++t)
         for (int64_t b = 0; b < batch; ++b) {

@@ -3,47 +3,69 @@
 #include <cmath>
 #include <stdexcept>
 #include <string>
+#include <variant>
 
+#include "lstmcore/options.h"
 #include "memory/sizes.h"
 
 namespace lstmcore {
+namespace {
+
+void require(bool ok, const std::string& message) {
+    if (!ok) throw std::invalid_argument(message);
+}
+
+// The check of a value by itself, for each type of option.
+void check_value(const char* name, int64_t size) {
+    if (std::string(name) != "proj_size") check_size(size, name);  // that may be 0, for none
+}
+void check_value(const char* name, double limit) {
+    require(std::isfinite(limit) && limit >= 0,
+            std::string(name) + " is " + std::to_string(limit) + ", expected a finite number >= 0");
+}
+void check_value(const char* name, const Activation& a) {
+    require(std::isfinite(a.alpha) && std::isfinite(a.beta),
+            std::string(name) + " has an alpha or beta that is not finite");
+    require(a.kind != ActivationKind::scaled_tanh || a.alpha != 0,
+            std::string(name) + " is a scaled_tanh of alpha 0, which is always 0");
+}
+void check_value(const char*, bool) {}
+void check_value(const char*, Merge) {}
+
+bool equal(const Activation& a, const Activation& b) {
+    return a.kind == b.kind;
+}
+template <class Value>
+bool equal(const Value& a, const Value& b) {
+    return a == b;
+}
+
+std::string cells_of(const Option& option) {
+    std::string cells;
+    for (const Named<CellKind>& cell : kCellNames)
+        if (option.allowed(cell.value))
+            cells += (cells.empty() ? "" : ", ") + std::string(cell.name);
+    return cells;
+}
+
+}  // namespace
 
 void LayerSpec::check() const {
-    const auto require = [](bool ok, const std::string& message) {
-        if (!ok) throw std::invalid_argument(message);
-    };
-    check_size(input_size, "input_size");
-    check_size(hidden_size, "hidden_size");
-    check_size(num_layers, "num_layers");
-    const bool rnn = cell.kind == CellKind::rnn, lstm = cell.kind == CellKind::lstm;
+    LayerSpec given = *this, defaults;
+    for (const Option& option : kOptions)
+        std::visit(
+            [&](auto* value) {
+                check_value(option.name, *value);
+                const auto& standard = *std::get<decltype(value)>(option.field(defaults));
+                require(option.allowed(cell.kind) || equal(*value, standard),
+                        std::string(option.name) +
+                            " is an option of these cells only: " + cells_of(option));
+            },
+            option.field(given));
     require(
         proj_size >= 0 && proj_size < hidden_size,
         "proj_size is " + std::to_string(proj_size) + ", expected 0 <= proj_size < hidden_size");
-    require(lstm || proj_size == 0, "proj_size is an option of the LSTM only");
-    require(lstm || (cell.forget_gate && !cell.coupled && !cell.peephole && cell.cell_clip == 0),
-            "forget_gate, coupled, peephole and cell_clip are options of the LSTM only");
-    require(cell.kind == CellKind::gru || cell.reset_after,
-            "reset_after is an option of the GRU only");
-    require(!rnn || cell.gate.kind == ActivationKind::sigmoid, "the RNN has no gate");
-    require(lstm || cell.output.kind == ActivationKind::tanh,
-            "output is an option of the LSTM only");
     require(cell.forget_gate || !cell.coupled, "coupled=True contradicts forget_gate=False");
-    const auto clip = [&](double value, const char* name) {
-        require(
-            std::isfinite(value) && value >= 0,
-            std::string(name) + " is " + std::to_string(value) + ", expected a finite number >= 0");
-    };
-    clip(cell.cell_clip, "cell_clip");
-    clip(cell.gate_clip, "gate_clip");
-    const auto activation = [&](const Activation& a, const char* name) {
-        require(std::isfinite(a.alpha) && std::isfinite(a.beta),
-                std::string(name) + " has an alpha or beta that is not finite");
-        require(a.kind != ActivationKind::scaled_tanh || a.alpha != 0,
-                std::string(name) + " is a scaled_tanh of alpha 0, which is always 0");
-    };
-    activation(cell.gate, "gate");
-    activation(cell.candidate, "candidate");
-    activation(cell.output, "output");
     require(!(bidirectional && reverse), "reverse=True contradicts bidirectional=True");
     require(bidirectional || merge == Merge::concat,
             "merge other than \"concat\" needs bidirectional=True");

@@ -15,90 +15,108 @@ Weights<T>::Weights(const LayerSpec& spec, const std::vector<Parameters<const T>
     spec.check();
     if (int64_t(parameters.size()) != spec.num_layers * spec.directions())
         throw std::invalid_argument("parameters: one set for each layer and direction is expected");
-    for (const Parameters<const T>& p : parameters)
-        if (!p.w_ih || !p.w_hh || bool(p.b_ih) != spec.bias || bool(p.b_hh) != spec.bias ||
-            bool(p.w_ch) != spec.cell.peephole || bool(p.w_hr) != (spec.proj_size > 0))
-            throw std::invalid_argument("parameters: a set has others than those of the spec");
-    memory_ = pack_into_block(kernels_, num_threads,
-                              [&](Packing<T>& packing) { lay_out(parameters, packing); });
+    for (const Parameters<const T>& set : parameters) require_parameters(spec, set, "parameters");
+    memory_ = pack_into_buffer(kernels_, num_threads,
+                               [&](Packing<T>& packing) { lay_out(parameters, packing); });
 }
+
+namespace {
+
+/// The columns of gates in panels as Packed says. There is no narrower panel without a full one
+/// before, which it needs to hide its latency, nor for a GRU with reset before, which reads two
+/// matrices together.
+struct GateColumns {
+    int64_t H;
+    int lanes;
+    bool may_be_narrow;
+
+    int64_t full() const { return H / lanes; }  ///< panels
+    int64_t rest(int gates) const {             ///< columns behind them
+        if (may_be_narrow) return round_up(gates * (H % lanes), lanes);
+        return H % lanes == 0 ? 0 : int64_t(gates) * lanes;
+    }
+    int64_t count(int gates) const { return full() * gates * lanes + rest(gates); }
+
+    /// The row of the parameters, from gate `first` on, that a column is; negative for padding.
+    auto row_of(int first, int gates) const {
+        return [=, H = H, L = lanes, full = full(), width = int64_t(gates) * lanes,
+                rest = rest(gates)](int64_t column) {
+            const int64_t panel = column / width;
+            const int64_t pitch = (panel < full ? width : rest) / gates;
+            const int64_t gate = column % width / pitch;
+            const int64_t unit = panel * L + column % width % pitch;
+            return gate < gates && unit < H ? (first + gate) * H + unit : -1;
+        };
+    }
+};
+
+}  // namespace
 
 template <class T>
 void Weights<T>::lay_out(const std::vector<Parameters<const T>>& parameters, Packing<T>& packing) {
-    const CellSpec& cell = spec_.cell;
-    const int L = kernels_.lanes, G = cell.gates();
-    const int64_t H = spec_.hidden_size, P = spec_.output_size(), D = spec_.directions();
-    const bool gru = cell.kind == CellKind::gru;
-    const bool reset_before = gru && !cell.reset_after;
-
     directions_.clear();
-    for (int64_t index = 0; index < spec_.num_layers * D; ++index) {
-        const Parameters<const T>& from = parameters[index];
-        const int64_t I = spec_.layer_input_size(index / D);
+    for (size_t i = 0; i < parameters.size(); ++i) {
+        const int64_t inputs = spec_.layer_input_size(int64_t(i) / spec_.directions());
         PackedDirection<T> to{};
-        // Columns of `gates` gates in panels as Packed says, and the row of the parameters, from
-        // gate `first` on, that each is. There is no narrower panel without a full one before,
-        // which it needs to hide its latency, nor for a GRU with reset before, which reads two
-        // matrices together.
-        const bool may_be_narrow = H > L && !reset_before;
-        const int64_t full = H / L;
-        const auto rest_of = [=](int gates) {
-            if (may_be_narrow) return round_up(gates * (H % L), L);
-            return H % L == 0 ? 0 : int64_t(gates) * L;
-        };
-        const auto columns_of = [=](int gates) { return full * gates * L + rest_of(gates); };
-        const auto row_of = [=](int first, int gates) {
-            return [=, width = int64_t(gates) * L, rest = rest_of(gates)](int64_t column) {
-                const int64_t panel = column / width;
-                const int64_t pitch = (panel < full ? width : rest) / gates;
-                const int64_t gate = column % width / pitch;
-                const int64_t unit = panel * L + column % width % pitch;
-                return gate < gates && unit < H ? (first + gate) * H + unit : -1;
-            };
-        };
-        const auto pack_gates = [&](int first, int gates, int64_t K, const T* source) {
-            return packing.transposed(gates == 1 ? 4 : gates, K, columns_of(gates), source,
-                                      row_of(first, gates));
-        };
-        const auto same = [](int64_t k) { return k; };
-
-        to.w_ih = pack_gates(0, G, I, from.w_ih);
-        to.w_hh = pack_gates(0, reset_before ? 2 : G, P, from.w_hh);
-        if (reset_before) to.w_n = pack_gates(2, 1, P, from.w_hh);
-        // The GRU's n keeps its hidden bias apart if r comes after the product.
-        const bool apart = gru && !reset_before;
-        to.bias = packing.vector(columns_of(G), [&](int64_t column) {
-            const int64_t row = row_of(0, G)(column);
-            if (row < 0 || !from.b_ih) return T(0);
-            return apart && row >= 2 * H ? from.b_ih[row] : from.b_ih[row] + from.b_hh[row];
-        });
-        if (apart)
-            to.b_hn = packing.vector(columns_of(1), [&](int64_t column) {
-                const int64_t row = row_of(2, 1)(column);
-                return row < 0 || !from.b_hh ? T(0) : from.b_hh[row];
-            });
-        if (cell.peephole) {
-            const int64_t padded = round_up(H, L);
-            to.peephole = packing.vector(cell.peepholes() * padded, [&](int64_t i) {
-                return i % padded < H ? from.w_ch[i / padded * H + i % padded] : T(0);
-            });
-        }
-        if (spec_.proj_size > 0)
-            to.w_hr = packing.transposed(4, H, P, from.w_hr,
-                                         [=](int64_t column) { return column < P ? column : -1; });
-
-        if (train_) {
-            // The GRU's dgates are n, r, z in front of what multiplies W_hh; see GruBackwardRow.
-            to.w_ih_t = packing.in_rows(G * H, I, from.w_ih, [=](int64_t k) {
-                return !gru ? k : k < H ? 2 * H + k : k - H;
-            });
-            to.w_hh_t = packing.in_rows((reset_before ? 2 : G) * H, P, from.w_hh, same);
-            if (reset_before)
-                to.w_n_t = packing.in_rows(H, H, from.w_hh, [=](int64_t k) { return 2 * H + k; });
-            if (spec_.proj_size > 0) to.w_hr_t = packing.in_rows(P, H, from.w_hr, same);
-        }
+        lay_out_forward(parameters[i], inputs, packing, to);
+        if (train_) lay_out_backward(parameters[i], inputs, packing, to);
         directions_.push_back(to);
     }
+}
+
+template <class T>
+void Weights<T>::lay_out_forward(const Parameters<const T>& from, int64_t inputs,
+                                 Packing<T>& packing, PackedDirection<T>& to) const {
+    const CellSpec& cell = spec_.cell;
+    const int L = kernels_.lanes, G = cell.gates();
+    const int64_t H = spec_.hidden_size, P = spec_.output_size();
+    const bool gru = cell.kind == CellKind::gru, reset_before = gru && !cell.reset_after;
+    const GateColumns columns{H, L, H > L && !reset_before};
+    const auto pack_gates = [&](int first, int gates, int64_t K, const T* source) {
+        return packing.transposed(gates == 1 ? 4 : gates, K, columns.count(gates), source,
+                                  columns.row_of(first, gates));
+    };
+    to.w_ih = pack_gates(0, G, inputs, from.w_ih);
+    to.w_hh = pack_gates(0, reset_before ? 2 : G, P, from.w_hh);
+    if (reset_before) to.w_n = pack_gates(2, 1, P, from.w_hh);
+    // The GRU's n keeps its hidden bias apart if r comes after the product.
+    const bool apart = gru && !reset_before;
+    to.bias = packing.vector(columns.count(G), [&](int64_t column) {
+        const int64_t row = columns.row_of(0, G)(column);
+        if (row < 0 || !from.b_ih) return T(0);
+        return apart && row >= 2 * H ? from.b_ih[row] : from.b_ih[row] + from.b_hh[row];
+    });
+    if (apart)
+        to.b_hn = packing.vector(columns.count(1), [&](int64_t column) {
+            const int64_t row = columns.row_of(2, 1)(column);
+            return row < 0 || !from.b_hh ? T(0) : from.b_hh[row];
+        });
+    if (cell.peephole) {
+        const int64_t padded = round_up(H, L);
+        to.peephole = packing.vector(cell.peepholes() * padded, [&](int64_t i) {
+            return i % padded < H ? from.w_ch[i / padded * H + i % padded] : T(0);
+        });
+    }
+    if (spec_.proj_size > 0)
+        to.w_hr = packing.transposed(4, H, P, from.w_hr,
+                                     [=](int64_t column) { return column < P ? column : -1; });
+}
+
+template <class T>
+void Weights<T>::lay_out_backward(const Parameters<const T>& from, int64_t inputs,
+                                  Packing<T>& packing, PackedDirection<T>& to) const {
+    const int64_t G = spec_.cell.gates(), H = spec_.hidden_size, P = spec_.output_size();
+    const bool gru = spec_.cell.kind == CellKind::gru;
+    const bool reset_before = gru && !spec_.cell.reset_after;
+    const auto same = [](int64_t k) { return k; };
+    // The GRU's dgates are n, r, z in front of what multiplies W_hh; see GruBackwardRow.
+    to.w_ih_t = packing.in_rows(G * H, inputs, from.w_ih, [=](int64_t k) {
+        return !gru ? k : k < H ? 2 * H + k : k - H;
+    });
+    to.w_hh_t = packing.in_rows((reset_before ? 2 : G) * H, P, from.w_hh, same);
+    if (reset_before)
+        to.w_n_t = packing.in_rows(H, H, from.w_hh, [=](int64_t k) { return 2 * H + k; });
+    if (spec_.proj_size > 0) to.w_hr_t = packing.in_rows(P, H, from.w_hr, same);
 }
 
 template <class T>

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <memory>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "kernel_table.h"
 #include "lstmcore/layer.h"
-#include "memory/block.h"
+#include "lstmcore/memory.h"
 #include "memory/pack.h"
 
 namespace lstmcore {
@@ -30,6 +32,15 @@ struct PackedDirection {
     bool can_fuse_input() const { return w_ih.K > 0 && w_n.data == nullptr; }
 };
 
+/// Refuses a set of parameters, or gradients, that has others than the spec.
+template <class T>
+void require_parameters(const LayerSpec& spec, const Parameters<T>& set, const char* name) {
+    if (!set.w_ih || !set.w_hh || bool(set.b_ih) != spec.bias || bool(set.b_hh) != spec.bias ||
+        bool(set.w_ch) != spec.cell.peephole || bool(set.w_hr) != (spec.proj_size > 0))
+        throw std::invalid_argument(std::string(name) +
+                                    ": a set has others than those of the spec");
+}
+
 template <class T>
 class Weights {
 public:
@@ -46,12 +57,16 @@ public:
 
 private:
     void lay_out(const std::vector<Parameters<const T>>& parameters, Packing<T>& packing);
+    void lay_out_forward(const Parameters<const T>& from, int64_t inputs, Packing<T>& packing,
+                         PackedDirection<T>& to) const;
+    void lay_out_backward(const Parameters<const T>& from, int64_t inputs, Packing<T>& packing,
+                          PackedDirection<T>& to) const;
 
     LayerSpec spec_;
     const Kernels<T>& kernels_;
     bool train_;
     std::vector<PackedDirection<T>> directions_;
-    Block memory_;
+    Buffer memory_;
 };
 
 }  // namespace lstmcore

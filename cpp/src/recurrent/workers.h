@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "lstmcore/spec.h"
+#include "machine/caches.h"
 #include "machine/threads.h"
 
 namespace lstmcore {
@@ -46,7 +47,8 @@ public:
             const double weights =
                 double(spec.output_size()) * spec.hidden_size * spec.cell.gates();
             // Rows that share the weights of a step would each bring all of them from far away.
-            if (weights * number_bytes > kCacheBytes && batch < kFewRows * count) {
+            if (weights * number_bytes > kStepWeightsBytes &&
+                batch < kSharedUnitsRowsOfThread * count) {
                 row_workers_ = 1;
                 slots_ = batch;
             }
@@ -84,11 +86,6 @@ public:
     }
 
 private:
-    // A step with fewer multiply-adds than these takes no longer than waiting for each other.
-    static constexpr double kWorkOfBarrier = 32768;
-    static constexpr double kCacheBytes = 1.5 * 1024 * 1024;  // of a core, that weights stay in
-    static constexpr int64_t kFewRows = 16;
-
     /// Whether the kernel of the cell computes any part of a step by itself.
     static bool can_share_units(const LayerSpec& spec) {
         return spec.proj_size == 0 && (spec.cell.kind == CellKind::lstm ||

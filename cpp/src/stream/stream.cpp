@@ -8,14 +8,13 @@
 #include <string>
 #include <utility>
 
+#include "machine/caches.h"
 #include "machine/float_mode.h"
 #include "machine/isa.h"
 #include "stream/stream_ops.h"
 
 namespace lstmcore {
 namespace {
-
-constexpr int64_t kBlockRows = 32;  // of an input product: enough to read the weights seldom
 
 template <class T>
 using Op = std::variant<RecurrentOp<T>, LinearOp<T>, RowOp<T>>;
@@ -29,7 +28,7 @@ public:
         : stages_(std::move(stages)),
           kernels_(kernels),
           batch_(batch),
-          block_(std::max<int64_t>(kBlockRows / std::max<int64_t>(batch, 1), 1)) {
+          block_(std::max<int64_t>(kStreamChunkRows / std::max<int64_t>(batch, 1), 1)) {
         if (batch < 1)
             throw std::invalid_argument("batch_size is " + std::to_string(batch) +
                                         ", expected > 0");

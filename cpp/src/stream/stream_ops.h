@@ -1,4 +1,4 @@
-// What a stream runs: each stage of a model with every size and pointer of a step worked out.
+// What a stream runs: each stage of a model with every size worked out, and its memory taken.
 //
 // An op takes a block of steps of all rows of the batch, and gives rows that stay valid until its
 // next call. Rows are by step and batch row, and in memory are padded to whole registers, so that
@@ -14,9 +14,11 @@
 
 #include "lstmcore/stream.h"
 #include "memory/arena.h"
-#include "memory/rows.h"
+#include "memory/strided_rows.h"
+#include "recurrent/step_rows.h"
 #include "recurrent/weights.h"
 #include "training/linear.h"
+#include "training/row_functions.h"
 
 namespace lstmcore {
 
@@ -30,7 +32,8 @@ public:
           kernels_(&weights.kernels()),
           batch_(batch),
           H_(weights.spec().hidden_size),
-          P_(weights.spec().output_size()) {
+          P_(weights.spec().output_size()),
+          step_rows_(weights.spec(), round_up(H_, kernels_->lanes), batch, arena) {
         const LayerSpec& spec = weights.spec();
         const int64_t H = round_up(H_, kernels_->lanes);
         args_.cell = spec.cell;
@@ -46,25 +49,8 @@ public:
         products_ = arena.take<ProductRow<T>>(batch * block);
         for (int64_t i = 0; pre_.data && i < batch * block; ++i)
             products_[i] = {nullptr, w_->bias, pre_.at(i)};
-        switch (spec.cell.kind) {
-            case CellKind::rnn:
-                rnn_ = arena.take<RnnForwardRow<T>>(batch);
-                break;
-            case CellKind::lstm:
-                lstm_ = arena.take<LstmForwardRow<T>>(batch);
-                c_ = rows(batch, H);
-                if (spec.proj_size > 0) {
-                    m_ = rows(batch, H);
-                    projections_ = arena.take<ProductRow<T>>(batch);
-                    zeros_ = arena.take<T>(w_->w_hr.N);
-                }
-                break;
-            case CellKind::gru:
-                gru_ = arena.take<GruForwardRow<T>>(batch);
-                gates_ = rows(batch, 3 * H);
-                rh_ = rows(batch, H);
-                break;
-        }
+        if (spec.cell.kind == CellKind::lstm) c_ = rows(batch, H);
+        if (spec.proj_size > 0) zeros_ = arena.take<T>(w_->w_hr.N);
     }
 
     int64_t features() const { return P_; }
@@ -110,34 +96,13 @@ private:
         const int64_t stride = hidden_.stride;
         const T* pre = args_.w_in.data ? w_->bias : pre_.at(first_product);
         args_.last_first = !args_.last_first;
-        switch (args_.cell.kind) {
-            case CellKind::rnn:
-                for (int64_t b = 0; b < batch_; ++b)
-                    rnn_[b] = {pre + b * pre_.stride, h_prev + b * stride, y + b * stride, x_};
-                kernels_->rnn_forward(args_, rnn_, batch_);
-                break;
-            case CellKind::gru:
-                for (int64_t b = 0; b < batch_; ++b)
-                    gru_[b] = {pre + b * pre_.stride, h_prev + b * stride, y + b * stride,
-                               gates_.at(b),          rh_.at(b),           x_};
-                kernels_->gru_forward[0](args_, gru_, batch_);
-                break;
-            case CellKind::lstm:
-                for (int64_t b = 0; b < batch_; ++b) {
-                    T* const m = m_.data ? m_.at(b) : y + b * stride;
-                    lstm_[b] = {pre + b * pre_.stride,
-                                h_prev + b * stride,
-                                c_.at(b),
-                                c_.at(b),
-                                m,
-                                nullptr,
-                                x_};
-                    if (m_.data) projections_[b] = {m, zeros_, y + b * stride};
-                }
-                kernels_->lstm_forward[0](args_, lstm_, batch_);
-                if (m_.data) kernels_->product(w_->w_hr, w_->w_hr.N, projections_, batch_);
-                break;
+        for (int64_t b = 0; b < batch_; ++b) {
+            T* const c = c_.data ? c_.at(b) : nullptr;
+            const ForwardPlace<T> at{
+                pre + b * pre_.stride, x_, h_prev + b * stride, y + b * stride, c, c, nullptr};
+            step_rows_.set(b, at, zeros_);
         }
+        step_rows_.run(*kernels_, args_, w_->w_hr, w_->w_hr.N, false, batch_);
     }
 
     const PackedDirection<T>* w_;
@@ -151,11 +116,8 @@ private:
     int now_ = 0;         ///< the plane of the state
     StridedRows<T> pre_;  ///< the input product
     ProductRow<T>* products_ = nullptr;
-    RnnForwardRow<T>* rnn_ = nullptr;  ///< only those of the layer's kind are there
-    LstmForwardRow<T>* lstm_ = nullptr;
-    GruForwardRow<T>* gru_ = nullptr;
-    ProductRow<T>* projections_ = nullptr;
-    StridedRows<T> c_, m_, gates_, rh_;
+    ForwardRows<T> step_rows_;
+    StridedRows<T> c_;
     T* zeros_ = nullptr;
 };
 
@@ -214,23 +176,11 @@ private:
         kernels_->activate(f, x, y, features_);
     }
     void apply(const LayerNorm<T>& f, const T* x, T* y) const noexcept {
-        double sum = 0, squares = 0;
-        for (int64_t i = 0; i < features_; ++i) sum += double(x[i]);
-        const double mean = sum / double(features_);
-        for (int64_t i = 0; i < features_; ++i)
-            squares += (double(x[i]) - mean) * (double(x[i]) - mean);
-        const double scale = 1 / std::sqrt(squares / double(features_) + f.eps);
-        for (int64_t i = 0; i < features_; ++i) {
-            y[i] = T((double(x[i]) - mean) * scale);
-            if (!f.weight.empty()) y[i] *= f.weight[i];
-            if (!f.bias.empty()) y[i] += f.bias[i];
-        }
+        const auto or_null = [](const std::vector<T>& v) { return v.empty() ? nullptr : v.data(); };
+        layer_norm_row<T>(features_, f.eps, or_null(f.weight), or_null(f.bias), x, y, nullptr);
     }
     void apply(const Softmax&, const T* x, T* y) const noexcept {
-        const T most = *std::max_element(x, x + features_);
-        T sum = 0;
-        for (int64_t i = 0; i < features_; ++i) sum += y[i] = std::exp(x[i] - most);
-        for (int64_t i = 0; i < features_; ++i) y[i] /= sum;
+        softmax_row(*kernels_, features_, x, y);
     }
 
     Function f_;

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <string>
 #include <tuple>
 
+#include "machine/caches.h"
 #include "machine/float_mode.h"
 #include "machine/isa.h"
 #include "machine/threads.h"
@@ -19,7 +21,9 @@ Linear<T>::Linear(const T* weight, const T* bias, int64_t inputs, int64_t output
     : inputs_(inputs), outputs_(outputs), train_(train), kernels_(kernel_table().of<T>()) {
     check_size(inputs, "inputs");
     check_size(outputs, "outputs");
-    memory_ = pack_into_block(kernels_, num_threads, [&](Packing<T>& packing) {
+    if (weight == nullptr)
+        throw std::invalid_argument("weight is null, expected (outputs, inputs)");
+    memory_ = pack_into_buffer(kernels_, num_threads, [&](Packing<T>& packing) {
         weight_ = packing.transposed(4, inputs, outputs, weight, [=](int64_t column) {
             return column < outputs ? column : -1;
         });
@@ -38,7 +42,10 @@ std::shared_ptr<const Linear<T>> pack_linear(const T* weight, const T* bias, int
 
 namespace {
 
-constexpr int64_t kPieceRows = 256;  // of x and dy, to stay in the L2 cache
+void check_rows(int64_t rows) {
+    if (rows < 0)
+        throw std::invalid_argument("rows is " + std::to_string(rows) + ", expected >= 0");
+}
 
 int team_size_for(int64_t rows, int64_t inputs, int64_t outputs, int num_threads) {
     const double useful = double(rows) * double(inputs) * double(outputs) / kWorkOfThread;
@@ -50,9 +57,9 @@ int team_size_for(int64_t rows, int64_t inputs, int64_t outputs, int num_threads
 template <class T>
 void multiply_rows(const Kernels<T>& kernels, const Packed<T>& weight, int64_t columns,
                    const T* start, const T* in, T* out, int64_t first, int64_t last) {
-    ProductRow<T> products[kPieceRows];
+    ProductRow<T> products[kLinearPieceRows];
     while (first < last) {
-        const int64_t n = std::min(last - first, kPieceRows);
+        const int64_t n = std::min(last - first, kLinearPieceRows);
         for (int64_t i = 0; i < n; ++i, ++first)
             products[i] = {in + first * weight.K, start, out + first * columns};
         kernels.product(weight, columns, products, n);
@@ -63,6 +70,7 @@ void multiply_rows(const Kernels<T>& kernels, const Packed<T>& weight, int64_t c
 
 template <class T>
 void linear_forward(const Linear<T>& linear, const T* x, int64_t rows, T* y, int num_threads) {
+    check_rows(rows);
     const int64_t I = linear.inputs(), O = linear.outputs();
     run_team(team_size_for(rows, I, O, num_threads), [&](Team& team) noexcept {
         const FlushDenormals mode;
@@ -74,17 +82,18 @@ void linear_forward(const Linear<T>& linear, const T* x, int64_t rows, T* y, int
 template <class T>
 void linear_backward(const Linear<T>& linear, const T* x, const T* dy, int64_t rows, T* dx,
                      T* dweight, T* dbias, int num_threads) {
+    check_rows(rows);
     if (!linear.can_train()) throw std::invalid_argument("linear was packed for inference only");
     const int64_t I = linear.inputs(), O = linear.outputs();
     const Kernels<T>& kernels = linear.kernels();
     const auto lay_out = [&](void* base) {
         Arena arena(base);
-        Panels<T> panels{nullptr, Panels<T>::kWidth, kPieceRows};
-        panels.data = arena.take<T>(size_product(kPieceRows, round_up(I, panels.width)));
+        Panels<T> panels{nullptr, Panels<T>::kWidth, kLinearPieceRows};
+        panels.data = arena.take<T>(size_product(kLinearPieceRows, round_up(I, panels.width)));
         T* zeros = arena.take<T>(I);
         return std::make_tuple(panels, zeros, arena.used());
     };
-    const Block memory(std::get<2>(lay_out(nullptr)));
+    const Buffer memory(std::get<2>(lay_out(nullptr)));
     const auto [panels, zeros, bytes] = lay_out(memory.data());
     std::fill_n(zeros, I, T(0));
     run_team(team_size_for(rows, I, O, num_threads), [&, panels = panels,
@@ -93,8 +102,8 @@ void linear_backward(const Linear<T>& linear, const T* x, const T* dy, int64_t r
         // A piece of rows after the other: its dx by rows, then the sums by outputs.
         const int64_t first = O * team.rank / team.size;
         const int64_t last = O * (team.rank + 1) / team.size;
-        for (int64_t piece = 0; piece < rows; piece += kPieceRows) {
-            const int64_t n = std::min(rows - piece, kPieceRows);
+        for (int64_t piece = 0; piece < rows; piece += kLinearPieceRows) {
+            const int64_t n = std::min(rows - piece, kLinearPieceRows);
             const int64_t mine = n * team.rank / team.size;
             const int64_t end = n * (team.rank + 1) / team.size;
             multiply_rows(kernels, linear.weight_t(), I, zeros, dy, dx, piece + mine, piece + end);

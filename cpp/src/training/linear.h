@@ -5,7 +5,7 @@
 
 #include "kernel_table.h"
 #include "lstmcore/linear.h"
-#include "memory/block.h"
+#include "lstmcore/memory.h"
 
 namespace lstmcore {
 
@@ -29,7 +29,7 @@ private:
     const Kernels<T>& kernels_;
     Packed<T> weight_, weight_t_;
     const T* bias_ = nullptr;
-    Block memory_;
+    Buffer memory_;
 };
 
 }  // namespace lstmcore

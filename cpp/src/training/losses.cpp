@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
 
 #include "kernel_table.h"
+#include "machine/caches.h"
 #include "machine/float_mode.h"
 #include "machine/isa.h"
 #include "machine/threads.h"
@@ -13,9 +15,10 @@ namespace lstmcore {
 template <class T>
 void cross_entropy(const T* pred, const int64_t* target, const T* factor, const T* hit,
                    int64_t rows, int64_t classes, double* losses, T* dpred, int num_threads) {
+    if (rows < 0 || classes < 1)
+        throw std::invalid_argument("rows and classes: expected rows >= 0, classes >= 1");
     const auto softmax = kernel_table().of<T>().softmax;
-    constexpr double kNumbersOfThread = 1 << 15;  // waking one for fewer costs more than it saves
-    const double useful = double(rows) * double(classes) / kNumbersOfThread;
+    const double useful = double(rows) * double(classes) / kExponentialsOfThread;
     const int team_size = int(std::min(double(num_threads), 1 + useful));
     run_team(team_size, [&](Team& team) noexcept {
         const FlushDenormals mode;

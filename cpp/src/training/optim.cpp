@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernel_table.h"
+#include "machine/caches.h"
 #include "machine/float_mode.h"
 #include "machine/isa.h"
 #include "machine/threads.h"
@@ -14,15 +15,15 @@ namespace lstmcore {
 
 namespace {
 
-// Work is dealt in blocks of an array, which are also the units of a sum: they depend on nothing
-// but its size.
-constexpr int64_t kBlock = 4096;
+// Work is dealt in pieces of an array, which are also the units of a sum: they depend on nothing
+// but its size. Another number here would change the last bits of norm().
+constexpr int64_t kPiece = 4096;
 
 int64_t size(const Rows& rows) {
     return rows.count * rows.size;
 }
-int64_t blocks(const Rows& rows) {
-    return (size(rows) + kBlock - 1) / kBlock;
+int64_t pieces(const Rows& rows) {
+    return (size(rows) + kPiece - 1) / kPiece;
 }
 
 /// Calls f(offset, n) for each run of adjacent numbers among the numbers [first, last) of `rows`.
@@ -36,25 +37,24 @@ void each_run(const Rows& rows, int64_t first, int64_t last, F f) {
     }
 }
 
-/// Shares the blocks of all arrays: calls f(array, block, first, last) for numbers [first, last) of
-/// an array, which begin with this block of all.
+/// Shares the pieces of all arrays: calls f(array, piece, first, last) for numbers [first, last) of
+/// an array, which begin with this piece of all.
 template <class Array, class F>
 void share(const Array* arrays, int64_t count, int num_threads, F f) {
     int64_t total = 0;
-    for (int64_t i = 0; i < count; ++i) total += blocks(arrays[i].rows);
-    constexpr int64_t kBlocksOfThread = 8;  // waking one for fewer costs more than it saves
-    const int team_size = int(std::min<int64_t>(num_threads, 1 + total / kBlocksOfThread));
+    for (int64_t i = 0; i < count; ++i) total += pieces(arrays[i].rows);
+    const int team_size = int(std::min<int64_t>(num_threads, 1 + total / kUpdatePiecesOfThread));
     run_team(team_size, [&](Team& team) noexcept {
         const int64_t mine = total * team.rank / team.size;
         const int64_t end = total * (team.rank + 1) / team.size;
-        int64_t block = 0;  // the first of the array
-        for (int64_t i = 0; i < count && block < end; ++i) {
-            const int64_t next = block + blocks(arrays[i].rows);
-            const int64_t from = std::max(mine, block), to = std::min(end, next);
+        int64_t piece = 0;  // the first of the array
+        for (int64_t i = 0; i < count && piece < end; ++i) {
+            const int64_t next = piece + pieces(arrays[i].rows);
+            const int64_t from = std::max(mine, piece), to = std::min(end, next);
             if (from < to)
-                f(arrays[i], from, (from - block) * kBlock,
-                  std::min((to - block) * kBlock, size(arrays[i].rows)));
-            block = next;
+                f(arrays[i], from, (from - piece) * kPiece,
+                  std::min((to - piece) * kPiece, size(arrays[i].rows)));
+            piece = next;
         }
     });
 }
@@ -110,15 +110,15 @@ void step(const Adam& rule, int64_t t, const Trained<T>* parameters, int64_t cou
 template <class T>
 double sum_squares(double factor, const Gradient<T>* gradients, int64_t count, int num_threads) {
     int64_t total = 0;
-    for (int64_t i = 0; i < count; ++i) total += blocks(gradients[i].rows);
+    for (int64_t i = 0; i < count; ++i) total += pieces(gradients[i].rows);
     std::vector<double> sums(total);
     const auto kernel = kernel_table().of<T>().sum_squares;
     share(gradients, count, num_threads,
-          [&](const Gradient<T>& g, int64_t block, int64_t first, int64_t last) noexcept {
-              for (; first < last; first += kBlock, ++block)
-                  each_run(g.rows, first, std::min(first + kBlock, last),
+          [&](const Gradient<T>& g, int64_t piece, int64_t first, int64_t last) noexcept {
+              for (; first < last; first += kPiece, ++piece)
+                  each_run(g.rows, first, std::min(first + kPiece, last),
                            [&](int64_t at, int64_t n) {
-                               sums[block] += kernel(factor, g.data + at, n);
+                               sums[piece] += kernel(factor, g.data + at, n);
                            });
           });
     double sum = 0;

@@ -1,7 +1,9 @@
 #include "lstmcore/scatter.h"
 
 #include <algorithm>
+#include <stdexcept>
 
+#include "machine/caches.h"
 #include "machine/threads.h"
 
 namespace lstmcore {
@@ -9,11 +11,11 @@ namespace lstmcore {
 template <class T>
 void add_rows(T* table, int64_t size, const int64_t* rows, const T* values, int64_t count,
               int num_threads) {
+    if (size < 0 || count < 0) throw std::invalid_argument("size and count: expected >= 0");
     // Threads share the columns, in whole cache lines, so that each number has one chain.
-    constexpr int64_t kLine = 64 / int64_t(sizeof(T));
-    constexpr double kNumbersOfThread = 1 << 16;  // waking one for fewer costs more than it saves
+    constexpr int64_t kLine = kAlignment / int64_t(sizeof(T));
     const int64_t lines = (size + kLine - 1) / kLine;
-    const double useful = double(count) * double(size) / kNumbersOfThread;
+    const double useful = double(count) * double(size) / kAdditionsOfThread;
     const int team_size = int(std::min({double(num_threads), 1 + useful, double(lines)}));
     run_team(team_size, [&](Team& team) noexcept {
         const int64_t first = lines * team.rank / team.size * kLine;

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .. import _core
 from .._base import checks
 from .._base.checks import Array
 from .._base.module import storable
@@ -121,22 +122,16 @@ class LayerNorm(FeedForward):
         return "layer_norm", self.normalized_shape[0], *storages, self.eps
 
     def _forward(self, x: Array, train: bool) -> tuple[Array, tuple[Any, ...]]:
-        with np.errstate(all="ignore"):
-            size = math.prod(self.normalized_shape)
-            rows = x.reshape(-1, size)
-            centred = rows - rows.mean(axis=1, keepdims=True)
-            variance = np.einsum("ij,ij->i", centred, centred)[:, None] / self.dtype.type(size)
-            scale = 1 / np.sqrt(variance + self.dtype.type(self.eps))
-            normal = centred * scale
-            y, weight = normal, None
-            if self.elementwise_affine:
-                weight = np.array(self._parameters["weight"]._storage, subok=False).ravel()
-                y = normal * weight
-                if self.bias:
-                    y += self._parameters["bias"]._storage.ravel()
-            elif train:
-                y.flags.writeable = False  # the tape needs it as it is
-            return y.reshape(x.shape), (normal, scale, weight)
+        parameters = self._parameters
+        stored = [checks.in_order(np.asarray(p._storage)).ravel() for p in parameters.values()]
+        weight, bias = [*stored, None, None][:2]
+        size = math.prod(self.normalized_shape)
+        y, normal, scale = _core.layer_norm(checks.in_order(x), size, weight, bias, self.eps, train)
+        if train and normal is None:
+            y.flags.writeable = False  # the tape needs it as it is
+            normal = y.reshape(-1, size)
+        # Backward needs the weight that this call had.
+        return y, (normal, scale, weight.copy() if train and weight is not None else None)
 
     def _backward(self, dy: Array, normal: Array, scale: Array, weight: Array | None) -> Array:
         with np.errstate(all="ignore"):

@@ -27,8 +27,7 @@ class Stream(_core.Stream):
 
     Made by ``layer.stream(batch_size)`` or ``model.stream(batch_size)``. The outputs of a layer are
     those of the layer over the whole sequence, to the bit, however it is cut into `step` and
-    `process`. Those of a Sequential are the same bits however it is cut, and the model's, but for
-    the rounding of LayerNorm and activations, which NumPy computes there and the core here.
+    `process`. So are those of a Sequential.
 
     A stream keeps the weights that its layer had when it was made, and shares them with the other
     streams made since they changed; later changes are for later streams. It computes on the calling

@@ -1,9 +1,9 @@
-// Which freed blocks a thread keeps, and which of them it is given again.
+// Which freed buffers a thread keeps, and which of them it is given again.
 #include <cstdint>
 #include <cstring>
 #include <thread>
 
-#include "memory/block.h"
+#include "lstmcore/memory.h"
 #include "test.h"
 
 using namespace lstmcore;
@@ -13,8 +13,8 @@ namespace {
 constexpr int64_t kKilo = 1024, kMega = 1024 * kKilo;
 
 void* address_of_new(int64_t bytes) {
-    const Block block(bytes);
-    return block.data();
+    const Buffer buffer(bytes);
+    return buffer.data();
 }
 
 /// Calls f() in a thread that has not kept anything yet.
@@ -32,7 +32,7 @@ TEST(a_thread_gets_the_block_back_that_it_freed) {
             CHECK(address_of_new(bytes) == first);
             CHECK(address_of_new(bytes * 3 / 4) == first);
             CHECK(address_of_new(bytes / 5) != first);  // which would waste the rest
-            const Block taken(bytes), other(bytes);
+            const Buffer taken(bytes), other(bytes);
             CHECK(taken.data() == first);
             CHECK(other.data() != first);
         });
@@ -42,12 +42,12 @@ TEST(the_smallest_that_is_large_enough_is_given) {
     in_new_thread([] {
         void* addresses[3];
         {
-            const Block large(6 * kMega), small(2 * kMega), middle(4 * kMega);
+            const Buffer large(6 * kMega), small(2 * kMega), middle(4 * kMega);
             addresses[0] = large.data();
             addresses[1] = small.data();
             addresses[2] = middle.data();
         }
-        const Block small(2 * kMega), middle(3 * kMega), large(4 * kMega);
+        const Buffer small(2 * kMega), middle(3 * kMega), large(4 * kMega);
         CHECK(small.data() == addresses[1]);
         CHECK(middle.data() == addresses[2]);
         CHECK(large.data() == addresses[0]);
@@ -65,11 +65,11 @@ TEST(the_oldest_make_room) {
 TEST(blocks_hold_what_is_written_whoever_frees_them) {
     for (int i = 0; i < 100; ++i) {
         const int64_t bytes = 70 * kKilo * (i % 7 + 1);
-        Block block(bytes);
-        std::memset(block.data(), i, bytes);
-        CHECK_EQUAL(block.bytes(), bytes);
-        in_new_thread([moved = std::move(block), bytes, i]() mutable {
-            const Block freed_here(std::move(moved));
+        Buffer buffer(bytes);
+        std::memset(buffer.data(), i, bytes);
+        CHECK_EQUAL(buffer.bytes(), bytes);
+        in_new_thread([moved = std::move(buffer), bytes, i]() mutable {
+            const Buffer freed_here(std::move(moved));
             const auto* data = static_cast<const char*>(freed_here.data());
             CHECK(data[0] == char(i) && data[bytes - 1] == char(i));
         });

@@ -1,0 +1,61 @@
+// Packed weights, and whether the parameters that they were packed from have changed.
+#include <algorithm>
+#include <cstring>
+
+#include "binding.h"
+#include "layer_call.h"
+#include "lstmcore/machine.h"
+
+namespace {
+
+template <class T>
+std::shared_ptr<const Weights<T>> pack_as(const Spec& spec, const std::vector<py::array>& arrays,
+                                          bool train) {
+    const auto sets = split_parameters<const T>(spec, arrays, "parameters");
+    const ReleaseGil release;
+    return pack<T>(spec.layer, sets, train, get_num_threads());
+}
+
+PyWeights pack_weights(const Spec& spec, const std::vector<py::array>& arrays, bool train) {
+    PyWeights weights{{}, spec};
+    if (spec.is_double)
+        weights.f64 = pack_as<double>(spec, arrays, train);
+    else
+        weights.f32 = pack_as<float>(spec, arrays, train);
+    return weights;
+}
+
+/// Whether the arrays of two lists have the same shapes and bits, one by one.
+bool same_bits(const std::vector<py::array>& some, const std::vector<py::array>& others) {
+    constexpr size_t kLong = 1 << 18;  // bytes: from there on it releases the GIL
+    struct Pair {
+        const void *one, *other;
+        size_t nbytes;
+    };
+    if (some.size() != others.size()) return false;
+    std::vector<Pair> pairs;
+    size_t total = 0;
+    for (size_t i = 0; i < some.size(); ++i) {
+        const py::array &a = some[i], &b = others[i];
+        require((a.flags() & b.flags() & py::array::c_style) != 0, "arrays: not contiguous");
+        if (a.nbytes() != b.nbytes() || a.ndim() != b.ndim() ||
+            !std::equal(a.shape(), a.shape() + a.ndim(), b.shape()))
+            return false;
+        pairs.push_back({a.data(), b.data(), size_t(a.nbytes())});
+        total += size_t(a.nbytes());
+    }
+    std::optional<ReleaseGil> release;
+    if (total >= kLong) release.emplace();
+    return std::all_of(pairs.begin(), pairs.end(), [](const Pair& pair) {
+        return std::memcmp(pair.one, pair.other, pair.nbytes) == 0;
+    });
+}
+
+}  // namespace
+
+void bind_weights(py::module_& m) {
+    py::class_<PyWeights>(m, "Weights", py::is_final())
+        .def_property_readonly("nbytes", &PyWeights::nbytes);
+    m.def("pack", &pack_weights, py::arg("spec"), py::arg("parameters"), py::arg("train"));
+    m.def("same_bits", &same_bits, py::arg("some"), py::arg("others"));
+}

@@ -1,0 +1,43 @@
+// What of the machine is used: the instruction set of the kernels, and the number of threads.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace lstmcore {
+
+/// Name of the ISA level that kernels run at: "x86-64-v2", "x86-64-v3", "x86-64-v4" or "neon". The
+/// first use chooses: `LSTMCORE_ISA` of the environment if it is set, else the best level that both
+/// this build and this machine have. Safe from any thread. Throws std::invalid_argument if
+/// `LSTMCORE_ISA` names a level that is unknown or not available, and std::runtime_error if the
+/// processor is below the lowest level compiled; so does whatever first needs kernels.
+std::string isa();
+
+/// Levels that both this build and this machine have, the best last.
+std::vector<std::string> available_isas();
+
+/// Chooses a level for what is packed, and every call that packs nothing, from then on. What is
+/// packed already runs at the level that it was packed for. Throws std::invalid_argument, naming
+/// what is available, if `name` is not.
+void set_isa(const std::string& name);
+
+/// Grows each time the level changes; two equal values mean the level was the same.
+long isa_version();
+
+/// The cores this process may use: the smaller of its CPU affinity and its cgroup's CPU quota
+/// (versions 1 and 2, rounded up; read once), at least 1. In a build without OpenMP it is 1.
+int max_threads();
+
+/// How many threads the Python package gives to a call, and a good `num_threads` in C++: 1 to
+/// max_threads(). Before set_num_threads() was called it is `LSTMCORE_NUM_THREADS`, else
+/// `OMP_NUM_THREADS`, else max_threads(). Never more than omp_set_num_threads, or threadpoolctl
+/// through it, has limited the calling thread to since. Always 1 in the child of a fork, whose
+/// thread pool did not survive.
+/// Throws std::invalid_argument at first use if `LSTMCORE_NUM_THREADS` is not a positive integer.
+int get_num_threads();
+
+/// Sets it; more than max_threads() means max_threads(), except for tests of many threads on few
+/// cores (`beyond_cores`). Throws std::invalid_argument if n < 1.
+void set_num_threads(int n, bool beyond_cores = false);
+
+}  // namespace lstmcore

@@ -1,0 +1,96 @@
+// Options and parameters by name: for what reads descriptions of layers (model files) or makes the
+// layers known to another language (the Python binding). An option is listed here once.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+
+#include "lstmcore/layer.h"
+#include "lstmcore/spec.h"
+
+namespace lstmcore {
+
+template <class Value>
+struct Named {
+    const char* name;
+    Value value;
+};
+
+inline constexpr Named<CellKind> kCellNames[] = {
+    {"rnn", CellKind::rnn}, {"lstm", CellKind::lstm}, {"gru", CellKind::gru}};
+inline constexpr Named<ActivationKind> kActivationNames[] = {
+    {"sigmoid", ActivationKind::sigmoid},
+    {"tanh", ActivationKind::tanh},
+    {"relu", ActivationKind::relu},
+    {"hard_sigmoid", ActivationKind::hard_sigmoid},
+    {"scaled_tanh", ActivationKind::scaled_tanh},
+    {"softsign", ActivationKind::softsign},
+    {"identity", ActivationKind::identity}};
+inline constexpr Named<Merge> kMergeNames[] = {
+    {"concat", Merge::concat}, {"sum", Merge::sum}, {"mul", Merge::mul}, {"ave", Merge::ave}};
+
+/// The value of this name, if there is one.
+template <class Value, std::size_t N>
+std::optional<Value> find_name(const Named<Value> (&all)[N], const std::string& name) {
+    for (const Named<Value>& one : all)
+        if (name == one.name) return one.value;
+    return std::nullopt;
+}
+
+/// Where an option of a spec is kept; its type says what values it takes: a size, a switch, a limit
+/// (0 = none), an activation, a merge.
+using OptionField = std::variant<int64_t*, bool*, double*, Activation*, Merge*>;
+
+/// One option of a layer. Its default is what LayerSpec() has.
+struct Option {
+    const char* name;
+    bool rnn, lstm, gru;  ///< which cells have it; in the others it keeps its default
+    OptionField (*field)(LayerSpec& spec);
+
+    bool allowed(CellKind kind) const {
+        return kind == CellKind::rnn ? rnn : kind == CellKind::lstm ? lstm : gru;
+    }
+};
+
+/// All options but the kind of the cell. The activations stand in the order of `activations=(...)`.
+inline constexpr Option kOptions[] = {
+    {"input_size", 1, 1, 1, [](LayerSpec& s) -> OptionField { return &s.input_size; }},
+    {"hidden_size", 1, 1, 1, [](LayerSpec& s) -> OptionField { return &s.hidden_size; }},
+    {"num_layers", 1, 1, 1, [](LayerSpec& s) -> OptionField { return &s.num_layers; }},
+    {"bias", 1, 1, 1, [](LayerSpec& s) -> OptionField { return &s.bias; }},
+    {"bidirectional", 1, 1, 1, [](LayerSpec& s) -> OptionField { return &s.bidirectional; }},
+    {"reverse", 1, 1, 1, [](LayerSpec& s) -> OptionField { return &s.reverse; }},
+    {"merge", 1, 1, 1, [](LayerSpec& s) -> OptionField { return &s.merge; }},
+    {"gate_clip", 1, 1, 1, [](LayerSpec& s) -> OptionField { return &s.cell.gate_clip; }},
+    {"gate_activation", 0, 1, 1, [](LayerSpec& s) -> OptionField { return &s.cell.gate; }},
+    {"candidate_activation", 1, 1, 1,
+     [](LayerSpec& s) -> OptionField { return &s.cell.candidate; }},
+    {"output_activation", 0, 1, 0, [](LayerSpec& s) -> OptionField { return &s.cell.output; }},
+    {"proj_size", 0, 1, 0, [](LayerSpec& s) -> OptionField { return &s.proj_size; }},
+    {"forget_gate", 0, 1, 0, [](LayerSpec& s) -> OptionField { return &s.cell.forget_gate; }},
+    {"coupled", 0, 1, 0, [](LayerSpec& s) -> OptionField { return &s.cell.coupled; }},
+    {"peephole", 0, 1, 0, [](LayerSpec& s) -> OptionField { return &s.cell.peephole; }},
+    {"cell_clip", 0, 1, 0, [](LayerSpec& s) -> OptionField { return &s.cell.cell_clip; }},
+    {"reset_after", 0, 0, 1, [](LayerSpec& s) -> OptionField { return &s.cell.reset_after; }},
+};
+
+/// The parameters of one direction of a layer, each from take(name, {its sizes}), in the order of
+/// state dicts and files. The names lack their suffix, "_l0" or "_l0_reverse".
+template <class T, class Take>
+Parameters<T> take_parameters(const LayerSpec& spec, int64_t layer, Take take) {
+    const int64_t H = spec.hidden_size, P = spec.output_size(), rows = spec.cell.gates() * H;
+    Parameters<T> set;
+    set.w_ih = take("weight_ih", {rows, spec.layer_input_size(layer)});
+    set.w_hh = take("weight_hh", {rows, P});
+    if (spec.bias) {
+        set.b_ih = take("bias_ih", {rows});
+        set.b_hh = take("bias_hh", {rows});
+    }
+    if (spec.cell.peephole) set.w_ch = take("weight_ch", {spec.cell.peepholes(), H});
+    if (spec.proj_size > 0) set.w_hr = take("weight_hr", {P, H});
+    return set;
+}
+
+}  // namespace lstmcore

@@ -1,0 +1,203 @@
+// The weight gradients of a layer: sums over the rows of a chunk of steps, which backward has put
+// here. Team members share the rows of a gradient, each of which is summed from the first row of
+// the chunk to its last.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernel_table.h"
+#include "lstmcore/layer.h"
+#include "machine/caches.h"
+#include "machine/threads.h"
+#include "memory/arena.h"
+#include "memory/pack.h"
+#include "memory/strided_rows.h"
+#include "recurrent/tape.h"
+#include "recurrent/weights.h"
+#include "recurrent/workers.h"
+
+namespace lstmcore {
+
+template <class T>
+class GradientSums {
+public:
+    /// Room for chunks of `rows` rows.
+    GradientSums(const LayerSpec& spec, const Sequences<T>& in, int64_t rows, Arena& arena)
+        : gate_rows(gates_of(spec.cell)),
+          spec_(spec),
+          cell_(spec.cell),
+          in_(in),
+          gru_(cell_.kind == CellKind::gru),
+          G_(cell_.gates()),
+          H_(spec.hidden_size),
+          P_(spec.output_size()) {
+        const auto take = [&](int64_t count, int64_t n) { return take_rows<T>(arena, count, n); };
+        const auto take_panels = [&](int64_t count, int64_t n) {
+            const int64_t padded = round_up(n, Panels<T>::kWidth);
+            return Panels<T>{arena.take<T>(size_product(count, padded)), Panels<T>::kWidth, count};
+        };
+        dgates = take(rows, gate_rows * H_);
+        dgates_panels = {dgates.data, dgates.stride, rows};
+        if (dgates.stride * int64_t(sizeof(T)) > kPrefetchedStride)
+            dgates_panels = take_panels(rows, gate_rows * H_);
+        x = take_panels(rows, widest_input(spec));
+        if (in.lookup) {
+            looked_up = arena.take<int64_t>(rows);
+            dlookup_ = take(in.table_rows, G_ * H_);
+            table_ = take_panels(in.table_rows, spec.input_size);
+            dtable_products_ = arena.take<ProductRow<T>>(in.table_rows);
+        }
+        h_prev = take_panels(rows, P_);
+        if (cell_.peephole) {
+            c = take(rows, H_);
+            c_prev = take(rows, H_);
+        }
+        if (spec.proj_size > 0) {
+            dh = take(rows, P_);
+            m = take(rows, H_);
+            dh_panels = take_panels(rows, P_);
+            m_panels = take_panels(rows, H_);
+        }
+        if (gru_ && !cell_.reset_after) rh = take_panels(rows, H_);
+    }
+
+    /// Rows of H in dgates: the gates, and of the GRU with reset after n once more, as the gradient
+    /// of what its hidden product is.
+    static int64_t gates_of(const CellSpec& cell) {
+        return cell.kind == CellKind::gru && cell.reset_after ? 4 : cell.gates();
+    }
+
+    // By row of the chunk, in order of step and slot.
+    const int64_t gate_rows;
+    StridedRows<T> dgates, c, c_prev, dh, m;
+    Panels<T> dgates_panels, x, h_prev, dh_panels, m_panels, rh;  ///< laid out for the sums
+    int64_t* looked_up = nullptr;  ///< the row of the table that was x
+
+    /// Lays a row out for the sums that has its dgates and, with a projection, dh and m.
+    void finish_row(int64_t row) {
+        if (dgates_panels.data != dgates.data)
+            copy_to_panels(dgates_panels, row, dgates.at(row), gate_rows * H_);
+        if (spec_.proj_size == 0) return;
+        copy_to_panels(dh_panels, row, dh.at(row), P_);
+        copy_to_panels(m_panels, row, m.at(row), H_);
+    }
+    /// Whether finish_row has anything to do.
+    bool finishes_rows() const { return dgates_panels.data != dgates.data || spec_.proj_size > 0; }
+
+    /// A team member's share of the weight gradients of a chunk.
+    void sum(const Team& team, const Kernels<T>& kernels, int64_t layer, int64_t rows,
+             const Parameters<T>& to) {
+        const int64_t I = spec_.layer_input_size(layer), H = H_;
+        // `gates` rows of H of the weights from gate `to_gate` on, whose gradient stands in dgates
+        // from gate `from` on.
+        const auto gates = [&](int from, int to_gate, int64_t gates, T* dw, const Panels<T>& b,
+                               int64_t columns, T* db) {
+            if (dw)
+                sum_outer(team, kernels, dgates_panels, from * H, gates * H, b, columns,
+                          dw + to_gate * H * columns, rows);
+            const StridedRows<T> a{dgates.data + from * H, dgates.stride};
+            if (db) sum_columns(team, kernels, a, gates * H, {}, db + to_gate * H, rows);
+        };
+        if (layer == 0 && in_.lookup)
+            add_to_table(team, rows);
+        else
+            sum_input(team, kernels, dgates_panels, x, I, to.w_ih, rows);
+        if (!gru_) {
+            gates(0, 0, G_, nullptr, x, I, to.b_ih);
+            gates(0, 0, G_, to.w_hh, h_prev, P_, to.b_hh);
+        } else {  // n, r, z, n of the hidden product
+            gates(0, 2, 1, nullptr, x, I, to.b_ih);
+            gates(1, 0, 2, nullptr, x, I, to.b_ih);
+            gates(1, 0, 2, to.w_hh, h_prev, P_, to.b_hh);
+            if (cell_.reset_after)
+                gates(3, 2, 1, to.w_hh, h_prev, P_, to.b_hh);
+            else
+                gates(0, 2, 1, to.w_hh, rh, P_, to.b_hh);
+        }
+        if (cell_.peephole)
+            for (int64_t g = 0; g < cell_.peepholes(); ++g) {
+                const bool output = g + 1 == cell_.peepholes();
+                const StridedRows<T> a{dgates.data + (output ? G_ - 1 : g) * H, dgates.stride};
+                sum_columns(team, kernels, a, H, output ? c : c_prev, to.w_ch + g * H, rows);
+            }
+        if (spec_.proj_size > 0)
+            sum_outer(team, kernels, dh_panels, 0, P_, m_panels, H, to.w_hr, rows);
+    }
+
+    // Steps that looked up the same row of the table have the same x. So their dgates are added up
+    // first, and multiplied once.
+
+    void start_table(Team& team, int d) {
+        const Range columns = columns_of(team);
+        for (int64_t i = 0; i < in_.table_rows; ++i)
+            std::fill(dlookup_.at(i) + columns.first, dlookup_.at(i) + columns.last, T(0));
+        if (d == 0 && team.rank == 0)
+            for (int64_t i = 0; i < in_.table_rows; ++i)
+                copy_to_panels(table_, i, in_.table + i * spec_.input_size, spec_.input_size);
+        team.barrier();
+    }
+    void finish_table(Team& team, const Weights<T>& weights, int d, const View<T>& dx,
+                      const T* zeros, const Parameters<T>& to) {
+        const int64_t V = in_.table_rows, I = spec_.input_size;
+        const PackedDirection<T>& w = weights.direction(0, d);
+        const Kernels<T>& kernels = weights.kernels();
+        sum_input(team, kernels, {dlookup_.data, dlookup_.stride, V}, table_, I, to.w_ih, V);
+        const int64_t first = V * team.rank / team.size, last = V * (team.rank + 1) / team.size;
+        for (int64_t i = first; i < last; ++i) {
+            T* out = dx.at(0, i);
+            dtable_products_[i] = {dlookup_.at(i), d == 0 ? zeros : out, out};
+        }
+        kernels.product(w.w_ih_t, I, dtable_products_ + first, last - first);
+        team.barrier();
+    }
+
+private:
+    /// dW_ih += dgates^T x over `rows` of both.
+    void sum_input(const Team& team, const Kernels<T>& kernels, const Panels<T>& dgates,
+                   const Panels<T>& x, int64_t I, T* dw_ih, int64_t rows) {
+        if (!gru_) return sum_outer(team, kernels, dgates, 0, G_ * H_, x, I, dw_ih, rows);
+        sum_outer(team, kernels, dgates, 0, H_, x, I, dw_ih + 2 * H_ * I, rows);  // n, r, z
+        sum_outer(team, kernels, dgates, H_, 2 * H_, x, I, dw_ih, rows);
+    }
+
+    void add_to_table(const Team& team, int64_t rows) {
+        const Range columns = columns_of(team);
+        for (int64_t row = 0; row < rows; ++row) {
+            T* __restrict to = dlookup_.at(looked_up[row]);
+            const T* from = dgates.at(row);
+            for (int64_t n = columns.first; n < columns.last; ++n) to[n] += from[n];
+        }
+    }
+    Range columns_of(const Team& team) const {
+        constexpr int64_t line = kAlignment / int64_t(sizeof(T));
+        const int64_t lines = round_up(G_ * H_, line) / line;
+        return {lines * team.rank / team.size * line,
+                std::min(lines * (team.rank + 1) / team.size * line, G_ * H_), 1};
+    }
+
+    /// c (J, N) += a[:, from : from + J]^T b over `rows`; each member takes rows of c.
+    void sum_outer(const Team& team, const Kernels<T>& kernels, const Panels<T>& a, int64_t from,
+                   int64_t J, const Panels<T>& b, int64_t N, T* c, int64_t rows) {
+        const int64_t first = J * team.rank / team.size, last = J * (team.rank + 1) / team.size;
+        kernels.outer({a, from + first, b, c + first * N, rows, last - first, N});
+    }
+
+    void sum_columns(const Team& team, const Kernels<T>& kernels, const StridedRows<T>& a,
+                     int64_t J, const StridedRows<T>& b, T* out, int64_t rows) {
+        const int64_t first = J * team.rank / team.size, last = J * (team.rank + 1) / team.size;
+        kernels.column_sum({a.data + first, a.stride, b.data ? b.data + first : nullptr, b.stride,
+                            out + first, rows, last - first});
+    }
+
+    const LayerSpec& spec_;
+    const CellSpec& cell_;
+    const Sequences<T>& in_;
+    const bool gru_;
+    const int64_t G_, H_, P_;
+    StridedRows<T> dlookup_;  ///< (table_rows) the sums of dgates
+    Panels<T> table_;
+    ProductRow<T>* dtable_products_ = nullptr;
+};
+
+}  // namespace lstmcore

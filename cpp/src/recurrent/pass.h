@@ -1,0 +1,90 @@
+// What a pass through time has, forward or backward: sizes, workers, who runs when, and where the
+// states of a row are.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "lstmcore/layer.h"
+#include "recurrent/schedule.h"
+#include "recurrent/weights.h"
+#include "recurrent/workers.h"
+
+namespace lstmcore {
+
+/// Refuses a call whose sizes or pointers cannot be; lengths are the Schedule's to check. `c` is
+/// whether the call has a cell state that it can only have of an LSTM.
+template <class T>
+void check_call(const LayerSpec& spec, const Sequences<T>& in, bool c) {
+    const auto require = [](bool ok, const char* message) {
+        if (!ok) throw std::invalid_argument(message);
+    };
+    require(in.steps >= 0 && in.batch >= 0, "steps and batch: expected >= 0");
+    require(in.table_rows >= 0, "table_rows: expected >= 0");
+    require(in.first_step >= 0, "first_step: expected >= 0");
+    require(in.whole_steps < 0 || in.first_step <= in.whole_steps - in.steps,
+            "first_step, steps: not within whole_steps");
+    require(in.dropout >= 0 && in.dropout < 1, "dropout: expected 0 <= dropout < 1");
+    require(!c || spec.cell.kind == CellKind::lstm,
+            "c0, c_n, dc_n and dc0: only the LSTM has a cell, expected null");
+}
+
+/// Refuses a call without its input; asking for sizes needs none.
+template <class T>
+void check_input(const Sequences<T>& in) {
+    const bool empty = in.steps == 0 || in.batch == 0;
+    if (!empty && !in.x && !in.lookup)
+        throw std::invalid_argument("x and lookup are null, expected one of them");
+    if (in.lookup && !in.table && in.table_rows > 0)
+        throw std::invalid_argument("table is null, but lookup is not");
+}
+
+template <class T>
+class Pass {
+protected:
+    Pass(const LayerSpec& spec, const Sequences<T>& in, int num_threads)
+        : spec_(spec),
+          cell_(spec.cell),
+          in_(in),
+          workers_(spec, in.steps, in.batch, sizeof(T), num_threads),
+          D_(spec.directions()),
+          G_(spec.cell.gates()),
+          H_(spec.hidden_size),
+          P_(spec.output_size()) {}
+
+    /// The state of a row among those of all layers, directions and rows, n numbers each.
+    template <class U>
+    U* state(U* states, int64_t layer, int d, int64_t b, int64_t n) const {
+        return states + ((layer * D_ + d) * in_.batch + b) * n;
+    }
+
+    /// The time of a step of a row, and of the step before.
+    struct Moment {
+        int64_t b, t, t_prev;
+        bool cut;  ///< the state that enters the step was replaced by zeros
+    };
+    Moment moment(int64_t slot, int64_t step, bool backwards) const {
+        const int64_t b = schedule_->row(slot), t = schedule_->time(slot, step, backwards);
+        return {b, t, backwards ? t + 1 : t - 1, is_cut(b, t, step, backwards)};
+    }
+    /// Whether `resets` say so. Read backwards, the state comes from the next step in time.
+    bool is_cut(int64_t b, int64_t t, int64_t step, bool backwards) const {
+        if (!in_.resets) return false;
+        return backwards ? step > 0 && *in_.resets.at(t + 1, b) : *in_.resets.at(t, b);
+    }
+
+    /// Whether the input product is looked up in that of the table's rows.
+    bool looks_up(int64_t layer) const { return layer == 0 && in_.lookup; }
+
+    const LayerSpec& spec_;
+    const CellSpec& cell_;
+    const Sequences<T>& in_;
+    const Workers workers_;
+    const int64_t D_, G_, H_, P_;
+    const Weights<T>* weights_ = nullptr;
+    const Schedule* schedule_ = nullptr;
+    T* zeros_ = nullptr;
+};
+
+}  // namespace lstmcore

@@ -1,0 +1,164 @@
+// The rows of one step, as the kernels of each cell take them: filled here for layers and streams,
+// forward and, beside it, backward.
+#pragma once
+
+#include <cstdint>
+
+#include "kernel_table.h"
+#include "lstmcore/spec.h"
+#include "memory/arena.h"
+#include "memory/strided_rows.h"
+#include "recurrent/weights.h"
+
+namespace lstmcore {
+
+/// Where one row of a step reads and writes; what the cell does not have is not looked at.
+template <class T>
+struct ForwardPlace {
+    const T* pre;     ///< the input product, or, where the step makes that itself, the bias
+    const T* x;       ///< what the step multiplies then, else null
+    const T* h_prev;  ///< (P)
+    T* y;             ///< (P)
+    const T* c_prev;  ///< (H) LSTM
+    T* c;             ///< (H) LSTM, may be c_prev
+    T* gates;         ///< on the tape; null in inference
+};
+
+template <class T>
+class ForwardRows {
+public:
+    /// Room for `count` rows of `H` units, at least those of the spec.
+    ForwardRows(const LayerSpec& spec, int64_t H, int64_t count, Arena& arena)
+        : kind_(spec.cell.kind) {
+        switch (kind_) {
+            case CellKind::rnn:
+                rnn_ = arena.take<RnnForwardRow<T>>(count);
+                break;
+            case CellKind::lstm:
+                lstm_ = arena.take<LstmForwardRow<T>>(count);
+                if (spec.proj_size == 0) break;
+                m_ = take_rows<T>(arena, count, H);
+                projections_ = arena.take<ProductRow<T>>(count);
+                break;
+            case CellKind::gru:
+                gru_ = arena.take<GruForwardRow<T>>(count);
+                gates_ = take_rows<T>(arena, count, 3 * H);
+                rh_ = take_rows<T>(arena, count, H);
+                break;
+        }
+    }
+
+    /// Makes row n one that computes at this place. `zeros` (P, padded) begin a projection.
+    void set(int64_t n, const ForwardPlace<T>& at, const T* zeros) noexcept {
+        switch (kind_) {
+            case CellKind::rnn:
+                rnn_[n] = {at.pre, at.h_prev, at.y, at.x};
+                break;
+            case CellKind::lstm: {
+                T* const m = projections_ ? m_.at(n) : at.y;
+                if (projections_) projections_[n] = {m, zeros, at.y};
+                lstm_[n] = {at.pre, at.h_prev, at.c_prev, at.c, m, at.gates, at.x};
+                break;
+            }
+            case CellKind::gru:
+                gru_[n] = {at.pre,    at.h_prev, at.y, at.gates ? at.gates : gates_.at(n),
+                           rh_.at(n), at.x};
+                break;
+        }
+    }
+
+    /// Computes the first n rows; a projection has `columns` columns.
+    void run(const Kernels<T>& kernels, const StepArgs<T>& args, const Packed<T>& w_hr,
+             int64_t columns, bool train, int64_t n) const noexcept {
+        switch (kind_) {
+            case CellKind::rnn:
+                kernels.rnn_forward(args, rnn_, n);
+                break;
+            case CellKind::lstm:
+                kernels.lstm_forward[train](args, lstm_, n);
+                if (projections_) kernels.product(w_hr, columns, projections_, n);
+                break;
+            case CellKind::gru:
+                kernels.gru_forward[train](args, gru_, n);
+                break;
+        }
+    }
+
+private:
+    CellKind kind_;
+    RnnForwardRow<T>* rnn_ = nullptr;  ///< only the rows of the layer's cell are there
+    LstmForwardRow<T>* lstm_ = nullptr;
+    GruForwardRow<T>* gru_ = nullptr;
+    StridedRows<T> m_;  ///< (count, H) what a projection reads
+    ProductRow<T>* projections_ = nullptr;
+    StridedRows<T> gates_;  ///< (count, 3H) GRU in inference; reset before writes r and z there
+    StridedRows<T> rh_;     ///< (count, H) GRU, see GruForwardRow
+};
+
+/// The same of backward; dgates are the gradients of the gates before their activation.
+template <class T>
+struct BackwardPlace {
+    const T* a;        ///< what the product multiplies: the next step's dgates, or dh, or zeros
+    const T* dy;       ///< (H)
+    const T* extra;    ///< (H) what else dh has
+    const T* y;        ///< (H) RNN
+    const T* h_prev;   ///< (H) GRU
+    const T* gates;    ///< on the tape
+    const T* c;        ///< (H) LSTM, and so on
+    const T* c_prev;   ///< (H)
+    const T* dc_next;  ///< (H)
+    T* dc;             ///< (H)
+    T* m;              ///< (H) written for the gradient of a projection, else null
+    T* carry;          ///< (H) GRU
+    T* dgates;
+};
+
+template <class T>
+class BackwardRows {
+public:
+    BackwardRows(CellKind kind, int64_t count, Arena& arena) : kind_(kind) {
+        if (kind == CellKind::rnn) rnn_ = arena.take<RnnBackwardRow<T>>(count);
+        if (kind == CellKind::lstm) lstm_ = arena.take<LstmBackwardRow<T>>(count);
+        if (kind == CellKind::gru) gru_ = arena.take<GruBackwardRow<T>>(count);
+    }
+
+    void set(int64_t n, const BackwardPlace<T>& at) noexcept {
+        switch (kind_) {
+            case CellKind::rnn:
+                rnn_[n] = {at.a, at.dy, at.extra, at.y, at.dgates};
+                break;
+            case CellKind::lstm:
+                lstm_[n] = {at.a, at.dy,     at.extra,  at.dc_next, at.gates,
+                            at.c, at.c_prev, at.dgates, at.dc,      at.m};
+                break;
+            case CellKind::gru:
+                gru_[n] = {at.a, at.dy, at.extra, at.gates, at.h_prev, at.dgates, at.carry};
+                break;
+        }
+    }
+
+    /// Adds dy of the first n rows, of an LSTM with a projection, to what `products` write.
+    void move_dy(const ProductRow<T>* products, int64_t n, int64_t P, const T* zeros) noexcept {
+        for (int64_t i = 0; i < n; ++i) {
+            for (int64_t p = 0; p < P; ++p) products[i].out[p] += lstm_[i].dy[p];
+            lstm_[i].dy = zeros;
+        }
+    }
+
+    /// Computes rows [first, last).
+    void run(const Kernels<T>& kernels, const StepArgs<T>& args, int64_t first,
+             int64_t last) const noexcept {
+        const int64_t n = last - first;
+        if (kind_ == CellKind::rnn) kernels.rnn_backward(args, rnn_ + first, n);
+        if (kind_ == CellKind::lstm) kernels.lstm_backward(args, lstm_ + first, n);
+        if (kind_ == CellKind::gru) kernels.gru_backward(args, gru_ + first, n);
+    }
+
+private:
+    CellKind kind_;
+    RnnBackwardRow<T>* rnn_ = nullptr;  ///< only the rows of the layer's cell are there
+    LstmBackwardRow<T>* lstm_ = nullptr;
+    GruBackwardRow<T>* gru_ = nullptr;
+};
+
+}  // namespace lstmcore
