@@ -81,7 +81,9 @@ struct Ends {
 
 /// to[panel][row][vector] = from[panel][row][vector] +
 ///     sum_k a[row][k a_step] w[panel][k w_step + vector], for k < K.
-template <class T, int kVectors, int kPanels, int kRows>
+/// a_step is 1 where rows of `a` lie in one piece, as in products: a loop made for that. For sums
+/// over rows it is given, and nothing is fetched ahead, as all lies in the cache.
+template <class T, int kVectors, int kPanels, int kRows, bool kProduct>
 __attribute__((noinline)) void accumulate(const T* const* a, int64_t a_step, const T* w,
                                           int64_t w_panel, int64_t w_step, int64_t K,
                                           Ahead<T> ahead, const Ends<T>* ends) {
@@ -95,13 +97,13 @@ __attribute__((noinline)) void accumulate(const T* const* a, int64_t a_step, con
     const T* row[kRows];
     for (int r = 0; r < kRows; ++r) row[r] = a[r];
 #pragma GCC unroll 2
-    for (int64_t k = 0, offset = 0; k < K; ++k, offset += a_step, w += w_step) {
+    for (int64_t k = 0, offset = 0; k < K; ++k, offset += kProduct ? 1 : a_step, w += w_step) {
         if constexpr (kPanels > 1 || kRows == 1) {
             // One row, of a panel or several, is read faster without.
         } else if constexpr (is_alone(kVectors, kRows)) {
             for (int64_t v = 0; v < kVectors * L; v += kCacheLine / int64_t(sizeof(T)))
                 prefetch_near(w + kStepsAhead * w_step + v);
-        } else {
+        } else if constexpr (kProduct) {
             prefetch(ahead.data);
             ahead.data += ahead.step;
         }
@@ -113,16 +115,17 @@ __attribute__((noinline)) void accumulate(const T* const* a, int64_t a_step, con
 }
 
 /// accumulate() for the number of rows met at run time, 1 .. kRows.
-template <class T, int kVectors, int kPanels, int kRows>
+template <class T, int kVectors, int kPanels, int kRows, bool kProduct>
 LSTMCORE_INLINE void accumulate_rows(int64_t rows, const T* const* a, int64_t a_step, const T* w,
                                      int64_t w_panel, int64_t w_step, int64_t K, Ahead<T> ahead,
                                      const Ends<T>* ends) {
     if constexpr (kRows > 1) {
         if (rows < kRows)
-            return accumulate_rows<T, kVectors, kPanels, kRows - 1>(rows, a, a_step, w, w_panel,
-                                                                    w_step, K, ahead, ends);
+            return accumulate_rows<T, kVectors, kPanels, kRows - 1, kProduct>(
+                rows, a, a_step, w, w_panel, w_step, K, ahead, ends);
     }
-    accumulate<T, kVectors, kPanels, kRows>(a, a_step, w, w_panel, w_step, K, ahead, ends);
+    accumulate<T, kVectors, kPanels, kRows, kProduct>(a, a_step, w, w_panel, w_step, K, ahead,
+                                                      ends);
 }
 
 /// accumulate() for one panel of fewer registers than others, 1 .. kVectors.
@@ -134,7 +137,7 @@ void accumulate_narrow(int64_t vectors, int64_t rows, const T* const* a, int64_t
             return accumulate_narrow<T, kVectors - 1, kRows>(vectors, rows, a, a_step, w, w_step, K,
                                                              ahead, ends);
     }
-    accumulate_rows<T, kVectors, 1, kRows>(rows, a, a_step, w, 0, w_step, K, ahead, ends);
+    accumulate_rows<T, kVectors, 1, kRows, true>(rows, a, a_step, w, 0, w_step, K, ahead, ends);
 }
 
 /// What a tile adds to its chains before the product that it is for: x W_in, packed in panels like
@@ -205,8 +208,8 @@ LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last,
                                                                          a, 1, weights, columns,
                                                                          m.K, {next, pace}, ends);
                 }
-                accumulate_rows<T, kVectors, kPanels, kRows>(rows, a, 1, weights, size, width, m.K,
-                                                             {next, pace}, ends);
+                accumulate_rows<T, kVectors, kPanels, kRows, true>(rows, a, 1, weights, size, width,
+                                                                   m.K, {next, pace}, ends);
             };
             Ends<T>* end = ends;
             each([&](int64_t column, int64_t r, T* space)

@@ -167,6 +167,8 @@ private:
         const PackedDirection<T>& w = weights_->direction(layer, d);
         const bool backwards = spec_.reads_backwards(d), project = spec_.proj_size > 0;
         const View<const T> dhidden = dhidden_of(layer), hidden = hidden_of(layer);
+        const View<const T> input = input_of(layer), gates = tape_[layer].gates[d];
+        const int64_t I = spec_.layer_input_size(layer);
         Scratch<T>& scratch = scratch_[worker];
         const int64_t next_alive = schedule_->alive(step + 1);
         const StridedRows<T> next =
@@ -192,10 +194,14 @@ private:
             if (!now.cut && step == 0 && in_.h0) at.h_prev = state(in_.h0, layer, d, now.b, P_);
             at.dgates = sums_.dgates.at(row + slot);
             at.carry = gru_ ? carry_.at(slot) : nullptr;
-            if (tape_[layer].gates[d]) at.gates = tape_[layer].gates[d].at(now.t, now.b);
+            if (gates) at.gates = gates.at(now.t, now.b);
             if (cell_.kind == CellKind::lstm)
                 set_cell(at, layer, d, step, now, slot, is_last, linked);
-            keep_row(at, layer, now, row + slot);
+            if (looks_up(layer))
+                sums_.looked_up[row + slot] = *in_.lookup.at(now.t, now.b);
+            else
+                copy_to_panels(sums_.x, row + slot, input.at(now.t, now.b), I);
+            keep_row(at, row + slot);
             if (project) {
                 // First dh, as a product of its own; then dm = dh · W_hr, and the gates behind it.
                 T* const dh = sums_.dh.at(row + slot);
@@ -228,14 +234,8 @@ private:
         at.dc = dc_.at(slot);
     }
 
-    /// Copies what the weight gradients are sums of.
-    void keep_row(const BackwardPlace<T>& at, int64_t layer, const typename Pass<T>::Moment& now,
-                  int64_t row) {
-        if (looks_up(layer))
-            sums_.looked_up[row] = *in_.lookup.at(now.t, now.b);
-        else
-            copy_to_panels(sums_.x, row, input_of(layer).at(now.t, now.b),
-                           spec_.layer_input_size(layer));
+    /// Copies what the weight gradients beside those of the input are sums of.
+    void keep_row(const BackwardPlace<T>& at, int64_t row) {
         copy_to_panels(sums_.h_prev, row, at.h_prev, P_);
         if (gru_ && !cell_.reset_after)
             for (int64_t u = 0; u < H_; ++u) *sums_.rh.at(row, u) = at.gates[u] * at.h_prev[u];
