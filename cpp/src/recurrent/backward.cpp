@@ -164,6 +164,12 @@ private:
     /// One step of the worker's slots, whose rows of the chunk's buffers begin at `row`; the rows
     /// of step + 1, if that is in the chunk, are just before.
     void run_step(int worker, int64_t layer, int d, int64_t step, int64_t end, int64_t row) {
+        with_constant(spec_.cell.kind,
+                      [&](auto kind) { run_step_of<kind()>(worker, layer, d, step, end, row); });
+    }
+    template <CellKind kKind>
+    void run_step_of(int worker, int64_t layer, int d, int64_t step, int64_t end, int64_t row) {
+        constexpr bool gru = kKind == CellKind::gru;
         const PackedDirection<T>& w = weights_->direction(layer, d);
         const bool backwards = spec_.reads_backwards(d), project = spec_.proj_size > 0;
         const View<const T> dhidden = dhidden_of(layer), hidden = hidden_of(layer);
@@ -183,25 +189,24 @@ private:
             if (!is_last) ++running;
 
             BackwardPlace<T> at{};
-            at.a = linked ? next.at(slot) + hidden_offset() : zeros_;
+            at.a = linked ? next.at(slot) + (gru ? hidden_offset() : 0) : zeros_;
             at.dy = dhidden ? dhidden.at(now.t, now.b) + d * P_ : zeros_;
             at.extra = zeros_;
             if (is_last && dh_n_) at.extra = state(dh_n_, layer, d, now.b, P_);
-            if (linked && gru_) at.extra = carry_.at(slot);
+            if (linked && gru) at.extra = carry_.at(slot);
             at.y = hidden.at(now.t, now.b) + d * P_;
             at.h_prev = zeros_;
             if (!now.cut && step > 0) at.h_prev = hidden.at(now.t_prev, now.b) + d * P_;
             if (!now.cut && step == 0 && in_.h0) at.h_prev = state(in_.h0, layer, d, now.b, P_);
             at.dgates = sums_.dgates.at(row + slot);
-            at.carry = gru_ ? carry_.at(slot) : nullptr;
-            if (gates) at.gates = gates.at(now.t, now.b);
-            if (cell_.kind == CellKind::lstm)
-                set_cell(at, layer, d, step, now, slot, is_last, linked);
+            at.carry = gru ? carry_.at(slot) : nullptr;
+            if (kKind != CellKind::rnn) at.gates = gates.at(now.t, now.b);
+            if (kKind == CellKind::lstm) set_cell(at, layer, d, step, now, slot, is_last, linked);
             if (looks_up(layer))
                 sums_.looked_up[row + slot] = *in_.lookup.at(now.t, now.b);
             else
                 copy_to_panels(sums_.x, row + slot, input.at(now.t, now.b), I);
-            keep_row(at, row + slot);
+            keep_row<kKind>(at, row + slot);
             if (project) {
                 // First dh, as a product of its own; then dm = dh · W_hr, and the gates behind it.
                 T* const dh = sums_.dh.at(row + slot);
@@ -211,7 +216,7 @@ private:
                 at.a = dh;
                 at.extra = zeros_;
             }
-            scratch.rows.set(n++, at);
+            scratch.rows.template set<kKind>(n++, at);
         }
         if (project)
             run_projected(scratch, w, running, n);
@@ -235,11 +240,12 @@ private:
     }
 
     /// Copies what the weight gradients beside those of the input are sums of.
+    template <CellKind kKind>
     void keep_row(const BackwardPlace<T>& at, int64_t row) {
         copy_to_panels(sums_.h_prev, row, at.h_prev, P_);
-        if (gru_ && !cell_.reset_after)
+        if (kKind == CellKind::gru && !cell_.reset_after)
             for (int64_t u = 0; u < H_; ++u) *sums_.rh.at(row, u) = at.gates[u] * at.h_prev[u];
-        if (cell_.peephole) {
+        if (kKind == CellKind::lstm && cell_.peephole) {
             std::memcpy(sums_.c.at(row), at.c, sizeof(T) * H_);
             std::memcpy(sums_.c_prev.at(row), at.c_prev, sizeof(T) * H_);
         }

@@ -286,6 +286,11 @@ private:
 
     /// One step of the worker's slots.
     void run_step(int worker, int64_t layer, int d, int64_t step) {
+        with_constant(spec_.cell.kind,
+                      [&](auto kind) { run_step_of<kind()>(worker, layer, d, step); });
+    }
+    template <CellKind kKind>
+    void run_step_of(int worker, int64_t layer, int d, int64_t step) {
         const PackedDirection<T>& w = weights_->direction(layer, d);
         const bool look_up = looks_up(layer), fused = fuses(layer);
         const bool backwards = spec_.reads_backwards(d);
@@ -308,19 +313,20 @@ private:
             at.y = hidden.at(now.t, step, now.b) + d * P_;
             if (!now.cut && step > 0) at.h_prev = hidden.at(now.t_prev, step - 1, now.b) + d * P_;
             if (!now.cut && step == 0 && in_.h0) at.h_prev = state(in_.h0, layer, d, now.b, P_);
-            set_cell(at, layer, d, step, now);
-            scratch.rows.set(n++, at, zeros_);
+            set_cell<kKind>(at, layer, d, step, now);
+            scratch.rows.template set<kKind>(n++, at, zeros_);
         }
         scratch.rows.run(weights_->kernels(), step_args(worker, w, step, fused), w.w_hr, P_, train_,
                          n);
     }
 
     /// Where the gates and the cell state of a row are.
+    template <CellKind kKind>
     void set_cell(ForwardPlace<T>& at, int64_t layer, int d, int64_t step,
                   const typename Pass<T>::Moment& now) const {
         const LayerTape<T>& tape = layers_[layer];
-        if (train_ && tape.gates[d]) at.gates = tape.gates[d].at(now.t, now.b);
-        if (spec_.cell.kind != CellKind::lstm) return;
+        if (kKind != CellKind::rnn && train_) at.gates = tape.gates[d].at(now.t, now.b);
+        if (kKind != CellKind::lstm) return;
         at.c = train_ ? tape.cells[d].at(now.t, now.b) : state(c_n_, layer, d, now.b, H_);
         if (!now.cut && step > 0) at.c_prev = train_ ? tape.cells[d].at(now.t_prev, now.b) : at.c;
         if (!now.cut && step == 0 && in_.c0) at.c_prev = state(in_.c0, layer, d, now.b, H_);

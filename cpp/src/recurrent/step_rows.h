@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernel_table.h"
 #include "lstmcore/spec.h"
@@ -11,6 +12,20 @@
 #include "recurrent/weights.h"
 
 namespace lstmcore {
+
+/// Calls f with the kind of cell as a constant: a loop over rows made for one kind spends nothing
+/// on what only the others have.
+template <class F>
+void with_constant(CellKind kind, F&& f) {
+    switch (kind) {
+        case CellKind::rnn:
+            return f(std::integral_constant<CellKind, CellKind::rnn>());
+        case CellKind::lstm:
+            return f(std::integral_constant<CellKind, CellKind::lstm>());
+        case CellKind::gru:
+            return f(std::integral_constant<CellKind, CellKind::gru>());
+    }
+}
 
 /// Where one row of a step reads and writes; what the cell does not have is not looked at.
 template <class T>
@@ -49,21 +64,17 @@ public:
     }
 
     /// Makes row n one that computes at this place. `zeros` (P, padded) begin a projection.
+    template <CellKind kKind>
     void set(int64_t n, const ForwardPlace<T>& at, const T* zeros) noexcept {
-        switch (kind_) {
-            case CellKind::rnn:
-                rnn_[n] = {at.pre, at.h_prev, at.y, at.x};
-                break;
-            case CellKind::lstm: {
-                T* const m = projections_ ? m_.at(n) : at.y;
-                if (projections_) projections_[n] = {m, zeros, at.y};
-                lstm_[n] = {at.pre, at.h_prev, at.c_prev, at.c, m, at.gates, at.x};
-                break;
-            }
-            case CellKind::gru:
-                gru_[n] = {at.pre,    at.h_prev, at.y, at.gates ? at.gates : gates_.at(n),
-                           rh_.at(n), at.x};
-                break;
+        if constexpr (kKind == CellKind::rnn) {
+            rnn_[n] = {at.pre, at.h_prev, at.y, at.x};
+        } else if constexpr (kKind == CellKind::lstm) {
+            T* const m = projections_ ? m_.at(n) : at.y;
+            if (projections_) projections_[n] = {m, zeros, at.y};
+            lstm_[n] = {at.pre, at.h_prev, at.c_prev, at.c, m, at.gates, at.x};
+        } else {
+            T* const gates = at.gates ? at.gates : gates_.at(n);
+            gru_[n] = {at.pre, at.h_prev, at.y, gates, rh_.at(n), at.x};
         }
     }
 
@@ -122,19 +133,15 @@ public:
         if (kind == CellKind::gru) gru_ = arena.take<GruBackwardRow<T>>(count);
     }
 
+    template <CellKind kKind>
     void set(int64_t n, const BackwardPlace<T>& at) noexcept {
-        switch (kind_) {
-            case CellKind::rnn:
-                rnn_[n] = {at.a, at.dy, at.extra, at.y, at.dgates};
-                break;
-            case CellKind::lstm:
-                lstm_[n] = {at.a, at.dy,     at.extra,  at.dc_next, at.gates,
-                            at.c, at.c_prev, at.dgates, at.dc,      at.m};
-                break;
-            case CellKind::gru:
-                gru_[n] = {at.a, at.dy, at.extra, at.gates, at.h_prev, at.dgates, at.carry};
-                break;
-        }
+        if constexpr (kKind == CellKind::rnn)
+            rnn_[n] = {at.a, at.dy, at.extra, at.y, at.dgates};
+        else if constexpr (kKind == CellKind::lstm)
+            lstm_[n] = {at.a, at.dy,     at.extra,  at.dc_next, at.gates,
+                        at.c, at.c_prev, at.dgates, at.dc,      at.m};
+        else
+            gru_[n] = {at.a, at.dy, at.extra, at.gates, at.h_prev, at.dgates, at.carry};
     }
 
     /// Adds dy of the first n rows, of an LSTM with a projection, to what `products` write.

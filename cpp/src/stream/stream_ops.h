@@ -96,12 +96,14 @@ private:
         const int64_t stride = hidden_.stride;
         const T* pre = args_.w_in.data ? w_->bias : pre_.at(first_product);
         args_.last_first = !args_.last_first;
-        for (int64_t b = 0; b < batch_; ++b) {
-            T* const c = c_.data ? c_.at(b) : nullptr;
-            const ForwardPlace<T> at{
-                pre + b * pre_.stride, x_, h_prev + b * stride, y + b * stride, c, c, nullptr};
-            step_rows_.set(b, at, zeros_);
-        }
+        with_constant(args_.cell.kind, [&](auto kind) {
+            for (int64_t b = 0; b < batch_; ++b) {
+                T* const c = c_.data ? c_.at(b) : nullptr;
+                const ForwardPlace<T> at{
+                    pre + b * pre_.stride, x_, h_prev + b * stride, y + b * stride, c, c, nullptr};
+                step_rows_.template set<kind()>(b, at, zeros_);
+            }
+        });
         step_rows_.run(*kernels_, args_, w_->w_hr, w_->w_hr.N, false, batch_);
     }
 
