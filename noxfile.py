@@ -28,6 +28,8 @@ STYLE_TOOLS = ["ruff==0.17.5", "clang-format==23.1.5"]
 PEERS = ["torch==2.13.0", "onnx", "onnxruntime", "keras", "cloudpickle", "threadpoolctl"]
 PEERS += ["tqdm", "matplotlib", "distributed"]
 MYPY = "mypy==2.4.1"
+# For builds that ask something else than whether every ISA level compiles.
+ONE_LEVEL = "-DLSTMCORE_ISAS=" + ("x86-64-v2" if platform.machine() == "x86_64" else "neon")
 
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
@@ -233,6 +235,7 @@ def docs(session: nox.Session) -> None:
 def bench_quick(session: nox.Session) -> None:
     """Run each command that measures for a moment, so that none rots; its figures mean nothing."""
     main = with_peers(session)
+    main.needs("build", *BUILD_TOOLS)
     out = BUILD / "bench"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -256,7 +259,7 @@ def bench_quick(session: nox.Session) -> None:
         "bench/run_micro",
         "--benchmark_min_time=0.001",
         "--benchmark_filter=step",
-        CMAKE_ARGS="-DLSTMCORE_ISAS=x86-64-v3",
+        CMAKE_ARGS=ONE_LEVEL,
     )
 
 
@@ -380,7 +383,7 @@ def tsan(session: nox.Session) -> None:
         "tsan",
         "-DLSTMCORE_BUILD_TESTS=ON",
         "-DLSTMCORE_SANITIZE=thread",
-        *["-DLSTMCORE_ISAS=x86-64-v3"] * (platform.machine() == "x86_64"),
+        ONE_LEVEL,
         compiler="clang++",
     )
     run_ctest(session, "tsan")
@@ -467,14 +470,14 @@ def wheels(session: nox.Session) -> None:
     smoke(fresh)
     fresh.run("pip", "check")
 
-    # These two compile one level each, which tries the option too.
+    # These compile one level each, which tries the option too.
     editable = Environment(session, "editable")
     editable.create()
-    few = "--config-settings=cmake.define.LSTMCORE_ISAS=x86-64-v2"
+    few = f"--config-settings=cmake.args={ONE_LEVEL}"
     # A folder of its own, as CMake remembers what it was told once.
     folder = f"--config-settings=build-dir={BUILD / 'one_level'}"
     editable.pip("--editable", ".", few, folder)
-    smoke(editable, "x86-64-v2")
+    smoke(editable, ONE_LEVEL.split("=")[1])
     code = "import pathlib, lstmcore; print(pathlib.Path(lstmcore.__file__).resolve().parents[2])"
     where = subprocess.run(
         [editable.folder / "bin" / "python", "-c", code],
@@ -496,5 +499,5 @@ def wheels(session: nox.Session) -> None:
         other.create(executable)
         if version == "3.10":  # the oldest NumPy that we promise has wheels for the oldest Python
             other.pip("numpy==1.24.*", quiet=True)
-        other.pip(str(sdist))
+        other.pip(str(sdist), few)
         smoke(other)

@@ -165,7 +165,7 @@ py::array_t<T> empty_array(const std::vector<int64_t>& shape) {
     auto buffer = std::make_unique<Buffer>(bytes);
     T* data = static_cast<T*>(buffer->data());
     const py::capsule owner(buffer.get(), [](void* p) { delete static_cast<Buffer*>(p); });
-    buffer.release();
+    (void)buffer.release();  // it is the capsule's now
     return py::array_t<T>(shape, data, owner);
 }
 

@@ -72,7 +72,7 @@ py::array backward_of(const PyLinear& linear, const py::array& x, const py::arra
 }  // namespace
 
 void bind_linear(py::module_& m) {
-    py::class_<PyLinear>(m, "Linear", py::is_final());
+    const py::class_<PyLinear> type(m, "Linear", py::is_final());
     m.def("pack_linear", &pack_any, py::arg("weight"), py::arg("bias"), py::arg("train"));
     m.def("linear_forward", [](const PyLinear& linear, const py::array& x) {
         return linear.f64 ? forward_of<double>(linear, x) : forward_of<float>(linear, x);

@@ -361,7 +361,7 @@ template <class T>
 int64_t backward_workspace_bytes(const LayerSpec& spec, const Sequences<T>& in, int num_threads) {
     check_call(spec, in, in.c0);
     Arena arena(nullptr);
-    Backward<T>(spec, in, num_threads, arena);
+    const Backward<T> laid_out(spec, in, num_threads, arena);
     return arena.used();
 }
 

@@ -412,7 +412,7 @@ int64_t forward_workspace_bytes(const LayerSpec& spec, const Sequences<T>& in, b
                                 int num_threads) {
     check_call(spec, in, in.c0);
     Arena tape(nullptr), arena(nullptr);
-    Forward<T>(spec, in, train, num_threads, tape, arena);
+    const Forward<T> laid_out(spec, in, train, num_threads, tape, arena);
     return arena.used();
 }
 
