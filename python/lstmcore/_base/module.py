@@ -124,7 +124,7 @@ class Module:
         That is packed weights, or a name and numbers: see `parse_stage` in cpp/bindings/stream.cpp.
         The default refuses. `name` is what messages call the module.
         """
-        raise TypeError(f"{name} cannot be streamed, expected modules of lstmcore")
+        raise TypeError(f"{name} cannot be streamed: streams do not compute this kind of module")
 
     def _part_reading_ahead(self) -> Module | None:
         """Return the first module in this one that needs the whole sequence, if there is one."""
