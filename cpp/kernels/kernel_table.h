@@ -64,7 +64,7 @@ struct OuterArgs {
     int64_t M, J, N;
 };
 
-/// out[j] += sum_m a[m][j] * b[m][j] for m = 0, 1, ... < M; without b its factor is one.
+/// out[j] += sum_m a[m][j] * b[m][j] for m = 0, 1, ... < M; without b, the sum of a[m][j].
 template <class T>
 struct ColumnSumArgs {
     const T* a;  ///< (M, J), row stride lda
@@ -88,11 +88,11 @@ struct StepArgs {
     /// the bias. Not for the GRU with reset before.
     Packed<T> w_in{};
     // The LSTM and the GRU with reset after compute the units of the full panels [first_panel,
-    // last_panel) of w; who computes the last full panel computes the narrower one behind it too.
+    // last_panel) of w. A call with the last full panel also computes the narrower one behind it.
     int64_t first_panel = 0;
     int64_t last_panel = INT64_MAX;
-    /// Go through the panels from the last to the first. A step that does so after one that does
-    /// not finds the weights that were used last still in the cache.
+    /// Whether to go through the panels from the last to the first. Where steps alternate, each
+    /// begins with the weights that the step before used last, which are still in the cache.
     bool last_first = false;
 };
 
@@ -177,8 +177,9 @@ struct UpdateRun {
     int64_t n;
 };
 
-/// The scalars of one step of an optimizer; lstmcore/optim.h has the equations. `fresh` is the
-/// factor of the new term in a running average, 1 - its decay.
+// The numbers that one step of an optimizer goes by; lstmcore/optim.h has the equations. `fresh` is
+// 1 - decay, the factor of the new term in a running average.
+
 template <class T>
 struct SgdStep {
     T lr, momentum, fresh, weight_decay;
@@ -197,7 +198,7 @@ struct AdamStep {
     T keep;  ///< factor of the parameter: decoupled weight decay
 };
 
-/// Of the softmax of a row: max_c x[c] and sum_c exp(x[c] - max).
+/// What the softmax of a row is made of: max_c x[c] and sum_c exp(x[c] - max).
 template <class T>
 struct SoftmaxSums {
     T max, sum;
@@ -210,12 +211,14 @@ struct Kernels {
     void (*activate)(const Activation& f, const T* x, T* y, int64_t n);
     /// out[k][c] = rows[c][k] for k < K, c < width, a multiple of the lanes.
     void (*transpose)(const T* const* rows, int64_t K, int64_t width, T* out);
+    /// out = init + a w for n rows.
     void (*product)(const Packed<T>& w, int64_t columns, const ProductRow<T>* rows, int64_t n);
     void (*outer)(const OuterArgs<T>& args);
     void (*column_sum)(const ColumnSumArgs<T>& args);
     void (*rnn_forward)(const StepArgs<T>& step, const RnnForwardRow<T>* rows, int64_t n);
     void (*rnn_backward)(const StepArgs<T>& step, const RnnBackwardRow<T>* rows, int64_t n);
-    /// The driver picks by training or not; the kernel by the cell's options.
+    // [0] for inference, [1] for training. Which variant of the cell, the kernel picks by its
+    // options.
     void (*lstm_forward[2])(const StepArgs<T>& step, const LstmForwardRow<T>* rows, int64_t n);
     void (*lstm_backward)(const StepArgs<T>& step, const LstmBackwardRow<T>* rows, int64_t n);
     void (*gru_forward[2])(const StepArgs<T>& step, const GruForwardRow<T>* rows, int64_t n);
@@ -225,7 +228,9 @@ struct Kernels {
     void (*sgd)(const SgdStep<T>& step, const UpdateRun<T>& run);
     void (*rmsprop)(const RmsPropStep<T>& step, const UpdateRun<T>& run);
     void (*adam)(const AdamStep<T>& step, const UpdateRun<T>& run);
+    /// sum_i (factor x[i])^2
     double (*sum_squares)(double factor, const T* x, int64_t n);
+    /// x *= factor
     void (*scale)(T factor, T* x, int64_t n);
     /// out[c] = factor softmax(x)[c] for c < C, unless out is null.
     SoftmaxSums<T> (*softmax)(const T* x, T* out, int64_t C, T factor);

@@ -45,7 +45,7 @@ class AttentionTape(ModuleTape):
 class Attention(Module):
     """What ScaledDotProduct and MultiHead share: arguments, masks, the calls."""
 
-    _chains = False
+    _takes_one_x = False
 
     batch_first = Option[bool]()
 

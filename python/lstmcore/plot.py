@@ -94,7 +94,7 @@ def gate_values(
     if length > shapes.time:
         raise ValueError(f"length is {length}, expected 0 to {shapes.time}, the time steps of x")
     of_row: Any = (layer, slice(length))
-    if not shapes.drop:
+    if not shapes.removed_axes:
         of_row = (layer, row, slice(length)) if shapes.batch_first else (layer, slice(length), row)
     return {name: values[of_row] for name, values in arrays.items()}
 

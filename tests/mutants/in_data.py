@@ -150,8 +150,8 @@ DATA = [
                 "np.float64",
             ),
             "resample-start-of-dates": (
-                'begin = origin if start is None else np.asarray(start, "M8")',
-                "begin = origin",
+                'begin = when[0] if start is None else np.asarray(start, "M8")',
+                "begin = when[0]",
             ),
             "resample-nan": ("if not np.isfinite(measured).all():", "if False:"),
         },

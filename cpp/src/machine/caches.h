@@ -2,8 +2,10 @@
 // for. None of them changes a result: they decide only in which pieces, and by how many threads,
 // the same chains of additions are computed.
 //
-// Two values for one cache stand here side by side where they were measured with different loops.
-// What the kernels go by (registers of a tile, bytes kept in the L1 cache) is in cpp/kernels.
+// Two values for one cache stand here side by side where they were measured with different loops:
+// the weights that stay in the L2 cache have kInputWeightsL2Bytes, kFusedL2Bytes and
+// kStepWeightsBytes. What the kernels go by (registers of a tile, bytes kept in the L1 cache) is in
+// cpp/kernels.
 #pragma once
 
 #include <cstdint>
@@ -20,17 +22,18 @@ constexpr int64_t kAlignment = 64;
 constexpr int64_t kInputChunkBytes = 256 * 1024;
 /// Rows of it at most: small layers gain nothing from more, and the list of rows takes memory, too.
 constexpr int64_t kInputChunkMostRows = 4096;
-/// A W_ih of more bytes does not stay in the L2 cache, and is read anew for each chunk. A chunk
-/// then has so many rows at least: two rows of an LSTM of 1,024 units and 2,048 inputs became 1.12
-/// times as fast, 16 rows 1.09 times.
+/// A W_ih of more bytes than this does not stay in the L2 cache, and is read again for each chunk.
 constexpr int64_t kInputWeightsL2Bytes = 1 << 20;
+/// Rows that a chunk then has at least: two rows of an LSTM of 1,024 units and 2,048 inputs became
+/// 1.12 times as fast, 16 rows 1.09 times.
 constexpr int64_t kInputChunkFarRows = 96;
 
 // ---- Forward: whether a step makes the input product itself, see fuses_input() ------------------
 
-/// Both panels of a tile, of W_ih and W_hh, stay in an L1 cache of 48 KB up to this size. From
-/// `kFusedRows` rows on it is faster then not to write the input product and read it again (LSTM of
-/// 128 units, 32 rows: 1.11 times); fewer rows are better multiplied with those of other steps.
+/// Up to this size, the panels of W_ih and of W_hh that a tile reads stay in an L1 cache of 48 KB
+/// together. A step then makes its input product itself if it has `kFusedRows` rows or more, which
+/// saves writing it and reading it again (LSTM of 128 units, 32 rows: 1.11 times). Fewer rows are
+/// better multiplied together with those of other steps.
 constexpr int64_t kFusedPanelBytes = 40 * 1024;
 constexpr int64_t kFusedRows = 4;
 /// A panel of W_hh that is larger than the L1 cache is read from the L2 cache for every tile
@@ -50,13 +53,14 @@ constexpr int64_t kFusedStepBytes = 8 << 20;
 /// so that they are still in the L2 cache when dW is summed over them. Twice as much as forward's:
 /// each chunk also costs a pass over all of dW.
 constexpr int64_t kGradientChunkBytes = 512 * 1024;
-/// Rows of it at least, for the same reason; and where the gradients of both matrices take more
-/// than `kGradientFarBytes`, so that every pass over them goes to memory.
+/// Rows of a chunk at least, for the same reason.
 constexpr int64_t kGradientChunkRows = 256;
+/// The same where the gradients of W_ih and W_hh take more than `kGradientFarBytes` together, so
+/// that every pass over them goes to memory.
 constexpr int64_t kGradientChunkFarRows = 640;
 constexpr int64_t kGradientFarBytes = 16 << 20;
-/// The prefetching of the hardware follows a column from row to row over so many bytes. Rows that
-/// are longer are copied into panels before sums run over them (LSTM of 256 units: 1.06 times).
+/// The hardware prefetches a column if its rows are no more bytes apart than this. Longer rows are
+/// copied into panels before sums run over them (LSTM of 256 units: 1.06 times).
 constexpr int64_t kPrefetchedStride = 2048;
 
 // ---- Linear maps and streams --------------------------------------------------------------------
@@ -69,26 +73,32 @@ constexpr int64_t kStreamChunkRows = 32;
 
 // ---- Threads ------------------------------------------------------------------------------------
 
-/// Waking a thread takes some microseconds. It is worth that for so many multiply-adds,
+// Waking a thread takes some microseconds. The next five say how much work pays for one more.
+
+/// Multiply-adds.
 constexpr double kWorkOfThread = 1e6;
-/// bytes to pack,
+/// Bytes to pack.
 constexpr double kPackedBytesOfThread = 256 * 1024;
-/// numbers of which exponentials are taken, as in a softmax,
+/// Exponentials, as of a softmax.
 constexpr double kExponentialsOfThread = 1 << 15;
-/// numbers that are only added, or pieces of an optimizer's arrays (see optim.cpp).
+/// Additions.
 constexpr double kAdditionsOfThread = 1 << 16;
+/// Pieces of an optimizer's arrays, see optim.cpp.
 constexpr int64_t kUpdatePiecesOfThread = 8;
 
-/// Multiply-adds of a step that take as long as it takes the threads to wait for each other. From
-/// there on they share the units of a step (one row of an LSTM of 256 units, two threads: 1.8
+/// Multiply-adds that take as long as threads wait for each other at a barrier. Threads share the
+/// units of a step that has at least as many (one row of an LSTM of 256 units, two threads: 1.8
 /// times).
 constexpr double kWorkOfBarrier = 32768;
-/// Weights of a step that a core's cache does not hold. Threads that shared the rows would each
-/// read all of them from far away, so they share the units (LSTM of 512 units, 2 rows, two threads
-/// against one: 2.2 times, where sharing the rows gave 0.9), up to so many rows a thread.
+/// Weights of more bytes than this do not stay in a core's L2 cache from step to step. Threads that
+/// share the rows would each read all of them from the next cache or from memory, so threads share
+/// the units (LSTM of 512 units, 2 rows, two threads against one: 2.2 times, where sharing the rows
+/// gave 0.9).
 constexpr double kStepWeightsBytes = 1.5 * 1024 * 1024;
+/// They do so where there are fewer rows for each thread than this.
 constexpr int64_t kSharedUnitsRowsOfThread = 16;
-/// Looks at a barrier before each further look gives the core away: a few microseconds.
+/// How often a waiting thread looks at a barrier before it gives its core away between two looks: a
+/// few microseconds.
 constexpr int kBarrierSpins = 512;
 
 // ---- Memory -------------------------------------------------------------------------------------
@@ -97,9 +107,10 @@ constexpr int kBarrierSpins = 512;
 /// time of a walk along a column, and prefetching ends at every page.
 constexpr int64_t kHugePage = 2 << 20;
 constexpr int64_t kHugePagesFrom = 1 << 20;
-/// Freed buffers that a thread keeps, as many as a step of training holds at once, and the bytes
-/// that all threads keep together.
+/// Freed buffers that a thread keeps for the next call: as many as a step of training holds at
+/// once.
 constexpr int kKeptBuffers = 12;
+/// Bytes that all threads keep together.
 constexpr int64_t kKeptBytes = 128 << 20;
 
 }  // namespace lstmcore

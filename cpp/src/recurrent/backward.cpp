@@ -1,4 +1,4 @@
-// Back-propagation through time, a chunk of steps at a time, the last first.
+// Back-propagation through time, one chunk of steps after the other, the last first.
 //
 // For each chunk the workers first take their rows back through its steps, leaving the gradients
 // of the gates (dgates) in one buffer in order of step and slot; then, after a barrier, they share
@@ -104,7 +104,7 @@ private:
     using Slots = Range;
     Slots slots_of(int worker, int64_t alive) const { return workers_.all_slots_of(worker, alive); }
 
-    /// Gradient of the layer's output, after its dropout has been undone.
+    /// Gradient of the layer's output before its dropout.
     View<const T> doutput_of(int64_t layer) const {
         if (layer + 1 == spec_.num_layers) return dy_;
         const View<T>& view = doutput_[layer % 2];
@@ -122,13 +122,14 @@ private:
         if (layer == 0) return in_.x;
         return tape_[layer - 1].output ? tape_[layer - 1].output : hidden_of(layer - 1);
     }
-    /// Whether the state that enters `step` of a slot was replaced by zeros.
+    /// Whether zeros replaced the state that enters `step` of a slot.
     bool is_cut(int64_t slot, int64_t step, bool backwards) const {
         return in_.resets && this->moment(slot, step, backwards).cut;
     }
-    /// Rows of the hidden product's gradient begin here within dgates.
+    /// Where the blocks that multiply W_hh begin within a row of dgates, see GruBackwardRow.
     int64_t hidden_offset() const { return gru_ ? H_ : 0; }
 
+    /// The gradients of the directions' h from that of the layer's output.
     void undo_merge(int worker, int64_t layer) {
         const View<const T> dout = doutput_of(layer), hidden = hidden_of(layer);
         for (int64_t slot : slots_of(worker, in_.batch)) {
@@ -140,6 +141,7 @@ private:
         }
     }
 
+    /// Goes back through all steps of one direction of a layer, chunk by chunk.
     void run_direction(Team& team, int64_t layer, int d, const Parameters<T>& gradients) {
         if (looks_up(layer)) sums_.start_table(team, d);
         for (int64_t end = schedule_->steps(); end > 0; end -= std::min(end, chunk_)) {
@@ -239,7 +241,7 @@ private:
         at.dc = dc_.at(slot);
     }
 
-    /// Copies what the weight gradients beside those of the input are sums of.
+    /// Copies what the weight gradients other than dW_ih are sums of.
     template <CellKind kKind>
     void keep_row(const BackwardPlace<T>& at, int64_t row) {
         copy_to_panels(sums_.h_prev, row, at.h_prev, P_);
@@ -251,13 +253,15 @@ private:
         }
     }
 
-    /// The gates of a step; only its first `running` rows have a next one to multiply with.
+    /// The gates of a step. Only its first `running` rows have a next step, whose dgates are to be
+    /// multiplied by W_hh.
     void run_rows(Scratch<T>& scratch, const PackedDirection<T>& w, int64_t running, int64_t n) {
         StepArgs<T> args{cell_, H_, w.w_hh_t, w.w_n_t, nullptr, w.peephole};
         scratch.rows.run(weights_->kernels(), args, 0, running);
         args.w.K = 0;
         scratch.rows.run(weights_->kernels(), args, running, n);
     }
+    /// The same of an LSTM with a projection: the product gives dh, the kernel goes on from there.
     void run_projected(Scratch<T>& scratch, const PackedDirection<T>& w, int64_t running,
                        int64_t n) {
         weights_->kernels().product(w.w_hh_t, P_, scratch.products, running);
@@ -266,8 +270,8 @@ private:
         scratch.rows.run(weights_->kernels(), args, 0, n);
     }
 
-    /// Lays the worker's rows of a chunk out for the sums over rows, and keeps the dgates of the
-    /// chunk's first step, the next chunk's "next".
+    /// Lays out the worker's rows of a chunk for the sums over rows, and keeps the dgates of the
+    /// chunk's first step: that is the next step of the last one in the chunk that follows.
     void finish_chunk(int worker, int64_t first, int64_t end, int64_t rows) {
         int64_t row = 0;
         for (int64_t step = end; sums_.finishes_rows() && step-- > first;
@@ -280,7 +284,7 @@ private:
                         sizeof(T) * sums_.gate_rows * H_);
     }
 
-    /// dx += dgates · W_ih for the worker's rows of a chunk; the first direction begins it.
+    /// dx += dgates · W_ih for the worker's rows of a chunk; the first direction starts from zeros.
     void multiply_input(int worker, int64_t layer, int d, int64_t first, int64_t end) {
         if (looks_up(layer)) return;
         const PackedDirection<T>& w = weights_->direction(layer, d);
@@ -320,7 +324,7 @@ private:
         weights_->kernels().product(w.w_hh_t, P_, products, n);
     }
 
-    /// Zeros past the ends; and the dropout of the layer below.
+    /// Clears dx past the ends of rows, and applies the dropout of the layer below to the rest.
     void finish_input(int worker, int64_t layer) {
         if (looks_up(layer)) return;
         const int64_t I = spec_.layer_input_size(layer);

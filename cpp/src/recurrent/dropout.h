@@ -11,7 +11,7 @@ public:
     Dropout(uint64_t key, double probability)
         : key_(key), threshold_(uint64_t(probability * 4294967296.0)) {}
 
-    /// Stream of one layer, step and row; kept(stream, feature) tells its elements.
+    /// The random stream of one layer, step and row; kept(stream, feature) tells its elements.
     uint64_t stream(int64_t layer, int64_t t, int64_t b) const {
         return mix(mix(mix(key_ + uint64_t(layer)) + uint64_t(t)) + uint64_t(b));
     }

@@ -55,10 +55,10 @@ struct SequenceView {
 /// What one worker computes in.
 template <class T>
 struct Scratch {
-    T* pre;                   ///< input product of a chunk, rows in order of step and slot
+    T* pre;                   ///< input product of a chunk; rows are in order of step and slot
     ProductRow<T>* products;  ///< (chunk rows)
     ForwardRows<T> rows;      ///< (slots) of a step
-    const T* next_pre;        ///< of the step to come
+    const T* next_pre;        ///< the row of `pre` that is to be used next
 };
 
 template <class T>
@@ -110,8 +110,8 @@ public:
         run_team(workers_.count(), [&](Team& team) noexcept {
             const FlushDenormals mode;
             if (in_.lookup) project_table(team);
-            // One direction goes through all layers chunk by chunk; two need a layer's whole past
-            // and future before the next.
+            // With one direction a chunk goes through all layers before the next chunk. With two,
+            // a layer needs every step of the layer below, so all steps are one segment.
             const int64_t segment = D_ == 1 ? chunk_ : std::max<int64_t>(in_.steps, 1);
             int64_t first = 0;
             do {
@@ -131,12 +131,12 @@ public:
 private:
     double dropout() const { return train_ ? in_.dropout : 0; }
 
-    /// In inference the layers below the last live in the workspace.
+    /// In inference what the layers below the last compute is kept in the workspace.
     void take_layers(Arena& arena) {
         const int64_t F = spec_.feature_size();
         const bool joined = spec_.merge != Merge::concat;
         if (D_ == 1) {
-            // The step before the chunk is still read.
+            // One more than a chunk: its first step reads the state of the step before.
             ring_ = chunk_ + 1;
             for (int64_t l = 0; l + 1 < spec_.num_layers; ++l)
                 layers_[l].hidden = take_view<T>(arena, ring_, in_.batch, P_);
@@ -171,7 +171,7 @@ private:
         return {{below.view.data, below.view.step, below.view.row}, below.ring};
     }
 
-    /// Whether a row, or what it is made of, is computed by several workers.
+    /// Whether several workers compute one row, so that they have to wait for each other.
     bool must_wait() const { return workers_.share_directions() || workers_.parts() > 1; }
 
     /// Steps [first, last) of one layer.
@@ -196,8 +196,8 @@ private:
         }
     }
 
-    /// The same where workers share the units of every step; the one with the first part looks
-    /// after the states.
+    /// The same where workers share the units of every step; the worker with the first part also
+    /// writes the final states.
     void run_parts(Team& team, int64_t layer, int64_t first, int64_t last) {
         const auto first_parts = [&](auto f) {
             workers_.each(team, [&](int w) {
@@ -216,14 +216,15 @@ private:
         }
     }
 
-    /// The full panels of gates that are the worker's; the last worker also has the narrower one.
+    /// The full panels of gates that the worker computes; the last worker also has the narrower
+    /// one.
     Range panels_of(int worker, const Packed<T>& w) const {
         const int64_t panels = w.N / (w.vectors * weights_->kernels().lanes);
         const int64_t part = workers_.part(worker), parts = workers_.parts();
         return {panels * part / parts, panels * (part + 1) / parts, 1};
     }
 
-    /// Rows without a step end where they began.
+    /// The final states of rows of length 0, which are the initial ones.
     void start_states(int worker, int64_t layer, int d) {
         const auto copy = [&](T* to, const T* from, int64_t n, int64_t b) {
             copy_or_clear(state(to, layer, d, b, n), from ? state(from, layer, d, b, n) : nullptr,
@@ -237,7 +238,7 @@ private:
         }
     }
 
-    /// Makes the input product of every row of the table, so that a step only looks it up.
+    /// Makes the input product of every row of the table; steps look it up.
     void project_table(Team& team) {
         const int64_t first = in_.table_rows * team.rank / team.size;
         const int64_t last = in_.table_rows * (team.rank + 1) / team.size;
@@ -332,7 +333,7 @@ private:
         if (!now.cut && step == 0 && in_.c0) at.c_prev = state(in_.c0, layer, d, now.b, H_);
     }
 
-    /// What all rows of a step share.
+    /// What the kernel is told about all rows of a step.
     StepArgs<T> step_args(int worker, const PackedDirection<T>& w, int64_t step, bool fused) const {
         StepArgs<T> args{spec_.cell, H_, w.w_hh, w.w_n, w.b_hn, w.peephole};
         args.last_first = (step % 2 == 1) != last_panel_first_;
@@ -345,7 +346,7 @@ private:
         return args;
     }
 
-    /// The states of the slots whose last step this was.
+    /// Writes the final states of the slots whose last step this was.
     void end_states(int worker, int64_t layer, int d, int64_t step) {
         if (schedule_->alive(step + 1) == schedule_->alive(step)) return;
         const bool backwards = spec_.reads_backwards(d);
@@ -403,7 +404,7 @@ int64_t tape_size(const LayerSpec& spec, const Sequences<T>& in) {
     check_call(spec, in, in.c0);
     Arena arena(nullptr);
     lay_out_tape(spec, in, arena);
-    // Never nothing, for the tape of an empty call must not be null, which asks for none.
+    // At least one cache line: a null tape asks for inference, so an empty call needs one, too.
     return std::max(arena.used(), kAlignment) / int64_t(sizeof(T));
 }
 

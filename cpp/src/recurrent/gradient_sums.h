@@ -1,6 +1,6 @@
-// The weight gradients of a layer: sums over the rows of a chunk of steps, which backward has put
-// here. Team members share the rows of a gradient, each of which is summed from the first row of
-// the chunk to its last.
+// The weight gradients of a layer: sums over the rows of a chunk of steps. Backward writes what is
+// summed into the buffers of this class, then calls sum(). Members of the team share the rows of
+// each gradient; each number of it is summed from the first row of the chunk to the last.
 #pragma once
 
 #include <algorithm>
@@ -62,19 +62,20 @@ public:
         if (gru_ && !cell_.reset_after) rh = take_panels(rows, H_);
     }
 
-    /// Rows of H in dgates: the gates, and of the GRU with reset after n once more, as the gradient
-    /// of what its hidden product is.
+    /// Blocks of H in a row of dgates: one for each gate. The GRU with reset after has two for n:
+    /// the gradient of its sum, and that of its hidden product, which r multiplies.
     static int64_t gates_of(const CellSpec& cell) {
         return cell.kind == CellKind::gru && cell.reset_after ? 4 : cell.gates();
     }
 
-    // By row of the chunk, in order of step and slot.
+    // What backward writes, by row of the chunk; rows are in order of step (last first) and slot.
     const int64_t gate_rows;
     StridedRows<T> dgates, c, c_prev, dh, m;
     Panels<T> dgates_panels, x, h_prev, dh_panels, m_panels, rh;  ///< laid out for the sums
     int64_t* looked_up = nullptr;  ///< the row of the table that was x
 
-    /// Lays a row out for the sums that has its dgates and, with a projection, dh and m.
+    /// Copies the dgates of a row and, with a projection, its dh and m into the panels that sum()
+    /// reads.
     void finish_row(int64_t row) {
         if (dgates_panels.data != dgates.data)
             copy_to_panels(dgates_panels, row, dgates.at(row), gate_rows * H_);
@@ -85,12 +86,12 @@ public:
     /// Whether finish_row has anything to do.
     bool finishes_rows() const { return dgates_panels.data != dgates.data || spec_.proj_size > 0; }
 
-    /// A team member's share of the weight gradients of a chunk.
+    /// Adds the sums over a chunk to the gradients `to`: the share of one member of the team.
     void sum(const Team& team, const Kernels<T>& kernels, int64_t layer, int64_t rows,
              const Parameters<T>& to) {
         const int64_t I = spec_.layer_input_size(layer), H = H_;
-        // `gates` rows of H of the weights from gate `to_gate` on, whose gradient stands in dgates
-        // from gate `from` on.
+        // The gradients of so many gates: those from `to_gate` on in the order of the weights,
+        // which are the blocks from `from` on in dgates.
         const auto gates = [&](int from, int to_gate, int64_t gates, T* dw, const Panels<T>& b,
                                int64_t columns, T* db) {
             if (dw)
@@ -106,7 +107,7 @@ public:
         if (!gru_) {
             gates(0, 0, G_, nullptr, x, I, to.b_ih);
             gates(0, 0, G_, to.w_hh, h_prev, P_, to.b_hh);
-        } else {  // n, r, z, n of the hidden product
+        } else {  // the blocks of dgates are n, r, z and, reset after, n of the hidden product
             gates(0, 2, 1, nullptr, x, I, to.b_ih);
             gates(1, 0, 2, nullptr, x, I, to.b_ih);
             gates(1, 0, 2, to.w_hh, h_prev, P_, to.b_hh);
@@ -126,7 +127,8 @@ public:
     }
 
     // Steps that looked up the same row of the table have the same x. So their dgates are added up
-    // first, and multiplied once.
+    // first, and multiplied once: start_table() clears these sums, sum() adds to them, and
+    // finish_table() multiplies them, for dW_ih and for the gradient of the table.
 
     void start_table(Team& team, int d) {
         const Range columns = columns_of(team);

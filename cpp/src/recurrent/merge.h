@@ -1,4 +1,4 @@
-// Between a layer's h and its output: the merge of two directions, then dropout; and both backward.
+// From a layer's h to its output: the two directions are merged, then dropout; and both backward.
 #pragma once
 
 #include <cstdint>
@@ -46,8 +46,8 @@ void merge_row_backward(const LayerSpec& spec, const T* h, const T* dout, T* dh)
     }
 }
 
-/// Dropout of a row of n numbers in place: `scale` or nothing. Backward does the same to a
-/// gradient.
+/// Dropout of a row of n numbers in place: those that are kept are multiplied by `scale`, the
+/// others become 0. Backward does the same to a gradient.
 template <class T>
 void drop_row(const Dropout& mask, uint64_t stream, T scale, int64_t n, T* row) noexcept {
     for (int64_t f = 0; f < n; ++f) row[f] = mask.kept(stream, f) ? row[f] * scale : T(0);

@@ -1,5 +1,5 @@
-// What a pass through time has, forward or backward: sizes, workers, who runs when, and where the
-// states of a row are.
+// What forward and backward have in common: the checks of a call, sizes, workers, the schedule, and
+// where the states of a row are.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,8 @@
 
 namespace lstmcore {
 
-/// Refuses a call whose sizes or pointers cannot be; lengths are the Schedule's to check. `c` is
-/// whether the call has a cell state that it can only have of an LSTM.
+/// Refuses a call with sizes that cannot be; lengths are checked by Schedule. `c` is whether the
+/// call has a cell state, which only an LSTM has.
 template <class T>
 void check_call(const LayerSpec& spec, const Sequences<T>& in, bool c) {
     const auto require = [](bool ok, const char* message) {
@@ -30,7 +30,7 @@ void check_call(const LayerSpec& spec, const Sequences<T>& in, bool c) {
             "c0, c_n, dc_n and dc0: only the LSTM has a cell, expected null");
 }
 
-/// Refuses a call without its input; asking for sizes needs none.
+/// Refuses a call without its input, which a question about sizes need not have.
 template <class T>
 void check_input(const Sequences<T>& in) {
     const bool empty = in.steps == 0 || in.batch == 0;
@@ -40,6 +40,8 @@ void check_input(const Sequences<T>& in) {
         throw std::invalid_argument("table is null, but lookup is not");
 }
 
+/// One pass through time; the base of Forward and Backward. A slot is a row's place in the order of
+/// the schedule.
 template <class T>
 class Pass {
 protected:
@@ -59,22 +61,24 @@ protected:
         return states + ((layer * D_ + d) * in_.batch + b) * n;
     }
 
-    /// The time of a step of a row, and of the step before.
+    /// The row b of a slot, the time of one of its steps, and the time of the step before.
     struct Moment {
         int64_t b, t, t_prev;
-        bool cut;  ///< the state that enters the step was replaced by zeros
+        bool cut;  ///< whether zeros replace the state that enters the step
     };
     Moment moment(int64_t slot, int64_t step, bool backwards) const {
         const int64_t b = schedule_->row(slot), t = schedule_->time(slot, step, backwards);
         return {b, t, backwards ? t + 1 : t - 1, is_cut(b, t, step, backwards)};
     }
-    /// Whether `resets` say so. Read backwards, the state comes from the next step in time.
+    /// Whether `resets` have zeros replace the state that enters a step of row b. That of t says
+    /// that no state crosses between t - 1 and t, whichever of the two is read first.
     bool is_cut(int64_t b, int64_t t, int64_t step, bool backwards) const {
         if (!in_.resets) return false;
         return backwards ? step > 0 && *in_.resets.at(t + 1, b) : *in_.resets.at(t, b);
     }
 
-    /// Whether the input product is looked up in that of the table's rows.
+    /// Whether the layer reads rows of a table (Sequences::lookup): the product of each row with
+    /// W_ih is made once, and looked up by the steps.
     bool looks_up(int64_t layer) const { return layer == 0 && in_.lookup; }
 
     const LayerSpec& spec_;

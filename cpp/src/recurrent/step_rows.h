@@ -1,5 +1,5 @@
-// The rows of one step, as the kernels of each cell take them: filled here for layers and streams,
-// forward and, beside it, backward.
+// The rows of one step in the form that the kernels of each cell take. Layers and streams fill them
+// here: forward, and below it backward.
 #pragma once
 
 #include <cstdint>
@@ -27,11 +27,11 @@ void with_constant(CellKind kind, F&& f) {
     }
 }
 
-/// Where one row of a step reads and writes; what the cell does not have is not looked at.
+/// Where one row of a step reads and writes. Members that the cell does not have are ignored.
 template <class T>
 struct ForwardPlace {
     const T* pre;     ///< the input product, or, where the step makes that itself, the bias
-    const T* x;       ///< what the step multiplies then, else null
+    const T* x;       ///< the input where the step makes the product itself, else null
     const T* h_prev;  ///< (P)
     T* y;             ///< (P)
     const T* c_prev;  ///< (H) LSTM
@@ -42,7 +42,7 @@ struct ForwardPlace {
 template <class T>
 class ForwardRows {
 public:
-    /// Room for `count` rows of `H` units, at least those of the spec.
+    /// Room for `count` rows. H is hidden_size, or that rounded up where rows are padded.
     ForwardRows(const LayerSpec& spec, int64_t H, int64_t count, Arena& arena)
         : kind_(spec.cell.kind) {
         switch (kind_) {
@@ -63,7 +63,8 @@ public:
         }
     }
 
-    /// Makes row n one that computes at this place. `zeros` (P, padded) begin a projection.
+    /// Row n is to compute at this place. `zeros` (P, padded) is what the sums of a projection
+    /// start from.
     template <CellKind kKind>
     void set(int64_t n, const ForwardPlace<T>& at, const T* zeros) noexcept {
         if constexpr (kKind == CellKind::rnn) {
@@ -97,31 +98,32 @@ public:
 
 private:
     CellKind kind_;
-    RnnForwardRow<T>* rnn_ = nullptr;  ///< only the rows of the layer's cell are there
+    RnnForwardRow<T>* rnn_ = nullptr;  ///< of these three, only the one of the layer's cell is set
     LstmForwardRow<T>* lstm_ = nullptr;
     GruForwardRow<T>* gru_ = nullptr;
     StridedRows<T> m_;  ///< (count, H) what a projection reads
     ProductRow<T>* projections_ = nullptr;
-    StridedRows<T> gates_;  ///< (count, 3H) GRU in inference; reset before writes r and z there
-    StridedRows<T> rh_;     ///< (count, H) GRU, see GruForwardRow
+    StridedRows<T> gates_;  ///< (count, 3H) GRU in inference, see GruForwardRow::gates
+    StridedRows<T> rh_;     ///< (count, H) GRU, see GruForwardRow::rh
 };
 
-/// The same of backward; dgates are the gradients of the gates before their activation.
+/// Where one row of a step reads and writes in backward. dgates are the gradients of the sums that
+/// the gates are activations of.
 template <class T>
 struct BackwardPlace {
-    const T* a;        ///< what the product multiplies: the next step's dgates, or dh, or zeros
-    const T* dy;       ///< (H)
-    const T* extra;    ///< (H) what else dh has
+    const T* a;        ///< left factor of the product: the next step's dgates, or dh, or zeros
+    const T* dy;       ///< (H) gradient of the output at this step
+    const T* extra;    ///< (H) what else is added to the gradient of h
     const T* y;        ///< (H) RNN
     const T* h_prev;   ///< (H) GRU
     const T* gates;    ///< on the tape
-    const T* c;        ///< (H) LSTM, and so on
-    const T* c_prev;   ///< (H)
-    const T* dc_next;  ///< (H)
-    T* dc;             ///< (H)
-    T* m;              ///< (H) written for the gradient of a projection, else null
+    const T* c;        ///< (H) LSTM
+    const T* c_prev;   ///< (H) LSTM
+    const T* dc_next;  ///< (H) LSTM
+    T* dc;             ///< (H) LSTM
+    T* m;              ///< (H) LSTM, written for the gradient of a projection, else null
     T* carry;          ///< (H) GRU
-    T* dgates;
+    T* dgates;         ///< (gates, H)
 };
 
 template <class T>
@@ -144,7 +146,8 @@ public:
             gru_[n] = {at.a, at.dy, at.extra, at.gates, at.h_prev, at.dgates, at.carry};
     }
 
-    /// Adds dy of the first n rows, of an LSTM with a projection, to what `products` write.
+    /// For an LSTM with a projection: adds dy of the first n rows to what `products` have written,
+    /// the gradients of h, and leaves zeros as their dy.
     void move_dy(const ProductRow<T>* products, int64_t n, int64_t P, const T* zeros) noexcept {
         for (int64_t i = 0; i < n; ++i) {
             for (int64_t p = 0; p < P; ++p) products[i].out[p] += lstm_[i].dy[p];
@@ -163,7 +166,7 @@ public:
 
 private:
     CellKind kind_;
-    RnnBackwardRow<T>* rnn_ = nullptr;  ///< only the rows of the layer's cell are there
+    RnnBackwardRow<T>* rnn_ = nullptr;  ///< of these three, only the one of the layer's cell is set
     LstmBackwardRow<T>* lstm_ = nullptr;
     GruBackwardRow<T>* gru_ = nullptr;
 };

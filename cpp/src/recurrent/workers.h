@@ -1,5 +1,5 @@
-// How a call's work is shared: by rows of the batch; where rows are too few, by directions or by
-// hidden units.
+// How the work of a call is shared: by rows of the batch; where rows are too few, by directions or
+// by hidden units.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 
 namespace lstmcore {
 
-/// first, first + step, ... below last, for range-based loops.
+/// first, first + step, ... as long as it is below last, for range-based loops.
 struct Range {
     int64_t first, last, step;
 
@@ -25,7 +25,10 @@ struct Range {
     Iterator end() const { return {last, step}; }
 };
 
-/// Workers are fixed before the team is known: a smaller team does the same work in turns.
+/// A worker is a share of the work, a member of the team is a thread. The number of workers is
+/// fixed before OpenMP says how many threads there are; in a smaller team a member does several
+/// shares, one after the other. What a worker computes are slots, the rows of the batch in the
+/// order of Schedule.
 class Workers {
 public:
     Workers(const LayerSpec& spec, int64_t steps, int64_t batch, int64_t number_bytes,
@@ -46,7 +49,7 @@ public:
         if (directions_ == 1 && can_share_units(spec)) {
             const double weights =
                 double(spec.output_size()) * spec.hidden_size * spec.cell.gates();
-            // Rows that share the weights of a step would each bring all of them from far away.
+            // Threads that shared the rows would each read all these weights, see caches.h.
             if (weights * number_bytes > kStepWeightsBytes &&
                 batch < kSharedUnitsRowsOfThread * count) {
                 row_workers_ = 1;
@@ -57,26 +60,26 @@ public:
     }
 
     int count() const { return int(share_directions_ ? 2 * row_workers_ : parts_ * row_workers_); }
-    /// Into how many parts the units of a step are shared; if more than one, all members of the
-    /// team wait for each other after every step.
+    /// Into how many parts the units of a step are split. If more than one, all members of the team
+    /// wait for each other after every step.
     int parts() const { return parts_; }
     int part(int worker) const { return int(worker / row_workers_) % parts_; }
-    /// Threads worth waking, which may be more than the rows can use.
+    /// How many threads the work is worth, which may be more than there are workers.
     int team() const { return team_; }
     bool share_directions() const { return share_directions_; }
-    /// Slots of a worker at most.
+    /// The most slots that a worker has.
     int64_t slots() const { return slots_; }
 
     Range directions(int worker) const {
         if (!share_directions_) return {0, directions_, 1};
         return {worker % 2, worker % 2 + 1, 1};
     }
-    /// The worker's slots below `alive`, in the directions that it computes. Slots are dealt like
-    /// cards, so that long and short sequences are shared evenly.
+    /// The worker's slots below `alive`, in the directions that it computes. Workers get the slots
+    /// in turn, so that each has long and short sequences.
     Range slots_of(int worker, int64_t alive) const {
         return {share_directions_ ? worker / 2 : worker % row_workers_, alive, row_workers_};
     }
-    /// The worker's slots where all directions of a row are needed.
+    /// The worker's slots for work on all directions of a row at once.
     Range all_slots_of(int worker, int64_t alive) const { return {worker, alive, count()}; }
 
     /// Calls f(worker) for the workers that this member of the team stands for.
@@ -86,7 +89,7 @@ public:
     }
 
 private:
-    /// Whether the kernel of the cell computes any part of a step by itself.
+    /// Whether the kernel of the cell can compute some of the units of a step without the others.
     static bool can_share_units(const LayerSpec& spec) {
         return spec.proj_size == 0 && (spec.cell.kind == CellKind::lstm ||
                                        (spec.cell.kind == CellKind::gru && spec.cell.reset_after));

@@ -1,4 +1,8 @@
-"""Models that are made for the parameters of a file: no larger than they, without numbers yet."""
+"""The limit on models that are made from a file: they may be no larger than the file's parameters.
+
+A damaged or hostile file can describe a model of any size. While such a model is made, `BUDGET`
+stops it, and parameters are left without random numbers, since the file's come next.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ __all__ = ["BUDGET", "Budget"]
 
 
 class Budget:
-    """How much a model may hold that is made from a description: no more than its file does."""
+    """How many arrays and bytes of parameters may still be made."""
 
     def __init__(self, arrays: int, nbytes: int) -> None:
         self.arrays = arrays
@@ -22,7 +26,7 @@ class Budget:
     def take(
         self, shapes: Iterable[tuple[str, tuple[int, ...]]], dtype: np.dtype[Any]
     ) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Pass on names and shapes as long as the budget lasts."""
+        """Yield the names and shapes of parameters, and refuse those that are too many."""
         for name, shape in shapes:
             self.arrays -= 1
             self.nbytes -= math.prod(shape) * dtype.itemsize
@@ -31,5 +35,5 @@ class Budget:
             yield name, shape
 
 
-# While a model is being made for the parameters of a file: None otherwise.
+# Set while a model is being made from a file, else None.
 BUDGET: ContextVar[Budget | None] = ContextVar("BUDGET", default=None)

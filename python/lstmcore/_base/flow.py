@@ -1,4 +1,8 @@
-"""What goes through a network beside x: lengths, resets and states."""
+"""What goes through a network beside x: lengths, resets and states.
+
+A Sequential makes one `Flow` for each call, and hands it to every module with x (`Module._apply`).
+Modules read what they need, and may change it for those after them: a Masking sets `lengths`.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,14 @@ __all__ = ["BackwardFlow", "Flow"]
 
 
 class Flow:
-    """What the modules of one call share, besides the x that goes from one to the next."""
+    """What the modules of a network share in one call, beside the x that each gives the next."""
 
     __slots__ = ("batch_first", "feeds_lookup", "final", "lengths", "lookup", "resets", "states")
 
     def __init__(self, states: list[Any], lengths: Any, resets: Any, batch_first: bool) -> None:
         self.states = states  # the initial ones, one per recurrent layer, in order
-        self.final: list[Any] = []  # of the layers so far; the next one is number len(final)
+        # Final states of the layers so far. The next layer has number len(final).
+        self.final: list[Any] = []
         # Where rows end; None where they have all steps.
         self.lengths = None if lengths is None else Lengths(lengths)
         self.resets = resets
@@ -28,10 +33,10 @@ class Flow:
 
 
 class BackwardFlow:
-    """The gradients of states, which the layers take and give from the last to the first."""
+    """The gradients of states. Backward goes from the last layer to the first."""
 
     __slots__ = ("final", "initial")
 
     def __init__(self, final: list[Any]) -> None:
-        self.final = final  # of the final states; each layer pops its own from the end
-        self.initial: list[Any] = []  # of the initial states, the last layer's first
+        self.final = final  # of the final states; each layer takes its own from the end
+        self.initial: list[Any] = []  # of the initial states, that of the last layer first

@@ -1,4 +1,8 @@
-"""What every module has in common: parameters and submodules by name, options, random streams."""
+"""What every module has in common: parameters and submodules by name, options, random streams.
+
+The members of `Module` that begin with an underscore are what the rest of the library asks of a
+module. A new kind of module answers them where the default is wrong.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +39,7 @@ def storable(kind: Kind) -> Kind:
 
 
 class IncompatibleKeys(NamedTuple):
-    """What `load_state_dict` did not find, and found but did not want."""
+    """The keys that `load_state_dict` did not find, and those that it found and could not use."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
@@ -50,24 +54,24 @@ def _call(module: Any, *x: Any, **options: Any) -> Any:
 class Module:
     """Parameters and submodules by name, and the options that say what they are for."""
 
-    _config: Any = None  # compares with ==; its attributes are the options
+    _config: Any = None  # its attributes are the options; two of them can be compared by ==
     _parameters: Mapping[str, Parameter] = MappingProxyType({})  # its own, in PyTorch's order
     _children: Mapping[str, Module] = MappingProxyType({})  # their parameters come after its own
     _watch: Watch
     _dropout_rng: np.random.Generator | None = None
 
-    # What the rest of the library asks of a module: each kind answers beside its own code.
-    _chains: ClassVar[bool] = True  # whether it makes one y of one x, as in a Sequential
+    # What the rest of the library asks of a module.
+    _takes_one_x: ClassVar[bool] = True  # whether it makes one y of one x, as in a Sequential
     _takes_ids: bool = False  # whether x holds integers and has no axis of features
     _knows_time: bool = False  # whether x has a time axis, and `lengths` say where rows end
     _keeps_time: bool = True  # whether y has the time axis of x, or pools it away
-    _moves_steps: bool = False  # whether a step of y may stand elsewhere than that of x
+    _moves_steps: bool = False  # whether it puts steps in another place, as Flip does
     _finds_lengths: bool = False  # whether it tells the modules after it where rows end
-    _state_parts: tuple[str, ...] = ()  # what goes from step to step: "h", or "h" and "c"
+    _state_parts: tuple[str, ...] = ()  # what the state consists of: "h", or "h" and "c"
     _gives_state: ClassVar[bool] = False  # whether a call gives the final state beside y
     _takes_lookup: ClassVar[bool] = False  # whether it reads steps from a table (see `Flow`)
     _needs_whole_sequence: bool = False  # whether y at a step needs steps after it
-    # Whether `_apply` calls `forward` and `__call__`, so that a derived class may write its own.
+    # Whether `_apply` calls `forward` and `__call__`. If so, a derived class may have its own.
     _applies_own: ClassVar[bool] = True
 
     if TYPE_CHECKING:
@@ -101,7 +105,7 @@ class Module:
         return [("", self)]
 
     def _apply(self, x: Any, flow: Flow, train: bool) -> tuple[Any, Any]:
-        """Return y and, for training, the tape: how networks call every module.
+        """Return y and, for training, the tape; else None. Networks call every module by this.
 
         What a module needs beside x, or tells those after it, is in `flow`.
         """
@@ -115,11 +119,12 @@ class Module:
         return self.backward(tape, dy)
 
     def _stream_stage(self, name: str) -> Any:
-        """Return what the core's streams do for this module, None for nothing.
+        """Return what a stream of the core is to do for this module, or None for nothing.
 
-        `name` is what messages call the module.
+        That is packed weights, or a name and numbers: see `parse_stage` in cpp/bindings/stream.cpp.
+        The default refuses. `name` is what messages call the module.
         """
-        raise TypeError(f"{name} cannot be streamed, expected modules of lstmcore")
+        raise TypeError(f"{name} cannot be streamed: streams do not compute this kind of module")
 
     def _part_reading_ahead(self) -> Module | None:
         """Return the first module in this one that needs the whole sequence, if there is one."""
@@ -331,7 +336,7 @@ class Module:
 
 
 def overridden(module: Module) -> str | None:
-    """Return what a class of somebody else's computes in its own way: ``"forward"``, say."""
+    """Return which method, ``"forward"`` or ``"__call__"``, is not this library's, if one is."""
     for name in ("__call__", "forward"):
         home = getattr(getattr(type(module), name, None), "__module__", _LIBRARY)
         if home.partition(".")[0] != _LIBRARY:

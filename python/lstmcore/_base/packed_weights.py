@@ -1,4 +1,4 @@
-"""Modules whose parameters the core reads in an order of its own."""
+"""Modules whose parameters are packed: copied into the order in which the core reads them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class PacksWeights(Module):
     time, because every `backward` adds to the same gradients.
     """
 
-    # The cache: token of the parameters, version of the ISA, whether for training, the weights.
+    # What is kept: the token that the parameters had, the version of the ISA level, whether the
+    # weights are packed for training, and the weights.
     _packed: tuple[Any, int, bool, Any] = (None, 0, False, None)
 
     def _pack(self, parameters: list[Array], train: bool) -> Any:

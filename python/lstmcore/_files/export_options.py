@@ -1,6 +1,7 @@
 """What the exporters share: each has a table of the options that it writes, and refuses all others.
 
-So an option that is new is refused by every exporter until its table says otherwise.
+So a new option is refused by every exporter until its table names it. The tables are `_OPTIONS` in
+keras/_write.py and torch/_convert.py, and `_MODULES` in onnx/_exporting.py.
 """
 
 from __future__ import annotations

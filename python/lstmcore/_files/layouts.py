@@ -1,6 +1,7 @@
-"""How others keep the numbers of recurrent layers: the order of gates, which axis, which biases.
+"""How other libraries lay out the weights of recurrent layers: order of gates, axes, biases.
 
-The one place that puts gates into another order. It imports NumPy alone.
+The one place that puts gates into another order. It imports NumPy alone. One library more is a line
+in `LAYOUTS`, its name in the docstring of `convert_weights`, and a line in docs/weights.md.
 
 Gates have one letter each: i, f, g, o (input, forget, candidate, output) of an LSTM; r, z, n
 (reset, update, candidate) of a GRU; n of an RNN.
@@ -21,16 +22,14 @@ Blocks: TypeAlias = npt.ArrayLike | Sequence[npt.ArrayLike | None]
 
 
 class Layout(NamedTuple):
-    """Where a library keeps what; an order that it does not have is ""."""
+    """The layout of a library; "" as the order of a cell that it does not have."""
 
     lstm: str  # the gates in their order
     gru: str
     rnn: str = "n"
-    inputs_first: bool = (
-        False  # whether matrices are (inputs, G*H), for x @ W, and not (G*H, inputs)
-    )
-    z_of_new: bool = False  # whether h = (1 - z) * h_prev + z * n, and not (1 - z) * n + z * h_prev
-    forget_bias: float = 0.0  # what it adds to the forget gate when it runs; in no file
+    inputs_first: bool = False  # whether matrices are (inputs, G*H), for x @ W, or (G*H, inputs)
+    z_of_new: bool = False  # whether h is (1 - z) h_prev + z n, or (1 - z) n + z h_prev
+    forget_bias: float = 0.0  # what it adds to the forget gate when it runs, but has in no file
 
     def order(self, cell: str) -> str:
         """Return the order of the gates of "lstm", "gru" or "rnn"."""

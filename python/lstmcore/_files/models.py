@@ -18,7 +18,7 @@ from . import tensor_file
 __all__ = ["load", "save"]
 
 _KEY = "lstmcore.model"
-_VERSION = 1
+_VERSION = 1  # of the description in a file; kVersion in cpp/src/files/model.cpp is the same
 _MOST_TEXT = 2**20  # bytes of a description
 _DEPTH = 30  # of modules in modules
 

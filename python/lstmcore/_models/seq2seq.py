@@ -104,7 +104,7 @@ class Seq2Seq(Module):
     [(6,), (6,), (6,)]
     """
 
-    _chains = False
+    _takes_one_x = False
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Seq2Seq(Module):
             self._sequential(part, name)
             for part, name in ((encoder, "encoder"), (decoder, "decoder"))
         )
-        if not isinstance(head, Module) or not head._chains or head._knows_time:
+        if not isinstance(head, Module) or not head._takes_one_x or head._knows_time:
             what = checks.describe(head)
             raise TypeError(f"head is {what}, expected a Linear or a Sequential without layers")
         if attention is not None and not isinstance(attention, Attention):

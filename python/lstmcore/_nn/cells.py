@@ -23,7 +23,7 @@ class Cell(Recurrent[State]):
 
     _is_cell = True
     _state_names = ("hx", "hx", "c")
-    _chains = False
+    _takes_one_x = False
 
     def _parameter_shapes(self) -> list[tuple[str, tuple[int, ...]]]:
         return [(name.removesuffix("_l0"), shape) for name, shape in self._config.shapes()]
@@ -36,8 +36,8 @@ class Cell(Recurrent[State]):
         batch = rows[0] if rows else 1
         h, c = (*rows, self._outputs), (*rows, self._hidden)
         text = "(B, {})" if rows else "({},)"
-        drop = (0, 0) if rows else (0, 0, 0)
-        return CallShapes(x, h, h, c, text, (1, batch), False, 1, batch, drop)
+        removed = (0, 0) if rows else (0, 0, 0)
+        return CallShapes(x, h, h, c, text, (1, batch), False, 1, batch, removed)
 
     def forward(self, x: npt.ArrayLike, hx: Any = None) -> tuple[State, Tape]:
         """Take a step, and remember what `backward` needs.

@@ -38,14 +38,14 @@ _ACTIVATIONS: dict[str, tuple[Activation, ...]] = {
 
 
 class Rule(NamedTuple):
-    """What holds for an option, besides its name, type and default."""
+    """What is known of an option beside its name, type and default."""
 
-    check: Callable[[Any, str], Any]  # (value, name) -> value; not asked about a default of None
+    check: Callable[[Any, str], Any]  # (value, name) -> value; not called for a default of None
     kinds: tuple[str, ...] = KINDS  # those that have the option
     cells: bool = True  # whether cells have it, too, or layers only
-    core: bool = True  # whether the core gets it, under the same name
-    encode: Callable[[Any], Any] | None = None  # value -> what the core gets for it
-    number: bool = False  # whether it becomes a number of the layer's dtype
+    core: bool = True  # whether it is an option of the core's Spec, too, under the same name
+    encode: Callable[[Any], Any] | None = None  # value -> what the Spec gets for it
+    number: bool = False  # whether the core computes with it, so that the dtype must hold it
 
 
 _size = partial(checks.integer, least=1)
@@ -61,7 +61,7 @@ def _clip(value: Any, name: str) -> float:
 
 
 def _by_role(value: Any, name: str) -> Any:
-    return value  # activations: Config checks them, by the roles that its kind has for them
+    return value  # activations: Config checks them, because what they are for goes by its kind
 
 
 def _dtype(value: Any, name: str) -> np.dtype[Any]:

@@ -80,8 +80,8 @@ class Layer(Recurrent[State]):
             time, _ = x
             h, c = (self._states, self._outputs), (self._states, self._hidden)
             text = "(num_layers*D, {})"
-            drop = (slice(None), slice(None), 0)
-            return CallShapes(x, y, h, c, text, (time, 1), False, time, 1, drop)
+            removed = (slice(None), slice(None), 0)
+            return CallShapes(x, y, h, c, text, (time, 1), False, time, 1, removed)
         first, second, _ = x
         time, batch = (second, first) if batch_first else (first, second)
         h, c = (self._states, batch, self._outputs), (self._states, batch, self._hidden)

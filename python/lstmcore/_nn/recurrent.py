@@ -1,4 +1,7 @@
-"""What recurrent layers and cells share: parameters, states, the calls of the core.
+"""Recurrent: the base of recurrent layers and cells, which calls the core.
+
+A call goes through `_forward`: arguments are checked, the core computes, the results get the user's
+shapes. `_backward` is its counterpart.
 
 Sizes: T steps, B rows, I inputs, H hidden units; L = num_layers, D = 2 if bidirectional else 1,
 P = proj_size or H.
@@ -30,7 +33,7 @@ GRADIENT = ("dstate", "dh", "dc")  # what messages call the gradient of a state,
 
 
 class Recurrent(PacksWeights, Generic[State]):
-    """What layers and cells share: parameters, states, the calls of the core."""
+    """What layers and cells share: options, parameters, states, the calls of the core."""
 
     _kind: ClassVar[str]
     _is_cell: ClassVar[bool] = False
@@ -60,7 +63,7 @@ class Recurrent(PacksWeights, Generic[State]):
         """Make what is not pickled: the core's description, and what each call needs at hand."""
         config = self._config
         self._spec = config.spec()
-        # Most calls have the shapes of the call before, so these are kept.
+        # Most calls have the shapes of the call before, so these are kept. No x has shape (-1,).
         self._call_shapes = CallShapes((-1,), (), (), (), "", (0, 0), False, 0, 0, ())
         self._dtype = np.dtype(config.dtype.type)  # the object that arrays have, not its equal
         self._inputs = config.input_size  # I
@@ -122,7 +125,7 @@ class Recurrent(PacksWeights, Generic[State]):
     ) -> Array:
         if type(part) is np.ndarray and part.shape == shape and part.dtype == self._dtype:
             flags = part.flags
-            if flags.c_contiguous and flags.aligned and not copy and not shapes.drop:
+            if flags.c_contiguous and flags.aligned and not copy and not shapes.removed_axes:
                 return part  # as the core takes it
         text = shapes.state_text.format("H" if shape[-1] == self._hidden else "P")
         array = checks.contiguous(part, shape, self._dtype, name, text, copy=copy)
@@ -168,20 +171,15 @@ class Recurrent(PacksWeights, Generic[State]):
             # The tape keeps its own copy: a training loop may zero rows of its state in place.
             h, c = self._check_state(state, shapes, names or self._state_names, copy=train)
         if lengths is not None:
-            batched = not shapes.drop
+            batched = not shapes.removed_axes
             lengths = checks.lengths(lengths, shapes.batch, shapes.time, batched=batched)
         if resets is not None:
-            text = "(T,)" if shapes.drop else "(B, T)" if shapes.batch_first else "(T, B)"
+            text = "(T,)" if shapes.removed_axes else "(B, T)" if shapes.batch_first else "(T, B)"
             resets = checks.resets(resets, shapes.x[:-1], text).reshape(shapes.axes)
-        dropout, key = 0.0, 0
-        if train and self._dropout_rng is not None:
-            dropout = self._config.dropout
-            key = int(
-                self._dropout_rng.integers(2**64, dtype=np.uint64)
-            )  # NumPy's generators are thread-safe
+        dropout, key = (0.0, 0) if self._dropout_rng is None or not train else self._draw_dropout()
         if lookup is not None:
             lookup = lookup.reshape(shapes.axes)
-        elif shapes.drop:
+        elif shapes.removed_axes:
             x = x.reshape(*shapes.axes, self._inputs)
         tape: _core.Tape | Segments | None
         try:
@@ -196,7 +194,7 @@ class Recurrent(PacksWeights, Generic[State]):
                 )  # fmt: skip
         except MemoryError:
             raise MemoryError(f"x has shape {shape}, too large for the memory: {self!r}") from None
-        if shapes.drop:
+        if shapes.removed_axes:
             y = y.reshape(shapes.y)
             h = h.reshape(shapes.h)
             c = c if c is None else c.reshape(shapes.c)
@@ -204,6 +202,12 @@ class Recurrent(PacksWeights, Generic[State]):
             y.flags.writeable = False  # the tape needs it as it is
         final: Any = h if c is None else (h, c)
         return y, final, None if tape is None else Tape(tape, self, shapes)
+
+    def _draw_dropout(self) -> tuple[float, int]:
+        """Return the probability, and a new key, from which the core makes the mask of a call."""
+        assert self._dropout_rng is not None
+        key = self._dropout_rng.integers(2**64, dtype=np.uint64)  # NumPy's generators have a lock
+        return self._config.dropout, int(key)
 
     def _backward(self, tape: Tape, dy: Any, dstate: Any) -> tuple[Array, State]:
         check_owner(tape, Tape, self)

@@ -37,9 +37,8 @@ class SequentialTape:
     @property
     def nbytes(self) -> int:
         """The memory it holds, in bytes, without what goes from one module to the next."""
-        return sum(
-            getattr(tape, "nbytes", 0) for tape in self.tapes
-        )  # other people's tapes may lack it
+        # Tapes of modules that are not this library's may not say how large they are.
+        return sum(getattr(tape, "nbytes", 0) for tape in self.tapes)
 
     def __repr__(self) -> str:
         return f"<SequentialTape of {len(self.tapes)} modules, {self.nbytes} bytes>"
@@ -106,7 +105,7 @@ class Sequential(Module):
             if not isinstance(module, Module):
                 what = checks.describe(module)
                 raise TypeError(f"modules[{i}] is {what}, expected a module")
-            if not module._chains:
+            if not module._takes_one_x:
                 raise TypeError(
                     f"modules[{i}] is {module!r}, which takes more than one x: call it in a loop "
                     "of your own, or take a layer (LSTM rather than LSTMCell)"
@@ -126,7 +125,7 @@ class Sequential(Module):
         self._check_twice()
         self._dtype: np.dtype[Any] | None = self._common("dtype")
         self._batch_first = bool(self._common("batch_first"))
-        self._ids = any(module._takes_ids for _, module in self._steps)
+        self._has_ids = any(module._takes_ids for _, module in self._steps)
         self._check_order()
 
     def _check_twice(self) -> None:
@@ -159,7 +158,7 @@ class Sequential(Module):
         pooled = ""
         found = ""  # where lengths are found
         for i, (path, module) in enumerate(self._steps):
-            if i > bool(found) and module._takes_ids:
+            if i > bool(found) and module._takes_ids:  # behind a Masking it is the second
                 raise ValueError(f"module {path}, {module!r}, takes ids: expected it first")
             if module._finds_lengths:
                 if found:
@@ -400,7 +399,7 @@ class Sequential(Module):
         if resets is not None and self._moves_steps:
             moves = next(module for _, module in self._steps if module._moves_steps)
             raise ValueError(f"resets cannot be given to a model with {moves!r}, which moves steps")
-        if self._dtype is not None and not self._ids:
+        if self._dtype is not None and not self._has_ids:
             x = checks.real(x, self._dtype, "x")
         tapes = []
         for module, feeds_lookup in self._plan:
@@ -454,7 +453,7 @@ def as_sequential(model: Any) -> Any:
 
 
 def _flat(children: Any) -> Iterator[tuple[str, Module]]:
-    """Path and module of all that compute, with those of nested Sequentials in their place."""
+    """Yield path and module of all that compute, those of nested Sequentials in their place."""
     for name, child in children.items():
         for path, module in child._chain():
             yield f"{name}.{path}" if path else name, module

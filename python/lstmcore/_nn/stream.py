@@ -64,6 +64,7 @@ class Stream(_core.Stream):
         self._open(frozen, module._gives_state, batch_size)
 
     def _open(self, frozen: list[_Frozen], bare: bool, batch_size: int) -> None:
+        """Make the stream of the core. `bare`: the state is that of one layer, not a tuple."""
         if "_frozen" in self.__dict__:
             raise RuntimeError("this stream is made already, expected a new one")
         modules = [f.module for f in frozen]
@@ -74,7 +75,8 @@ class Stream(_core.Stream):
         dtype: np.dtype[Any] = sized[0].dtype
         stages = [f.stage for f in frozen if f.stage is not None]
         try:
-            # Roughly, states and gates: a large allocation may succeed and fail when written to.
+            # The size of states and gates, roughly. A large allocation may succeed, and have the
+            # process killed when it is written to.
             row = sum(6 * m.num_layers * m._hidden for m in layers) * dtype.itemsize
             size = batch_size * row
             if size > 2**28 and size > memory_limit():
@@ -85,7 +87,7 @@ class Stream(_core.Stream):
                 f"batch_size is {batch_size}, which needs more memory than this process may use"
             ) from None
         self._frozen = frozen
-        self._bare = bare  # whether the state is that of one layer, not a tuple of them
+        self._bare = bare
         self._layers: list[Any] = layers
         self._dtype = dtype
 
@@ -166,7 +168,7 @@ class Stream(_core.Stream):
         return self._reset_rows(chosen.tolist())
 
     def copy(self) -> Stream:
-        """Return a stream in the same state that goes its own way; the weights are shared."""
+        """Return a stream that goes on from the same state by itself; the weights are shared."""
         other = type(self).__new__(type(self))
         _core.Stream.__init__(other, self)
         other.__dict__.update(self.__dict__)
@@ -187,8 +189,8 @@ class Stream(_core.Stream):
         return f"<Stream of {modules}, batch_size={self.batch_size}>"
 
     def _convert(self, x: Any, out: Any, blocks: bool) -> tuple[Array, Array | None]:
-        """Return x and out of `step` or `process` as the core takes them, or say what is wrong."""
-        lead, time = (1, "T, ") if blocks else (0, "")
+        """Return x and out as the core takes them: of `process` if `blocks`, else of `step`."""
+        lead, time = (1, "T, ") if blocks else (0, "")  # axes in front of the batch
         x = checks.real(x, self._dtype, "x")
         batch, inputs = self.batch_size, self.input_size
         unbatched = batch == 1 and x.shape[lead:] == (inputs,)
@@ -261,7 +263,7 @@ def _restore(
 
 
 class _Frozen:
-    """A copy of a module that nobody changes, and what the core makes of it."""
+    """A copy of a module that nobody changes, and what the core does for it."""
 
     __slots__ = ("__weakref__", "module", "stage")
 
@@ -274,7 +276,7 @@ class _Frozen:
 
 
 def _frozen(module: Any, name: str) -> _Frozen:
-    """Return a module as it is now: the same copy for all streams until it changes."""
+    """Return a copy of a module as it is now; streams share the copy until the module changes."""
     if module._needs_whole_sequence or not module._keeps_time:
         raise ValueError(f"{name} needs the whole sequence, which a stream does not have")
     if not module._takes_ids:  # an Embedding is called, so it may compute in its own way

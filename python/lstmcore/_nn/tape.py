@@ -83,8 +83,9 @@ class CallShapes(NamedTuple):
     batch_first: bool
     time: int  # T
     batch: int  # B
-    # Index into (L*D, T, B, H) arrays of the core that drops the axes which the user's lack, or ().
-    drop: tuple[int | slice, ...]
+    # Index into (L*D, T, B, H) arrays of the core that removes the axes which the user's lack: ()
+    # where they have all.
+    removed_axes: tuple[int | slice, ...]
 
 
 class Tape:
@@ -126,14 +127,15 @@ class Tape:
         0 past the end of a row. Each is (num_layers*D, T, B, H), or (num_layers*D, B, T, H) if
         batch_first; without B if x was unbatched; (B, H) or (H,) for cells.
         """
-        return {name: gate[self._call_shapes.drop] for name, gate in self._core.gates().items()}
+        index = self._call_shapes.removed_axes
+        return {name: gate[index] for name, gate in self._core.gates().items()}
 
     def cells(self) -> Array:
         """Return a copy of the cell state c after every step, shaped like a gate; LSTM only."""
         if "c" not in self._owner._state_parts:
             kind = type(self._owner).__name__
             raise TypeError(f"this is the tape of a {kind}, expected an LSTM's: only that has c")
-        return self._core.cells()[self._call_shapes.drop]
+        return self._core.cells()[self._call_shapes.removed_axes]
 
     def __repr__(self) -> str:
         return f"<Tape of {self._owner!r}, x {self._call_shapes.x}, {self.nbytes} bytes>"

@@ -130,7 +130,7 @@ class Caller:
         timed = not parts or any(m._knows_time for m in parts)
         self.batch_first = bool(getattr(model, "batch_first", False)) if timed else True
         # Whether x must be one array. A forward of the user's own may take a pair.
-        self._one_x = isinstance(model, Module) and model._chains and not overridden(model)
+        self._one_x = isinstance(model, Module) and model._takes_one_x and not overridden(model)
         self._dtype = getattr(self.model, "dtype", None)
 
     def unpack(self, item: Any, number: int, name: str = "data") -> Batch:

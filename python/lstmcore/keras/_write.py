@@ -69,7 +69,7 @@ def write(keras: Any, module: Module) -> Any:
         if type(part) not in _OPTIONS:
             raise _inexpressible(part)
         check_options(part, _OPTIONS[type(part)], "Keras")
-    if module._state_parts and not module._chains:  # a cell
+    if module._state_parts and not module._takes_one_x:  # a cell
         return _cell(keras, version, module)
     layers, weights = _Writer(keras, version, modules).write()
     if len(layers) > 1 or type(module) is Sequential:

@@ -28,11 +28,16 @@ _VALUES = {
     "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
 }  # fmt: skip
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_CONTAINERS = {
+    *_TUPLES, "TUPLE", "EMPTY_TUPLE", "EMPTY_LIST", "APPEND", "APPENDS",
+    "EMPTY_DICT", "SETITEM", "SETITEMS",
+}  # fmt: skip
+_MEMO = {"BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET"}
+_OBJECTS = {
+    "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "NEWOBJ", "NEWOBJ_EX", "BINPERSID",
+}  # fmt: skip
 _KNOWN = {
-    *_CONSTANTS, *_VALUES, *_TUPLES, "PROTO", "FRAME", "STOP", "MARK", "TUPLE", "EMPTY_TUPLE",
-    "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS", "GLOBAL",
-    "STACK_GLOBAL", "REDUCE", "BUILD", "NEWOBJ", "NEWOBJ_EX", "BINPERSID", "BINPUT", "LONG_BINPUT",
-    "MEMOIZE", "BINGET", "LONG_BINGET",
+    *_CONSTANTS, *_VALUES, *_CONTAINERS, *_MEMO, *_OBJECTS, "PROTO", "FRAME", "MARK", "STOP",
 }  # fmt: skip
 _MARK = object()
 
@@ -121,24 +126,39 @@ class _Machine:
         self.running = True
 
     def step(self, name: str, argument: Any) -> None:
-        stack = self.stack
+        """Do what one instruction says."""
         if name in _VALUES:
             if isinstance(argument, int) and argument.bit_length() > _BITS:
                 raise ValueError(f"its pickle has an int of more than {_BITS} bits")
-            stack.append(argument)
+            self.stack.append(argument)
         elif name in _CONSTANTS:
-            stack.append(_CONSTANTS[name])
-        elif name in ("BINPUT", "LONG_BINPUT"):
+            self.stack.append(_CONSTANTS[name])
+        elif name in _CONTAINERS:
+            self._container(name)
+        elif name in _MEMO:
+            self._remember(name, argument)
+        elif name in _OBJECTS:
+            self._object(name, argument)
+        elif name == "MARK":
+            self.stack.append(_MARK)
+        elif name == "STOP":
+            self.running = False
+
+    def _remember(self, name: str, argument: Any) -> None:
+        """Put a value into the memo, or on the stack from there."""
+        if name in ("BINPUT", "LONG_BINPUT"):
             self.memo[argument] = self._top(object)
         elif name == "MEMOIZE":
             self.memo[len(self.memo)] = self._top(object)
-        elif name in ("BINGET", "LONG_BINGET"):
+        else:  # BINGET, LONG_BINGET
             if argument not in self.memo:
                 raise ValueError(f"its pickle refers to value {argument}, which is not there")
-            stack.append(self.memo[argument])
-        elif name == "MARK":
-            stack.append(_MARK)
-        elif name in _TUPLES:
+            self.stack.append(self.memo[argument])
+
+    def _container(self, name: str) -> None:
+        """Make a tuple, list or dict, or add to one."""
+        stack = self.stack
+        if name in _TUPLES:
             items = [self._pop() for _ in range(_TUPLES[name])]
             stack.append(tuple(reversed(items)))
         elif name == "TUPLE":
@@ -158,9 +178,13 @@ class _Machine:
         elif name == "SETITEM":
             value, key = self._pop(), self._pop()
             self._set_items([key, value])
-        elif name == "SETITEMS":
+        else:  # SETITEMS
             self._set_items(self._pop_to_mark())
-        elif name == "GLOBAL":
+
+    def _object(self, name: str, argument: Any) -> None:
+        """Make what is no plain value, if the caller allows it."""
+        stack = self.stack
+        if name == "GLOBAL":
             stack.append(Name(argument))
         elif name == "STACK_GLOBAL":
             last, module = self._pop(), self._pop()
@@ -178,10 +202,8 @@ class _Machine:
         elif name in ("NEWOBJ", "NEWOBJ_EX"):
             kind = stack[-2 if name == "NEWOBJ" else -3]
             raise unwanted(kind.name if isinstance(kind, Name) else "an object without a name")
-        elif name == "BINPERSID":
+        else:  # BINPERSID
             stack.append(self.persistent(self._pop()))
-        elif name == "STOP":
-            self.running = False
 
     def _pop(self) -> Any:
         value = self.stack.pop()
