@@ -64,9 +64,9 @@ CPP = [
                 "rows.listed[row] * rows.size + first - row * rows.size",
                 "rows.listed[row] * rows.size",
             ),
-            "blocks-of-threads": (
-                "std::max(mine, block), to = std::min(end, next)",
-                "std::max(mine, block), to = next",
+            "pieces-of-threads": (
+                "std::max(mine, piece), to = std::min(end, next)",
+                "std::max(mine, piece), to = next",
             ),
             "norm-underflows": ("!(plain < 1e-200) && ", ""),
             "norm-overflows": ("!(plain > 1e200)", "true"),
@@ -95,7 +95,7 @@ CPP = [
         },
     ),
     *of(
-        "cpp/src/memory/arena.h",
+        "cpp/include/lstmcore/memory.h",
         ["ctest:test_layer"],
         {
             "sizes-overflow": ("__builtin_mul_overflow(a, b, &ab) || ", "(ab = a * b, false) || "),
@@ -113,14 +113,14 @@ CPP = [
         },
     ),
     *of(
-        "cpp/src/memory/block.cpp",
-        ["ctest:test_block"],
+        "cpp/src/memory/buffer.cpp",
+        ["ctest:test_buffer"],
         {
-            "blocks-too-small": (
+            "buffers-too-small": (
                 "capacity < bytes || capacity > 2 * bytes",
                 "capacity > 2 * bytes",
             ),
-            "blocks-much-too-large": (
+            "buffers-much-too-large": (
                 "capacity < bytes || capacity > 2 * bytes",
                 "capacity < bytes",
             ),
@@ -252,7 +252,7 @@ CPP = [
         },
     ),
     *of(
-        "cpp/kernels/lstm-inl.h",
+        "cpp/kernels/lstm.cpp",
         KERNELS,
         {
             "kernel-forget-gate-peephole": (
@@ -274,7 +274,7 @@ CPP = [
         },
     ),
     *of(
-        "cpp/kernels/gru-inl.h",
+        "cpp/kernels/gru.cpp",
         KERNELS,
         {
             "kernel-gru-dr": (
@@ -292,7 +292,7 @@ CPP = [
         },
     ),
     *of(
-        "cpp/kernels/rnn-inl.h",
+        "cpp/kernels/rnn.cpp",
         KERNELS,
         {
             "kernel-rnn-dh": (

@@ -152,7 +152,7 @@ MODELS = [
                 "self.attention(y, keys, keys, None)",
             ),
             "attention-trains-on-padding": (
-                "self.attention.forward(y, keys, keys, source_lengths)",
+                "self.attention.forward(y, keys, keys, flow.lengths)",
                 "self.attention.forward(y, keys, keys, None)",
             ),
         },
