@@ -64,9 +64,9 @@ CPP = [
                 "rows.listed[row] * rows.size + first - row * rows.size",
                 "rows.listed[row] * rows.size",
             ),
-            "blocks-of-threads": (
-                "std::max(mine, block), to = std::min(end, next)",
-                "std::max(mine, block), to = next",
+            "pieces-of-threads": (
+                "std::max(mine, piece), to = std::min(end, next)",
+                "std::max(mine, piece), to = next",
             ),
             "norm-underflows": ("!(plain < 1e-200) && ", ""),
             "norm-overflows": ("!(plain > 1e200)", "true"),
@@ -95,7 +95,7 @@ CPP = [
         },
     ),
     *of(
-        "cpp/src/memory/arena.h",
+        "cpp/include/lstmcore/memory.h",
         ["ctest:test_layer"],
         {
             "sizes-overflow": ("__builtin_mul_overflow(a, b, &ab) || ", "(ab = a * b, false) || "),
@@ -113,14 +113,14 @@ CPP = [
         },
     ),
     *of(
-        "cpp/src/memory/block.cpp",
-        ["ctest:test_block"],
+        "cpp/src/memory/buffer.cpp",
+        ["ctest:test_buffer"],
         {
-            "blocks-too-small": (
+            "buffers-too-small": (
                 "capacity < bytes || capacity > 2 * bytes",
                 "capacity > 2 * bytes",
             ),
-            "blocks-much-too-large": (
+            "buffers-much-too-large": (
                 "capacity < bytes || capacity > 2 * bytes",
                 "capacity < bytes",
             ),
@@ -190,6 +190,93 @@ CPP = [
         },
     ),
     *of(
+        "cpp/include/lstmcore/options.h",
+        ["ctest:test_model", "tests/core/test_kernels.py"],
+        {
+            "gate-clip-is-cell-clip": ("return &s.cell.gate_clip;", "return &s.cell.cell_clip;"),
+            "candidate-is-output": ("return &s.cell.candidate;", "return &s.cell.output;"),
+            "merge-sum-is-mul": ('{"sum", Merge::sum}', '{"sum", Merge::mul}'),
+            "model-options-of-other-cells": (
+                "return kind == CellKind::rnn ? rnn : kind == CellKind::lstm ? lstm : gru;",
+                "return kind == CellKind::rnn ? rnn : true;",
+            ),
+            "model-biases-swapped": (
+                'set.b_ih = take("bias_ih", {rows});\n        set.b_hh = take("bias_hh", {rows});',
+                'set.b_hh = take("bias_ih", {rows});\n        set.b_ih = take("bias_hh", {rows});',
+            ),
+        },
+    ),
+    *of(
+        "cpp/src/recurrent/step_rows.h",
+        KERNELS,
+        {
+            "gru-leaves-no-tape": ("at.gates ? at.gates : gates_.at(n)", "gates_.at(n)"),
+            "projection-loses-dy": (
+                "products[i].out[p] += lstm_[i].dy[p];",
+                "products[i].out[p] += 0;",
+            ),
+            "projection-adds-dy-to-c-too": ("lstm_[i].dy = zeros;", ""),
+        },
+    ),
+    *of(
+        "cpp/src/recurrent/pass.h",
+        KERNELS,
+        {
+            "reset-one-step-off-backwards": (
+                "*in_.resets.at(t + 1, b) :",
+                "*in_.resets.at(t, b) :",
+            ),
+            "previous-step-of-the-other-direction": (
+                "{b, t, backwards ? t + 1 : t - 1,",
+                "{b, t, t - 1,",
+            ),
+            "states-of-the-other-direction": (
+                "((layer * D_ + d) * in_.batch + b) * n",
+                "((layer * D_ + D_ - 1 - d) * in_.batch + b) * n",
+            ),
+        },
+    ),
+    *of(
+        "cpp/src/recurrent/pass.h",
+        ["ctest:test_layer"],
+        {
+            "a-cell-state-for-all": ("!c || spec.cell.kind == CellKind::lstm", "true"),
+            "steps-beyond-the-whole": (
+                "in.whole_steps < 0 || in.first_step <= in.whole_steps - in.steps",
+                "true",
+            ),
+        },
+    ),
+    *of(
+        "cpp/src/recurrent/merge.h",
+        KERNELS,
+        {
+            "merge-is-not-halved": (
+                "out[f] = (h[f] + h[P + f]) * T(0.5);",
+                "out[f] = h[f] + h[P + f];",
+            ),
+            "merge-gradients-swapped": (
+                "one *= h[P + f];\n            other *= h[f];",
+                "one *= h[f];\n            other *= h[P + f];",
+            ),
+            "merge-gradient-is-not-halved": ("other *= T(0.5);", ""),
+            "dropout-is-not-scaled": ("? row[f] * scale : T(0)", "? row[f] : T(0)"),
+        },
+    ),
+    *of(
+        "cpp/src/training/row_functions.cpp",
+        ["ctest:test_row_functions"],
+        {
+            "rows-of-one-thread-alone": (
+                "f(count * team.rank / team.size,",
+                "f(count * team.rank,",
+            ),
+            "layer-norm-writes-one-row": ("args.normal + i * n : nullptr", "args.normal : nullptr"),
+            "layer-norm-keeps-no-scale": ("if (args.scale) args.scale[i] = T(scale);", ""),
+            "row-functions-of-negative-sizes": ("if (count < 0 || size < 0)", "if (false)"),
+        },
+    ),
+    *of(
         "cpp/src/recurrent/schedule.h",
         ["ctest:test_layer"],
         {
@@ -252,7 +339,7 @@ CPP = [
         },
     ),
     *of(
-        "cpp/kernels/lstm-inl.h",
+        "cpp/kernels/lstm.cpp",
         KERNELS,
         {
             "kernel-forget-gate-peephole": (
@@ -274,7 +361,7 @@ CPP = [
         },
     ),
     *of(
-        "cpp/kernels/gru-inl.h",
+        "cpp/kernels/gru.cpp",
         KERNELS,
         {
             "kernel-gru-dr": (
@@ -292,7 +379,7 @@ CPP = [
         },
     ),
     *of(
-        "cpp/kernels/rnn-inl.h",
+        "cpp/kernels/rnn.cpp",
         KERNELS,
         {
             "kernel-rnn-dh": (

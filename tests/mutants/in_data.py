@@ -210,10 +210,13 @@ DATA = [
                 "target.shape[:2] != grid:",
                 "target.shape[:1] != grid[:1]:",
             ),
-            "count-rows-not-steps": ("return int(np.sum(lengths))", "return len(lengths)"),
+            "count-rows-not-steps": (
+                "return lengths, int(np.asarray(lengths).sum())",
+                "return lengths, len(lengths)",
+            ),
             "count-of-batch": (
-                "return int(np.prod(np.shape(pred)[:2]))",
-                "return int(np.shape(pred)[0])",
+                "return None, steps * rows",
+                "return None, steps",
             ),
             "score-ignores-batch-first": (
                 "return function(pred, target, lengths, batch_first=True)",
@@ -243,16 +246,16 @@ DATA = [
                 "            batch = self._caller.unpack(item, number)",
             ),
             "fit-adds-up-gradients": (
-                "total.add(caller.count(pred, batch, lengths), values)\n        run.model.zero_grad()",
-                "total.add(caller.count(pred, batch, lengths), values)",
+                "total.add(count, values)\n        run.model.zero_grad()",
+                "total.add(count, values)",
             ),
             "fit-clips-all-parameters": (
                 "self._parameters: list[Parameter] = list(run.optimizer.parameters)",
                 "self._parameters: list[Parameter] = list(run.model.parameters())",
             ),
-            "fit-clips-after-the-step": (
-                "norm = optim.clip_grad_norm(self._parameters, self._clip_norm)",
-                "norm = optim.clip_grad_norm(self._parameters, 2 * self._clip_norm)",
+            "fit-clips-at-twice-the-norm": (
+                "norm = limit_norm(self._parameters, self._clip_norm)",
+                "norm = limit_norm(self._parameters, 2 * self._clip_norm)",
             ),
             "fit-does-not-mind-the-norm": ("if not math.isfinite(norm):", "if False:"),
             "fit-does-not-mind-the-loss": ("if not math.isfinite(loss):", "if False:"),

@@ -1,5 +1,4 @@
 """Mutants of models at work, what is compared with them, and the reference."""
-# ruff: noqa: E501 (lines of other files)
 
 from __future__ import annotations
 
@@ -8,7 +7,6 @@ from mutant import of
 GENERATE = "tests/models/test_generate.py"
 SEQ2SEQ = "tests/models/test_seq2seq.py"
 NO_PYTORCH = ["-k", "not torch"]  # which takes seconds to import
-LEVELS = "tests/core/test_levels.py"
 REFERENCE = "tests/top/test_reference.py"
 
 MODELS = [
@@ -152,7 +150,7 @@ MODELS = [
                 "self.attention(y, keys, keys, None)",
             ),
             "attention-trains-on-padding": (
-                "self.attention.forward(y, keys, keys, source_lengths)",
+                "self.attention.forward(y, keys, keys, flow.lengths)",
                 "self.attention.forward(y, keys, keys, None)",
             ),
         },
@@ -247,58 +245,6 @@ MODELS = [
             ),
             "reference-lengths-range": ("np.any((ends < 0) | (ends > T))", "np.any(ends > T)"),
             "reference-unknown-names": ("!= len(params):", "> len(params):"),
-        },
-    ),
-    *of(
-        "python/lstmcore/_nn/stream.py",
-        [LEVELS],
-        {
-            "streams-keep-the-level": (
-                "token is watch.token and isa == version:",
-                "token is watch.token:",
-            )
-        },
-    ),
-    *of(
-        "python/lstmcore/torch/_autograd.py",
-        [LEVELS],
-        {"torch-keeps-the-level": ("and kept.isa == isa", "and kept.isa >= 0")},
-    ),
-    *of(
-        "python/lstmcore/_base/packed_weights.py",
-        [LEVELS],
-        {"packed-weights-keep-the-level": ("and isa == _core.isa_version()", "and isa >= 0")},
-    ),
-    *of(
-        "python/lstmcore/_nn/masking.py",
-        ["tests/nn/test_masking.py"],
-        {
-            "masking-mixes-steps": ('axis=time_axis, kind="stable")', "axis=time_axis)"),
-            "masking-ignores-lengths": ("rows &= np.arange(time)[:, None] < ends", "pass"),
-            "masking-gradient-stays": (
-                "np.put_along_axis(dx, order, gradient, axis=time_axis)",
-                "dx[...] = gradient",
-            ),
-            "masking-by-one-feature": (
-                "(x != self.value).any(axis=-1)",
-                "(x != self.value).all(axis=-1)",
-            ),
-        },
-    ),
-    *of(
-        "python/lstmcore/_files/tensor_file.py",
-        ["tests/files/test_files.py", "-k", "mode or whole_or_not or damaged"],
-        {
-            "saved-mode-of-the-temporary": (
-                "temporary.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask())",
-                "pass",
-            ),
-            "saved-mode-of-a-new-file": (
-                "target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()",
-                "0o666 & ~_umask()",
-            ),
-            "saved-umask-lost": ("os.umask(mask)\n    return mask", "return mask"),
-            "saved-temporary-left": ("temporary.unlink(missing_ok=True)", "pass"),
         },
     ),
 ]

@@ -131,7 +131,7 @@ TRAINING = [
                 'checks.values(a, p.shape, p.dtype, f"{key}[{i}]")',
             ),
             "steps-do-not-count": ("self.steps += 1", "self.steps += 0"),
-            "step-is-not-noticed": ("p._touch()", "pass"),
+            "step-is-not-noticed": ("touch(self.parameters)", "pass"),
             "sparse-is-dense": ("p.rows if p.sparse else None", "None"),
             "dense-is-sparse": ("p.rows if p.sparse else None", "p.rows"),
             "steps-not-loaded": (
@@ -165,8 +165,8 @@ TRAINING = [
                 '"max_exp_avg_sq": False}',
             ),
             "zero-grad-of-the-first": (
-                "for p in self.parameters:\n            p.zero_grad()",
-                "for p in self.parameters[1:]:\n            p.zero_grad()",
+                "zero_gradients(self.parameters)",
+                "zero_gradients(self.parameters[1:])",
             ),
         },
     ),
@@ -175,16 +175,16 @@ TRAINING = [
         [OPTIM, *NO_PYTORCH],
         {
             "clipping-without-bound": (
-                "elif norm + 1e-6 > limit:",
-                "elif norm + 1e-6 > 2 * limit:",
+                "and norm + 1e-6 > limit:",
+                "and norm + 1e-6 > 2 * limit:",
             ),
             "clipping-of-all-rows": (
                 "norm = _core.gradient_norm(grads, rows)",
                 "norm = _core.gradient_norm(grads[:1], rows[:1])",
             ),
             "clipping-makes-nan": (
-                "if not math.isfinite(norm):\n        if strict:",
-                "if math.isnan(norm):\n        if strict:",
+                "if math.isfinite(norm) and norm",
+                "if not math.isnan(norm) and norm",
             ),
             "clip-value-one-side": (
                 "np.clip(grad, -limit, limit, out=grad)",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from in_cpp import CPP
 from in_data import DATA
 from in_models import MODELS
+from in_modules import MODULES
 from in_training import TRAINING
 from mutant import Mutant
 
 __all__ = ["MUTANTS", "QUICK", "Mutant"]
 
-MUTANTS = [*TRAINING, *DATA, *MODELS, *CPP]
+MUTANTS = [*TRAINING, *DATA, *MODULES, *MODELS, *CPP]
 
 QUICK = [
     "mse-factor",

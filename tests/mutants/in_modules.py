@@ -1,0 +1,212 @@
+"""Mutants of modules, of what goes through them, and of files."""
+# ruff: noqa: E501 (lines of other files)
+
+from __future__ import annotations
+
+from mutant import of
+
+LEVELS = "tests/core/test_levels.py"
+
+MODULES = [
+    *of(
+        "python/lstmcore/_base/flow.py",
+        ["tests/nn/test_sequential.py"],
+        {
+            "flow-loses-the-lengths": ("None if lengths is None else Lengths(lengths)", "None"),
+            "flow-loses-the-resets": ("self.resets = resets", "self.resets = None"),
+        },
+    ),
+    *of(
+        "python/lstmcore/_nn/sequential.py",
+        ["tests/nn/test_sequential.py", "tests/nn/test_modules.py"],
+        {
+            "sequential-drops-out-in-inference": (
+                "module._apply(x, flow, train)",
+                "module._apply(x, flow, True)",
+            ),
+            "sequential-state-gradients-turned": (
+                "return dx, tuple(reversed(flow.initial))",
+                "return dx, tuple(flow.initial)",
+            ),
+            "sequential-looks-at-no-dstate": ("self._check_dstate(flow.final, tape)", "pass"),
+            "sequential-lookup-one-module-late": ("[*after, False]", "[False, *after]"),
+            "sequential-takes-a-module-twice": (
+                "if module.num_parameters and owners",
+                "if False and owners",
+            ),
+            "sequential-mixes-batch-first": ("if value != expected:", "if False:"),
+            "sequential-sizes-do-not-meet": (
+                "if size is not None and module._input_size not in (None, size):",
+                "if False:",
+            ),
+            "sequential-time-after-pooling": ("if pooled and module._knows_time:", "if False:"),
+            "sequential-resets-of-moved-steps": (
+                "if resets is not None and self._moves_steps:",
+                "if False:",
+            ),
+        },
+    ),
+    *of(
+        "python/lstmcore/_nn/layers.py",
+        ["tests/nn/test_sequential.py", "tests/nn/test_lookup.py"],
+        {
+            "layers-share-one-state": ("state = flow.states[place]", "state = flow.states[0]"),
+            "layers-leave-the-lookup": (
+                "flow.lookup = None\n        flow.final",
+                "flow.final",
+            ),
+            "layers-pass-on-no-final-gradient": (
+                "self.backward(tape, dy, flow.final.pop())",
+                "self.backward(tape, dy, flow.final.pop() and None)",
+            ),
+        },
+    ),
+    *of(
+        "python/lstmcore/_nn/stream.py",
+        ["tests/nn/test_stream.py", "tests/nn/test_stream_model.py"],
+        {
+            "streams-take-negative-rows": (
+                "((chosen < 0) | (chosen >= self.batch_size))",
+                "(chosen >= self.batch_size)",
+            ),
+            "streams-overwrite-x": (
+                "return x.copy() if np.may_share_memory(x, out) else x",
+                "return x",
+            ),
+            "streams-lose-c": ('part(c, layer._hidden, f"c of {name}")', "None"),
+            "streams-follow-the-module": (
+                "_Frozen(copy.deepcopy(module), name)",
+                "_Frozen(module, name)",
+            ),
+            "streams-keep-old-weights": (
+                "found is not None and token is watch.token",
+                "found is not None",
+            ),
+            "streams-trust-held-arrays": ("    if keep:", "    if True:"),
+            "streams-pickle-no-state": ("stream._set_states(states)\n", ""),
+            "streams-call-nothing-of-ones-own": ("    if own:", "    if False:"),
+        },
+    ),
+    *of(
+        "python/lstmcore/_nn/config.py",
+        [
+            "tests/nn/test_options.py",
+            "tests/base/test_bad_input.py",
+            "tests/nn/test_layers_face.py",
+        ],
+        {
+            "clip-of-zero": ("if clip <= 0:", "if clip < 0:"),
+            "options-of-other-kinds": (
+                "if self.kind not in rule.kinds and",
+                "if self.kind is None and",
+            ),
+            "projection-as-large-as-h": (
+                "if self.proj_size >= self.hidden_size:",
+                "if self.proj_size > self.hidden_size:",
+            ),
+            "coupled-without-forget-gate": (
+                "(self.coupled and not self.forget_gate,",
+                "(False,",
+            ),
+            "forget-bias-without-bias": ("(biased and not self.bias,", "(False,"),
+            "options-beyond-float32": ("checks.fits(value, name, self.dtype)", "pass"),
+            "cells-have-the-options-of-layers": (
+                "if kind in rule.kinds and (rule.cells or not cell)",
+                "if kind in rule.kinds",
+            ),
+            "repr-leaves-out-options": ("for name in list(OPTIONS)[2:]:", "for name in []:"),
+        },
+    ),
+    *of(
+        "python/lstmcore/_files/layouts.py",
+        ["tests/files/test_layouts.py"],
+        {
+            "onnx-gates-in-our-order": ('Layout("iofg", "zrn")', 'Layout("ifgo", "zrn")'),
+            "haiku-z-of-h": (
+                '"haiku": Layout("igfo", "zrn", inputs_first=True, z_of_new=True,',
+                '"haiku": Layout("igfo", "zrn", inputs_first=True,',
+            ),
+            "z-keeps-its-sign": ("-array[H : 2 * H]", "array[H : 2 * H]"),
+            "gates-that-are-not-given-are-the-first": (
+                "np.moveaxis(result, axis, 0)[at] = 0",
+                "pass",
+            ),
+            "forget-bias-on-the-input-gate": ("bias[H : 2 * H] += number", "bias[:H] += number"),
+            "kernels-not-turned": ("array.T if layout.inputs_first else array", "array"),
+            "h-before-the-inputs": (
+                '{"weight_ih": whole[:, :inputs], "weight_hh": whole[:, inputs:]}',
+                '{"weight_ih": whole[:, -inputs:], "weight_hh": whole[:, :-inputs]}',
+            ),
+        },
+    ),
+    *of(
+        "python/lstmcore/_files/export_options.py",
+        ["tests/files/test_export_options.py"],
+        {
+            "exporters-forget-options": (
+                "if left_out and getattr(module._config, name) != parameter.default:",
+                "if False:",
+            ),
+            "exporters-write-nothing-but-defaults": (
+                'left_out = name != "seed" and name not in written',
+                'left_out = name != "seed"',
+            ),
+            "exporters-do-not-say-where": (
+                'what = f"module {path}, {module!r}" if path else',
+                "what =",
+            ),
+        },
+    ),
+    *of(
+        "python/lstmcore/_nn/stream.py",
+        [LEVELS],
+        {
+            "streams-keep-the-level": (
+                "token is watch.token and isa == version:",
+                "token is watch.token:",
+            )
+        },
+    ),
+    *of(
+        "python/lstmcore/torch/_autograd.py",
+        [LEVELS],
+        {"torch-keeps-the-level": ("and kept.isa == isa", "and kept.isa >= 0")},
+    ),
+    *of(
+        "python/lstmcore/_base/packed_weights.py",
+        [LEVELS],
+        {"packed-weights-keep-the-level": ("and isa == _core.isa_version()", "and isa >= 0")},
+    ),
+    *of(
+        "python/lstmcore/_nn/masking.py",
+        ["tests/nn/test_masking.py"],
+        {
+            "masking-mixes-steps": ('axis=time_axis, kind="stable")', "axis=time_axis)"),
+            "masking-ignores-lengths": ("rows &= np.arange(time)[:, None] < ends", "pass"),
+            "masking-gradient-stays": (
+                "np.put_along_axis(dx, order, gradient, axis=time_axis)",
+                "dx[...] = gradient",
+            ),
+            "masking-by-one-feature": (
+                "(x != self.value).any(axis=-1)",
+                "(x != self.value).all(axis=-1)",
+            ),
+        },
+    ),
+    *of(
+        "python/lstmcore/_files/tensor_file.py",
+        ["tests/files/test_files.py", "-k", "mode or whole_or_not or damaged"],
+        {
+            "saved-mode-of-the-temporary": (
+                "temporary.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask())",
+                "pass",
+            ),
+            "saved-mode-of-a-new-file": (
+                "target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()",
+                "0o666 & ~_umask()",
+            ),
+            "saved-umask-lost": ("os.umask(mask)\n    return mask", "return mask"),
+            "saved-temporary-left": ("temporary.unlink(missing_ok=True)", "pass"),
+        },
+    ),
+]
