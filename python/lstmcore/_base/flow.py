@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from .checks import Lengths
 
-__all__ = ["BackwardFlow", "Flow"]
+__all__ = ["BackwardFlow", "Ends", "Flow"]
+
+
+class Ends(NamedTuple):
+    """Where the rows of a network's output end, as a `Masking` in it has found."""
+
+    lengths: Any
+    moved: bool  # whether steps stand elsewhere than in x
 
 
 class Flow:
     """What the modules of one call share, besides the x that goes from one to the next."""
 
-    __slots__ = ("batch_first", "feeds_lookup", "final", "lengths", "lookup", "resets", "states")
+    __slots__ = (
+        "batch_first",
+        "ends",
+        "feeds_lookup",
+        "final",
+        "lengths",
+        "lookup",
+        "resets",
+        "states",
+    )
 
     def __init__(self, states: list[Any], lengths: Any, resets: Any, batch_first: bool) -> None:
         self.states = states  # the initial ones, one per recurrent layer, in order
         self.final: list[Any] = []  # of the layers so far; the next one is number len(final)
         # Where rows end; None where they have all steps.
         self.lengths = None if lengths is None else Lengths(lengths)
+        self.ends: Ends | None = None  # set by a Masking
         self.resets = resets
         self.batch_first = batch_first
         # Behind an Embedding a recurrent layer takes a table of vectors as x, and as `lookup` the

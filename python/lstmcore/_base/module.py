@@ -12,7 +12,7 @@ import numpy as np
 from . import checks
 from .budget import BUDGET
 from .checks import Array
-from .flow import BackwardFlow, Flow
+from .flow import BackwardFlow, Ends, Flow
 from .machine import memory_limit
 from .parameter import Parameter, Watch, gradients, read_only, zero_gradients
 
@@ -113,6 +113,13 @@ class Module:
     def _apply_backward(self, tape: Any, dy: Any, flow: BackwardFlow) -> Any:
         """Return dx for the tape that `_apply` returned."""
         return self.backward(tape, dy)
+
+    def _call_with_ends(self, x: Any, **options: Any) -> tuple[Any, Ends | None]:
+        """Return y for inference, and where its rows end if modules in this one have found out.
+
+        The tape of a network that `_finds_lengths` has the same as `_ends`.
+        """
+        return self(x, **options), None
 
     def _stream_stage(self, name: str) -> Any:
         """Return what the core's streams do for this module, None for nothing.
