@@ -73,7 +73,8 @@ class Tanh(Activation):
 class ReLU(Activation):
     """y = max(x, 0), elementwise; the gradient at 0 is 0.
 
-    It takes x of any shape and keeps float32 and float64.
+    It takes x of any shape and keeps float32 and float64. Where y is 0 the gradient is 0 even if
+    that of y is NaN or infinite; where x is NaN that of y goes through, as in PyTorch.
 
     Examples
     --------
@@ -90,7 +91,7 @@ class ReLU(Activation):
         return np.maximum(x, 0)
 
     def _gradient(self, dy: Array, y: Array) -> Array:
-        dx: Array = dy * (y > 0)
+        dx: Array = np.where(y <= 0, dy.dtype.type(0), dy)
         return dx
 
 
