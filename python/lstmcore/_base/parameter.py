@@ -177,9 +177,12 @@ class Parameter:
         """The rows that `backward` has added to since `zero_grad`, sorted; None if it may be all.
 
         The weight of an Embedding has them, other parameters do not. The gradient of all other rows
-        is 0, unless you have written there through an array taken from `grad`: assign to `grad`
-        instead, and they are None.
+        is 0: rows that you have written to through an array taken from `grad` are among them.
         """
+        if self._rows is not None and self._lent:
+            gradient = self._gradient()
+            written = (gradient != 0).any(axis=tuple(range(1, gradient.ndim)))
+            return np.union1d(self._rows, np.flatnonzero(written))
         return self._rows
 
     def zero_grad(self) -> None:
