@@ -319,3 +319,58 @@ def test_the_way_out_of_the_message(tmp_path: Path) -> None:
         callbacks=Slower(), resume=path,
     )  # fmt: skip
     assert history.lr == [0.1, 0.1, 0.01]
+
+
+# Scores and probabilities -------------------------------------------------------------------------
+
+LABELS = (Y > 0).astype(int)
+
+
+def classifier(*last: Any) -> lc.Sequential:
+    return lc.Sequential(lc.Linear(3, 2, dtype="float64", seed=0), *last)
+
+
+@pytest.mark.parametrize("last", [[lc.Softmax()], [lc.Sigmoid()], [lc.Sequential(lc.Softmax())]])
+@pytest.mark.parametrize(
+    "loss", [lc.losses.cross_entropy, partial(lc.losses.cross_entropy, label_smoothing=0.1)]
+)
+def test_probabilities_are_no_scores(last: list[Any], loss: Any) -> None:
+    model, labels = classifier(*last), LABELS[:, 0]
+    with pytest.raises(ValueError, match=r"but loss takes the scores before it: .* model\[:-1\]"):
+        quiet(model, (X, labels), loss=loss, optimizer=sgd(model))
+    with pytest.raises(ValueError, match="but loss takes the scores"):
+        lc.evaluate(model, (X, labels), loss=loss)
+    for metric in (lc.metrics.perplexity, lc.metrics.bits_per_symbol):
+        with pytest.raises(ValueError, match="but p takes the scores"):
+            lc.evaluate(model, (X, labels), metrics={"p": metric})
+    assert model[0] == classifier()[0]
+    metric = {"accuracy": lc.metrics.accuracy}
+    trained = model[:-1]
+    quiet(trained, (X, labels), loss=loss, optimizer=sgd(trained), epochs=50)
+    assert model[0] == trained[0] != classifier()[0]
+    assert lc.evaluate(model, (X, labels), metrics=metric)["accuracy"] > 0.8
+
+
+def test_probabilities_of_two_classes() -> None:
+    model = lc.Sequential(lc.Linear(3, 1, dtype="float64", seed=0), lc.Sigmoid())
+    with pytest.raises(ValueError, match="but loss takes the scores"):
+        quiet(model, (X, LABELS), loss=lc.losses.binary_cross_entropy, optimizer=sgd(model))
+    right = lc.metrics.binary_accuracy
+    with pytest.raises(ValueError, match=r"but right \(without threshold=\) takes the scores"):
+        lc.evaluate(model, (X, LABELS), metrics={"right": right})
+    halved = lc.evaluate(model, (X, LABELS), metrics={"right": partial(right, threshold=0.5)})
+    assert halved == lc.evaluate(model[:-1], (X, LABELS), metrics={"right": right})
+    assert lc.evaluate(model, (X, LABELS), loss=mse)["loss"] > 0
+
+
+def test_probabilities_of_sequences() -> None:
+    steps = lc.Sequential(lc.GRU(3, 2, seed=0), lc.Softmax(), lc.MeanPool())
+    x = np.zeros((4, 5, 3), "f4")
+    with pytest.raises(ValueError, match="takes the scores"):
+        lc.evaluate(steps, (x, np.zeros(5, int)), loss=lc.losses.cross_entropy)
+    inside = lc.Sequential(lc.Linear(3, 2, seed=0), lc.Softmax(), lc.GRU(2, 2, seed=1))
+    lc.evaluate(inside, (x, np.zeros((4, 5), int)), loss=lc.losses.cross_entropy)
+    says = lc.Sequential(lc.Embedding(5, 3, seed=0), lc.GRU(3, 5, seed=1), lc.Softmax())
+    assert lc.generate(says, [1, 2], 3).shape == (3,)  # the likeliest, whatever the scale
+    with pytest.raises(ValueError, match="but sample takes the scores"):
+        lc.generate(says, [1, 2], 3, lc.sampling.temperature(seed=0))

@@ -68,10 +68,13 @@ def fit(
         argument where there is a prediction per step, and ``batch_first=True`` if so, returns the
         loss and its gradient with respect to pred. Predictions that can be (B, C) are one per
         sequence, whatever C is. Lengths are those that were given, or that a `Masking` in the model
-        has found. The losses of `lstmcore.losses` say what their mean stands for (see
-        `losses.Mean`), so that the mean over an epoch is that of all its targets together. A loss
-        or metric that returns a plain float counts as a mean over the valid steps or, with one
-        target per sequence, over the sequences.
+        has found. For a loss of scores a model that ends in a softmax or sigmoid is refused: train
+        ``model[:-1]``, which has the same parameters.
+
+        The losses of `lstmcore.losses` say what their mean stands for (see `losses.Mean`), so that
+        the mean over an epoch is that of all its targets together. A loss or metric that returns a
+        plain float counts as a mean over the valid steps or, with one target per sequence, over the
+        sequences.
     optimizer : optimizer of `lstmcore.optim`
         Of parameters of this model. Those it does not have are not trained.
     epochs : int, default 1
