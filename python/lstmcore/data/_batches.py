@@ -238,12 +238,15 @@ class Batches(_Epochs):
         """Go through one epoch."""
         rng = self._next_rng()
         order = rng.permutation(self._rows) if self.shuffle else np.arange(self._rows)
+        plain = not is_structure(self._x) and not is_structure(self._target)
         for start in range(0, self._rows, self.batch_size):
             rows = order[start : start + self.batch_size]
-            x, target = (
-                _taken(self._x, rows, self._x_axes),
-                _taken(self._target, rows, self._target_axes),
-            )
+            if plain:
+                x = np.take(self._x, rows, self._x_axes)
+                target = np.take(self._target, rows, self._target_axes)
+            else:
+                x = _taken(self._x, rows, self._x_axes)
+                target = _taken(self._target, rows, self._target_axes)
             lengths = None if self._lengths is None else self._lengths[rows]
             resets = None if self._resets is None else np.take(self._resets, rows, self._axis)
             if self._weight is not None:
