@@ -12,6 +12,9 @@ Weights
     are not looked at. Weights are finite and at least 0.
 Nothing to average
     Where no element is valid, or the weights sum to 0, the loss is 0.0 and the gradient 0.
+What the mean stands for
+    The loss is a `Mean`, a float whose ``weight`` is the sum of the weights, or how many valid
+    elements there were: means of batches, so weighted, give the mean of all.
 Types
     The gradient has the dtype of `pred`, float32 or float64 (integers and float16 are converted to
     one that holds them); sums are in float64. NaN and infinity give a loss that is NaN or infinite.
@@ -27,15 +30,18 @@ from numpy.typing import ArrayLike
 from . import _core
 from ._base import checks
 from ._base.checks import Array
+from ._base.public import publish
+from ._base.scoring import Mean, says
 from ._base.targets import check_weights, classified, paired
 
-__all__ = ["binary_cross_entropy", "cross_entropy", "huber", "mae", "mse"]
+__all__ = ["Mean", "binary_cross_entropy", "cross_entropy", "huber", "mae", "mse"]
 
 
 def __dir__() -> list[str]:
     return __all__
 
 
+@says(mode="min", takes_scores=True)
 def cross_entropy(
     pred: ArrayLike,
     target: ArrayLike,
@@ -100,7 +106,7 @@ def cross_entropy(
     array([[ 0.25, -0.25],
            [-0.06,  0.06]])
     """
-    scores, classes, w = classified(pred, target, lengths, weight, batch_first, ignore_index)
+    scores, classes, w, scale = classified(pred, target, lengths, weight, batch_first, ignore_index)
     smoothing = checks.number(label_smoothing, "label_smoothing")
     if not 0 <= smoothing <= 1:
         raise ValueError(f"label_smoothing is {label_smoothing}, expected 0 to 1")
@@ -114,7 +120,7 @@ def cross_entropy(
     total = picked.sum()
     if total == 0:
         dpred.fill(0)
-        return 0.0, dpred
+        return Mean(0.0, 0.0), dpred
     factor = hit = picked * ((1 - smoothing) / total)
     if smoothing:
         spread = share * (smoothing / num_classes / total)  # times each class's weight
@@ -129,9 +135,10 @@ def cross_entropy(
             loss += _sum(differences, spread)
             part = spread.astype(x.dtype)[:, None]
             dx -= part if of_class is None else part * of_class.astype(x.dtype)
-    return loss, dpred
+    return Mean(loss, float(total) * scale), dpred
 
 
+@says(mode="min")
 def mse(
     pred: ArrayLike,
     target: ArrayLike,
@@ -176,12 +183,13 @@ def mse(
     >>> mse([[1.0, 2.0], [3.0, 4.0]], [[0.0, 0.0], [0.0, 0.0]], weight=[1, 0])[0]
     2.5
     """
-    values, wanted, w = paired(pred, target, lengths, weight, batch_first)
+    values, wanted, w, scale = paired(pred, target, lengths, weight, batch_first)
     with np.errstate(invalid="ignore", over="ignore"):
         error = values - wanted
-        return _mean(error * error, error, w, 2.0)
+        return _mean(error * error, error, w, scale, 2.0)
 
 
+@says(mode="min")
 def mae(
     pred: ArrayLike,
     target: ArrayLike,
@@ -214,12 +222,13 @@ def mae(
     >>> mae([1.0, 2.0], [3.0, 2.0])
     (1.0, array([-0.5,  0. ]))
     """
-    values, wanted, w = paired(pred, target, lengths, weight, batch_first)
+    values, wanted, w, scale = paired(pred, target, lengths, weight, batch_first)
     with np.errstate(invalid="ignore", over="ignore"):
         error = values - wanted
-        return _mean(np.abs(error), np.sign(error), w)
+        return _mean(np.abs(error), np.sign(error), w, scale)
 
 
+@says(mode="min")
 def huber(
     pred: ArrayLike,
     target: ArrayLike,
@@ -260,7 +269,7 @@ def huber(
     >>> huber([0.5, 3.0], [0.0, 0.0])
     (1.3125, array([0.25, 0.5 ]))
     """
-    values, wanted, w = paired(pred, target, lengths, weight, batch_first)
+    values, wanted, w, scale = paired(pred, target, lengths, weight, batch_first)
     bound = checks.number(delta, "delta")
     if bound <= 0:
         raise ValueError(f"delta is {delta}, expected above 0")
@@ -269,9 +278,10 @@ def huber(
         held = np.clip(error, -bound, bound)
         error -= held / 2
         error *= held
-        return _mean(error, held, w)
+        return _mean(error, held, w, scale)
 
 
+@says(mode="min", takes_scores=True)
 def binary_cross_entropy(
     pred: ArrayLike,
     target: ArrayLike,
@@ -320,7 +330,7 @@ def binary_cross_entropy(
     >>> round(loss, 4), dpred.round(2)
     (0.41, array([ 0.25, -0.06]))
     """
-    x, t, w = paired(pred, target, lengths, weight, batch_first)
+    x, t, w, scale = paired(pred, target, lengths, weight, batch_first)
     valid = t if w is None else t[w != 0]
     if valid.size and not (valid.min() >= 0 and valid.max() <= 1):  # also true for NaN
         wrong = valid[~((valid >= 0) & (valid <= 1))]
@@ -333,24 +343,27 @@ def binary_cross_entropy(
         log = np.log1p(e)
         negative, positive = 1 - t, t if p is None else p * t
         losses = negative * (log - high) + positive * (log - low)
-        return _mean(losses, (negative * a - positive * b) / (1 + e), w)
+        return _mean(losses, (negative * a - positive * b) / (1 + e), w, scale)
 
 
-def _mean(losses: Array, grad: Array, w: Array | None, scale: float = 1.0) -> tuple[float, Array]:
-    """Return the weighted mean of `losses`, and its gradient from theirs, `scale` times `grad`."""
+def _mean(
+    losses: Array, grad: Array, w: Array | None, scale: float, factor: float = 1.0
+) -> tuple[float, Array]:
+    """Return the weighted mean of `losses`, and its gradient from theirs, `factor` times `grad`."""
     if w is None:
-        if losses.size:
-            grad *= grad.dtype.type(scale / losses.size)
-            return float(losses.mean(dtype=np.float64)), grad
-        return 0.0, grad
+        count = losses.size
+        if count:
+            grad *= grad.dtype.type(factor / count)
+            return Mean(losses.mean(dtype=np.float64), count), grad
+        return Mean(0.0, 0.0), grad
     total = float(w.sum()) * math.prod(losses.shape[w.ndim :])
     if total == 0:
-        return 0.0, np.zeros_like(grad)
+        return Mean(0.0, 0.0), np.zeros_like(grad)
     along = w.reshape(w.shape + (1,) * (losses.ndim - w.ndim)).astype(grad.dtype)
     grad[w == 0] = 0  # also where it is NaN
-    grad *= along * grad.dtype.type(scale / total)
+    grad *= along * grad.dtype.type(factor / total)
     losses *= along
-    return _sum(losses, w) / total, grad
+    return Mean(_sum(losses, w) / total, total * scale), grad
 
 
 def _sum(terms: Array, w: Array) -> float:
@@ -375,3 +388,6 @@ def _pos_weight(value: ArrayLike, x: Array) -> Array:
         )
     check_weights(w, "pos_weight")
     return w
+
+
+publish(globals())

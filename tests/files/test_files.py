@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 import lstmcore as lc
 from helpers import bad_files
@@ -400,3 +401,19 @@ def test_fuzz_descriptions(
     known = {name: size for name, size in sizes.items() if name in KINDS[kind]}
     tensors = {"weight": np.zeros((rows, columns), "float32")}
     load_or_refuse(somewhere, bad_files.described({"type": kind, **known, **options}, tensors))
+
+
+def test_files_know_what_is_not_trained(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    model = lc.Sequential(lc.GRU(3, 4, seed=0), lc.Linear(4, 2, seed=1))
+    lc.save(model, path)
+    assert all(p.trainable for p in lc.load(path).parameters())
+    for p in model[0].parameters():
+        p.trainable = False
+    lc.save(model, path)
+    assert [p.trainable for p in lc.load(path).parameters()] == [False] * 4 + [True] * 2
+    for frozen in (["gone"], "0.bias", [3], [["a"]]):
+        description = {"version": 1, "model": model._description(), "frozen": frozen}
+        save_file(model.state_dict(), path, {"lstmcore.model": json.dumps(description)})
+        with pytest.raises(ValueError, match="damaged: it names parameters to freeze"):
+            lc.load(path)

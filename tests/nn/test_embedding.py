@@ -324,3 +324,35 @@ def test_refuses(call: Callable[[Any], Any], error: type[Exception], message: st
         call(module)
     assert len(weight_of(module).rows) == 0
     assert not weight_of(module).grad.any()
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("keep", [False, True])
+def test_rows_written_to_from_outside_count(sparse: bool, keep: bool) -> None:
+    module = lc.Embedding(10, 2, sparse=sparse, dtype="float64", seed=0)
+    weight = weight_of(module)
+
+    def backward() -> Any:
+        weight.zero_grad()
+        _, tape = module.forward([3, 7])
+        module.backward(tape, np.ones((2, 2)))
+        view = weight.grad  # looking at it changes nothing
+        np.testing.assert_array_equal(weight.rows, [3, 7])
+        assert lc.clip_grad_norm([weight], np.inf) == 2.0
+        weight.grad[5] += [3.0, 4.0]
+        return view if keep else None
+
+    kept = backward()
+    np.testing.assert_array_equal(weight.rows, [3, 5, 7])
+    assert lc.clip_grad_norm([weight], 1.0) == pytest.approx(29**0.5)
+    assert np.linalg.norm(weight.grad) == pytest.approx(1.0)
+    kept = backward()
+    lc.optim.clip_grad_value([weight], 0.5)
+    np.testing.assert_array_equal(weight.grad[[3, 5, 7]], 0.5)
+    kept = backward()
+    before = weight.data.copy()
+    lc.optim.SGD([weight], lr=1.0).step()
+    np.testing.assert_array_equal(before - weight.data, weight.grad)
+    weight.zero_grad()
+    assert not weight.grad.any()
+    del kept

@@ -526,3 +526,16 @@ def test_tapes_of_others_and_wrong_gradients(name: str) -> None:
             module.backward(wrong_tape, dy)
     assert not any(p.grad.any() for p in module.parameters())
     assert repr(tape).startswith("<ModuleTape of ")
+
+
+@pytest.mark.parametrize("name", ["Tanh", "ReLU", "Sigmoid"])
+def test_gradients_that_are_not_finite_are_pytorchs(name: str) -> None:
+    torch = require("torch")
+    x, dy = np.meshgrid(
+        [-np.inf, -1.0, -0.0, 0.0, 0.5, np.inf, np.nan], [-np.inf, -2.0, 0.0, 3.0, np.inf, np.nan]
+    )
+    module = getattr(lc, name)()
+    _, tape = module.forward(x)
+    given = torch.tensor(x, requires_grad=True)
+    getattr(torch.nn, name)()(given).backward(torch.tensor(dy))
+    np.testing.assert_allclose(module.backward(tape, dy), given.grad.numpy(), rtol=1e-12)

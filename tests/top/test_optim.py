@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import math
@@ -89,6 +90,7 @@ def test_optimizers_against_pytorch(name: str, options: dict[str, Any], dtype: s
 def test_options_are_pytorchs(name: str) -> None:
     torch = require("torch")
     ours = inspect.signature(getattr(optim, name)).parameters
+    ours = {n: p for n, p in ours.items() if p.kind is not p.KEYWORD_ONLY}  # those are Keras's
     theirs = inspect.signature(getattr(torch.optim, name)).parameters
     shared = list(theirs)[: len(ours)]
     if name == "RMSprop":  # PyTorch has others behind
@@ -759,3 +761,62 @@ def test_a_warm_up_hands_the_metric_on() -> None:
     with pytest.raises(TypeError, match="metric is None"):
         schedule.step()
     assert schedule.steps == 1
+
+
+# Keras's Adam, and what is not trained ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["Adam", "AdamW"])
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_eps_hat_is_added_before_the_correction(kind: str, amsgrad: bool) -> None:
+    rng = np.random.default_rng(3)
+    p, w = lc.Parameter("w", np.ones(4)), np.ones(4)
+    lr, (b1, b2), eps, decay = 0.1, (0.8, 0.9), 0.05, 0.01
+    optimizer = getattr(optim, kind)([p], lr, (b1, b2), eps, decay, amsgrad, eps_hat=True)
+    m, v, top = np.zeros(4), np.zeros(4), np.zeros(4)
+    for t in range(1, 8):
+        gradient = rng.standard_normal(4) * 0.1
+        p.grad = gradient
+        optimizer.step()
+        g = gradient + decay * w if kind == "Adam" else gradient
+        w = w if kind == "Adam" else w - lr * decay * w
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
+        top = np.maximum(top, v) if amsgrad else v
+        w = w - lr * np.sqrt(1 - b2**t) / (1 - b1**t) * m / (np.sqrt(top) + eps)
+        np.testing.assert_allclose(p.data, w, rtol=1e-12)
+    again = getattr(optim, kind)([p], eps_hat=True)
+    again.load_state_dict(optimizer.state_dict())
+    assert again.state_dict()["eps_hat"] is True
+    assert again.eps == eps
+    plain = getattr(optim, kind)([p])
+    with pytest.raises(ValueError, match="unexpected: eps_hat"):
+        plain.load_state_dict(optimizer.state_dict())
+    assert "eps_hat" not in plain.state_dict()
+
+
+def test_what_is_not_trainable_stays() -> None:
+    model = lc.Sequential(lc.GRU(3, 4, seed=0), lc.Linear(4, 2, seed=1))
+    frozen = [p for name, p in model.named_parameters() if name.startswith("0.")]
+    for p in frozen:
+        p.trainable = False
+        p.grad = np.full(p.shape, 3.0)
+    trained = model[1].parameters()
+    for p in trained:
+        p.grad = np.full(p.shape, 0.5)
+    norm = np.sqrt(sum(p.grad.size for p in trained)) * 0.5
+    assert lc.clip_grad_norm(model.parameters(), np.inf) == pytest.approx(norm)
+    lc.optim.clip_grad_value(model.parameters(), 0.25)
+    assert all((p.grad == 3.0).all() for p in frozen)
+    optimizer = optim.Adam(model.parameters(), lr=0.1)
+    assert [id(p) for p in optimizer.parameters] == [id(p) for p in trained]
+    before = model.state_dict()
+    optimizer.step()
+    for name, value in model.state_dict().items():
+        assert np.array_equal(value, before[name]) == name.startswith("0."), name
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert [p.trainable for p in again.parameters()] == [False] * 4 + [True] * 2
+    with pytest.raises(ValueError, match="none that is trainable"):
+        optim.SGD(frozen)
+    trained[0].trainable = False
+    with pytest.raises(ValueError, match="make a new optimizer"):
+        optimizer.load_state_dict(optimizer.state_dict())

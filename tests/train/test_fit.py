@@ -531,7 +531,7 @@ def test_metrics_are_better_when_higher() -> None:
     model = classifier()
     values = iter([0.1, 0.9, 0.5])
     x, target, _ = sequences()
-    best = lc.callbacks.BestWeights("accuracy")
+    best = lc.callbacks.BestWeights("accuracy", mode="max")
     quiet(
         model, [(x, target[0])], loss=cross_entropy, optimizer=adam(model), epochs=3,
         metrics={"accuracy": lambda pred, target: next(values)}, callbacks=[best],
@@ -817,7 +817,7 @@ ONE = [(X, K[0])]
         ({"data": [(X,)]}, TypeError, "batch 0 of data is"),
         ({"data": (X,)}, ValueError, "data has 1 arrays"),
         ({"data": (*ONE, *ONE)}, TypeError, "x of batch 0 of data is a tuple, .* in a list"),
-        ({"data": (*ONE,) * 5}, ValueError, "data has 5 arrays, .* batches come in a list"),
+        ({"data": (*ONE,) * 6}, ValueError, "data has 6 arrays, .* batches come in a list"),
         ({"data": [X.tolist(), K.tolist()]}, TypeError, r"batch 0 of data is \[.* \(list\)"),
         ({"data": ([[1.0], [2.0, 3.0]], K)}, TypeError, "x of batch 0 of data is not an array"),
         ({"data": (X, [[1], [2, 3]])}, TypeError, "target of batch 0 of data is not an array"),

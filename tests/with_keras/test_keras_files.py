@@ -104,8 +104,8 @@ def without(name: str) -> Callable[[pytest.MonkeyPatch], None]:
     read = _recurrent.from_weights
 
     def lossy(*args: Any) -> Any:
-        weights = read(*args)
-        return weights | {name: np.zeros_like(weights[name])}
+        weights, *more = read(*args)
+        return weights | {name: np.zeros_like(weights[name])}, *more
 
     return lambda patch: patch.setattr(_recurrent, "from_weights", lossy)
 
@@ -114,10 +114,10 @@ def transposed(patch: pytest.MonkeyPatch) -> None:
     read = _recurrent.from_weights
 
     def turned(*args: Any) -> Any:
-        weights = read(*args)
+        weights, *more = read(*args)
         hidden = weights["weight_hh"].shape[1]
         gates = weights["weight_hh"].reshape(-1, hidden, hidden)
-        return weights | {"weight_hh": gates.transpose(0, 2, 1).reshape(-1, hidden)}
+        return weights | {"weight_hh": gates.transpose(0, 2, 1).reshape(-1, hidden)}, *more
 
     patch.setattr(_recurrent, "from_weights", turned)
 

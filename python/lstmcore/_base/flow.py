@@ -6,17 +6,33 @@ Modules read what they need, and may change it for those after them: a Masking s
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from .checks import Lengths
 
-__all__ = ["BackwardFlow", "Flow"]
+__all__ = ["BackwardFlow", "Ends", "Flow"]
+
+
+class Ends(NamedTuple):
+    """Where the rows of a network's output end, as a `Masking` in it has found."""
+
+    lengths: Any
+    moved: bool  # whether steps stand elsewhere than in x
 
 
 class Flow:
     """What the modules of a network share in one call, beside the x that each gives the next."""
 
-    __slots__ = ("batch_first", "feeds_lookup", "final", "lengths", "lookup", "resets", "states")
+    __slots__ = (
+        "batch_first",
+        "ends",
+        "feeds_lookup",
+        "final",
+        "lengths",
+        "lookup",
+        "resets",
+        "states",
+    )
 
     def __init__(self, states: list[Any], lengths: Any, resets: Any, batch_first: bool) -> None:
         self.states = states  # the initial ones, one per recurrent layer, in order
@@ -24,6 +40,7 @@ class Flow:
         self.final: list[Any] = []
         # Where rows end; None where they have all steps.
         self.lengths = None if lengths is None else Lengths(lengths)
+        self.ends: Ends | None = None  # set by a Masking
         self.resets = resets
         self.batch_first = batch_first
         # Behind an Embedding a recurrent layer takes a table of vectors as x, and as `lookup` the

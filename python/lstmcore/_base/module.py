@@ -16,7 +16,7 @@ import numpy as np
 from . import checks
 from .budget import BUDGET
 from .checks import Array
-from .flow import BackwardFlow, Flow
+from .flow import BackwardFlow, Ends, Flow
 from .machine import memory_limit
 from .parameter import Parameter, Watch, gradients, read_only, zero_gradients
 
@@ -70,6 +70,7 @@ class Module:
     _state_parts: tuple[str, ...] = ()  # what the state consists of: "h", or "h" and "c"
     _gives_state: ClassVar[bool] = False  # whether a call gives the final state beside y
     _takes_lookup: ClassVar[bool] = False  # whether it reads steps from a table (see `Flow`)
+    _gives_probabilities: bool = False  # whether y is behind a softmax or sigmoid
     _needs_whole_sequence: bool = False  # whether y at a step needs steps after it
     # Whether `_apply` calls `forward` and `__call__`. If so, a derived class may have its own.
     _applies_own: ClassVar[bool] = True
@@ -117,6 +118,13 @@ class Module:
     def _apply_backward(self, tape: Any, dy: Any, flow: BackwardFlow) -> Any:
         """Return dx for the tape that `_apply` returned."""
         return self.backward(tape, dy)
+
+    def _call_with_ends(self, x: Any, **options: Any) -> tuple[Any, Ends | None]:
+        """Return y for inference, and where its rows end if modules in this one have found out.
+
+        The tape of a network that `_finds_lengths` has the same as `_ends`.
+        """
+        return self(x, **options), None
 
     def _stream_stage(self, name: str) -> Any:
         """Return what a stream of the core is to do for this module, or None for nothing.

@@ -83,12 +83,14 @@ class Parameter:
 
     __slots__ = (
         "__weakref__", "_grad", "_lent", "_lent_grads", "_rows", "_storage", "_tracked", "_views",
-        "_watch", "name", "sparse",
+        "_watch", "name", "sparse", "trainable",
     )  # fmt: skip
 
     name: str
     sparse: bool
     """Whether optimizers change only the `rows`, and leave the others as they are."""
+    trainable: bool
+    """Whether optimizers made from now on take it; clipping passes over it otherwise, too."""
     _storage: _Storage
     _grad: Array | None
     _views: list[weakref.ref[Array]]  # the arrays handed out by `data` that are still in use
@@ -126,6 +128,7 @@ class Parameter:
         self._views = []
         self._watch = watch
         self.sparse = False
+        self.trainable = True
         self._tracked = False
         self._rows = None
 
@@ -177,9 +180,12 @@ class Parameter:
         """The rows that `backward` has added to since `zero_grad`, sorted; None if it may be all.
 
         The weight of an Embedding has them, other parameters do not. The gradient of all other rows
-        is 0, unless you have written there through an array taken from `grad`: assign to `grad`
-        instead, and they are None.
+        is 0: rows that you have written to through an array taken from `grad` are among them.
         """
+        if self._rows is not None and self._lent:
+            gradient = self._gradient()
+            written = (gradient != 0).any(axis=tuple(range(1, gradient.ndim)))
+            return np.union1d(self._rows, np.flatnonzero(written))
         return self._rows
 
     def zero_grad(self) -> None:
@@ -244,13 +250,14 @@ class Parameter:
     def __getstate__(self) -> tuple[Any, ...]:
         """Pickled and copied without the gradient, as in PyTorch."""
         values = np.array(self._storage, subok=False)
-        return self.name, values, self._watch, self._tracked, self.sparse
+        return self.name, values, self._watch, self._tracked, self.sparse, self.trainable
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        name, values, watch, tracked, sparse = state
+        name, values, watch, tracked, sparse, *trainable = state
         self.__init__(name, values, watch)  # type: ignore[misc]
         if tracked:
             self._keep_rows(sparse)
+        self.trainable = all(trainable)  # pickles of older versions do not say
 
 
 _views = attrgetter("_views")

@@ -1,4 +1,8 @@
-"""Predictions and their targets: which of them count, and how much."""
+"""Predictions and their targets: which of them count, and how much.
+
+Weights may be too large or too small for float32, so they come divided by the largest, with that
+beside them as `scale`: 1.0 where no weights were given.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +22,8 @@ def classified(
     weight: ArrayLike | None,
     batch_first: bool,
     ignore_index: int | None,
-) -> tuple[Array, NDArray[np.int64], Array | None]:
-    """Return contiguous scores (..., C), classes (...), and the weights of these or None.
+) -> tuple[Array, NDArray[np.int64], Array | None, float]:
+    """Return contiguous scores (..., C), classes (...), their weights or None, and the scale.
 
     Classes that are not valid are 0 and have the weight 0.
     """
@@ -32,7 +36,7 @@ def classified(
         raise ValueError(
             f"target has shape {given.shape}, expected {shape}, that of pred without its last axis"
         )
-    w = _weights(shape, lengths, weight, batch_first, (shape,))
+    w, scale = _weights(shape, lengths, weight, batch_first, (shape,))
     valid = None if w is None else w != 0
     if ignore_index is not None:
         ignored = given == checks.integer(ignore_index, "ignore_index", -(2**63))
@@ -43,7 +47,7 @@ def classified(
     if known.size and not (known.min() >= 0 and known.max() < num_classes):
         wrong = known[(known < 0) | (known >= num_classes)]
         raise ValueError(f"target has class {wrong[0]}, expected 0 to {num_classes - 1}")
-    return np.ascontiguousarray(scores), known.astype(np.int64, order="C"), w
+    return np.ascontiguousarray(scores), known.astype(np.int64, order="C"), w, scale
 
 
 def paired(
@@ -52,14 +56,14 @@ def paired(
     lengths: ArrayLike | None,
     weight: ArrayLike | None,
     batch_first: bool,
-) -> tuple[Array, Array, Array | None]:
-    """Return predictions, targets of the same shape and dtype, and weights of leading axes."""
+) -> tuple[Array, Array, Array | None, float]:
+    """Return predictions, targets like them, weights of leading axes or None, and the scale."""
     values = checks.floating(pred, "pred")
     wanted = checks.real(target, values.dtype, "target", cast=True)
     if wanted.shape != values.shape:
         raise ValueError(f"target has shape {wanted.shape}, expected {values.shape}, that of pred")
     shapes = (values.shape, values.shape[:-1])
-    return values, wanted, _weights(values.shape, lengths, weight, batch_first, shapes)
+    return values, wanted, *_weights(values.shape, lengths, weight, batch_first, shapes)
 
 
 def _weights(
@@ -68,16 +72,16 @@ def _weights(
     weight: ArrayLike | None,
     batch_first: bool,
     shapes: tuple[tuple[int, ...], ...],
-) -> Array | None:
+) -> tuple[Array | None, float]:
     """Return what targets of this shape weigh, 0 if they are not valid; None if all are alike.
 
-    Of the leading axes only, where all along the others weigh the same. `shapes` are those that
-    `weight` may have.
+    Beside it the scale. Of the leading axes only, where all along the others weigh the same.
+    `shapes` are those that `weight` may have.
     """
     batch_first = checks.boolean(batch_first, "batch_first")
     valid = None if lengths is None else _valid(shape, lengths, batch_first)
     if weight is None:
-        return None if valid is None else valid.astype(np.float64)
+        return (None if valid is None else valid.astype(np.float64)), 1.0
     w = checks.real(weight, np.dtype(np.float64), "weight", cast=True)
     if w.shape not in shapes:
         expected = " or ".join(map(str, dict.fromkeys(shapes)))
@@ -85,8 +89,8 @@ def _weights(
     if valid is not None:
         w = np.where(valid.reshape(valid.shape + (1,) * (w.ndim - valid.ndim)), w, 0)
     check_weights(w, "weight")
-    highest = w.max(initial=0)
-    return w / highest if highest > 0 else w  # weights may be too large or small for float32
+    highest = float(w.max(initial=0))
+    return (w / highest, highest) if highest > 0 else (w, 1.0)
 
 
 def check_weights(w: Array, name: str) -> None:

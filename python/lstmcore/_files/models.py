@@ -64,6 +64,8 @@ def save(model: Module, path: str | os.PathLike[str]) -> None:
         raise TypeError(f"model is {checks.describe(model)}, expected a module")
     check_kinds(model, "model", "save its state_dict")
     description = {"version": _VERSION, "model": model._description()}
+    frozen = [name for name, p in model.named_parameters() if not p.trainable]
+    description |= {"frozen": frozen} if frozen else {}
     text = json.dumps(description, allow_nan=False)
     arrays = {name: p._storage for name, p in model.named_parameters()}
     tensor_file.write(path, arrays, {_KEY: text})
@@ -121,7 +123,8 @@ def load(path: str | os.PathLike[str]) -> Any:
         )
     before = BUDGET.set(Budget(len(arrays), sum(array.nbytes for array in arrays.values())))
     try:
-        model = _make(_read(metadata[_KEY]))
+        described, frozen = _read(metadata[_KEY])
+        model = _make(described)
         wrong = [
             f"{name} is {arrays[name].dtype}, expected {p.dtype}"
             for name, p in model.named_parameters()
@@ -130,6 +133,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         if wrong:
             raise ValueError("; ".join(wrong))
         model.load_state_dict(arrays)
+        _freeze(model, frozen)
     except Exception as error:  # a description can ask for anything
         raise ValueError(f"{path} is damaged: {error}") from error
     finally:
@@ -137,8 +141,17 @@ def load(path: str | os.PathLike[str]) -> Any:
     return model
 
 
-def _read(text: str) -> Any:
-    """Return the description of a model."""
+def _freeze(model: Module, names: Any) -> None:
+    """Make the named parameters untrainable, as they were saved."""
+    named = dict(model.named_parameters())
+    if not isinstance(names, list) or not all(isinstance(n, str) and n in named for n in names):
+        raise ValueError("it names parameters to freeze that are not there")
+    for name in names:
+        named[name].trainable = False
+
+
+def _read(text: str) -> tuple[Any, Any]:
+    """Return the description of a model, and the names of its parameters that are not trained."""
     if len(text) > _MOST_TEXT:
         raise ValueError(f"its description is {len(text)} long, expected at most {_MOST_TEXT}")
     content = json.loads(text)
@@ -146,7 +159,7 @@ def _read(text: str) -> Any:
     if version != _VERSION:
         what = version if isinstance(version, int) else "unknown"
         raise ValueError(f"its version is {what}, expected {_VERSION}")
-    return content.get("model")
+    return content.get("model"), content.get("frozen", [])
 
 
 def _make(description: Any, depth: int = 0) -> Module:

@@ -71,7 +71,8 @@ class Tanh(Activation):
 class ReLU(Activation):
     """y = max(x, 0), elementwise; the gradient at 0 is 0.
 
-    It takes x of any shape and keeps float32 and float64.
+    It takes x of any shape and keeps float32 and float64. Where y is 0 the gradient is 0 even if
+    that of y is NaN or infinite; where x is NaN that of y goes through, as in PyTorch.
 
     Examples
     --------
@@ -85,7 +86,7 @@ class ReLU(Activation):
     _name = "relu"
 
     def _gradient(self, dy: Array, y: Array) -> Array:
-        dx: Array = dy * (y > 0)
+        dx: Array = np.where(y <= 0, dy.dtype.type(0), dy)
         return dx
 
 
@@ -93,7 +94,8 @@ class ReLU(Activation):
 class Sigmoid(Activation):
     """y = 1 / (1 + exp(-x)), elementwise.
 
-    It takes x of any shape and keeps float32 and float64.
+    It takes x of any shape and keeps float32 and float64. `losses.binary_cross_entropy` has its
+    own: it takes scores, not these.
 
     Examples
     --------
@@ -105,6 +107,7 @@ class Sigmoid(Activation):
     """
 
     _name = "sigmoid"
+    _gives_probabilities = True
 
     def _gradient(self, dy: Array, y: Array) -> Array:
         dx: Array = dy * y * (1 - y)
@@ -126,6 +129,8 @@ class Softmax(Activation):
     >>> y, softmax.backward(tape, [0.0, 1.0, 0.0])
     (array([0. , 0.5, 0.5]), array([ 0.  ,  0.25, -0.25]))
     """
+
+    _gives_probabilities = True
 
     def _stream_stage(self, name: str) -> Any:
         return ("softmax",)

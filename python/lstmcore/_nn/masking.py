@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .._base import checks
 from .._base.checks import Array
-from .._base.flow import Flow
+from .._base.flow import Ends, Flow
 from .._base.module import Module, storable
 from .config import Option
 from .tape import ModuleTape, check_owner
@@ -23,9 +23,10 @@ class Masking(Module):
     """Find the steps that are there, so that the padding needs no lengths beside it.
 
     A step is masked if it has nothing but `value`: all its features, or, with `ids`, its id. In a
-    `Sequential` the modules after this one get the lengths that it finds; `lengths` given to the
-    model cut further. A recurrent layer passes over masked steps wherever they are, as Keras does:
-    those before the end of a row are taken out and the rest moved up to close the gap, if `gaps`.
+    `Sequential` the modules after this one get the lengths that it finds, and so do the losses and
+    metrics of `fit` and `evaluate`; `lengths` given to the model cut further. A recurrent layer
+    passes over masked steps wherever they are, as Keras does: those before the end of a row are
+    taken out and the rest moved up to close the gap, if `gaps`.
 
     Parameters
     ----------
@@ -36,7 +37,8 @@ class Masking(Module):
     gaps : bool, default True
         Whether steps may be masked before the end of a row, as in rows padded on the left. What
         comes after must not need to know where a step was: pooling does not, but in a model that
-        gives an output for every step they would stand elsewhere than their inputs.
+        gives an output for every step they would stand elsewhere than their inputs, and `fit`
+        refuses targets for every step then.
     batch_first : bool, optional
         Whether x is (B, T) or (B, T, F). None, the default, is False, and in a `Sequential` what
         its recurrent layers have.
@@ -135,7 +137,7 @@ class Masking(Module):
         tape : ModuleTape
             For `backward`.
         """
-        return self._compute(x, lengths, bool(self.batch_first), True)
+        return self._compute(x, lengths, bool(self.batch_first), True)[:3]
 
     def backward(self, tape: ModuleTape, dy: npt.ArrayLike | None) -> Array | None:
         """Return the gradient of x: that of y, moved back to where the steps were.
@@ -162,13 +164,15 @@ class Masking(Module):
         return dx
 
     def _apply(self, x: Any, flow: Flow, train: bool) -> tuple[Any, Any]:
-        y, found, tape = self._compute(x, flow.lengths, flow.batch_first, train)
+        y, found, tape, moved = self._compute(x, flow.lengths, flow.batch_first, train)
+        flow.ends = Ends(found, moved)
         flow.lengths = checks.Lengths(found)
         return y, tape
 
     def _compute(
         self, x: Any, lengths: Any, batch_first: bool, train: bool
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], Any]:
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], Any, bool]:
+        """Return y, the lengths, the tape for training, and whether steps were moved."""
         x = self._input(x, batch_first)
         valid = x != self.value if self.ids else (x != self.value).any(axis=-1)
         time_axis = int(batch_first and valid.ndim == 2)
@@ -190,7 +194,8 @@ class Masking(Module):
             order = order if self.ids else order[..., None]
             y = np.take_along_axis(x, order, axis=time_axis)
         found = rows.sum(axis=0, dtype=np.int64).reshape(batch if valid.ndim == 2 else ())
-        return y, found, ModuleTape(self, x, y, (order, time_axis)) if train else None
+        tape = ModuleTape(self, x, y, (order, time_axis)) if train else None
+        return y, found, tape, order is not None
 
     def _input(self, x: Any, batch_first: bool) -> npt.NDArray[Any]:
         """Return x as an array of the right rank and kind."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .._base import checks
 from .._base.checks import Array
-from .._base.flow import BackwardFlow, Flow
+from .._base.flow import BackwardFlow, Ends, Flow
 from .._base.module import Module, overridden, storable
 from .recurrent import GRADIENT
 from .stream import Stream, open_stream
@@ -22,15 +22,22 @@ __all__ = ["Sequential", "SequentialTape", "as_sequential"]
 class SequentialTape:
     """What ``Sequential.forward`` remembers for ``backward``: the tapes of its modules."""
 
-    __slots__ = ("__weakref__", "_owner", "state", "tapes")
+    __slots__ = ("__weakref__", "_ends", "_owner", "state", "tapes")
 
     state: tuple[Any, ...]
     """The final states, one per recurrent layer, in order."""
     tapes: tuple[Any, ...]
     """The tape of every module, in order, those of nested ones in their place."""
 
-    def __init__(self, owner: Sequential, tapes: tuple[Any, ...], state: tuple[Any, ...]) -> None:
+    def __init__(
+        self,
+        owner: Sequential,
+        tapes: tuple[Any, ...],
+        state: tuple[Any, ...],
+        ends: Ends | None = None,
+    ) -> None:
         self._owner = owner
+        self._ends = ends  # where rows end, if a Masking has found out
         self.tapes = tapes
         self.state = state
 
@@ -194,6 +201,16 @@ class Sequential(Module):
         return any(module._moves_steps for _, module in self._steps)
 
     @property
+    def _finds_lengths(self) -> bool:  # type: ignore[override]
+        return any(module._finds_lengths for _, module in self._steps)
+
+    @property
+    def _gives_probabilities(self) -> bool:  # type: ignore[override]
+        # Pooling and Flip leave probabilities what they are.
+        computing = (m for _, m in reversed(self._steps) if m._gives_state or not m._knows_time)
+        return next((module._gives_probabilities for module in computing), False)
+
+    @property
     def _needs_whole_sequence(self) -> bool:  # type: ignore[override]
         return any(module._needs_whole_sequence for _, module in self._steps)
 
@@ -249,6 +266,14 @@ class Sequential(Module):
         """
         return self._compute(x, state, lengths, resets, False)[0]
 
+    def _call_with_ends(self, x: Any, **options: Any) -> tuple[Any, Ends | None]:
+        if overridden(self):
+            return self(x, **options), None
+        y, flow, _ = self._compute(
+            x, options.get("state"), options.get("lengths"), options.get("resets"), False
+        )
+        return y, flow.ends
+
     def run(
         self,
         x: npt.ArrayLike,
@@ -302,7 +327,7 @@ class Sequential(Module):
             For `backward`. ``tape.state`` has the final states, to carry into the next call.
         """
         y, flow, tapes = self._compute(x, state, lengths, resets, True)
-        return y, SequentialTape(self, tapes, tuple(flow.final))
+        return y, SequentialTape(self, tapes, tuple(flow.final), flow.ends)
 
     def backward(self, tape: SequentialTape, dy: npt.ArrayLike | None) -> Array | None:
         """Backpropagate through all modules: add to every parameter's gradient.

@@ -1,33 +1,23 @@
-"""One batch of `fit`: what it holds, how it is cut along time, how model and loss are called."""
+"""One batch of `fit`: what it holds, how it is cut along time, how the model is called with it."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any
 
 import numpy as np
 
 from .._base import checks
+from .._base.flow import Ends
 from .._base.module import Module, overridden
+from .._base.structure import is_structure, leaves, mapped
 from .._nn.sequential import as_sequential
-from ..data._batches import Batches
+from ..data._batches import Batch, Batches
 
-__all__ = ["Batch", "Caller", "batches", "chunks"]
+__all__ = ["Caller", "batches", "chunks"]
 
-Scored: TypeAlias = Callable[..., Any]  # a loss or a metric: (pred, target[, lengths])
-
-
-class Batch(NamedTuple):
-    """What one call of the model takes, and the target of it.
-
-    For an encoder-decoder, x and lengths are pairs; the second of each is the decoder's.
-    """
-
-    x: Any
-    target: Any
-    lengths: Any
-    resets: Any
+_FIELDS = "(x, target), (x, target, lengths), (x, target, lengths, resets) or lc.data.Batch(...)"
 
 
 def batches(
@@ -38,23 +28,28 @@ def batches(
     *,
     shuffle: bool,
     seed: int | None,
+    weight: Any = None,
 ) -> Iterable[Any]:
     """Return something to go through once per epoch: `data`, or batches of its arrays."""
     if isinstance(data, tuple):
-        if not 2 <= len(data) <= 4:
+        if not 2 <= len(data) <= len(Batch._fields):
             raise ValueError(
-                f"{name} has {len(data)} arrays, expected x, target and perhaps lengths and "
-                "resets; batches come in a list"
+                f"{name} has {len(data)} arrays, expected x, target and perhaps lengths, resets "
+                "and weight; batches come in a list"
             )
         batch = caller.unpack(data, 0, name)
+        if weight is not None:
+            if batch.weight is not None:
+                raise ValueError(f"weight is given twice, beside {name} and in it")
+            batch = batch._replace(weight=_array(weight, "weight"))
         if batch_size is None:
-            first = batch.x[0] if isinstance(batch.x, tuple) and batch.x else batch.x
-            if not np.size(first):
+            if not all(np.size(part) for part in leaves(batch.x)):
                 raise ValueError(f"{name} is empty, expected at least one row")
             return [batch]
-        if isinstance(batch.x, tuple):
+        if isinstance(batch.lengths, tuple):
             raise ValueError(
-                f"batch_size is {batch_size}, but x of {name} is a pair: cut it with lc.data.Pairs"
+                f"batch_size is {batch_size}, but lengths of {name} is a pair: cut it with "
+                "lc.data.Pairs"
             )
         return Batches(
             *batch,
@@ -64,9 +59,11 @@ def batches(
             batch_first=caller.batch_first,
             per_step=False if caller.pools else None,
         )
-    for option, value in (("batch_size", batch_size), ("seed", seed)):
+    for option, value in (("batch_size", batch_size), ("seed", seed), ("weight", weight)):
         if value is not None:
-            raise ValueError(f"{option} is {value}, but {name} is no tuple of arrays to cut")
+            what = value if np.ndim(value) == 0 else "given"
+            more = "; each may be lc.data.Batch(..., weight=...)" if option == "weight" else ""
+            raise ValueError(f"{option} is {what}, but {name} is no tuple of arrays to cut{more}")
     if not isinstance(data, Iterable):
         raise TypeError(f"{name} is {checks.describe(data)}, expected batches or a tuple of arrays")
     if isinstance(data, Iterator):
@@ -82,7 +79,9 @@ def batches(
 def chunks(batch: Batch, size: int, caller: Caller) -> Iterator[tuple[Batch, float]]:
     """Cut a batch into chunks of so many steps; with each, the share of the batch then done."""
     axis = int(caller.batch_first)
-    x, target, lengths, resets = batch
+    x, target, lengths, resets, weight = batch
+    if is_structure(x) or is_structure(target):
+        raise ValueError(f"truncate={size} needs one x and one target, but a batch has several")
     grid = np.shape(x)[:2]
     if len(grid) < 2 or target.shape[:2] != grid:
         raise ValueError(
@@ -102,13 +101,23 @@ def chunks(batch: Batch, size: int, caller: Caller) -> Iterator[tuple[Batch, flo
                 target[part],
                 None if lengths is None else np.clip(lengths - start, 0, stop - start),
                 None if resets is None else np.asarray(resets)[part],
+                weight if weight is None or weight.ndim == 1 else weight[part],
             ),
             stop / time,
         )
 
 
 class Caller:
-    """How a model is called, whatever it takes, and how its output is scored."""
+    """How a model is called, whatever it takes.
+
+    Attributes
+    ----------
+    pools : bool
+        Whether the model says that it has no steps in its output.
+    uses_lengths : bool
+        Whether lengths change what it computes.
+    batch_first : bool
+    """
 
     def __init__(self, model: Any, train: bool = True) -> None:
         needed = ("forward", "backward", "parameters", "zero_grad") if train else ("__call__",)
@@ -120,42 +129,63 @@ class Caller:
         # A layer by itself gives its state beside y; in a Sequential it does not.
         self.model: Any = as_sequential(model)
         # A module that writes no call of its own is called as its forward is.
-        forward = train or (isinstance(model, Module) and type(model).__call__ is Module.__call__)
+        ours = isinstance(self.model, Module)
+        forward = train or (ours and type(self.model).__call__ is Module.__call__)
         taken = inspect.signature(self.model.forward if forward else self.model).parameters
         anything = any(p.kind is p.VAR_KEYWORD for p in taken.values())
         self._taken = [n for n in ("state", "lengths", "resets") if anything or n in taken]
         parts = [m for _, m in model._modules()] if isinstance(model, Module) else []
-        self.pools = not all(m._keeps_time for m in parts)
+        own = overridden(self.model) if ours else "forward"
+        self.pools = ours and not own and not self.model._keeps_time
         # Where nothing knows of time steps, rows come first.
         timed = not parts or any(m._knows_time for m in parts)
         self.batch_first = bool(getattr(model, "batch_first", False)) if timed else True
-        # Whether x must be one array. A forward of the user's own may take a pair.
-        self._one_x = isinstance(model, Module) and model._takes_one_x and not overridden(model)
+        # Whether x must be one array. A forward of the user's own may take several.
+        self._one_x = ours and self.model._takes_one_x and not own
+        self.uses_lengths = "lengths" in self._taken and (bool(own) or timed)
+        keeps_state = not parts or any(m._gives_state for m in parts)
+        self._uses_resets = "resets" in self._taken and (bool(own) or keeps_state)
+        self._finds_lengths = ours and self.model._finds_lengths
         self._dtype = getattr(self.model, "dtype", None)
 
     def unpack(self, item: Any, number: int, name: str = "data") -> Batch:
-        """Return the parts of a batch: arrays, and what is missing as None."""
+        """Return a batch with arrays in its fields, and what is missing as None."""
         # A list as PyTorch's DataLoader makes it; one of numbers could be anything.
         listed = isinstance(item, list) and any(hasattr(p, "shape") for p in item)
-        if not (isinstance(item, tuple) or listed) or not 2 <= len(item) <= 4:
+        if not (isinstance(item, tuple) or listed) or not 2 <= len(item) <= len(Batch._fields):
             raise TypeError(
-                f"batch {number} of {name} is {checks.describe(item)}, "
-                "expected (x, target), (x, target, lengths) or (x, target, lengths, resets)"
+                f"batch {number} of {name} is {checks.describe(item)}, expected {_FIELDS}"
             )
+        x, target, lengths, resets, weight = (*item, None, None, None)[:5]
+        if type(x) is type(target) is np.ndarray:  # as most are: nothing to do
+            optional = (np.ndarray, type(None))
+            if type(lengths) in optional and type(weight) in optional:
+                return Batch(x, target, lengths, resets, weight)
         of = f"of batch {number} of {name}"
-        x, target, *rest = item
-        lengths, resets = (*rest, None, None)[:2]
-        if self._one_x and isinstance(x, tuple):
-            if any(hasattr(part, "shape") for part in x):
-                raise TypeError(f"x {of} is a tuple, expected an array; batches come in a list")
-            x = list(x)
-        if not isinstance(x, tuple):
-            x = _array(x, f"x {of}", self._dtype)
+        x = self._several(x, of) if is_structure(x) else _array(x, f"x {of}", self._dtype)
+        if is_structure(target):
+            target = mapped(lambda part, name: _array(part, f"{name} {of}"), target, "target")
+        else:
+            target = _array(target, f"target {of}")
         if lengths is not None and not isinstance(lengths, tuple):
             lengths = _array(lengths, f"lengths {of}")
-        return Batch(x, _array(target, f"target {of}"), lengths, resets)
+        if weight is not None:
+            weight = _array(weight, f"weight {of}")
+        return Batch(x, target, lengths, resets, weight)
 
-    def check_truncate(self, truncate: int) -> None:
+    def _several(self, x: Any, of: str) -> Any:
+        """Return an x that is a tuple or dict, if the model may take it."""
+        if not self._one_x:
+            return mapped(
+                lambda part, name: part if part is None else _array(part, f"{name} {of}"), x, "x"
+            )
+        if isinstance(x, dict) or any(hasattr(part, "shape") for part in x):
+            raise TypeError(
+                f"x {of} is a {type(x).__name__}, expected an array; batches come in a list"
+            )
+        return _array(list(x), f"x {of}", self._dtype)
+
+    def check_truncate(self, truncate: int, train: bool) -> None:
         """Refuse models whose state cannot be carried from one chunk to the next."""
         model = self.model
         whole = model._part_reading_ahead() if isinstance(model, Module) else None
@@ -166,52 +196,41 @@ class Caller:
             )
         if "state" not in self._taken:
             raise ValueError(f"truncate={truncate}, but the forward of the model takes no state")
+        if not train and not callable(getattr(model, "run", None)):
+            raise ValueError(
+                f"truncate={truncate}, but the model has no run(), which would give its state"
+            )
 
-    def options(self, state: Any, lengths: Any, resets: Any) -> dict[str, Any]:
+    def forward(self, batch: Batch, state: Any) -> tuple[Any, Any, Ends | None]:
+        """Return predictions, tape, and where rows end if the model has found out."""
+        pred, tape = self.model.forward(batch.x, **self._options(state, batch))
+        return pred, tape, getattr(tape, "_ends", None) if self._finds_lengths else None
+
+    def predict(self, batch: Batch) -> tuple[Any, Ends | None]:
+        """Return predictions without a tape, and where rows end if the model has found out."""
+        options = self._options(None, batch)
+        if self._finds_lengths:
+            pred, ends = self.model._call_with_ends(batch.x, **options)
+            return pred, ends
+        return self.model(batch.x, **options), None
+
+    def run(self, batch: Batch, state: Any) -> tuple[Any, Any]:
+        """Return predictions without a tape, and the final state."""
+        pred, state = self.model.run(batch.x, **self._options(state, batch))
+        return pred, state
+
+    def _options(self, state: Any, batch: Batch) -> dict[str, Any]:
         """Return the keyword arguments of a call: those that are given and that it takes."""
         options = {}
-        for name, value in (("state", state), ("lengths", lengths), ("resets", resets)):
-            if value is not None and name in self._taken:
-                options[name] = value
+        if state is not None:
+            options["state"] = state
+        if batch.lengths is not None and "lengths" in self._taken:
+            options["lengths"] = batch.lengths
+        if batch.resets is not None:
+            if not self._uses_resets:
+                raise ValueError("resets are given, but the model has no state, expected none")
+            options["resets"] = batch.resets
         return options
-
-    def targets(self, pred: Any, batch: Batch) -> tuple[Any, int]:
-        """Return the lengths of the predictions, and how many targets count.
-
-        The lengths are None if all steps count, or if there is one prediction per sequence.
-        """
-        x, target, lengths, _ = batch
-        per_step = self._per_step(pred, x)
-        if lengths is not None and per_step:
-            lengths = lengths[-1] if isinstance(x, tuple) else lengths
-            if lengths is not None:
-                return lengths, int(np.asarray(lengths).sum())
-        if per_step:
-            steps, rows = _shape(pred)[:2]
-            return None, steps * rows
-        return None, int(target.shape[0]) if target.ndim else 1
-
-    def _per_step(self, pred: Any, x: Any) -> bool:
-        """Whether there is a prediction for each step; what can be (B, C) is one per sequence."""
-        paired = isinstance(x, tuple)
-        if self.pools and not paired:  # even if the sizes look like steps
-            return False
-        shape, grid = _shape(pred), _shape(x[-1] if paired else x)[:2]
-        if len(grid) < 2 or shape[:2] != grid:
-            return False
-        return len(shape) > 2 or shape[0] != grid[0 if self.batch_first else 1]
-
-    def score(self, function: Scored, pred: Any, target: Any, lengths: Any) -> Any:
-        """Call a loss or a metric, with what `lengths` returned."""
-        if lengths is None:
-            return function(pred, target)
-        if self.batch_first:
-            return function(pred, target, lengths, batch_first=True)
-        return function(pred, target, lengths)
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    return value.shape if type(value) is np.ndarray else np.shape(value)
 
 
 def _array(value: Any, name: str, dtype: Any = None) -> Any:

@@ -7,15 +7,18 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from .._base import checks
+from .._base.parameter import Parameter
 from .._files.checkpoints import load_checkpoint
 from ..callbacks import Callback, Checkpoint
-from .batch import Caller, Scored, batches
-from .evaluate import measure_first, scored
+from .batch import Caller, batches
+from .evaluate import measure_first
 from .history import History
 from .interrupt import Interrupt, Interrupted
 from .loop import Loop
 from .progress import Progress
+from .resuming import settings
 from .run import Run
+from .scorer import Scored, Scorer, scored
 
 __all__ = ["fit"]
 
@@ -32,6 +35,7 @@ def fit(
     batch_size: int | None = None,
     shuffle: bool = True,
     seed: int | None = None,
+    weight: Any = None,
     validation: Any = None,
     metrics: Mapping[str, Scored] | None = None,
     truncate: int | None = None,
@@ -50,18 +54,27 @@ def fit(
         A Sequential, a layer, a `Seq2Seq`, or anything with their ``forward``, ``backward``,
         ``parameters`` and ``zero_grad``.
     data : iterable of batches, or tuple of arrays
-        What an epoch goes through: batches ``(x, target)``, ``(x, target, lengths)`` or
-        ``(x, target, lengths, resets)``, from a list, `lstmcore.data.Batches` or whatever else can
-        be gone through again and again. Or one such tuple of arrays, cut by `batch_size`, or one
-        batch without it: a tuple is always the arrays, batches come in a list. x is (T, B, ...),
-        or (B, T, ...) if the model is batch_first, or (B, ...) if nothing in it knows of time
-        steps: no recurrent layer, pooling, `Flip` or `Masking`. Targets are per step or per
-        sequence, as the loss takes them with the model's output.
+        What an epoch goes through: batches, each a `lstmcore.data.Batch` or a tuple of its fields
+        in their order, ``(x, target)``, ``(x, target, lengths)`` and so on, from a list,
+        `lstmcore.data.Batches` or whatever else can be gone through again and again. Or one such
+        tuple of arrays, cut by `batch_size`, or one batch without it: a tuple is always the arrays,
+        batches come in a list. x is (T, B, ...), or (B, T, ...) if the model is batch_first, or
+        (B, ...) if nothing in it knows of time steps: no recurrent layer, pooling, `Flip` or
+        `Masking`. Targets are per step or per sequence, as the loss takes them with the model's
+        output. A model of your own may take an x that is a tuple or dict of arrays, and a loss of
+        your own such a target.
     loss : function
         Of `lstmcore.losses`, or one of your own: ``loss(pred, target)``, with lengths as a third
         argument where there is a prediction per step, and ``batch_first=True`` if so, returns the
         loss and its gradient with respect to pred. Predictions that can be (B, C) are one per
-        sequence, whatever C is.
+        sequence, whatever C is. Lengths are those that were given, or that a `Masking` in the model
+        has found. For a loss of scores a model that ends in a softmax or sigmoid is refused: train
+        ``model[:-1]``, which has the same parameters.
+
+        The losses of `lstmcore.losses` say what their mean stands for (see `losses.Mean`), so that
+        the mean over an epoch is that of all its targets together. A loss or metric that returns a
+        plain float counts as a mean over the valid steps or, with one target per sequence, over the
+        sequences.
     optimizer : optimizer of `lstmcore.optim`
         Of parameters of this model. Those it does not have are not trained.
     epochs : int, default 1
@@ -71,12 +84,17 @@ def fit(
     shuffle, seed
         Of those batches, as of `lstmcore.data.Batches`; validation is not shuffled. A seed is not
         for batches ready made.
+    weight : array, optional
+        How much each row counts, (B,), or each step, (T, B), or (B, T) if batch_first, if `data` is
+        a tuple of arrays. Batches have their own. The loss gets it as ``weight=``, and so do
+        metrics that take an argument of that name.
     validation : like data, optional
         For a loss, and the metrics, after every epoch. Its first batch is tried before the first
         step, so that what does not fit is found before anything is changed.
     metrics : dict of str to function, optional
         ``function(pred, target)`` with lengths like a loss, which returns a number. They are means
-        over the targets of the validation data or, without any, of the training batches.
+        over the targets of the validation data or, without any, of the training batches; see
+        `loss`.
     truncate : int, optional
         Truncated back-propagation through time: the batch is cut into chunks of so many steps, each
         with a step of the optimizer; the state is carried from each to the next, the gradient is
@@ -92,7 +110,9 @@ def fit(
         See `lstmcore.callbacks`. A function is called with the `Run` after every epoch.
     resume : path, optional
         A file of `lstmcore.callbacks.Checkpoint`, to go on from to the same bits, given the same
-        arguments. The order of batches of your own comes back if they have a ``state_dict``.
+        arguments: another learning rate, seed or batch size than the run was begun with is refused,
+        but more epochs are not. The order of batches of your own comes back if they have a
+        ``state_dict``.
     progress : bool, default True
         A bar with loss, metrics and time left if tqdm is installed, else a line per epoch.
 
@@ -106,9 +126,11 @@ def fit(
     ------
     ValueError
         If the data are empty, arguments do not fit together, the optimizer has parameters of
-        another model, or the checkpoint is damaged or of another run; nothing is changed then.
+        another model, a callback cannot do its work, or the checkpoint is damaged or of another
+        run; nothing is changed then.
     NonFiniteError
-        A ValueError: the loss or the norm of the gradients is NaN or infinite. It names the epoch
+        A ValueError: the loss, the validation loss or the norm of the gradients is NaN or
+        infinite. It names the epoch
         and the step, and the first parameter or gradient that is not finite.
     TypeError
         If something is not what is expected at all.
@@ -141,7 +163,7 @@ def fit(
     epochs = checks.integer(epochs, "epochs", 1)
     if truncate is not None:
         truncate = checks.integer(truncate, "truncate", 1)
-        caller.check_truncate(truncate)
+        caller.check_truncate(truncate, train=True)
     if clip_norm is not None and not checks.number(clip_norm, "clip_norm") > 0:
         raise ValueError(f"clip_norm is {clip_norm}, expected more than 0")
     functions = scored(loss, metrics)
@@ -150,13 +172,21 @@ def fit(
     _check_optimizer(optimizer, model)
     _check_schedule(schedule, optimizer)
     by_step = checks.choice(schedule_by, "schedule_by", ("epoch", "step")) == "step"
-    data = batches(data, "data", batch_size, caller, shuffle=shuffle, seed=seed)
+    data = batches(data, "data", batch_size, caller, shuffle=shuffle, seed=seed, weight=weight)
     if validation is not None:
+        if not callable(caller.model):
+            what = checks.describe(model)
+            raise TypeError(f"model is {what}, expected one that can be called, for validation")
         size = batch_size if isinstance(validation, tuple) else None
         validation = batches(validation, "validation", size, caller, shuffle=False, seed=None)
-    run = Run(model, optimizer, schedule, data, validation, epochs, _callbacks(callbacks))
+    scorer = Scorer(functions, caller)
+    begun = settings(optimizer, schedule, data, truncate, clip_norm)
+    made = _callbacks(callbacks)
+    run = Run(model, optimizer, schedule, data, validation, epochs, made, functions, begun)
+    for callback in run.callbacks:
+        callback.on_check(run)
     if validation is not None:
-        measure_first(caller, validation, "validation", functions, truncate)
+        measure_first(caller, validation, "validation", scorer, truncate)
     if resume is not None:
         checks.path(resume, "resume")
         load_checkpoint(resume, **run.parts())
@@ -164,7 +194,7 @@ def fit(
     history = run.history
     bar = Progress(progress, epochs, run.epoch)
     with Interrupt() as interrupt:
-        loop = Loop(run, caller, functions, truncate, clip_norm, by_step, interrupt.check, bar)
+        loop = Loop(run, caller, scorer, truncate, clip_norm, by_step, interrupt.check, bar)
         try:
             for callback in run.callbacks:
                 callback.on_start(run)
@@ -192,6 +222,8 @@ def _check_optimizer(optimizer: Any, model: Any) -> None:
         raise TypeError(f"optimizer is {what}, expected one of lstmcore.optim, ready made")
     known = {id(p) for p in model.parameters()}
     for p in parameters:
+        if not isinstance(p, Parameter):
+            raise TypeError(f"optimizer has {checks.describe(p)}, expected Parameters only")
         if id(p) not in known:
             raise ValueError(
                 f"optimizer has {p!r}, which is not a parameter of the model: expected one made "

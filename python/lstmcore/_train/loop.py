@@ -11,13 +11,16 @@ import numpy as np
 
 from .._base import checks
 from .._base.parameter import Parameter
+from .._base.structure import leaves
 from ..callbacks import Callback
+from ..data._batches import Batch
 from ..optim._checks import parameters as checked_parameters
 from ..optim._clipping import limit_norm
-from .batch import Batch, Caller, Scored, chunks
-from .evaluate import Total, measure
+from .batch import Caller, chunks
+from .evaluate import measure
 from .progress import Progress
 from .run import Run
+from .scorer import Scorer, Total
 
 __all__ = ["Loop", "NonFiniteError"]
 
@@ -46,7 +49,7 @@ class Loop:
         self,
         run: Run,
         caller: Caller,
-        functions: dict[str, Scored],
+        scorer: Scorer,
         truncate: int | None,
         clip_norm: float | None,
         by_step: bool,
@@ -57,11 +60,10 @@ class Loop:
         self._truncate = truncate
         self._clip_norm = None if clip_norm is None else float(clip_norm)
         self._by_step = by_step
-        self._functions = functions
-        self._loss = functions["loss"]
+        self._scorer = scorer
         # Metrics are of the validation data, if there are any.
-        own = [] if run.validation is not None else [n for n in functions if n != "loss"]
-        self._metrics = {n: functions[n] for n in own}
+        own = [] if run.validation is not None else [n for n in scorer.functions if n != "loss"]
+        self._metrics = own
         self._parameters: list[Parameter] = list(run.optimizer.parameters)
         if clip_norm is not None:
             checked_parameters(self._parameters)
@@ -80,11 +82,13 @@ class Loop:
                 self._caller,
                 run.validation,
                 "validation",
-                self._functions,
+                self._scorer,
                 self._truncate,
                 self._check,
             )
             validation_loss = values.pop("loss")
+            if not math.isfinite(validation_loss):
+                raise self._error(f"the validation loss is {validation_loss}", None)
         run.epoch += 1
         run.history.record(
             loss,
@@ -101,7 +105,7 @@ class Loop:
 
     def _train(self) -> dict[str, float] | None:
         """Go through the data and return the means; None if a callback has stopped the run."""
-        run, truncate, total = self._run, self._truncate, Total(self._functions)
+        run, truncate, total = self._run, self._truncate, Total()
         count = len(run.data) if hasattr(run.data, "__len__") else math.inf
         for number, item in enumerate(run.data):
             batch = self._caller.unpack(item, number)
@@ -120,11 +124,10 @@ class Loop:
 
     def _step(self, batch: Batch, state: Any, total: Total) -> Any:
         """Make one step of the optimizer; return the final state of the model, if it is carried."""
-        run, caller, model = self._run, self._caller, self._caller.model
-        options = caller.options(state, batch.lengths, batch.resets)
-        pred, tape = model.forward(batch.x, **options)
-        lengths, count = caller.targets(pred, batch)
-        scored = caller.score(self._loss, pred, batch.target, lengths)
+        run, scorer, model = self._run, self._scorer, self._caller.model
+        pred, tape, ends = self._caller.forward(batch, state)
+        targets = scorer.targets(pred, batch, ends)
+        scored = scorer.score("loss", pred, targets)
         if not isinstance(scored, tuple) or len(scored) != 2:
             what = checks.describe(scored)
             raise TypeError(f"loss returned {what}, expected the loss and its gradient")
@@ -134,9 +137,16 @@ class Loop:
             model.backward(tape, dpred)
             raise self._error(f"the loss is {loss}", batch)
         values = {"loss": loss}  # all of them before anything is changed
-        for name, function in self._metrics.items():
-            values[name] = caller.score(function, pred, batch.target, lengths)
-        total.add(count, values)
+        for name in self._metrics:
+            values[name] = scorer.score(name, pred, targets)
+        total.add(scorer.means(values, pred, targets))
+        state = None
+        if self._truncate is not None:
+            try:
+                state = tape.state
+            except AttributeError as error:
+                what = checks.describe(tape)
+                raise TypeError(f"tape is {what}, expected a `state` to carry on") from error
         run.model.zero_grad()
         model.backward(tape, dpred)
         if self._clip_norm is not None:
@@ -147,8 +157,8 @@ class Loop:
         run.step += 1
         run.loss = float(loss)
         if self._by_step and run.schedule is not None:
-            run.schedule.step(loss)
-        return tape.state if self._truncate is not None else None
+            run.schedule.step(run.loss)
+        return state
 
     def _check_parameters(self) -> None:
         """Refuse to go on from, and to save, parameters that the last step has spoilt."""
@@ -171,8 +181,10 @@ class Loop:
                     break
         given = {} if batch is None else {"x": batch.x, "target": batch.target}
         for name, value in given.items():
-            if getattr(value, "dtype", None) in (np.float32, np.float64):
-                found += [] if np.isfinite(value).all() else [name]
+            floats = [
+                a for a in leaves(value) if getattr(a, "dtype", None) in (np.float32, np.float64)
+            ]
+            found += [] if all(np.isfinite(a).all() for a in floats) else [name]
         first = ", ".join(found) or "no parameter, gradient or input"
         step = run.step + (batch is not None)
         return NonFiniteError(f"{what} in epoch {run.epoch + 1}, step {step}; not finite: {first}")

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from .._base.public import publish
-from ._batches import Batches, Buckets, Pairs, pad
+from ._batches import Batch, Batches, Buckets, Pairs, pad
 from ._series import resample, windows
 from ._text import Vocabulary, columns
 
-__all__ = ["Batches", "Buckets", "Pairs", "Vocabulary", "columns", "pad", "resample", "windows"]
+__all__ = [
+    "Batch",
+    "Batches",
+    "Buckets",
+    "Pairs",
+    "Vocabulary",
+    "columns",
+    "pad",
+    "resample",
+    "windows",
+]
 
 publish(globals())
 

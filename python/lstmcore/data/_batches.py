@@ -3,19 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from .._base import checks
+from .._base.structure import is_structure, leaves, mapped
 
-__all__ = ["Batches", "Buckets", "Pairs"]
+__all__ = ["Batch", "Batches", "Buckets", "Pairs", "has_steps"]
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 AnyArray: TypeAlias = npt.NDArray[Any]
 
 _POOL = 50  # batches among which rows are sorted by length: more pads less, fewer mixes more
+
+
+class Batch(NamedTuple):
+    """What one step of `fit` takes, by name. A tuple ``(x, target, ...)`` is one in this order.
+
+    x : array, or tuple or dict of arrays
+        What the model takes as its x: (T, B, ...), or (B, T, ...) if it is batch_first. Several
+        only for a `Seq2Seq` or a model of your own that takes them.
+    target : array, or tuple or dict of arrays
+        As the loss takes it.
+    lengths : integer array (B,), optional
+        Steps of each row; for a `Seq2Seq` a pair, of source and target.
+    resets : bool array (T, B), or (B, T) if batch_first, optional
+        As the layers take them.
+    weight : array, optional
+        How much each row (B,) counts, or each step (T, B), or (B, T) if batch_first, where there
+        is a target per step. The loss gets it as its `weight`, and so do metrics that take one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> x, target = np.ones((5, 2, 3), "float32"), np.zeros((5, 2, 1), "float32")
+    >>> batch = lc.data.Batch(x, target, weight=np.array([1.0, 0.5]))
+    >>> model = lc.Sequential(lc.GRU(3, 4, seed=0), lc.Linear(4, 1, seed=1))
+    >>> round(lc.evaluate(model, [batch], loss=lc.losses.mse)["loss"], 4)
+    0.048
+    """
+
+    x: Any
+    target: Any
+    lengths: Any = None
+    resets: Any = None
+    weight: Any = None
+
+
+def has_steps(part: AnyArray) -> bool:
+    """Whether one of several x has steps: (T, B, F), or (T, B) of ids; but not (B, F) or (B,)."""
+    return part.ndim > 2 or (part.ndim == 2 and part.dtype.kind in "iu")
 
 
 class _Epochs:
@@ -27,7 +67,8 @@ class _Epochs:
         self._rows = rows
         self.batch_size = checks.integer(batch_size, "batch_size", 1)
         self.shuffle = checks.boolean(shuffle, "shuffle")
-        entropy = np.random.SeedSequence(checks.seed(seed)).entropy
+        self.given_seed = checks.seed(seed)
+        entropy = np.random.SeedSequence(self.given_seed).entropy
         assert isinstance(entropy, int)
         self.seed = entropy
         self.epoch = 0
@@ -67,14 +108,17 @@ class Batches(_Epochs):
 
     Parameters
     ----------
-    x : array (T, B, ...), or (B, T, ...) if batch_first
-        Inputs, B rows. With `batch_first` also (B, F): rows without a time axis.
-    target : array
+    x : array (T, B, ...), or (B, T, ...) if batch_first; or tuple or dict of arrays
+        Inputs, B rows. With `batch_first` also (B, F): rows without a time axis. Of several arrays
+        those with three axes, and ids with two, have steps; others are (B, F) or (B,).
+    target : array, or tuple or dict of arrays
         One per step, with the first two axes of x, or one per sequence, (B, ...).
     lengths : integer array (B,), optional
         Steps of each row.
     resets : bool array (T, B), or (B, T) if batch_first, optional
         As the layers take them.
+    weight : array (B,), or (T, B), or (B, T) if batch_first, optional
+        How much each row or step counts.
     batch_size : int
         Rows per batch; the last batch has what is left.
     shuffle : bool, default True
@@ -90,6 +134,7 @@ class Batches(_Epochs):
     Yields
     ------
     (x, target), (x, target, lengths) or (x, target, lengths, resets)
+        Or a `Batch`, with `weight`.
 
     Raises
     ------
@@ -108,10 +153,11 @@ class Batches(_Epochs):
 
     def __init__(
         self,
-        x: npt.ArrayLike,
-        target: npt.ArrayLike,
+        x: Any,
+        target: Any,
         lengths: npt.ArrayLike | None = None,
         resets: npt.ArrayLike | None = None,
+        weight: npt.ArrayLike | None = None,
         *,
         batch_size: int,
         shuffle: bool = True,
@@ -119,49 +165,108 @@ class Batches(_Epochs):
         batch_first: bool = False,
         per_step: bool | None = None,
     ) -> None:
-        self._x, self._target = checks._asarray(x, "x"), checks._asarray(target, "target")
         self.batch_first = checks.boolean(batch_first, "batch_first")
         self._axis = 0 if self.batch_first else 1
-        if self._x.ndim <= self._axis:
-            axes = "(B, ...)" if self.batch_first else "(T, B, ...)"
-            raise ValueError(f"x has shape {self._x.shape}, expected {axes}")
-        rows = self._x.shape[self._axis]
+        self._x, self._x_axes = self._inputs(x)
+        shapes = [np.shape(part) for part in leaves(self._x)]
+        axes = leaves(self._x_axes)
+        rows = shapes[0][axes[0]]
+        if any(shape[axis] != rows for shape, axis in zip(shapes, axes, strict=True)):
+            raise ValueError(f"x has parts of shapes {shapes}, expected the same rows in each")
         super().__init__(rows, batch_size, shuffle, seed)
-        grid = self._x.shape[:2]
-        gridded = self._target.ndim > 1 and self._target.shape[:2] == grid
-        rowed = self._target.shape[:1] == (rows,)
-        if per_step is None:
-            per_step = gridded
-        if not (gridded if checks.boolean(per_step, "per_step") else rowed):
-            raise ValueError(
-                f"target has shape {self._target.shape}, expected ({rows}, ...), one for each row "
-                f"of x, or {grid} and whatever follows, one for each step"
-            )
-        self._target_axis = self._axis if per_step else 0
+        stepped = [s for s in shapes if len(s) > 1] if len(shapes) == 1 else self._grids()
+        grid = stepped[0][:2] if stepped else (rows,)
+        if per_step is not None:
+            per_step = checks.boolean(per_step, "per_step")
+        self._target = mapped(checks._asarray, target, "target")
+        self._target_axes = mapped(
+            lambda part, name: self._target_axis(part, name, rows, grid, per_step),
+            self._target,
+            "target",
+        )
         self._lengths = None
         if lengths is not None:
             time = grid[1 - self._axis] if len(grid) == 2 else 0
             self._lengths = checks.lengths(lengths, rows, time, batched=True)
         self._resets = None
+        axes_text = "(B, T)" if self.batch_first else "(T, B)"
         if resets is not None:
-            axes = "(B, T)" if self.batch_first else "(T, B)"
-            self._resets = checks.resets(resets, grid, axes)
+            self._resets = checks.resets(resets, grid, axes_text)
+        self._weight = None
+        if weight is not None:
+            self._weight = checks._asarray(weight, "weight")
+            if self._weight.shape not in ((rows,), grid):
+                raise ValueError(
+                    f"weight has shape {self._weight.shape}, expected (B,) = ({rows},), or "
+                    f"{axes_text} = {grid}"
+                )
 
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+    def _inputs(self, x: Any) -> tuple[Any, Any]:
+        """Return x as arrays, and the axis of the rows of each."""
+        several = is_structure(x)
+        if several and not len(x):
+            raise ValueError(f"x is {x!r}, expected at least one array")
+        arrays = mapped(checks._asarray, x, "x")
+
+        def axis(part: AnyArray, name: str) -> int:
+            axis = 0 if several and not has_steps(part) else self._axis
+            if part.ndim <= axis:
+                axes = "(B, ...)" if axis == 0 else "(T, B, ...)"
+                raise ValueError(f"{name} has shape {part.shape}, expected {axes}")
+            return axis
+
+        return arrays, mapped(axis, arrays, "x")
+
+    def _grids(self) -> list[tuple[int, ...]]:
+        """Return the shapes of those of several x that have steps."""
+        return [part.shape for part in leaves(self._x) if has_steps(part)]
+
+    def _target_axis(
+        self, target: AnyArray, name: str, rows: int, grid: tuple[int, ...], per_step: bool | None
+    ) -> int:
+        """Return the axis of the rows of a target."""
+        gridded = target.ndim > 1 and target.shape[:2] == grid
+        steps = gridded if per_step is None else per_step
+        if not (gridded if steps else target.shape[:1] == (rows,)):
+            raise ValueError(
+                f"{name} has shape {target.shape}, expected ({rows}, ...), one for each row of x, "
+                f"or {grid} and whatever follows, one for each step"
+            )
+        return self._axis if steps else 0
+
+    def __iter__(self) -> Iterator[Any]:
         """Go through one epoch."""
         rng = self._next_rng()
         order = rng.permutation(self._rows) if self.shuffle else np.arange(self._rows)
+        plain = not is_structure(self._x) and not is_structure(self._target)
         for start in range(0, self._rows, self.batch_size):
             rows = order[start : start + self.batch_size]
-            batch: list[Any] = [
-                np.take(self._x, rows, self._axis),
-                np.take(self._target, rows, self._target_axis),
-            ]
-            if self._lengths is not None or self._resets is not None:
-                batch.append(None if self._lengths is None else self._lengths[rows])
-            if self._resets is not None:
-                batch.append(np.take(self._resets, rows, self._axis))
-            yield tuple(batch)
+            if plain:
+                x = np.take(self._x, rows, self._x_axes)
+                target = np.take(self._target, rows, self._target_axes)
+            else:
+                x = _taken(self._x, rows, self._x_axes)
+                target = _taken(self._target, rows, self._target_axes)
+            lengths = None if self._lengths is None else self._lengths[rows]
+            resets = None if self._resets is None else np.take(self._resets, rows, self._axis)
+            if self._weight is not None:
+                axis = self._axis if self._weight.ndim > 1 else 0
+                yield Batch(x, target, lengths, resets, np.take(self._weight, rows, axis))
+            elif resets is not None:
+                yield x, target, lengths, resets
+            elif lengths is not None:
+                yield x, target, lengths
+            else:
+                yield x, target
+
+
+def _taken(value: Any, rows: IntArray, axes: Any) -> Any:
+    """Return those rows of an array, or of each in a tuple or dict."""
+    if isinstance(value, dict):
+        return {key: np.take(part, rows, axes[key]) for key, part in value.items()}
+    if isinstance(value, tuple):
+        return tuple(np.take(part, rows, axis) for part, axis in zip(value, axes, strict=True))
+    return np.take(value, rows, axes)
 
 
 class _Bucketed(_Epochs):

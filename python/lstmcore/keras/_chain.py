@@ -27,18 +27,33 @@ _ACTIVATIONS = {"tanh": Tanh, "relu": ReLU, "sigmoid": Sigmoid, "softmax": Softm
 
 def alone(layer: KerasLayer) -> Module:
     """Return what computes the same as one layer; recurrent ones with all outputs and states."""
+    module: Module
     if layer.kind in CELLS:
-        return make_cell(layer)
-    if layer.kind in LAYERS:
+        module = make_cell(layer)
+    elif layer.kind in LAYERS:
         only = direction(layer)
-        return make(only, reverse=only.backwards)
-    if layer.kind == "Bidirectional":
+        module = make(only, reverse=only.backwards)
+    elif layer.kind == "Bidirectional":
         forward, reverse, merge = both_directions(layer)
-        return make(forward, reverse, merge=merge)
+        module = make(forward, reverse, merge=merge)
+    else:
+        module = _other(layer)
+    if not layer.trainable:
+        _freeze([module])
+    return module
+
+
+def _other(layer: KerasLayer) -> Module:
     chain = Chain()
     chain.add(layer)
     model = chain.model()
     return model[0] if len(model) == 1 else model
+
+
+def _freeze(modules: list[Module]) -> None:
+    for module in modules:
+        for p in module.parameters():
+            p.trainable = False
 
 
 class Chain:
@@ -59,8 +74,11 @@ class Chain:
         """Append what computes the same as the layer."""
         if layer.kind not in _READERS:
             raise layer.error(f"is not imported; those that are: {', '.join(sorted(_READERS))}")
+        before = len(self._modules)
         _READERS[layer.kind](self, layer)
         layer.close()
+        if not layer.trainable:
+            _freeze(self._modules[before:])
 
     def model(self) -> Sequential:
         """Return the modules, in a Sequential."""

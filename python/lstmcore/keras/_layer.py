@@ -83,6 +83,7 @@ class KerasLayer:
                 raise self.error(f"has the cell {kind[:60]!r}, which is not imported")
             config = {**cell["config"], **config, "cell": None}
             kind = kind.removesuffix("Cell")
+        self.trainable = config.get("trainable", True) is not False
         self.kind: str = kind
         self.config: dict[str, Any] = config
         self.version = version

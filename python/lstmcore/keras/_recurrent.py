@@ -116,6 +116,7 @@ class Direction(NamedTuple):
     kind: type[Any]  # RNN, LSTM or GRU
     options: dict[str, Any]
     weights: dict[str, Array]
+    one_bias: bool  # whether Keras has one where ours has two
     sequences: bool  # whether it gives every output, and not the last alone
     backwards: bool
 
@@ -134,12 +135,12 @@ def direction(layer: KerasLayer) -> Direction:
     """Read a recurrent layer."""
     kind = LAYERS[layer.kind]
     chosen = options(layer)
-    weights = from_weights(layer, kind._kind, chosen.get("reset_after", True), chosen["bias"])
+    weights, one_bias = from_weights(layer, kind._kind, chosen)
     chosen["batch_first"] = not layer.flag("time_major", False)
     layer.flag("return_state", False)  # ours always do
     sequences, backwards = layer.flag("return_sequences", False), layer.flag("go_backwards", False)
     layer.close()
-    return Direction(kind, chosen, weights, sequences, backwards)
+    return Direction(kind, chosen, weights, one_bias, sequences, backwards)
 
 
 def both_directions(layer: KerasLayer) -> tuple[Direction, Direction, str]:
@@ -178,48 +179,60 @@ def make(*directions: Direction, reverse: bool = False, merge: str = "concat") -
         **first.options,
     )
     layer.load_state_dict(weights)
+    for part, suffix in zip(directions, ("", "_reverse")):
+        if part.one_bias:
+            _freeze(layer, f"bias_hh_l0{suffix}")
     return layer
+
+
+def _freeze(module: Module, name: str) -> None:
+    """Train one of two biases: both would move twice as far as the one that Keras has."""
+    dict(module.named_parameters())[name].trainable = False
 
 
 def make_cell(layer: KerasLayer) -> Cell[Any]:
     """Make our cell of a cell of Keras."""
     kind = CELLS[layer.kind]
     chosen = options(layer)
-    weights = from_weights(layer, kind._kind, chosen.get("reset_after", True), chosen["bias"])
+    weights, one_bias = from_weights(layer, kind._kind, chosen)
     layer.close()
     w_ih, w_hh = weights["weight_ih"], weights["weight_hh"]
     cell: Cell[Any] = kind(w_ih.shape[1], w_hh.shape[1], dtype=w_ih.dtype, **chosen)
     cell.load_state_dict(weights)
+    if one_bias:
+        _freeze(cell, "bias_hh")
     return cell
 
 
 # Weights ------------------------------------------------------------------------------------------
 
 
-def from_weights(layer: KerasLayer, kind: str, reset_after: bool, bias: bool) -> dict[str, Array]:
-    """Take the weights of one direction of a layer, and return them as ours."""
+def from_weights(
+    layer: KerasLayer, kind: str, options: dict[str, Any]
+) -> tuple[dict[str, Array], bool]:
+    """Take the weights of one direction; return them as ours, and whether there is one bias."""
     theirs, ours = LAYOUTS["keras"].order(kind), OURS.order(kind)
     units = layer.size("units")
     width = len(theirs) * units
     kernel = layer.take("kernel", (None, width))
     recurrent = layer.take("recurrent_kernel", (units, width))
     state: dict[str, Array] = {}
-    cudnn = False
-    if bias:
-        two = kind == "gru" and reset_after
+    cudnn = one = False
+    if options["bias"]:
+        two = kind == "gru" and options.get("reset_after", True)
         shapes: list[tuple[int, ...]] = [(2, width) if two else (width,)]
         if kind == "lstm" or two:
             shapes.append((2 * width,))
         given = layer.take("bias", *shapes)
-        cudnn = given.shape == (2 * width,)
-        both = np.stack([given, np.zeros_like(given)]) if given.shape == (width,) else given
+        cudnn, one = given.shape == (2 * width,), given.shape == (width,)
+        both = np.stack([given, np.zeros_like(given)]) if one else given
         both = reordered(both.reshape(2, width), theirs, ours, axis=1)
         state["bias_ih"], state["bias_hh"] = both
     if cudnn:
         kernel, recurrent = (_of_cudnn(matrix, units) for matrix in (kernel, recurrent))
     state["weight_ih"] = reordered(kernel.T, theirs, ours)
     state["weight_hh"] = reordered(recurrent.T, theirs, ours)
-    return state
+    return state, one
 
 
 def to_weights(config: Config, state: dict[str, Array]) -> list[Array]:

@@ -12,7 +12,7 @@ __all__ = ["at_least_0", "keys", "parameters"]
 
 
 def parameters(values: Iterable[Parameter]) -> list[Parameter]:
-    """Return a list of parameters, at least one and none of them twice."""
+    """Return the parameters that are trainable, at least one and none of them twice."""
     if not isinstance(values, Iterable) or isinstance(values, (str, Mapping)):
         raise TypeError(f"parameters is {describe(values)}, expected a list of Parameters")
     result = list(values)
@@ -23,7 +23,10 @@ def parameters(values: Iterable[Parameter]) -> list[Parameter]:
             raise TypeError(f"parameters has {describe(p)}, expected Parameters only")
     if len({id(p) for p in result}) < len(result):
         raise ValueError("parameters has one of them twice")
-    return result
+    trainable = [p for p in result if p.trainable]
+    if not trainable:
+        raise ValueError("parameters has none that is trainable, expected at least one")
+    return trainable
 
 
 def at_least_0(value: object, name: str) -> float:

@@ -28,7 +28,7 @@ def clip_grad_norm(
     ----------
     parameters : iterable of Parameter
         Usually those of the optimizer. Of a gradient that says which rows it has touched, the
-        others are not looked at.
+        others, which are 0, are not looked at.
     max_norm : float
         At least 0; infinity only measures.
     error_if_nonfinite : bool, default False
@@ -75,7 +75,9 @@ def clip_grad_norm(
 
 def limit_norm(parameters: list[Parameter], limit: float) -> float:
     """Do what `clip_grad_norm` does, with arguments that are checked."""
-    grads, rows = gradients(parameters), [p._rows for p in parameters]
+    grads = gradients(parameters)
+    # A gradient that was lent out as a whole may have more rows than `backward` has added to.
+    rows = [None if p._rows is None or p._lent else p._rows for p in parameters]
     norm = _core.gradient_norm(grads, rows)
     if math.isfinite(norm) and norm + 1e-6 > limit:
         _core.scale_gradients(limit / (norm + 1e-6), grads, rows)
@@ -113,7 +115,7 @@ def clip_grad_value(parameters: Iterable[Parameter], value: float) -> None:
     if limit <= 0:
         raise ValueError(f"value is {value}, expected above 0")
     for p in params:
-        grad, rows = p._gradient(), p.rows
+        grad, rows = p._gradient(), None if p._rows is None or p._lent else p._rows
         if rows is None:
             np.clip(grad, -limit, limit, out=grad)
         else:

@@ -10,6 +10,7 @@ others cost nothing and stay as they are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -31,7 +32,7 @@ class Optimizer:
     Attributes
     ----------
     parameters : list of Parameter
-        What it trains.
+        What it trains: of those it was given, those with ``trainable`` True at that time.
     steps : int
         How many steps it has taken.
     lr : float
@@ -71,19 +72,26 @@ class Optimizer:
 
     def step(self) -> None:
         """Change every parameter by its gradient. The gradients stay as they are."""
+        options = self._options()
+        if "eps_hat" in options:
+            options = self._with_eps_hat(options)
         self._update(
             self.steps + 1,
             [p._storage for p in self.parameters],
             gradients(self.parameters),
             [p.rows if p.sparse else None for p in self.parameters],
             list(self._memory.values()),
-            **self._options(),
+            **options,
         )
         self.steps += 1
         touch(self.parameters)
 
     def _options(self) -> dict[str, Any]:
         """Return what makes the same optimizer from the parameters, as JSON could hold it."""
+        raise NotImplementedError
+
+    def _with_eps_hat(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Return the options of this step for an optimizer that has that option."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -143,6 +151,8 @@ class Optimizer:
             raise ValueError(f"state_dict is of {state_dict['type']!r}, expected {name!r}")
         options = {k: state_dict[k] for k in self._options() if k in state_dict}
         fresh = type(self)(self.parameters, **options)
+        if len(fresh.parameters) < len(self.parameters):
+            raise ValueError("parameters have been made untrainable since: make a new optimizer")
         needed = [k for k, v in fresh._memory.items() if v is not None]
         keys(state_dict, [*self._description(), *needed])
         self._check_parameters(state_dict["parameters"], state_dict["shapes"])
@@ -378,6 +388,9 @@ class Adam(Optimizer):
         Factor of w in g: L2 regularisation, at least 0.
     amsgrad : bool, default False
         Put the largest v so far in the place of v in vhat.
+    eps_hat : bool, default False
+        Add eps to sqrt(v) before its correction, not to sqrt(vhat) after it, as Keras and
+        TensorFlow do: the article's epsilon hat. (Keras's eps is 1e-7.)
 
     Raises
     ------
@@ -415,11 +428,14 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         amsgrad: bool = False,
+        *,
+        eps_hat: bool = False,
     ) -> None:
         self.betas = _betas(betas)
         self.eps = at_least_0(eps, "eps")
         self.weight_decay = at_least_0(weight_decay, "weight_decay")
         self.amsgrad = checks.boolean(amsgrad, "amsgrad")
+        self.eps_hat = checks.boolean(eps_hat, "eps_hat")
         remember = {"exp_avg": True, "exp_avg_sq": True, "max_exp_avg_sq": self.amsgrad}
         super().__init__(parameters, lr, remember)
 
@@ -430,7 +446,13 @@ class Adam(Optimizer):
             "eps": self.eps,
             "weight_decay": self.weight_decay,
             "amsgrad": self.amsgrad,
+            **({"eps_hat": True} if self.eps_hat else {}),  # states of older versions lack it
         }
+
+    def _with_eps_hat(self, options: dict[str, Any]) -> dict[str, Any]:
+        # sqrt(v) + eps, over sqrt(1 - beta2^t), is sqrt(vhat) and this.
+        eps = options["eps"] / math.sqrt(1 - self.betas[1] ** (self.steps + 1))
+        return {k: v for k, v in options.items() if k != "eps_hat"} | {"eps": eps}
 
 
 class AdamW(Adam):
@@ -440,7 +462,7 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    parameters, lr, betas, eps, amsgrad
+    parameters, lr, betas, eps, amsgrad, eps_hat
         As for `Adam`.
     weight_decay : float, default 1e-2
         What every parameter loses at each step, times lr; at least 0.
@@ -474,8 +496,10 @@ class AdamW(Adam):
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         amsgrad: bool = False,
+        *,
+        eps_hat: bool = False,
     ) -> None:
-        super().__init__(parameters, lr, betas, eps, weight_decay, amsgrad)
+        super().__init__(parameters, lr, betas, eps, weight_decay, amsgrad, eps_hat=eps_hat)
 
 
 def _betas(value: Any) -> tuple[float, float]:
