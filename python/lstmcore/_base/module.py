@@ -198,7 +198,7 @@ class Module:
     def _apply_all_own(self, args: tuple[Any, ...], flow: Flow, train: bool) -> tuple[Any, Any]:
         options = {}
         if self._knows_time and flow.lengths is not None:
-            options["lengths"] = flow.lengths.rows
+            options["lengths"] = np.asarray(flow.lengths.rows)
         if not train:
             return self(*args, **options), None
         *y, tape = self.forward(*args, **options)

@@ -406,13 +406,10 @@ class Model(Module):
         given = self._arrays(x)
         free = iter([None] * len(plan.free) if state is None else self._states(state, "state"))
         states = [None if step.wired else next(free) for step in plan.recurrent]
-        rows = self._of_inputs(lengths, "lengths", plan.lengths_used)
-        ends = {id(one): Lengths(one) for one in rows if one is not None}
-        starts = self._of_inputs(resets, "resets", plan.resets_used)
+        ends = self._lengths(lengths, given)
+        starts = self._resets(resets, given)
         flow = Flow(states, None, None, self._batch_first)
-        values, found, tapes = executor.forward(
-            plan, given, [ends.get(id(one)) for one in rows], starts, flow, train
-        )
+        values, found, tapes = executor.forward(plan, given, ends, starts, flow, train)
         slots = leaves(plan.outputs)
         y = rebuilt(plan.outputs, (values[slot] for slot in slots))
         return y, flow, tapes, [found[slot] for slot in slots], given
@@ -465,6 +462,41 @@ class Model(Module):
         if axes.steps and self._batch_first:
             text = text.replace(time, "B, T")
         return f"{text}, or without B"
+
+    def _lengths(self, lengths: Any, given: list[Any]) -> list[Lengths | None]:
+        """Return where the rows of every input end."""
+        made: dict[tuple[int, int], Lengths] = {}  # inputs with the same share one
+        found: list[Lengths | None] = []
+        for i, one in enumerate(self._of_inputs(lengths, "lengths", self._plan.lengths_used)):
+            if one is None:
+                found.append(None)
+                continue
+            time, batch, batched = self._grid(i, given[i])
+            if (id(one), time) not in made:
+                name = self._plan.names[i]
+                rows = checks.lengths(one, batch, time, batched=batched, of=name)
+                made[id(one), time] = Lengths(rows if batched else rows.reshape(()))
+            found.append(made[id(one), time])
+        return found
+
+    def _resets(self, resets: Any, given: list[Any]) -> list[Any]:
+        """Return the resets of every input."""
+        found = self._of_inputs(resets, "resets", self._plan.resets_used)
+        for i, one in enumerate(found):
+            if one is not None:
+                time, batch, batched = self._grid(i, given[i])
+                grid = (batch, time) if self._batch_first else (time, batch)
+                text = ("(B, T)" if self._batch_first else "(T, B)") if batched else "(T,)"
+                found[i] = checks.resets(one, grid if batched else (time,), text)
+        return found
+
+    def _grid(self, i: int, array: Any) -> tuple[int, int, bool]:
+        """Return T and B of an input with steps, and whether it is batched."""
+        batched = array.ndim == 2 + (self._plan.given[i][0].features is not None)
+        if not batched:
+            return array.shape[0], 1, False
+        time, batch = array.shape[1::-1] if self._batch_first else array.shape[:2]
+        return time, batch, True
 
     def _of_inputs(self, value: Any, name: str, used: set[int]) -> list[Any]:
         """Return lengths or resets of every input, and refuse those that nothing uses."""

@@ -56,6 +56,11 @@ class Lengths(Symbolic):
     def __init__(self, of: Symbol) -> None:
         self.of = of
 
+    def _enter(
+        self, module: Any, args: tuple[Any, ...], lengths: Any = None, resets: Any = None
+    ) -> Any:
+        raise TypeError(f"{module!r} is given lengths where it takes an array")
+
 
 class Symbol(Symbolic):
     """Stands for an array in the description of a network, as `Input` does, and what comes of it.

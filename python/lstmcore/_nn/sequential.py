@@ -444,12 +444,16 @@ class Sequential(Module):
         )
         final = []
         for _, module in self._steps:
+            mine = [next(states) for _ in module._stateful()]
             if module._gives_state:
-                x, state = x._enter(module, (x, next(states)), lengths, resets)
-                final.append(state)
+                x, after = module(x, *mine, lengths=lengths, resets=resets)
+                final.append(after)
+            elif mine:
+                x, after = module.run(x, mine, lengths=lengths, resets=resets)
+                final += after
             else:
-                x = x._enter(module, (x,), lengths if module._knows_time else None, resets)
-            if module._finds_lengths:
+                x = module(x, lengths=lengths) if module._knows_time else module(x)
+            if isinstance(x, tuple):  # of a Masking
                 x, lengths = x
         return x, tuple(final)
 
