@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import pickle
 import weakref
 from collections.abc import Callable
@@ -209,7 +208,7 @@ def test_states_wired_by_hand() -> None:
     encoder, decoder = lc.LSTM(3, 5, seed=0), lc.LSTM(2, 5, seed=1)
     source, target = lc.Input(3), lc.Input(2)
     _, state = encoder(source)
-    y, (h, c) = decoder(target, state)
+    y, (_, c) = decoder(target, state)
     model = lc.Model((source, target), (y, c))
     x = (
         rng(0).standard_normal((T, B, 3)).astype("f4"),
@@ -293,6 +292,7 @@ def test_a_chain_is_a_sequential(described: Any, batch_first: bool) -> None:
     assert_same_bits(*[s.state for s in streams])
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's
 def test_a_chain_goes_where_a_sequential_goes(tmp_path: Path) -> None:
     require("onnx")
     keras = require("keras")
@@ -307,12 +307,11 @@ def test_a_chain_goes_where_a_sequential_goes(tmp_path: Path) -> None:
     assert_same_bits(again(values), model(values))
     theirs = keras.ops.convert_to_numpy(lc.to_keras(model)(values))
     np.testing.assert_allclose(theirs, model(values), atol=1e-6)
-    system = lc.StateSpace.from_model(model) if hasattr(lc.StateSpace, "from_model") else None
-    assert system is None or system.size == 8
+    assert lc.StateSpace.of(lc.Model(x, lc.GRU(3, 4)(x)[0])).size == 4
     other = lc.Model(x, sequential(x) + 1)
-    with pytest.raises(ValueError, match="Model.*not expressible in ONNX"):
+    with pytest.raises(ValueError, match=r"Model(.|\n)*not expressible in ONNX"):
         lc.to_onnx(other, path)
-    with pytest.raises(ValueError, match="Model.*nothing that Keras can express"):
+    with pytest.raises(ValueError, match=r"Model(.|\n)*nothing that Keras can express"):
         lc.to_keras(other)
     with pytest.raises(ValueError, match="Model that is no chain"):
         other.stream()
@@ -482,7 +481,7 @@ def test_models_in_models_and_sequentials(tmp_path: Path) -> None:
     assert lc.load(tmp_path / "model") == sequential
     y, tape = sequential.forward(values, state)
     other = lc.Model(x, sequential(x))
-    again, second = other.forward(values, state)
+    _, second = other.forward(values, state)
     given = (y, (state[1][0], (state[0], None)))
     assert_same_bits(other.backward_state(second, *given), sequential.backward_state(tape, *given))
 
@@ -569,7 +568,6 @@ def test_backward_frees_what_it_has_used() -> None:
 
         def backward(self, tape: Any, dy: Any) -> Any:
             del tape
-            gc.collect()
             counts.append(sum(ref() is not None for ref in alive))
             return dy
 
@@ -584,7 +582,6 @@ def test_backward_frees_what_it_has_used() -> None:
     alive.clear()
     values = np.ones((T, B, 2))
     _, tape = model.forward(values)
-    gc.collect()
     assert sum(ref() is not None for ref in alive) == 3
     model.backward(tape, values)
     assert counts == [3, 2, 1]
@@ -660,7 +657,7 @@ BUILDS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: lc.LastStep()(X(steps=False)), ValueError, "expected time steps"),
     (lambda: lc.attention.MultiHead(4, 2)(X(4), X(), X()), ValueError, r"key is .*, expected 4"),
     (lambda: lc.Tanh()(lc.attention.ScaledDotProduct()(X(), X(), X())[1]), TypeError, "only be an"),
-    (lambda: lc.Tanh()(lc.Masking()(X())[1]), TypeError, "."),
+    (lambda: lc.Tanh()(lc.Masking()(X())[1]), TypeError, "is given lengths where"),
     (lambda: X()[0], ValueError, r"lc\.LastStep\(\) takes the last"),
     (lambda: X()["a"], TypeError, "the index of a symbol is 'a'"),
     (lambda: X()[..., 5:], ValueError, "nothing of"),

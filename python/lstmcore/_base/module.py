@@ -498,8 +498,9 @@ def _entering(function: Callable[..., Any]) -> Callable[..., Any]:
 def overridden(module: Module) -> str | None:
     """Return what a class of somebody else's computes in its own way: ``"forward"``, say."""
     for name in ("__call__", "forward"):
-        home = getattr(getattr(type(module), name, None), "__module__", _LIBRARY)
-        if not home.startswith(_LIBRARY):
+        function = getattr(type(module), name, None)
+        home = getattr(function, "__module__", None) or ""  # None where it was typed in
+        if function is not None and not home.startswith(_LIBRARY):
             return name
     return None
 
