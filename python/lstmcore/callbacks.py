@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._base import checks
+from ._base.scoring import told
 from ._files.checkpoints import save_checkpoint
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ class Callback:
     'good enough'
     """
 
+    def on_check(self, run: Run) -> None:
+        """Be called once, before anything is changed: raise what this callback cannot work with."""
+
     def on_start(self, run: Run) -> None:
         """Be called once, before the first epoch and after a checkpoint was loaded."""
 
@@ -68,8 +72,9 @@ class BestWeights(Callback):
         What tells how good an epoch was: "loss", "validation loss" or the name of a metric; by
         default the validation loss or, without validation data, the training loss.
     mode : {"min", "max"}, optional
-        Whether less or more of it is better; by default less of a loss or of "perplexity", more of
-        any other metric.
+        Whether less or more of it is better. Known of losses and of the functions of
+        `lstmcore.metrics`, partial ones too; a function of your own may say it by an attribute
+        `mode`. Of any other it must be given.
     min_delta : float, default 0.0
         By how much an epoch must be better than the best one to count as better.
 
@@ -83,8 +88,8 @@ class BestWeights(Callback):
     Raises
     ------
     TypeError, ValueError
-        If an option has a wrong type or value; after the first epoch, if there is nothing called
-        `monitor`.
+        If an option has a wrong type or value; before the first epoch, if there is nothing called
+        `monitor`, it is not known which way is better, or the model has no ``state_dict``.
 
     Examples
     --------
@@ -115,6 +120,30 @@ class BestWeights(Callback):
         self.best_epoch = 0
         self._weights: dict[str, Any] = {}
 
+    def on_check(self, run: Run) -> None:
+        """Find out whether there is such a value, which way is better, and how to keep weights."""
+        name = self._name(run)
+        known = [*run.functions, *(["validation loss"] if run.validation is not None else [])]
+        if name not in known:
+            raise ValueError(f"monitor is {name!r}, expected one of {', '.join(map(repr, known))}")
+        self._direction(run)
+        if self._restore:
+            _check_state(run.model, "model", self)
+
+    def _name(self, run: Run) -> str:
+        return self.monitor or ("loss" if run.validation is None else "validation loss")
+
+    def _direction(self, run: Run) -> int:
+        """Return 1 if less is better, -1 if more is."""
+        name = self._name(run)
+        mode = self._mode or told(run.functions.get(name), "mode")
+        if mode is None and name not in ("loss", "validation loss"):
+            raise ValueError(
+                f"monitor is {name!r}, of which it is not known whether less or more is better: "
+                "expected mode='min' or mode='max'"
+            )
+        return -1 if mode == "max" else 1
+
     def on_start(self, run: Run) -> None:
         """Forget another run; a checkpoint's is this one."""
         if run.epoch == 0:
@@ -122,12 +151,7 @@ class BestWeights(Callback):
 
     def on_epoch(self, run: Run) -> None:
         """Compare the epoch with the best one."""
-        values = run.history.last()
-        name = self.monitor or ("validation loss" if "validation loss" in values else "loss")
-        if name not in values:
-            raise ValueError(f"monitor is {name!r}, expected one of {', '.join(map(repr, values))}")
-        lower = name in ("loss", "validation loss", "perplexity")
-        sign = 1 if (self._mode == "min" if self._mode else lower) else -1
+        values, name, sign = run.history.last(), self._name(run), self._direction(run)
         best = math.inf if self.best is None else sign * self.best
         if sign * values[name] < best - (0 if math.isinf(best) else self.min_delta):
             self.best, self.best_epoch = values[name], run.epoch
@@ -212,9 +236,10 @@ class EarlyStopping(BestWeights):
 
     def _decide(self, run: Run) -> None:
         if run.epoch - self.best_epoch >= self.patience:
-            values = run.history.last()
-            name = self.monitor or ("validation loss" if "validation loss" in values else "loss")
-            run.stop(f"no better {name} for {self.patience} epochs")
+            name = self._name(run)
+            last = run.history.last()[name]
+            nan = f", which is {last}" if math.isnan(last) else ""
+            run.stop(f"no better {name} for {self.patience} epochs{nan}")
 
 
 class Checkpoint(Callback):
@@ -256,8 +281,10 @@ class Checkpoint(Callback):
         self.path = str(checks.path(path, "path"))
         self.every = checks.integer(every, "every", 1)
 
-    def on_start(self, run: Run) -> None:
-        """Find out that there is a folder to save in before there is something to lose."""
+    def on_check(self, run: Run) -> None:
+        """Find out that there is a folder to save in, and a state to save, before it is needed."""
+        for name, part in run.parts().items():
+            _check_state(part, name, self)
         path = self._path(run.epoch + 1)
         if not path.parent.is_dir():
             raise FileNotFoundError(
@@ -273,3 +300,13 @@ class Checkpoint(Callback):
 
     def _path(self, epoch: int) -> Path:
         return Path(self.path.replace("{epoch}", str(epoch)))
+
+
+def _check_state(part: Any, name: str, callback: Callback) -> None:
+    """Refuse what has no state to keep."""
+    for method in ("state_dict", "load_state_dict"):
+        if not callable(getattr(part, method, None)):
+            raise TypeError(
+                f"{name} is {checks.describe(part)}, which has no {method}(): "
+                f"{type(callback).__name__} needs it"
+            )

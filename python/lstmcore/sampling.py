@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._base import checks
+from ._base.scoring import says
 
 __all__ = ["greedy", "temperature", "top_k"]
 
@@ -99,6 +100,7 @@ def top_k(k: int | None, t: float = 1.0, *, seed: int | None = None) -> Sampler:
         raise ValueError(f"t is {t}, expected more than 0")
     rng = np.random.default_rng(checks.seed(seed))
 
+    @says(takes_scores=True)
     def sample(scores: npt.NDArray[Any]) -> npt.NDArray[Any]:
         logits = checks._asarray(scores, "scores").astype(np.float64) / t
         if k is not None and k < logits.shape[-1]:

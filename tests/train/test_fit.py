@@ -531,7 +531,7 @@ def test_metrics_are_better_when_higher() -> None:
     model = classifier()
     values = iter([0.1, 0.9, 0.5])
     x, target, _ = sequences()
-    best = lc.callbacks.BestWeights("accuracy")
+    best = lc.callbacks.BestWeights("accuracy", mode="max")
     quiet(
         model, [(x, target[0])], loss=cross_entropy, optimizer=adam(model), epochs=3,
         metrics={"accuracy": lambda pred, target: next(values)}, callbacks=[best],

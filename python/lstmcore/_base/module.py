@@ -108,6 +108,7 @@ class Module:
     _state_parts: tuple[str, ...] = ()  # what goes from step to step: "h", or "h" and "c"
     _gives_state: ClassVar[bool] = False  # whether a call gives the final state beside y
     _takes_lookup: ClassVar[bool] = False  # whether it reads steps from a table (see `Flow`)
+    _gives_probabilities: bool = False  # whether y is behind a softmax or sigmoid
     _needs_whole_sequence: bool = False  # whether y at a step needs steps after it
     # Whether `_apply` calls `forward` and `__call__`, so that a derived class may write its own.
     _applies_own: ClassVar[bool] = True

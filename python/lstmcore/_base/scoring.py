@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-__all__ = ["Mean", "says", "told"]
+__all__ = ["Mean", "check_scores", "says", "told"]
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
 
@@ -77,7 +77,7 @@ def says(**facts: Any) -> Callable[[Function], Function]:
     """Note facts of a loss or a metric as its attributes: a decorator.
 
     They are `mode`, "min" or "max", whichever is better; and `takes_scores`, whether predictions
-    are scores before a softmax or sigmoid, or the name of the option that says otherwise.
+    are scores before a softmax or sigmoid, or the name of the option that may say otherwise.
     """
 
     def note(function: Function) -> Function:
@@ -93,3 +93,16 @@ def told(function: Any, fact: str, default: Any = None) -> Any:
     while isinstance(function, functools.partial) and not hasattr(function, fact):
         function = function.func
     return getattr(function, fact, default)
+
+
+def check_scores(model: Any, name: str, function: Any) -> None:
+    """Refuse a function that takes scores for a model that gives probabilities."""
+    if not getattr(model, "_gives_probabilities", False):
+        return
+    fact = told(function, "takes_scores", False)
+    if fact is True or (fact and fact not in getattr(function, "keywords", {})):
+        more = f" (without {fact}=)" if isinstance(fact, str) else ""
+        raise ValueError(
+            f"the model ends in a softmax or sigmoid, but {name}{more} takes the scores before it: "
+            "leave that out, as model[:-1] does, which has the same parameters"
+        )

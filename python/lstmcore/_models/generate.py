@@ -10,6 +10,7 @@ import numpy.typing as npt
 from .. import sampling
 from .._base import checks
 from .._base.module import Module
+from .._base.scoring import check_scores
 from .._nn.sequential import as_sequential
 from ..sampling import Sampler
 
@@ -82,6 +83,7 @@ def generate(
     """
     model = as_sequential(model)
     _check_model(model)
+    check_scores(model, "sample", sample)
     steps = checks.integer(steps, "steps", 1)
     x = checks._asarray(prompt, "prompt")
     tokens = x.dtype.kind in "iu"

@@ -210,6 +210,10 @@ class Seq2Seq(Module):
         return bool(self._config.carry_state)
 
     @property
+    def _gives_probabilities(self) -> bool:  # type: ignore[override]
+        return bool(self.head._gives_probabilities)
+
+    @property
     def batch_first(self) -> bool:
         """Whether source, previous and scores are (B, T, ...)."""
         return self.encoder.batch_first
@@ -411,6 +415,10 @@ class Seq2Seq(Module):
         2016, without its constant 5.
         """
         beam_size = checks.integer(beam_size, "beam_size", 1)
+        if beam_size > 1 and self._gives_probabilities:
+            raise ValueError(
+                f"head is {self.head!r}, which gives probabilities, expected the scores before them"
+            )
         max_steps = checks.integer(max_steps, "max_steps", 1)
         start, end = checks.integer(start, "start", 0), checks.integer(end, "end", 0)
         length_penalty = checks.number(length_penalty, "length_penalty")

@@ -99,7 +99,8 @@ class ReLU(Activation):
 class Sigmoid(Activation):
     """y = 1 / (1 + exp(-x)), elementwise.
 
-    It takes x of any shape and keeps float32 and float64.
+    It takes x of any shape and keeps float32 and float64. `losses.binary_cross_entropy` has its
+    own: it takes scores, not these.
 
     Examples
     --------
@@ -111,6 +112,7 @@ class Sigmoid(Activation):
     """
 
     _name = "sigmoid"
+    _gives_probabilities = True
 
     def _function(self, x: Array) -> Array:
         y: Array = 1 / (1 + np.exp(-x))  # exp(-x) may overflow: 1 / inf is 0, which is right
@@ -136,6 +138,8 @@ class Softmax(Activation):
     >>> y, softmax.backward(tape, [0.0, 1.0, 0.0])
     (array([0. , 0.5, 0.5]), array([ 0.  ,  0.25, -0.25]))
     """
+
+    _gives_probabilities = True
 
     def _stream_stage(self, name: str) -> Any:
         return ("softmax",)

@@ -207,6 +207,12 @@ class Sequential(Module):
         return any(module._finds_lengths for _, module in self._steps)
 
     @property
+    def _gives_probabilities(self) -> bool:  # type: ignore[override]
+        # Pooling and Flip leave probabilities what they are.
+        computing = (m for _, m in reversed(self._steps) if m._gives_state or not m._knows_time)
+        return next((module._gives_probabilities for module in computing), False)
+
+    @property
     def _needs_whole_sequence(self) -> bool:  # type: ignore[override]
         return any(module._needs_whole_sequence for _, module in self._steps)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -104,7 +105,9 @@ def measure_first(
         if not first:
             raise ValueError(f"{name} is empty, expected at least one batch")
         with contextlib.suppress(NoTargets):  # later batches may have some
-            measure(caller, first, name, scorer, truncate, lambda: None)
+            loss = measure(caller, first, name, scorer, truncate, lambda: None)["loss"]
+            if not math.isfinite(loss):
+                raise ValueError(f"the loss of the first batch of {name} is {loss} before training")
     finally:
         if state is not None:
             data.load_state_dict(state)

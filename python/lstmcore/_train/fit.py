@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from .._base import checks
+from .._base.parameter import Parameter
 from .._files.checkpoints import load_checkpoint
 from ..callbacks import Callback, Checkpoint
 from .batch import Caller, batches
@@ -15,6 +16,7 @@ from .history import History
 from .interrupt import Interrupt, Interrupted
 from .loop import Loop
 from .progress import Progress
+from .resuming import settings
 from .run import Run
 from .scorer import Scored, Scorer, scored
 
@@ -66,10 +68,13 @@ def fit(
         argument where there is a prediction per step, and ``batch_first=True`` if so, returns the
         loss and its gradient with respect to pred. Predictions that can be (B, C) are one per
         sequence, whatever C is. Lengths are those that were given, or that a `Masking` in the model
-        has found. The losses of `lstmcore.losses` say what their mean stands for (see
-        `losses.Mean`), so that the mean over an epoch is that of all its targets together. A loss
-        or metric that returns a plain float counts as a mean over the valid steps or, with one
-        target per sequence, over the sequences.
+        has found. For a loss of scores a model that ends in a softmax or sigmoid is refused: train
+        ``model[:-1]``, which has the same parameters.
+
+        The losses of `lstmcore.losses` say what their mean stands for (see `losses.Mean`), so that
+        the mean over an epoch is that of all its targets together. A loss or metric that returns a
+        plain float counts as a mean over the valid steps or, with one target per sequence, over the
+        sequences.
     optimizer : optimizer of `lstmcore.optim`
         Of parameters of this model. Those it does not have are not trained.
     epochs : int, default 1
@@ -105,7 +110,9 @@ def fit(
         See `lstmcore.callbacks`. A function is called with the `Run` after every epoch.
     resume : path, optional
         A file of `lstmcore.callbacks.Checkpoint`, to go on from to the same bits, given the same
-        arguments. The order of batches of your own comes back if they have a ``state_dict``.
+        arguments: another learning rate, seed or batch size than the run was begun with is refused,
+        but more epochs are not. The order of batches of your own comes back if they have a
+        ``state_dict``.
     progress : bool, default True
         A bar with loss, metrics and time left if tqdm is installed, else a line per epoch.
 
@@ -119,9 +126,11 @@ def fit(
     ------
     ValueError
         If the data are empty, arguments do not fit together, the optimizer has parameters of
-        another model, or the checkpoint is damaged or of another run; nothing is changed then.
+        another model, a callback cannot do its work, or the checkpoint is damaged or of another
+        run; nothing is changed then.
     NonFiniteError
-        A ValueError: the loss or the norm of the gradients is NaN or infinite. It names the epoch
+        A ValueError: the loss, the validation loss or the norm of the gradients is NaN or
+        infinite. It names the epoch
         and the step, and the first parameter or gradient that is not finite.
     TypeError
         If something is not what is expected at all.
@@ -165,10 +174,17 @@ def fit(
     by_step = checks.choice(schedule_by, "schedule_by", ("epoch", "step")) == "step"
     data = batches(data, "data", batch_size, caller, shuffle=shuffle, seed=seed, weight=weight)
     if validation is not None:
+        if not callable(caller.model):
+            what = checks.describe(model)
+            raise TypeError(f"model is {what}, expected one that can be called, for validation")
         size = batch_size if isinstance(validation, tuple) else None
         validation = batches(validation, "validation", size, caller, shuffle=False, seed=None)
     scorer = Scorer(functions, caller)
-    run = Run(model, optimizer, schedule, data, validation, epochs, _callbacks(callbacks))
+    begun = settings(optimizer, schedule, data, truncate, clip_norm)
+    made = _callbacks(callbacks)
+    run = Run(model, optimizer, schedule, data, validation, epochs, made, functions, begun)
+    for callback in run.callbacks:
+        callback.on_check(run)
     if validation is not None:
         measure_first(caller, validation, "validation", scorer, truncate)
     if resume is not None:
@@ -206,6 +222,8 @@ def _check_optimizer(optimizer: Any, model: Any) -> None:
         raise TypeError(f"optimizer is {what}, expected one of lstmcore.optim, ready made")
     known = {id(p) for p in model.parameters()}
     for p in parameters:
+        if not isinstance(p, Parameter):
+            raise TypeError(f"optimizer has {checks.describe(p)}, expected Parameters only")
         if id(p) not in known:
             raise ValueError(
                 f"optimizer has {p!r}, which is not a parameter of the model: expected one made "

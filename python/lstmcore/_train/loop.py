@@ -87,6 +87,8 @@ class Loop:
                 self._check,
             )
             validation_loss = values.pop("loss")
+            if not math.isfinite(validation_loss):
+                raise self._error(f"the validation loss is {validation_loss}", None)
         run.epoch += 1
         run.history.record(
             loss,
@@ -137,8 +139,14 @@ class Loop:
         values = {"loss": loss}  # all of them before anything is changed
         for name in self._metrics:
             values[name] = scorer.score(name, pred, targets)
-        means = scorer.means(values, pred, targets)
-        total.add(means)
+        total.add(scorer.means(values, pred, targets))
+        state = None
+        if self._truncate is not None:
+            try:
+                state = tape.state
+            except AttributeError as error:
+                what = checks.describe(tape)
+                raise TypeError(f"tape is {what}, expected a `state` to carry on") from error
         run.model.zero_grad()
         model.backward(tape, dpred)
         if self._clip_norm is not None:
@@ -150,7 +158,7 @@ class Loop:
         run.loss = float(loss)
         if self._by_step and run.schedule is not None:
             run.schedule.step(run.loss)
-        return tape.state if self._truncate is not None else None
+        return state
 
     def _check_parameters(self) -> None:
         """Refuse to go on from, and to save, parameters that the last step has spoilt."""

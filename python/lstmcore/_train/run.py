@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .._base import checks
 from .history import History
+from .resuming import check_settings
 
 if TYPE_CHECKING:
     from ..callbacks import Callback
@@ -28,6 +29,8 @@ class Run:
         How many epochs there shall be; how many are complete; how many steps the optimizer made.
     loss : float
         Of the last step.
+    functions : dict of str to function
+        The loss, as "loss", and the metrics.
     callbacks : list of Callback
     """
 
@@ -40,10 +43,13 @@ class Run:
         validation: Any,
         epochs: int,
         callbacks: list[Callback],
+        functions: Mapping[str, Callable[..., Any]],
+        settings: dict[str, Any],
     ) -> None:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.data, self.validation = data, validation
         self.epochs, self.callbacks = epochs, callbacks
+        self.functions, self._settings = functions, settings
         self.history = History()
         self.epoch = self.step = 0
         self.loss = math.nan
@@ -63,10 +69,13 @@ class Run:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the counters."""
-        return {"epoch": self.epoch, "step": self.step}
+        """Return the counters, and what the run was begun with."""
+        lr = [*self._settings["lr"], getattr(self.optimizer, "lr", None)]
+        settings = {**self._settings, "lr": lr}
+        return {"epoch": self.epoch, "step": self.step, "settings": settings}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the counters."""
+        """Take over the counters, if the run was begun with the same settings."""
+        check_settings(state.get("settings", {}), self._settings)
         epoch, step = (checks.integer(state[name], name, 0) for name in ("epoch", "step"))
         self.epoch, self.step = epoch, step

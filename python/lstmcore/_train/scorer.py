@@ -10,7 +10,7 @@ import numpy as np
 
 from .._base import checks
 from .._base.flow import Ends
-from .._base.scoring import Mean
+from .._base.scoring import Mean, check_scores
 from .._base.structure import is_structure, leaves
 from ..data._batches import Batch, has_steps
 from .batch import Caller
@@ -51,6 +51,8 @@ class Scorer:
     def __init__(self, functions: Mapping[str, Scored], caller: Caller) -> None:
         self.functions = functions
         self._caller = caller
+        for name, function in functions.items():
+            check_scores(caller.model, name, function)
         self._weighted = {name: _takes_weight(f) for name, f in functions.items()}
 
     def targets(self, pred: Any, batch: Batch, ends: Ends | None) -> Targets:

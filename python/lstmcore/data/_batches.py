@@ -67,7 +67,8 @@ class _Epochs:
         self._rows = rows
         self.batch_size = checks.integer(batch_size, "batch_size", 1)
         self.shuffle = checks.boolean(shuffle, "shuffle")
-        entropy = np.random.SeedSequence(checks.seed(seed)).entropy
+        self.given_seed = checks.seed(seed)
+        entropy = np.random.SeedSequence(self.given_seed).entropy
         assert isinstance(entropy, int)
         self.seed = entropy
         self.epoch = 0
