@@ -423,6 +423,20 @@ def test_a_mask_goes_with_its_values_to_the_scorer() -> None:
         lc.Model(x, masked + x)(values)
 
 
+def test_a_loss_of_scores_is_refused_behind_a_softmax() -> None:
+    x = lc.Input(3)
+    scores = lc.GRU(3, 4, seed=0)(x)[0]
+    data = [(np.ones((T, B, 3), "f4"), np.ones(B, int))]
+    wrong = lc.Model(x, lc.LastStep()(lc.Softmax()(scores)))
+    with pytest.raises(ValueError, match="ends in a softmax"):
+        lc.evaluate(wrong, data, loss=lc.losses.cross_entropy)
+    for model in (
+        lc.Model(x, lc.LastStep()(scores)),
+        lc.Sequential(lc.Softmax(), lc.Model(x, x + lc.GRU(3, 3)(x)[0]), lc.LastStep()),
+    ):
+        lc.evaluate(model, data, loss=lc.losses.cross_entropy)
+
+
 def test_resets_go_with_their_values() -> None:
     x, z = lc.Input(3), lc.Input(2)
     y, _ = lc.GRU(5, 4, seed=0)(lc.concat([x, z]))

@@ -159,7 +159,11 @@ class Model(Module):
 
     @property
     def _chains(self) -> bool:  # type: ignore[override]
-        return self._plan.inputs == 0 and isinstance(self._plan.outputs, int)
+        return self._plan.inputs == 0 and self._one_y
+
+    @property
+    def _one_y(self) -> bool:
+        return isinstance(self._plan.outputs, int)
 
     @property
     def _takes_ids(self) -> bool:  # type: ignore[override]
@@ -181,6 +185,10 @@ class Model(Module):
     def _finds_lengths(self) -> bool:  # type: ignore[override]
         several = len(self._plan.given) > 1  # whose lengths are those of y, only the model knows
         return several or any(step.module._finds_lengths for step in self._plan.steps)
+
+    @property
+    def _gives_probabilities(self) -> bool:  # type: ignore[override]
+        return self._plan.outputs in self._plan.probabilities if self._one_y else False
 
     @property
     def _needs_whole_sequence(self) -> bool:  # type: ignore[override]

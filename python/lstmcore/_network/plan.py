@@ -121,6 +121,17 @@ class Plan:
                 self.lengths_used |= time[y]
 
     @property
+    def probabilities(self) -> set[int]:
+        """The slots of what is behind a softmax or sigmoid; pooling and Flip leave it that."""
+        found: set[int] = set()
+        for step in self.steps:
+            module = step.module
+            passes = module._knows_time and not module._gives_state and module._chains
+            if module._gives_probabilities or (passes and step.xs[0] in found):
+                found.add(leaves(step.ys)[0])
+        return found
+
+    @property
     def needs_whole_sequence(self) -> bool:
         """Whether a value that has no steps of its own, but comes of steps, goes back into them."""
         pooled: set[int] = set()  # slots of what comes of all steps of something

@@ -209,8 +209,10 @@ class Sequential(Module):
     @property
     def _gives_probabilities(self) -> bool:  # type: ignore[override]
         # Pooling and Flip leave probabilities what they are.
-        computing = (m for _, m in reversed(self._steps) if m._gives_state or not m._knows_time)
-        return next((module._gives_probabilities for module in computing), False)
+        for _, module in reversed(self._steps):
+            if module._gives_state or module._children or not module._knows_time:
+                return bool(module._gives_probabilities)
+        return False
 
     @property
     def _needs_whole_sequence(self) -> bool:  # type: ignore[override]
