@@ -21,6 +21,7 @@ from . import (
     sampling,
 )
 from ._base.machine import available_isas, get_num_threads, info, isa, set_isa, set_num_threads
+from ._base.module import Module
 from ._base.parameter import Parameter
 from ._base.public import publish
 from ._core import build_info as _build_info
@@ -30,6 +31,9 @@ from ._files.models import load, save
 from ._models.generate import generate
 from ._models.seq2seq import Seq2Seq
 from ._models.state_space import StateSpace
+from ._network.gradcheck import gradcheck
+from ._network.model import Model
+from ._network.symbol import Input, concat, repeat
 from ._nn.activations import ReLU, Sigmoid, Softmax, Tanh
 from ._nn.cells import GRUCell, LSTMCell, RNNCell
 from ._nn.dropout import Dropout
@@ -64,6 +68,7 @@ __all__ = [
     "Flip",
     "GRUCell",
     "History",
+    "Input",
     "LSTMCell",
     "LastStep",
     "LayerNorm",
@@ -71,6 +76,8 @@ __all__ = [
     "Masking",
     "MaxPool",
     "MeanPool",
+    "Model",
+    "Module",
     "NonFiniteError",
     "Parameter",
     "RNNCell",
@@ -90,6 +97,7 @@ __all__ = [
     "callbacks",
     "clip_grad_norm",
     "clip_grad_value",
+    "concat",
     "convert_weights",
     "data",
     "evaluate",
@@ -99,6 +107,7 @@ __all__ = [
     "from_torch",
     "generate",
     "get_num_threads",
+    "gradcheck",
     "info",
     "isa",
     "load",
@@ -109,6 +118,7 @@ __all__ = [
     "optim",
     "plot",
     "reference",
+    "repeat",
     "sampling",
     "save",
     "save_checkpoint",

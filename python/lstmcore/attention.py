@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 from ._base import checks
 from ._base.checks import Array
+from ._base.flow import BackwardFlow, Flow
 from ._base.module import Module, storable
+from ._base.symbolic import Axes, Symbolic
 from ._nn.activations import softmax, softmax_backward
 from ._nn.config import Option
 from ._nn.dropout import dropout_scale
@@ -46,6 +48,8 @@ class Attention(Module):
     """What ScaledDotProduct and MultiHead share: arguments, masks, the calls."""
 
     _takes_one_x = False
+    _knows_time = True
+    _lengths_of = 1  # key
 
     batch_first = Option[bool]()
 
@@ -77,6 +81,9 @@ class Attention(Module):
         weights : ndarray, (B, T, S), or (T, S) unbatched, whatever `batch_first` says
             Their weights, at least 0, whose sum is 1; with MultiHead the mean of all heads.
         """
+        if isinstance(query, Symbolic):
+            made: tuple[Array, Array] = query._enter(self, (query, key, value), lengths)
+            return made
         y, weights, _ = self._compute(query, key, value, lengths, False)
         return y, weights
 
@@ -154,6 +161,29 @@ class Attention(Module):
         tape.weights = weights
         tape.nbytes = weights.nbytes + _size(saved, (*given, y))
         return y, shown, tape
+
+    def _apply_all(self, args: tuple[Any, ...], flow: Flow, train: bool) -> tuple[Any, Any]:
+        query, key, value = args
+        y, weights, tape = self._compute(query, key, value, flow.lengths, train)
+        return (y, weights), tape
+
+    def _apply_all_backward(self, tape: Any, dy: tuple[Any, ...], flow: BackwardFlow) -> Any:
+        if dy[1] is not None:
+            raise ValueError("the weights of an attention have a gradient, expected none")
+        return self.backward(tape, dy[0])
+
+    def _axes(self, query: Axes, key: Axes, value: Axes) -> tuple[Any, ...]:
+        for name, x in (("query", query), ("key", key), ("value", value)):
+            if not x.steps or x.features is None:
+                raise ValueError(f"{name} is {x}, expected time steps of features")
+        sizes = self._features(query.features or 0)
+        for name, x, size in zip(
+            ("query", "key", "value"), (query, key, value), sizes, strict=True
+        ):
+            if size not in (None, x.features):
+                raise ValueError(f"{name} is {x}, expected {size} features")
+        size = value.features if sizes[2] is None else sizes[0]
+        return Axes(size, steps=True), Axes(None, shown="(B, T, S)")
 
     def _swap(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return (B, T, ...) of (T, B, ...) or the other way, or x as it is if batch_first."""

@@ -6,6 +6,7 @@ module. A new kind of module answers them where the default is wrong.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
@@ -19,10 +20,11 @@ from .checks import Array
 from .flow import BackwardFlow, Ends, Flow
 from .machine import memory_limit
 from .parameter import Parameter, Watch, gradients, read_only, zero_gradients
+from .symbolic import Axes, Symbolic
 
 __all__ = ["STORABLE", "IncompatibleKeys", "Module", "overridden", "storable"]
 
-_LIBRARY = __name__.partition(".")[0]
+_LIBRARY = __name__.partition(".")[0] + "."  # what the modules are named that it is made of
 
 STORABLE: dict[str, type[Module]] = {}  # the kinds that can be in a file, by name
 
@@ -47,12 +49,52 @@ class IncompatibleKeys(NamedTuple):
 
 def _call(module: Any, *x: Any, **options: Any) -> Any:
     """Return what `forward` returns, without the tape."""
+    for one in x:
+        if isinstance(one, Symbolic):
+            return one._enter(module, x, **options)
     *y, _ = module.forward(*x, **options)
     return y[0] if len(y) == 1 else tuple(y)
 
 
 class Module:
-    """Parameters and submodules by name, and the options that say what they are for."""
+    """What all modules are, and what one of your own derives from.
+
+    Set Parameters and modules as attributes, as in PyTorch, and write ``forward(*x)``, which
+    returns every y and a tape, whatever the latter is, and ``backward(tape, *dy)``, which adds to
+    the gradients of its parameters and returns dx, or a tuple if there are several x. There is no
+    ``__init__`` to call first. Then ``module(*x)``, `state_dict`, `parameters`, `zero_grad`,
+    pickles, copies, `fit`, its callbacks and checkpoints work, and it may stand in a `Sequential`
+    and in a `Model`. `gradcheck` says whether backward is right.
+
+    A ``forward`` with an argument ``lengths`` is given those of its first x, where there are some;
+    where it needs to know whether x is (B, T, ...), set an attribute ``batch_first``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> class Scale(lc.Module):
+    ...     def __init__(self, size):
+    ...         self.factor = lc.Parameter("factor", np.ones(size))
+    ...
+    ...     def forward(self, x):
+    ...         factor = self.factor.data.copy()
+    ...         return x * factor, (x, factor)
+    ...
+    ...     def backward(self, tape, dy):
+    ...         x, factor = tape
+    ...         self.factor.grad += (x * dy).reshape(-1, len(factor)).sum(axis=0)
+    ...         return dy * factor
+    >>> scale = Scale(3)
+    >>> scale(np.arange(3.0)), scale.num_parameters, list(scale.state_dict())
+    (array([0., 1., 2.]), 3, ['factor'])
+    >>> lc.gradcheck(scale, np.arange(6.0).reshape(2, 3))
+    >>> lc.Sequential(scale, lc.Linear(3, 1, dtype="float64"))
+    Sequential(
+      (0): Scale()
+      (1): Linear(3, 1, dtype=float64)
+    )
+    """
 
     _config: Any = None  # its attributes are the options; two of them can be compared by ==
     _parameters: Mapping[str, Parameter] = MappingProxyType({})  # its own, in PyTorch's order
@@ -75,10 +117,30 @@ class Module:
     # Whether `_apply` calls `forward` and `__call__`. If so, a derived class may have its own.
     _applies_own: ClassVar[bool] = True
 
+    # Of the steps of which argument `lengths` say where rows end, and which has those of y.
+    _lengths_of: ClassVar[int] = 0
+    _steps_of: ClassVar[int] = 0
+
     if TYPE_CHECKING:
         forward: Callable[..., Any]
         backward: Callable[..., Any]
     __call__: Callable[..., Any] = _call
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let classes of somebody else's find their attributes, and take symbols."""
+        super().__init_subclass__(**options)
+        if cls.__module__.startswith(_LIBRARY):
+            return
+        own = cls.__dict__
+        for name, method in (("__setattr__", _set_attribute), ("__delattr__", _delete_attribute)):
+            if name not in own:
+                setattr(cls, name, method)
+        if "__call__" in own:
+            type.__setattr__(cls, "__call__", _entering(own["__call__"]))
+        if "forward" in own and cls._applies_own:
+            cls._knows_time = "lengths" in inspect.signature(own["forward"]).parameters
+            for name in ("_apply", "_apply_all", "_apply_all_backward"):
+                setattr(cls, name, getattr(Module, f"{name}_own"))
 
     def _make_parameters(
         self, shapes: Iterable[tuple[str, tuple[int, ...]]], dtype: np.dtype[Any]
@@ -105,6 +167,10 @@ class Module:
         """Path and module of all that compute, one after the other: of a container, its parts."""
         return [("", self)]
 
+    def _stateful(self, tape: Any = None) -> list[tuple[Any, Any]]:
+        """Return the recurrent layers whose states a network carries, and their tapes."""
+        return [(self, tape)] if self._gives_state else []
+
     def _apply(self, x: Any, flow: Flow, train: bool) -> tuple[Any, Any]:
         """Return y and, for training, the tape; else None. Networks call every module by this.
 
@@ -118,6 +184,51 @@ class Module:
     def _apply_backward(self, tape: Any, dy: Any, flow: BackwardFlow) -> Any:
         """Return dx for the tape that `_apply` returned."""
         return self.backward(tape, dy)
+
+    # Networks that are no chains call these two: with all arguments of a call, and all gradients.
+
+    def _apply_all(self, args: tuple[Any, ...], flow: Flow, train: bool) -> tuple[Any, Any]:
+        """Return what a call with these arguments returns and, for training, the tape."""
+        return self._apply(args[0], flow, train)
+
+    def _apply_all_backward(self, tape: Any, dy: tuple[Any, ...], flow: BackwardFlow) -> Any:
+        """Return the gradients of the arguments; those in dy may be None, for zeros."""
+        return (self._apply_backward(tape, dy[0], flow),)
+
+    # The same for those that write their own forward and backward.
+
+    def _apply_own(self, x: Any, flow: Flow, train: bool) -> tuple[Any, Any]:
+        return Module._apply_all_own(self, (x,), flow, train)
+
+    def _apply_all_own(self, args: tuple[Any, ...], flow: Flow, train: bool) -> tuple[Any, Any]:
+        options = {}
+        if self._knows_time and flow.lengths is not None:
+            options["lengths"] = np.asarray(flow.lengths.rows)
+        if not train:
+            return self(*args, **options), None
+        *y, tape = self.forward(*args, **options)
+        return (y[0] if len(y) == 1 else tuple(y)), tape
+
+    def _apply_all_backward_own(self, tape: Any, dy: tuple[Any, ...], flow: BackwardFlow) -> Any:
+        dx = self.backward(tape, *dy)
+        return dx if isinstance(dx, tuple) else (dx,)
+
+    def _axes(self, *args: Any) -> tuple[Any, ...]:
+        """Return the axes of all that a call gives for arguments of these axes.
+
+        A ValueError says what is wrong with them.
+        """
+        if len(args) > 1:
+            raise ValueError(f"it has {len(args)} arguments, expected one")
+        x: Axes = args[0]
+        if self._takes_ids != (x.features is None):
+            raise ValueError(f"x is {x}, expected {'ids' if self._takes_ids else 'features'}")
+        if self._knows_time and not x.steps:
+            raise ValueError(f"x is {x}, expected time steps")
+        if self._input_size not in (None, x.features):
+            raise ValueError(f"x is {x}, expected {self._input_size} features")
+        size = self._output_size(x.features)
+        return (Axes(size, x.steps and self._keeps_time, x.states),)
 
     def _call_with_ends(self, x: Any, **options: Any) -> tuple[Any, Ends | None]:
         """Return y for inference, and where its rows end if modules in this one have found out.
@@ -152,21 +263,26 @@ class Module:
         return None
 
     def parameters(self) -> list[Parameter]:
-        """Return the parameters, in the order of the state dict."""
+        """Return the parameters, in the order of the state dict, each once."""
         found = list(self._parameters.values())
         for child in self._children.values():
             found += child.parameters()
-        return found
+        return list({id(p): p for p in found}.values()) if self._children else found
 
     def named_parameters(self) -> list[tuple[str, Parameter]]:
         """Return (name, parameter) pairs, in the order of the state dict.
 
         The names are PyTorch's: those of submodules begin with their names, as in
-        ``"0.weight_ih_l0"``. The attribute `Parameter.name` is the last part of it.
+        ``"0.weight_ih_l0"``; the attribute `Parameter.name` is the last part of it. In a module of
+        your own, the last part is the attribute that holds the parameter. One that is in several
+        places has its first name.
         """
         named = list(self._parameters.items())
         for prefix, child in self._children.items():
             named += [(f"{prefix}.{name}", p) for name, p in child.named_parameters()]
+        if self._children:
+            first = {id(p): (name, p) for name, p in reversed(named)}
+            named = [first[id(p)] for name, p in named if first[id(p)][0] == name]
         return named
 
     @property
@@ -328,8 +444,16 @@ class Module:
             and dict(self._children) == dict(other._children)
         )
 
+    def _nested(self) -> str:
+        """Return the repr of a container: its modules by name."""
+        lines = [f"({name}): {child!r}" for name, child in self._children.items()]
+        inside = "\n".join(lines).replace("\n", "\n  ")
+        return f"{type(self).__name__}(\n  {inside}\n)"
+
     def __repr__(self) -> str:
-        """The sizes, then whatever is not the default."""
+        """The sizes, then whatever is not the default; of what has modules alone, these."""
+        if self._config is None and self._children:
+            return self._nested()
         parts = []
         for name, parameter in inspect.signature(type(self)).parameters.items():
             if not hasattr(self._config, name):
@@ -343,11 +467,46 @@ class Module:
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
+# What classes of somebody else's have beside `Module` ---------------------------------------------
+
+
+def _set_attribute(module: Any, name: str, value: Any) -> None:
+    """Set an attribute, and find Parameters and modules in it, as PyTorch does."""
+    for kind, place in ((Parameter, "_parameters"), (Module, "_children")):
+        if isinstance(value, kind):
+            if place not in module.__dict__:
+                object.__setattr__(module, place, {})
+            module.__dict__[place][name] = value
+        elif name in module.__dict__.get(place, ()):
+            del module.__dict__[place][name]
+    object.__setattr__(module, name, value)
+
+
+def _delete_attribute(module: Any, name: str) -> None:
+    for place in ("_parameters", "_children"):
+        module.__dict__.get(place, {}).pop(name, None)
+    object.__delattr__(module, name)
+
+
+def _entering(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a ``__call__`` that leaves symbols to `Symbolic._enter`."""
+
+    @functools.wraps(function)
+    def call(module: Any, *x: Any, **options: Any) -> Any:
+        for one in x:
+            if isinstance(one, Symbolic):
+                return one._enter(module, x, **options)
+        return function(module, *x, **options)
+
+    return call
+
+
 def overridden(module: Module) -> str | None:
     """Return which method, ``"forward"`` or ``"__call__"``, is not this library's, if one is."""
     for name in ("__call__", "forward"):
-        home = getattr(getattr(type(module), name, None), "__module__", _LIBRARY)
-        if home.partition(".")[0] != _LIBRARY:
+        function = getattr(type(module), name, None)
+        home = getattr(function, "__module__", None) or ""  # None where it was typed in
+        if function is not None and not home.startswith(_LIBRARY):
             return name
     return None
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from .._base import checks
 from .._base.budget import BUDGET, Budget
@@ -23,7 +26,7 @@ _MOST_TEXT = 2**20  # bytes of a description
 _DEPTH = 30  # of modules in modules
 
 
-def save(model: Module, path: str | os.PathLike[str]) -> None:
+def save(model: Module | Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Write a model to a safetensors file: its parameters, and what it is.
 
     The file that was there is replaced when the new one is complete, not before. Any program that
@@ -31,15 +34,18 @@ def save(model: Module, path: str | os.PathLike[str]) -> None:
 
     Parameters
     ----------
-    model : module
-        Any layer, cell or model of this library.
+    model : module, or dict of str to array
+        Any layer, cell or model of this library. Of a module that derives from `Module` itself,
+        and of a state dict, the parameters alone are written: `load` cannot make the module, but
+        ``module.load_state_dict(lc.load_torch(path))`` reads them.
     path : str or path
         Of the file, by convention ``.safetensors``.
 
     Raises
     ------
     TypeError
-        If `model` is no module of this library, or one of a class of your own is in it.
+        If `model` is no module, or of a class derived from one of this library, or has a module of
+        a class of your own in it.
     ValueError
         If `path` names no file.
     OSError
@@ -60,6 +66,10 @@ def save(model: Module, path: str | os.PathLike[str]) -> None:
     ...     lc.load(path) == model
     True
     """
+    plain = _plain(model)
+    if plain is not None:
+        tensor_file.write(path, plain, {})
+        return
     if not isinstance(model, Module):
         raise TypeError(f"model is {checks.describe(model)}, expected a module")
     check_kinds(model, "model", "save its state_dict")
@@ -69,6 +79,17 @@ def save(model: Module, path: str | os.PathLike[str]) -> None:
     text = json.dumps(description, allow_nan=False)
     arrays = {name: p._storage for name, p in model.named_parameters()}
     tensor_file.write(path, arrays, {_KEY: text})
+
+
+def _plain(model: Any) -> dict[str, Any] | None:
+    """Return the arrays of what is saved without a description, None of what has one."""
+    if isinstance(model, Mapping):
+        arrays = all(isinstance(k, str) and isinstance(v, np.ndarray) for k, v in model.items())
+        return dict(model) if model and arrays else None
+    kinds = set(STORABLE.values())
+    if isinstance(model, Module) and not kinds.intersection(type(model).__mro__):
+        return {name: p._storage for name, p in model.named_parameters()}
+    return None
 
 
 def check_kinds(model: Module, name: str, instead: str) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from .._base.checks import Activation, Array
 from .._base.module import storable
+from .._base.symbolic import Axes, Symbolic
 from .config import Option
 from .recurrent import Pair, PairLike, Recurrent, State
 from .tape import CallShapes, Tape
@@ -86,6 +87,22 @@ class Cell(Recurrent[State]):
         """
         return self._backward(tape, None, dstate)
 
+    _apply_all = Recurrent._apply_all_own
+    _apply_all_backward = Recurrent._apply_all_backward_own
+
+    def _axes(self, x: Axes, state: Any = None) -> tuple[Any, ...]:
+        if x != (expected := Axes(self._inputs)):
+            raise ValueError(f"x is {x}, expected {expected}")
+        given = state if isinstance(state, (tuple, list)) else [state]
+        sizes = [self._outputs, self._hidden][: len(self._state_parts)]
+        parts = tuple(Axes(size) for size in sizes)
+        if state is not None and len(given) != len(parts):
+            raise ValueError(f"hx has {len(given)} parts, expected {len(parts)}")
+        for part, name, want in zip(given, ("h", "c"), parts, strict=False):
+            if part not in (None, want):
+                raise ValueError(f"{name} is {part}, expected {want}")
+        return (parts if len(parts) > 1 else parts[0],)
+
     def _step(self, x: Array, state: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
         """Take one step as a layer does: the state has an axis of its layers in front, here 1."""
         h, *c = (part[0] for part in state)
@@ -144,6 +161,9 @@ class RNNCell(Cell[Array]):
 
     def __call__(self, x: npt.ArrayLike, hx: npt.ArrayLike | None = None) -> Array:
         """Return the new h, (B, H) or (H,), from x, (B, I) or (I,), and the old one or zeros."""
+        if isinstance(x, Symbolic):
+            made: Array = x._enter(self, (x, hx))
+            return made
         return self._forward(x, hx, False)[1]
 
 
@@ -194,6 +214,9 @@ class GRUCell(Cell[Array]):
 
     def __call__(self, x: npt.ArrayLike, hx: npt.ArrayLike | None = None) -> Array:
         """Return the new h, (B, H) or (H,), from x, (B, I) or (I,), and the old one or zeros."""
+        if isinstance(x, Symbolic):
+            made: Array = x._enter(self, (x, hx))
+            return made
         return self._forward(x, hx, False)[1]
 
 
@@ -263,4 +286,7 @@ class LSTMCell(Cell[Pair]):
 
         Unbatched, they are (P,), (H,) and (I,).
         """
+        if isinstance(x, Symbolic):
+            made: Pair = x._enter(self, (x, hx))
+            return made
         return self._forward(x, hx, False)[1]

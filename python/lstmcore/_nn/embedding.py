@@ -13,6 +13,7 @@ from .._base import checks
 from .._base.checks import Array
 from .._base.flow import Flow
 from .._base.module import Module, storable
+from .._base.symbolic import Symbolic
 from .config import Option
 from .tape import ModuleTape
 
@@ -140,6 +141,9 @@ class Embedding(Module):
         TypeError
             If x is not of integers.
         """
+        if isinstance(x, Symbolic):
+            result: Array = x._enter(self, (x,))
+            return result
         return self._vectors(self._ids(x))
 
     def forward(self, x: npt.ArrayLike) -> tuple[Array, ModuleTape]:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from .._base import checks
 from .._base.checks import Array
 from .._base.module import Module
+from .._base.symbolic import Symbolic
 from .tape import ModuleTape
 
 __all__ = ["FeedForward"]
@@ -19,6 +20,9 @@ class FeedForward(Module):
 
     def __call__(self, x: npt.ArrayLike) -> Array:
         """Compute y for inference: no dropout, nothing remembered."""
+        if isinstance(x, Symbolic):
+            result: Array = x._enter(self, (x,))
+            return result
         return self._forward(self._input(x), False)[0]
 
     def forward(self, x: npt.ArrayLike) -> tuple[Array, ModuleTape]:

@@ -21,6 +21,7 @@ from .._base import checks
 from .._base.checks import Activation, Array
 from .._base.flow import BackwardFlow, Flow
 from .._base.module import storable
+from .._base.symbolic import Axes, Symbolic
 from .config import Option
 from .recurrent import Pair, PairLike, Recurrent, State
 from .stream import Stream, open_stream
@@ -139,11 +140,14 @@ class Layer(Recurrent[State]):
 
     def _infer(self, x: Any, state: Any, lengths: Any, resets: Any) -> tuple[Array, State]:
         """Return y and the final state; what is as it should be goes straight to the core."""
+        result: tuple[Array, State] | None
+        if isinstance(x, Symbolic):
+            made: tuple[Array, State] = x._enter(self, (x, state), lengths, resets)
+            return made
         weights = None
         if lengths is None and resets is None:
             try:
                 weights = self._weights(False)
-                result: tuple[Array, State] | None
                 result = _core.infer(weights, x, state, self._batch_first)
                 if result is not None:
                     return result
@@ -196,6 +200,30 @@ class Layer(Recurrent[State]):
         dx, dstate = self.backward(tape, dy, flow.final.pop())
         flow.initial.append(dstate)
         return dx
+
+    def _apply_all(self, args: tuple[Any, ...], flow: Flow, train: bool) -> tuple[Any, Any]:
+        x, state = args
+        if state is not None:
+            flow.states[len(flow.final)] = state
+        y, tape = self._apply(x, flow, train)
+        return (y, flow.final[-1]), tape
+
+    def _apply_all_backward(self, tape: Tape, dy: tuple[Any, ...], flow: BackwardFlow) -> Any:
+        flow.final.append(dy[1])
+        dx = self._apply_backward(tape, dy[0], flow)
+        return dx, flow.initial.pop()
+
+    def _axes(self, x: Axes, state: Any = None) -> tuple[Any, ...]:
+        (y,) = super()._axes(x)
+        given = state if isinstance(state, (tuple, list)) else [state]
+        sizes = [self._outputs, self._hidden][: len(self._state_parts)]
+        parts = tuple(Axes(size, states=self._states) for size in sizes)
+        if state is not None and len(given) != len(parts):
+            raise ValueError(f"its state has {len(given)} parts, expected {len(parts)}")
+        for part, name, expected in zip(given, self._state_names[1:], parts, strict=False):
+            if part not in (None, expected):
+                raise ValueError(f"{name} is {part}, expected {expected}")
+        return y, parts if len(parts) > 1 else parts[0]
 
     def _step(self, x: Array, state: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
         """Take one step; x and y are (B, I) and (B, P) or without B, the state has L in front."""

@@ -12,6 +12,7 @@ from .._base import checks
 from .._base.checks import Array
 from .._base.flow import Ends, Flow
 from .._base.module import Module, storable
+from .._base.symbolic import Symbolic
 from .config import Option
 from .tape import ModuleTape, check_owner
 
@@ -118,6 +119,9 @@ class Masking(Module):
         ValueError
             If x has gaps and they are not allowed, or has another shape.
         """
+        if isinstance(x, Symbolic):
+            made: tuple[Any, Any] = x._enter(self, (x,), lengths)
+            return made
         return self._compute(x, lengths, bool(self.batch_first), False)[:2]
 
     def forward(

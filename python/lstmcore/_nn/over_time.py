@@ -13,6 +13,7 @@ from .._base import checks
 from .._base.checks import Array
 from .._base.flow import Flow
 from .._base.module import Module
+from .._base.symbolic import Symbolic
 from .config import Option
 from .tape import ModuleTape
 
@@ -51,6 +52,9 @@ class OverTime(Module):
             Without the time axis, and 0 for rows of length 0, if the module pools; else shaped like
             x, and 0 past the end of a row.
         """
+        if isinstance(x, Symbolic):
+            result: Array = x._enter(self, (x,), lengths)
+            return result
         return self._compute(x, lengths, bool(self.batch_first), False)[0]
 
     def forward(

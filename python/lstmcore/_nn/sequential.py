@@ -12,6 +12,7 @@ from .._base import checks
 from .._base.checks import Array
 from .._base.flow import BackwardFlow, Ends, Flow
 from .._base.module import Module, overridden, storable
+from .._base.symbolic import Symbolic
 from .recurrent import GRADIENT
 from .stream import Stream, open_stream
 from .tape import check_owner
@@ -128,7 +129,7 @@ class Sequential(Module):
         self._steps: list[tuple[str, Any]] = list(_flat(self._children))  # without containers
         after = [module._takes_lookup for _, module in self._steps[1:]]
         self._plan = list(zip((m for _, m in self._steps), [*after, False], strict=True))
-        self._recurrent = [module for _, module in self._steps if module._gives_state]
+        self._recurrent = [layer for _, m in self._steps for layer, _ in m._stateful()]
         self._check_twice()
         self._dtype: np.dtype[Any] | None = self._common("dtype")
         self._batch_first = bool(self._common("batch_first"))
@@ -207,8 +208,10 @@ class Sequential(Module):
     @property
     def _gives_probabilities(self) -> bool:  # type: ignore[override]
         # Pooling and Flip leave probabilities what they are.
-        computing = (m for _, m in reversed(self._steps) if m._gives_state or not m._knows_time)
-        return next((module._gives_probabilities for module in computing), False)
+        for _, module in reversed(self._steps):
+            if module._gives_state or module._children or not module._knows_time:
+                return bool(module._gives_probabilities)
+        return False
 
     @property
     def _needs_whole_sequence(self) -> bool:  # type: ignore[override]
@@ -264,6 +267,9 @@ class Sequential(Module):
         y : ndarray
             What the last module gives.
         """
+        if isinstance(x, Symbolic):
+            y: Array = self._describe(x, state, lengths, resets)[0]
+            return y
         return self._compute(x, state, lengths, resets, False)[0]
 
     def _call_with_ends(self, x: Any, **options: Any) -> tuple[Any, Ends | None]:
@@ -301,6 +307,8 @@ class Sequential(Module):
         >>> np.allclose(rest, model(x)[2:], atol=1e-6)
         True
         """
+        if isinstance(x, Symbolic):
+            return self._describe(x, state, lengths, resets)
         y, flow, _ = self._compute(x, state, lengths, resets, False)
         return y, tuple(flow.final)
 
@@ -377,8 +385,9 @@ class Sequential(Module):
 
     def _check_dstate(self, dstate: list[Any], tape: SequentialTape) -> None:
         """Refuse wrong gradients of states before any gradient is added to."""
-        tapes = [t for (_, m), t in zip(self._steps, tape.tapes, strict=True) if m._gives_state]
-        for i, (layer, part, t) in enumerate(zip(self._recurrent, dstate, tapes, strict=True)):
+        steps = zip(self._steps, tape.tapes, strict=True)
+        tapes = [pair for (_, m), t in steps for pair in m._stateful(t)]
+        for i, ((layer, t), part) in enumerate(zip(tapes, dstate, strict=True)):
             if part is not None:
                 layer._check_state(part, t._call_shapes, layer._names_at("dstate", i, GRADIENT))
 
@@ -433,6 +442,28 @@ class Sequential(Module):
             tapes.append(tape)
         return x, flow, tuple(tapes)
 
+    def _describe(
+        self, x: Any, state: Any, lengths: Any, resets: Any
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """Do what `run` does, but of symbols."""
+        states = iter(
+            [None] * len(self._recurrent) if state is None else self._states(state, "state")
+        )
+        final = []
+        for _, module in self._steps:
+            mine = [next(states) for _ in module._stateful()]
+            if module._gives_state:
+                x, after = module(x, *mine, lengths=lengths, resets=resets)
+                final.append(after)
+            elif mine:
+                x, after = module.run(x, mine, lengths=lengths, resets=resets)
+                final += after
+            else:
+                x = module(x, lengths=lengths) if module._knows_time else module(x)
+            if isinstance(x, tuple):  # of a Masking
+                x, lengths = x
+        return x, tuple(final)
+
     def _states(self, state: Any, name: str) -> list[Any]:
         """Return the state, or None, of every recurrent layer."""
         count = len(self._recurrent)
@@ -465,11 +496,6 @@ class Sequential(Module):
     def __getitem__(self, index: int | slice) -> Module:
         chosen = list(self._children.values())[index]
         return Sequential(*chosen) if isinstance(chosen, list) else chosen
-
-    def __repr__(self) -> str:
-        lines = [f"({name}): {child!r}" for name, child in self._children.items()]
-        inside = "\n".join(lines).replace("\n", "\n  ")
-        return f"Sequential(\n  {inside}\n)"
 
 
 def as_sequential(model: Any) -> Any:

@@ -167,7 +167,7 @@ class Caller:
             target = mapped(lambda part, name: _array(part, f"{name} {of}"), target, "target")
         else:
             target = _array(target, f"target {of}")
-        if lengths is not None and not isinstance(lengths, tuple):
+        if lengths is not None and not is_structure(lengths):
             lengths = _array(lengths, f"lengths {of}")
         if weight is not None:
             weight = _array(weight, f"weight {of}")

@@ -1,0 +1,120 @@
+"""Forward through a plan, and backward beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .._base.checks import Lengths
+from .._base.flow import BackwardFlow, Ends, Flow
+from .._base.tree import leaves, rebuilt
+from .plan import Plan, Step
+
+__all__ = ["backward", "forward"]
+
+
+def forward(
+    plan: Plan,
+    values: list[Any],
+    lengths: list[Lengths | None],
+    resets: list[Any],
+    flow: Flow,
+    train: bool,
+) -> tuple[list[Any], list[Ends], list[Any]]:
+    """Run all steps; return the values by slot, where rows of each end, and the tapes.
+
+    The final states are in the flow. What no step needs any more is let go.
+    """
+    missing = plan.count - len(values)
+    values, ends, starts = ([*given, *[None] * missing] for given in (values, lengths, resets))
+    lookups: dict[int, Any] = {}  # of tables: which row each step reads
+    moved: dict[int, bool] = {}  # of lengths that were found: whether steps were moved
+    tapes = []
+    for step in plan.steps:
+        module = step.module
+        flow.lengths = _common(ends, step.given, step, "lengths")
+        flow.resets = _common(starts, step.along, step, "resets")
+        if flow.resets is not None and module._moves_steps:
+            raise ValueError(
+                f"resets cannot be given to a model with {module!r}, which moves steps"
+            )
+        flow.feeds_lookup = step.feeds_lookup
+        flow.lookup = lookups.pop(step.xs[0] or 0, None)  # an input is no table
+        args = rebuilt(step.args, (None if x is None else values[x] for x in step.xs))
+        y, tape = module._apply_all(args, flow, train)
+        if flow.lookup is not None:
+            lookups[step.ys[0]] = flow.lookup
+        for slot, value in zip(leaves(step.ys), leaves(y), strict=True):
+            values[slot] = value
+        if step.timed:
+            along = ends if module._finds_lengths else _common(ends, step.along, step, "lengths")
+            if module._finds_lengths:
+                moved[id(flow.lengths)] = flow.ends is not None and flow.ends.moved
+            for slot in step.timed:
+                ends[slot] = flow.lengths if module._finds_lengths else along
+                starts[slot] = flow.resets
+        if train:
+            tapes.append((tape, [(v.shape, v.dtype) for v in leaves(y)]) if step.own else tape)
+        for slot in step.frees:
+            values[slot] = None
+    found = [Ends(None if e is None else e.rows, moved.get(id(e), False)) for e in ends]
+    return values, found, tapes
+
+
+def backward(
+    plan: Plan, tapes: list[Any], gradients: list[Any], flow: BackwardFlow
+) -> tuple[list[Any], list[Any]]:
+    """Go back through all steps, from the gradients by slot; those not known are None.
+
+    Return those of the inputs, and those of the initial states that the plan does not give. Tapes
+    and gradients are let go as they are used.
+    """
+    states: list[Any] = []
+    for step in reversed(plan.steps):
+        tape = tapes.pop()
+        dy = [gradients[slot] for slot in leaves(step.ys)]
+        for slot in leaves(step.ys):
+            gradients[slot] = None
+        if all(d is None for d in dy):
+            dx: Any = [None] * len(step.args)
+        else:
+            if step.own:
+                tape, like = tape
+                dy = [np.zeros(*a) if d is None else d for d, a in zip(dy, like, strict=True)]
+            dx = step.module._apply_all_backward(tape, rebuilt(step.ys, iter(dy)), flow)
+        del tape, dy
+        if step.place is not None and not step.wired:
+            states.append(dx[1])
+        _add(gradients, step.args, dx)
+    return gradients[: len(plan.given)], states[::-1]
+
+
+def _add(gradients: list[Any], slots: Any, given: Any) -> None:
+    """Add gradients to those of their slots; None, for one or a whole structure, is zeros."""
+    if given is None or slots is None:
+        return
+    if isinstance(slots, (tuple, list)):
+        for slot, one in zip(slots, given, strict=False):
+            _add(gradients, slot, one)
+    else:
+        before = gradients[slots]
+        gradients[slots] = given if before is None else before + given
+
+
+def _common(found: list[Any], slots: list[int], step: Step, name: str) -> Any:
+    """Return what all slots have there, or say that they differ."""
+    if not slots:
+        return None
+    first = found[slots[0]]
+    for slot in slots[1:]:
+        other = found[slot]
+        if other is first:
+            continue
+        one, two = (x.rows if isinstance(x, Lengths) else x for x in (first, other))
+        if one is None or two is None or not np.array_equal(one, two):
+            raise ValueError(
+                f"{step.module!r} meets values with other {name}, {one} and {two}, expected the "
+                "same for both"
+            )
+    return first

@@ -1,0 +1,164 @@
+"""Gradients held against finite differences."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._base import checks
+from .._base.checks import Array
+from .._base.module import Module
+from .._base.tree import leaves, matched, rebuilt
+
+__all__ = ["gradcheck"]
+
+_STEP = 1e-6
+
+
+def gradcheck(
+    module: Module, *x: Any, lengths: npt.ArrayLike | None = None, tol: float = 1e-6
+) -> None:
+    """Check ``backward`` of a module against central differences of ``forward``, in float64.
+
+    All gradients are checked: of every entry of every parameter and of every x that holds floats,
+    for a random sum of all that `forward` returns. The module itself is left as it is.
+
+    Parameters
+    ----------
+    module : Module
+        Of this library or your own, with parameters of float64. Where it drops at random, it drops
+        the same in every call.
+    *x : array_like, or tuple, list or dict of them
+        What `forward` takes; float64 where it is not of integers.
+    lengths : optional
+        Given to `forward` by name.
+    tol : float, default 1e-6
+        Largest difference, beside 1 or the size of the gradient if that is more.
+
+    Raises
+    ------
+    AssertionError
+        If a gradient is wrong: it names the parameter or the input, and the entry.
+    TypeError, ValueError
+        If a parameter is not of float64, or an argument does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> lc.gradcheck(lc.GRU(2, 3, dtype="float64", seed=0), np.ones((4, 1, 2)), lengths=[3])
+    >>> class Wrong(lc.Module):
+    ...     def forward(self, x):
+    ...         return x**3, x
+    ...
+    ...     def backward(self, x, dy):
+    ...         return 2 * x * dy
+    >>> lc.gradcheck(Wrong(), np.array([0.0, 1.0]))
+    Traceback (most recent call last):
+    AssertionError: the gradient of x[0] at (1,) is ..., expected ...
+    """
+    if not isinstance(module, Module):
+        raise TypeError(f"module is {checks.describe(module)}, expected a module")
+    tol = checks.number(tol, "tol")
+    for name, p in module.named_parameters():
+        if p.dtype != np.float64:
+            raise TypeError(f"parameter {name} has dtype {p.dtype}, expected float64")
+    options = {} if lengths is None else {"lengths": lengths}
+    _Check(copy.deepcopy(module), x, options, tol).run()
+
+
+class _Check:
+    def __init__(
+        self, module: Module, x: tuple[Any, ...], options: dict[str, Any], tol: float
+    ) -> None:
+        self._module, self._options, self._tol = module, options, tol
+        self._x = rebuilt(x, (_input(one) for one in leaves(x)))
+        self._random = module._rng_state()
+        taken = inspect.signature(module.backward).parameters.values()
+        anything = any(p.kind is p.VAR_POSITIONAL for p in taken)
+        most = None if anything else len(taken) - 1
+        self._ys = slice(0, most)  # those of y that backward takes a gradient of
+        rng = np.random.default_rng(0)
+        self._dy = [
+            rebuilt(y, (_draw(rng, one) for one in leaves(y))) for y in self._forward()[0][self._ys]
+        ]
+
+    def run(self) -> None:
+        gradients = list(self._gradients())
+        for (name, array, touch), found in zip(self._checked(), gradients, strict=True):
+            if found is not None and array is not None and array.dtype == np.float64:
+                self._compare(name, array, touch, found)
+
+    def _forward(self) -> tuple[list[Any], Any]:
+        self._module._set_rng_state(self._random)
+        *y, tape = self._module.forward(*self._x, **self._options)
+        return y, tape
+
+    def _value(self) -> float:
+        """The sum whose gradients are checked."""
+        y = self._forward()[0][self._ys]
+        pairs = zip(leaves(y), leaves(self._dy), strict=True)
+        return float(sum((one * d).sum() for one, d in pairs if d is not None))
+
+    def _gradients(self) -> Iterator[Any]:
+        """Yield what backward gives: for every parameter, then for every x; None for no floats."""
+        before = []  # what backward adds to
+        for _, p in self._module.named_parameters():
+            p.grad = np.random.default_rng(1).standard_normal(p.shape)
+            before.append(p.grad.copy())
+        _, tape = self._forward()
+        dx = self._module.backward(tape, *self._dy)
+        for p, start in zip(self._module.parameters(), before, strict=True):
+            yield p.grad - start
+        # The gradient of one x may be a structure like that; else a tuple has one for each.
+        whole = len(self._x) == 1 and isinstance(self._x[0], (tuple, list, dict))
+        several = isinstance(dx, (tuple, list)) and not whole
+        for one, d in zip(self._x, dx if several else [dx], strict=False):
+            yield from leaves(d) if d is not None else [None] * len(leaves(one))
+
+    def _checked(self) -> Iterator[tuple[str, Array, Callable[[], None]]]:
+        for name, p in self._module.named_parameters():
+            yield f"parameter {name}", p._storage.view(np.ndarray), p._touch
+        for i, one in enumerate(self._x):
+            for name, part in matched(one, one, f"x[{i}]"):
+                yield name, part, lambda: None
+
+    def _compare(self, name: str, array: Array, touch: Callable[[], None], found: Any) -> None:
+        if np.shape(found) != array.shape:
+            raise AssertionError(
+                f"the gradient of {name} has shape {np.shape(found)}, expected {array.shape}"
+            )
+        for index in np.ndindex(*array.shape):
+            value = float(array[index])
+            step = _STEP * max(1.0, abs(value))
+            sides = []
+            for moved in (value + step, value - step):
+                array[index] = moved
+                touch()
+                sides.append(self._value())
+            array[index] = value
+            touch()
+            expected = (sides[0] - sides[1]) / (2 * step)
+            if not abs(found[index] - expected) <= self._tol * max(1.0, abs(expected)):
+                raise AssertionError(
+                    f"the gradient of {name} at {index} is {found[index]}, expected {expected}"
+                )
+
+
+def _input(value: Any) -> Any:
+    """Return a copy to write to, of float64 if it is of floats."""
+    if value is None:
+        return None
+    array = checks._asarray(value, "x")
+    return array.astype(np.float64) if array.dtype.kind == "f" else array.copy()
+
+
+def _draw(rng: np.random.Generator, y: Any) -> Any:
+    """Return a random gradient of y; None for what is not of floats."""
+    y = np.asarray(y)
+    return rng.standard_normal(y.shape) if y.dtype == np.float64 else None

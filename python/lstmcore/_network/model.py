@@ -1,0 +1,644 @@
+"""Model: a network of any shape."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from .._base import checks
+from .._base.checks import Array, Lengths
+from .._base.flow import BackwardFlow, Ends, Flow
+from .._base.module import Module, storable
+from .._base.symbolic import Axes, Symbolic
+from .._base.tree import leaves, matched, rebuilt
+from .._nn.recurrent import GRADIENT
+from .._nn.stream import Stream, open_stream
+from .._nn.tape import check_owner
+from . import executor
+from .operations import Operation
+from .plan import Plan, replay
+from .summary import table
+
+__all__ = ["Model", "ModelTape"]
+
+
+class ModelTape:
+    """What ``Model.forward`` remembers for one `backward`, which uses it up."""
+
+    __slots__ = ("__weakref__", "_found", "_given", "_made", "_owner", "state", "tapes")
+
+    state: tuple[Any, ...]
+    """The final states, one per recurrent layer whose initial state is not wired, in order."""
+    tapes: list[Any]
+    """The tape of every call, in order, until `backward` has used them."""
+
+    def __init__(
+        self,
+        owner: Model,
+        tapes: list[Any],
+        state: tuple[Any, ...],
+        found: list[Ends],
+        given: list[Any],
+        made: list[Any],
+    ) -> None:
+        self._owner, self.tapes, self.state, self._found = owner, tapes, state, found
+        self._given, self._made = ([(a.shape, a.dtype) for a in arrays] for arrays in (given, made))
+
+    @property
+    def lengths(self) -> Any:
+        """Where the rows of each output end, in their structure; None where they have all steps."""
+        return rebuilt(self._owner._plan.outputs, (ends.lengths for ends in self._found))
+
+    @property
+    def _ends(self) -> Ends | None:
+        return self._owner._ends(self._found)
+
+    @property
+    def nbytes(self) -> int:
+        """The memory it holds, in bytes, without what goes from one module to the next."""
+        return sum(getattr(tape, "nbytes", 0) for tape in self.tapes)
+
+    def __repr__(self) -> str:
+        return f"<ModelTape of {len(self.tapes)} calls, {self.nbytes} bytes>"
+
+
+@storable
+class Model(Module):
+    """A network of any shape, described by calling modules with symbols.
+
+    The same expressions that compute with arrays describe a network when they are given `Input`
+    symbols: calls of modules, ``y, (h, c) = lstm(x, state)``, sums, differences and products,
+    parts of states and features, `concat` and `repeat`. A model of the inputs and of what came of
+    them is a module like any other.
+
+    Parameters
+    ----------
+    inputs : Input, or list or dict of them
+    outputs : symbol, or list or dict of them
+        What comes of the inputs. All of these are needed for it.
+
+    Raises
+    ------
+    ValueError
+        If an input is missing or not needed, or dtypes or batch_first of modules differ.
+    TypeError
+        If something is no symbol.
+
+    Notes
+    -----
+    Arrays are given and returned in the structures of inputs and outputs. Lengths, resets and what
+    a `Masking` finds go with the values that they belong to; where values meet, they must be the
+    same. States are those of the recurrent layers whose initial state the network does not give,
+    in the order of their calls. A module that is called several times has its parameters once, and
+    adds its gradients. `backward` lets go of a tape as it uses it, so it can be used once.
+
+    Parameters are named after the modules in the order of their first calls: "lstm.weight_ih_l0",
+    "linear.weight", "linear_1.weight". A chain, in which each call takes what the one before gives,
+    streams and exports as a `Sequential` does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> sequence, static = lc.Input(8), lc.Input(3, steps=False)
+    >>> y, h = lc.GRU(8, 16, seed=0)(sequence)
+    >>> summary = lc.concat([h[-1], static])
+    >>> outputs = {"label": lc.Linear(19, 4, seed=1)(summary), "next": lc.Linear(16, 8, seed=2)(y)}
+    >>> model = lc.Model([sequence, static], outputs)
+    >>> x = [np.ones((5, 2, 8), "float32"), np.ones((2, 3), "float32")]
+    >>> y, tape = model.forward(x, lengths=[5, 3])
+    >>> y["label"].shape, y["next"].shape
+    ((2, 4), (5, 2, 8))
+    >>> dx = model.backward(tape, {"label": np.ones((2, 4), "float32"), "next": None})
+    >>> [part.shape for part in dx]
+    [(5, 2, 8), (2, 3)]
+    """
+
+    _applies_own = False
+
+    def __init__(self, inputs: Any, outputs: Any) -> None:
+        self._plan = Plan(inputs, outputs)
+        modules: dict[int, Module] = {}
+        for step in self._plan.steps:
+            if not isinstance(step.module, Operation):
+                modules[id(step.module)] = step.module
+        self._children = _named(list(modules.values()))
+        graph = self._plan.description(list(modules.values()))
+        self._config = SimpleNamespace(graph=graph)
+        self._dtype: np.dtype[Any] | None = self._common("dtype")
+        self._batch_first = bool(self._common("batch_first"))
+        self._whole = self._plan.needs_whole_sequence
+
+    def _common(self, option: str) -> Any:
+        """Return what all modules have that have the option; None if none has."""
+        found: list[tuple[str, Any]] = [
+            (f"inputs{name[1:]}", dtype)
+            for name, (_, dtype) in zip(self._plan.names, self._plan.given, strict=True)
+            if option == "dtype" and dtype is not None
+        ]
+        names = {id(module): name for name, module in self._children.items()}
+        for step in self._plan.steps:
+            value = getattr(step.module, option, None)
+            if value is None and option == "dtype":
+                value = next((p.dtype for p in step.module.parameters()), None)
+            if value is not None:
+                name = names.get(id(step.module))
+                what = f"module {name}, {step.module!r}," if name else repr(step.module)
+                found.append((what, value))
+        for what, value in found:
+            if value != found[0][1]:
+                raise ValueError(
+                    f"{what} has {option}={value}, but {found[0][0]} has "
+                    f"{option}={found[0][1]}: expected the same"
+                )
+        return found[0][1] if found else None
+
+    # What the library asks of a module ------------------------------------------------------------
+
+    @property
+    def _takes_one_x(self) -> bool:  # type: ignore[override]
+        return self._plan.inputs == 0 and self._one_y
+
+    @property
+    def _one_y(self) -> bool:
+        return isinstance(self._plan.outputs, int)
+
+    @property
+    def _takes_ids(self) -> bool:  # type: ignore[override]
+        return self._takes_one_x and self._plan.given[0][0].features is None
+
+    @property
+    def _knows_time(self) -> bool:  # type: ignore[override]
+        return any(a.steps for a, _ in self._plan.given)
+
+    @property
+    def _keeps_time(self) -> bool:  # type: ignore[override]
+        return any(self._plan.axes[y].steps for y in leaves(self._plan.outputs))
+
+    @property
+    def _moves_steps(self) -> bool:  # type: ignore[override]
+        return any(step.module._moves_steps for step in self._plan.steps)
+
+    @property
+    def _finds_lengths(self) -> bool:  # type: ignore[override]
+        several = len(self._plan.given) > 1  # whose lengths are those of y, only the model knows
+        return several or any(step.module._finds_lengths for step in self._plan.steps)
+
+    @property
+    def _gives_probabilities(self) -> bool:  # type: ignore[override]
+        return self._plan.outputs in self._plan.probabilities if self._one_y else False
+
+    @property
+    def _needs_whole_sequence(self) -> bool:  # type: ignore[override]
+        return self._whole or any(step.module._needs_whole_sequence for step in self._plan.steps)
+
+    @property
+    def _input_size(self) -> int | None:
+        return self._plan.given[0][0].features if self._takes_one_x else None
+
+    def _output_size(self, size: int | None) -> int | None:
+        return self._plan.axes[self._plan.outputs].features if self._takes_one_x else None
+
+    def _chain(self) -> list[tuple[str, Any]]:
+        steps = self._plan.chain
+        if steps is None:
+            return [("", self)]
+        names = {id(module): name for name, module in self._children.items()}
+        return [(names[id(step.module)], step.module) for step in steps]
+
+    def _stateful(self, tape: Any = None) -> list[tuple[Any, Any]]:
+        steps = self._plan.steps
+        tapes = [None] * len(steps) if tape is None else tape.tapes
+        return [
+            (step.module, one)
+            for step, one in zip(steps, tapes, strict=True)
+            if step.place is not None and not step.wired
+        ]
+
+    def _stream_stage(self, name: str) -> Any:
+        raise ValueError(
+            f"{name} is a Model that is no chain of modules, which a stream cannot be: call run "
+            "with one step at a time, and the state that it returns"
+        )
+
+    @property
+    def batch_first(self) -> bool:
+        """Whether arrays with steps are (B, T, ...): that of the modules."""
+        return self._batch_first
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """Of all parameters; None if there are none."""
+        return self._dtype
+
+    # Forward and backward -------------------------------------------------------------------------
+
+    def __call__(
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        resets: Any = None,
+    ) -> Any:
+        """Run for inference: no dropout, nothing remembered.
+
+        Parameters
+        ----------
+        x : array_like, or tuple or dict of them
+            In the structure of the inputs. Of what has steps, (T, B, F), or (B, T, F) if
+            batch_first, or (T, F) unbatched; of ids, without the last axis; else (B, F), or (F,).
+        state : sequence of states, optional
+            One per recurrent layer whose initial state is not wired, in order; None, for all or
+            one of them, is zeros.
+        lengths : array_like of int, (B,), or a tuple or dict of them, optional
+            How many steps each row has: of all inputs with steps, or in the structure of the
+            inputs, with None for those that have all.
+        resets : ndarray of bool, (T, B), or (B, T) if batch_first, or a tuple or dict, optional
+            Where an episode or document starts; of all inputs with steps, or of each.
+
+        Returns
+        -------
+        y : ndarray, or tuple or dict of them
+            In the structure of the outputs.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument has another shape, dtype or range than it should, or lengths or resets
+            are of no use to any module; it is named.
+        """
+        return self.run(x, state, lengths=lengths, resets=resets)[0]
+
+    def _call_with_ends(self, x: Any, **options: Any) -> tuple[Any, Ends | None]:
+        state, lengths, resets = (options.get(name) for name in ("state", "lengths", "resets"))
+        y, _, _, found, _ = self._compute(x, state, lengths, resets, False)
+        return y, self._ends(found)
+
+    def _ends(self, found: list[Ends]) -> Ends | None:
+        """Return where the rows of all outputs with steps end."""
+        slots = leaves(self._plan.outputs)
+        ends = [e for slot, e in zip(slots, found, strict=True) if self._plan.axes[slot].steps]
+        for other in ends[1:]:
+            one, two = ends[0].lengths, other.lengths
+            same = one is two if one is None or two is None else np.array_equal(one, two)
+            if not same or ends[0].moved != other.moved:
+                raise ValueError(
+                    f"the rows of the outputs end at other steps, {one} and {two}: expected the "
+                    "same, to be scored together"
+                )
+        return ends[0] if ends else None
+
+    def run(
+        self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """Run for inference as when called, and also return the final states.
+
+        Returns
+        -------
+        y : ndarray, or tuple or dict of them
+        state : tuple
+            One per recurrent layer whose initial state is not wired, in order.
+        """
+        if any(isinstance(one, Symbolic) for one in leaves(x)):
+            return self._describe(x, state, lengths, resets)
+        y, flow, _, _, _ = self._compute(x, state, lengths, resets, False)
+        return y, self._final(flow)
+
+    def forward(
+        self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None
+    ) -> tuple[Any, ModelTape]:
+        """Run with dropout, and remember what `backward` needs.
+
+        Parameters
+        ----------
+        x, state, lengths, resets
+            As when the model is called.
+
+        Returns
+        -------
+        y : ndarray, or tuple or dict of them
+            In the structure of the outputs; read-only where a tape shares it.
+        tape : ModelTape
+            For `backward`. ``tape.state`` has the final states, to carry into the next call.
+        """
+        y, flow, tapes, found, given = self._compute(x, state, lengths, resets, True)
+        return y, ModelTape(self, tapes, self._final(flow), found, given, leaves(y))
+
+    def backward(self, tape: ModelTape, dy: Any) -> Any:
+        """Backpropagate through the network: add to every parameter's gradient.
+
+        Parameters
+        ----------
+        tape : ModelTape
+            From `forward` of this very model; it is used up.
+        dy : array_like, or tuple or dict of them
+            Gradients with respect to y, in the structure of the outputs; None, for one or a whole
+            part, is zeros.
+
+        Returns
+        -------
+        dx : ndarray, or tuple or dict of them
+            Gradients with respect to x, in the structure of the inputs; None for ids.
+        """
+        return self.backward_state(tape, dy)[0]
+
+    def backward_state(
+        self, tape: ModelTape, dy: Any, dstate: Any = None
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """Backpropagate as `backward` does, through the states as well.
+
+        Parameters
+        ----------
+        tape, dy
+            As of `backward`.
+        dstate : sequence of states, optional
+            Gradients with respect to ``tape.state``; None, for all or one of them, is zeros.
+
+        Returns
+        -------
+        dx : ndarray, or tuple or dict of them
+        dstate : tuple
+            Gradients with respect to the initial states; None for a layer that no gradient reached.
+        """
+        check_owner(tape, ModelTape, self)
+        if len(tape.tapes) != len(self._plan.steps):
+            raise ValueError("tape was used by backward already, expected one from a new forward")
+        gradients = self._gradients(tape, dy, dstate)
+        self._check_gradients()
+        dx, states = executor.backward(self._plan, tape.tapes, gradients, BackwardFlow([]))
+        for i, ((axes, _), made) in enumerate(zip(self._plan.given, tape._given, strict=True)):
+            if dx[i] is None and axes.features is not None:
+                dx[i] = np.zeros(*made)
+        return rebuilt(self._plan.inputs, iter(dx)), tuple(states)
+
+    def _gradients(self, tape: ModelTape, dy: Any, dstate: Any) -> list[Any]:
+        """Return the gradients that are given, by slot."""
+        gradients: list[Any] = [None] * self._plan.count
+
+        def add(slot: int, given: Array) -> None:
+            before = gradients[slot]
+            gradients[slot] = given if before is None else before + given
+
+        found = matched(self._plan.outputs, dy, "dy", none=True)
+        slots = leaves(self._plan.outputs)
+        for slot, (shape, dtype), (name, one) in zip(slots, tape._made, found, strict=True):
+            if one is None:
+                continue
+            if self._plan.axes[slot].shown:
+                raise ValueError(f"{name} is of {self._plan.axes[slot]}, expected None")
+            array = checks.real(one, dtype, name)
+            if array.shape != shape:
+                raise ValueError(f"{name} has shape {array.shape}, expected {shape}, that of y")
+            add(slot, array)
+        parts = [] if dstate is None else self._states(dstate, "dstate")
+        stateful = self._stateful(tape)
+        for i, (step, (layer, one), part) in enumerate(
+            zip(self._plan.free, stateful, parts, strict=False)
+        ):
+            if part is None:
+                continue
+            layer._check_state(part, one._call_shapes, layer._names_at("dstate", i, GRADIENT))
+            for slot, given in zip(leaves(step.ys[1]), leaves(part), strict=True):
+                if given is not None:
+                    add(slot, checks.real(given, layer.dtype, "dstate"))
+        return gradients
+
+    def _compute(
+        self, x: Any, state: Any, lengths: Any, resets: Any, train: bool
+    ) -> tuple[Any, Flow, list[Any], list[Ends], list[Any]]:
+        """Return y, the flow, the tapes, where the rows of each y end, and the arrays of x."""
+        plan = self._plan
+        given = self._arrays(x)
+        free = iter([None] * len(plan.free) if state is None else self._states(state, "state"))
+        states = [None if step.wired else next(free) for step in plan.recurrent]
+        ends = self._lengths(lengths, given)
+        starts = self._resets(resets, given)
+        flow = Flow(states, None, None, self._batch_first)
+        values, found, tapes = executor.forward(plan, given, ends, starts, flow, train)
+        slots = leaves(plan.outputs)
+        y = rebuilt(plan.outputs, (values[slot] for slot in slots))
+        return y, flow, tapes, [found[slot] for slot in slots], given
+
+    def _final(self, flow: Flow) -> tuple[Any, ...]:
+        return tuple(flow.final[step.place] for step in self._plan.free if step.place is not None)
+
+    def _states(self, state: Any, name: str) -> list[Any]:
+        """Return the state, or None, of every recurrent layer whose state is not wired."""
+        count = len(self._plan.free)
+        if not isinstance(state, (tuple, list)):
+            what = checks.describe(state)
+            raise TypeError(f"{name} is {what}, expected a tuple of {count}, one per layer")
+        if len(state) != count:
+            raise ValueError(
+                f"{name} has {len(state)} entries, expected {count}, one per recurrent layer"
+            )
+        return list(state)
+
+    def _arrays(self, x: Any) -> list[Any]:
+        """Return the inputs as arrays of the right dtypes and shapes."""
+        arrays: list[Any] = []
+        sizes: dict[str, tuple[str, int]] = {}  # what must be the same: of which input it is known
+        for (name, one), (axes, dtype) in zip(
+            matched(self._plan.inputs, x, "x"), self._plan.given, strict=True
+        ):
+            dtype = dtype or self._dtype
+            if axes.features is None:
+                array: Any = checks.integers(one, name)
+            else:
+                array = (
+                    checks.floating(one, name) if dtype is None else checks.real(one, dtype, name)
+                )
+            rank = axes.steps + 1 + (axes.features is not None)
+            wrong = axes.features is not None and array.shape[-1:] != (axes.features,)
+            if array.ndim not in (rank, rank - 1) or wrong:
+                raise ValueError(f"{name} has shape {array.shape}, expected {self._text(axes)}")
+            batch = (
+                -1 if array.ndim < rank else array.shape[int(axes.steps and not self._batch_first)]
+            )
+            first, expected = sizes.setdefault("batch", (name, batch))
+            if batch != expected:
+                have, want = (f"{n} rows" if n >= 0 else "no batch" for n in (batch, expected))
+                raise ValueError(f"{name} has {have}, expected {want}, as {first} has")
+            arrays.append(array)
+        return arrays
+
+    def _text(self, axes: Axes) -> str:
+        text, time = str(axes), "T, B"
+        if axes.steps and self._batch_first:
+            text = text.replace(time, "B, T")
+        return f"{text}, or without B"
+
+    def _lengths(self, lengths: Any, given: list[Any]) -> list[Lengths | None]:
+        """Return where the rows of every input end."""
+        made: dict[tuple[int, int], Lengths] = {}  # inputs with the same share one
+        found: list[Lengths | None] = []
+        for i, one in enumerate(self._of_inputs(lengths, "lengths", self._plan.lengths_used)):
+            if one is None:
+                found.append(None)
+                continue
+            time, batch, batched = self._grid(i, given[i])
+            if (id(one), time) not in made:
+                name = self._plan.names[i]
+                rows = checks.lengths(one, batch, time, batched=batched, of=name)
+                made[id(one), time] = Lengths(rows if batched else rows.reshape(()))
+            found.append(made[id(one), time])
+        return found
+
+    def _resets(self, resets: Any, given: list[Any]) -> list[Any]:
+        """Return the resets of every input."""
+        found = self._of_inputs(resets, "resets", self._plan.resets_used)
+        for i, one in enumerate(found):
+            if one is not None:
+                time, batch, batched = self._grid(i, given[i])
+                grid = (batch, time) if self._batch_first else (time, batch)
+                text = ("(B, T)" if self._batch_first else "(T, B)") if batched else "(T,)"
+                found[i] = checks.resets(one, grid if batched else (time,), text)
+        return found
+
+    def _grid(self, i: int, array: Any) -> tuple[int, int, bool]:
+        """Return T and B of an input with steps, and whether it is batched."""
+        batched = array.ndim == 2 + (self._plan.given[i][0].features is not None)
+        if not batched:
+            return array.shape[0], 1, False
+        time, batch = array.shape[1::-1] if self._batch_first else array.shape[:2]
+        return time, batch, True
+
+    def _of_inputs(self, value: Any, name: str, used: set[int]) -> list[Any]:
+        """Return lengths or resets of every input, and refuse those that nothing uses."""
+        plan = self._plan
+        found: list[Any] = [None] * len(plan.given)
+        if value is None:
+            return found
+        several = not isinstance(plan.inputs, int)
+        bare = not isinstance(value, (tuple, list, dict)) or (
+            not isinstance(value, dict) and all(isinstance(n, (int, np.integer)) for n in value)
+        )
+        if not several or bare:
+            if not used:
+                raise ValueError(f"{name} is given, but nothing in the model uses it")
+            return [value if axes.steps else None for axes, _ in plan.given]
+        for i, (where, one) in enumerate(matched(plan.inputs, value, name, none=True)):
+            if one is not None and i not in used:
+                steps = "" if plan.given[i][0].steps else ": it has no steps"
+                raise ValueError(
+                    f"{where} is given, but nothing in the model uses it for {plan.names[i]}{steps}"
+                )
+            found[i] = one
+        return found
+
+    # In another network ---------------------------------------------------------------------------
+
+    def _describe(
+        self, x: Any, state: Any, lengths: Any, resets: Any
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """Do what `run` does, but of symbols: call the same modules with them."""
+        for name, one in (("lengths", lengths), ("resets", resets)):
+            if one is not None:
+                raise TypeError(f"{name} is given, expected it when the whole model is called")
+        given = []
+        for (name, one), (axes, _) in zip(
+            matched(self._plan.inputs, x, "x"), self._plan.given, strict=True
+        ):
+            if getattr(one, "axes", None) != axes:
+                raise ValueError(f"{name} is {one!r}, expected {axes}")
+            given.append(one)
+        states = [None] * len(self._plan.free) if state is None else self._states(state, "state")
+        y, final = replay(self._plan, given, states)
+        return y, tuple(final)
+
+    def _apply(self, x: Any, flow: Flow, train: bool) -> tuple[Any, Any]:
+        count, place = len(self._plan.free), len(flow.final)
+        free = iter(flow.states[place : place + count])
+        states = [None if step.wired else next(free) for step in self._plan.recurrent]
+        inside = Flow(states, None, None, flow.batch_first)
+        given = self._arrays(x)
+        values, found, tapes = executor.forward(
+            self._plan, given, [flow.lengths], [flow.resets], inside, train
+        )
+        y = values[self._plan.outputs]
+        final = self._final(inside)
+        flow.final += final
+        if self._finds_lengths:
+            flow.ends = found[self._plan.outputs]
+            flow.lengths = Lengths(flow.ends.lengths)
+        if not train:
+            return y, None
+        return y, ModelTape(self, tapes, final, [], given, [y])
+
+    def _apply_backward(self, tape: Any, dy: Any, flow: BackwardFlow) -> Any:
+        count = len(self._plan.free)
+        dstate = flow.final[len(flow.final) - count :]
+        del flow.final[len(flow.final) - count :]
+        dx, initial = self.backward_state(tape, dy, dstate)
+        flow.initial += reversed(initial)
+        return dx
+
+    def stream(self, batch_size: int = 1) -> Stream:
+        """Return a stream of a model that is a chain, as of a `Sequential`.
+
+        Parameters
+        ----------
+        batch_size : int, default 1
+            Rows of the batch, each with states of its own.
+
+        Returns
+        -------
+        Stream
+
+        Raises
+        ------
+        ValueError
+            If the model is no chain, or a module needs the whole sequence.
+        TypeError
+            If a module is of a class that computes in its own way.
+        """
+        if self._plan.chain is None:
+            self._stream_stage("the model")
+        return open_stream(self, batch_size)
+
+    def summary(self) -> None:
+        """Print a table of the calls: module, shape of its y, number of parameters, what it takes.
+
+        Examples
+        --------
+        >>> import lstmcore as lc
+        >>> x = lc.Input(8)
+        >>> y, h = lc.GRU(8, 16)(x)
+        >>> lc.Model(x, lc.Linear(16, 8)(y) + x).summary()
+        name    module         gives                   parameters  takes
+        x                      (T, B, 8)
+        gru     GRU(8, 16)     (T, B, 16), (1, B, 16)        1248  x
+        linear  Linear(16, 8)  (T, B, 8)                      136  gru
+        binary  a + b          (T, B, 8)                           linear, x
+        1384 parameters
+        """
+        print(table(self._plan, self._children, self.num_parameters))
+
+    def __repr__(self) -> str:
+        return self._nested()
+
+    # Files ----------------------------------------------------------------------------------------
+
+    def _options(self) -> dict[str, Any]:
+        modules = [child._description() for child in self._children.values()]
+        return {"modules": modules, "graph": self._config.graph}
+
+    @classmethod
+    def _from_options(cls, options: dict[str, Any]) -> Model:
+        return cls(*Plan.symbols(options["graph"], options["modules"]))
+
+
+def _named(modules: list[Module]) -> dict[str, Module]:
+    """Name modules after their classes: linear, linear_1, linear_2."""
+    named: dict[str, Module] = {}
+    for module in modules:
+        kind = name = type(module).__name__.lower()
+        count = 0
+        while name in named:
+            count += 1
+            name = f"{kind}_{count}"
+        named[name] = module
+    return named

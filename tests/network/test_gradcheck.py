@@ -1,0 +1,96 @@
+"""gradcheck finds what is wrong, and nothing where all is right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lstmcore as lc
+
+D: dict[str, Any] = {"dtype": "float64", "seed": 0}
+X = np.random.default_rng(0).standard_normal((4, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("module", "x", "lengths"),
+    [
+        (lc.LSTM(3, 2, 2, peephole=True, bidirectional=True, **D), (X,), [4, 1]),
+        (lc.LSTM(3, 2, **D), (X, (np.ones((1, 2, 2)), np.zeros((1, 2, 2)))), None),
+        (lc.GRU(3, 2, 2, dropout=0.5, **D), (X, np.ones((2, 2, 2))), [0, 3]),
+        (lc.LSTMCell(3, 2, **D), (X[0], (np.ones((2, 2)), np.zeros((2, 2)))), None),
+        (lc.RNNCell(3, 2, **D), (X[0],), None),
+        (lc.Embedding(5, 3, **D), (np.array([[0, 4], [1, 4]]),), None),
+        (lc.attention.MultiHead(3, 1, dropout=0.3, **D), (X, X[:2], X[:2]), [1, 2]),
+        (lc.Masking(), (X,), [2, 2]),
+        (lc.MaxPool(), (X,), [2, 0]),
+        (lc.Sequential(lc.Dropout(0.5), lc.Linear(3, 2, **D)), (X,), None),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_all_is_right(module: Any, x: Any, lengths: Any) -> None:
+    before = [p.data.copy() for p in module.parameters()]
+    lc.gradcheck(module, *x, lengths=lengths)
+    for p, data in zip(module.parameters(), before, strict=True):
+        np.testing.assert_array_equal(p.data, data)
+        assert not p.grad.any()
+
+
+class Cubed(lc.Module):
+    """y = (w x)^3, with a mistake."""
+
+    def __init__(self, mistake: str) -> None:
+        self.mistake = mistake
+        self.w = lc.Parameter("w", np.array([1.0, 2.0]))
+
+    def forward(self, x: Any) -> Any:
+        return (self.w.data * x) ** 3, x
+
+    def backward(self, x: Any, dy: Any) -> Any:
+        w = self.w.data
+        d = 3 * (w * x) ** 2 * dy
+        dw = (d * x).reshape(-1, 2).sum(axis=0)
+        if self.mistake == "one entry":
+            dw[1] *= 1.001
+        if self.mistake == "overwritten":
+            self.w.grad = dw
+        elif self.mistake != "nothing":
+            self.w.grad += dw
+        dx = d * (1.01 if self.mistake == "x" else w)
+        return dx[:1] if self.mistake == "shape" else dx
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ("one entry", r"the gradient of parameter w at \(1,\) is .*, expected"),
+        ("overwritten", r"parameter w at \(0,\)"),
+        ("nothing", r"parameter w at \(0,\) is 0\.0, expected"),
+        ("x", r"the gradient of x\[0\] at \(0,\)"),
+        ("shape", r"the gradient of x\[0\] has shape \(1,\), expected \(2,\)"),
+    ],
+)
+def test_mistakes_are_found(mistake: str, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        lc.gradcheck(Cubed(mistake), np.array([0.5, -0.7]))
+    lc.gradcheck(Cubed(""), np.array([0.5, -0.7]))
+    if mistake == "one entry":
+        lc.gradcheck(Cubed(mistake), np.array([0.5, -0.7]), tol=0.1)
+
+
+def test_names_in_structures() -> None:
+    a, b = lc.Input(2, steps=False), lc.Input(2, steps=False)
+    model = lc.Model({"a": a, "b": b}, Cubed("x")(a) + b)
+    x = {"a": np.array([[0.5, -0.7]]), "b": np.ones((1, 2))}
+    with pytest.raises(AssertionError, match=r"x\[0\]\['a'\] at \(0, 0\)"):
+        lc.gradcheck(model, x)
+
+
+def test_refuses() -> None:
+    with pytest.raises(TypeError, match="weight has dtype float32, expected float64"):
+        lc.gradcheck(lc.Linear(3, 2), X)
+    with pytest.raises(TypeError, match="module is 3"):
+        lc.gradcheck(3, X)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="tol is 'x'"):
+        lc.gradcheck(lc.Tanh(), X, tol="x")  # type: ignore[arg-type]

@@ -1,0 +1,202 @@
+"""Modules that derive from lc.Module."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lstmcore as lc
+from helpers.numeric import assert_same_bits
+
+T, B = 5, 3
+
+
+class Scale(lc.Module):
+    """y = x * factor."""
+
+    def __init__(self, size: int = 3) -> None:
+        self.factor = lc.Parameter("factor", np.linspace(0.5, 1.5, size))
+
+    def forward(self, x: Any) -> Any:
+        factor = self.factor.data.copy()
+        return x * factor, (x, factor)
+
+    def backward(self, tape: Any, dy: Any) -> Any:
+        x, factor = tape
+        self.factor.grad += (x * dy).reshape(-1, len(factor)).sum(axis=0)
+        return dy * factor
+
+
+class Bilinear(lc.Module):
+    """Two x and two y, with modules of its own."""
+
+    def __init__(self) -> None:
+        self.left, self.right = lc.Linear(3, 2, seed=0, dtype="float64"), Scale(2)
+        self.bias = lc.Parameter("other", np.zeros(2))
+
+    def forward(self, a: Any, b: Any) -> Any:
+        left, first = self.left.forward(a)
+        right, second = self.right.forward(b)
+        return left * right + self.bias.data, left - right, (first, second, left, right)
+
+    def backward(self, tape: Any, dy: Any, dz: Any) -> Any:
+        first, second, left, right = tape
+        self.bias.grad += dy.reshape(-1, 2).sum(axis=0)
+        da = self.left.backward(first, dy * right + dz)
+        return da, self.right.backward(second, dy * left - dz)
+
+
+class Mean(lc.Module):
+    """The mean over the steps that are there."""
+
+    def forward(self, x: Any, lengths: Any = None) -> Any:
+        ends = np.full(x.shape[1], len(x)) if lengths is None else lengths
+        valid = (np.arange(len(x))[:, None] < ends)[..., None] / np.maximum(ends, 1)[:, None]
+        return np.where(valid > 0, x, 0).__mul__(valid).sum(axis=0), valid
+
+    def backward(self, valid: Any, dy: Any) -> Any:
+        return valid * dy
+
+
+def test_parameters_and_modules_are_found() -> None:
+    module = Bilinear()
+    names = ["bias", "left.weight", "left.bias", "right.factor"]
+    assert list(module.state_dict()) == names
+    assert [name for name, _ in module.named_parameters()] == names
+    assert module.num_parameters == 2 + 8 + 2
+    module.bias = lc.Parameter("bias", np.ones(3))  # another one
+    assert module.num_parameters == 13
+    module.right = None
+    assert list(module.state_dict()) == names[:3]
+    del module.left
+    assert list(module.state_dict()) == names[:1]
+    module.left = 3
+    with pytest.raises(AttributeError):
+        del module.right_
+    assert repr(Bilinear()) == (
+        "Bilinear(\n  (left): Linear(3, 2, dtype=float64)\n  (right): Scale()\n)"
+    )
+
+
+def test_they_do_what_modules_do(tmp_path: Path) -> None:
+    module = Bilinear()
+    a, b = np.ones((T, B, 3)), np.ones((T, B, 2))
+    y = module(a, b)
+    *same, tape = module.forward(a, b)
+    assert_same_bits(y, tuple(same))
+    module.backward(tape, *same)
+    assert all(p.grad.any() for p in module.parameters())
+    module.zero_grad()
+    assert not any(p.grad.any() for p in module.parameters())
+    for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert other == module
+        other.right.factor.data[...] = 7  # the same thing by attribute and by name
+        assert (other.state_dict()["right.factor"] == 7).all()
+        assert other != module
+        module_again = Bilinear()
+        module_again.load_state_dict(other.state_dict())
+        assert module_again == other
+    path = tmp_path / "own.safetensors"
+    for saved in (module, module.state_dict()):
+        lc.save(saved, path)
+        other = Bilinear()
+        other.bias.data[...] = 5
+        other.load_state_dict(lc.load_torch(path))
+        assert other == module
+        with pytest.raises(ValueError, match="without the description of a model"):
+            lc.load(path)
+    lc.save_checkpoint(path, model=module)
+    lc.load_checkpoint(path, model=other)
+    lc.gradcheck(module, np.random.default_rng(0).standard_normal((T, B, 3)), b)
+
+
+def test_in_a_sequential_and_in_a_model() -> None:
+    rng = np.random.default_rng(0)
+    values, target = rng.standard_normal((T, B, 3)), rng.standard_normal((B, 2))
+    lengths = [5, 2, 1]
+    parts = [Scale(), lc.GRU(3, 2, seed=0, dtype="float64"), Mean(), Scale(2)]
+    sequential = lc.Sequential(*parts)
+    x = lc.Input(3)
+    model = lc.Model(x, sequential(x))
+    by_hand = parts[3](parts[2](parts[1](parts[0](values))[0], lengths=np.array(lengths)))
+    for m in (sequential, model):
+        assert_same_bits(m(values, lengths=lengths), by_hand)
+        lc.gradcheck(m, values, lengths=lengths)
+    two = lc.Input(2)
+    y, z = Bilinear()(x, two)
+    model = lc.Model([x, two], [y, lc.concat([y, z])])
+    lc.gradcheck(model, [values, rng.standard_normal((T, B, 2))])
+    one = lc.Model([x, two], z)  # the other y has no gradient
+    lc.gradcheck(one, [values, rng.standard_normal((T, B, 2))])
+    trained = lc.Sequential(Scale(), Mean(), lc.Linear(3, 2, seed=1, dtype="float64"))
+    history = lc.fit(
+        trained, (values, target, np.array(lengths)), loss=lc.losses.mse, epochs=30,
+        optimizer=lc.optim.Adam(trained.parameters(), lr=0.1), progress=False,
+        callbacks=lc.callbacks.BestWeights(),
+    )  # fmt: skip
+    assert history.losses[-1] < 0.5 * history.losses[0]
+
+
+def test_what_a_model_refuses_of_them() -> None:
+    x = lc.Input(3)
+
+    class NoShape(Scale):
+        def forward(self, x: Any) -> Any:
+            return float(x.sum()), None
+
+    with pytest.raises(ValueError, match=r"NoShape\(\), given .*: called|NoShape.*it gives"):
+        NoShape()(x)
+    with pytest.raises(
+        ValueError, match=r"Scale\(\), given .*called with zeros of \[\(5, 3, 3\)\]"
+    ):
+        Scale(4)(x)
+
+    class MyGRU(lc.GRU):
+        def forward(self, *args: Any, **options: Any) -> Any:
+            return super().forward(*args, **options)
+
+    with pytest.raises(TypeError, match=r"MyGRU has its own forward"):
+        MyGRU(3, 2)(x)
+
+
+def test_a_call_of_its_own_is_not_bypassed() -> None:
+    """A class with its own __call__ stands in the graph as itself, not as what it calls."""
+
+    class Noise(lc.Tanh):
+        def __call__(self, x: Any) -> Any:
+            return super().__call__(x)
+
+        def forward(self, x: Any) -> Any:
+            y, tape = super().forward(x)
+            return y + 1, tape
+
+    x = lc.Input(3, dtype="float64")
+    noise = Noise()
+    model = lc.Model(x, noise(x))
+    assert model._children == {"noise": noise}
+    values = np.zeros((T, B, 3))
+    assert not model(values).any()
+    assert model.forward(values)[0].all()
+
+
+def test_random_streams_do_not_move_while_a_network_is_described() -> None:
+    class Drop(lc.Module):
+        def __init__(self) -> None:
+            self.dropout = lc.Dropout(0.5, seed=0)
+
+        def forward(self, x: Any) -> Any:
+            return self.dropout.forward(x)
+
+        def backward(self, tape: Any, dy: Any) -> Any:
+            return self.dropout.backward(tape, dy)
+
+    drop, other = Drop(), Drop()
+    drop(lc.Input(3))
+    values = np.ones((T, B, 3))
+    assert_same_bits(drop.forward(values)[0], other.forward(values)[0])
+    lc.gradcheck(drop, values)
