@@ -29,7 +29,7 @@ PEERS = ["torch==2.13.0", "onnx", "onnxruntime", "keras", "cloudpickle", "thread
 PEERS += ["tqdm", "matplotlib", "distributed"]
 MYPY = "mypy==2.4.1"
 # For builds that ask something else than whether every ISA level compiles.
-ONE_LEVEL = "-DLSTMCORE_ISAS=" + ("x86-64-v2" if platform.machine() == "x86_64" else "neon")
+ONE_LEVEL = "LSTMCORE_ISAS=" + ("x86-64-v2" if platform.machine() == "x86_64" else "neon")
 
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
@@ -259,7 +259,7 @@ def bench_quick(session: nox.Session) -> None:
         "bench/run_micro",
         "--benchmark_min_time=0.001",
         "--benchmark_filter=step",
-        CMAKE_ARGS=ONE_LEVEL,
+        CMAKE_ARGS=f"-D{ONE_LEVEL}",
     )
 
 
@@ -383,7 +383,7 @@ def tsan(session: nox.Session) -> None:
         "tsan",
         "-DLSTMCORE_BUILD_TESTS=ON",
         "-DLSTMCORE_SANITIZE=thread",
-        ONE_LEVEL,
+        f"-D{ONE_LEVEL}",
         compiler="clang++",
     )
     run_ctest(session, "tsan")
@@ -473,7 +473,7 @@ def wheels(session: nox.Session) -> None:
     # These compile one level each, which tries the option too.
     editable = Environment(session, "editable")
     editable.create()
-    few = f"--config-settings=cmake.args={ONE_LEVEL}"
+    few = f"--config-settings=cmake.define.{ONE_LEVEL}"
     # A folder of its own, as CMake remembers what it was told once.
     folder = f"--config-settings=build-dir={BUILD / 'one_level'}"
     editable.pip("--editable", ".", few, folder)
