@@ -36,16 +36,14 @@ def ours(layer: lc.LSTM | lc.GRU, xs: np.ndarray) -> Iterator[tuple[str, Step]]:
     yield "lstmcore, new y", lambda i: second.step(frames[i])
 
 
-def onnx_runtime(layer: lc.LSTM | lc.GRU, xs: np.ndarray) -> Iterator[tuple[str, Step]]:
-    """A session called with arrays, and one whose inputs and outputs are bound, in turns."""
-    try:
-        import onnx
-        import onnxruntime
-        from onnx import helper, numpy_helper
-    except ImportError:
-        return
+def onnx_step(layer: lc.LSTM | lc.GRU) -> bytes:
+    """Return an ONNX model of one step: of x and the state, to the next state."""
+    import onnx
+    from onnx import helper, numpy_helper
+
     H = layer.hidden_size
     lstm = isinstance(layer, lc.LSTM)
+    states = ["h", "c"] if lstm else ["h"]
     sd = layer.state_dict()
     ours, theirs = (layout.order("lstm" if lstm else "gru") for layout in (OURS, LAYOUTS["onnx"]))
 
@@ -57,7 +55,6 @@ def onnx_runtime(layer: lc.LSTM | lc.GRU, xs: np.ndarray) -> Iterator[tuple[str,
         "R": gates("weight_hh")[None],
         "B": np.concatenate([gates("bias_ih"), gates("bias_hh")])[None],
     }
-    states = ["h", "c"] if lstm else ["h"]
     node = helper.make_node(
         "LSTM" if lstm else "GRU",
         ["x", "W", "R", "B", "", *states],
@@ -69,18 +66,29 @@ def onnx_runtime(layer: lc.LSTM | lc.GRU, xs: np.ndarray) -> Iterator[tuple[str,
     graph = helper.make_graph(
         [node],
         "step",
-        [helper.make_tensor_value_info("x", floats, [1, 1, H])]
-        + [helper.make_tensor_value_info(s, floats, [1, 1, H]) for s in states],
+        [helper.make_tensor_value_info(s, floats, [1, 1, H]) for s in ("x", *states)],
         [helper.make_tensor_value_info(f"{s}_out", floats, [1, 1, H]) for s in states],
         [numpy_helper.from_array(np.ascontiguousarray(v), k) for k, v in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def onnx_runtime(layer: lc.LSTM | lc.GRU, xs: np.ndarray) -> Iterator[tuple[str, Step]]:
+    """A session called with arrays, and one whose inputs and outputs are bound, in turns."""
+    try:
+        import onnxruntime
+
+        model = onnx_step(layer)
+    except ImportError:
+        return
+    H = layer.hidden_size
+    states = ["h", "c"] if isinstance(layer, lc.LSTM) else ["h"]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     frames = list(xs[:, None])
     state = {s: np.zeros((1, 1, H), "float32") for s in states}
     outputs = [f"{s}_out" for s in states]

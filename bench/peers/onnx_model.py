@@ -23,7 +23,8 @@ def build(case: Case, data: Data) -> onnx.ModelProto:
     if case.denormal:
         raise Unsupported("compared with normal numbers only")
     element = TensorProto.FLOAT if case.dtype == "float32" else TensorProto.DOUBLE
-    nodes, constants = [], []
+    nodes: list[Any] = []
+    constants: list[Any] = []
 
     def constant(name: str, value: Array) -> str:
         constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
@@ -43,31 +44,16 @@ def build(case: Case, data: Data) -> onnx.ModelProto:
 
     source = "x"
     for layer in range(case.L):
-
-        def stacked(*names: str, layer: int = layer) -> Array:
-            """Each direction's parameters, one after the other, gates in ONNX's order."""
-            return np.stack(
-                [
-                    np.concatenate(
-                        [reordered(data.parameter(n, layer, d), case, "onnx") for n in names]
-                    )
-                    for d in range(case.D)
-                ]
-            )
-
         inputs = [
             source,
-            constant(f"W{layer}", stacked("weight_ih")),
-            constant(f"R{layer}", stacked("weight_hh")),
-            constant(f"B{layer}", stacked("bias_ih", "bias_hh")),
+            constant(f"W{layer}", _stacked(case, data, layer, "weight_ih")),
+            constant(f"R{layer}", _stacked(case, data, layer, "weight_hh")),
+            constant(f"B{layer}", _stacked(case, data, layer, "bias_ih", "bias_hh")),
             lengths,
         ]
         if case.peephole:
-            peepholes = [
-                reordered(data.parameter("weight_ch", layer, d), case, "onnx", without="g").ravel()
-                for d in range(case.D)
-            ]
-            inputs += ["", "", constant(f"P{layer}", np.stack(peepholes))]
+            peepholes = _stacked(case, data, layer, "weight_ch", without="g").reshape(case.D, -1)
+            inputs += ["", "", constant(f"P{layer}", peepholes)]
         while not inputs[-1]:
             inputs.pop()
         source = f"Y{layer}"
@@ -89,6 +75,16 @@ def build(case: Case, data: Data) -> onnx.ModelProto:
     model = helper.make_model(graph, opset_imports=opset, ir_version=8)
     onnx.checker.check_model(model)
     return model
+
+
+def _stacked(case: Case, data: Data, layer: int, *names: str, without: str = "") -> Array:
+    """Each direction's parameters, one after the other, gates in ONNX's order."""
+    directions = []
+    for d in range(case.D):
+        parts = [data.parameter(name, layer, d) for name in names]
+        parts = [reordered(part, case, "onnx", without=without) for part in parts]
+        directions.append(np.concatenate(parts))
+    return np.stack(directions)
 
 
 def to_y(value: Array) -> Array:
