@@ -29,7 +29,6 @@ MODULES = [
                 "return dx, tuple(flow.initial)",
             ),
             "sequential-looks-at-no-dstate": ("self._check_dstate(flow.final, tape)", "pass"),
-            "sequential-lookup-one-module-late": ("[*after, False]", "[False, *after]"),
             "sequential-takes-a-module-twice": (
                 "if module.num_parameters and owners",
                 "if False and owners",
