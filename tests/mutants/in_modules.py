@@ -39,6 +39,12 @@ MODULES = [
                 "if False:",
             ),
             "sequential-time-after-pooling": ("if pooled and module._knows_time:", "if False:"),
+        },
+    ),
+    *of(
+        "python/lstmcore/_nn/sequential.py",
+        ["tests/nn/test_masking.py"],
+        {
             "sequential-resets-of-moved-steps": (
                 "if resets is not None and self._moves_steps:",
                 "if False:",
