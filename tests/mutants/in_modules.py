@@ -88,7 +88,7 @@ MODULES = [
                 "found is not None",
             ),
             "streams-trust-held-arrays": ("    if keep:", "    if True:"),
-            "streams-pickle-no-state": ("stream._set_states(states)\n", ""),
+            "streams-pickle-no-state": ("stream._set_states(states)", "pass"),
             "streams-call-nothing-of-ones-own": ("    if own:", "    if False:"),
         },
     ),
@@ -108,10 +108,6 @@ MODULES = [
             "projection-as-large-as-h": (
                 "if self.proj_size >= self.hidden_size:",
                 "if self.proj_size > self.hidden_size:",
-            ),
-            "coupled-without-forget-gate": (
-                "(self.coupled and not self.forget_gate,",
-                "(False,",
             ),
             "forget-bias-without-bias": ("(biased and not self.bias,", "(False,"),
             "options-beyond-float32": ("checks.fits(value, name, self.dtype)", "pass"),
