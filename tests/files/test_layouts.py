@@ -171,6 +171,18 @@ def test_a_wrong_layout_would_be_noticed(
 # What has no recorded layer -----------------------------------------------------------------------
 
 
+def test_orders_are_those_of_the_documentation() -> None:
+    """Of libraries without recorded numbers here; their letters are ours: c is g, h is n."""
+    for library, lstm, gru in (
+        ("onnx", "iofg", "zrn"),  # operators LSTM, W[iofc], and GRU, W[zrh]
+        ("openvino", "figo", "zrn"),  # LSTMSequence, fico, and GRUSequence, zrh
+        ("caffe", "ifog", ""),  # lstm_unit_layer.cpp
+        ("keras", "ifgo", "zrn"),  # LSTMCell, i, f, c, o, and GRUCell, z, r, h
+        ("pytorch", "ifgo", "rzn"),  # LSTM, (W_ii|W_if|W_ig|W_io), and GRU, (W_ir|W_iz|W_in)
+    ):
+        assert (LAYOUTS[library].lstm, LAYOUTS[library].gru) == (lstm, gru), library
+
+
 @pytest.mark.parametrize("library", LAYOUTS)
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_every_layout_by_its_definition(library: str, cell: str) -> None:
