@@ -266,7 +266,9 @@ def bench_quick(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def mutants(session: nox.Session) -> None:
     """Break the code on purpose and see that a test fails; `-- --quick` for a few."""
-    with_peers(session).run("python", "tests/mutants/run.py", *session.posargs)
+    main = with_peers(session)
+    main.needs("build_tools", *BUILD_TOOLS)
+    main.run("python", "tests/mutants/run.py", *session.posargs)
 
 
 @nox.session

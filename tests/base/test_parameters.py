@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import lstmcore as lc
+from helpers.numeric import assert_same_bits
 from helpers.peers import require
 from lstmcore import _core
 
@@ -70,11 +71,11 @@ def test_write_through_data(make: Callable[..., Any]) -> None:
         p.data[...] += 0.5
         after = output(layer)
         assert not np.array_equal(after, before)
-        np.testing.assert_array_equal(after, fresh(layer))
+        assert_same_bits(after, fresh(layer))
         p.data -= 0.25
         assert not np.array_equal(output(layer), after)
         p.data = np.full(p.shape, 0.125)
-        np.testing.assert_array_equal(output(layer), fresh(layer))
+        assert_same_bits(output(layer), fresh(layer))
 
 
 HOLDERS: dict[str, Callable[[Any], Any]] = {
@@ -105,7 +106,7 @@ def test_writes_through_what_was_taken_before_are_seen(holder: str, packs: list[
         before = output(layer)
         held[0] = value
         assert not np.array_equal(output(layer), before)
-        np.testing.assert_array_equal(output(layer), fresh(layer))
+        assert_same_bits(output(layer), fresh(layer))
     assert len(packs) > 3
     del held
     output(layer)
@@ -121,7 +122,7 @@ def test_torch_shares_the_memory() -> None:
     before = output(layer)
     tensor += 1
     assert not np.array_equal(output(layer), before)
-    np.testing.assert_array_equal(output(layer), fresh(layer))
+    assert_same_bits(output(layer), fresh(layer))
 
 
 def test_packs_only_when_needed(packs: list[bool]) -> None:
@@ -189,7 +190,7 @@ def test_a_view_taken_while_another_thread_packs(monkeypatch: pytest.MonkeyPatch
     before = output(layer)
     after = output(layer)
     assert not np.array_equal(after, before)
-    np.testing.assert_array_equal(after, fresh(layer))
+    assert_same_bits(after, fresh(layer))
 
 
 def test_threads_that_write_and_run() -> None:
@@ -385,7 +386,7 @@ def test_state_dict_round_trip(make: Callable[..., Any]) -> None:
     result = other.load_state_dict(layer.state_dict())
     assert result.missing_keys == result.unexpected_keys == []
     assert other == layer
-    np.testing.assert_array_equal(output(other), output(layer))
+    assert_same_bits(output(other), output(layer))
 
 
 def test_state_dict_is_a_copy() -> None:
@@ -394,7 +395,7 @@ def test_state_dict_is_a_copy() -> None:
     for array in layer.state_dict().values():
         assert type(array) is np.ndarray
         array[...] = 0
-    np.testing.assert_array_equal(output(layer), before)
+    assert_same_bits(output(layer), before)
 
 
 def test_load_with_a_prefix() -> None:
@@ -444,7 +445,7 @@ def test_load_that_fails_names_everything_and_changes_nothing() -> None:
         layer.load_state_dict(state, strict=False)  # shapes count even then
     assert "missing" not in str(caught.value)
     for name, array in layer.state_dict().items():
-        np.testing.assert_array_equal(array, before[name])
+        assert_same_bits(array, before[name])
 
 
 def test_load_not_strictly() -> None:
@@ -456,7 +457,7 @@ def test_load_not_strictly() -> None:
     assert result == (result.missing_keys, result.unexpected_keys)
     before["bias_ih_l0"][...] = 9
     for name, array in layer.state_dict().items():
-        np.testing.assert_array_equal(array, before[name])
+        assert_same_bits(array, before[name])
 
 
 @pytest.mark.parametrize("wrong", [None, 3, [("weight_ih_l0", 1)], "state.pt"])
@@ -480,7 +481,7 @@ def test_load_from_torch(dtype: str, ours: str) -> None:
         layer.load_state_dict(state)
         for name, array in layer.state_dict().items():
             wanted = theirs.state_dict()[name].double().numpy()
-            np.testing.assert_array_equal(array, wanted.astype(ours))
+            assert_same_bits(array, wanted.astype(ours))
     back = {name: torch.from_numpy(array) for name, array in layer.state_dict().items()}
     theirs.load_state_dict(back)  # the same names and shapes
 
@@ -514,13 +515,13 @@ def test_copies(make: Callable[..., Any], how: str) -> None:
     twin = COPIES[how](layer)
     assert twin == layer
     assert repr(twin) == repr(layer)
-    np.testing.assert_array_equal(output(twin), before)
+    assert_same_bits(output(twin), before)
     assert (twin.parameters()[0].grad == 0).all()  # gradients stay behind, as in PyTorch
     for p in twin.parameters():  # nothing is shared, and every write is seen
         p.data += 1
     assert twin != layer
     assert not np.array_equal(output(twin), before)
-    np.testing.assert_array_equal(output(layer), before)
+    assert_same_bits(output(layer), before)
 
 
 def test_copy_shares_parameters(make: Callable[..., Any]) -> None:
@@ -528,7 +529,7 @@ def test_copy_shares_parameters(make: Callable[..., Any]) -> None:
     twin = copy.copy(layer)
     output(layer), output(twin)
     layer.parameters()[0].data += 1
-    np.testing.assert_array_equal(output(twin), output(layer))
+    assert_same_bits(output(twin), output(layer))
 
 
 def test_pickle_keeps_subclasses_and_their_attributes() -> None:

@@ -9,7 +9,6 @@ import os
 import pickle
 import subprocess
 import sys
-import threading
 from importlib import metadata
 from typing import Any
 
@@ -19,6 +18,7 @@ import pytest
 import lstmcore as lc
 from helpers import peers
 from helpers.numeric import assert_same_bits
+from helpers.threads import in_threads
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 
@@ -217,7 +217,7 @@ if __name__ == "__main__":
         with Client(cluster) as client:
             layer = client.scatter(lstm)
             for y in client.gather(client.map(lambda i, layer: layer(x)[0], range(6), layer=layer)):
-                assert np.array_equal(y, expected)
+                assert_same_bits(y, expected)
     print("ok")
 """
 
@@ -273,11 +273,7 @@ def test_sixteen_threads_share_a_layer(isa: str, threads: None, count: int) -> N
             if not same:
                 wrong.append(i)
 
-    workers = [threading.Thread(target=work, args=(i,)) for i in range(16)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    in_threads(work, 16)
     assert not wrong
 
 

@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import lstmcore as lc
+from helpers.numeric import assert_same_bits
 from lstmcore.losses import cross_entropy
 
 quiet = partial(lc.fit, progress=False, loss=cross_entropy)
@@ -83,7 +84,7 @@ def test_a_resumed_run_is_the_same_to_the_last_bit(
     for training in (whole, second):
         x = next(iter(training.data))[0]
         training.last = training.model.forward(x)[0]  # type: ignore[attr-defined]
-    assert np.array_equal(whole.last, second.last)  # type: ignore[attr-defined]
+    assert_same_bits(whole.last, second.last)  # type: ignore[attr-defined]
 
 
 def test_a_run_that_had_stopped_stays_so(tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_the_file_is_safetensors_and_no_pickle(tmp_path: Path) -> None:
     training.fit(1, [lc.callbacks.Checkpoint(path)])
     arrays = load_file(path)
     for name, p in training.model.named_parameters():
-        assert np.array_equal(arrays[f"model.parameters.{name}"], p.data)
+        assert_same_bits(arrays[f"model.parameters.{name}"], p.data)
     header = path.read_bytes()[8 : 8 + int.from_bytes(path.read_bytes()[:8], "little")]
     assert "lstmcore.checkpoint" in json.loads(header)["__metadata__"]
     with pytest.raises(pickle.UnpicklingError):
@@ -221,7 +222,7 @@ def test_what_does_not_fit_changes_nothing(tmp_path: Path) -> None:
     before = other.state_dict()
     with pytest.raises(ValueError, match=r"run\.safetensors does not fit model: state_dict"):
         lc.load_checkpoint(path, model=other)
-    assert all(np.array_equal(before[name], w) for name, w in other.state_dict().items())
+    assert_same_bits(other.state_dict(), before)
 
     with pytest.raises(ValueError, match="lacks rng; it has run, model, optimizer"):
         lc.load_checkpoint(path, rng=np.random.default_rng())

@@ -33,4 +33,6 @@ def _text(value: Any) -> str:
         if any(isinstance(part, float) for part in value[1:]):
             return f"{first}({','.join(rest)})"
         return ",".join([first, *rest])
-    return getattr(value, "__name__", None) or name_of(value) or str(value)
+    text: str = getattr(value, "__name__", None) or name_of(value) or str(value)
+    # Each process has other addresses; an array would fill the screen.
+    return text if len(text) <= 60 and " at 0x" not in text else type(value).__name__

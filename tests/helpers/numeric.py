@@ -22,6 +22,19 @@ def numeric_gradient(function: Callable[[Array], float], x: Array, step: float =
     return gradient
 
 
+def parameter_gradient(p: Any, loss: Callable[[], float]) -> Array:
+    """The same with respect to a parameter, which has its numbers back afterwards."""
+    before = p.data.copy()
+
+    def of_values(values: Array) -> float:
+        p.data = values
+        return loss()
+
+    gradient = numeric_gradient(of_values, before)
+    p.data = before
+    return gradient
+
+
 def assert_same_bits(a: Any, b: Any) -> None:
     """Compare numbers, arrays, or tuples, lists, dicts of such, to the bit.
 

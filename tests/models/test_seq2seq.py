@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import lstmcore as lc
-from helpers.numeric import numeric_gradient
+from helpers.numeric import assert_same_bits, numeric_gradient, parameter_gradient
 from lstmcore.losses import cross_entropy
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -87,21 +87,13 @@ def test_gradients_are_those_of_finite_differences(
         return cross_entropy(scores, target, lengths[1], batch_first=batch_first)[0]
 
     scores, tape = model.forward(x, lengths=lengths)
-    assert np.array_equal(scores, model(x, lengths=lengths))
+    assert_same_bits(scores, model(x, lengths=lengths))
     value, dscores = cross_entropy(scores, target, lengths[1], batch_first=batch_first)
     assert value == loss()
     dsource, dprevious = model.backward(tape, dscores)
     assert dprevious is None
     for name, p in model.named_parameters():
-
-        def of_parameter(w: Array, p: Any = p) -> float:
-            before = p.data.copy()
-            p.data = w
-            result = loss()
-            p.data = before
-            return result
-
-        expected = numeric_gradient(of_parameter, np.array(p.data))
+        expected = parameter_gradient(p, loss)
         np.testing.assert_allclose(p.grad, expected, atol=1e-8, err_msg=name)
         assert p.grad.any(), name
     if options.get("values"):
@@ -144,8 +136,8 @@ def test_attention_does_not_look_at_what_the_encoder_has_masked(batch_first: boo
     x = source, previous
     expected = plain(x, lengths=lengths)
     given = (None, lengths[1])
-    assert np.array_equal(masked(x, lengths=given), expected)
-    assert np.array_equal(masked.forward(x, lengths=given)[0], expected)
+    assert_same_bits(masked(x, lengths=given), expected)
+    assert_same_bits(masked.forward(x, lengths=given)[0], expected)
     for search in ("greedy", "beam_search"):
         options = {"start": 0, "end": 1, "max_steps": 4}
         found = getattr(masked, search)(source, **options)
@@ -317,14 +309,14 @@ def test_it_learns_to_reverse(attention: str | None) -> None:
 def test_dropout_acts_in_training_only_and_is_resumed(tmp_path: Any) -> None:
     model = make(dropout=0.5)
     x, _, lengths = batch()
-    assert np.array_equal(model(x, lengths=lengths), model(x, lengths=lengths))
+    assert_same_bits(model(x, lengths=lengths), model(x, lengths=lengths))
     path = tmp_path / "model.safetensors"
     lc.save_checkpoint(path, model=model)
     first, _ = model.forward(x, lengths=lengths)
     second, _ = model.forward(x, lengths=lengths)
     assert not np.array_equal(first, second)
     lc.load_checkpoint(path, model=model)
-    assert np.array_equal(model.forward(x, lengths=lengths)[0], first)
+    assert_same_bits(model.forward(x, lengths=lengths)[0], first)
 
 
 def test_it_is_saved_like_any_model(tmp_path: Any) -> None:

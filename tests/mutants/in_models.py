@@ -124,10 +124,6 @@ MODELS = [
                 "np.tile(np.asarray(lengths), beam_size)",
             ),
             "beam-keys-of-others": ("else keys[:, every]", "else np.tile(keys, (1, beam_size, 1))"),
-            "beam-worst-first": (
-                "np.argsort(-np.take_along_axis(values, where, 1)",
-                "np.argsort(np.take_along_axis(values, where, 1)",
-            ),
             "beam-softmax": (
                 "np.log(np.exp(scores).sum(axis=-1, keepdims=True))",
                 "np.log(np.exp(scores).max(axis=-1, keepdims=True))",

@@ -29,7 +29,6 @@ MODULES = [
                 "return dx, tuple(flow.initial)",
             ),
             "sequential-looks-at-no-dstate": ("self._check_dstate(flow.final, tape)", "pass"),
-            "sequential-lookup-one-module-late": ("[*after, False]", "[False, *after]"),
             "sequential-takes-a-module-twice": (
                 "if module.num_parameters and owners",
                 "if False and owners",
@@ -40,6 +39,12 @@ MODULES = [
                 "if False:",
             ),
             "sequential-time-after-pooling": ("if pooled and module._knows_time:", "if False:"),
+        },
+    ),
+    *of(
+        "python/lstmcore/_nn/sequential.py",
+        ["tests/nn/test_masking.py"],
+        {
             "sequential-resets-of-moved-steps": (
                 "if resets is not None and self._moves_steps:",
                 "if False:",
@@ -83,7 +88,7 @@ MODULES = [
                 "found is not None",
             ),
             "streams-trust-held-arrays": ("    if keep:", "    if True:"),
-            "streams-pickle-no-state": ("stream._set_states(states)\n", ""),
+            "streams-pickle-no-state": ("stream._set_states(states)", "pass"),
             "streams-call-nothing-of-ones-own": ("    if own:", "    if False:"),
         },
     ),
@@ -103,10 +108,6 @@ MODULES = [
             "projection-as-large-as-h": (
                 "if self.proj_size >= self.hidden_size:",
                 "if self.proj_size > self.hidden_size:",
-            ),
-            "coupled-without-forget-gate": (
-                "(self.coupled and not self.forget_gate,",
-                "(False,",
             ),
             "forget-bias-without-bias": ("(biased and not self.bias,", "(False,"),
             "options-beyond-float32": ("checks.fits(value, name, self.dtype)", "pass"),

@@ -195,7 +195,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--only", metavar="NAME", action="append", help="may be given several times"
     )
     parser.add_argument("--file", help="only mutants of files whose path contains this")
-    parser.add_argument("--quick", action="store_true", help="a handful, in a few minutes")
+    parser.add_argument("--quick", action="store_true", help="a handful of the Python ones")
     parser.add_argument("--python", action="store_true", help="no C++: nothing is compiled")
     parser.add_argument("--list", action="store_true", help="list them, and check that each fits")
     parser.add_argument("--jobs", type=int, default=1, help="Python mutants at a time")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import lstmcore as lc
+from helpers.numeric import assert_same_bits
 
 T, B, I, H = 5, 3, 4, 6  # noqa: E741
 LAYERS = (lc.RNN, lc.GRU, lc.LSTM)
@@ -41,13 +42,6 @@ def initial(layer: Any, batch: int | None = B) -> Any:
         sizes = [layer.proj_size or layer.hidden_size, layer.hidden_size]
     rows = () if batch is None else (batch,)
     return like(tuple(normal(slots, *rows, n, seed=i) for i, n in enumerate(sizes)))
-
-
-def assert_same(one: Any, other: Any) -> None:
-    """The same bits in both, arrays or states."""
-    for a, b in zip(parts(one), parts(other), strict=True):
-        assert a.shape == b.shape
-        np.testing.assert_array_equal(a, b)
 
 
 # Shapes -------------------------------------------------------------------------------------------
@@ -125,13 +119,13 @@ def test_cell_shapes(kind: Any, rows: tuple[int, ...]) -> None:
     state = cell(x)
     assert [s.shape for s in parts(state)] == [(*rows, H)] * (2 if kind is lc.LSTMCell else 1)
     again, tape = cell.forward(x, state)
-    assert_same(again, cell(x, state))
+    assert_same_bits(again, cell(x, state))
     dx, dstate = cell.backward(tape, again)
     assert dx.shape == x.shape
     assert [s.shape for s in parts(dstate)] == [s.shape for s in parts(state)]
     assert all(gate.shape == (*rows, H) for gate in tape.gates().values())
     if kind is lc.LSTMCell:
-        np.testing.assert_array_equal(tape.cells(), again[1])
+        assert_same_bits(tape.cells(), again[1])
 
 
 def test_projected_cell() -> None:
@@ -152,10 +146,10 @@ def test_nothing_to_do(kind: Any, shape: tuple[int, int], batch_first: bool) -> 
     for extra in ({}, {"lengths": [0] * batch, "resets": np.zeros(lead, bool)}):
         y, final, tape = layer.forward(np.zeros((*lead, I)), state, **extra)
         assert y.shape == (*lead, 2 * H)
-        assert_same(final, state)
+        assert_same_bits(final, state)
         dx, dstate = layer.backward(tape, np.zeros(y.shape), state)
         assert dx.shape == (*lead, I)
-        assert_same(dstate, state)
+        assert_same_bits(dstate, state)
     assert all((p.grad == 0).all() for p in layer.parameters())
 
 
@@ -164,7 +158,7 @@ def test_nothing_unbatched() -> None:
     h0 = np.ones((1, H), "float32")
     y, h = layer(np.zeros((0, I), "float32"), h0)
     assert y.shape == (0, H)
-    assert_same(h, h0)
+    assert_same_bits(h, h0)
 
 
 # Forms that mean the same -------------------------------------------------------------------------
@@ -175,8 +169,8 @@ def run(layer: Any, x: Any, state: Any = None, dy: Any = None, **extra: Any) -> 
     layer.zero_grad()
     y, final, tape = layer.forward(x, state, **extra)
     inferred, inferred_state = layer(x, state, **extra)
-    assert_same(inferred, y)
-    assert_same(inferred_state, final)
+    assert_same_bits(inferred, y)
+    assert_same_bits(inferred_state, final)
     dx, dstate = layer.backward(tape, np.ones(y.shape, layer.dtype) if dy is None else dy, final)
     return (y, final, dx, dstate, *(p.grad.copy() for p in layer.parameters()))
 
@@ -196,12 +190,12 @@ def test_batch_first_is_time_major_transposed(kind: Any, lengths: Any) -> None:
     y1, final1, dx1, dstate1, *grads1 = run(
         first, swap(x), state, swap(dy), lengths=lengths, resets=swap(resets)
     )
-    assert_same(swap(y1), y)
-    assert_same(final1, final)
-    assert_same(swap(dx1), dx)
-    assert_same(dstate1, dstate)
+    assert_same_bits(swap(y1), y)
+    assert_same_bits(final1, final)
+    assert_same_bits(swap(dx1), dx)
+    assert_same_bits(dstate1, dstate)
     for a, b in zip(grads, grads1, strict=True):
-        assert_same(a, b)
+        assert_same_bits(a, b)
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -214,14 +208,14 @@ def test_resets_by_axis(kind: Any) -> None:
     y, state = major(x, initial(major), resets=resets)
     assert not np.array_equal(y, major(x, initial(major))[0])
     y1, state1 = first(x.swapaxes(0, 1), initial(first), resets=resets.T)
-    assert_same(y1.swapaxes(0, 1), y)
-    assert_same(state1, state)
-    assert_same(major(x, initial(major), resets=resets.tolist())[0], y)
+    assert_same_bits(y1.swapaxes(0, 1), y)
+    assert_same_bits(state1, state)
+    assert_same_bits(major(x, initial(major), resets=resets.tolist())[0], y)
     for row in range(B):
         alone = tuple(s[:, row] for s in parts(initial(major)))
         y1, state1 = major(x[:, row], like(alone), resets=resets[:, row])
-        assert_same(y1, y[:, row])
-        assert_same(state1, like(tuple(s[:, row] for s in parts(state))))
+        assert_same_bits(y1, y[:, row])
+        assert_same_bits(state1, like(tuple(s[:, row] for s in parts(state))))
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -237,12 +231,12 @@ def test_unbatched_is_a_batch_of_one(kind: Any, batch_first: bool) -> None:
         y1, final1, dx1, dstate1, *grads1 = run(
             layer, np.expand_dims(x, axis), whole, lengths=batched
         )
-        assert_same(y, y1.squeeze(axis))
-        assert_same(final, like(tuple(s[:, 0] for s in parts(final1))))
-        assert_same(dx, dx1.squeeze(axis))
-        assert_same(dstate, like(tuple(s[:, 0] for s in parts(dstate1))))
+        assert_same_bits(y, y1.squeeze(axis))
+        assert_same_bits(final, like(tuple(s[:, 0] for s in parts(final1))))
+        assert_same_bits(dx, dx1.squeeze(axis))
+        assert_same_bits(dstate, like(tuple(s[:, 0] for s in parts(dstate1))))
         for a, b in zip(grads, grads1, strict=True):
-            assert_same(a, b)
+            assert_same_bits(a, b)
 
 
 @pytest.mark.parametrize(
@@ -252,9 +246,9 @@ def test_lengths_unbatched(form: Any) -> None:
     layer = lc.LSTM(I, H, dtype="float64", seed=0)
     x = normal(T, I)
     y, state = layer(x, lengths=form)
-    assert_same(y[:3], layer(x[:3])[0])
+    assert_same_bits(y[:3], layer(x[:3])[0])
     assert (y[3:] == 0).all()
-    assert_same(state, layer(x[:3])[1])
+    assert_same_bits(state, layer(x[:3])[1])
 
 
 @pytest.mark.parametrize("form", [list, tuple, np.array, lambda n: np.array(n, "uint64")])
@@ -263,9 +257,9 @@ def test_lengths(form: Callable[[Any], Any]) -> None:
     x = normal(T, B, I)
     y, h = layer(x, lengths=form([5, 2, 0]))
     for row, n in enumerate((5, 2, 0)):
-        assert_same(y[:n, row], layer(x[:n, row])[0])
+        assert_same_bits(y[:n, row], layer(x[:n, row])[0])
         assert (y[n:, row] == 0).all()
-        assert_same(h[:, row], layer(x[:n, row])[1])
+        assert_same_bits(h[:, row], layer(x[:n, row])[1])
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -274,7 +268,7 @@ def test_no_state_is_zeros(kind: Any) -> None:
     x = normal(T, B, I)
     zeros = like(tuple(np.zeros_like(s) for s in parts(initial(layer))))
     for one, other in zip(run(layer, x), run(layer, x, zeros), strict=True):
-        assert_same(one, other)
+        assert_same_bits(one, other)
 
 
 def test_half_a_state() -> None:
@@ -288,12 +282,12 @@ def test_half_a_state() -> None:
         ((None, None), None),
         ((h.tolist(), c[..., ::-1][..., ::-1]), (h, c)),
     ):
-        assert_same(layer(x, half)[0], layer(x, whole)[0])
+        assert_same_bits(layer(x, half)[0], layer(x, whole)[0])
         y, _, tape = layer.forward(x)
         dx, dstate = layer.backward(tape, y, half)
         dx1, dstate1 = layer.backward(tape, y, whole)
-        assert_same(dx, dx1)
-        assert_same(dstate, dstate1)
+        assert_same_bits(dx, dx1)
+        assert_same_bits(dstate, dstate1)
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -305,9 +299,9 @@ def test_no_dy_is_zeros(kind: Any) -> None:
     layer.zero_grad()
     other = layer.backward(tape, np.zeros(y.shape), final)
     for a, b in zip(one, other, strict=True):
-        assert_same(a, b)
+        assert_same_bits(a, b)
     for p, grad in zip(layer.parameters(), grads, strict=True):
-        assert_same(p.grad, grad)
+        assert_same_bits(p.grad, grad)
     layer.zero_grad()
     dx, dstate = layer.backward(tape, None)
     assert not dx.any()
@@ -326,8 +320,8 @@ def test_cells_are_layers_of_one_step(kind: Any) -> None:
         state = cell(x_t, state)
         steps.append(parts(state)[0])
     y, final = layer(x)
-    assert_same(np.array(steps), y)
-    assert_same(like(tuple(s[None] for s in parts(state))), final)
+    assert_same_bits(np.array(steps), y)
+    assert_same_bits(like(tuple(s[None] for s in parts(state))), final)
 
 
 # Forms of arrays ----------------------------------------------------------------------------------
@@ -385,9 +379,9 @@ def test_forms_of_arrays(form: str, dtype: str) -> None:
     inputs = make(x), make(h), make(c), make(dy)
     before = [np.array(a) for a in inputs]
     for one, other in zip(run(layer, inputs[0], inputs[1:3], inputs[3]), plain, strict=True):
-        assert_same(one, other)
+        assert_same_bits(one, other)
     for a, b in zip(inputs, before, strict=True):  # nothing given is written to
-        np.testing.assert_array_equal(np.array(a), b)
+        assert_same_bits(np.array(a), b)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -396,7 +390,7 @@ def test_other_numbers_are_converted(dtype: str, given: str) -> None:
     layer = lc.GRU(I, H, dtype=dtype, seed=0)
     x = (normal(T, B, I) > 0).astype(given)
     h0 = np.ones((1, B, H), given)
-    assert_same(layer(x, h0), layer(x.astype(dtype), h0.astype(dtype)))
+    assert_same_bits(layer(x, h0), layer(x.astype(dtype), h0.astype(dtype)))
 
 
 def test_broadcast_input() -> None:
@@ -407,7 +401,7 @@ def test_broadcast_input() -> None:
         np.broadcast_to(np.float32(2), (T, B, I)),
         np.broadcast_to(np.ones((B, 1), "float32"), (T, B, I)),
     ):
-        assert_same(layer(x), layer(np.ascontiguousarray(x)))
+        assert_same_bits(layer(x), layer(np.ascontiguousarray(x)))
 
 
 def test_axes_of_one_with_odd_strides() -> None:
@@ -418,7 +412,7 @@ def test_axes_of_one_with_odd_strides() -> None:
     x = rows[:1, :1]["x"]
     assert x.strides[0] % 4
     assert x.flags.aligned
-    assert_same(layer(x), layer(x.copy()))
+    assert_same_bits(layer(x), layer(x.copy()))
     y, _, tape = layer.forward(x)
     dx, _ = layer.backward(tape, y)
     assert dx.shape == x.shape
@@ -429,11 +423,11 @@ def test_one_feature() -> None:
     layer = lc.GRU(1, 1, seed=0)
     big = normal(2 * T, 3 * B, 7).astype("float32")
     x = big[::2, ::3, 3:4]
-    assert_same(layer(x), layer(x.copy()))
+    assert_same_bits(layer(x), layer(x.copy()))
     _, _, tape = layer.forward(x)
-    assert_same(layer.backward(tape, x), layer.backward(tape, x.copy()))
-    assert_same(layer(big[:, :1, 2:3]), layer(big[:, :1, 2:3].copy()))
-    assert_same(layer(big[:1, ::2, 2:3]), layer(big[:1, ::2, 2:3].copy()))
+    assert_same_bits(layer.backward(tape, x), layer.backward(tape, x.copy()))
+    assert_same_bits(layer(big[:, :1, 2:3]), layer(big[:, :1, 2:3].copy()))
+    assert_same_bits(layer(big[:1, ::2, 2:3]), layer(big[:1, ::2, 2:3].copy()))
 
 
 # Who owns what ------------------------------------------------------------------------------------
@@ -491,7 +485,7 @@ def test_tape_keeps_what_it_needs(kind: Any) -> None:
         return (*result, *(p.grad.copy() for p in layer.parameters()))
 
     for one, other in zip(gradients(False), gradients(True), strict=True):
-        assert_same(one, other)
+        assert_same_bits(one, other)
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -504,7 +498,7 @@ def test_backward_adds(kind: Any) -> None:
     assert any(grad.any() for grad in once)
     other = layer.backward(tape, y)  # a tape can be used again
     for a, b in zip(one, other, strict=True):
-        assert_same(a, b)
+        assert_same_bits(a, b)
     for p, grad, first in zip(layer.parameters(), held, once, strict=True):
         assert p.grad is grad
         np.testing.assert_allclose(grad, 2 * first, rtol=1e-14)
@@ -546,22 +540,22 @@ def test_dropout_is_reproducible() -> None:
     assert layer.dropout == 0.5
     first, second = dropped(layer), dropped(layer)
     assert not np.array_equal(first, second)
-    assert_same(dropped(same), first)
+    assert_same_bits(dropped(same), first)
     for twin in (pickle.loads(pickle.dumps(same)), copy.deepcopy(same)):
-        assert_same(dropped(twin), second)  # goes on where it was
+        assert_same_bits(dropped(twin), second)  # goes on where it was
     other = lc.GRU(I, H, num_layers=2, dropout=0.5, seed=1)
     other.load_state_dict(layer.state_dict())
     assert not np.array_equal(dropped(other), first)
     plain = lc.GRU(I, H, num_layers=2, seed=0)
     for p, q in zip(layer.parameters(), plain.parameters(), strict=True):
-        assert_same(p.data, q.data)
+        assert_same_bits(p.data, q.data)
 
 
 def test_dropout_is_for_training() -> None:
     layer = lc.GRU(I, H, num_layers=2, dropout=0.9, seed=0)
     plain = lc.GRU(I, H, num_layers=2, seed=0)
     x = np.ones((T, B, I), "float32")
-    assert_same(layer(x), plain(x))
+    assert_same_bits(layer(x), plain(x))
     assert not np.array_equal(dropped(layer), plain(x)[0])
 
 
@@ -570,7 +564,7 @@ def test_a_refused_call_draws_nothing() -> None:
     for wrong in ({"lengths": [9, 9, 9]}, {"resets": np.ones(3, bool)}, {"state": 3.0}):
         with pytest.raises(ValueError, match="expected"):
             layer.forward(np.ones((T, B, I), "float32"), **wrong)
-    assert_same(dropped(layer), dropped(same))
+    assert_same_bits(dropped(layer), dropped(same))
 
 
 def test_dropout_with_one_layer_warns() -> None:
@@ -651,8 +645,8 @@ def test_threads_share_a_layer(kind: Any) -> None:
     layer.parameters()[0].data += 0  # everybody has to pack again
     with ThreadPoolExecutor(4) as pool:
         for (y, state), (y1, state1) in zip(pool.map(layer, inputs), wanted, strict=True):
-            assert_same(y, y1)
-            assert_same(state, state1)
+            assert_same_bits(y, y1)
+            assert_same_bits(state, state1)
 
 
 def test_exceptions_in_threads_are_the_same() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import lstmcore as lc
-from helpers.numeric import numeric_gradient
+from helpers.numeric import assert_same_bits, numeric_gradient, parameter_gradient
 from helpers.peers import require
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -30,14 +30,7 @@ def differences(module: Any, x: Array, dy: Array, **options: Any) -> dict[str, A
     """The same by central differences, from calls for inference."""
     found = {"x": numeric_gradient(lambda x: float((module(x, **options) * dy).sum()), x)}
     for name, p in module.named_parameters():
-
-        def loss(values: Array, p: lc.Parameter = p) -> float:
-            p.data = values
-            return float((module(x, **options) * dy).sum())
-
-        before = p.data.copy()
-        found[name] = numeric_gradient(loss, before)
-        p.data = before
+        found[name] = parameter_gradient(p, lambda: float((module(x, **options) * dy).sum()))
     return found
 
 
@@ -70,7 +63,7 @@ def test_gradients_are_those_of_differences(name: str, leading: tuple[int, ...])
     rng = np.random.default_rng(len(leading))
     x = rng.standard_normal((*leading, 5))
     y, tape = module.forward(x)
-    np.testing.assert_array_equal(module(x), y)
+    assert_same_bits(module(x), y)
     assert y.dtype == np.float64
     dy = rng.standard_normal(y.shape)
     ours, expected = gradients(module, x, dy), differences(module, x, dy)
@@ -171,7 +164,7 @@ def test_what_a_tape_shares_cannot_be_changed() -> None:
     dx = module.backward(tape, [1.0, 0.0, 0.0, 0.0])
     module.parameters()[0].data *= 2
     x[:] = 0
-    np.testing.assert_array_equal(module.backward(tape, [1.0, 0.0, 0.0, 0.0]), dx)
+    assert_same_bits(module.backward(tape, [1.0, 0.0, 0.0, 0.0]), dx)
 
 
 # LayerNorm ----------------------------------------------------------------------------------------
@@ -236,12 +229,12 @@ def test_dropout_is_reproducible() -> None:
     first, second = module.forward(x)[0], module.forward(x)[0]
     assert not np.array_equal(first, second)
     twin(x)  # inference draws nothing
-    np.testing.assert_array_equal(twin.forward(x)[0], first)
-    np.testing.assert_array_equal(twin.forward(x.astype("float32"))[0], second)
+    assert_same_bits(twin.forward(x)[0], first)
+    assert_same_bits(twin.forward(x.astype("float32"))[0], second)
     assert not np.array_equal(lc.Dropout(seed=6).forward(x)[0], first)
     for again in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert again == module
-        np.testing.assert_array_equal(again.forward(x)[0], twin.forward(x)[0])
+        assert_same_bits(again.forward(x)[0], twin.forward(x)[0])
         twin._set_rng_state(module._rng_state())
 
 
@@ -280,7 +273,7 @@ def test_random_streams_are_saved_and_restored() -> None:
     assert not np.array_equal(other.forward(x)[0], after[0])
     other._set_rng_state(state)
     for y in after:
-        np.testing.assert_array_equal(other.forward(x)[0], y)
+        assert_same_bits(other.forward(x)[0], y)
 
 
 @pytest.mark.parametrize(
@@ -300,7 +293,7 @@ def test_damaged_random_states_change_nothing(damage: Callable[[Any], Any]) -> N
     state = model._rng_state()
     with pytest.raises(ValueError, match="random state"):
         twin._set_rng_state(damage(state))
-    np.testing.assert_array_equal(twin.forward(x)[0], dropping().forward(x)[0])
+    assert_same_bits(twin.forward(x)[0], dropping().forward(x)[0])
 
 
 # Pooling ------------------------------------------------------------------------------------------
@@ -342,7 +335,7 @@ def test_pooling_against_the_definition(
         x, wanted, past = (a.swapaxes(0, 1) for a in (x, wanted, past))
     pool = getattr(lc, kind)(batch_first=batch_first)
     y, tape = pool.forward(x, lengths=lengths)
-    np.testing.assert_array_equal(pool(x, lengths=lengths), y)
+    assert_same_bits(pool(x, lengths=lengths), y)
     np.testing.assert_allclose(y, expected, rtol=1e-14)
     dx = pool.backward(tape, dy)
     assert not dx[past].any()
@@ -361,7 +354,7 @@ def test_pooling_unbatched(kind: str, length: Any, batch_first: bool) -> None:
     expected, whole = batched.forward(x[:, None], lengths=lengths)
     assert y.dtype == np.float32
     np.testing.assert_array_equal(y, expected[0])
-    np.testing.assert_array_equal(pool.backward(tape, y), batched.backward(whole, expected)[:, 0])
+    assert_same_bits(pool.backward(tape, y), batched.backward(whole, expected)[:, 0])
 
 
 @pytest.mark.parametrize("kind", POOLS)
@@ -414,10 +407,10 @@ def test_flip_against_the_definition(lengths: list[int] | None, batch_first: boo
     if batch_first:
         x, expected = x.swapaxes(0, 1), expected.swapaxes(0, 1)
     y, tape = flip.forward(x, lengths=lengths)
-    np.testing.assert_array_equal(y, expected)
+    assert_same_bits(y, expected)
     dy = np.random.default_rng(1).standard_normal(y.shape)
     dx = flip.backward(tape, dy)
-    np.testing.assert_array_equal(dx, flip(dy, lengths=lengths))  # it is its own inverse
+    assert_same_bits(dx, flip(dy, lengths=lengths))  # it is its own inverse
     row = x[0] if batch_first else x[:, 0]
     np.testing.assert_array_equal(flip(row), row[::-1])
     y, tape = flip.forward(row, lengths=2)

@@ -7,15 +7,15 @@ import json
 import pickle
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 import lstmcore as lc
-from helpers.numeric import numeric_gradient
+from helpers.numeric import assert_same_bits, numeric_gradient, parameter_gradient
 from helpers.peers import require
-from helpers.variants import assert_same_bits
 from lstmcore._base import checks
 from lstmcore._base.module import Module
 
@@ -61,14 +61,14 @@ def test_is_its_modules_one_after_the_other() -> None:
     a, end0 = lstm(tanh(linear(X)), state[0], lengths=LENGTHS, resets=resets)
     b, end1 = gru(norm(a), state[1], lengths=LENGTHS, resets=resets)
     y, final = model.run(X, state, lengths=LENGTHS, resets=resets)
-    np.testing.assert_array_equal(y, head(b))
-    np.testing.assert_array_equal(model(X, state, lengths=LENGTHS, resets=resets), y)
-    np.testing.assert_array_equal(np.array(final[0]), np.array(end0))
-    np.testing.assert_array_equal(final[1], end1)
+    assert_same_bits(y, head(b))
+    assert_same_bits(model(X, state, lengths=LENGTHS, resets=resets), y)
+    assert_same_bits(np.array(final[0]), np.array(end0))
+    assert_same_bits(final[1], end1)
     trained, tape = model.forward(X, state, lengths=LENGTHS, resets=resets)
-    np.testing.assert_array_equal(trained, y)
-    np.testing.assert_array_equal(np.array(tape.state[0]), np.array(end0))
-    np.testing.assert_array_equal(tape.state[1], end1)
+    assert_same_bits(trained, y)
+    assert_same_bits(np.array(tape.state[0]), np.array(end0))
+    assert_same_bits(tape.state[1], end1)
     assert len(tape.tapes) == 6
     assert tape.nbytes == sum(t.nbytes for t in tape.tapes) > 0
 
@@ -87,15 +87,8 @@ def test_gradients_are_those_of_differences(pool: Any, lengths: Any) -> None:
 
         np.testing.assert_allclose(dx, numeric_gradient(loss, X), atol=1e-8)
         for name, p in model.named_parameters():
-            before, row = p.data.copy(), p.grad.copy()
-
-            def of_parameter(values: Array, p: Any = p, loss: Any = loss) -> float:
-                p.data = values
-                return loss(X)
-
-            expected = numeric_gradient(of_parameter, before)
-            p.data = before
-            np.testing.assert_allclose(row, expected, atol=1e-7, err_msg=name)
+            expected = parameter_gradient(p, partial(loss, X))
+            np.testing.assert_allclose(p.grad, expected, atol=1e-7, err_msg=name)
 
 
 def test_gradients_through_the_states() -> None:
@@ -184,7 +177,7 @@ def test_carries_its_state_across_chunks() -> None:
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 def test_batch_first(lengths: Any) -> None:
     turned = X.swapaxes(0, 1)
-    np.testing.assert_array_equal(
+    assert_same_bits(
         tagger(batch_first=True)(turned, lengths=lengths).swapaxes(0, 1),
         tagger()(X, lengths=lengths),
     )
@@ -194,10 +187,8 @@ def test_batch_first(lengths: Any) -> None:
         assert not plain.batch_first
         y, tape = model.forward(turned, lengths=lengths)
         expected, plain_tape = plain.forward(X, lengths=lengths)
-        np.testing.assert_array_equal(y, expected)
-        np.testing.assert_array_equal(
-            model.backward(tape, y).swapaxes(0, 1), plain.backward(plain_tape, y)
-        )
+        assert_same_bits(y, expected)
+        assert_same_bits(model.backward(tape, y).swapaxes(0, 1), plain.backward(plain_tape, y))
 
 
 @pytest.mark.parametrize("length", [None, 4, 0])
@@ -220,24 +211,24 @@ def test_last_step_gives_the_last_valid_step_of_each_row() -> None:
     gru = lc.GRU(F, 4, seed=0, **D)
     model = lc.Sequential(gru, lc.LastStep())
     y = model(X, lengths=LENGTHS)
-    np.testing.assert_array_equal(y[:3], gru(X, lengths=LENGTHS)[1][0, :3])
+    assert_same_bits(y[:3], gru(X, lengths=LENGTHS)[1][0, :3])
     assert not y[3].any()
     both = lc.GRU(F, 4, bidirectional=True, seed=0, **D)
     states, h = both(X, lengths=LENGTHS)
     y = lc.Sequential(both, lc.LastStep())(X, lengths=LENGTHS)
-    np.testing.assert_array_equal(y[:3, :4], h[0, :3])
-    np.testing.assert_array_equal(y[0], states[5, 0])
-    np.testing.assert_array_equal(states[0, :3, 4:], h[1, :3])
+    assert_same_bits(y[:3, :4], h[0, :3])
+    assert_same_bits(y[0], states[5, 0])
+    assert_same_bits(states[0, :3, 4:], h[1, :3])
     y = lc.Sequential(both, lc.BothEnds())(X, lengths=LENGTHS)
-    np.testing.assert_array_equal(y[:3], np.concatenate([h[0, :3], h[1, :3]], axis=1))
+    assert_same_bits(y[:3], np.concatenate([h[0, :3], h[1, :3]], axis=1))
 
 
 def test_lists_and_other_numbers() -> None:
     model = lc.Sequential(lc.GRU(F, 4, seed=0), lc.LastStep(), lc.Linear(4, 2, seed=1))
     x = np.arange(T * B * F).reshape(T, B, F)
     expected = model(x.astype("float32"), lengths=LENGTHS)
-    np.testing.assert_array_equal(model(x.tolist(), lengths=tuple(LENGTHS)), expected)
-    np.testing.assert_array_equal(model(x.astype("int8"), lengths=np.array(LENGTHS)), expected)
+    assert_same_bits(model(x.tolist(), lengths=tuple(LENGTHS)), expected)
+    assert_same_bits(model(x.astype("int8"), lengths=np.array(LENGTHS)), expected)
     y, tape = model.forward(x.astype("float16"), lengths=LENGTHS)
     model.backward(tape, y.tolist())
 
@@ -247,9 +238,9 @@ def test_dropout_only_in_forward() -> None:
     twin = pickle.loads(pickle.dumps(model))
     first, second = model.forward(X)[0], model.forward(X)[0]
     assert not np.array_equal(first, second)
-    np.testing.assert_array_equal(model(X), model[0](X)[0])
-    np.testing.assert_array_equal(twin.forward(X)[0], first)
-    np.testing.assert_array_equal(copy.deepcopy(twin).forward(X)[0], second)
+    assert_same_bits(model(X), model[0](X)[0])
+    assert_same_bits(twin.forward(X)[0], first)
+    assert_same_bits(copy.deepcopy(twin).forward(X)[0], second)
 
 
 def test_trains_like_a_loop_by_hand() -> None:
@@ -272,9 +263,9 @@ def test_trains_like_a_loop_by_hand() -> None:
         expected_dx, _ = gru.backward(t0, head.backward(t1, db))
         theirs.step()
         assert loss == expected
-        np.testing.assert_array_equal(dx, expected_dx)
+        assert_same_bits(dx, expected_dx)
     for p, q in zip(model.parameters(), [*gru.parameters(), *head.parameters()], strict=True):
-        np.testing.assert_array_equal(p.data, q.data)
+        assert_same_bits(p.data, q.data)
 
 
 # A container --------------------------------------------------------------------------------------
@@ -306,7 +297,7 @@ def test_indexing() -> None:
     assert isinstance(part, lc.Sequential)
     assert len(part) == 2
     assert part[0] is model[0]
-    np.testing.assert_array_equal(model[2:](part(X)), model(X))
+    assert_same_bits(model[2:](part(X)), model(X))
     with pytest.raises(IndexError):
         model[5]
     with pytest.raises(ValueError, match="modules is empty"):
@@ -330,7 +321,7 @@ def test_repr_copies_and_options() -> None:
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert twin == model
         ids = np.array([[1, 2], [3, 4]])
-        np.testing.assert_array_equal(twin(ids), model(ids))
+        assert_same_bits(twin(ids), model(ids))
         for p in twin.parameters():
             p.data += 1
             assert twin != model
@@ -373,8 +364,8 @@ def test_loading_that_fails_changes_nothing() -> None:
     for text in ("missing: 0.bias", "unexpected: 5.weight", "4.weight has shape (2, 4)"):
         assert text in str(caught.value)
     for name, p in model.named_parameters():
-        np.testing.assert_array_equal(p.data, before[name])
-    np.testing.assert_array_equal(model(X), y)
+        assert_same_bits(p.data, before[name])
+    assert_same_bits(model(X), y)
     model.load_state_dict({name: a * 2 for name, a in before.items()})
     assert not np.array_equal(model(X), y)  # nothing stale is left of the packed weights
 
@@ -617,6 +608,6 @@ def test_wrong_calls_change_nothing() -> None:
         with pytest.raises(error, match=re.escape(message)):
             call()
     for name, p in model.named_parameters():
-        np.testing.assert_array_equal(p.data, before[name])
+        assert_same_bits(p.data, before[name])
         assert not p.grad.any(), name
     model.backward(tape, y)

@@ -8,7 +8,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-import threading
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pytest
 
 import lstmcore as lc
 from helpers.numeric import assert_same_bits
+from helpers.threads import in_threads
 from helpers.variants import Cell, cells, dtypes, make, states_of
 from lstmcore import _core
 
@@ -281,9 +281,12 @@ def test_reset() -> None:
         y = after(rows)
         for row in range(4):
             assert_same_bits(y[row], (first if mask[row] else went_on)[row])
-    for bad, error in [(4, ValueError), (-1, ValueError), ([0.5], TypeError), ([True], TypeError)]:
-        with pytest.raises(error, match="rows"):
+    for bad in (4, -1):
+        with pytest.raises(ValueError, match=f"rows is {bad}, expected 0 to 3"):
             after(bad)
+    for wrong in ([0.5], [True]):
+        with pytest.raises(TypeError, match="rows has dtype"):
+            after(wrong)
 
 
 def test_copies_go_their_own_way() -> None:
@@ -382,11 +385,7 @@ def test_threads_with_a_stream_each() -> None:
             if not np.array_equal(np.concatenate(y), expected[i % 8]):
                 wrong.append(i)
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(work, 16)
     assert not wrong
 
 
@@ -397,18 +396,14 @@ def test_a_stream_used_by_two_threads_at_once_is_refused() -> None:
     x = numbers(400, 1, 8)
     results: list[Any] = []
 
-    def work() -> None:
+    def work(_: int) -> None:
         for _ in range(10):
             try:
                 results.append(stream.process(x)[-1])
             except RuntimeError as error:
                 results.append(error)
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(work, 4)
     refused = [r for r in results if isinstance(r, RuntimeError)]
     assert len(results) == 40
     assert all("another thread" in str(r) for r in refused)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import lstmcore as lc
-from helpers.numeric import numeric_gradient
+from helpers.numeric import assert_same_bits, numeric_gradient, parameter_gradient
 from helpers.peers import require
 from lstmcore.attention import MultiHead, ScaledDotProduct
 
@@ -70,17 +70,10 @@ def test_gradients_are_those_of_differences(
 
         np.testing.assert_allclose(gradient, numeric_gradient(loss, given[i]), atol=1e-7)
     for key, p in module.named_parameters():
-
-        def of_parameter(values: Array, p: lc.Parameter = p) -> float:
-            p.data = values
-            return float((module(*given, lengths)[0] * dy).sum())
-
-        before = p.data.copy()
-        expected = numeric_gradient(of_parameter, before)
-        p.data = before
+        expected = parameter_gradient(p, lambda: float((module(*given, lengths)[0] * dy).sum()))
         np.testing.assert_allclose(p.grad, expected, atol=1e-7, err_msg=key)
     for ours, again in zip((y, weights), module(*given, lengths), strict=True):
-        np.testing.assert_array_equal(ours, again)
+        assert_same_bits(ours, again)
 
 
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
@@ -171,12 +164,12 @@ def test_padding_is_not_looked_at(name: str) -> None:
     key[past], value[past] = np.nan, np.inf
     module.zero_grad()
     y, weights, tape = module.forward(query, key, value, lengths)
-    np.testing.assert_array_equal(y, clean[0])
-    np.testing.assert_array_equal(weights, clean[1])
+    assert_same_bits(y, clean[0])
+    assert_same_bits(weights, clean[1])
     for ours, theirs in zip(module.backward(tape, dy), expected, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+        assert_same_bits(ours, theirs)
     for p, gradient in zip(module.parameters(), sums, strict=True):
-        np.testing.assert_array_equal(p.grad, gradient)
+        assert_same_bits(p.grad, gradient)
     assert not weights.swapaxes(1, 2)[past.T].any()
     np.testing.assert_allclose(weights.sum(axis=2), np.array([1, 1, 0, 1])[:, None] * np.ones(T))
     for b, length in enumerate(lengths):  # each row as if it were alone
@@ -225,17 +218,17 @@ def test_dropout_of_weights() -> None:
     given = arguments(8, 8, 8)
     module = multi_head(dropout=0.5)
     plain = multi_head()
-    np.testing.assert_array_equal(module(*given)[0], plain(*given)[0])
+    assert_same_bits(module(*given)[0], plain(*given)[0])
     twin = copy.deepcopy(module)
     y, weights, tape = module.forward(*given)
     assert not np.allclose(y, plain(*given)[0])
-    np.testing.assert_array_equal(weights, plain(*given)[1])
-    np.testing.assert_array_equal(twin.forward(*given)[0], y)
+    assert_same_bits(weights, plain(*given)[1])
+    assert_same_bits(twin.forward(*given)[0], y)
     assert not np.array_equal(module.forward(*given)[0], y)
     state = module._rng_state()
     after = module.forward(*given)[0]
     module._set_rng_state(state)
-    np.testing.assert_array_equal(module.forward(*given)[0], after)
+    assert_same_bits(module.forward(*given)[0], after)
 
     start = twin._rng_state()
     dy = np.random.default_rng(2).standard_normal(y.shape)
@@ -259,7 +252,7 @@ def test_a_tape_keeps_the_weights_of_its_forward_call() -> None:
     for p in module.parameters():
         p.data[...] = 0
     for ours, theirs in zip(module.backward(tape, dy), expected, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+        assert_same_bits(ours, theirs)
     with pytest.raises(ValueError, match="read-only"):
         weights[0] = 0
     query, key, value, heads = 3 * 4 * 8, 5 * 4 * 8, 5 * 4 * 8, 2
@@ -272,7 +265,7 @@ def test_pickles_with_its_projection() -> None:
     module = MultiHead(8, 2, kdim=6, seed=0)
     twin = pickle.loads(pickle.dumps(module))
     given = [a.astype("float32") for a in arguments(8, 6, 8)]
-    np.testing.assert_array_equal(twin(*given)[0], module(*given)[0])
+    assert_same_bits(twin(*given)[0], module(*given)[0])
     twin.parameters()[-1].data += 1
     assert twin != module
 

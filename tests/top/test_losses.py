@@ -331,9 +331,9 @@ def test_arguments_are_left_alone(name: str) -> None:
     strided = np.asfortranarray(pred)
     results = [ALL[name](p, target, [4, 0, 1], weight=w) for p in (pred, strided, pred.tolist())]
     for array, copy in zip((pred, target, w), before, strict=True):
-        assert np.array_equal(array, copy)
+        assert_same_bits(array, copy)
     assert results[0][0] == results[1][0] == pytest.approx(results[2][0], rel=1e-5)
-    assert np.array_equal(results[0][1], results[1][1])
+    assert_same_bits(results[0][1], results[1][1])
     assert results[2][1].dtype == np.float64
 
 

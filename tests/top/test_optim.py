@@ -199,7 +199,7 @@ def test_nothing_happens_without_gradients_and_decay(name: str, options: dict[st
     optimizer = getattr(optim, name)(ours, **{**options, "weight_decay": 0.0})
     optimizer.step()
     for p, q in zip(ours, parameters(), strict=True):
-        assert np.array_equal(p.data, q.data)
+        assert_same_bits(p.data, q.data)
     ours[0].grad += 1.0
     optimizer.zero_grad()
     assert not ours[0].grad.any()
@@ -213,7 +213,7 @@ def test_parameters_of_both_types_in_one_optimizer() -> None:
             p.grad = np.sin(np.arange(p.size).reshape(p.shape))
         optim.Adam(params, lr=0.1).step()
     for p, q in zip(mixed, [*alone[0], *alone[1]], strict=True):
-        assert np.array_equal(p.data, q.data)
+        assert_same_bits(p.data, q.data)
     norms = [lc.clip_grad_norm(params, math.inf) for params in (mixed, *alone)]
     assert norms[0] == pytest.approx(math.hypot(*norms[1:]), rel=1e-14)
 
@@ -253,7 +253,7 @@ def test_layers_see_a_step(layer: str) -> None:
         after, _ = model(x)
         twin.load_state_dict(model.state_dict())
         assert not np.array_equal(after, before)
-        assert np.array_equal(after, twin(x)[0])
+        assert_same_bits(after, twin(x)[0])
 
 
 # Sparse parameters ----------------------------------------------------------------------------
@@ -302,13 +302,13 @@ def test_sparse_parameters_change_only_where_touched(name: str, options: dict[st
         touch(p, rows, step)
         optimizer.step()
         others = np.setdiff1d(np.arange(9), rows)
-        assert np.array_equal(p.data[others], before[others])
+        assert_same_bits(p.data[others], before[others])
         assert (p.data[rows] != before[rows]).all()
         for key, old in pickle.loads(state).items():
             new = optimizer.state_dict()[key]
             if isinstance(new, list) and isinstance(new[0], np.ndarray):
-                assert np.array_equal(new[0][others], old[0][others])
-    assert np.array_equal(p.data[4:8], first[4:8])
+                assert_same_bits(new[0][others], old[0][others])
+    assert_same_bits(p.data[4:8], first[4:8])
 
 
 @each_option
@@ -322,8 +322,8 @@ def test_a_sparse_parameter_that_is_all_touched_is_a_dense_one(
         touch(tracked, list(range(9)), step)
         for optimizer in optimizers:
             optimizer.step()
-    assert np.array_equal(p.data, q.data)
-    assert np.array_equal(tracked.data, q.data)
+    assert_same_bits(p.data, q.data)
+    assert_same_bits(tracked.data, q.data)
 
 
 @each_option
@@ -334,7 +334,7 @@ def test_a_dense_parameter_with_rows_is_updated_whole(name: str, options: dict[s
         q.grad = touch(p, rows, step)
         for optimizer in optimizers:
             optimizer.step()
-    assert np.array_equal(p.data, q.data)
+    assert_same_bits(p.data, q.data)
 
 
 def test_a_gradient_assigned_to_a_sparse_parameter_counts_whole() -> None:

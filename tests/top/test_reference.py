@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.numeric import assert_same_bits
 from helpers.peers import require
 from lstmcore import reference
 
@@ -554,7 +555,7 @@ def test_bidirectional_is_two_layers_merged(kind: str, merge: str) -> None:
         y_d, state_d, _ = one.forward()
         parts.append(y_d)
         for s, s_d in zip(state, state_d):
-            np.testing.assert_array_equal(s[d], s_d[0])
+            assert_same_bits(s[d], s_d[0])
     a, b = parts
     expected = {
         "concat": np.concatenate([a, b], axis=2),
@@ -574,10 +575,10 @@ def test_a_stack_is_layers_with_masks_between(kind: str) -> None:
         state = tuple(s[k : k + 1] for s in p.state)
         y, last, _ = Problem(kind, y, state, params, {}).forward()
         for s, whole in zip(last, p.forward()[1]):
-            np.testing.assert_array_equal(s[0], whole[k])
+            assert_same_bits(s[0], whole[k])
         if k < 2:
             y = y * p.options["dropout_masks"][k]
-    np.testing.assert_array_equal(p.forward()[0], y)
+    assert_same_bits(p.forward()[0], y)
 
 
 # The ends of the range ------------------------------------------------------------------------
@@ -637,8 +638,8 @@ def test_empty_sizes(kind: str, sizes: tuple[int, int, int, int]) -> None:
         assert solved[f"d {name}"].shape == value.shape
     if T == 0:
         for n, first, dlast in zip("hc", p.state, p.dstate):
-            np.testing.assert_array_equal(solved[n], first)
-            np.testing.assert_array_equal(solved[f"d{n}0"], dlast)
+            assert_same_bits(solved[n], first)
+            assert_same_bits(solved[f"d{n}0"], dlast)
 
 
 # Manners --------------------------------------------------------------------------------------
@@ -651,9 +652,9 @@ def test_none_is_zeros(kind: str) -> None:
     backward = getattr(reference, f"{kind}_backward")
     y, _, tape = forward(p.x, None, p.params, bidirectional=True)
     zeros = replace(p, state=tuple(map(np.zeros_like, p.state)))
-    np.testing.assert_array_equal(y, zeros.forward()[0])
+    assert_same_bits(y, zeros.forward()[0])
     zeros = replace(zeros, dstate=tuple(map(np.zeros_like, p.dstate)))
-    np.testing.assert_array_equal(backward(tape, p.dy)[0], zeros.solve()["dx"])
+    assert_same_bits(backward(tape, p.dy)[0], zeros.solve()["dx"])
     dx, dstate, grads = backward(tape, None)
     for value in (dx, *grads.values(), *(dstate if kind == "lstm" else (dstate,))):
         assert not value.any()
@@ -670,9 +671,9 @@ def test_the_tape_is_not_touched_by_what_happens_after(kind: str) -> None:
     dstate = p.dstate if kind == "lstm" else p.dstate[0]
     for _ in range(2):  # and a tape can be played twice
         dx, _, grads = getattr(reference, f"{kind}_backward")(tape, p.dy, dstate)
-        np.testing.assert_array_equal(dx, expected["dx"])
+        assert_same_bits(dx, expected["dx"])
         for name, value in grads.items():
-            np.testing.assert_array_equal(value, expected[f"d {name}"])
+            assert_same_bits(value, expected[f"d {name}"])
 
 
 @pytest.mark.parametrize("kind", GATES)

@@ -111,6 +111,25 @@ def test_truncated_chunks_carry_the_state(batch_first: bool) -> None:
     assert ours == theirs
 
 
+def test_the_state_is_not_carried_to_the_next_batch() -> None:
+    model = tagger(dtype="float64")
+    data = [sequences(dtype="float64")] * 2
+    history = quiet(
+        model, data, loss=cross_entropy, optimizer=lc.optim.SGD(model.parameters(), lr=0.0),
+        truncate=4,
+    )  # fmt: skip
+    assert history.losses == pytest.approx([lc.evaluate(model, data, loss=cross_entropy)["loss"]])
+
+
+def test_a_target_for_each_row_is_not_truncated() -> None:
+    x, target, _ = sequences(rows=9)  # so many rows as steps
+    model = tagger()
+    with pytest.raises(
+        ValueError, match=r"truncate=3 needs a target for each step, but x has shape"
+    ):
+        quiet(model, [(x, target[0])], loss=cross_entropy, optimizer=adam(model), truncate=3)
+
+
 def test_truncating_nowhere_is_not_truncating() -> None:
     ours, theirs = tagger(), tagger()
     x, target, lengths = sequences()
@@ -203,7 +222,7 @@ def test_parameters_that_the_optimizer_lacks_stay() -> None:
     x, target, _ = sequences()
     optimizer = lc.optim.Adam(model[2].parameters())
     quiet(model, [(x, target[0])], loss=cross_entropy, optimizer=optimizer, epochs=3)
-    assert all(np.array_equal(before[name], p.data) for name, p in model[0].named_parameters())
+    assert_same_bits(model[0].state_dict(), before)
     assert model[2] != classifier()[2]
 
 
@@ -298,6 +317,22 @@ def test_validation_and_metrics() -> None:
     )  # fmt: skip
     assert alone.metrics == {"accuracy": [accuracy(model(x), target[0])]}
     assert alone.validation_losses == []
+
+
+def test_metrics_are_of_the_validation_data_alone() -> None:
+    model = classifier()
+    x, target, _ = sequences()
+    rows: list[int] = []
+
+    def metric(pred: Array, target: Array) -> float:
+        rows.append(len(pred))
+        return 0.5
+
+    quiet(
+        model, [(x, target[0])], loss=cross_entropy, optimizer=adam(model),
+        validation=[(x[:, :2], target[0, :2])], metrics={"metric": metric},
+    )  # fmt: skip
+    assert set(rows) == {2}
 
 
 def test_evaluate_in_chunks_is_evaluate() -> None:
@@ -489,17 +524,17 @@ def test_plateau_by_steps_is_told_the_loss_of_each() -> None:
 # Callbacks ------------------------------------------------------------------------------------
 
 
-def falling_then_rising(model: Any) -> tuple[list[Any], Callable[[Array, Array], Any]]:
+def falling_then_rising(more: float = 0.0) -> tuple[list[Any], Callable[[Array, Array], Any]]:
     """Data, and a loss that falls for three epochs of one step and then rises."""
     values = iter([5.0, 4.0, 3.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0])
     x, target, _ = sequences()
-    return [(x, target[0])], lambda pred, target: (next(values), np.ones_like(pred))
+    return [(x, target[0])], lambda pred, target: (next(values) + more, np.ones_like(pred))
 
 
 @pytest.mark.parametrize("restore", [True, False])
 def test_early_stopping_restores_the_best_weights(restore: bool) -> None:
     model = classifier()
-    data, loss = falling_then_rising(model)
+    data, loss = falling_then_rising()
     states: list[Any] = []
     stopping = lc.callbacks.EarlyStopping(patience=2, restore_best=restore)
     history = quiet(
@@ -510,21 +545,39 @@ def test_early_stopping_restores_the_best_weights(restore: bool) -> None:
     assert history.stopped == "no better loss for 2 epochs"
     assert (stopping.best, stopping.best_epoch) == (3.0, 3)
     kept = states[2] if restore else states[4]
-    assert all(np.array_equal(kept[name], w) for name, w in model.state_dict().items())
+    assert_same_bits(model.state_dict(), kept)
     other = "bias"
     assert not np.array_equal(states[2][f"2.{other}"], states[4][f"2.{other}"])
 
 
 def test_early_stopping_serves_one_run_after_another() -> None:
     stopping = lc.callbacks.EarlyStopping(patience=2)
-    for _ in range(2):
+    for more in (0.0, 10.0):  # no epoch of the second run is as good as one of the first
         model = classifier()
-        data, loss = falling_then_rising(model)
+        data, loss = falling_then_rising(more)
         history = quiet(
             model, data, loss=loss, optimizer=adam(model), epochs=9, callbacks=[stopping]
         )
-        assert history.losses == [5.0, 4.0, 3.0, 6.0, 7.0]
-        assert stopping.best_epoch == 3
+        assert history.losses == [5.0 + more, 4.0 + more, 3.0 + more, 6.0 + more, 7.0 + more]
+        assert (stopping.best, stopping.best_epoch) == (3.0 + more, 3)
+
+
+def test_the_validation_loss_tells_which_epoch_was_best() -> None:
+    model = classifier()
+    data, falling = falling_then_rising()
+    validation = iter([2.0, 0.5, 1.0, 1.5])  # the first is from before the run, to try it
+
+    def loss(pred: Array, target: Array) -> Any:
+        return falling(pred, target) if len(pred) == 6 else (next(validation), None)
+
+    x, target, _ = sequences(rows=2)
+    best = lc.callbacks.BestWeights()
+    history = quiet(
+        model, data, loss=loss, optimizer=adam(model), epochs=3, callbacks=[best],
+        validation=[(x, target[0])],
+    )  # fmt: skip
+    assert (history.losses, history.validation_losses) == ([5.0, 4.0, 3.0], [0.5, 1.0, 1.5])
+    assert (best.best, best.best_epoch) == (0.5, 1)
 
 
 def test_metrics_are_better_when_higher() -> None:
@@ -749,7 +802,7 @@ def test_a_nan_loss_is_named() -> None:
             callbacks=[StateAfterStep(before)],
         )  # fmt: skip
     # The step was not made.
-    assert all(np.array_equal(before[0][name], w) for name, w in model.state_dict().items())
+    assert_same_bits(model.state_dict(), before[0])
 
 
 class StateAfterStep(lc.callbacks.Callback):

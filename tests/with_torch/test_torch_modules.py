@@ -9,7 +9,6 @@ import itertools
 import pickle
 import subprocess
 import sys
-import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 
 import lstmcore as lc
 from helpers.peers import require
+from helpers.threads import in_threads
 from lstmcore import _core
 
 torch = require("torch")
@@ -783,11 +783,7 @@ def test_threads() -> None:
                 if not torch.equal(layer(inputs[i])[0], expected[i]):
                     wrong.append(i)
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(work, 4)
     assert wrong == []
 
 
