@@ -44,7 +44,8 @@ class ModuleTape:
     saved: tuple[Any, ...]  # what the backward of its module takes after dy
     x_shape: tuple[int, ...]
     nbytes: int
-    """The memory it holds, in bytes, without x, y and packed weights, which the module shares."""
+    """The memory it holds, in bytes, a copy of x included, without what it shares with others: x
+    itself, y, and packed weights."""
 
     def __init__(
         self, owner: Module, x: npt.NDArray[Any], y: npt.NDArray[Any], saved: tuple[Any, ...]
@@ -116,7 +117,7 @@ class Tape:
 
     @property
     def nbytes(self) -> int:
-        """The memory it holds, in bytes, without x and y."""
+        """The memory it holds, in bytes, without x or its copy, and y."""
         return self._core.nbytes
 
     def gates(self) -> dict[str, Array]:
