@@ -137,7 +137,11 @@ class Attention(Module):
         return dquery, dkey, dvalue
 
     def _compute(self, query: Any, key: Any, value: Any, lengths: Any, train: bool) -> Any:
-        given = query, key, value = self._arrays(query, key, value)
+        given: Any = self._arrays(query, key, value)
+        if train:
+            own = {id(x): checks.kept(x) for x in given}  # key and value are one array mostly
+            given = tuple(own[id(x)] for x in given)
+        query, key, value = given
         batched = query.ndim == 3
         if not batched:
             query, key, value = (self._batch_of_one(x) for x in given)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from mutant import of
 
 DATA_TESTS = "tests/top/test_data.py"
+COUNTING = "tests/train/test_counting.py"
 FIT = "tests/train/test_fit.py"
 
 DATA = [
@@ -13,14 +14,17 @@ DATA = [
         "python/lstmcore/data/_batches.py",
         [DATA_TESTS],
         {
-            "batches-lengths-unshuffled": ("self._lengths[rows])", "self._lengths[: len(rows)])"),
+            "batches-lengths-unshuffled": (
+                "else self._lengths[rows]",
+                "else self._lengths[: len(rows)]",
+            ),
             "batches-resets-of-the-other-axis": (
                 "np.take(self._resets, rows, self._axis)",
                 "np.take(self._resets, rows % self._resets.shape[1 - self._axis], 1 - self._axis)",
             ),
             "batches-targets-unshuffled": (
-                "np.take(self._target, rows, self._target_axis)",
-                "np.take(self._target, np.sort(rows), self._target_axis)",
+                "target = np.take(self._target, rows, self._target_axes)",
+                "target = np.take(self._target, np.sort(rows), self._target_axes)",
             ),
             "epochs-all-alike": (
                 "default_rng([self.seed, self.epoch])",
@@ -46,8 +50,8 @@ DATA = [
                 "return self._rows // self.batch_size",
             ),
             "batches-per-step-unasked": (
-                "self._target_axis = self._axis if per_step else 0",
-                "self._target_axis = 0",
+                "steps = gridded if per_step is None else per_step",
+                "steps = gridded",
             ),
             "batches-always-shuffle": (
                 "rng.permutation(self._rows) if self.shuffle else",
@@ -218,14 +222,6 @@ DATA = [
                 "return None, steps * rows",
                 "return None, steps",
             ),
-            "score-ignores-batch-first": (
-                "return function(pred, target, lengths, batch_first=True)",
-                "return function(pred, target, lengths)",
-            ),
-            "score-ignores-lengths": (
-                "return function(pred, target, lengths)\n",
-                "return function(pred, target)\n",
-            ),
             "truncate-what-reads-backwards": ("if whole is not None:", "if False:"),
         },
     ),
@@ -233,10 +229,7 @@ DATA = [
         "python/lstmcore/_train/loop.py",
         [FIT],
         {
-            "fit-chunks-forget-the-state": (
-                "return tape.state if self._truncate is not None else None",
-                "return None",
-            ),
+            "fit-chunks-forget-the-state": ("state = tape.state\n", "state = None\n"),
             "fit-carries-the-state-to-the-next-batch": (
                 "for number, item in enumerate(run.data):\n"
                 "            batch = self._caller.unpack(item, number)\n"
@@ -264,12 +257,12 @@ DATA = [
                 "pass",
             ),
             "schedule-by-step-unasked": (
-                "if self._by_step and run.schedule is not None:\n            run.schedule.step(loss)",
-                "if run.schedule is not None:\n            run.schedule.step(loss)",
+                "if self._by_step and run.schedule is not None:\n            run.schedule.step(run.loss)",
+                "if run.schedule is not None:\n            run.schedule.step(run.loss)",
             ),
             "schedule-by-step-without-the-loss": (
-                "run.schedule.step(loss)\n        return",
-                "run.schedule.step(0.0)\n        return",
+                "run.schedule.step(run.loss)",
+                "run.schedule.step(0.0)",
             ),
             "schedule-told-the-training-loss": (
                 "run.schedule.step(loss if validation_loss is None else validation_loss)",
@@ -289,13 +282,9 @@ DATA = [
         [FIT],
         {
             "evaluate-forgets-the-state": (
-                "pred, state = caller.model.run(chunk.x, **options)",
-                "pred, _ = caller.model.run(chunk.x, **options)",
+                "pred, state = caller.run(chunk, state)",
+                "pred, _ = caller.run(chunk, state)",
             ),
-            "batches-weigh-alike": ("self._count += count", "self._count += 1"),
-            "empty-batch-counts": ("if not count:\n            return", "count = max(count, 1)"),
-            "rmse-is-averaged": ('"rmse": (lambda root: root * root, math.sqrt),', ""),
-            "perplexity-is-averaged": ('"perplexity": (math.log, metrics.perplexity_of),', ""),
             "validation-moves-on": ("data.load_state_dict(state)", "pass"),
         },
     ),
@@ -322,6 +311,27 @@ DATA = [
                 "measure_first(caller, validation, ",
                 "(lambda *_: None)(caller, validation, ",
             ),
+        },
+    ),
+    *of(
+        "python/lstmcore/_train/scorer.py",
+        [FIT, COUNTING],
+        {
+            "batches-weigh-alike": ("weight = mean.weight", "weight = 1.0"),
+            "empty-batch-counts": ("weight * mean.mean if weight else 0.0", "mean.mean"),
+            "score-ignores-batch-first": ('options["batch_first"] = True', "pass"),
+            "score-ignores-lengths": (
+                "return function(pred, targets.values, targets.lengths, **options)",
+                "return function(pred, targets.values)",
+            ),
+        },
+    ),
+    *of(
+        "python/lstmcore/metrics.py",
+        [FIT, COUNTING],
+        {
+            "perplexity-is-averaged": ("_of_mean(nats, _perplexity)", "_perplexity(nats)"),
+            "rmse-is-averaged": ("_of_mean(squared, math.sqrt)", "float(math.sqrt(squared))"),
         },
     ),
 ]

@@ -1,5 +1,4 @@
 """Mutants of what trains: losses, metrics, optimizers, schedules, the loop, its callbacks."""
-# ruff: noqa: E501 (lines of other files)
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ TRAINING = [
         "python/lstmcore/losses.py",
         [LOSSES, *NO_PYTORCH],
         {
-            "mse-factor": ("error, w, 2.0)", "error, w, 1.0)"),
+            "mse-factor": ("error, w, scale, 2.0)", "error, w, scale, 1.0)"),
             "mean-counts-masked": ("total = float(w.sum())", "total = float(w.size)"),
             "mean-forgets-other-axes": (
                 "float(w.sum()) * math.prod(losses.shape[w.ndim :])",
@@ -26,8 +25,8 @@ TRAINING = [
             "sum-sees-nan-of-no-weight": ("terms[w != 0].sum(", "terms.sum("),
             "masked-gradient-keeps-nan": ("grad[w == 0] = 0", "grad[w < 0] = 0"),
             "weights-not-in-the-gradient": (
-                "grad *= along * grad.dtype.type(scale / total)",
-                "grad *= grad.dtype.type(scale / total)",
+                "grad *= along * grad.dtype.type(factor / total)",
+                "grad *= grad.dtype.type(factor / total)",
             ),
             "weights-not-in-the-loss": ("losses *= along", "losses *= 1"),
             "smoothing-spread-over-one-class-too-few": (
@@ -59,7 +58,7 @@ TRAINING = [
                 "np.clip(error, -bound, bound)",
                 "np.clip(error, -bound, 2 * bound)",
             ),
-            "mae-gradient": ("np.sign(error), w)", "np.tanh(error), w)"),
+            "mae-gradient": ("np.sign(error), w, scale)", "np.tanh(error), w, scale)"),
             "pos-weight-on-negatives": (
                 "positive = 1 - t, t if p is None else p * t",
                 "positive = 1 - t, t if p is None else t / p",
@@ -83,7 +82,10 @@ TRAINING = [
             "ignored-targets-keep-their-weight": ("else w * ~ignored", "else w"),
             "class-range": ("known.max() < num_classes", "known.max() <= num_classes"),
             "padding-is-checked-too": ("np.where(valid, given, 0)", "given + 0"),
-            "weights-unscaled": ("return w / highest if highest > 0 else w", "return w"),
+            "weights-unscaled": (
+                "return (w / highest, highest) if highest > 0 else (w, 1.0)",
+                "return w, 1.0",
+            ),
             "padding-weights-count": (
                 "(w.ndim - valid.ndim)), w, 0)",
                 "(w.ndim - valid.ndim)), w, w)",
@@ -117,8 +119,11 @@ TRAINING = [
                 "math.exp(nats)",
             ),
             "bits-are-nats": ("return nats / math.log(2)", "return nats"),
-            "rmse-without-root": ("return math.sqrt(mse(", "return (mse("),
-            "mean-of-nothing": ("if right.size else 0.0", "if right.size else 1.0"),
+            "rmse-without-root": ("_of_mean(squared, math.sqrt)", "_of_mean(squared, float)"),
+            "mean-of-nothing": (
+                "np.count_nonzero(right) / count if count else 0.0",
+                "np.count_nonzero(right) / max(count, 1) if count else 1.0",
+            ),
         },
     ),
     *of(
@@ -262,20 +267,20 @@ TRAINING = [
         {
             "best-weights-of-the-first-run": ("if run.epoch == 0:", "if run.epoch < 0:"),
             "best-is-worst": ("if sign * values[name] < best", "if sign * values[name] > best"),
-            "metric-lower-is-better": (
-                "if self._mode else lower) else -1",
-                "if self._mode else True) else -1",
-            ),
+            "metric-lower-is-better": ('return -1 if mode == "max" else 1', "return 1"),
             "min-delta": ("(0 if math.isinf(best) else self.min_delta)", "0"),
             "patience-one-more": (
                 "run.epoch - self.best_epoch >= self.patience",
                 "run.epoch - self.best_epoch > self.patience",
             ),
             "restores-nothing": ("run.model.load_state_dict(self._weights)", "pass"),
-            "restores-always": ("if self._restore:", "if True:"),
+            "restores-always": (
+                "            if self._restore:\n                self._weights",
+                "            if True:\n                self._weights",
+            ),
             "validation-loss-is-not-looked-at": (
-                'name = self.monitor or ("validation loss" if "validation loss" in values else "loss")\n        if name',
-                'name = self.monitor or "loss"\n        if name',
+                '("loss" if run.validation is None else "validation loss")',
+                '"loss"',
             ),
             "checkpoint-every": ("run.epoch % self.every == 0", "run.epoch % self.every == 1"),
             "last-checkpoint-missing": ("or run.epoch == run.epochs or", "or"),

@@ -532,3 +532,85 @@ def test_gradients_that_are_not_finite_are_pytorchs(name: str) -> None:
     given = torch.tensor(x, requires_grad=True)
     getattr(torch.nn, name)()(given).backward(torch.tensor(dy))
     np.testing.assert_allclose(module.backward(tape, dy), given.grad.numpy(), rtol=1e-12)
+
+
+# Inputs that change between forward and backward --------------------------------------------------
+
+KEEPERS: dict[str, Callable[[], Any]] = {
+    "Linear": lambda: lc.Linear(3, 3, dtype="float64", seed=0),
+    "LSTM": lambda: lc.LSTM(3, 3, dtype="float64", seed=0),
+    "unbatched": lambda: lc.GRU(3, 3, dtype="float64", seed=0),
+    "batch_first": lambda: lc.RNN(3, 3, dtype="float64", batch_first=True, seed=0),
+    "GRUCell": lambda: lc.GRUCell(3, 3, dtype="float64", seed=0),
+    "LayerNorm": lambda: lc.LayerNorm(3, dtype="float64"),
+    "MaxPool": lambda: lc.MaxPool(),
+    "Softmax": lambda: lc.Softmax(),
+    "Sequential": lambda: lc.Sequential(
+        lc.Dropout(0.0), lc.Linear(3, 4, dtype="float64", seed=0), lc.ReLU(),
+        lc.LSTM(4, 2, dtype="float64", seed=1), lc.MeanPool(), lc.Linear(2, 2, dtype="float64"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["own", "view", "strided", "read-only view"])
+@pytest.mark.parametrize("name", KEEPERS)
+def test_x_may_be_overwritten_before_backward(name: str, kind: str) -> None:
+    rng = np.random.default_rng(3)
+    shape = (4, 3) if name in ("GRUCell", "unbatched") else (5, 4, 3)
+    memory = rng.standard_normal((2, *shape) if kind != "strided" else (*shape[:-1], 6))
+    x: Any = {"own": memory[0].copy(), "strided": memory[..., ::2]}.get(kind, memory[1])
+    if kind == "read-only view":
+        x = x.view()
+        x.flags.writeable = False
+    module = KEEPERS[name]()
+
+    def gradients(overwrite: bool) -> list[Any]:
+        module.zero_grad()
+        y, *_, tape = module.forward(x)
+        dy = np.cos(np.arange(y.size)).reshape(y.shape)
+        if overwrite:
+            (x if kind == "own" else memory)[...] = np.nan
+        dx = module.backward(tape, dy)
+        dx = dx[0] if isinstance(dx, tuple) else dx
+        return [np.array(dx), *(p.grad.copy() for p in module.parameters())]
+
+    before = x.copy()
+    expected = gradients(False)
+    assert x.flags.writeable == (kind != "read-only view")
+    np.testing.assert_array_equal(x, before)
+    for found, wanted in zip(gradients(True), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_queries_and_keys_may_be_overwritten_before_backward() -> None:
+    several = lc.attention.MultiHead(3, 1, dtype="float64", seed=0)
+    for module in (lc.attention.ScaledDotProduct(), several):
+        runs = []
+        for overwrite in (False, True):
+            module.zero_grad()
+            query, key = np.random.default_rng(5).standard_normal((2, 4, 2, 3))
+            y, _, tape = module.forward(query, key, key)
+            if overwrite:
+                query[...] = key[...] = np.nan
+            dy = np.cos(np.arange(y.size)).reshape(y.shape)
+            runs.append([*module.backward(tape, dy), *(p.grad.copy() for p in module.parameters())])
+        for found, wanted in zip(*runs, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+
+def test_what_is_read_only_is_not_copied() -> None:
+    """What goes from module to module is kept as it is, and so is what nobody can write to."""
+    first, second = lc.LSTM(3, 3, seed=0), lc.Linear(3, 2, seed=1)
+    y, _, _ = first.forward(np.ones((5, 4, 3), "f4"))
+    _, tape = second.forward(y)
+    assert tape.saved[0] is y
+    _, tape = second.forward(y[-1])
+    assert np.shares_memory(tape.saved[0], y)
+    model = lc.Sequential(lc.Linear(3, 3, seed=0), lc.LayerNorm(3), lc.Linear(3, 2, seed=1))
+    x = np.ones((4, 3), "f4")
+    y, tape = model.forward(x)
+    assert y.flags.writeable
+    assert not np.shares_memory(tape.tapes[0].saved[0], x)
+    x.flags.writeable = False
+    _, tape = model.forward(x)
+    assert tape.tapes[0].saved[0] is x

@@ -254,6 +254,20 @@ def in_order(array: Array) -> Array:
     return array if flags.c_contiguous and flags.aligned else array.copy(order="C")
 
 
+def kept(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return `array` for a tape to keep: a copy, if somebody may write to its memory before then.
+
+    Nobody can write to arrays that are read-only down to the one that has the memory, as those are
+    that go from module to module in a network.
+    """
+    part: Any = array
+    while isinstance(part, np.ndarray):
+        if part.flags.writeable:
+            return array.copy(order="C")
+        part = part.base
+    return array
+
+
 def contiguous(
     value: object,
     shape: tuple[int, ...],

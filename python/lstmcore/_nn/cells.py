@@ -53,7 +53,7 @@ class Cell(Recurrent[State]):
         state
             As when the cell is called.
         tape : Tape
-            For `backward`. It shares x: leave that as it is until then.
+            For `backward`. It keeps x, as a copy unless that is read-only.
 
         Raises
         ------

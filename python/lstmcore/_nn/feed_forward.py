@@ -38,7 +38,7 @@ class FeedForward(Module):
         y : ndarray
             Read-only where the tape shares it.
         tape : ModuleTape
-            For `backward`. It may share x: leave that as it is until then.
+            For `backward`. It may keep x, as a copy unless that is read-only.
 
         Raises
         ------

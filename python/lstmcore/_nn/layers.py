@@ -114,7 +114,7 @@ class Layer(Recurrent[State]):
         y, state
             As when the layer is called. y is read-only, because the tape shares it.
         tape : Tape
-            For `backward`. It shares x, too: leave that as it is until then.
+            For `backward`. It keeps x, as a copy unless that is read-only.
 
         Raises
         ------

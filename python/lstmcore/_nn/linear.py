@@ -115,6 +115,8 @@ class Linear(PacksWeights, FeedForward):
 
     def _forward(self, x: Array, train: bool) -> tuple[Array, tuple[Any, ...]]:
         weights = self._weights(train)
+        if train and (x.flags.writeable or type(x.base) is np.ndarray):
+            x = checks.kept(x)
         return _core.linear_forward(weights, x), (x, weights)
 
     def _backward(self, dy: Array, x: Array, weights: _core.Linear) -> Array:

@@ -166,6 +166,8 @@ class Recurrent(PacksWeights, Generic[State]):
         flags = x.flags
         if not (flags.c_contiguous and flags.aligned):
             x = checks.walkable(x)
+        if train and (x.flags.writeable or type(x.base) is np.ndarray):
+            x = checks.kept(x)
         h = c = None
         if state is not None:
             # The tape keeps its own copy: a training loop may zero rows of its state in place.

@@ -34,9 +34,9 @@ def check_owner(tape: object, kind: type, owner: Module) -> None:
 class ModuleTape:
     """What ``forward`` of a module without a state remembers for ``backward``.
 
-    It may keep the input and the output themselves, so leave x as it is until ``backward`` (y is
-    read-only then). Weights it keeps are copies: gradients are right even if the parameters have
-    changed since.
+    It may keep the output itself, which is read-only then, and the input, of which it takes a copy
+    unless that is read-only. Weights it keeps are copies. So gradients are right even if x or the
+    parameters have changed since.
     """
 
     __slots__ = ("__weakref__", "_dtype", "_owner", "_y", "nbytes", "saved", "x_shape")
@@ -44,7 +44,8 @@ class ModuleTape:
     saved: tuple[Any, ...]  # what the backward of its module takes after dy
     x_shape: tuple[int, ...]
     nbytes: int
-    """The memory it holds, in bytes, without x, y and packed weights, which the module shares."""
+    """The memory it holds, in bytes, a copy of x included, without what it shares with others: x
+    itself, y, and packed weights."""
 
     def __init__(
         self, owner: Module, x: npt.NDArray[Any], y: npt.NDArray[Any], saved: tuple[Any, ...]
@@ -91,10 +92,10 @@ class CallShapes(NamedTuple):
 class Tape:
     """What ``forward`` remembers for ``backward``, made by the former.
 
-    It keeps the input ``x`` and the output ``y`` alive without copying them, so leave ``x`` as it
-    is until ``backward`` (``y`` is read-only). It also keeps the weights it was made with:
-    gradients are right even if the parameters have changed since. Use it as often as you like,
-    with the layer that made it.
+    It keeps the output ``y``, which is read-only, and the input ``x``, of which it takes a copy
+    unless that is read-only, as the y of another layer is. It also keeps the weights it was made
+    with. So gradients are right even if x or the parameters have changed since. Use it as often as
+    you like, with the layer that made it.
 
     Examples
     --------
@@ -117,7 +118,7 @@ class Tape:
 
     @property
     def nbytes(self) -> int:
-        """The memory it holds, in bytes, without x and y."""
+        """The memory it holds, in bytes, without x or its copy, and y."""
         return self._core.nbytes
 
     def gates(self) -> dict[str, Array]:

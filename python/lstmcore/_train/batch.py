@@ -51,7 +51,7 @@ def batches(
                 f"batch_size is {batch_size}, but lengths of {name} is a pair: cut it with "
                 "lc.data.Pairs"
             )
-        return Batches(
+        cut = Batches(
             *batch,
             batch_size=batch_size,
             shuffle=shuffle,
@@ -59,6 +59,8 @@ def batches(
             batch_first=caller.batch_first,
             per_step=False if caller.pools else None,
         )
+        cut._read_only = caller.ours  # a model of the user's own may write to its x
+        return cut
     for option, value in (("batch_size", batch_size), ("seed", seed), ("weight", weight)):
         if value is not None:
             what = value if np.ndim(value) == 0 else "given"
@@ -116,6 +118,8 @@ class Caller:
         Whether the model says that it has no steps in its output.
     uses_lengths : bool
         Whether lengths change what it computes.
+    ours : bool
+        Whether it computes as modules of this library do.
     batch_first : bool
     """
 
@@ -142,6 +146,7 @@ class Caller:
         self.batch_first = bool(getattr(model, "batch_first", False)) if timed else True
         # Whether x must be one array. A forward of the user's own may take several.
         self._one_x = ours and self.model._takes_one_x and not own
+        self.ours = ours and not own
         self.uses_lengths = "lengths" in self._taken and (bool(own) or timed)
         keeps_state = not parts or any(m._gives_state for m in parts)
         self._uses_resets = "resets" in self._taken and (bool(own) or keeps_state)

@@ -201,6 +201,9 @@ class Batches(_Epochs):
                     f"{axes_text} = {grid}"
                 )
 
+    # Whether nobody writes to an x that it has made, so that no tape needs a copy of it.
+    _read_only = False
+
     def _inputs(self, x: Any) -> tuple[Any, Any]:
         """Return x as arrays, and the axis of the rows of each."""
         several = is_structure(x)
@@ -243,6 +246,7 @@ class Batches(_Epochs):
             rows = order[start : start + self.batch_size]
             if plain:
                 x = np.take(self._x, rows, self._x_axes)
+                x.flags.writeable = not self._read_only
                 target = np.take(self._target, rows, self._target_axes)
             else:
                 x = _taken(self._x, rows, self._x_axes)
