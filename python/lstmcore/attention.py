@@ -8,6 +8,7 @@ decoder's; add the gradients of key and value then.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -166,7 +167,7 @@ class Attention(Module):
         tape.nbytes = weights.nbytes + _size(saved, (*given, y))
         return y, shown, tape
 
-    def _apply_all(self, args: tuple[Any, ...], flow: Flow, train: bool) -> tuple[Any, Any]:
+    def _apply_all(self, args: Sequence[Any], flow: Flow, train: bool) -> tuple[Any, Any]:
         query, key, value = args
         y, weights, tape = self._compute(query, key, value, flow.lengths, train)
         return (y, weights), tape

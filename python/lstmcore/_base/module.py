@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
@@ -187,7 +187,7 @@ class Module:
 
     # Networks that are no chains call these two: with all arguments of a call, and all gradients.
 
-    def _apply_all(self, args: tuple[Any, ...], flow: Flow, train: bool) -> tuple[Any, Any]:
+    def _apply_all(self, args: Sequence[Any], flow: Flow, train: bool) -> tuple[Any, Any]:
         """Return what a call with these arguments returns and, for training, the tape."""
         return self._apply(args[0], flow, train)
 
@@ -200,7 +200,7 @@ class Module:
     def _apply_own(self, x: Any, flow: Flow, train: bool) -> tuple[Any, Any]:
         return Module._apply_all_own(self, (x,), flow, train)
 
-    def _apply_all_own(self, args: tuple[Any, ...], flow: Flow, train: bool) -> tuple[Any, Any]:
+    def _apply_all_own(self, args: Sequence[Any], flow: Flow, train: bool) -> tuple[Any, Any]:
         options = {}
         if self._knows_time and flow.lengths is not None:
             options["lengths"] = np.asarray(flow.lengths.rows)

@@ -22,32 +22,39 @@ def forward(
     flow: Flow,
     train: bool,
 ) -> tuple[list[Any], list[Ends], list[Any]]:
-    """Run all steps; return the values by slot, where rows of each end, and the tapes.
+    """Run all steps; return the outputs, where the rows of each end, and the tapes.
 
     The final states are in the flow. What no step needs any more is let go.
     """
     missing = plan.count - len(values)
     values, ends, starts = ([*given, *[None] * missing] for given in (values, lengths, resets))
+    tracked = plan.finds or any(one is not None for one in (*lengths, *resets))
     lookups: dict[int, Any] = {}  # of tables: which row each step reads
     moved: dict[int, bool] = {}  # of lengths that were found: whether steps were moved
     tapes = []
     for step in plan.steps:
         module = step.module
-        flow.lengths = _common(ends, step.given, step, "lengths")
-        flow.resets = _common(starts, step.along, step, "resets")
+        if tracked:
+            flow.lengths = _common(ends, step.given, step, "lengths")
+            flow.resets = _common(starts, step.along, step, "resets")
         if flow.resets is not None and module._moves_steps:
             raise ValueError(
                 f"resets cannot be given to a model with {module!r}, which moves steps"
             )
         flow.feeds_lookup = step.feeds_lookup
         flow.lookup = lookups.pop(step.xs[0] or 0, None)  # an input is no table
-        args = rebuilt(step.args, (None if x is None else values[x] for x in step.xs))
+        args: Any = [None if x is None else values[x] for x in step.xs]
+        if step.nested:
+            args = rebuilt(step.args, iter(args))
         y, tape = module._apply_all(args, flow, train)
         if flow.lookup is not None:
-            lookups[step.ys[0]] = flow.lookup
-        for slot, value in zip(leaves(step.ys), leaves(y), strict=True):
-            values[slot] = value
-        if step.timed:
+            lookups[step.outs[0]] = flow.lookup
+        if len(step.outs) == 1:
+            values[step.outs[0]] = y
+        else:
+            for slot, value in zip(step.outs, leaves(y), strict=True):
+                values[slot] = value
+        if tracked and step.timed:
             along = ends if module._finds_lengths else _common(ends, step.along, step, "lengths")
             if module._finds_lengths:
                 moved[id(flow.lengths)] = flow.ends is not None and flow.ends.moved
@@ -58,8 +65,9 @@ def forward(
             tapes.append((tape, [(v.shape, v.dtype) for v in leaves(y)]) if step.own else tape)
         for slot in step.frees:
             values[slot] = None
-    found = [Ends(None if e is None else e.rows, moved.get(id(e), False)) for e in ends]
-    return values, found, tapes
+    last = [ends[slot] for slot in plan.last]
+    found = [Ends(None if e is None else e.rows, moved.get(id(e), False)) for e in last]
+    return [values[slot] for slot in plan.last], found, tapes
 
 
 def backward(
@@ -73,8 +81,8 @@ def backward(
     states: list[Any] = []
     for step in reversed(plan.steps):
         tape = tapes.pop()
-        dy = [gradients[slot] for slot in leaves(step.ys)]
-        for slot in leaves(step.ys):
+        dy = [gradients[slot] for slot in step.outs]
+        for slot in step.outs:
             gradients[slot] = None
         if all(d is None for d in dy):
             dx: Any = [None] * len(step.args)
@@ -107,6 +115,8 @@ def _common(found: list[Any], slots: list[int], step: Step, name: str) -> Any:
     if not slots:
         return None
     first = found[slots[0]]
+    if len(slots) == 1:
+        return first
     for slot in slots[1:]:
         other = found[slot]
         if other is first:

@@ -175,7 +175,7 @@ class Model(Module):
 
     @property
     def _keeps_time(self) -> bool:  # type: ignore[override]
-        return any(self._plan.axes[y].steps for y in leaves(self._plan.outputs))
+        return any(self._plan.axes[y].steps for y in self._plan.last)
 
     @property
     def _moves_steps(self) -> bool:  # type: ignore[override]
@@ -184,7 +184,7 @@ class Model(Module):
     @property
     def _finds_lengths(self) -> bool:  # type: ignore[override]
         several = len(self._plan.given) > 1  # whose lengths are those of y, only the model knows
-        return several or any(step.module._finds_lengths for step in self._plan.steps)
+        return several or self._plan.finds
 
     @property
     def _gives_probabilities(self) -> bool:  # type: ignore[override]
@@ -210,7 +210,7 @@ class Model(Module):
 
     def _stateful(self, tape: Any = None) -> list[tuple[Any, Any]]:
         steps = self._plan.steps
-        tapes = [None] * len(steps) if tape is None else tape.tapes
+        tapes = [None] * len(steps) if tape is None else self._unused(tape).tapes
         return [
             (step.module, one)
             for step, one in zip(steps, tapes, strict=True)
@@ -279,7 +279,7 @@ class Model(Module):
 
     def _ends(self, found: list[Ends]) -> Ends | None:
         """Return where the rows of all outputs with steps end."""
-        slots = leaves(self._plan.outputs)
+        slots = self._plan.last
         ends = [e for slot, e in zip(slots, found, strict=True) if self._plan.axes[slot].steps]
         for other in ends[1:]:
             one, two = ends[0].lengths, other.lengths
@@ -363,9 +363,7 @@ class Model(Module):
         dstate : tuple
             Gradients with respect to the initial states; None for a layer that no gradient reached.
         """
-        check_owner(tape, ModelTape, self)
-        if len(tape.tapes) != len(self._plan.steps):
-            raise ValueError("tape was used by backward already, expected one from a new forward")
+        self._unused(tape)
         gradients = self._gradients(tape, dy, dstate)
         self._check_gradients()
         dx, states = executor.backward(self._plan, tape.tapes, gradients, BackwardFlow([]))
@@ -373,6 +371,12 @@ class Model(Module):
             if dx[i] is None and axes.features is not None:
                 dx[i] = np.zeros(*made)
         return rebuilt(self._plan.inputs, iter(dx)), tuple(states)
+
+    def _unused(self, tape: ModelTape) -> ModelTape:
+        check_owner(tape, ModelTape, self)
+        if len(tape.tapes) != len(self._plan.steps):
+            raise ValueError("tape was used by backward already, expected one from a new forward")
+        return tape
 
     def _gradients(self, tape: ModelTape, dy: Any, dstate: Any) -> list[Any]:
         """Return the gradients that are given, by slot."""
@@ -383,7 +387,7 @@ class Model(Module):
             gradients[slot] = given if before is None else before + given
 
         found = matched(self._plan.outputs, dy, "dy", none=True)
-        slots = leaves(self._plan.outputs)
+        slots = self._plan.last
         for slot, (shape, dtype), (name, one) in zip(slots, tape._made, found, strict=True):
             if one is None:
                 continue
@@ -418,9 +422,7 @@ class Model(Module):
         starts = self._resets(resets, given)
         flow = Flow(states, None, None, self._batch_first)
         values, found, tapes = executor.forward(plan, given, ends, starts, flow, train)
-        slots = leaves(plan.outputs)
-        y = rebuilt(plan.outputs, (values[slot] for slot in slots))
-        return y, flow, tapes, [found[slot] for slot in slots], given
+        return rebuilt(plan.outputs, iter(values)), flow, tapes, found, given
 
     def _final(self, flow: Flow) -> tuple[Any, ...]:
         return tuple(flow.final[step.place] for step in self._plan.free if step.place is not None)
@@ -558,11 +560,11 @@ class Model(Module):
         values, found, tapes = executor.forward(
             self._plan, given, [flow.lengths], [flow.resets], inside, train
         )
-        y = values[self._plan.outputs]
+        (y,) = values
         final = self._final(inside)
         flow.final += final
         if self._finds_lengths:
-            flow.ends = found[self._plan.outputs]
+            flow.ends = found[0]
             flow.lengths = Lengths(flow.ends.lengths)
         if not train:
             return y, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -27,7 +28,7 @@ class Operation(Module):
         self._config = SimpleNamespace(**dict(zip(self._options_in_order, options, strict=False)))
         self._given = options
 
-    def _apply_all(self, args: tuple[Any, ...], flow: Flow, train: bool) -> tuple[Any, Any]:
+    def _apply_all(self, args: Sequence[Any], flow: Flow, train: bool) -> tuple[Any, Any]:
         with np.errstate(all="ignore"):
             y, tape = self.forward(*args)
         return y, tape
@@ -156,7 +157,7 @@ class Repeat(Operation):
     def backward(self, tape: Any, dy: Array) -> tuple[Array, None]:
         return dy.sum(axis=tape), None
 
-    def _apply_all(self, args: tuple[Any, ...], flow: Flow, train: bool) -> tuple[Any, Any]:
+    def _apply_all(self, args: Sequence[Any], flow: Flow, train: bool) -> tuple[Any, Any]:
         x, like = args
         return self._over(x, like, flow.batch_first)
 

@@ -21,8 +21,8 @@ class Step:
     """One call of a module: slots of what it takes and gives."""
 
     __slots__ = (
-        "along", "args", "feeds_lookup", "frees", "given", "lengths", "module", "own", "place",
-        "timed", "wired", "xs", "ys",
+        "along", "args", "feeds_lookup", "frees", "given", "lengths", "module", "nested", "outs",
+        "own", "place", "timed", "wired", "xs", "ys",
     )  # fmt: skip
 
     def __init__(self, call: Call, slots: dict[int, int]) -> None:
@@ -33,6 +33,8 @@ class Step:
         self.args = rebuilt(call.args, map(slot, leaves(call.args)))
         self.xs: list[int | None] = leaves(self.args)
         self.ys = rebuilt(call.ys, map(slot, leaves(call.ys)))
+        self.outs: list[int] = leaves(self.ys)
+        self.nested = any(isinstance(one, (tuple, list, dict)) for one in self.args)
         self.lengths = None if call.lengths is None else slots[id(call.lengths.of)]
         # Slots whose lengths the module is told, and those whose lengths and resets its y have.
         self.given = [slots[id(s)] for s in call.given]
@@ -41,7 +43,7 @@ class Step:
         # Of a recurrent layer: its number, and whether the network gives its initial state.
         self.place: int | None = None
         self.wired = bool(self.module._gives_state and self.args[1] is not None)
-        self.own = bool(overridden(self.module)) and len(leaves(self.ys)) > 1
+        self.own = bool(overridden(self.module)) and len(self.outs) > 1
         self.feeds_lookup = False
         self.frees: list[int] = []  # slots that nobody needs after this step
 
@@ -68,12 +70,14 @@ class Plan:
         self.given = [(symbol.axes, symbol.dtype) for _, symbol in given]
         self.inputs = rebuilt(inputs, iter(range(len(given))))
         self.outputs = rebuilt(outputs, (slots[id(s)] for s in leaves(outputs)))
+        self.last: list[int] = leaves(self.outputs)
         self.axes = [symbol.axes for _, symbol in given]
         self.axes += [symbol.axes for call in calls for symbol in leaves(call.ys)]
         self.steps = [Step(call, slots) for call in calls]
         self.recurrent = [step for step in self.steps if step.module._gives_state]
         for place, step in enumerate(self.recurrent):
             step.place = place
+        self.finds = any(step.module._finds_lengths for step in self.steps)
         self.free = [step for step in self.recurrent if not step.wired]
         self._find_uses()
         self._find_time()
@@ -87,9 +91,9 @@ class Plan:
                 if x is not None:
                     last[x] = step
                     users.setdefault(x, []).append(step)
-            for y in leaves(step.ys):
+            for y in step.outs:
                 last[y] = step
-        for y in leaves(self.outputs):
+        for y in self.last:
             last.pop(y, None)
             users.setdefault(y, []).append(None)
         for slot, end in last.items():
@@ -116,7 +120,7 @@ class Plan:
                 self.resets_used |= sources
             for y in step.timed:
                 time[y] = sources
-        for y in leaves(self.outputs):
+        for y in self.last:
             if self.axes[y].steps:
                 self.lengths_used |= time[y]
 
@@ -128,7 +132,7 @@ class Plan:
             module = step.module
             passes = module._knows_time and not module._gives_state and module._takes_one_x
             if module._gives_probabilities or (passes and step.xs[0] in found):
-                found.add(leaves(step.ys)[0])
+                found.add(step.outs[0])
         return found
 
     @property
@@ -138,7 +142,7 @@ class Plan:
         for step in self.steps:
             xs = [x for x in step.xs if x is not None]
             timed = any(self.axes[x].steps for x in xs)
-            for y in leaves(step.ys):
+            for y in step.outs:
                 if not self.axes[y].steps and (timed or any(x in pooled for x in xs)):
                     pooled.add(y)
             if step.timed and any(x in pooled for x in xs):

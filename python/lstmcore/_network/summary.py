@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._base.module import Module
-from .._base.tree import leaves
 from .plan import Plan
 
 __all__ = ["table"]
@@ -29,9 +28,8 @@ def table(plan: Plan, children: Mapping[str, Module], total: int) -> str:
             "" if id(module) in seen or not module.num_parameters else str(module.num_parameters)
         )
         seen.add(id(module))
-        slots = leaves(step.ys)
-        sources |= dict.fromkeys(slots, name)
-        gives = ", ".join(str(plan.axes[y]) for y in slots)
+        sources |= dict.fromkeys(step.outs, name)
+        gives = ", ".join(str(plan.axes[y]) for y in step.outs)
         takes = ", ".join(dict.fromkeys(sources[x] for x in step.xs if x is not None))
         rows.append((name, repr(module).replace("\n", " "), gives, count, takes))
     widths = [max(len(row[i]) for row in rows) for i in range(5)]

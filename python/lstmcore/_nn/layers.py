@@ -10,7 +10,7 @@ forward, layer 0 reverse, layer 1 forward and so on. Only x, y and resets change
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -201,7 +201,7 @@ class Layer(Recurrent[State]):
         flow.initial.append(dstate)
         return dx
 
-    def _apply_all(self, args: tuple[Any, ...], flow: Flow, train: bool) -> tuple[Any, Any]:
+    def _apply_all(self, args: Sequence[Any], flow: Flow, train: bool) -> tuple[Any, Any]:
         x, state = args
         if state is not None:
             flow.states[len(flow.final)] = state
