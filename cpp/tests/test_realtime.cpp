@@ -27,13 +27,11 @@
 using namespace lstmcore;
 using namespace test;
 
+#if !defined(LSTMCORE_SANITIZED)  // sanitizers have a malloc of their own
 namespace {
-
 std::atomic<long> allocations{0}, locks{0};
-
 }  // namespace
 
-#if !defined(__SANITIZE_ADDRESS__)  // which has a malloc of its own
 extern "C" {
 void* __libc_malloc(size_t);
 void* __libc_calloc(size_t, size_t);
@@ -120,7 +118,7 @@ private:
     std::vector<float> x_, y_, h_, c_;
 };
 
-#if !defined(__SANITIZE_ADDRESS__)
+#if !defined(LSTMCORE_SANITIZED)
 /// From here on the kernel kills this process at any system call but _exit's.
 bool forbid_system_calls() {
     sock_filter filter[] = {
@@ -157,7 +155,7 @@ TEST(steps_make_no_system_call) {
     Work work;
     work.run();
     CHECK(work.count() > 40);
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(LSTMCORE_SANITIZED)
     std::cout << "SKIPPED the watch: the sanitizer calls the system itself\n";
 #else
     // The watch works: the harmless getppid is noticed.
@@ -174,7 +172,7 @@ TEST(steps_make_no_system_call) {
 #endif
 }
 
-#if !defined(__SANITIZE_ADDRESS__)
+#if !defined(LSTMCORE_SANITIZED)
 TEST(steps_neither_allocate_nor_lock) {
     Work work;
     const long before = allocations, locks_before = locks;
