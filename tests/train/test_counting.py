@@ -106,7 +106,6 @@ NUMBERS = [
 @pytest.mark.parametrize("with_lengths", [False, True])
 @pytest.mark.parametrize(
     ("kind", "function"), [("classes", f) for f in CLASSES] + [("numbers", f) for f in NUMBERS],
-    ids=str,
 )  # fmt: skip
 def test_batches_change_no_mean(
     kind: str, function: Any, per_step: bool, with_lengths: bool
