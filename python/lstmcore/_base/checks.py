@@ -255,7 +255,7 @@ def in_order(array: Array) -> Array:
 
 
 def kept(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return `array` for a tape to keep: a copy, if somebody may write to its memory before then.
+    """Return x for a tape to keep: a copy, if somebody may write to its memory before then.
 
     Nobody can write to arrays that are read-only down to the one that has the memory, as those are
     that go from module to module in a network.
@@ -263,7 +263,11 @@ def kept(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     part: Any = array
     while isinstance(part, np.ndarray):
         if part.flags.writeable:
-            return array.copy(order="C")
+            try:
+                return array.copy(order="C")
+            except MemoryError:
+                shape = array.shape
+                raise MemoryError(f"x has shape {shape}, too large for the memory") from None
         part = part.base
     return array
 
