@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
+import statistics
 from functools import partial
 from typing import Any
 
@@ -472,3 +474,10 @@ def test_integer_weights_of_a_model_that_takes_lengths() -> None:
         found = lc.evaluate(model, (X, K), weight=weight, loss=cross_entropy, batch_size=5)["loss"]
         each = np.broadcast_to(weight, K.shape)
         assert found == pytest.approx(cross_entropy(model(X), K, weight=each)[0], rel=1e-6)
+
+
+def test_a_mean_is_a_number_for_others() -> None:
+    """What makes a number of the type that it was given, as the module statistics does."""
+    values = [mse(np.full(3, v), np.zeros(3))[0] for v in (1.0, 2.0)]
+    assert statistics.mean(values) == 2.5
+    assert json.dumps(values) == "[1.0, 4.0]"

@@ -23,8 +23,9 @@ class Mean(float):
     ----------
     value : float
         The number itself.
-    weight : float
-        Sum of the weights of what was averaged, or how many there were.
+    weight : float, default 1.0
+        Sum of the weights of what was averaged, or how many there were. The default lets
+        ``statistics.mean`` and the like make one of the numbers that they find.
     mean : float, optional
         What was averaged, if `value` is a function of it, as the root mean squared error is.
     finish : function, optional
@@ -59,7 +60,7 @@ class Mean(float):
     def __new__(
         cls,
         value: float,
-        weight: float,
+        weight: float = 1.0,
         mean: float | None = None,
         finish: Callable[[float], float] | None = None,
     ) -> Mean:
