@@ -94,6 +94,12 @@ class Worker:
         way.enter()
         return statistics.median(series(way.run, seconds, calls))
 
+    def samples(self, key: str, seconds: float) -> list[float]:
+        """Return the seconds of every single call, over `seconds` of calls."""
+        way, _ = self._ready[key]
+        way.enter()
+        return series(way.run, seconds, 1)
+
     def clear(self) -> None:
         """Forget all cases."""
         self._ready.clear()
