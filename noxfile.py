@@ -39,8 +39,6 @@ nox.options.sessions = ["lint", "types", "tests"]
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(STATE / "hypothesis"))
 if shutil.which("ccache"):
     os.environ.setdefault("CMAKE_CXX_COMPILER_LAUNCHER", "ccache")
-    # What ccache asks for before it keeps objects made with precompiled headers.
-    os.environ.setdefault("CCACHE_SLOPPINESS", "pch_defines,time_macros")
 
 
 # ---- The shared environment ---------------------------------------------------------------------
@@ -163,11 +161,11 @@ def lint(session: nox.Session) -> None:
         session.warn("SKIPPED: clang-tidy is not installed (Debian: apt-get install clang-tidy)")
         return
     session.install("--quiet", *BUILD_TOOLS)
-    # A build of its own, whose precompiled headers, of GCC, would be nothing to clang-tidy.
+    # A build of its own, in which each file is compiled by itself.
     configure(
         session,
         "tidy",
-        "-DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON",
+        "-DCMAKE_UNITY_BUILD=OFF",
         "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON",
         *python_module(session),
     )

@@ -35,7 +35,7 @@ void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* ro
         store(rows[row].rh + unit, sums, H - unit);
         sums = load(step.b_hn + unit);
     };
-    const auto finish = [&](int64_t unit, int64_t row, const T* tile) LSTMCORE_INLINE_LAMBDA {
+    const auto finish = [=](int64_t unit, int64_t row, const T* tile) LSTMCORE_INLINE_LAMBDA {
         const GruForwardRow<T>& at = rows[row];
         const int64_t valid = H - unit;
         const P r = act.gate(load(tile)), z = act.gate(load(tile + L)), hn = load(tile + 2 * L);
@@ -68,7 +68,7 @@ void gru_backward_reset_after(const StepArgs<T>& step, const GruBackwardRow<T>* 
                                prefetch_panel<T>(vectors, at.h_prev + unit, at.dy + unit);
                                return chains_from(vectors, at.extra + unit, H - unit, tile);
                            };
-    const auto finish = [&](int64_t unit, int64_t row, const P& sum) LSTMCORE_INLINE_LAMBDA {
+    const auto finish = [=](int64_t unit, int64_t row, const P& sum) LSTMCORE_INLINE_LAMBDA {
         const GruBackwardRow<T>& at = rows[row];
         const int64_t valid = H - unit;
         const P dh = padd(sum, load(at.dy + unit, valid));
@@ -100,7 +100,7 @@ void gru_forward_reset_before(const StepArgs<T>& step, const GruForwardRow<T>* r
     // 1. r, z and r h_prev of all units
     const auto start_gates = [&](int64_t unit, int64_t row)
                                  LSTMCORE_INLINE_LAMBDA { return rows[row].pre + unit * 3; };
-    const auto finish_gates = [&](int64_t unit, int64_t row, const T* tile) LSTMCORE_INLINE_LAMBDA {
+    const auto finish_gates = [=](int64_t unit, int64_t row, const T* tile) LSTMCORE_INLINE_LAMBDA {
         const GruForwardRow<T>& at = rows[row];
         const int64_t valid = H - unit;
         const P r = act.gate(load(tile)), z = act.gate(load(tile + L));
@@ -114,11 +114,11 @@ void gru_forward_reset_before(const StepArgs<T>& step, const GruForwardRow<T>* r
         step.w_n, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].rh; },
         no_input<T>(),
         [&](auto vectors, int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
-            for (int v = 0; v < decltype(vectors)::value * L; v += L)
+            for (int64_t v = 0; v < vectors * L; v += L)
                 store(tile + v, load(rows[row].pre + (unit + v) * 3 + 2 * L));
             return Ends<T>{tile, tile};
         },
-        each_register<T>([&](int64_t unit, int64_t row, const P& pre) LSTMCORE_INLINE_LAMBDA {
+        each_register<T>([=](int64_t unit, int64_t row, const P& pre) LSTMCORE_INLINE_LAMBDA {
             const GruForwardRow<T>& at = rows[row];
             const int64_t valid = H - unit;
             const P candidate = act.candidate(pre), z = load(at.gates + H + unit, valid);
@@ -139,7 +139,7 @@ void gru_backward_reset_before(const StepArgs<T>& step, const GruBackwardRow<T>*
         [&](auto vectors, int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
             return chains_from(vectors, rows[row].extra + unit, H - unit, tile);
         },
-        each_register<T>([&](int64_t unit, int64_t row, const P& sum) LSTMCORE_INLINE_LAMBDA {
+        each_register<T>([=](int64_t unit, int64_t row, const P& sum) LSTMCORE_INLINE_LAMBDA {
             const GruBackwardRow<T>& at = rows[row];
             const int64_t valid = H - unit;
             const P dh = padd(sum, load(at.dy + unit, valid));
@@ -158,7 +158,7 @@ void gru_backward_reset_before(const StepArgs<T>& step, const GruBackwardRow<T>*
         no_input<T>(),
         [](auto vectors, int64_t, int64_t, T* tile)
             LSTMCORE_INLINE_LAMBDA { return chains_from(vectors, tile, 0, tile); },
-        each_register<T>([&](int64_t unit, int64_t row, const P& d_rh) LSTMCORE_INLINE_LAMBDA {
+        each_register<T>([=](int64_t unit, int64_t row, const P& d_rh) LSTMCORE_INLINE_LAMBDA {
             const GruBackwardRow<T>& at = rows[row];
             const int64_t valid = H - unit;
             const P r = load(at.gates + unit, valid), h_prev = load(at.h_prev + unit, valid);

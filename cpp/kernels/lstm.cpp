@@ -40,7 +40,7 @@ void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows
         return rows[row].pre + unit * kGates;
     };
     // 1. input and forget gates, candidate, cell; the cell is written over the input gate's sum
-    const auto finish_cell = [&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
+    const auto finish_cell = [=, &step](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
         const LstmForwardRow<T>& at = rows[row];
         const int64_t valid = H - unit;
         P i = load(tile), g = load(tile + (kGates - 2) * L);
@@ -68,7 +68,8 @@ void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows
         }
     };
     // 2. output gate and output
-    const auto finish_output = [&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
+    const auto finish_output = [=, &step](int64_t unit, int64_t row,
+                                          T* tile) LSTMCORE_INLINE_LAMBDA {
         const LstmForwardRow<T>& at = rows[row];
         const int64_t valid = H - unit;
         P o = load(tile + (kGates - 1) * L);
@@ -102,7 +103,7 @@ void lstm_backward_variant(const StepArgs<T>& step, const LstmBackwardRow<T>* ro
         prefetch_panel<T>(vectors, at.c + unit, at.c_prev + unit, at.dy + unit);
         return chains_from(vectors, at.extra + unit, H - unit, tile);
     };
-    const auto finish = [&](int64_t unit, int64_t row, const P& sum) LSTMCORE_INLINE_LAMBDA {
+    const auto finish = [=, &step](int64_t unit, int64_t row, const P& sum) LSTMCORE_INLINE_LAMBDA {
         const LstmBackwardRow<T>& at = rows[row];
         const int64_t valid = H - unit;
         const P dm = padd(sum, load(at.dy + unit, valid));

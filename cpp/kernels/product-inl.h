@@ -140,11 +140,21 @@ void accumulate_narrow(int64_t vectors, int64_t rows, const T* const* a, int64_t
     accumulate_rows<T, kVectors, 1, kRows, true>(rows, a, a_step, w, 0, w_step, K, ahead, ends);
 }
 
+struct Nothing {};
+
+/// A number that the compiler knows.
+template <int kValue>
+struct Constant {
+    static constexpr int value = kValue;
+    constexpr operator int64_t() const { return kValue; }
+};
+
 /// What a tile adds to its chains before the product that it is for: x W_in, packed in panels like
 /// those of the other, or nothing where `w` is empty.
 ///   x_of(row)                  the row's (w.K) numbers
-///   between(column, row, tile) may change the sums before the product itself is added. Without an
-///                              input they are in the tile only if start() has put them there
+///   between(vectors, column, row, tile) may change the sums before the product itself is added,
+///                              unless it is Nothing. Without an input they are in the tile only if
+///                              start() has put them there
 template <class T, class X, class Between>
 struct Input {
     Packed<T> w;
@@ -155,21 +165,47 @@ template <class T, class X, class Between>
 LSTMCORE_INLINE Input<T, X, Between> input(const Packed<T>& w, X x_of, Between between) {
     return {w, x_of, between};
 }
-template <class T, class X>
-LSTMCORE_INLINE auto input(const Packed<T>& w, X x_of) {
-    return input(w, x_of, [](int64_t, int64_t, T*) LSTMCORE_INLINE_LAMBDA {});
-}
 template <class T>
 LSTMCORE_INLINE auto no_input() {
-    return input(Packed<T>{}, [](int64_t) LSTMCORE_INLINE_LAMBDA -> const T* { return nullptr; });
+    const auto none = [](int64_t) LSTMCORE_INLINE_LAMBDA -> const T* { return nullptr; };
+    return input(Packed<T>{}, none, Nothing{});
+}
+
+/// Where a tile lies in the matrix and in the rows.
+struct TilePlace {
+    int64_t column;  ///< of its first panel
+    int64_t step;    ///< columns from panel to panel
+    int64_t panels;
+    int64_t row, rows;
+};
+
+/// Calls f(vectors, column, row, tile) for each panel and row of a tile, which has room for
+/// kVectors registers for each.
+template <class T, int kVectors, class F>
+LSTMCORE_INLINE void for_each_row(const TilePlace& at, T* tile, const F& f) {
+    for (int64_t p = 0; p < at.panels; ++p)
+        for (int64_t r = 0; r < at.rows; ++r, tile += kVectors * kLanes<T>)
+            f(Constant<kVectors>(), at.column + p * at.step, at.row + r, tile);
+}
+
+/// The same for several functions, one after the other. Not inlined: tiles of all heights share one
+/// copy of the gate arithmetic, which is most of what there is to compile, and a call per tile
+/// costs nothing. The functions hold values and not references, so that the compiler knows that no
+/// stored result changes them.
+template <class T, int kVectors, class... Finish>
+LSTMCORE_ONE_COPY void finish_tile(const TilePlace& place, T* tile, Finish... finish) {
+    const TilePlace at = place;
+    (for_each_row<T, kVectors>(at, tile, finish), ...);
 }
 
 /// Walks panels [first, last) of w, each of kVectors registers and the last possibly narrower, in
 /// tiles of `kPanels` panels and at most `kRows` rows.
-///   a_of(row)                 the row's (K) numbers
-///   start(column, row, tile)  gives the Ends of the chains; `tile` is room for kVectors registers
-///   finish(column, row, tile) takes what is in the tile; of several, each goes over the whole tile
-///                             before the next, so that long chains of different rows overlap
+///   a_of(row)                          the row's (K) numbers
+///   start(vectors, column, row, tile)  gives the Ends of the chains; `tile` is room for `vectors`
+///                                      registers
+///   finish(vectors, column, row, tile) takes what is in the tile; of several, each goes over the
+///                                      whole tile before the next, so that long chains of
+///                                      different rows overlap
 template <class T, int kVectors, int kPanels, int kRows, class A, class In, class Start,
           class... Finish>
 LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last, bool last_first,
@@ -191,11 +227,7 @@ LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last,
         const int64_t columns = w.N - panel * step;  // from here on
         for (int64_t i = 0, row = 0; i < tiles; ++i) {
             const int64_t rows = height + (i < higher);
-            const auto each = [&](auto f) LSTMCORE_INLINE_LAMBDA {
-                for (int64_t p = 0; p < kPanels; ++p)
-                    for (int64_t r = 0; r < rows; ++r)
-                        f((panel + p) * step, row + r, tile + (p * rows + r) * width);
-            };
+            const TilePlace at{panel * step, step, kPanels, row, rows};
             const auto add_product = [&](const Packed<T>& m, int64_t part,
                                          auto row_of) LSTMCORE_INLINE_LAMBDA {
                 const int64_t size = m.K * step;
@@ -212,15 +244,17 @@ LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last,
                                                                    m.K, {next, pace}, ends);
             };
             Ends<T>* end = ends;
-            each([&](int64_t column, int64_t r, T* space)
-                     LSTMCORE_INLINE_LAMBDA { *end++ = start(column, r, space); });
+            for_each_row<T, kVectors>(at, tile, [&](auto... of_row) LSTMCORE_INLINE_LAMBDA {
+                *end++ = start(of_row...);
+            });
             if (in.w.data != nullptr) {
                 add_product(in.w, share_in, in.x_of);
                 for (Ends<T>* e = ends; e < end; ++e) e->from = e->to;
             }
-            each(in.between);
+            if constexpr (!std::is_same_v<decltype(in.between), Nothing>)
+                for_each_row<T, kVectors>(at, tile, in.between);
             add_product(w, share, a_of);
-            (each(finish), ...);
+            finish_tile<T, kVectors>(at, tile, finish...);
             row += rows;
         }
     }
@@ -278,8 +312,6 @@ struct GatePanels {
     }
 };
 
-struct Nothing {};
-
 /// The matrix of a step in GatePanels.
 ///   start(unit, row)          where the chains of a panel's gates begin
 ///   between(unit, row, sums)  changes what those of the last gate have come to before the product
@@ -292,7 +324,7 @@ LSTMCORE_INLINE void multiply_gates(const StepArgs<T>& step, const Row* rows, in
     constexpr int L = kLanes<T>;
     const GatePanels<T, kGates> panels(step.w);
     const auto of_unit = [](auto f) LSTMCORE_INLINE_LAMBDA {
-        return [f](int64_t column, int64_t row, T* tile)
+        return [f](int64_t, int64_t column, int64_t row, T* tile)
                    LSTMCORE_INLINE_LAMBDA { return f(column / kGates, row, tile); };
     };
     const auto start_tile = [&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
@@ -302,38 +334,33 @@ LSTMCORE_INLINE void multiply_gates(const StepArgs<T>& step, const Row* rows, in
         for (int64_t v = 0; v < vectors; ++v) store(tile + v * L, load(from + v * L));
         return Ends<T>{tile, tile};
     };
-    const auto change = [&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
-        if constexpr (kBetween) panels.change_last_gate(unit, row, tile, between);
-    };
-    const auto spread = [&](int64_t unit, int64_t, T* tile) LSTMCORE_INLINE_LAMBDA {
+    const auto change = [&] {
+        if constexpr (kBetween)
+            return of_unit([&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
+                panels.change_last_gate(unit, row, tile, between);
+            });
+        else
+            return Nothing{};
+    }();
+    const auto spread = [=](int64_t unit, int64_t, T* tile) LSTMCORE_INLINE_LAMBDA {
         if (panels.is_narrow(unit)) panels.spread(tile);
     };
     const auto h_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; };
     const auto x_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].x; };
     multiply_panels<T, kGates, true>(step.w, step.first_panel, panels.end(step.last_panel),
-                                     step.last_first, n, h_of,
-                                     input<T>(step.w_in, x_of, of_unit(change)),
+                                     step.last_first, n, h_of, input<T>(step.w_in, x_of, change),
                                      of_unit(start_tile), of_unit(spread), of_unit(finish)...);
 }
 
-template <int kValue>
-struct Constant {
-    static constexpr int value = kValue;
-};
-
 /// A plain matrix, in panels of four registers, or of three where kThree allows it, and a narrower
-/// last one. start and finish get their number first.
+/// last one.
 template <class T, bool kThree, class A, class In, class Start, class Finish>
 LSTMCORE_INLINE void multiply_columns(const Packed<T>& w, int64_t n, A a_of, In in, Start start,
                                       Finish finish) {
     const auto multiply = [&](auto vectors, auto several, int64_t first,
                               int64_t last) LSTMCORE_INLINE_LAMBDA {
         multiply_panels<T, decltype(vectors)::value, decltype(several)::value>(
-            w, first, last, false, n, a_of, in,
-            [&](int64_t column, int64_t row, T* tile)
-                LSTMCORE_INLINE_LAMBDA { return start(vectors, column, row, tile); },
-            [&](int64_t column, int64_t row, const T* tile)
-                LSTMCORE_INLINE_LAMBDA { finish(vectors, column, row, tile); });
+            w, first, last, false, n, a_of, in, start, finish);
     };
     const int64_t registers = w.N / kLanes<T>, panels = registers / w.vectors;
     const int64_t rest = registers - panels * w.vectors;
@@ -348,23 +375,23 @@ LSTMCORE_INLINE void multiply_columns(const Packed<T>& w, int64_t n, A a_of, In 
 /// A result for a start: chains that begin with the numbers at `from`, of which only `valid` exist,
 /// and end in the tile.
 template <class T, class Vectors>
-LSTMCORE_INLINE Ends<T> chains_from(Vectors, const T* from, int64_t valid, T* tile) {
-    constexpr int L = kLanes<T>, width = Vectors::value * L;
-    if (valid >= width) return {from, tile};
-    for (int v = 0; v < width; v += L) store(tile + v, load(from + v, valid - v));
+LSTMCORE_INLINE Ends<T> chains_from(Vectors vectors, const T* from, int64_t valid, T* tile) {
+    constexpr int64_t L = kLanes<T>;
+    if (valid >= vectors * L) return {from, tile};
+    for (int64_t v = 0; v < vectors * L; v += L) store(tile + v, load(from + v, valid - v));
     return {tile, tile};
 }
 /// Asks for what a finish will read: as many registers at each pointer as a panel has.
 template <class T, class Vectors, class... From>
-LSTMCORE_INLINE void prefetch_panel(Vectors, From... from) {
-    for (int v = 0; v < Vectors::value; ++v) (prefetch(from + v * kLanes<T>), ...);
+LSTMCORE_INLINE void prefetch_panel(Vectors vectors, From... from) {
+    for (int64_t v = 0; v < vectors; ++v) (prefetch(from + v * kLanes<T>), ...);
 }
 /// A finish that calls f(column, row, sum) for every register.
 template <class T, class F>
 LSTMCORE_INLINE auto each_register(F f) {
     return [=](auto vectors, int64_t column, int64_t row, const T* tile) LSTMCORE_INLINE_LAMBDA {
-        constexpr int L = kLanes<T>, width = decltype(vectors)::value * L;
-        for (int v = 0; v < width; v += L) f(column + v, row, load(tile + v));
+        constexpr int64_t L = kLanes<T>;
+        for (int64_t v = 0; v < vectors * L; v += L) f(column + v, row, load(tile + v));
     };
 }
 

@@ -17,11 +17,11 @@ void product(const Packed<T>& w, int64_t columns, const ProductRow<T>* rows, int
             if (ends.from != tile) ends.to = rows[row].out + column;
             return ends;
         },
-        [&](auto vectors, int64_t column, int64_t row, const T* tile) LSTMCORE_INLINE_LAMBDA {
-            constexpr int width = decltype(vectors)::value * L;
+        [=](auto vectors, int64_t column, int64_t row, const T* tile) LSTMCORE_INLINE_LAMBDA {
+            const int64_t width = vectors * L;
             const int64_t valid = columns - column;
             if (valid >= width) return;
-            for (int v = 0; v < width; v += L)
+            for (int64_t v = 0; v < width; v += L)
                 store(rows[row].out + column + v, load(tile + v), valid - v);
         });
 }

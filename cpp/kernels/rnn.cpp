@@ -15,34 +15,36 @@ inline bool is_plain_rnn(const CellSpec& cell) {
 template <class T, bool kPlain>
 void rnn_forward_variant(const StepArgs<T>& step, const RnnForwardRow<T>* rows, int64_t n) {
     const CellActivations<T, kPlain> act{step.cell};
+    const int64_t H = step.H;
     const auto x_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].x; };
     multiply_columns<T, false>(
         step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; },
-        input<T>(step.w_in, x_of),
+        input<T>(step.w_in, x_of, Nothing{}),
         [&](auto vectors, int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
             prefetch_panel<T>(vectors, rows[row].y + unit);
             return Ends<T>{rows[row].pre + unit, tile};
         },
-        each_register<T>([&](int64_t unit, int64_t row, const Packet<T>& pre)
+        each_register<T>([=](int64_t unit, int64_t row, const Packet<T>& pre)
                              LSTMCORE_INLINE_LAMBDA {
-                                 store(rows[row].y + unit, act.candidate(pre), step.H - unit);
+                                 store(rows[row].y + unit, act.candidate(pre), H - unit);
                              }));
 }
 
 template <class T, bool kPlain>
 void rnn_backward_variant(const StepArgs<T>& step, const RnnBackwardRow<T>* rows, int64_t n) {
     const CellActivations<T, kPlain> act{step.cell};
+    const int64_t H = step.H;
     multiply_columns<T, false>(
         step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; }, no_input<T>(),
         [&](auto vectors, int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
             const RnnBackwardRow<T>& at = rows[row];
             prefetch_panel<T>(vectors, at.y + unit, at.dy + unit);
-            return chains_from(vectors, at.extra + unit, step.H - unit, tile);
+            return chains_from(vectors, at.extra + unit, H - unit, tile);
         },
-        each_register<T>([&](int64_t unit, int64_t row,
+        each_register<T>([=](int64_t unit, int64_t row,
                              const Packet<T>& sum) LSTMCORE_INLINE_LAMBDA {
             const RnnBackwardRow<T>& at = rows[row];
-            const int64_t valid = step.H - unit;
+            const int64_t valid = H - unit;
             const Packet<T> dh = padd(sum, load(at.dy + unit, valid)), y = load(at.y + unit, valid);
             store(at.dgates + unit, pmul(dh, act.candidate_derivative(y)), valid);
         }));

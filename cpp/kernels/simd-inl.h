@@ -10,6 +10,12 @@
 
 #define LSTMCORE_INLINE inline __attribute__((always_inline))
 #define LSTMCORE_INLINE_LAMBDA __attribute__((always_inline))
+/// One copy of a function, whatever the compiler knows of its arguments where it is called.
+#ifdef __clang__
+#define LSTMCORE_ONE_COPY __attribute__((noinline))
+#else
+#define LSTMCORE_ONE_COPY __attribute__((noinline, noclone))
+#endif
 
 namespace lstmcore {
 namespace LSTMCORE_LEVEL {
