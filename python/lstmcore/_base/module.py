@@ -245,6 +245,13 @@ class Module:
         """
         raise TypeError(f"{name} cannot be streamed: streams do not compute this kind of module")
 
+    def _quantize(self, name: str) -> bool:
+        """Turn its matrices into int8, and return whether it has some; see `lstmcore.quantize`.
+
+        `name` is what messages call the module.
+        """
+        return False
+
     def _part_reading_ahead(self) -> Module | None:
         """Return the first module in this one that needs the whole sequence, if there is one."""
         if not self._needs_whole_sequence and not self._children:
