@@ -100,6 +100,7 @@ class Module:
     _parameters: Mapping[str, Parameter] = MappingProxyType({})  # its own, in PyTorch's order
     _children: Mapping[str, Module] = MappingProxyType({})  # their parameters come after its own
     _watch: Watch
+    _quantized: bool = False  # whether its matrices are in int8
     _dropout_rng: np.random.Generator | None = None
 
     # What the rest of the library asks of a module.

@@ -33,8 +33,7 @@ class PacksWeights(Module):
     # weights are packed for training, and the weights.
     _packed: tuple[Any, int, bool, Any] = (None, 0, False, None)
 
-    _quantized: bool = False  # whether the matrices are in int8, each followed by its scales
-    _MATRICES: ClassVar[tuple[str, ...]]  # what the names of those begin with
+    _MATRICES: ClassVar[tuple[str, ...]]  # what the names of those begin with that may be in int8
 
     @property
     def precision(self) -> str:
@@ -45,7 +44,7 @@ class PacksWeights(Module):
         """Return the parameters packed for the core."""
         raise NotImplementedError
 
-    def _pack_quantized(self, parameters: list[Array]) -> Any:
+    def _pack_quantized(self, parameters: list[Any]) -> Any:
         """Return those of a quantised module."""
         raise NotImplementedError
 
@@ -53,7 +52,8 @@ class PacksWeights(Module):
         self, shapes: Iterable[tuple[str, tuple[int, ...]]], dtype: np.dtype[Any]
     ) -> None:
         if not _IN_INT8.get():
-            return super()._make_parameters(shapes, dtype)
+            super()._make_parameters(shapes, dtype)
+            return
         laid_out: list[tuple[str, tuple[int, ...], np.dtype[Any]]] = []
         for name, shape in shapes:
             if not name.startswith(self._MATRICES):
@@ -89,9 +89,10 @@ class PacksWeights(Module):
         quantized = {}
         for key, p in given.items():
             if key.startswith(self._MATRICES):
-                quantized[key] = _core.quantize(np.asarray(p._storage))
-                if quantized[key] is None:
+                matrix = _core.quantize(np.asarray(p._storage))
+                if matrix is None:
                     raise ValueError(f"{key} of {name} holds NaN or infinity, which int8 has not")
+                quantized[key] = matrix
         token = _IN_INT8.set(True)
         try:
             self._make_parameters([(key, p.shape) for key, p in given.items()], self._config.dtype)
@@ -151,7 +152,7 @@ class PacksWeights(Module):
         isa = _core.isa_version()
         self._packed = PacksWeights._packed  # frees the old weights before the new ones are made
         del weights
-        storages = [p._storage for p in self._parameters.values()]
+        storages: list[Any] = [p._storage for p in self._parameters.values()]
         weights = self._pack_quantized(storages) if self._quantized else self._pack(storages, train)
         if keep:
             self._packed = (token, isa, train, weights)

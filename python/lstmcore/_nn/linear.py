@@ -116,7 +116,7 @@ class Linear(PacksWeights, FeedForward):
         weight, *bias = parameters
         return _core.pack_linear(weight, bias[0] if bias else None, train)
 
-    def _pack_quantized(self, parameters: list[Array]) -> _core.Linear:
+    def _pack_quantized(self, parameters: list[Any]) -> _core.Linear:
         weight, scales, *bias = parameters
         return _core.pack_quantized_linear(weight, scales, bias[0] if bias else None)
 

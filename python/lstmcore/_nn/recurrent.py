@@ -100,7 +100,7 @@ class Recurrent(PacksWeights, Generic[State]):
     def _pack(self, parameters: list[Array], train: bool) -> _core.Weights:
         return _core.pack(self._spec, parameters, train)
 
-    def _pack_quantized(self, parameters: list[Array]) -> _core.Weights:
+    def _pack_quantized(self, parameters: list[Any]) -> _core.Weights:
         return _core.pack_quantized(self._spec, parameters)
 
     def _shapes_of_call(self, x: tuple[int, ...]) -> CallShapes:
