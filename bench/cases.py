@@ -35,6 +35,7 @@ class Case:
     reset_after: bool = True
     lengths: bool = False  # rows of unequal lengths, uniform in 1 .. T
     dtype: str = "float32"
+    int8: bool = False  # weights in int8, what they are multiplied with rounded as it comes
     denormal: bool = False  # inputs and gradients too small to be normal numbers
     network: str = ""  # where layers of this shape are found
     jax: bool = False  # whether JAX, slow to compile, takes part
@@ -78,6 +79,7 @@ class Case:
             "reset-before": not self.reset_after,
             "lengths": self.lengths,
             "float64": self.dtype == "float64",
+            "int8": self.int8,
             "denormal": self.denormal,
         }
         return "/".join(parts + [option for option, on in options.items() if on])
@@ -94,6 +96,7 @@ class Case:
             reset_after=True,
             lengths=False,
             dtype="float32",
+            int8=False,
             denormal=False,
         )
         return None if plain == self else plain

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from cases import Case
 from data import Array, Data
@@ -18,6 +23,7 @@ class OnnxRuntime:
     """ONNX Runtime on its CPU provider."""
 
     def __init__(self, threads: int) -> None:
+        logging.getLogger().setLevel(logging.ERROR)  # advice of quantize_dynamic
         self.version = onnxruntime.__version__
         self._options = onnxruntime.SessionOptions()
         self._options.intra_op_num_threads = threads
@@ -33,6 +39,8 @@ class OnnxRuntime:
         if case.dtype != "float32":
             raise Unsupported("computes in float32")
         model = onnx_model.build(case, data)
+        if case.int8:
+            model = _quantized(case, model)
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), self._options, providers=["CPUExecutionProvider"]
         )
@@ -51,6 +59,16 @@ class OnnxRuntime:
             return {"y": onnx_model.to_y(y.numpy())}
 
         yield Way("bound", run, outputs, keep=(x, y, data.x))
+
+
+def _quantized(case: Case, model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model as `quantize_dynamic` makes it, whose LSTM nodes are then in int8."""
+    if case.cell != "lstm":
+        raise Unsupported("quantises LSTMs alone")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        quantize_dynamic(model, path, weight_type=QuantType.QInt8)
+        return onnx.load(path)
 
 
 def make(threads: int) -> OnnxRuntime:

@@ -47,6 +47,10 @@ class PyTorch:
             **options,
         )
         layer.load_state_dict({k: torch.from_numpy(v) for k, v in data.parameters.items()})
+        if case.int8:
+            layer = torch.ao.quantization.quantize_dynamic(
+                torch.nn.Sequential(layer), {type(layer)}, dtype=torch.qint8
+            )[0]
         make_ways = self._train if case.mode == "train" else self._infer
         for name, enabled in (("native", False), ("oneDNN", True)):
             run, outputs = make_ways(case, data, layer)

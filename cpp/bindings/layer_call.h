@@ -73,6 +73,30 @@ std::vector<Parameters<T>> split_parameters(const Spec& spec, const std::vector<
     return sets;
 }
 
+/// The same of parameters with matrices in int8, whose scales come behind them.
+inline std::vector<QuantizedParameters> split_quantized(const Spec& spec,
+                                                        const std::vector<py::array>& arrays) {
+    const LayerSpec& layer = spec.layer;
+    using Shape = std::initializer_list<int64_t>;
+    size_t used = 0;
+    const auto next = [&]() -> const py::array& {
+        require(used < arrays.size(), "parameters: too few arrays");
+        return arrays[used++];
+    };
+    const auto take = [&](const char* name, Shape shape) {
+        return numbers_or_null<const float>(next(), shape, name);
+    };
+    const auto matrix = [&](const char* name, Shape shape) {
+        const int8_t* values = numbers_or_null<const int8_t>(next(), shape, name);
+        return QuantizedMatrix{values, take(name, {*shape.begin()})};
+    };
+    std::vector<QuantizedParameters> sets;
+    for (int64_t s = 0; s < spec.states(); ++s)
+        sets.push_back(take_quantized_parameters(layer, s / layer.directions(), take, matrix));
+    require(used == arrays.size(), "parameters: too many arrays");
+    return sets;
+}
+
 /// The arrays of a call, kept alive together with the views of them.
 template <class T>
 struct LayerCall {

@@ -30,6 +30,20 @@ PyLinear pack_any(const py::array& weight, const std::optional<py::array>& bias,
     return linear;
 }
 
+PyLinear pack_quantized_linear(const py::array& weight, const py::array& scales,
+                               const std::optional<py::array>& bias) {
+    require(weight.ndim() == 2, "weight: wrong shape");
+    PyLinear linear;
+    linear.outputs = weight.shape(0);
+    linear.inputs = weight.shape(1);
+    const QuantizedMatrix matrix{numbers<const int8_t>(weight, "weight"),
+                                 numbers_or_null<const float>(scales, {linear.outputs}, "scales")};
+    const float* b = numbers_or_null<const float>(bias, {linear.outputs}, "bias");
+    const ReleaseGil release;
+    linear.f32 = pack_linear(matrix, b, linear.inputs, linear.outputs, get_num_threads());
+    return linear;
+}
+
 /// The shape of x with another last axis.
 std::vector<int64_t> with_last(const py::array& x, int64_t n) {
     std::vector<int64_t> shape(x.shape(), x.shape() + x.ndim());
@@ -74,6 +88,8 @@ py::array backward_of(const PyLinear& linear, const py::array& x, const py::arra
 void bind_linear(py::module_& m) {
     const py::class_<PyLinear> type(m, "Linear", py::is_final());
     m.def("pack_linear", &pack_any, py::arg("weight"), py::arg("bias"), py::arg("train"));
+    m.def("pack_quantized_linear", &pack_quantized_linear, py::arg("weight"), py::arg("scales"),
+          py::arg("bias"));
     m.def("linear_forward", [](const PyLinear& linear, const py::array& x) {
         return linear.f64 ? forward_of<double>(linear, x) : forward_of<float>(linear, x);
     });

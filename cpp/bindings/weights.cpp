@@ -25,6 +25,32 @@ PyWeights pack_weights(const Spec& spec, const std::vector<py::array>& arrays, b
     return weights;
 }
 
+PyWeights pack_quantized(const Spec& spec, const std::vector<py::array>& arrays) {
+    require(!spec.is_double, "spec: float64, which int8 is not there for");
+    PyWeights weights{{}, spec};
+    const auto sets = split_quantized(spec, arrays);
+    const ReleaseGil release;
+    weights.f32 = pack(spec.layer, sets, get_num_threads());
+    return weights;
+}
+
+/// A matrix in int8 and the scales of its rows; None if it has a number that is not finite.
+py::object quantize_matrix(const py::array& matrix) {
+    require(matrix.ndim() == 2, "matrix: 2 axes expected");
+    const float* from = numbers<const float>(matrix, "matrix");
+    auto values = empty_array<int8_t>({matrix.shape(0), matrix.shape(1)});
+    auto scales = empty_array<float>({matrix.shape(0)});
+    int8_t* to = values.mutable_data();
+    float* scales_to = scales.mutable_data();
+    bool finite;
+    {
+        const ReleaseGil release;
+        finite = quantize(from, matrix.shape(0), matrix.shape(1), to, scales_to);
+    }
+    if (!finite) return py::none();
+    return py::make_tuple(values, scales);
+}
+
 /// Whether the arrays of two lists have the same shapes and bits, one by one.
 bool same_bits(const std::vector<py::array>& some, const std::vector<py::array>& others) {
     constexpr size_t kLong = 1 << 18;  // bytes: from there on it releases the GIL
@@ -57,5 +83,7 @@ void bind_weights(py::module_& m) {
     py::class_<PyWeights>(m, "Weights", py::is_final())
         .def_property_readonly("nbytes", &PyWeights::nbytes);
     m.def("pack", &pack_weights, py::arg("spec"), py::arg("parameters"), py::arg("train"));
+    m.def("pack_quantized", &pack_quantized, py::arg("spec"), py::arg("parameters"));
+    m.def("quantize", &quantize_matrix, py::arg("matrix"));
     m.def("same_bits", &same_bits, py::arg("some"), py::arg("others"));
 }

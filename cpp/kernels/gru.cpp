@@ -16,8 +16,9 @@ LSTMCORE_INLINE Packet<T> interpolate(const Packet<T>& z, const Packet<T>& n,
 }
 
 /// n = candidate(pre_n + r (W_hn h_prev + b_hn)): Cho et al. (2014) as in cuDNN, one product.
-template <class T, bool kPlain, bool kTrain>
-void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* rows, int64_t n) {
+template <class T, bool kPlain, bool kTrain, class Factors>
+void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* rows, Factors factors,
+                             int64_t n) {
     using P = Packet<T>;
     constexpr int L = kLanes<T>;
     const CellActivations<T, kPlain> act{step.cell};
@@ -48,10 +49,10 @@ void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* ro
             store(at.gates + 3 * H + unit, hn, valid);
         }
     };
-    if constexpr (!kTrain) {
+    if constexpr (!kTrain && !std::is_same_v<Factors, QuantizedFactors>) {
         if (n == 1) return step_gates<T, 3>(step, *rows, between, finish);
     }
-    multiply_gates<T, 3>(step, rows, n, start, between, finish);
+    multiply_gates<T, 3>(step, factors, n, start, between, finish);
 }
 
 template <class T, bool kPlain>
@@ -90,8 +91,9 @@ void gru_backward_reset_after(const StepArgs<T>& step, const GruBackwardRow<T>* 
 }
 
 /// n = candidate(pre_n + W_hn (r h_prev)): Cho et al. (2014), ONNX's default. step.w holds r and z.
-template <class T, bool kPlain>
-void gru_forward_reset_before(const StepArgs<T>& step, const GruForwardRow<T>* rows, int64_t n) {
+template <class T, bool kPlain, class Factors>
+void gru_forward_reset_before(const StepArgs<T>& step, const GruForwardRow<T>* rows,
+                              Factors factors, int64_t n) {
     using P = Packet<T>;
     constexpr int L = kLanes<T>;
     const CellActivations<T, kPlain> act{step.cell};
@@ -108,23 +110,33 @@ void gru_forward_reset_before(const StepArgs<T>& step, const GruForwardRow<T>* r
         store(at.gates + unit, r, valid);
         store(at.gates + H + unit, z, valid);
     };
-    multiply_gates<T, 2>(step, rows, n, start_gates, Nothing{}, finish_gates);
+    multiply_gates<T, 2>(step, factors, n, start_gates, Nothing{}, finish_gates);
     // 2. candidate and output
-    multiply_columns<T, false>(
-        step.w_n, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].rh; },
-        no_input<T>(),
-        [&](auto vectors, int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
-            for (int64_t v = 0; v < vectors * L; v += L)
-                store(tile + v, load(rows[row].pre + (unit + v) * 3 + 2 * L));
-            return Ends<T>{tile, tile};
-        },
-        each_register<T>([=](int64_t unit, int64_t row, const P& pre) LSTMCORE_INLINE_LAMBDA {
-            const GruForwardRow<T>& at = rows[row];
-            const int64_t valid = H - unit;
-            const P candidate = act.candidate(pre), z = load(at.gates + H + unit, valid);
-            store(at.y + unit, interpolate<T>(z, candidate, load(at.h_prev + unit, valid)), valid);
-            store(at.gates + 2 * H + unit, candidate, valid);
-        }));
+    const auto rh_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].rh; };
+    const auto multiply_rh = [&](auto factor_of) LSTMCORE_INLINE_LAMBDA {
+        multiply_columns<T, false>(
+            step.w_n, n, factor_of, no_input<T>(),
+            [&](auto vectors, int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
+                for (int64_t v = 0; v < vectors * L; v += L)
+                    store(tile + v, load(rows[row].pre + (unit + v) * 3 + 2 * L));
+                return Ends<T>{tile, tile};
+            },
+            each_register<T>([=](int64_t unit, int64_t row, const P& pre) LSTMCORE_INLINE_LAMBDA {
+                const GruForwardRow<T>& at = rows[row];
+                const int64_t valid = H - unit;
+                const P candidate = act.candidate(pre), z = load(at.gates + H + unit, valid);
+                store(at.y + unit, interpolate<T>(z, candidate, load(at.h_prev + unit, valid)),
+                      valid);
+                store(at.gates + 2 * H + unit, candidate, valid);
+            }));
+    };
+    if constexpr (std::is_same_v<Factors, QuantizedFactors>) {
+        QuantizedRows rh;
+        rh.set(n, H, rh_of);
+        multiply_rh([&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rh.rows()[row]; });
+    } else {
+        multiply_rh(rh_of);
+    }
 }
 
 template <class T, bool kPlain>
@@ -167,16 +179,28 @@ void gru_backward_reset_before(const StepArgs<T>& step, const GruBackwardRow<T>*
         }));
 }
 
+template <class T, bool kTrain, class Factors>
+void gru_forward_with(const StepArgs<T>& step, const GruForwardRow<T>* rows, Factors factors,
+                      int64_t n) {
+    const bool plain = has_standard_activations(step.cell), after = step.cell.reset_after;
+    const auto run = after ? (plain ? gru_forward_reset_after<T, true, kTrain, Factors>
+                                    : gru_forward_reset_after<T, false, kTrain, Factors>)
+                           : (plain ? gru_forward_reset_before<T, true, Factors>
+                                    : gru_forward_reset_before<T, false, Factors>);
+    run(step, rows, factors, n);
+}
+
 }  // namespace
 
 template <class T, bool kTrain>
 void gru_forward(const StepArgs<T>& step, const GruForwardRow<T>* rows, int64_t n) {
-    const bool plain = has_standard_activations(step.cell), after = step.cell.reset_after;
-    const auto run =
-        after ? (plain ? gru_forward_reset_after<T, true, kTrain>
-                       : gru_forward_reset_after<T, false, kTrain>)
-              : (plain ? gru_forward_reset_before<T, true> : gru_forward_reset_before<T, false>);
-    run(step, rows, n);
+    if constexpr (!kTrain && std::is_same_v<T, float>) {
+        if (step.w.quantized != nullptr)
+            return in_quantized_rows(step, rows, n, [&](auto part, auto factors, int64_t count) {
+                gru_forward_with<T, false>(step, part, factors, count);
+            });
+    }
+    gru_forward_with<T, kTrain>(step, rows, Factors<GruForwardRow<T>>{rows}, n);
 }
 
 template <class T>

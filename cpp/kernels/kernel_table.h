@@ -10,6 +10,15 @@
 
 namespace lstmcore {
 
+/// Numbers in int8 are multiplied in groups of so many.
+constexpr int64_t kGroup = 4;
+constexpr int64_t round_to_groups(int64_t n) {
+    return (n + kGroup - 1) / kGroup * kGroup;
+}
+/// Rows in int8 are no longer than this: they are quantised on the stack, and their sums are far
+/// from 2^31.
+constexpr int64_t kMostQuantized = 32768;
+
 /// A (K, N) matrix packed for products row · matrix: panels of `vectors` registers of columns, the
 /// last possibly narrower; a panel holds its columns for k = 0, 1, ... one after the other. N is a
 /// multiple of lanes, padded with zeros. `vectors` is 4, or 3 if the matrix is for `product` alone.
@@ -18,12 +27,33 @@ namespace lstmcore {
 /// the same units. If the last units' gates fit fewer registers than that, they are packed closer
 /// in a narrower last panel: gate g begins at column g * (columns / gates), rounded down, and the
 /// columns behind the last gate are padding.
+///
+/// Or the same matrix in int8: then `data` is null, w[k][n] is scales[n] times a whole number of
+/// -127
+/// .. 127, and a panel holds for k = 0, 4, 8, ... four numbers (w[k] .. w[k + 3]) of each column,
+/// zeros from K on. Rows are quantised before they are multiplied, see quantized-inl.h.
 template <class T>
 struct Packed {
     const T* data = nullptr;
     int64_t K = 0;
     int64_t N = 0;
     int64_t vectors = 0;
+    const int8_t* quantized = nullptr;
+    const float* scales = nullptr;  ///< (N)
+
+    explicit operator bool() const { return data != nullptr || quantized != nullptr; }
+
+    /// The `count` columns from `column` on, both at the borders of panels.
+    Packed columns(int64_t column, int64_t count) const {
+        Packed part = *this;
+        part.N = count;
+        if (data != nullptr) part.data += column * K;
+        if (quantized != nullptr) {
+            part.quantized += column * round_to_groups(K);
+            part.scales += column;
+        }
+        return part;
+    }
 };
 
 /// out[n] = init[n] + sum_k a[k] w[k][n] for n < columns; out may be init.

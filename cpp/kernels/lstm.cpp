@@ -22,8 +22,9 @@ LSTMCORE_INLINE Packet<T> peephole(const StepArgs<T>& step, int64_t index, int64
     return load(step.peephole + index * padded + unit);
 }
 
-template <class T, int kGates, bool kPlain, bool kTrain>
-void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows, int64_t n) {
+template <class T, int kGates, bool kPlain, bool kTrain, class Factors>
+void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows, Factors factors,
+                          int64_t n) {
     using P = Packet<T>;
     constexpr int L = kLanes<T>;
     const CellActivations<T, kPlain> act{step.cell};
@@ -81,11 +82,11 @@ void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows
               valid);
         if constexpr (kTrain) store(at.gates + (kGates - 1) * H + unit, o, valid);
     };
-    if constexpr (!kTrain) {
+    if constexpr (!kTrain && !std::is_same_v<Factors, QuantizedFactors>) {
         if (n == 1)
             return step_gates<T, kGates>(step, *rows, Nothing{}, finish_cell, finish_output);
     }
-    multiply_gates<T, kGates>(step, rows, n, start, Nothing{}, finish_cell, finish_output);
+    multiply_gates<T, kGates>(step, factors, n, start, Nothing{}, finish_cell, finish_output);
 }
 
 template <class T, int kGates, bool kPlain>
@@ -146,16 +147,28 @@ void lstm_backward_variant(const StepArgs<T>& step, const LstmBackwardRow<T>* ro
         start, each_register<T>(finish));
 }
 
+template <class T, bool kTrain, class Factors>
+void lstm_forward_with(const StepArgs<T>& step, const LstmForwardRow<T>* rows, Factors factors,
+                       int64_t n) {
+    const bool plain = is_plain_lstm(step.cell), four = step.cell.gates() == 4;
+    const auto run = four ? (plain ? lstm_forward_variant<T, 4, true, kTrain, Factors>
+                                   : lstm_forward_variant<T, 4, false, kTrain, Factors>)
+                          : (plain ? lstm_forward_variant<T, 3, true, kTrain, Factors>
+                                   : lstm_forward_variant<T, 3, false, kTrain, Factors>);
+    run(step, rows, factors, n);
+}
+
 }  // namespace
 
 template <class T, bool kTrain>
 void lstm_forward(const StepArgs<T>& step, const LstmForwardRow<T>* rows, int64_t n) {
-    const bool plain = is_plain_lstm(step.cell), four = step.cell.gates() == 4;
-    const auto run = four ? (plain ? lstm_forward_variant<T, 4, true, kTrain>
-                                   : lstm_forward_variant<T, 4, false, kTrain>)
-                          : (plain ? lstm_forward_variant<T, 3, true, kTrain>
-                                   : lstm_forward_variant<T, 3, false, kTrain>);
-    run(step, rows, n);
+    if constexpr (!kTrain && std::is_same_v<T, float>) {
+        if (step.w.quantized != nullptr)
+            return in_quantized_rows(step, rows, n, [&](auto part, auto factors, int64_t count) {
+                lstm_forward_with<T, false>(step, part, factors, count);
+            });
+    }
+    lstm_forward_with<T, kTrain>(step, rows, Factors<LstmForwardRow<T>>{rows}, n);
 }
 
 template <class T>

@@ -5,26 +5,17 @@
 // shape of the tile changes the speed and never the bits.
 #pragma once
 
+#include <algorithm>
 #include <type_traits>
 
 #include "kernel_table.h"
+#include "quantized-inl.h"
 #include "simd-inl.h"
+#include "tile-inl.h"
 
 namespace lstmcore {
 namespace LSTMCORE_LEVEL {
 namespace {
-
-/// Accumulators that fit the registers beside a weight and the rows' factors.
-constexpr int kAccumulators = kRegisters == 32 ? 24 : 12;
-
-/// Rows of a tile that is `vectors` registers wide.
-constexpr int tile_rows(int vectors) {
-    return kAccumulators / vectors < 8 ? kAccumulators / vectors : 8;
-}
-/// Panels taken at once, so that a few rows still fill the pipeline of the multiplier.
-constexpr int tile_panels(int vectors, int rows) {
-    return kAccumulators / (vectors * rows) < 4 ? kAccumulators / (vectors * rows) : 4;
-}
 
 /// Whether a tile of so few rows is the only one of its panel (more rows are cut into tiles of
 /// about equal height). It uses weights faster than the L2 cache delivers them, so it prefetches
@@ -71,13 +62,6 @@ LSTMCORE_INLINE void add_term(const T* const (&a)[kRows], int64_t offset, const 
         }
     }
 }
-
-/// Where the chains of a row of a tile begin and end: kVectors registers each.
-template <class T>
-struct Ends {
-    const T* from;
-    T* to;
-};
 
 /// to[panel][row][vector] = from[panel][row][vector] +
 ///     sum_k a[row][k a_step] w[panel][k w_step + vector], for k < K.
@@ -140,14 +124,19 @@ void accumulate_narrow(int64_t vectors, int64_t rows, const T* const* a, int64_t
     accumulate_rows<T, kVectors, 1, kRows, true>(rows, a, a_step, w, 0, w_step, K, ahead, ends);
 }
 
-struct Nothing {};
-
-/// A number that the compiler knows.
-template <int kValue>
-struct Constant {
-    static constexpr int value = kValue;
-    constexpr operator int64_t() const { return kValue; }
-};
+/// accumulate() for kPanels panels, or for one that may be narrower: of `columns` columns.
+template <class T, int kVectors, int kPanels, int kRows>
+LSTMCORE_INLINE void add_panels(int64_t rows, const T* const* a, const T* w, int64_t w_panel,
+                                int64_t columns, int64_t K, Ahead<T> ahead, const Ends<T>* ends) {
+    constexpr int64_t width = kVectors * kLanes<T>;
+    if constexpr (kVectors > 1 && kPanels == 1) {
+        if (columns < width)
+            return accumulate_narrow<T, kVectors - 1, kRows>(columns / kLanes<T>, rows, a, 1, w,
+                                                             columns, K, ahead, ends);
+    }
+    accumulate_rows<T, kVectors, kPanels, kRows, true>(rows, a, 1, w, w_panel, width, K, ahead,
+                                                       ends);
+}
 
 /// What a tile adds to its chains before the product that it is for: x W_in, packed in panels like
 /// those of the other, or nothing where `w` is empty.
@@ -167,8 +156,7 @@ LSTMCORE_INLINE Input<T, X, Between> input(const Packed<T>& w, X x_of, Between b
 }
 template <class T>
 LSTMCORE_INLINE auto no_input() {
-    const auto none = [](int64_t) LSTMCORE_INLINE_LAMBDA -> const T* { return nullptr; };
-    return input(Packed<T>{}, none, Nothing{});
+    return input(Packed<T>{}, Nothing{}, Nothing{});
 }
 
 /// Where a tile lies in the matrix and in the rows.
@@ -200,7 +188,7 @@ LSTMCORE_ONE_COPY void finish_tile(const TilePlace& place, T* tile, Finish... fi
 
 /// Walks panels [first, last) of w, each of kVectors registers and the last possibly narrower, in
 /// tiles of `kPanels` panels and at most `kRows` rows.
-///   a_of(row)                          the row's (K) numbers
+///   a_of(row)                          the row's (K) numbers, or it as a QuantizedRow
 ///   start(vectors, column, row, tile)  gives the Ends of the chains; `tile` is room for `vectors`
 ///                                      registers
 ///   finish(vectors, column, row, tile) takes what is in the tile; of several, each goes over the
@@ -212,7 +200,9 @@ LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last,
                                 int64_t n, A a_of, In in, Start start, Finish... finish) {
     constexpr int64_t width = kVectors * kLanes<T>;
     alignas(64) T tile[kPanels * kRows * width];
-    const T* a[kRows];
+    using Factor = decltype(a_of(int64_t()));
+    constexpr bool kQuantized = std::is_same_v<Factor, QuantizedRow>;
+    Factor a[kRows];
     Ends<T> ends[kPanels * kRows];
     if (n == 0) return;
     const int64_t tiles = (n + kRows - 1) / kRows;
@@ -230,27 +220,26 @@ LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last,
             const TilePlace at{panel * step, step, kPanels, row, rows};
             const auto add_product = [&](const Packed<T>& m, int64_t part,
                                          auto row_of) LSTMCORE_INLINE_LAMBDA {
-                const int64_t size = m.K * step;
-                const T* weights = m.data + panel * size;
-                const T* next = weights + (last_first ? -size : size) + i * part;
                 for (int64_t r = 0; r < rows; ++r) a[r] = row_of(row + r);
-                if constexpr (kVectors > 1 && kPanels == 1) {
-                    if (columns < width)
-                        return accumulate_narrow<T, kVectors - 1, kRows>(columns / kLanes<T>, rows,
-                                                                         a, 1, weights, columns,
-                                                                         m.K, {next, pace}, ends);
+                if constexpr (kQuantized) {
+                    add_quantized<kVectors, kPanels, kRows>(m, panel, columns, rows, a, ends);
+                } else {
+                    const int64_t size = m.K * step;
+                    const T* weights = m.data + panel * size;
+                    const T* next = weights + (last_first ? -size : size) + i * part;
+                    add_panels<T, kVectors, kPanels, kRows>(rows, a, weights, size, columns, m.K,
+                                                            {next, pace}, ends);
                 }
-                accumulate_rows<T, kVectors, kPanels, kRows, true>(rows, a, 1, weights, size, width,
-                                                                   m.K, {next, pace}, ends);
             };
             Ends<T>* end = ends;
             for_each_row<T, kVectors>(at, tile, [&](auto... of_row) LSTMCORE_INLINE_LAMBDA {
                 *end++ = start(of_row...);
             });
-            if (in.w.data != nullptr) {
-                add_product(in.w, share_in, in.x_of);
-                for (Ends<T>* e = ends; e < end; ++e) e->from = e->to;
-            }
+            if constexpr (!std::is_same_v<decltype(in.x_of), Nothing>)
+                if (in.w) {
+                    add_product(in.w, share_in, in.x_of);
+                    for (Ends<T>* e = ends; e < end; ++e) e->from = e->to;
+                }
             if constexpr (!std::is_same_v<decltype(in.between), Nothing>)
                 for_each_row<T, kVectors>(at, tile, in.between);
             add_product(w, share, a_of);
@@ -312,13 +301,46 @@ struct GatePanels {
     }
 };
 
+/// What the matrices of a step are multiplied with: the rows as they are ...
+template <class Row>
+struct Factors {
+    const Row* rows;
+
+    LSTMCORE_INLINE auto h(int64_t row) const { return rows[row].h_prev; }
+    LSTMCORE_INLINE auto x(int64_t row) const { return rows[row].x; }
+};
+/// ... or quantised.
+struct QuantizedFactors {
+    const QuantizedRow *h_rows, *x_rows;
+
+    LSTMCORE_INLINE QuantizedRow h(int64_t row) const { return h_rows[row]; }
+    LSTMCORE_INLINE QuantizedRow x(int64_t row) const { return x_rows[row]; }
+};
+
+/// Calls run(rows, factors, n) for some rows after the other, as many as QuantizedRows has room
+/// for.
+template <class Row, class Run>
+void in_quantized_rows(const StepArgs<float>& step, const Row* rows, int64_t n, Run run) {
+    QuantizedRows h, x;
+    const int64_t most = std::min(QuantizedRows::most(step.w.K), QuantizedRows::most(step.w_in.K));
+    for (int64_t count; n > 0; rows += count, n -= count) {
+        count = std::min(n, most);
+        const Factors<Row> of{rows};
+        h.set(count, step.w.K, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return of.h(row); });
+        if (step.w_in)
+            x.set(count, step.w_in.K,
+                  [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return of.x(row); });
+        run(rows, QuantizedFactors{h.rows(), x.rows()}, count);
+    }
+}
+
 /// The matrix of a step in GatePanels.
 ///   start(unit, row)          where the chains of a panel's gates begin
 ///   between(unit, row, sums)  changes what those of the last gate have come to before the product
 ///                             with the state, unless it is Nothing
 ///   finish(unit, row, tile)   takes one register of each gate
-template <class T, int kGates, class Row, class Start, class Between, class... Finish>
-LSTMCORE_INLINE void multiply_gates(const StepArgs<T>& step, const Row* rows, int64_t n,
+template <class T, int kGates, class Factors, class Start, class Between, class... Finish>
+LSTMCORE_INLINE void multiply_gates(const StepArgs<T>& step, Factors factors, int64_t n,
                                     Start start, Between between, Finish... finish) {
     constexpr bool kBetween = !std::is_same_v<Between, Nothing>;
     constexpr int L = kLanes<T>;
@@ -329,7 +351,7 @@ LSTMCORE_INLINE void multiply_gates(const StepArgs<T>& step, const Row* rows, in
     };
     const auto start_tile = [&](int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
         const T* from = start(unit, row);
-        if (!kBetween || step.w_in.data != nullptr) return Ends<T>{from, tile};
+        if (!kBetween || step.w_in) return Ends<T>{from, tile};
         const int64_t vectors = panels.is_narrow(unit) ? panels.vectors : kGates;
         for (int64_t v = 0; v < vectors; ++v) store(tile + v * L, load(from + v * L));
         return Ends<T>{tile, tile};
@@ -345,8 +367,8 @@ LSTMCORE_INLINE void multiply_gates(const StepArgs<T>& step, const Row* rows, in
     const auto spread = [=](int64_t unit, int64_t, T* tile) LSTMCORE_INLINE_LAMBDA {
         if (panels.is_narrow(unit)) panels.spread(tile);
     };
-    const auto h_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; };
-    const auto x_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].x; };
+    const auto h_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return factors.h(row); };
+    const auto x_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return factors.x(row); };
     multiply_panels<T, kGates, true>(step.w, step.first_panel, panels.end(step.last_panel),
                                      step.last_first, n, h_of, input<T>(step.w_in, x_of, change),
                                      of_unit(start_tile), of_unit(spread), of_unit(finish)...);

@@ -5,12 +5,16 @@
 namespace lstmcore {
 namespace LSTMCORE_LEVEL {
 
-template <class T>
-void product(const Packed<T>& w, int64_t columns, const ProductRow<T>* rows, int64_t n) {
+namespace {
+
+/// product() with the rows that factor_of(row) gives.
+template <class T, class FactorOf>
+LSTMCORE_INLINE void multiply_rows(const Packed<T>& w, int64_t columns, const ProductRow<T>* rows,
+                                   int64_t n, FactorOf factor_of) {
     constexpr int L = kLanes<T>;
     // Chains of a panel of which every column is wanted end where they are wanted.
     multiply_columns<T, true>(
-        w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; }, no_input<T>(),
+        w, n, factor_of, no_input<T>(),
         [&](auto vectors, int64_t column, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
             const int64_t valid = columns - column;
             Ends<T> ends = chains_from(vectors, rows[row].init + column, valid, tile);
@@ -24,6 +28,30 @@ void product(const Packed<T>& w, int64_t columns, const ProductRow<T>* rows, int
             for (int64_t v = 0; v < width; v += L)
                 store(rows[row].out + column + v, load(tile + v), valid - v);
         });
+}
+
+/// The same with a matrix in int8: some rows after the other, as many as QuantizedRows has room
+/// for.
+void multiply_quantized(const Packed<float>& w, int64_t columns, const ProductRow<float>* rows,
+                        int64_t n) {
+    QuantizedRows quantized;
+    for (int64_t count; n > 0; rows += count, n -= count) {
+        count = std::min(n, QuantizedRows::most(w.K));
+        quantized.set(count, w.K, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; });
+        multiply_rows(w, columns, rows, count,
+                      [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return quantized.rows()[row]; });
+    }
+}
+
+}  // namespace
+
+template <class T>
+void product(const Packed<T>& w, int64_t columns, const ProductRow<T>* rows, int64_t n) {
+    if constexpr (std::is_same_v<T, float>) {
+        if (w.quantized != nullptr) return multiply_quantized(w, columns, rows, n);
+    }
+    multiply_rows(w, columns, rows, n,
+                  [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; });
 }
 
 template void product<float>(const Packed<float>&, int64_t, const ProductRow<float>*, int64_t);

@@ -12,13 +12,14 @@ inline bool is_plain_rnn(const CellSpec& cell) {
     return cell.candidate.kind == ActivationKind::tanh && cell.gate_clip == 0;
 }
 
-template <class T, bool kPlain>
-void rnn_forward_variant(const StepArgs<T>& step, const RnnForwardRow<T>* rows, int64_t n) {
+template <class T, bool kPlain, class Factors>
+void rnn_forward_variant(const StepArgs<T>& step, const RnnForwardRow<T>* rows, Factors factors,
+                         int64_t n) {
     const CellActivations<T, kPlain> act{step.cell};
     const int64_t H = step.H;
-    const auto x_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].x; };
+    const auto x_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return factors.x(row); };
     multiply_columns<T, false>(
-        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].h_prev; },
+        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return factors.h(row); },
         input<T>(step.w_in, x_of, Nothing{}),
         [&](auto vectors, int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
             prefetch_panel<T>(vectors, rows[row].y + unit);
@@ -50,12 +51,25 @@ void rnn_backward_variant(const StepArgs<T>& step, const RnnBackwardRow<T>* rows
         }));
 }
 
+template <class T, class Factors>
+void rnn_forward_with(const StepArgs<T>& step, const RnnForwardRow<T>* rows, Factors factors,
+                      int64_t n) {
+    const auto run = is_plain_rnn(step.cell) ? rnn_forward_variant<T, true, Factors>
+                                             : rnn_forward_variant<T, false, Factors>;
+    run(step, rows, factors, n);
+}
+
 }  // namespace
 
 template <class T>
 void rnn_forward(const StepArgs<T>& step, const RnnForwardRow<T>* rows, int64_t n) {
-    const bool plain = is_plain_rnn(step.cell);
-    (plain ? rnn_forward_variant<T, true> : rnn_forward_variant<T, false>)(step, rows, n);
+    if constexpr (std::is_same_v<T, float>) {
+        if (step.w.quantized != nullptr)
+            return in_quantized_rows(step, rows, n, [&](auto part, auto factors, int64_t count) {
+                rnn_forward_with<T>(step, part, factors, count);
+            });
+    }
+    rnn_forward_with<T>(step, rows, Factors<RnnForwardRow<T>>{rows}, n);
 }
 
 template <class T>

@@ -42,7 +42,7 @@ LSTMCORE_INLINE void step_tile(const StepArgs<T>& step, const Row& row,
     T* room = tile + width;
     for (int v = 0; v < kGates; ++v) sum[v] = load(pre + v * L);
     for (int v = 0; v < kOther; ++v) other[v] = load(pre + width + v * L);
-    if (step.w_in.data != nullptr) add_products(row.x, step.w_in);
+    if (step.w_in) add_products(row.x, step.w_in);
     if constexpr (!std::is_same_v<Between, Nothing>) {
         between(panel * L, 0, sum[kGates - 1]);
         if constexpr (kOther == kGates) {

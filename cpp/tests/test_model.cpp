@@ -21,6 +21,7 @@ struct Named {
     std::string name;
     std::vector<int64_t> shape;
     std::vector<float> numbers;
+    std::vector<int8_t> in_int8 = {};  ///< instead of numbers
 };
 
 std::string quoted(const std::string& text) {
@@ -44,11 +45,17 @@ std::string make_file(const std::string& model, const std::vector<Named>& tensor
                          ",\"other\":\"\\u00e9\\ud83d\\ude00\"}";
     std::string numbers;
     for (const Named& tensor : tensors) {
-        header += "," + quoted(tensor.name) + ": {\"dtype\":\"F32\",\"shape\":[";
+        const bool in_int8 = !tensor.in_int8.empty();
+        header += "," + quoted(tensor.name) + ": {\"dtype\":\"" + (in_int8 ? "I8" : "F32") +
+                  "\",\"shape\":[";
         for (size_t i = 0; i < tensor.shape.size(); ++i)
             header += (i ? "," : "") + std::to_string(tensor.shape[i]);
-        const size_t bytes = tensor.numbers.size() * sizeof(float), first = numbers.size();
-        numbers.append(reinterpret_cast<const char*>(tensor.numbers.data()), bytes);
+        const size_t first = numbers.size();
+        const size_t bytes =
+            in_int8 ? tensor.in_int8.size() : tensor.numbers.size() * sizeof(float);
+        numbers.append(in_int8 ? reinterpret_cast<const char*>(tensor.in_int8.data())
+                               : reinterpret_cast<const char*>(tensor.numbers.data()),
+                       bytes);
         header += "],\"data_offsets\":[" + std::to_string(first) + "," +
                   std::to_string(first + bytes) + "]}";
     }
@@ -374,4 +381,35 @@ TEST(json) {
     CHECK_EQUAL(Json::parse("\"\\ud7ff\\ue000\"").string("s"),
                 std::string("\xed\x9f\xbf\xee\x80\x80"));
     CHECK_THROWS(a[0].string("size"), std::runtime_error, "size is not a string");
+}
+
+TEST(matrices_in_int8) {
+    const std::vector<int8_t> values{1, -2, 3, 127, -127, 0};
+    const std::vector<float> scales{0.5, 2}, bias{1, -1};
+    const auto description = [](const char* precision) {
+        return std::string(R"({"type": "Linear", "in_features": 3, "out_features": 2, "bias": true,
+                               "dtype": "float32", "precision": ")") +
+               precision + "\"}";
+    };
+    const std::vector<Named> tensors{
+        {"weight", {2, 3}, {}, values}, {"weight_scale", {2}, scales, {}}, {"bias", {2}, bias, {}}};
+    Stream<float> stream(load(make_file(description("int8"), tensors)), 1);
+    const float x[3] = {127, 0, 127};
+    float y[2];
+    stream.step(x, y);
+    CHECK_NEAR(y[0], 0.5 * (127 + 3 * 127) + 1, 1e-4);
+    CHECK_NEAR(y[1], 2.0 * 127 * 127 - 1, 1e-2);
+
+    CHECK_THROWS(load(make_file(description("int4"), tensors)), std::runtime_error,
+                 "precision is int4, expected int8");
+    auto changed = tensors;
+    changed[1].name = "other";
+    CHECK_THROWS(load(make_file(description("int8"), changed)), std::runtime_error,
+                 "the tensor weight_scale is missing");
+    changed = tensors;
+    changed[0].in_int8[2] = -128;
+    CHECK_THROWS(load(make_file(description("int8"), changed)), std::runtime_error, "holds -128");
+    changed[0] = {"weight", {2, 3}, {1, 2, 3, 4, 5, 6}, {}};
+    CHECK_THROWS(load(make_file(description("int8"), changed)), std::runtime_error,
+                 "the tensor weight is F32, expected I8");
 }

@@ -24,6 +24,7 @@ from ._base.machine import available_isas, get_num_threads, info, isa, set_isa, 
 from ._base.module import Module
 from ._base.parameter import Parameter
 from ._base.public import publish
+from ._base.quantize import quantize
 from ._core import build_info as _build_info
 from ._files.checkpoints import load_checkpoint, save_checkpoint
 from ._files.layouts import convert_weights
@@ -117,6 +118,7 @@ __all__ = [
     "metrics",
     "optim",
     "plot",
+    "quantize",
     "reference",
     "repeat",
     "sampling",

@@ -12,7 +12,9 @@ the step before, ``*`` is elementwise, and ``a_i`` is the part of ``a`` that bel
 Parameters are dicts with PyTorch's names, ``weight_ih_l{k}`` (G*H, I), ``weight_hh_l{k}`` (G*H, P),
 ``bias_ih_l{k}`` and ``bias_hh_l{k}`` (G*H,), and ``_reverse`` at the end for the second direction.
 The LSTM also knows ``weight_ch_l{k}`` (peepholes) and ``weight_hr_l{k}`` (P, H) (projection). A
-name that is absent is a term that is absent.
+name that is absent is a term that is absent. A matrix may be in int8, as `lstmcore.quantize` makes
+it: then ``weight_ih_l{k}_scale`` (G*H,) has the scales of its rows, and what it is multiplied with
+is rounded to int8, too. Backward is not there for it.
 
 Activations are named as in ONNX: ``"sigmoid"``, ``"tanh"``, ``"relu"``, ``"softsign"``,
 ``"identity"``, ``"hard_sigmoid"`` or ``("hard_sigmoid", alpha, beta)``, and
@@ -46,7 +48,7 @@ Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 Activation = str | tuple[str, float, float]
 Arrays = tuple[Array, ...]
-Weights = dict[str, Array]
+Weights = dict[str, Any]  # of Array, or of _Int8 where a matrix is in int8
 
 
 # Activations ----------------------------------------------------------------------------------
@@ -129,8 +131,41 @@ class _Cell(Protocol):
     ) -> tuple[Array, Arrays, Weights]: ...
 
 
-def _linear(x: Array, w: Array, b: Array | float = 0.0) -> Array:
-    return x @ w.T + b
+class _Int8(NamedTuple):
+    """A matrix in int8: scale * values, with one scale for each row."""
+
+    values: Array
+    scale: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    def split(self, n: int) -> list[_Int8]:
+        return [_Int8(*parts) for parts in zip(np.split(self.values, n), np.split(self.scale, n))]
+
+
+def _split(w: Any, n: int) -> list[Any]:
+    """The rows of a matrix in n parts."""
+    return w.split(n) if isinstance(w, _Int8) else np.split(w, n)
+
+
+def _round_rows(x: Array) -> tuple[Array, Array]:
+    """Rows in int8 and the scale of each, which makes its largest number 127; as in float32."""
+    rows = x.astype(np.float32)
+    most = np.abs(rows).max(axis=1, keepdims=True, initial=0)
+    most[most < 1e-30] = 0  # such rows are zeros
+    factor = np.divide(np.float32(127), most, out=np.zeros_like(most), where=most > 0)
+    values = np.where(np.isfinite(most), np.rint(rows * factor), 0)
+    scale = np.where(np.isfinite(most), most / np.float32(127), np.nan)
+    return values.astype(np.float64), scale.astype(np.float64)
+
+
+def _linear(x: Array, w: Any, b: Array | float = 0.0) -> Array:
+    if isinstance(w, _Int8):
+        values, scale = _round_rows(x)
+        return (values @ w.values.T) * (scale * w.scale) + b
+    return np.asarray(x @ w.T + b)
 
 
 def _linear_backward(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
@@ -277,8 +312,8 @@ class _GRU:
     def step(self, x: Array, state: Arrays, p: Weights) -> tuple[Arrays, Arrays]:
         (gate, _), (candidate, _) = self.activations
         (h_prev,) = state
-        w_r, w_z, w_n = np.split(p["weight_hh"], 3)
-        b_r, b_z, b_n = np.split(p.get("bias_hh", np.zeros(len(p["weight_hh"]))), 3)
+        w_r, w_z, w_n = _split(p["weight_hh"], 3)
+        b_r, b_z, b_n = np.split(p.get("bias_hh", np.zeros(p["weight_hh"].shape[0])), 3)
         # 1. the part of the input in each gate
         a = _linear(x, p["weight_ih"], p.get("bias_ih", 0.0))
         a_r, a_z, a_n = np.split(a, 3, axis=1)
@@ -455,7 +490,16 @@ def _weights(cell: _Cell, params: Mapping[str, npt.ArrayLike], inputs: int, suff
         "weight_ch": (gates - 1, hidden),
         "weight_hr": (outputs, hidden),
     }
-    return {name: _array(name + suffix, params[name + suffix], shapes[name]) for name in given}
+    weights: Weights = {}
+    for name in given:
+        values = _array(name + suffix, params[name + suffix], shapes[name])
+        of_scale = f"{name}{suffix}_scale"
+        if of_scale in params:
+            scale = _array(of_scale, params[of_scale], shapes[name][:1])
+            weights[name] = _Int8(values, scale)
+        else:
+            weights[name] = values
+    return weights
 
 
 @np.errstate(all="ignore")  # overflow and NaN travel silently, as in the compiled layers
@@ -491,10 +535,11 @@ def _forward(
         outputs = ps[0]["weight_hh"].shape[1]
         features = outputs * (len(ps) if stack.merge == "concat" else 1)
         weights.append(ps)
-    if sum(len(p) for ps in weights for p in ps) != len(params):
+    used = [w for ps in weights for p in ps for w in p.values()]
+    if len(used) + sum(isinstance(w, _Int8) for w in used) != len(params):
         raise ValueError(f"params has names unknown to these layers, among {', '.join(params)}")
 
-    hidden = len(weights[0][0]["weight_hh"]) // len(cell.gates)
+    hidden = weights[0][0]["weight_hh"].shape[0] // len(cell.gates)
     states = sum(map(len, weights))
     shapes: list[tuple[int, ...]] = [(states, B, outputs), (states, B, hidden)]
     initial = [_array(f"{n}0", s, shape) for n, s, shape in zip("hc", state, shapes)]
@@ -521,6 +566,8 @@ def _backward(
     tape: _Tape, kind: type, dy: npt.ArrayLike | None, dstate: Sequence[Any]
 ) -> tuple[Array, Arrays, Weights]:
     cell, stack = tape.cell, tape.stack
+    if any(name.endswith("_scale") for name in tape.names):
+        raise ValueError("tape is of weights in int8, which are for inference")
     if not isinstance(cell, kind):
         raise ValueError(f"tape is of another cell, {type(cell).__name__.strip('_')}")
     dx = _array("dy", dy, tape.y_shape)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import lstmcore as lc
 from helpers import example_scripts
 from helpers.paths import DATA, EXAMPLES
 
@@ -54,3 +55,18 @@ def test_the_script_prints_the_words() -> None:
     run = [sys.executable, str(SCRIPT), "rhythm", "Queue"]
     out = subprocess.run(run, capture_output=True, text=True, check=True).stdout
     assert out == "rhythm R IH1 DH AH0 M\nQueue K Y UW1\n"
+
+
+def test_in_int8_only_words_are_lost_that_are_wrong_anyway(
+    g2p: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("encoder", "decoder"):
+        monkeypatch.setattr(g2p, name, lc.quantize(getattr(g2p, name)))
+    said = {word: " ".join(g2p.pronounce(word)) for word in WORDS}
+    # None of them is spelled right in float32 either.
+    wrong = {
+        "backpropagation",
+        "antidisestablishmentarianism",
+        "supercalifragilisticexpialidocious",
+    }
+    assert {word for word in WORDS if said[word] != WORDS[word]} <= wrong

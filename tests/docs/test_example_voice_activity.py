@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import lstmcore as lc
 from helpers import example_scripts
 from helpers.paths import EXAMPLES
 
@@ -52,6 +53,16 @@ def test_the_recorded_outputs(example: Any) -> None:
     np.testing.assert_allclose(probabilities, weights["probabilities"], atol=2e-5, rtol=0)
     assert (probabilities > 0.5).sum() > 100
     assert (probabilities < 0.5).sum() > 50
+
+
+def test_probabilities_in_int8(example: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    recording, exact = example.WEIGHTS["recording"], example.WEIGHTS["probabilities"]
+    small = lc.quantize(example.make_model())
+    monkeypatch.setattr(example, "make_model", lambda: small)
+    probabilities, _ = example.listen(recording)
+    difference = np.abs(probabilities - exact)
+    assert difference.max() < 0.04
+    assert difference.mean() < 0.001
 
 
 def test_it_says_where_somebody_speaks() -> None:

@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "lstmcore/quantized.h"
 #include "lstmcore/spec.h"
 
 namespace lstmcore {
@@ -23,6 +24,15 @@ struct Parameters {
     T* w_hr = nullptr;  ///< (P, H)
 };
 
+/// The same for inference with matrices in int8.
+struct QuantizedParameters {
+    QuantizedMatrix w_ih, w_hh;
+    const float* b_ih = nullptr;
+    const float* b_hh = nullptr;
+    const float* w_ch = nullptr;
+    QuantizedMatrix w_hr;
+};
+
 /// Parameters copied into the order in which the kernels read them. Immutable; made for the ISA
 /// level chosen at the time, and calls with it run at that level.
 template <class T>
@@ -35,6 +45,14 @@ template <class T>
 std::shared_ptr<const Weights<T>> pack(const LayerSpec& spec,
                                        const std::vector<Parameters<const T>>& parameters,
                                        bool train, int num_threads = 1);
+
+/// The same with matrices in int8, for inference in float32: what is multiplied with them, x, h and
+/// what a projection reads, is rounded to int8 row by row, each row by its largest number, and the
+/// products are exact. All else is float32. A row with a NaN or an infinity gives NaN. Throws also
+/// where a value is -128, or a matrix has more than 32,768 columns.
+std::shared_ptr<const Weights<float>> pack(const LayerSpec& spec,
+                                           const std::vector<QuantizedParameters>& parameters,
+                                           int num_threads = 1);
 
 /// Bytes held by the packed copy.
 template <class T>
@@ -86,7 +104,8 @@ int64_t backward_workspace_bytes(const LayerSpec& spec, const Sequences<T>& in, 
 /// y (T, B, feature_size), zero past each row's end; h_n (L*D, B, P), c_n (L*D, B, H, LSTM) the
 /// states after each row's last step. With a tape it is filled, without one nothing is kept.
 /// The results do not depend on num_threads, on the other rows, or on the padding, to the bit.
-/// Throws std::invalid_argument where a length is not in 0..T, std::bad_alloc.
+/// Throws std::invalid_argument where a length is not in 0..T, or weights in int8 are given a tape;
+/// std::bad_alloc.
 template <class T>
 void forward(const Weights<T>& weights, const Sequences<T>& in, View<T> y, T* h_n, T* c_n, T* tape,
              void* workspace, int num_threads);

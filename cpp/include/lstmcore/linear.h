@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <memory>
 
+#include "lstmcore/quantized.h"
+
 namespace lstmcore {
 
 /// y = W x + b with W and b packed for the kernels. Immutable; see Weights.
@@ -16,6 +18,12 @@ template <class T>
 std::shared_ptr<const Linear<T>> pack_linear(const T* weight, const T* bias, int64_t inputs,
                                              int64_t outputs, bool train = false,
                                              int num_threads = 1);
+
+/// The same with W in int8, for inference in float32; rows of x are rounded as in a layer, see
+/// pack() in layer.h.
+std::shared_ptr<const Linear<float>> pack_linear(QuantizedMatrix weight, const float* bias,
+                                                 int64_t inputs, int64_t outputs,
+                                                 int num_threads = 1);
 
 /// y (rows, outputs) of x (rows, inputs). As everywhere, each number is one chain: b, then the
 /// inputs in order. So it depends neither on num_threads nor on the other rows, to the bit.

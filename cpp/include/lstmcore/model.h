@@ -8,7 +8,8 @@
 
 namespace lstmcore {
 
-/// Reads a model: a safetensors file whose metadata describes it. Its recurrent layers, Linear,
+/// Reads a model: a safetensors file whose metadata describes it. Its recurrent layers and Linear
+/// (in int8, too: then T is float),
 /// LayerNorm, Tanh, ReLU, Sigmoid and Softmax, in a Sequential or alone, become stages, Dropout
 /// none. They are for a Stream; the weights of a recurrent stage are for forward() as well. T must
 /// be the type that the file holds.

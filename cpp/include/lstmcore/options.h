@@ -76,21 +76,33 @@ inline constexpr Option kOptions[] = {
     {"reset_after", 0, 0, 1, [](LayerSpec& s) -> OptionField { return &s.cell.reset_after; }},
 };
 
-/// The parameters of one direction of a layer, each from take(name, {its sizes}), in the order of
-/// state dicts and files. The names lack their suffix, "_l0" or "_l0_reverse".
-template <class T, class Take>
-Parameters<T> take_parameters(const LayerSpec& spec, int64_t layer, Take take) {
+template <class Set, class Take, class TakeMatrix>
+Set take_parameters(const LayerSpec& spec, int64_t layer, Take take, TakeMatrix matrix) {
     const int64_t H = spec.hidden_size, P = spec.output_size(), rows = spec.cell.gates() * H;
-    Parameters<T> set;
-    set.w_ih = take("weight_ih", {rows, spec.layer_input_size(layer)});
-    set.w_hh = take("weight_hh", {rows, P});
+    Set set;
+    set.w_ih = matrix("weight_ih", {rows, spec.layer_input_size(layer)});
+    set.w_hh = matrix("weight_hh", {rows, P});
     if (spec.bias) {
         set.b_ih = take("bias_ih", {rows});
         set.b_hh = take("bias_hh", {rows});
     }
     if (spec.cell.peephole) set.w_ch = take("weight_ch", {spec.cell.peepholes(), H});
-    if (spec.proj_size > 0) set.w_hr = take("weight_hr", {P, H});
+    if (spec.proj_size > 0) set.w_hr = matrix("weight_hr", {P, H});
     return set;
+}
+
+/// The parameters of one direction of a layer, each from take(name, {its sizes}), in the order of
+/// state dicts and files. The names lack their suffix, "_l0" or "_l0_reverse".
+template <class T, class Take>
+Parameters<T> take_parameters(const LayerSpec& spec, int64_t layer, Take take) {
+    return take_parameters<Parameters<T>>(spec, layer, take, take);
+}
+
+/// The same for parameters of which matrices are in int8: those from matrix(name, {its sizes}).
+template <class Take, class TakeMatrix>
+QuantizedParameters take_quantized_parameters(const LayerSpec& spec, int64_t layer, Take take,
+                                              TakeMatrix matrix) {
+    return take_parameters<QuantizedParameters>(spec, layer, take, matrix);
 }
 
 }  // namespace lstmcore

@@ -1,10 +1,13 @@
 #include "lstmcore/model.h"
 
+#include <algorithm>
 #include <cstring>
 #include <fstream>
+#include <memory>
 #include <set>
 #include <sstream>
 #include <stdexcept>
+#include <type_traits>
 #include <utility>
 
 #include "files/json.h"
@@ -34,6 +37,15 @@ public:
                 return *value.value;
             }
         throw std::runtime_error("the description lacks " + name);
+    }
+    /// Whether it is there, and a name that it has to have then.
+    bool is(const std::string& name, const char* expected) {
+        const bool there = std::any_of(values_.begin(), values_.end(),
+                                       [&](const Value& value) { return *value.name == name; });
+        if (there && get(name).string(name) != expected)
+            throw std::runtime_error(name + " is " + get(name).string(name) + ", expected " +
+                                     expected);
+        return there;
     }
     bool boolean(const std::string& name) { return get(name).boolean(name); }
     int64_t size(const std::string& name) { return get(name).integer(name); }
@@ -156,11 +168,21 @@ public:
 private:
     /// The numbers of a tensor of exactly this shape, kept until the model is made.
     const T* take(const std::string& name, const std::vector<int64_t>& shape) {
+        return take_numbers<T>(name, shape, sizeof(T) == 4 ? "F32" : "F64");
+    }
+    /// The same of a matrix in int8, whose scales are beside it.
+    QuantizedMatrix take_quantized(const std::string& name, const std::vector<int64_t>& shape) {
+        return {take_numbers<int8_t>(name, shape, "I8"),
+                take_numbers<float>(name + "_scale", {shape[0]}, "F32")};
+    }
+
+    template <class Number>
+    const Number* take_numbers(const std::string& name, const std::vector<int64_t>& shape,
+                               const char* dtype) {
         const auto found = file_.tensors.find(name);
         if (found == file_.tensors.end())
             throw std::runtime_error("the tensor " + name + " is missing");
         const Tensor& tensor = found->second;
-        const char* const dtype = sizeof(T) == 4 ? "F32" : "F64";
         if (tensor.dtype != dtype)
             throw std::runtime_error("the tensor " + name + " is " + tensor.dtype + ", expected " +
                                      dtype);
@@ -168,10 +190,10 @@ private:
             throw std::runtime_error("the tensor " + name + " has the shape " + text(tensor.shape) +
                                      ", expected " + text(shape));
         used_.insert(name);
-        std::vector<T> numbers(size_t(tensor.bytes) / sizeof(T));
-        if (!numbers.empty()) std::memcpy(numbers.data(), tensor.data, size_t(tensor.bytes));
-        kept_.push_back(std::move(numbers));
-        return kept_.back().data();
+        // At least one byte: a null pointer would say that the tensor is not there.
+        kept_.push_back(std::make_unique<char[]>(size_t(tensor.bytes) + 1));
+        if (tensor.bytes > 0) std::memcpy(kept_.back().get(), tensor.data, size_t(tensor.bytes));
+        return reinterpret_cast<const Number*>(kept_.back().get());
     }
 
     static std::string text(const std::vector<int64_t>& shape) {
@@ -197,26 +219,55 @@ private:
     template <CellKind kCell>
     void add_recurrent(Options& options, const std::string& prefix, int) {
         check_dtype(options);
+        const bool quantized = is_quantized(options);
         const LayerSpec spec = read_layer(kCell, options);
         kept_.clear();
         std::vector<Parameters<const T>> parameters;
+        std::vector<QuantizedParameters> in_int8;
         for (int64_t layer = 0; layer < spec.num_layers; ++layer)
             for (int d = 0; d < spec.directions(); ++d) {
+                using Shape = std::vector<int64_t>;
                 const std::string end = "_l" + std::to_string(layer) + (d == 1 ? "_reverse" : "");
-                parameters.push_back(take_parameters<const T>(
-                    spec, layer, [&](const char* name, const std::vector<int64_t>& shape) {
-                        return take(prefix + name + end, shape);
-                    }));
+                const auto numbers = [&](const char* name, const Shape& shape) {
+                    return take(prefix + name + end, shape);
+                };
+                const auto matrix = [&](const char* name, const Shape& shape) {
+                    return take_quantized(prefix + name + end, shape);
+                };
+                if constexpr (std::is_same_v<T, float>) {
+                    if (quantized)
+                        in_int8.push_back(take_quantized_parameters(spec, layer, numbers, matrix));
+                }
+                if (!quantized)
+                    parameters.push_back(take_parameters<const T>(spec, layer, numbers));
             }
+        if constexpr (std::is_same_v<T, float>) {
+            if (quantized) return stages_.push_back(pack(spec, in_int8));
+        }
         stages_.push_back(pack<T>(spec, parameters, false));
+    }
+
+    /// Whether the matrices of a module are in int8.
+    static bool is_quantized(Options& options) {
+        const bool quantized = options.is("precision", "int8");
+        if (quantized && sizeof(T) != 4)
+            throw std::runtime_error("its precision is int8, which is there in float32 alone");
+        return quantized;
     }
 
     void add_linear(Options& options, const std::string& prefix, int) {
         check_dtype(options);
+        const bool quantized = is_quantized(options);
         kept_.clear();
         const int64_t inputs = options.size("in_features"), outputs = options.size("out_features");
-        const T* weight = take(prefix + "weight", {outputs, inputs});
         const T* bias = options.boolean("bias") ? take(prefix + "bias", {outputs}) : nullptr;
+        if constexpr (std::is_same_v<T, float>) {
+            if (quantized) {
+                const QuantizedMatrix weight = take_quantized(prefix + "weight", {outputs, inputs});
+                return stages_.push_back(pack_linear(weight, bias, inputs, outputs));
+            }
+        }
+        const T* weight = take(prefix + "weight", {outputs, inputs});
         stages_.push_back(pack_linear<T>(weight, bias, inputs, outputs));
     }
 
@@ -251,7 +302,7 @@ private:
 
     const TensorFile& file_;
     std::set<std::string> used_;
-    std::vector<std::vector<T>> kept_;  ///< of the stage that is being made
+    std::vector<std::unique_ptr<char[]>> kept_;  ///< of the stage that is being made
     std::vector<Stage<T>> stages_;
 };
 

@@ -15,7 +15,8 @@ constexpr uint64_t kMostHeader = 1 << 24;
 
 /// Bytes of a number; 0 for a dtype that no model has.
 int64_t size_of(const std::string& dtype) {
-    for (const auto& [name, size] : {std::pair<const char*, int64_t>{"F64", 8}, {"F32", 4}})
+    using Size = std::pair<const char*, int64_t>;
+    for (const auto& [name, size] : {Size{"F64", 8}, Size{"F32", 4}, Size{"I8", 1}})
         if (dtype == name) return size;
     return 0;
 }
@@ -44,7 +45,7 @@ Tensor parse_tensor(const std::string& name, const Json& description, const char
     tensor.bytes = last - first;
     int64_t expected = size_of(tensor.dtype);
     if (expected == 0)
-        throw std::runtime_error("dtype" + of + " is " + tensor.dtype + ", expected F32 or F64");
+        throw std::runtime_error("dtype" + of + " is " + tensor.dtype + ", expected F32, F64 or I8");
     for (const int64_t size : tensor.shape)
         if (__builtin_mul_overflow(expected, size, &expected))
             throw std::runtime_error("shape" + of + " is too large");

@@ -9,6 +9,7 @@
 
 #include "kernel_table.h"
 #include "lstmcore/memory.h"
+#include "lstmcore/quantized.h"
 #include "machine/threads.h"
 #include "memory/arena.h"
 
@@ -41,6 +42,37 @@ public:
                         rows[i] = row < 0 ? padding : source + row * K;
                     }
                     kernels_.transpose(rows, K, count, out + first * K);
+                }
+            });
+        return packed;
+    }
+
+    /// The same of a matrix in int8.
+    template <class RowOf>
+    Packed<T> transposed(int vectors, int64_t K, int64_t columns, QuantizedMatrix source,
+                         RowOf row_of) {
+        Packed<T> packed;
+        packed.K = K;
+        packed.N = round_up(columns, kernels_.lanes);
+        packed.vectors = vectors;
+        auto* const out = arena_.template take<int8_t>(size_product(round_to_groups(K), packed.N));
+        auto* const scales = arena_.template take<float>(packed.N);
+        packed.quantized = out;
+        packed.scales = scales;
+        const int64_t width = vectors * kernels_.lanes, panels = (packed.N + width - 1) / width;
+        if (out != nullptr)
+            copies_.push_back([=](int64_t part, int64_t parts, const T*) {
+                const int64_t begin = panels * part / parts * width;
+                const int64_t end = std::min(panels * (part + 1) / parts * width, packed.N);
+                for (int64_t column = begin; column < end; ++column) {
+                    const int64_t first = column / width * width, row = row_of(column);
+                    int8_t* to = out + first * round_to_groups(K) + (column - first) * kGroup;
+                    const int64_t step = std::min(width, packed.N - first) * kGroup;
+                    scales[column] = row < 0 ? 0 : source.scales[row];
+                    for (int64_t k = 0; k < round_to_groups(K); k += kGroup, to += step)
+                        for (int64_t i = 0; i < kGroup; ++i)
+                            to[i] =
+                                row < 0 || k + i >= K ? int8_t(0) : source.values[row * K + k + i];
                 }
             });
         return packed;

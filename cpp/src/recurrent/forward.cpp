@@ -270,9 +270,8 @@ private:
             const Range panels = panels_of(worker, w.w_ih);
             const int64_t width = part.vectors * weights_->kernels().lanes;
             column = panels.first * width;
-            part.data += column * part.K;
             const bool last_part = workers_.part(worker) + 1 == workers_.parts();
-            part.N = (last_part ? part.N : panels.last * width) - column;
+            part = part.columns(column, (last_part ? part.N : panels.last * width) - column);
         }
         int64_t n = 0;
         for (int64_t step = first; step < last; ++step)
@@ -431,6 +430,8 @@ void forward(const Weights<T>& weights, const Sequences<T>& in, View<T> y, T* h_
             "c_n is null, expected (L*D, B, H): an LSTM without a tape computes in it");
     require(in.batch == 0 || in.steps == 0 || y.data != nullptr,
             "y is null, expected (T, B, feature_size)");
+    require(tape == nullptr || !weights.is_quantized(),
+            "tape is given, but weights in int8 are for inference: expected null");
     Arena tape_arena(tape), arena(workspace);
     Forward<T>(weights.spec(), in, tape != nullptr, num_threads, tape_arena, arena)
         .run(weights, y, h_n, c_n);

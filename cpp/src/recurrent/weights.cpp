@@ -1,21 +1,27 @@
 #include "recurrent/weights.h"
 
 #include <stdexcept>
+#include <type_traits>
 #include <vector>
 
 #include "machine/isa.h"
 #include "memory/pack.h"
+#include "memory/quantize.h"
 
 namespace lstmcore {
 
 template <class T>
-Weights<T>::Weights(const LayerSpec& spec, const std::vector<Parameters<const T>>& parameters,
-                    bool train, int num_threads)
-    : spec_(spec), kernels_(kernel_table().of<T>()), train_(train) {
+template <class Set>
+Weights<T>::Weights(const LayerSpec& spec, const std::vector<Set>& parameters, bool train,
+                    int num_threads)
+    : spec_(spec),
+      kernels_(kernel_table().of<T>()),
+      train_(train),
+      quantized_(std::is_same_v<Set, QuantizedParameters>) {
     spec.check();
     if (int64_t(parameters.size()) != spec.num_layers * spec.directions())
         throw std::invalid_argument("parameters: one set for each layer and direction is expected");
-    for (const Parameters<const T>& set : parameters) require_parameters(spec, set, "parameters");
+    for (const Set& set : parameters) require_parameters(spec, set, "parameters");
     memory_ = pack_into_buffer(kernels_, num_threads,
                                [&](Packing<T>& packing) { lay_out(parameters, packing); });
 }
@@ -53,26 +59,30 @@ struct GateColumns {
 }  // namespace
 
 template <class T>
-void Weights<T>::lay_out(const std::vector<Parameters<const T>>& parameters, Packing<T>& packing) {
+template <class Set>
+void Weights<T>::lay_out(const std::vector<Set>& parameters, Packing<T>& packing) {
     directions_.clear();
     for (size_t i = 0; i < parameters.size(); ++i) {
         const int64_t inputs = spec_.layer_input_size(int64_t(i) / spec_.directions());
         PackedDirection<T> to{};
         lay_out_forward(parameters[i], inputs, packing, to);
-        if (train_) lay_out_backward(parameters[i], inputs, packing, to);
+        if constexpr (std::is_same_v<Set, Parameters<const T>>) {
+            if (train_) lay_out_backward(parameters[i], inputs, packing, to);
+        }
         directions_.push_back(to);
     }
 }
 
 template <class T>
-void Weights<T>::lay_out_forward(const Parameters<const T>& from, int64_t inputs,
-                                 Packing<T>& packing, PackedDirection<T>& to) const {
+template <class Set>
+void Weights<T>::lay_out_forward(const Set& from, int64_t inputs, Packing<T>& packing,
+                                 PackedDirection<T>& to) const {
     const CellSpec& cell = spec_.cell;
     const int L = kernels_.lanes, G = cell.gates();
     const int64_t H = spec_.hidden_size, P = spec_.output_size();
     const bool gru = cell.kind == CellKind::gru, reset_before = gru && !cell.reset_after;
     const GateColumns columns{H, L, H > L && !reset_before};
-    const auto pack_gates = [&](int first, int gates, int64_t K, const T* source) {
+    const auto pack_gates = [&](int first, int gates, int64_t K, auto source) {
         return packing.transposed(gates == 1 ? 4 : gates, K, columns.count(gates), source,
                                   columns.row_of(first, gates));
     };
@@ -124,6 +134,21 @@ std::shared_ptr<const Weights<T>> pack(const LayerSpec& spec,
                                        const std::vector<Parameters<const T>>& parameters,
                                        bool train, int num_threads) {
     return std::make_shared<const Weights<T>>(spec, parameters, train, num_threads);
+}
+
+std::shared_ptr<const Weights<float>> pack(const LayerSpec& spec,
+                                           const std::vector<QuantizedParameters>& parameters,
+                                           int num_threads) {
+    spec.check();
+    const int64_t G = spec.cell.gates(), H = spec.hidden_size, P = spec.output_size();
+    for (size_t i = 0; i < parameters.size(); ++i) {
+        const QuantizedParameters& set = parameters[i];
+        const int64_t inputs = spec.layer_input_size(int64_t(i) / spec.directions());
+        if (set.w_ih) check_quantized(set.w_ih, G * H, inputs, "w_ih");
+        if (set.w_hh) check_quantized(set.w_hh, G * H, P, "w_hh");
+        if (set.w_hr) check_quantized(set.w_hr, P, H, "w_hr");
+    }
+    return std::make_shared<const Weights<float>>(spec, parameters, false, num_threads);
 }
 
 template <class T>

@@ -29,12 +29,12 @@ struct PackedDirection {
     Packed<T> w_hr_t;   ///< N = H
 
     /// Whether a step may make the input product itself: the gates of both matrices lie alike.
-    bool can_fuse_input() const { return w_ih.K > 0 && w_n.data == nullptr; }
+    bool can_fuse_input() const { return w_ih.K > 0 && !w_n; }
 };
 
 /// Refuses a set of parameters, or gradients, that has others than the spec.
-template <class T>
-void require_parameters(const LayerSpec& spec, const Parameters<T>& set, const char* name) {
+template <class Set>
+void require_parameters(const LayerSpec& spec, const Set& set, const char* name) {
     if (!set.w_ih || !set.w_hh || bool(set.b_ih) != spec.bias || bool(set.b_hh) != spec.bias ||
         bool(set.w_ch) != spec.cell.peephole || bool(set.w_hr) != (spec.proj_size > 0))
         throw std::invalid_argument(std::string(name) +
@@ -44,8 +44,9 @@ void require_parameters(const LayerSpec& spec, const Parameters<T>& set, const c
 template <class T>
 class Weights {
 public:
-    Weights(const LayerSpec& spec, const std::vector<Parameters<const T>>& parameters, bool train,
-            int num_threads);
+    /// Of Parameters<const T>, or, without `train`, of QuantizedParameters.
+    template <class Set>
+    Weights(const LayerSpec& spec, const std::vector<Set>& parameters, bool train, int num_threads);
 
     const LayerSpec& spec() const { return spec_; }
     const PackedDirection<T>& direction(int64_t layer, int d) const {
@@ -53,18 +54,21 @@ public:
     }
     const Kernels<T>& kernels() const { return kernels_; }
     bool can_train() const { return train_; }
+    bool is_quantized() const { return quantized_; }
     int64_t bytes() const { return memory_.bytes(); }
 
 private:
-    void lay_out(const std::vector<Parameters<const T>>& parameters, Packing<T>& packing);
-    void lay_out_forward(const Parameters<const T>& from, int64_t inputs, Packing<T>& packing,
+    template <class Set>
+    void lay_out(const std::vector<Set>& parameters, Packing<T>& packing);
+    template <class Set>
+    void lay_out_forward(const Set& from, int64_t inputs, Packing<T>& packing,
                          PackedDirection<T>& to) const;
     void lay_out_backward(const Parameters<const T>& from, int64_t inputs, Packing<T>& packing,
                           PackedDirection<T>& to) const;
 
     LayerSpec spec_;
     const Kernels<T>& kernels_;
-    bool train_;
+    bool train_, quantized_;
     std::vector<PackedDirection<T>> directions_;
     Buffer memory_;
 };

@@ -94,7 +94,7 @@ private:
 
     void run_step(const T* h_prev, T* y, int64_t first_product) noexcept {
         const int64_t stride = hidden_.stride;
-        const T* pre = args_.w_in.data ? w_->bias : pre_.at(first_product);
+        const T* pre = args_.w_in ? w_->bias : pre_.at(first_product);
         args_.last_first = !args_.last_first;
         with_constant(args_.cell.kind, [&](auto kind) {
             for (int64_t b = 0; b < batch_; ++b) {

@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <string>
 #include <tuple>
+#include <type_traits>
 
 #include "machine/caches.h"
 #include "machine/float_mode.h"
@@ -11,26 +12,29 @@
 #include "machine/threads.h"
 #include "memory/arena.h"
 #include "memory/pack.h"
+#include "memory/quantize.h"
 #include "memory/sizes.h"
 
 namespace lstmcore {
 
 template <class T>
-Linear<T>::Linear(const T* weight, const T* bias, int64_t inputs, int64_t outputs, bool train,
+template <class Matrix>
+Linear<T>::Linear(Matrix weight, const T* bias, int64_t inputs, int64_t outputs, bool train,
                   int num_threads)
     : inputs_(inputs), outputs_(outputs), train_(train), kernels_(kernel_table().of<T>()) {
     check_size(inputs, "inputs");
     check_size(outputs, "outputs");
-    if (weight == nullptr)
-        throw std::invalid_argument("weight is null, expected (outputs, inputs)");
+    if (!weight) throw std::invalid_argument("weight is null, expected (outputs, inputs)");
     memory_ = pack_into_buffer(kernels_, num_threads, [&](Packing<T>& packing) {
         weight_ = packing.transposed(4, inputs, outputs, weight, [=](int64_t column) {
             return column < outputs ? column : -1;
         });
         bias_ = packing.vector(weight_.N,
                                [&](int64_t i) { return bias && i < outputs ? bias[i] : T(0); });
-        if (train)
-            weight_t_ = packing.in_rows(outputs, inputs, weight, [](int64_t k) { return k; });
+        if constexpr (std::is_same_v<Matrix, const T*>) {
+            if (train)
+                weight_t_ = packing.in_rows(outputs, inputs, weight, [](int64_t k) { return k; });
+        }
     });
 }
 
@@ -38,6 +42,14 @@ template <class T>
 std::shared_ptr<const Linear<T>> pack_linear(const T* weight, const T* bias, int64_t inputs,
                                              int64_t outputs, bool train, int num_threads) {
     return std::make_shared<const Linear<T>>(weight, bias, inputs, outputs, train, num_threads);
+}
+
+std::shared_ptr<const Linear<float>> pack_linear(QuantizedMatrix weight, const float* bias,
+                                                 int64_t inputs, int64_t outputs, int num_threads) {
+    check_size(inputs, "inputs");
+    check_size(outputs, "outputs");
+    if (weight) check_quantized(weight, outputs, inputs, "weight");
+    return std::make_shared<const Linear<float>>(weight, bias, inputs, outputs, false, num_threads);
 }
 
 namespace {

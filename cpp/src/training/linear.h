@@ -12,7 +12,9 @@ namespace lstmcore {
 template <class T>
 class Linear {
 public:
-    Linear(const T* weight, const T* bias, int64_t inputs, int64_t outputs, bool train,
+    /// Of a const T*, or, without `train`, of a QuantizedMatrix.
+    template <class Matrix>
+    Linear(Matrix weight, const T* bias, int64_t inputs, int64_t outputs, bool train,
            int num_threads);
 
     int64_t inputs() const { return inputs_; }

@@ -224,7 +224,16 @@ def values(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) 
     # Before they are converted: a view may be larger than all memory.
     if array.shape != shape and array.dtype != object:
         raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
-    return real(value, dtype, name, cast=True)
+    return _int8(array, name) if dtype == np.int8 else real(value, dtype, name, cast=True)
+
+
+def _int8(array: Array, name: str) -> Array:
+    """Return the values of a matrix in int8, which are symmetric."""
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} has dtype {array.dtype}, expected int8: see lstmcore.quantize")
+    if array.size and (array.min() < -127 or array.max() > 127):
+        raise ValueError(f"{name} goes from {array.min()} to {array.max()}, expected -127 to 127")
+    return array.astype(np.int8)
 
 
 def _from_tensor(tensor: Any, name: str) -> Any:

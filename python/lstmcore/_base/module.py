@@ -100,6 +100,7 @@ class Module:
     _parameters: Mapping[str, Parameter] = MappingProxyType({})  # its own, in PyTorch's order
     _children: Mapping[str, Module] = MappingProxyType({})  # their parameters come after its own
     _watch: Watch
+    _quantized: bool = False  # whether its matrices are in int8
     _dropout_rng: np.random.Generator | None = None
 
     # What the rest of the library asks of a module.
@@ -244,6 +245,13 @@ class Module:
         The default refuses. `name` is what messages call the module.
         """
         raise TypeError(f"{name} cannot be streamed: streams do not compute this kind of module")
+
+    def _quantize(self, name: str) -> bool:
+        """Turn its matrices into int8, and return whether it has some; see `lstmcore.quantize`.
+
+        `name` is what messages call the module.
+        """
+        return False
 
     def _part_reading_ahead(self) -> Module | None:
         """Return the first module in this one that needs the whole sequence, if there is one."""

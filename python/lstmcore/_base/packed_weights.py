@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from contextvars import ContextVar
+from typing import Any, ClassVar
+
+import numpy as np
 
 from .. import _core
+from .budget import BUDGET
 from .checks import Array
 from .module import Module
-from .parameter import settled
+from .parameter import Parameter, Watch, settled
 
 __all__ = ["PacksWeights"]
+
+# Set while a module is made from a file that has its matrices in int8.
+_IN_INT8: ContextVar[bool] = ContextVar("IN_INT8", default=False)
+_MOST_COLUMNS = 32768  # of a matrix in int8; kMostQuantized in cpp/kernels/kernel_table.h
+_SCALE = "_scale"  # behind the name of a matrix in int8: the scales of its rows
 
 
 class PacksWeights(Module):
@@ -23,12 +33,109 @@ class PacksWeights(Module):
     # weights are packed for training, and the weights.
     _packed: tuple[Any, int, bool, Any] = (None, 0, False, None)
 
+    _MATRICES: ClassVar[tuple[str, ...]]  # what the names of those begin with that may be in int8
+
+    @property
+    def precision(self) -> str:
+        """What the matrices are in: ``"int8"`` after `lstmcore.quantize`, else the dtype."""
+        return "int8" if self._quantized else str(self._config.dtype.name)
+
     def _pack(self, parameters: list[Array], train: bool) -> Any:
         """Return the parameters packed for the core."""
         raise NotImplementedError
 
+    def _pack_quantized(self, parameters: list[Any]) -> Any:
+        """Return those of a quantised module."""
+        raise NotImplementedError
+
+    def _make_parameters(
+        self, shapes: Iterable[tuple[str, tuple[int, ...]]], dtype: np.dtype[Any]
+    ) -> None:
+        if not _IN_INT8.get():
+            super()._make_parameters(shapes, dtype)
+            return
+        laid_out: list[tuple[str, tuple[int, ...], np.dtype[Any]]] = []
+        for name, shape in shapes:
+            if not name.startswith(self._MATRICES):
+                laid_out.append((name, shape, dtype))
+                continue
+            if shape[1] > _MOST_COLUMNS:
+                raise ValueError(
+                    f"{self!r}: {name} has {shape[1]} columns, expected at most {_MOST_COLUMNS} "
+                    "in int8"
+                )
+            laid_out.append((name, shape, np.dtype(np.int8)))
+            laid_out.append((name + _SCALE, shape[:1], np.dtype(np.float32)))
+        budget = BUDGET.get()
+        if budget is not None:
+            for name, shape, kind in laid_out:
+                list(budget.take([(name, shape)], kind))
+        self._quantized = True
+        self._watch = Watch()
+        self._parameters = {
+            name: Parameter._empty(name, shape, kind, self._watch) for name, shape, kind in laid_out
+        }
+        for parameter in self._parameters.values():
+            parameter.trainable = False
+
+    def _quantize(self, name: str) -> bool:
+        if self._quantized:
+            return True
+        if self._config.dtype != np.float32:
+            raise TypeError(
+                f"{name} is {self._config.dtype.name}, expected float32: int8 is rounded from that"
+            )
+        given = self._parameters
+        quantized = {}
+        for key, p in given.items():
+            if key.startswith(self._MATRICES):
+                matrix = _core.quantize(np.asarray(p._storage))
+                if matrix is None:
+                    raise ValueError(f"{key} of {name} holds NaN or infinity, which int8 has not")
+                quantized[key] = matrix
+        token = _IN_INT8.set(True)
+        try:
+            self._make_parameters([(key, p.shape) for key, p in given.items()], self._config.dtype)
+        finally:
+            _IN_INT8.reset(token)
+        for key, p in given.items():
+            if key in quantized:
+                values, scales = quantized[key]
+                self._parameters[key]._storage[...] = values
+                self._parameters[key + _SCALE]._storage[...] = scales
+            else:
+                self._parameters[key]._storage[...] = p._storage
+        self._packed = PacksWeights._packed
+        return True
+
+    def _refuse_in_int8(self, what: str) -> None:
+        """Refuse what is for modules that can be trained."""
+        if self._quantized and not _IN_INT8.get():
+            raise TypeError(
+                f"{self!r} is in int8, for inference alone: {what} is for the model that it was "
+                "made of by quantize()"
+            )
+
+    def _options(self) -> dict[str, Any]:
+        options = super()._options()
+        return {**options, "precision": "int8"} if self._quantized else options
+
+    @classmethod
+    def _from_options(cls, options: dict[str, Any]) -> Module:
+        options = dict(options)
+        precision = options.pop("precision", None)
+        if precision not in (None, "int8"):
+            raise ValueError(f"precision is {precision!r}, expected 'int8' or none")
+        token = _IN_INT8.set(precision == "int8")
+        try:
+            return super()._from_options(options)
+        finally:
+            _IN_INT8.reset(token)
+
     def _weights(self, train: bool) -> Any:
         """Return the parameters packed for the core; what is packed for training serves both."""
+        if train:
+            self._refuse_in_int8("training")
         token, isa, for_training, weights = self._packed
         if (
             token is self._watch.token
@@ -45,7 +152,8 @@ class PacksWeights(Module):
         isa = _core.isa_version()
         self._packed = PacksWeights._packed  # frees the old weights before the new ones are made
         del weights
-        weights = self._pack([p._storage for p in self._parameters.values()], train)
+        storages: list[Any] = [p._storage for p in self._parameters.values()]
+        weights = self._pack_quantized(storages) if self._quantized else self._pack(storages, train)
         if keep:
             self._packed = (token, isa, train, weights)
         return weights

@@ -254,7 +254,8 @@ class Parameter:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         name, values, watch, tracked, sparse, *trainable = state
-        self.__init__(name, values, watch)  # type: ignore[misc]
+        self._allocate(name, values.shape, values.dtype, watch)
+        self._storage[...] = values
         if tracked:
             self._keep_rows(sparse)
         self.trainable = all(trainable)  # pickles of older versions do not say

@@ -34,6 +34,12 @@ def check_options(module: Module, written: Collection[str], to: str, path: str =
     ValueError
         Naming the option.
     """
+    if module._quantized:
+        what = f"module {path}, {module!r}" if path else repr(module)
+        raise ValueError(
+            f"{what}: weights in int8 cannot be written to {to}, write those of the model that it "
+            "was made of"
+        )
     for name, parameter in inspect.signature(type(module)).parameters.items():
         left_out = name != "seed" and name not in written
         if left_out and getattr(module._config, name) != parameter.default:

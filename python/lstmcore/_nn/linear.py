@@ -59,6 +59,8 @@ class Linear(PacksWeights, FeedForward):
     array([20., 20.], dtype=float32)
     """
 
+    _MATRICES = ("weight",)
+
     in_features = Option[int]()
     out_features = Option[int]()
     bias = Option[bool]()
@@ -97,6 +99,7 @@ class Linear(PacksWeights, FeedForward):
         seed : int, optional
             Of ``numpy.random.default_rng``.
         """
+        self._refuse_in_int8("reset_parameters")
         rng = np.random.default_rng(checks.seed(seed))
         bound = self.in_features**-0.5
         for p in self._parameters.values():
@@ -113,6 +116,10 @@ class Linear(PacksWeights, FeedForward):
         weight, *bias = parameters
         return _core.pack_linear(weight, bias[0] if bias else None, train)
 
+    def _pack_quantized(self, parameters: list[Any]) -> _core.Linear:
+        weight, scales, *bias = parameters
+        return _core.pack_quantized_linear(weight, scales, bias[0] if bias else None)
+
     def _forward(self, x: Array, train: bool) -> tuple[Array, tuple[Any, ...]]:
         weights = self._weights(train)
         if train and (x.flags.writeable or type(x.base) is np.ndarray):
@@ -122,3 +129,7 @@ class Linear(PacksWeights, FeedForward):
     def _backward(self, dy: Array, x: Array, weights: _core.Linear) -> Array:
         gradients = self._own_gradients()
         return _core.linear_backward(weights, x, checks.in_order(dy), *gradients)
+
+    def __repr__(self) -> str:
+        text = super().__repr__()
+        return text[:-1] + ", in int8)" if self._quantized else text

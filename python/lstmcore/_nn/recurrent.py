@@ -35,6 +35,7 @@ GRADIENT = ("dstate", "dh", "dc")  # what messages call the gradient of a state,
 class Recurrent(PacksWeights, Generic[State]):
     """What layers and cells share: options, parameters, states, the calls of the core."""
 
+    _MATRICES = ("weight_ih", "weight_hh", "weight_hr")
     _kind: ClassVar[str]
     _is_cell: ClassVar[bool] = False
     _state_parts: tuple[str, ...] = ("h",)
@@ -85,6 +86,7 @@ class Recurrent(PacksWeights, Generic[State]):
             For ``numpy.random.default_rng``. The same seed gives the same numbers in float32 and
             float64, but for the rounding.
         """
+        self._refuse_in_int8("reset_parameters")
         rng = np.random.default_rng(checks.seed(seed))
         hidden = self._hidden
         bound = hidden**-0.5
@@ -97,6 +99,9 @@ class Recurrent(PacksWeights, Generic[State]):
 
     def _pack(self, parameters: list[Array], train: bool) -> _core.Weights:
         return _core.pack(self._spec, parameters, train)
+
+    def _pack_quantized(self, parameters: list[Any]) -> _core.Weights:
+        return _core.pack_quantized(self._spec, parameters)
 
     def _shapes_of_call(self, x: tuple[int, ...]) -> CallShapes:
         """Return the shapes of calls with an x of this shape, or say what is wrong with it."""
@@ -232,7 +237,7 @@ class Recurrent(PacksWeights, Generic[State]):
         return dx, initial
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._config})"
+        return f"{type(self).__name__}({self._config}{', in int8' * self._quantized})"
 
     def __getstate__(self) -> dict[str, Any]:
         return {

@@ -1,0 +1,362 @@
+"""quantize: int8 weights in recurrent layers, cells and Linear, held to the reference."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lstmcore as lc
+from helpers.numeric import assert_same_bits
+from helpers.variants import CELLS, STACKS, Cell, Options, cells, name_of, stacks
+from lstmcore import _core, reference
+
+SIZES = [(1, 1), (3, 5), (8, 16), (13, 33), (64, 100)]
+
+
+def rounded_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows in int8 and their scales, written down again here."""
+    most = np.abs(x).max(axis=-1, keepdims=True).astype(np.float32)
+    factor = np.float32(127) / np.where(most > 0, most, np.float32(1))
+    return np.rint(x * factor), most / np.float32(127)
+
+
+def layer_of(cell: Cell, sizes: tuple[int, int] = (7, 12), **options: Any) -> Any:
+    kind, own = cell
+    return getattr(lc, kind)(*sizes, seed=0, **own, **options)
+
+
+def numbers(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def state_of(layer: Any, batch: int) -> Any:
+    h = numbers(layer.num_layers * (1 + layer.bidirectional), batch, layer._outputs, seed=3)
+    c = numbers(*h.shape[:2], layer.hidden_size, seed=4)
+    return (0.5 * h, c) if isinstance(layer, lc.LSTM) else 0.5 * h
+
+
+# ---- Numbers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.usefixtures("isa")
+def test_linear_is_the_sum_of_whole_numbers(sizes: tuple[int, int]) -> None:
+    exact = lc.Linear(*sizes, seed=0)
+    linear = lc.quantize(exact)
+    x = numbers(9, sizes[0])
+    weight, scale, bias = linear.state_dict().values()
+    assert weight.dtype == np.int8
+    assert np.abs(weight).max(axis=1).tolist() == [127] * sizes[1]
+    largest = np.abs(exact.state_dict()["weight"]).max(axis=1)
+    np.testing.assert_allclose(scale * 127, largest, rtol=1e-6)
+    values, rows = rounded_rows(x)
+    sums = (values @ weight.T.astype(np.float64)).astype(np.float32)
+    expected = sums.astype(np.float64) * (rows * scale).astype(np.float64) + bias
+    np.testing.assert_allclose(linear(x), expected, rtol=2e-7, atol=2e-7)
+
+
+def single_step_options(options: Options) -> bool:
+    """Whether what is rounded in a step is what the step is given, and no result of it."""
+    return options.get("reset_after", True) and not options.get("proj_size")
+
+
+@cells
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.usefixtures("isa")
+def test_steps_of_all_variants_are_those_of_the_reference(
+    cell: Cell, sizes: tuple[int, int]
+) -> None:
+    kind, options = cell
+    if options.get("proj_size", 0) >= sizes[1]:
+        pytest.skip("proj_size has to be less than hidden_size")
+    layer = lc.quantize(layer_of(cell, sizes))
+    x, state = numbers(1, 6, sizes[0]), state_of(layer, 6)
+    y, final = layer(x, state)
+    forward = getattr(reference, f"{kind.lower()}_forward")
+    in_parameters = ("bias", "peephole", "proj_size")
+    known = {k: v for k, v in options.items() if k not in in_parameters}
+    expected, *expected_final, _ = forward(x, state, layer.state_dict(), **known)
+    # Where a result is rounded again, an ulp of it may decide between two whole numbers.
+    atol = 1e-6 if single_step_options(options) else 0.02
+    np.testing.assert_allclose(y, expected, atol=atol)
+    if kind == "LSTM":
+        np.testing.assert_allclose(final[1], np.asarray(expected_final[0][1]), atol=2e-6)
+
+
+@cells
+@stacks
+@pytest.mark.usefixtures("isa")
+def test_errors_of_all_variants_are_small(cell: Cell, stack: Options) -> None:
+    layer = layer_of(cell, **stack)
+    x = numbers(20, 5, 7)
+    exact, _ = layer(x)
+    assert np.abs(lc.quantize(layer)(x)[0] - exact).max() < 0.03 * max(1, np.abs(exact).max())
+
+
+# ---- Bits ---------------------------------------------------------------------------------------
+
+
+@cells
+@stacks
+@pytest.mark.usefixtures("isa")
+def test_a_row_does_not_depend_on_the_others(cell: Cell, stack: Options) -> None:
+    layer = lc.quantize(layer_of(cell, (7, 37), **stack))
+    x, lengths = numbers(11, 70, 7), np.arange(70) % 12
+    x[:, 1] *= 1000  # its scale is its own
+    state = state_of(layer, 70)
+    y, final = layer(x, state, lengths=lengths)
+    for b in (0, 1, 11, 69):
+        one = slice(b, b + 1)
+        parts = state if isinstance(state, tuple) else (state,)
+        own: Any = tuple(np.ascontiguousarray(s[:, one]) for s in parts)
+        own = own if isinstance(state, tuple) else own[0]
+        alone, alone_final = layer(x[: lengths[b], one], own)
+        assert_same_bits(y[: lengths[b], one], alone)
+        assert not y[lengths[b] :, one].any()
+        ends = final if isinstance(final, tuple) else (final,)
+        alone_ends = alone_final if isinstance(alone_final, tuple) else (alone_final,)
+        for all_ends, own_end in zip(ends, alone_ends, strict=True):
+            assert_same_bits(all_ends[:, one], own_end)
+
+
+@cells
+@pytest.mark.usefixtures("isa")
+def test_streams_and_chunks_give_the_same_bits(cell: Cell) -> None:
+    layer = lc.quantize(layer_of(cell, (7, 37), num_layers=2))
+    x = numbers(9, 3, 7)
+    y, _ = layer(x)
+    first, state = layer(x[:4])
+    rest, _ = layer(x[4:], state)
+    assert_same_bits(np.concatenate([first, rest]), y)
+    stream = layer.stream(3)
+    assert_same_bits(np.stack([stream.step(frame) for frame in x]), y)
+    assert_same_bits(layer.stream(3).process(x), y)
+    alone = layer.stream()
+    assert_same_bits(np.stack([alone.step(frame[0]) for frame in x]), y[:, 0])
+
+
+@cells
+def test_threads_change_no_bit(cell: Cell) -> None:
+    layer = lc.quantize(layer_of(cell, (64, 300)))
+    x, few = numbers(6, 70, 64), numbers(6, 1, 64)
+    before, results = lc.get_num_threads(), []
+    try:
+        for count in (1, 2, 5):
+            _core.set_num_threads(count, beyond_cores=True)
+            results.append((layer(x)[0], layer(few)[0]))
+    finally:
+        lc.set_num_threads(before)
+    for y, y_few in results:
+        assert_same_bits(y, results[0][0])
+        assert_same_bits(y_few, results[0][1])
+
+
+@cells
+def test_levels_with_fused_multiply_add_give_the_same_bits(cell: Cell) -> None:
+    layer = lc.quantize(layer_of(cell, (13, 33)))
+    x, results = numbers(9, 5, 13), []
+    before = lc.isa()
+    try:
+        for isa in lc.available_isas():
+            if isa != "x86-64-v2":
+                lc.set_isa(isa)
+                results.append(layer(x)[0])
+    finally:
+        lc.set_isa(before)
+    for y in results:
+        assert_same_bits(y, results[0])
+
+
+def test_resets_begin_anew() -> None:
+    layer = lc.quantize(lc.GRU(3, 5, seed=0))
+    x = numbers(8, 1, 3)
+    resets = np.zeros((8, 1), bool)
+    resets[5] = True
+    y, _ = layer(x, resets=resets)
+    assert_same_bits(y[5:], layer(x[5:])[0])
+
+
+@pytest.mark.parametrize("kind", ["RNNCell", "LSTMCell", "GRUCell"])
+def test_cells_are_their_layers(kind: str) -> None:
+    cell = getattr(lc, kind)(3, 5, seed=0)
+    layer = getattr(lc, kind[:-4])(3, 5)
+    layer.load_state_dict({f"{k}_l0": v for k, v in cell.state_dict().items()})
+    x = numbers(4, 3)
+    state = lc.quantize(cell)(x)
+    h = state[0] if isinstance(state, tuple) else state
+    assert_same_bits(h, lc.quantize(layer)(x[None])[0][0])
+
+
+def test_ids_that_are_looked_up_give_the_same_bits() -> None:
+    embedding = lc.Embedding(11, 6, seed=0)
+    layer = lc.quantize(lc.LSTM(6, 9, seed=1))
+    ids = np.random.default_rng(0).integers(11, size=(13, 4))
+    model = lc.Sequential(embedding, layer)
+    assert_same_bits(model(ids), layer(embedding(ids))[0])
+
+
+# ---- Odd numbers --------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("isa")
+def test_rows_of_zeros_huge_and_tiny_numbers() -> None:
+    linear = lc.Linear(5, 3, seed=0)
+    small, bias = lc.quantize(linear), linear.state_dict()["bias"]
+    assert_same_bits(small(np.zeros((1, 5), "f4")), bias[None])
+    assert_same_bits(small(np.full((1, 5), 1e-42, "f4")), bias[None])  # subnormal
+    assert_same_bits(small(np.full((1, 5), 1e-35, "f4")), bias[None])
+    huge = np.array([[1e30, 1, -1, 2, 3]], "f4")
+    only = np.array([[1e30, 0, 0, 0, 0]], "f4")
+    assert_same_bits(small(huge), small(only))
+    assert np.isfinite(small(np.array([[3e38, -3e38, 1, 0, 0]], "f4"))).all()
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.usefixtures("isa")
+def test_a_row_with_nan_or_infinity_gives_nan_and_no_other_does(wrong: float) -> None:
+    layer = lc.quantize(lc.LSTM(5, 7, seed=0))
+    x = numbers(4, 3, 5)
+    expected, _ = layer(x)
+    x[2, 1, 3] = wrong
+    y, _ = layer(x)
+    assert np.isnan(y[2:, 1]).all()
+    assert_same_bits(y[:2], expected[:2])
+    assert_same_bits(y[:, [0, 2]], expected[:, [0, 2]])
+
+
+def test_empty_calls() -> None:
+    model = lc.quantize(lc.LSTM(5, 7, seed=0))
+    assert model(np.zeros((0, 3, 5), "f4"))[0].shape == (0, 3, 7)
+    assert model(np.zeros((3, 0, 5), "f4"))[0].shape == (3, 0, 7)
+    assert lc.quantize(lc.Linear(5, 7))(np.zeros((0, 5), "f4")).shape == (0, 7)
+
+
+def test_a_row_of_zeros_in_a_matrix() -> None:
+    linear = lc.Linear(5, 3, seed=0)
+    state = linear.state_dict()
+    state["weight"][1] = 0
+    linear.load_state_dict(state)
+    y = lc.quantize(linear)(numbers(4, 5))
+    assert_same_bits(y[:, 1], np.repeat(state["bias"][1], 4))
+
+
+def test_the_widest_matrix() -> None:
+    linear = lc.Linear(32768, 2, seed=0)
+    x = numbers(3, 32768)
+    np.testing.assert_allclose(lc.quantize(linear)(x), linear(x), atol=0.05)
+    x[:] = 1  # the largest sum that there can be
+    state = linear.state_dict()
+    state["weight"][:] = 1
+    linear.load_state_dict(state)
+    np.testing.assert_allclose(lc.quantize(linear)(x), linear(x), rtol=1e-5)
+
+
+# ---- Models, files, errors ----------------------------------------------------------------------
+
+
+def model() -> lc.Sequential:
+    return lc.Sequential(
+        lc.GRU(7, 40, num_layers=2, seed=0), lc.LayerNorm(40), lc.Tanh(), lc.Linear(40, 3, seed=1)
+    )
+
+
+def test_the_model_given_is_not_changed() -> None:
+    exact = model()
+    before = copy.deepcopy(exact)
+    small = lc.quantize(exact)
+    assert exact == before
+    assert small != exact
+    assert exact[0].precision == "float32"
+    assert [m.precision for m in (small[0], small[3])] == ["int8", "int8"]
+    assert lc.quantize(small) == small
+
+
+def test_copies_pickles_and_files_are_equal(tmp_path: Path) -> None:
+    small, x = lc.quantize(model()), numbers(6, 2, 7)
+    y = small(x)
+    lc.save(small, tmp_path / "small.safetensors")
+    lc.save(model(), tmp_path / "exact.safetensors")
+    loaded = lc.load(tmp_path / "small.safetensors")
+    for other in (copy.deepcopy(small), pickle.loads(pickle.dumps(small)), loaded):
+        assert other == small
+        assert_same_bits(other(x), y)
+        assert not any(p.trainable for p in (*other[0].parameters(), *other[3].parameters()))
+    lc.save(lc.quantize(lc.LSTM(256, 256)), tmp_path / "small.safetensors")
+    lc.save(lc.LSTM(256, 256), tmp_path / "exact.safetensors")
+    sizes = [(tmp_path / f"{n}.safetensors").stat().st_size for n in ("small", "exact")]
+    assert sizes[0] < 0.26 * sizes[1]
+
+
+def test_a_file_may_not_make_more_than_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    lc.save(lc.quantize(lc.Linear(30, 30)), path)
+    content = path.read_bytes()
+    for changed in (b'"in_features\\": 99', b'"precision\\": "int4'):
+        old = b'"in_features\\": 30' if b"in_f" in changed else b'"precision\\": "int8'
+        old, new = old.replace(b'"int', b'\\"int'), changed.replace(b'"int', b'\\"int')
+        assert old in content
+        path.write_bytes(content.replace(old, new))
+        with pytest.raises(ValueError, match="damaged"):
+            lc.load(path)
+
+
+def test_training_is_refused_and_changes_nothing() -> None:
+    small = lc.quantize(lc.LSTM(3, 5, seed=0))
+    before = small.state_dict()
+    with pytest.raises(TypeError, match=r"in int8, for inference alone: training"):
+        small.forward(numbers(4, 2, 3))
+    with pytest.raises(TypeError, match=r"in int8, for inference alone: training"):
+        lc.quantize(lc.Linear(3, 5)).forward(numbers(4, 3))
+    with pytest.raises(TypeError, match="reset_parameters"):
+        small.reset_parameters(0)
+    with pytest.raises(ValueError, match="none that is trainable"):
+        lc.optim.Adam(small.parameters())
+    for name, value in small.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_bad_input_is_refused_by_name() -> None:
+    with pytest.raises(TypeError, match=r"model is 3 \(int\), expected a module"):
+        lc.quantize(3)  # type: ignore[type-var]
+    with pytest.raises(ValueError, match=r"Tanh\(\) has nothing to quantise"):
+        lc.quantize(lc.Tanh())
+    with pytest.raises(TypeError, match="module 1 is float64, expected float32"):
+        lc.quantize(lc.Sequential(lc.Tanh(), lc.Linear(2, 2, dtype="float64")))
+    with pytest.raises(ValueError, match="weight has 32769 columns, expected at most 32768"):
+        lc.quantize(lc.Linear(32769, 1))
+    linear = lc.Linear(2, 2)
+    linear.load_state_dict({"weight": [[1, np.nan], [0, 1]], "bias": [0, 0]})
+    with pytest.raises(ValueError, match=r"weight of .* holds NaN or infinity"):
+        lc.quantize(linear)
+
+
+def test_state_dicts_are_checked() -> None:
+    small = lc.quantize(lc.Linear(2, 2, seed=0))
+    state = small.state_dict()
+    with pytest.raises(ValueError, match="missing: weight_scale"):
+        small.load_state_dict(lc.Linear(2, 2).state_dict())
+    with pytest.raises(ValueError, match="weight has dtype float32, expected int8"):
+        small.load_state_dict({**state, "weight": np.ones((2, 2), "f4")})
+    with pytest.raises(ValueError, match=r"weight goes from -128 to 1, expected -127 to 127"):
+        small.load_state_dict({**state, "weight": np.array([[-128, 1], [0, 1]], "i1")})
+    assert_same_bits(small.state_dict()["weight"], state["weight"])
+    small.load_state_dict({**state, "weight": np.array([[1, 2], [3, 4]], "i1")})
+    x = np.array([[127, 127]], "f4")
+    expected = np.array([3, 7]) * 127 * state["weight_scale"] + state["bias"]
+    np.testing.assert_allclose(small(x)[0], expected, rtol=1e-6)
+
+
+def test_exporters_refuse_it(tmp_path: Path) -> None:
+    small = lc.quantize(lc.Sequential(lc.LSTM(3, 5), lc.Linear(5, 2)))
+    with pytest.raises(ValueError, match="in int8 cannot be written to ONNX"):
+        lc.to_onnx(small, tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_cases_have_names() -> None:
+    assert name_of(CELLS[0][1]) == name_of(STACKS[0]) == "plain"
