@@ -378,7 +378,7 @@ def levels_of_machine() -> str:
 
 @nox.session
 def sanitize(session: nox.Session) -> None:
-    """Run ctest with AddressSanitizer and UndefinedBehaviorSanitizer, at the machine's ISA levels."""
+    """Run ctest with AddressSanitizer and UBSan, at the ISA levels that this machine has."""
     session.install("--quiet", *BUILD_TOOLS)
     options = ["-DLSTMCORE_BUILD_TESTS=ON", "-DLSTMCORE_SANITIZE=address"]
     configure(session, "sanitize", *options, f"-D{levels_of_machine()}")
