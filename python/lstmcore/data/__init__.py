@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from .._base.public import publish
 from ._batches import Batch, Batches, Buckets, Pairs, pad
-from ._series import resample, windows
+from ._resample import resample
 from ._text import Vocabulary, columns
+from ._windows import windows
 
 __all__ = [
     "Batch",

@@ -1,4 +1,4 @@
-"""Time series: windows that slide over them, and regular steps from irregular time stamps."""
+"""Regular steps from irregular time stamps."""
 
 from __future__ import annotations
 
@@ -10,78 +10,7 @@ import numpy.typing as npt
 from .._base import checks
 from .._base.checks import Array
 
-__all__ = ["resample", "windows"]
-
-
-def windows(
-    series: npt.ArrayLike,
-    size: int,
-    *,
-    horizon: int = 1,
-    stride: int = 1,
-    per_step: bool = False,
-    batch_first: bool = False,
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Cut a series into windows, each with what comes `horizon` steps later.
-
-    Parameters
-    ----------
-    series : array (N,) or (N, F)
-        Values at N regular steps; (N,) has one feature.
-    size : int
-        Steps of a window.
-    horizon : int, default 1
-        How many steps after the end of the window the target lies.
-    stride : int, default 1
-        Steps from the start of one window to the next.
-    per_step : bool, default False
-        Whether every step of a window has its target, `horizon` steps after that step.
-    batch_first : bool, default False
-        Whether the windows are (W, size, F) rather than (size, W, F).
-
-    Returns
-    -------
-    x : ndarray (size, W, F)
-        W = (N - size - horizon) // stride + 1 windows, copied.
-    target : ndarray (W, F), or (size, W, F) if per_step
-        With the axes of x.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If the series is too short for one window, or an option is out of range.
-
-    Examples
-    --------
-    >>> import lstmcore as lc
-    >>> x, target = lc.data.windows([0.0, 1.0, 2.0, 3.0, 4.0], 3)
-    >>> x[:, :, 0].T.tolist(), target.tolist()
-    ([[0.0, 1.0, 2.0], [1.0, 2.0, 3.0]], [[3.0], [4.0]])
-    """
-    values = checks._asarray(series, "series")
-    if values.ndim not in (1, 2) or values.dtype.kind not in "biuf":
-        raise ValueError(f"series is {checks.describe(series)}, expected numbers (N,) or (N, F)")
-    if not values.size:
-        raise ValueError(f"series is empty, of shape {values.shape}, expected at least two steps")
-    values = values.reshape(len(values), -1)
-    size = checks.integer(size, "size", 1)
-    horizon = checks.integer(horizon, "horizon", 1)
-    stride = checks.integer(stride, "stride", 1)
-    per_step = checks.boolean(per_step, "per_step")
-    batch_first = checks.boolean(batch_first, "batch_first")
-    if len(values) < size + horizon:
-        raise ValueError(
-            f"series has {len(values)} steps, expected at least size + horizon = {size + horizon}"
-        )
-    # (W, F, size), without a copy; both ends below keep W the same.
-    view = np.lib.stride_tricks.sliding_window_view(values, size, axis=0)
-    axes = (0, 2, 1) if batch_first else (2, 0, 1)
-    x = view[: len(view) - horizon : stride].transpose(axes)
-    if per_step:
-        target = view[horizon::stride].transpose(axes)
-    else:
-        target = values[size + horizon - 1 :: stride]
-    return x.copy(order="C"), target.copy(order="C")
+__all__ = ["resample"]
 
 
 def resample(
