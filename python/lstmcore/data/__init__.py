@@ -5,6 +5,7 @@ from __future__ import annotations
 from .._base.public import publish
 from ._batches import Batch, Batches, Buckets, Pairs, pad
 from ._resample import resample
+from ._standardizer import Standardizer
 from ._text import Vocabulary, columns
 from ._windows import windows
 
@@ -13,6 +14,7 @@ __all__ = [
     "Batches",
     "Buckets",
     "Pairs",
+    "Standardizer",
     "Vocabulary",
     "columns",
     "pad",

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from .._base import checks
 
-__all__ = ["Table", "columns_of", "is_pandas", "numbers", "split", "table"]
+__all__ = ["Table", "columns_of", "is_pandas", "numbers", "remade", "split", "table"]
 
 AnyArray = npt.NDArray[Any]
 
@@ -128,3 +128,10 @@ def numbers(column: Any, name: str) -> npt.NDArray[np.float64]:
         raise TypeError(f"{name} has dtype {column.dtype}, expected {more}")
     result: npt.NDArray[np.float64] = column.to_numpy(dtype=np.float64, na_value=np.nan)
     return result
+
+
+def remade(like: Any, values: AnyArray, index: Any) -> Any:
+    """Return a frame, or a Series, with the names of another and these values (N, F)."""
+    if _is_frame(like):
+        return type(like)(values, index=index, columns=like.columns)
+    return type(like)(values[:, 0], index=index, name=like.name)
