@@ -212,6 +212,26 @@ def test_weights_of_steps_are_cut_with_their_rows(batch_first: bool) -> None:
     assert np.array_equal(np.concatenate([p.x["known"] for p in parts], axis), batch.x["known"])
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_the_target_one_step_late(horizon: int, batch_first: bool) -> None:
+    options: dict[str, Any] = {"horizon": horizon, "batch_first": batch_first, "previous": True}
+    x, target = windows(TABLE, 3, steps=4, target=2, **options)
+    assert list(x) == ["past", "previous"]
+    assert np.array_equal(x["previous"][..., 0], target - F)
+    table = TABLE.copy()
+    table[10, 2] = np.nan
+    x, target = windows(table, 3, steps=4, target=[2], missing="drop", **options)
+    assert not np.isnan(x["previous"]).any()
+    # Of the windows that would have step 10 in any part.
+    used = 3 + 4 if horizon == 1 else 3 + 1 + 4  # with a gap between the window and the rest
+    whole = windows(TABLE, 3, steps=4, **options)[1]
+    rows = 0 if batch_first else 1
+    assert whole.shape[rows] - target.shape[rows] == used
+    masked = windows(table, 3, steps=4, target=[2], missing="mask", **options)
+    assert (masked.x["previous"] == 0).sum() == (masked.weight == 0).sum() == 4
+
+
 # Frames ---------------------------------------------------------------------------------------
 
 
@@ -340,6 +360,8 @@ TEXT = np.array(["a", None] * 15, object)
         (lambda: take(target=[]), ValueError, "target is empty"),
         (lambda: take(target=[0, -4]), ValueError, r"target is \[0, -4\], which names a column tw"),
         (lambda: take(known=0), ValueError, "known is given without steps"),
+        (lambda: take(previous=True), ValueError, "previous is given without steps"),
+        (lambda: take(previous=1), TypeError, "previous is 1"),
         (lambda: take(static=1), ValueError, "static column 1 has 1.0 and 5.0 in one series"),
         (lambda: windows(np.ones((5, 1)), 2, static=0), ValueError, "static names all columns"),
         (lambda: take(missing="skip"), ValueError, "missing is 'skip', expected one of 'raise'"),

@@ -50,6 +50,7 @@ def windows(
     by: Any = None,
     known: Any = None,
     static: Any = None,
+    previous: bool = False,
     missing: str = "raise",
     per_step: bool = False,
     batch_first: bool = False,
@@ -82,11 +83,15 @@ def windows(
         What is known of the future, as a calendar is. x is a dict then; `steps` are needed.
     static : column or list of columns, optional
         What does not change within a series. x is a dict then, and the windows lack them.
+    previous : bool, default False
+        Whether x, a dict then, has the target one step late, too: what a decoder reads in training,
+        by teacher forcing (see `lstmcore.Seq2Seq.forecast`). `steps` are needed.
     missing : {"raise", "drop", "keep", "mask"}, default "raise"
         What to do with NaN: "raise" refuses them by column; "drop" leaves out windows that would
         have any; "keep" leaves them in. "mask" puts 0 in their places: behind the F features of a
         window there are F more, 1 where one was missing, and the target comes with weights, 0
-        where it was missing. What is known or static may not be missing then.
+        where it was missing. What is known or static may not be missing then, and in "previous"
+        there is 0.
     per_step : bool, default False
         Whether every step of a window has its target, `horizon` steps after that step.
     batch_first : bool, default False
@@ -97,8 +102,9 @@ def windows(
     Returns
     -------
     x : ndarray (size, W, F), or dict
-        All W windows, copied. With `known` or `static` a dict: "past" (size, W, F), "known"
-        (steps, W, K), "static" (W, S).
+        All W windows, copied. With `known`, `static` or `previous` a dict: "past" (size, W, F),
+        "known" (steps, W, K), "static" (W, S), "previous" like the target, with an axis of
+        features.
     target : ndarray (W, F), (steps, W, F), or (size, W, F) if per_step
         Without the last axis where `target` is one column.
 
@@ -134,15 +140,11 @@ def windows(
     size = checks.integer(size, "size", 1)
     horizon = checks.integer(horizon, "horizon", 1)
     stride = checks.integer(stride, "stride", 1)
-    count = None if steps is None else checks.integer(steps, "steps", 1)
     per_step = checks.boolean(per_step, "per_step")
+    previous = checks.boolean(previous, "previous")
+    count = _checked_steps(steps, per_step, known is not None, previous)
     batch_first = checks.boolean(batch_first, "batch_first")
     missing = checks.choice(missing, "missing", ("raise", "drop", "keep", "mask"))
-    if per_step and count is not None:
-        raise ValueError(f"steps is {steps} and per_step is True, expected one of them")
-    if known is not None and count is None:
-        raise ValueError("known is given without steps, expected for how many steps it is known")
-
     whole, panels = _panels(series, by)
     values = _numbers(whole, is_pandas(series), dtype)
     wanted = list(range(values.shape[1])) if target is None else whole.places(target, "target")
@@ -153,26 +155,41 @@ def windows(
     if not past.columns:
         raise ValueError("static names all columns, expected one that changes")
     after = (horizon, size) if per_step else (size + horizon - 1, count or 1)
-    later, future, constant = _Part(wanted, *after), _Part(ahead, *after), _Part(fixed, 0, 1)
+    later = _Part(wanted, *after)
+    others = {"known": _Part(ahead, *after)} if ahead else {}
+    others |= {"static": _Part(fixed, 0, 1)} if fixed else {}
+    others |= {"previous": later._replace(first=later.first - 1)} if previous else {}
     text = "size + horizon" + (" + steps - 1" if count else "")
     starts = _starts(panels, size + horizon + (count or 1) - 1, stride, text)
     gaps = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
     if gaps.any():
-        starts = _without_gaps(whole, gaps, starts, missing, (past, later), (future, constant))
-
+        starts = _without_gaps(whole, gaps, starts, missing, [past, later, *others.values()])
+    if missing == "mask":
+        _check_whole(whole, gaps, ahead + fixed, missing)
     x, y, weight = _taken(values, gaps, starts, past, later, missing == "mask", batch_first)
-    if known is not None or static is not None:
-        x = {"past": x}
-        if ahead:
-            x["known"] = future.cut(values, starts, batch_first)
+    if others:
+        cut = {name: part.cut(values, starts, batch_first) for name, part in others.items()}
+        x = {"past": x, **cut}
         if fixed:
-            x["static"] = values[starts][:, fixed]
-
+            x["static"] = _shaped(x["static"], True, False, batch_first)
+        if previous and missing == "mask":
+            x["previous"] = np.nan_to_num(x["previous"])
     one = target is not None and not columns_of(target, whole.names)
     shape = (count is None and not per_step, one, batch_first)
     if weight is None:
         return x, _shaped(y, *shape)
     return Batch(x, _shaped(y, *shape), weight=_shaped(weight, *shape))
+
+
+def _checked_steps(steps: Any, per_step: bool, known: bool, previous: bool) -> int | None:
+    if steps is None:
+        if known or previous:
+            name = "known" if known else "previous"
+            raise ValueError(f"{name} is given without steps, expected of how many steps it is")
+        return None
+    if per_step:
+        raise ValueError(f"steps is {steps} and per_step is True, expected one of them")
+    return checks.integer(steps, "steps", 1)
 
 
 def _taken(
@@ -282,31 +299,30 @@ def _starts(panels: Panels, needed: int, stride: int, text: str) -> IntArray:
 
 
 def _without_gaps(
-    whole: Table,
-    gaps: npt.NDArray[np.bool_],
-    starts: IntArray,
-    missing: str,
-    masked: tuple[_Part, _Part],
-    others: tuple[_Part, _Part],
+    whole: Table, gaps: npt.NDArray[np.bool_], starts: IntArray, missing: str, parts: list[_Part]
 ) -> IntArray:
     """Return the windows to take where values are missing, or refuse them."""
-    refused: list[int] = []
     if missing == "raise":
-        refused = list(range(gaps.shape[1]))
-    elif missing == "mask":
-        refused = [column for part in others for column in part.columns]
-    for column in refused:
-        if gaps[:, column].any():
-            lost = gaps[:, column]
-            more = "" if missing == "raise" else " with missing='mask', as it is known or static"
-            hint = " (or missing='drop', 'mask' or 'keep')" if missing == "raise" else ""
-            raise ValueError(
-                f"series has {lost.sum()} NaN of {len(lost)} in {whole.name(column)}, expected "
-                f"none{more}: fill them, as lc.data.resample does{hint}"
-            )
+        _check_whole(whole, gaps, list(range(gaps.shape[1])), missing)
     if missing != "drop":
         return starts
-    found = starts[np.all([part.whole(gaps, starts) for part in (*masked, *others)], axis=0)]
+    found = starts[np.all([part.whole(gaps, starts) for part in parts], axis=0)]
     if not len(found):
         raise ValueError(f"every window of {len(starts)} has NaN, and missing='drop' leaves none")
     return found
+
+
+def _check_whole(
+    whole: Table, gaps: npt.NDArray[np.bool_], columns: list[int], missing: str
+) -> None:
+    """Refuse columns that lack values."""
+    for column in columns:
+        lost = gaps[:, column]
+        if lost.any():
+            text = f"series has {lost.sum()} NaN of {len(lost)} in {whole.name(column)}, expected "
+            if missing == "mask":
+                raise ValueError(f"{text}none in what is known or static with missing='mask'")
+            raise ValueError(
+                f"{text}none: fill them, as lc.data.resample does, or say missing='drop', 'mask' "
+                "or 'keep'"
+            )
