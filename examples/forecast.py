@@ -1,7 +1,7 @@
 """Forecast the yearly number of sunspots, beside models without hidden units.
 
     python examples/forecast.py
-    python examples/forecast.py --picture docs/images/forecast.png
+    python examples/forecast.py --picture sunspots.png
 
 Every model reads 33 years and says the next 11, one after the other. They are fitted to 1700 to
 1920; then each year from 1921 on is the first of a forecast. The recurrent forecast is the mean of

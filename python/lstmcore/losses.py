@@ -23,6 +23,7 @@ Types
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -32,9 +33,18 @@ from ._base import checks
 from ._base.checks import Array
 from ._base.public import publish
 from ._base.scoring import Mean, says
-from ._base.targets import check_weights, classified, paired
+from ._base.targets import check_weights, classified, paired, parted
 
-__all__ = ["Mean", "binary_cross_entropy", "cross_entropy", "huber", "mae", "mse"]
+__all__ = [
+    "Mean",
+    "binary_cross_entropy",
+    "cross_entropy",
+    "gaussian_nll",
+    "huber",
+    "mae",
+    "mse",
+    "quantile",
+]
 
 
 def __dir__() -> list[str]:
@@ -346,9 +356,212 @@ def binary_cross_entropy(
         return _mean(losses, (negative * a - positive * b) / (1 + e), w, scale)
 
 
+@says(mode="min")
+def quantile(
+    pred: ArrayLike,
+    target: ArrayLike,
+    lengths: ArrayLike | None = None,
+    *,
+    quantiles: ArrayLike = (0.1, 0.5, 0.9),
+    weight: ArrayLike | None = None,
+    batch_first: bool = False,
+) -> tuple[float, Array]:
+    """Quantile loss, also called pinball loss, of several quantiles at once.
+
+    For the quantile q and e = target - pred it is ``max(q e, (q - 1) e)``: least where a share q of
+    the targets is below the prediction (R. Koenker, G. Bassett, "Regression Quantiles",
+    Econometrica 46, 1978). Averaged over the quantiles and over every valid target.
+
+    Parameters
+    ----------
+    pred : array (..., Q), or (..., Q * F)
+        The Q quantiles of each target. For targets of F features, F wide for each quantile: first
+        the first quantile of all features.
+    target : array (...), or (..., F)
+    lengths : integer array (B,), optional
+        Valid steps of each sequence, for `pred` and `target` (T, B, ...).
+    quantiles : float or array (Q,), default (0.1, 0.5, 0.9)
+        Above 0 and below 1, in any order; 0.5 is the median.
+    weight : array, shape of `target`, or of `pred` without its last axis, optional
+        Weight of each target, or of each step.
+    batch_first : bool, default False
+        With `lengths`, `pred` and `target` are (B, T, ...).
+
+    Returns
+    -------
+    loss : float
+        In the unit of `pred`; 0.0 if there is no valid target.
+    dpred : ndarray, shape and dtype of `pred`
+        Gradient of the loss: 1 - q where pred is above the target, -q below, 0 where they are
+        equal, by the number of quantiles and of valid targets, without weights.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, a quantile is not within 0 and 1, or a weight is not finite or
+        negative.
+    TypeError
+        If an argument is of the wrong type or dtype.
+
+    Notes
+    -----
+    The mean over the quantiles of scikit-learn's mean_pinball_loss.
+
+    Examples
+    --------
+    >>> pred, target = [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]], [2.5, 0.0]
+    >>> loss, dpred = quantile(pred, target, quantiles=[0.1, 0.5, 0.9])
+    >>> round(loss, 4)
+    0.4417
+    >>> (dpred * 6).round(2)
+    array([[-0.1, -0.5,  0.1],
+           [ 0.9,  0.5,  0.1]])
+    """
+    shares = _quantiles(quantiles)
+    values, wanted, w, scale = parted(
+        pred, target, lengths, weight, batch_first, shares.size, "a prediction for each quantile"
+    )
+    below = shares.astype(values.dtype)[:, None]
+    with np.errstate(invalid="ignore", over="ignore"):
+        error = values - wanted
+        # NaN where the error is NaN, 0 where it is 0.
+        slope = np.sign(error) * np.where(error > 0, 1 - below, below)
+        loss, grad = _mean(slope * error, slope, w, scale)
+    return Mean(loss, loss.weight / shares.size), grad.reshape(np.shape(pred))
+
+
+@says(mode="min")
+def gaussian_nll(
+    pred: ArrayLike | tuple[ArrayLike, ArrayLike],
+    target: ArrayLike,
+    lengths: ArrayLike | None = None,
+    *,
+    log_variance: bool = True,
+    full: bool = False,
+    eps: float = 1e-6,
+    weight: ArrayLike | None = None,
+    batch_first: bool = False,
+) -> tuple[float, Any]:
+    """Negative log-likelihood of a normal distribution whose mean and variance are predicted.
+
+    For the mean m and the variance v it is ``(log(v) + (m - target)^2 / v) / 2``, with
+    ``log(2 pi) / 2`` more if `full` (D. A. Nix, A. S. Weigend, "Estimating the mean and variance of
+    the target probability distribution", 1994), averaged over every valid target, in nats.
+
+    Parameters
+    ----------
+    pred : array (..., 2) or (..., 2 * F), or a tuple of two arrays (..., F)
+        Mean and log-variance, or variance: first the means of all F features, then the others.
+    target : array (...), or (..., F); of the shape of each of two
+    lengths : integer array (B,), optional
+        Valid steps of each sequence, for `pred` and `target` (T, B, ...).
+    log_variance : bool, default True
+        Whether the second is log(v), which may be any number, as a Linear gives it, rather than v,
+        which is at least 0, as a Softplus gives it.
+    full : bool, default False
+        Whether to add the constant.
+    eps : float, default 1e-6
+        Lower variances count as this one, in the squared unit of the target; above 0. The gradient
+        is that of this variance then, not 0, so that it can grow again.
+    weight : array, shape of `target`, or of `pred` without its last axis, optional
+        Weight of each target, or of each step.
+    batch_first : bool, default False
+        With `lengths`, `pred` and `target` are (B, T, ...).
+
+    Returns
+    -------
+    loss : float
+        0.0 if there is no valid target.
+    dpred : ndarray, or tuple of two, shape and dtype of `pred`
+        Gradient of the loss.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, a valid variance is negative, `eps` is not above 0, or a weight is
+        not finite or negative.
+    TypeError
+        If an argument is of the wrong type or dtype.
+
+    Notes
+    -----
+    The numbers are those of PyTorch's GaussianNLLLoss, which takes variances.
+
+    Examples
+    --------
+    >>> loss, dpred = gaussian_nll([[0.0, 0.0], [1.0, 0.0]], [0.0, 3.0])  # of variance 1
+    >>> loss
+    1.0
+    >>> dpred
+    array([[ 0.  ,  0.25],
+           [-1.  , -0.75]])
+    >>> gaussian_nll(([0.0, 1.0], [1.0, 1.0]), [0.0, 3.0], log_variance=False)[0]
+    1.0
+    """
+    pair = isinstance(pred, tuple)
+    both: Any = _side_by_side(pred) if pair else pred
+    logarithmic = checks.boolean(log_variance, "log_variance")
+    full = checks.boolean(full, "full")
+    least = checks.number(eps, "eps")
+    if least <= 0:
+        raise ValueError(f"eps is {eps}, expected above 0")
+    values, wanted, w, scale = parted(
+        both, target, lengths, weight, batch_first, 2, "mean and variance of each target"
+    )
+    mean, spread = values[..., :1, :], values[..., 1:, :]
+    if not logarithmic:
+        counts = spread if w is None else spread[_like(w, spread) != 0]
+        if counts.size and counts.min() < 0:
+            raise ValueError(f"pred has the variance {counts.min()}, expected at least 0")
+    with np.errstate(invalid="ignore", over="ignore"):
+        if logarithmic:
+            log = np.maximum(spread, math.log(least))
+            precision = np.exp(-log)
+        else:
+            held = np.maximum(spread, least)
+            log, precision = np.log(held), 1 / held
+        error = mean - wanted
+        pull = error * precision
+        square = error * pull
+        dspread = (1 - square) / 2 if logarithmic else (1 - square) * precision / 2
+        terms = np.concatenate([log, square], axis=-2)
+        # Their mean is that of half of their sum, which the loss is.
+        loss, grad = _mean(terms, np.concatenate([pull, dspread], axis=-2), w, scale, 2.0)
+    value = float(loss) + (math.log(2 * math.pi) / 2 if full and loss.weight else 0.0)
+    grad = grad.reshape(np.shape(both))
+    gradient = tuple(np.split(grad, 2, axis=-1)) if pair else grad
+    return Mean(value, loss.weight / 2), gradient
+
+
+def _quantiles(value: ArrayLike) -> Array:
+    shares = checks.real(value, np.dtype(np.float64), "quantiles", cast=True).reshape(-1)
+    if not shares.size or not (shares.min() > 0 and shares.max() < 1):  # also true for NaN
+        raise ValueError(f"quantiles is {value!r}, expected numbers above 0 and below 1")
+    return shares
+
+
+def _side_by_side(pair: Any) -> Array:
+    if len(pair) != 2:
+        raise ValueError(f"pred is a tuple of {len(pair)}, expected (mean, variance)")
+    mean, spread = (checks.floating(part, f"pred[{i}]") for i, part in enumerate(pair))
+    if mean.shape != spread.shape or mean.ndim == 0 or mean.dtype != spread.dtype:
+        raise ValueError(
+            f"pred has mean and variance of shapes {mean.shape} and {spread.shape}, {mean.dtype} "
+            f"and {spread.dtype}, expected the same, with an axis of features"
+        )
+    return np.concatenate([mean, spread], axis=-1)
+
+
+def _like(w: Array, part: Array) -> Array:
+    """Return weights of leading axes, or of all, in the shape of one part of predictions."""
+    if w.ndim == part.ndim:
+        return w[..., :1, :]
+    return np.broadcast_to(w.reshape(w.shape + (1,) * (part.ndim - w.ndim)), part.shape)
+
+
 def _mean(
     losses: Array, grad: Array, w: Array | None, scale: float, factor: float = 1.0
-) -> tuple[float, Array]:
+) -> tuple[Mean, Array]:
     """Return the weighted mean of `losses`, and its gradient from theirs, `factor` times `grad`."""
     if w is None:
         count = losses.size

@@ -1,7 +1,8 @@
 """Metrics: how good predictions are, in numbers for people.
 
 They take the same first arguments as the losses, and leave out the same elements. All are 0.0 where
-no element is valid, but for the perplexity: that is 1.0 then. A prediction of NaN is never right.
+no element is valid, but for the perplexity and the Nash-Sutcliffe efficiency: these are 1.0 then. A
+prediction of NaN is never right.
 
 They return a `losses.Mean`: a float whose ``weight`` is what the mean stands for.
 """
@@ -18,9 +19,20 @@ from ._base import checks
 from ._base.checks import Array
 from ._base.scoring import Mean, says
 from ._base.targets import classified, paired
-from .losses import cross_entropy, mse
+from .losses import cross_entropy, mse, quantile
+from .losses import mae as absolute_error
 
-__all__ = ["accuracy", "binary_accuracy", "bits_per_symbol", "perplexity", "rmse"]
+__all__ = [
+    "accuracy",
+    "binary_accuracy",
+    "bits_per_symbol",
+    "mae",
+    "mape",
+    "nse",
+    "perplexity",
+    "pinball",
+    "rmse",
+]
 
 
 def __dir__() -> list[str]:
@@ -234,6 +246,192 @@ def rmse(
     return _of_mean(squared, math.sqrt)
 
 
+@says(mode="min")
+def mae(
+    pred: ArrayLike,
+    target: ArrayLike,
+    lengths: ArrayLike | None = None,
+    *,
+    weight: ArrayLike | None = None,
+    batch_first: bool = False,
+) -> float:
+    """Mean absolute error, in the unit of `pred`: `losses.mae` without its gradient.
+
+    Parameters
+    ----------
+    pred, target, lengths, weight, batch_first
+        As for `losses.mse`.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `losses.mse`.
+
+    Examples
+    --------
+    >>> mae([1.0, 2.0], [3.0, 2.0])
+    1.0
+    """
+    return absolute_error(pred, target, lengths, weight=weight, batch_first=batch_first)[0]
+
+
+@says(mode="min")
+def mape(
+    pred: ArrayLike,
+    target: ArrayLike,
+    lengths: ArrayLike | None = None,
+    *,
+    weight: ArrayLike | None = None,
+    batch_first: bool = False,
+) -> float:
+    """Mean absolute error as a share of the target: 0.1 is 10 percent.
+
+    ``abs(pred - target) / abs(target)``, averaged over every valid target that is not 0: of 0 there
+    is no share, so such targets are left out.
+
+    Parameters
+    ----------
+    pred, target, lengths, weight, batch_first
+        As for `losses.mse`.
+
+    Returns
+    -------
+    float
+        At least 0. Its weight is that of the targets that are not 0.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `losses.mse`.
+
+    Notes
+    -----
+    The number of scikit-learn's mean_absolute_percentage_error where no target is 0; that one
+    divides by 2.2e-16 there.
+
+    Examples
+    --------
+    >>> mape([75.0, 15.0, 1.0], [100.0, 10.0, 0.0])
+    0.375
+    """
+    values, wanted, w, scale = paired(pred, target, lengths, weight, batch_first)
+    weights = _of_each(w, values.shape)
+    counts = (wanted != 0) & (weights != 0)
+    t = wanted[counts].astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return _weighted(np.abs((values[counts] - t) / t), weights[counts], scale)
+
+
+@says(mode="max")
+def nse(
+    pred: ArrayLike,
+    target: ArrayLike,
+    lengths: ArrayLike | None = None,
+    *,
+    weight: ArrayLike | None = None,
+    batch_first: bool = False,
+) -> float:
+    """Nash-Sutcliffe efficiency: 1 - mean squared error / variance of the targets.
+
+    1 is right everywhere; 0 is as good as the mean of the targets, said every time (J. E. Nash,
+    J. V. Sutcliffe, "River flow forecasting through conceptual models", Journal of Hydrology 10,
+    1970). It is the coefficient of determination, R squared, of predictions as they are.
+
+    Parameters
+    ----------
+    pred, target, lengths, weight, batch_first
+        As for `losses.mse`. All valid elements are one sample with one mean: of several features,
+        or of several basins, take each by itself.
+
+    Returns
+    -------
+    float
+        At most 1. Where all targets are the same, 1.0 if every prediction is right, else -inf.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `losses.mse`.
+
+    Notes
+    -----
+    The efficiency of several batches is no mean of theirs. Its `Mean` holds what can be averaged,
+    the squared error, the target and the squared target, so that `fit` and `evaluate` give the
+    efficiency of all targets together: the means over all batches first, then
+    ``1 - error / (square - mean ** 2)``. They are in NumPy's longdouble, as this difference loses
+    digits where targets vary little about a large mean.
+
+    Examples
+    --------
+    >>> nse([1.0, 2.0, 4.0], [1.0, 2.0, 3.0])
+    0.5
+    """
+    values, wanted, w, scale = paired(pred, target, lengths, weight, batch_first)
+    weights = _of_each(w, values.shape)
+    counts = weights != 0
+    w_, t = weights[counts].astype(np.longdouble), wanted[counts].astype(np.longdouble)
+    with np.errstate(invalid="ignore", over="ignore"):
+        error = (values[counts] - t) ** 2
+        sums = np.array([(w_ * one).sum() for one in (error, t, t * t, np.ones_like(t))])
+        total = float(sums[-1])
+        means = sums / (total or 1.0)
+    return Mean(_efficiency(means), total * scale, means, _efficiency)
+
+
+def _efficiency(means: Array) -> float:
+    """Return the efficiency of the means of squared error, target, squared target, and 1.
+
+    The last is 1 but for the rounding of weights, which the others have too.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        error, mean, square = means[:3] / (means[3] or 1.0)
+        variance = square - mean * mean
+    if variance <= 8 * np.finfo(means.dtype).eps * square:  # nothing but rounding
+        return 1.0 if error == 0 else -math.inf
+    return float(1 - error / variance)
+
+
+@says(mode="min")
+def pinball(
+    pred: ArrayLike,
+    target: ArrayLike,
+    lengths: ArrayLike | None = None,
+    *,
+    quantiles: ArrayLike = (0.1, 0.5, 0.9),
+    weight: ArrayLike | None = None,
+    batch_first: bool = False,
+) -> float:
+    """Mean pinball loss of predicted quantiles: `losses.quantile` without its gradient.
+
+    Parameters
+    ----------
+    pred, target, lengths, quantiles, weight, batch_first
+        As for `losses.quantile`.
+
+    Returns
+    -------
+    float
+        In the unit of `pred`; half the mean absolute error for the median.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `losses.quantile`.
+
+    Examples
+    --------
+    >>> pinball([1.0, 3.0], [2.0, 2.0], quantiles=0.9)
+    0.5
+    """
+    return quantile(
+        pred, target, lengths, quantiles=quantiles, weight=weight, batch_first=batch_first
+    )[0]
+
+
 def _perplexity(nats: float) -> float:
     """Return the perplexity for a mean cross-entropy, infinite where no float is so large."""
     return math.inf if nats > 709 else math.exp(nats)
@@ -247,6 +445,19 @@ def _of_mean(mean: float, finish: Callable[[float], float]) -> Mean:
     """Return a function of a mean, such that the mean over batches can be taken first."""
     assert isinstance(mean, Mean)
     return Mean(finish(mean), mean.weight, mean.mean, finish)
+
+
+def _of_each(w: Array | None, shape: tuple[int, ...]) -> Array:
+    """Return the weight of every element, from those of leading axes."""
+    if w is None:
+        return np.ones(shape)
+    return np.broadcast_to(w.reshape(w.shape + (1,) * (len(shape) - w.ndim)), shape)
+
+
+def _weighted(values: Array, weights: Array, scale: float) -> Mean:
+    """Return the weighted mean of values that all count."""
+    total = float(weights.sum())
+    return Mean(float((values * weights).sum()) / total if total else 0.0, total * scale)
 
 
 def _mean(right: NDArray[np.bool_], w: Array | None, scale: float) -> Mean:

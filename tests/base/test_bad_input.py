@@ -331,7 +331,8 @@ WRONG_PAIR: list[tuple[Any, type[Exception], str]] = [
     (
         (zeros(1, B, H), zeros(1, B, H, dtype="float64")),
         TypeError,
-        "c0 has dtype float64, expected float32, the layer's dtype",
+        r"c0 has dtype float64, expected float32, the layer's dtype: "
+        r'\.astype\("float32"\) converts it',
     ),
     *(((h, zeros(1, B, H)), error, message) for h, error, message in WRONG_H),
 ]

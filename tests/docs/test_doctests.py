@@ -79,4 +79,7 @@ def test_documents(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if name in ("torch.md", "keras.md"):
         require(name.removesuffix(".md"))
+    if name == "training.md":
+        require("pandas")
+        require("matplotlib")
     pages.run(f"docs/{name}")

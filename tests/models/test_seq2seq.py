@@ -436,3 +436,111 @@ HEAD = lc.Linear(4, 5)
 def test_bad_input_is_named(call: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+# Series of numbers ----------------------------------------------------------------------------
+
+
+def numeric(
+    kind: Any = lc.GRU, batch_first: bool = False, attention: bool = False, outputs: int = 2
+) -> lc.Seq2Seq:
+    """A model that reads 3 features, and 2 values beside 1 known."""
+    options: Any = {"batch_first": batch_first, "dtype": "float64"}
+    return lc.Seq2Seq(
+        kind(3, 4, seed=0, **options),
+        lc.Sequential(lc.Linear(3, 3, dtype="float64", seed=3), kind(3, 4, seed=1, **options)),
+        lc.Linear(8 if attention else 4, outputs, dtype="float64", seed=2),
+        Attention(batch_first=batch_first) if attention else None,
+    )
+
+
+@pytest.mark.parametrize("kind", [lc.RNN, lc.GRU, lc.LSTM])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("attention", [False, True])
+def test_a_decoder_that_runs_free_reads_what_it_said(
+    attention: bool, batch_first: bool, kind: Any
+) -> None:
+    model = numeric(kind, batch_first, attention)
+    rng = np.random.default_rng(0)
+    source, known, first = rng.random((6, 5, 3)), rng.random((4, 5, 1)), rng.random((5, 2))
+    lengths = np.array([6, 1, 3, 6, 2])
+    if batch_first:
+        source, known = source.swapaxes(0, 1), known.swapaxes(0, 1)
+    y = model.forecast(source, first, known=known, lengths=lengths)
+    time = 1 if batch_first else 0
+    said = np.concatenate([np.expand_dims(first, time), y.take(range(3), time)], time)
+    forced = model((source, np.concatenate([said, known], -1)), lengths=(lengths, None))
+    np.testing.assert_allclose(y, forced, rtol=1e-12)
+    assert y.shape == ((5, 4, 2) if batch_first else (4, 5, 2))
+    # A row alone says the same, and fewer steps are the first of more.
+    row = [a[1:2] if batch_first else a[:, 1:2] for a in (source, known)]
+    alone = model.forecast(row[0], first[1:2], known=row[1], lengths=lengths[1:2])
+    np.testing.assert_allclose(alone, y[1:2] if batch_first else y[:, 1:2], rtol=1e-12)
+    fewer = model.forecast(source, first, 2, known=known.take(range(2), time), lengths=lengths)
+    np.testing.assert_allclose(fewer, y.take(range(2), time), rtol=1e-12)
+
+
+def test_what_goes_back_may_be_made_of_the_output() -> None:
+    """Of quantiles the middle ones, here of 3 for each of 2 values."""
+    model = numeric(outputs=6)
+    rng = np.random.default_rng(0)
+    source, known, first = rng.random((6, 5, 3)), rng.random((4, 5, 1)), rng.random((5, 2))
+    y = model.forecast(source, first, known=known, sample=lambda y: y[:, 2:4])
+    said = np.concatenate([first[None], y[:3, :, 2:4]])
+    np.testing.assert_allclose(y, model((source, np.concatenate([said, known], -1))), rtol=1e-12)
+
+
+def test_teacher_forcing_trains_a_decoder_with_a_calendar() -> None:
+    """What comes depends on what is known of it, so a model that reads it can run free."""
+    rng = np.random.default_rng(1)
+    calendar = rng.random(400)
+    value = np.zeros(400)
+    for t in range(1, 400):
+        value[t] = 0.5 * value[t - 1] + calendar[t]
+    table = np.stack([value, calendar], axis=1).astype("float32")
+    x, target = lc.data.windows(table, 8, steps=6, target=[0], known=[1], previous=True)
+    assert np.array_equal(x["previous"][1:], target[:-1])
+    assert np.array_equal(x["previous"][0], x["past"][-1, :, :1])
+    model = lc.Seq2Seq(lc.GRU(2, 16, seed=0), lc.GRU(2, 16, seed=1), lc.Linear(16, 1, seed=2))
+    forced = np.concatenate([x["previous"], x["known"]], axis=-1)
+    lc.fit(
+        model, ((x["past"], forced), target), batch_size=32, seed=0, epochs=40, progress=False,
+        loss=lc.losses.mse, optimizer=lc.optim.Adam(model.parameters(), lr=0.01),
+    )  # fmt: skip
+    y = model.forecast(x["past"], x["previous"][0], known=x["known"])
+    assert lc.metrics.nse(y, target) > 0.9
+    assert lc.metrics.nse(y[-1], target[-1]) > 0.9  # six steps from the last value that it saw
+
+
+F8 = np.zeros((6, 5, 3))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m: m.forecast(F8, F8[0, :, :2], 4), ValueError, "have 2 features, expected 3, as"),
+        (lambda m: m.forecast(F8, F8[0], 0), ValueError, "steps is 0"),
+        (lambda m: m.forecast(F8, F8[0]), TypeError, "steps is None"),
+        (lambda m: m.forecast(F8, F8[0, 0], 4), ValueError, r"previous has shape \(3,\)"),
+        (lambda m: m.forecast(F8, F8[0].astype("f4"), 4), TypeError, "previous has dtype float32"),
+        (lambda m: m.forecast(F8[:, :4], F8[0], 4), ValueError, "expected a batch of 5, the rows"),
+        (lambda m: m.forecast(F8[:, 0], F8[0], 4), ValueError, "expected a batch of 5"),
+        (lambda m: m.forecast(F8, F8[0], 4), ValueError, r"has shape \(5, 2\), expected \(5, 3\)"),
+        (lambda m: m.forecast(F8, F8[0], 4, sample=3), TypeError, "sample is 3"),
+        (
+            lambda m: m.forecast(F8, F8[0, :, :2], known=F8[0, :, :1]),
+            ValueError,
+            r"known has shape \(5, 1\), expected \(S, B, K\) for 5 rows",
+        ),
+        (
+            lambda m: m.forecast(F8, F8[0, :, :2], 3, known=F8[..., :1]),
+            ValueError,
+            "steps is 3, but known has 6 steps",
+        ),
+        (lambda m: m.forecast(F8 * np.nan, F8[0], 4), ValueError, "the model gives NaN"),
+        (lambda m: make().forecast([[1], [2]], F8[0], 4), TypeError, "the decoder reads ids"),
+    ],
+)
+def test_forecast_refuses(call: Callable[[Any], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call(numeric())

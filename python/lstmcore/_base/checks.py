@@ -196,6 +196,8 @@ def real(value: object, dtype: np.dtype[Any], name: str, *, cast: bool = False) 
     if converts and (have.type in (np.float32, np.float64) or have.name == "bfloat16"):
         return array.astype(dtype)
     expected = f"real numbers to convert to {dtype}" if converts else f"{dtype}, the layer's dtype"
+    if have.kind == "f" and have.itemsize in (4, 8) and not converts:
+        expected += f': .astype("{dtype}") converts it'
     raise TypeError(f"{name} has dtype {have}, expected {expected}")
 
 

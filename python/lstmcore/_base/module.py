@@ -96,6 +96,9 @@ class Module:
     )
     """
 
+    extra: Mapping[str, Any] = MappingProxyType({})
+    """What `save` kept beside it in the file that it was loaded from."""
+
     _config: Any = None  # its attributes are the options; two of them can be compared by ==
     _parameters: Mapping[str, Parameter] = MappingProxyType({})  # its own, in PyTorch's order
     _children: Mapping[str, Module] = MappingProxyType({})  # their parameters come after its own

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
+
 __all__ = ["Mean", "check_scores", "says", "told"]
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
@@ -26,8 +28,9 @@ class Mean(float):
     weight : float, default 1.0
         Sum of the weights of what was averaged, or how many there were. The default lets
         ``statistics.mean`` and the like make one of the numbers that they find.
-    mean : float, optional
-        What was averaged, if `value` is a function of it, as the root mean squared error is.
+    mean : float or ndarray, optional
+        What was averaged, if `value` is a function of it, as the root mean squared error is; an
+        array if the function needs several means, as the Nash-Sutcliffe efficiency does.
     finish : function, optional
         That function.
 
@@ -54,19 +57,20 @@ class Mean(float):
     __slots__ = ("finish", "mean", "weight")
 
     weight: float
-    mean: float
-    finish: Callable[[float], float] | None
+    mean: Any
+    finish: Callable[[Any], float] | None
 
     def __new__(
         cls,
         value: float,
         weight: float = 1.0,
-        mean: float | None = None,
-        finish: Callable[[float], float] | None = None,
+        mean: Any = None,
+        finish: Callable[[Any], float] | None = None,
     ) -> Mean:
         self = float.__new__(cls, value)
         self.weight = float(weight)
-        self.mean = float(value if mean is None else mean)
+        several = isinstance(mean, np.ndarray)
+        self.mean = mean if several else float(value if mean is None else mean)
         self.finish = finish
         return self
 

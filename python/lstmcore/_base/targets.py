@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import checks
 from .checks import Array
 
-__all__ = ["check_weights", "classified", "paired"]
+__all__ = ["check_weights", "classified", "paired", "parted"]
 
 
 def classified(
@@ -64,6 +64,38 @@ def paired(
         raise ValueError(f"target has shape {wanted.shape}, expected {values.shape}, that of pred")
     shapes = (values.shape, values.shape[:-1])
     return values, wanted, *_weights(values.shape, lengths, weight, batch_first, shapes)
+
+
+def parted(
+    pred: ArrayLike,
+    target: ArrayLike,
+    lengths: ArrayLike | None,
+    weight: ArrayLike | None,
+    batch_first: bool,
+    parts: int,
+    what: str,
+) -> tuple[Array, Array, Array | None, float]:
+    """Return predictions of several numbers for each target: (..., parts, F), one part an F wide.
+
+    Beside them targets (..., 1, F), weights of the leading axes or of all or None, and the scale.
+    """
+    values = checks.floating(pred, "pred")
+    wanted = checks.real(target, values.dtype, "target", cast=True)
+    leading = values.shape[:-1]
+    alone = values.ndim > 0 and wanted.shape == leading and values.shape[-1] == parts
+    features = 1 if alone else wanted.shape[-1] if wanted.ndim else 0
+    if not alone and (values.ndim == 0 or values.shape != (*wanted.shape[:-1], features * parts)):
+        raise ValueError(
+            f"pred has shape {values.shape} and target {wanted.shape}, expected pred "
+            f"(..., {parts}) for target (...), or pred (..., {parts} * F) for target (..., F): "
+            f"{what}"
+        )
+    shapes = (leading,) if alone else (wanted.shape, leading)
+    w, scale = _weights(wanted.shape, lengths, weight, batch_first, shapes)
+    shape = (*leading, parts, features)
+    if w is not None and not alone and w.ndim == wanted.ndim:
+        w = np.broadcast_to(w[..., None, :], shape)
+    return values.reshape(shape), wanted.reshape(*leading, 1, features), w, scale
 
 
 def _weights(

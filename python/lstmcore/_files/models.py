@@ -7,6 +7,7 @@ tensors have, and nothing else.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -24,9 +25,15 @@ _KEY = "lstmcore.model"
 _VERSION = 1  # of the description in a file; kVersion in cpp/src/files/model.cpp is the same
 _MOST_TEXT = 2**20  # bytes of a description
 _DEPTH = 30  # of modules in modules
+_EXTRA_DEPTH = 20
 
 
-def save(model: Module | Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+def save(
+    model: Module | Mapping[str, Any],
+    path: str | os.PathLike[str],
+    *,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
     """Write a model to a safetensors file: its parameters, and what it is.
 
     The file that was there is replaced when the new one is complete, not before. Any program that
@@ -40,14 +47,20 @@ def save(model: Module | Mapping[str, Any], path: str | os.PathLike[str]) -> Non
         ``module.load_state_dict(lc.load_torch(path))`` reads them.
     path : str or path
         Of the file, by convention ``.safetensors``.
+    extra : dict of str to plain values, optional
+        What belongs to the model beside it, such as the ``state_dict()`` of a
+        `lstmcore.data.Standardizer`: numbers, strings, bools, None, and lists and dicts of them;
+        arrays become lists. `load` gives it back as ``model.extra``. If not given, ``model.extra``
+        is written again.
 
     Raises
     ------
     TypeError
-        If `model` is no module, or of a class derived from one of this library, or has a module of
-        a class of your own in it.
+        If `extra` has something else in it, or `model` is no module, or of a class derived from one
+        of this library, or has a module of a class of your own in it.
     ValueError
-        If `path` names no file.
+        If `path` names no file, or `extra` has NaN or infinity, is more than 1 MB of text or nested
+        more than 20 deep, or is given for what is written without a description.
     OSError
         If the file cannot be written.
 
@@ -62,12 +75,14 @@ def save(model: Module | Mapping[str, Any], path: str | os.PathLike[str]) -> Non
     >>> model = lc.Sequential(lc.LSTM(3, 5, peephole=True), lc.Linear(5, 2))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = pathlib.Path(folder) / "model.safetensors"
-    ...     lc.save(model, path)
-    ...     lc.load(path) == model
-    True
+    ...     lc.save(model, path, extra={"unit": "MW", "mean": [0.5, 2.0, 1.0]})
+    ...     lc.load(path) == model, lc.load(path).extra["unit"]
+    (True, 'MW')
     """
     plain = _plain(model)
     if plain is not None:
+        if extra is not None:
+            raise ValueError("extra is given, but of this model parameters alone are written")
         tensor_file.write(path, plain, {})
         return
     if not isinstance(model, Module):
@@ -76,9 +91,36 @@ def save(model: Module | Mapping[str, Any], path: str | os.PathLike[str]) -> Non
     description = {"version": _VERSION, "model": model._description()}
     frozen = [name for name, p in model.named_parameters() if not p.trainable]
     description |= {"frozen": frozen} if frozen else {}
+    beside = _plain_value(model.extra if extra is None else extra, "extra", _EXTRA_DEPTH)
+    if not isinstance(beside, dict):
+        raise TypeError(f"extra is {checks.describe(extra)}, expected a dict")
+    description |= {"extra": beside} if beside else {}
     text = json.dumps(description, allow_nan=False)
+    if len(text) > _MOST_TEXT:
+        raise ValueError(f"the description and extra are {len(text)} long, expected {_MOST_TEXT}")
     arrays = {name: p._storage for name, p in model.named_parameters()}
     tensor_file.write(path, arrays, {_KEY: text})
+
+
+def _plain_value(value: Any, name: str, depth: int) -> Any:
+    """Return what JSON can hold and `load` will return, or refuse it by name."""
+    if depth < 0:
+        raise ValueError(f"{name} is nested too deep, expected at most {_EXTRA_DEPTH}")
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufU":
+        value = value.tolist()
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} is {value}, expected a finite number")
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_plain_value(part, f"{name}[{i}]", depth - 1) for i, part in enumerate(value)]
+    if isinstance(value, Mapping):
+        wrong = [key for key in value if not isinstance(key, str)]
+        if wrong:
+            raise TypeError(f"{name} has the key {wrong[0]!r}, expected strings")
+        return {k: _plain_value(part, f"{name}[{k!r}]", depth - 1) for k, part in value.items()}
+    what = checks.describe(value)
+    raise TypeError(f"{name} is {what}, expected numbers, strings, lists and dicts")
 
 
 def _plain(model: Any) -> dict[str, Any] | None:
@@ -117,7 +159,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     Returns
     -------
     model : module
-        As it was saved, bit for bit.
+        As it was saved, bit for bit; what was kept beside it is ``model.extra``.
 
     Raises
     ------
@@ -144,7 +186,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         )
     before = BUDGET.set(Budget(len(arrays), sum(array.nbytes for array in arrays.values())))
     try:
-        described, frozen = _read(metadata[_KEY])
+        described, frozen, extra = _read(metadata[_KEY])
         model = _make(described)
         wrong = [
             f"{name} is {arrays[name].dtype}, expected {p.dtype}"
@@ -155,6 +197,10 @@ def load(path: str | os.PathLike[str]) -> Any:
             raise ValueError("; ".join(wrong))
         model.load_state_dict(arrays)
         _freeze(model, frozen)
+        if extra is not None:
+            if not isinstance(extra, dict):
+                raise ValueError("what is kept beside the model is no dict")
+            model.extra = extra
     except Exception as error:  # a description can ask for anything
         raise ValueError(f"{path} is damaged: {error}") from error
     finally:
@@ -171,8 +217,8 @@ def _freeze(model: Module, names: Any) -> None:
         named[name].trainable = False
 
 
-def _read(text: str) -> tuple[Any, Any]:
-    """Return the description of a model, and the names of its parameters that are not trained."""
+def _read(text: str) -> tuple[Any, Any, Any]:
+    """Return the description of a model, the parameters that are not trained, and the extra."""
     if len(text) > _MOST_TEXT:
         raise ValueError(f"its description is {len(text)} long, expected at most {_MOST_TEXT}")
     content = json.loads(text)
@@ -180,7 +226,7 @@ def _read(text: str) -> tuple[Any, Any]:
     if version != _VERSION:
         what = version if isinstance(version, int) else "unknown"
         raise ValueError(f"its version is {what}, expected {_VERSION}")
-    return content.get("model"), content.get("frozen", [])
+    return content.get("model"), content.get("frozen", []), content.get("extra")
 
 
 def _make(description: Any, depth: int = 0) -> Module:

@@ -14,7 +14,7 @@ from .._base.scoring import check_scores
 from .._nn.sequential import as_sequential
 from ..sampling import Sampler
 
-__all__ = ["generate"]
+__all__ = ["chooser", "generate"]
 
 
 def generate(
@@ -97,7 +97,7 @@ def generate(
         what = "(T,) or two axes with the batch" if tokens else "(T, F) or three with the batch"
         raise ValueError(f"prompt has shape {x.shape}, expected {what}, and at least one step")
     axis = 1 if grid == 2 and getattr(model, "batch_first", False) else 0
-    choose = _chooser(sample, tokens)
+    choose = chooser(sample, tokens)
     if stop is not None:
         stop = checks.integer(stop, "stop", 0)
         if not tokens:
@@ -143,7 +143,7 @@ def _check_model(model: Any) -> None:
         raise ValueError(f"{whole!r} needs the whole sequence, of which this is the beginning only")
 
 
-def _chooser(sample: Any, tokens: bool) -> Sampler:
+def chooser(sample: Any, tokens: bool) -> Sampler:
     """Return what makes the next input of an output."""
     if sample is None or (isinstance(sample, str) and sample == "greedy"):
         given = sampling.greedy() if tokens else (lambda y: y)

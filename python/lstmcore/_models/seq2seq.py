@@ -14,6 +14,8 @@ from .._base.module import Module, storable
 from .._nn.sequential import Sequential, SequentialTape, as_sequential
 from .._nn.tape import check_owner
 from ..attention import Attention
+from ..sampling import Sampler
+from .generate import chooser
 
 __all__ = ["Hypothesis", "Seq2Seq", "Seq2SeqTape"]
 
@@ -83,7 +85,8 @@ class Seq2Seq(Module):
     2014; attention over the encoder's states after the decoder's recurrence: M.-T. Luong, H. Pham,
     C. D. Manning, "Effective approaches to attention-based neural machine translation", EMNLP 2015.
 
-    `fit` trains it with the batches of `lstmcore.data.Pairs`.
+    `fit` trains it with the batches of `lstmcore.data.Pairs`. Where the decoder reads numbers, it
+    forecasts series: see `forecast`.
 
     Examples
     --------
@@ -461,6 +464,124 @@ class Seq2Seq(Module):
             _ranked(row_ids, row_scores, end, length_penalty)
             for row_ids, row_scores in zip(ids, scores, strict=True)
         ]
+
+    def forecast(
+        self,
+        source: npt.ArrayLike,
+        previous: npt.ArrayLike,
+        steps: int | None = None,
+        *,
+        known: npt.ArrayLike | None = None,
+        sample: Sampler | None = None,
+        lengths: npt.ArrayLike | None = None,
+    ) -> Array:
+        """Say numbers, step after step, each from what it said before: the decoder runs free.
+
+        In training it reads the target one step late instead (teacher forcing): ``model.forward``,
+        and so `fit`, take ``(source, previous)`` with the previous value, and what is known beside
+        it, at every step. `lstmcore.data.windows` makes both.
+
+        Parameters
+        ----------
+        source : array (T, B, ...), or (B, T, ...) if batch_first
+            As the encoder takes it.
+        previous : array (B, F)
+            The value before the first step.
+        steps : int, optional
+            How many to say; not needed beside `known`.
+        known : array (S, B, K), or (B, S, K) if batch_first, optional
+            What is known of each step. The decoder reads it behind the previous value: F + K
+            features.
+        sample : function, optional
+            Makes of the output (B, O) the value (B, F) that goes back, for instance the median of
+            several quantiles, or a draw. By default the output itself.
+        lengths : integer array (B,), optional
+            Steps of each source.
+
+        Returns
+        -------
+        y : ndarray (S, B, O), or (B, S, O) if batch_first
+            What the head gives at each step.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the decoder reads ids, or an argument has a wrong value or shape.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lstmcore as lc
+        >>> wave = np.sin(0.3 * np.arange(300.0))
+        >>> x, target = lc.data.windows(
+        ...     wave, 20, steps=10, target=[0], previous=True, dtype="float32"
+        ... )
+        >>> model = lc.Seq2Seq(
+        ...     lc.GRU(1, 16, seed=0), lc.GRU(1, 16, seed=1), lc.Linear(16, 1, seed=2)
+        ... )
+        >>> history = lc.fit(
+        ...     model, ((x["past"], x["previous"]), target), batch_size=32, seed=0, epochs=20,
+        ...     loss=lc.losses.mse, optimizer=lc.optim.Adam(model.parameters(), lr=0.01),
+        ...     progress=False,
+        ... )
+        >>> y = model.forecast(x["past"], x["previous"][0], steps=10)
+        >>> y.shape, lc.metrics.rmse(y, target) < 0.2
+        ((10, 261, 1), True)
+        """
+        value, beside = self._first_values(previous, steps, known)
+        keys, final, lengths = self._encode(source, lengths)
+        batch = 0 if self.batch_first else 1
+        if keys.ndim != 3 or keys.shape[batch] != len(value):
+            raise ValueError(
+                f"source has shape {np.shape(source)}, expected a batch of {len(value)}, the rows "
+                "of previous"
+            )
+        choose = chooser(sample, tokens=False)
+        state = final if self.carry_state else None
+        said: list[Any] = []
+        for now in beside:
+            if said:
+                output = said[-1]
+                value = choose(output)
+                if value.shape != (len(now), np.shape(previous)[1]):
+                    raise ValueError(
+                        f"what goes back has shape {value.shape}, expected {np.shape(previous)}, "
+                        "that of previous: sample=... makes it of the output"
+                    )
+            x = np.concatenate([value, now], axis=1, dtype=value.dtype)
+            y, _, state = self._decode(np.expand_dims(x, 1 - batch), state, keys, lengths, None)
+            said.append(y.take(0, 1 - batch))
+        return np.stack(said, axis=1 - batch)
+
+    def _first_values(self, previous: Any, steps: Any, known: Any) -> tuple[Array, Array]:
+        """Return what the decoder reads first, (B, F), and beside it at each step, (S, B, K)."""
+        if self.decoder._takes_ids:
+            raise TypeError("the decoder reads ids, expected numbers: see greedy and beam_search")
+        dtype = self.encoder.dtype
+        assert dtype is not None  # it has a recurrent layer
+        value = checks.real(previous, dtype, "previous")
+        if value.ndim != 2:
+            raise ValueError(f"previous has shape {value.shape}, expected (B, F)")
+        if known is None:
+            beside = np.empty((checks.integer(steps, "steps", 1), len(value), 0), value.dtype)
+        else:
+            beside = checks.real(known, dtype, "known")
+            if beside.ndim == 3 and self.batch_first:
+                beside = beside.swapaxes(0, 1)
+            if beside.ndim != 3 or beside.shape[1] != len(value) or not len(beside):
+                axes = "(B, S, K)" if self.batch_first else "(S, B, K)"
+                raise ValueError(
+                    f"known has shape {np.shape(known)}, expected {axes} for {len(value)} rows"
+                )
+            if steps is not None and steps != len(beside):
+                raise ValueError(f"steps is {steps}, but known has {len(beside)} steps")
+        features = value.shape[1] + beside.shape[2]
+        if self.decoder._input_size not in (None, features):
+            raise ValueError(
+                f"previous and known have {features} features, expected "
+                f"{self.decoder._input_size}, as the decoder reads"
+            )
+        return value, beside
 
     def _options(self) -> dict[str, Any]:
         return {

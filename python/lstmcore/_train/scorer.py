@@ -165,15 +165,18 @@ class Total:
     """Sums over batches of several means, each with the weight that it stands for."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
+        self._sums: dict[str, Any] = {}  # floats, or arrays of several means
         self._weights: dict[str, float] = {}
-        self._finish: dict[str, Callable[[float], float]] = {}
+        self._finish: dict[str, Callable[[Any], float]] = {}
 
     def add(self, means: Mapping[str, Mean]) -> None:
         """Add those of a batch."""
         for name, mean in means.items():
-            weight = mean.weight
-            total = weight * mean.mean if weight else 0.0  # also where the mean is not finite
+            weight, total = mean.weight, mean.mean
+            if weight:
+                total = weight * total
+            else:  # also where the mean is not finite
+                total = np.zeros_like(total) if isinstance(total, np.ndarray) else 0.0
             self._sums[name] = self._sums.get(name, 0.0) + total
             self._weights[name] = self._weights.get(name, 0.0) + weight
             if mean.finish is not None:

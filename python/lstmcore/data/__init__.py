@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from .._base.public import publish
 from ._batches import Batch, Batches, Buckets, Pairs, pad
-from ._series import resample, windows
+from ._resample import resample
+from ._standardizer import Standardizer
 from ._text import Vocabulary, columns
+from ._windows import windows
 
 __all__ = [
     "Batch",
     "Batches",
     "Buckets",
     "Pairs",
+    "Standardizer",
     "Vocabulary",
     "columns",
     "pad",

@@ -33,7 +33,8 @@ class Batch(NamedTuple):
         As the layers take them.
     weight : array, optional
         How much each row (B,) counts, or each step (T, B), or (B, T) if batch_first, where there
-        is a target per step. The loss gets it as its `weight`, and so do metrics that take one.
+        is a target per step; or, of the target's shape, each of its numbers. The loss gets it as
+        its `weight`, and so do metrics that take one.
 
     Examples
     --------
@@ -117,8 +118,8 @@ class Batches(_Epochs):
         Steps of each row.
     resets : bool array (T, B), or (B, T) if batch_first, optional
         As the layers take them.
-    weight : array (B,), or (T, B), or (B, T) if batch_first, optional
-        How much each row or step counts.
+    weight : array (B,), or (T, B), or (B, T) if batch_first, or of the shape of target, optional
+        How much each row, step or number counts.
     batch_size : int
         Rows per batch; the last batch has what is left.
     shuffle : bool, default True
@@ -176,11 +177,12 @@ class Batches(_Epochs):
         super().__init__(rows, batch_size, shuffle, seed)
         stepped = [s for s in shapes if len(s) > 1] if len(shapes) == 1 else self._grids()
         grid = stepped[0][:2] if stepped else (rows,)
+        grids = [shape[:2] for shape in stepped] or [grid]
         if per_step is not None:
             per_step = checks.boolean(per_step, "per_step")
         self._target = mapped(checks._asarray, target, "target")
         self._target_axes = mapped(
-            lambda part, name: self._target_axis(part, name, rows, grid, per_step),
+            lambda part, name: self._target_axis(part, name, rows, grids, per_step),
             self._target,
             "target",
         )
@@ -195,11 +197,15 @@ class Batches(_Epochs):
         self._weight = None
         if weight is not None:
             self._weight = checks._asarray(weight, "weight")
-            if self._weight.shape not in ((rows,), grid):
+            of_target = None if is_structure(self._target) else self._target.shape
+            if self._weight.shape not in ((rows,), *grids, of_target):
                 raise ValueError(
                     f"weight has shape {self._weight.shape}, expected (B,) = ({rows},), or "
-                    f"{axes_text} = {grid}"
+                    f"{axes_text} = {' or '.join(map(str, grids))}, or that of the target"
                 )
+            alike = self._weight.ndim > 1 and self._weight.shape == of_target
+            steps = int(self._weight.ndim > 1) and self._axis
+            self._weight_axis = self._target_axes if alike else steps
 
     # Whether nobody writes to an x that it has made, so that no tape needs a copy of it.
     _read_only = False
@@ -225,15 +231,20 @@ class Batches(_Epochs):
         return [part.shape for part in leaves(self._x) if has_steps(part)]
 
     def _target_axis(
-        self, target: AnyArray, name: str, rows: int, grid: tuple[int, ...], per_step: bool | None
+        self,
+        target: AnyArray,
+        name: str,
+        rows: int,
+        grids: list[tuple[int, ...]],
+        per_step: bool | None,
     ) -> int:
         """Return the axis of the rows of a target."""
-        gridded = target.ndim > 1 and target.shape[:2] == grid
+        gridded = target.ndim > 1 and target.shape[:2] in grids
         steps = gridded if per_step is None else per_step
         if not (gridded if steps else target.shape[:1] == (rows,)):
             raise ValueError(
                 f"{name} has shape {target.shape}, expected ({rows}, ...), one for each row of x, "
-                f"or {grid} and whatever follows, one for each step"
+                f"or {' or '.join(map(str, grids))} and whatever follows, one for each step"
             )
         return self._axis if steps else 0
 
@@ -254,8 +265,8 @@ class Batches(_Epochs):
             lengths = None if self._lengths is None else self._lengths[rows]
             resets = None if self._resets is None else np.take(self._resets, rows, self._axis)
             if self._weight is not None:
-                axis = self._axis if self._weight.ndim > 1 else 0
-                yield Batch(x, target, lengths, resets, np.take(self._weight, rows, axis))
+                weight = np.take(self._weight, rows, self._weight_axis)
+                yield Batch(x, target, lengths, resets, weight)
             elif resets is not None:
                 yield x, target, lengths, resets
             elif lengths is not None:
