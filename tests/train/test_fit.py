@@ -892,7 +892,7 @@ ONE = [(X, K[0])]
         ({"optimizer": None}, TypeError, "optimizer is None"),
         ({"schedule": 3}, TypeError, "schedule is 3"),
         ({"schedule_by": "batch"}, ValueError, "schedule_by is 'batch'"),
-        ({"loss": "mse"}, TypeError, "loss is 'mse'"),
+        ({"loss": 3}, TypeError, "loss is 3"),
         ({"loss": accuracy}, TypeError, "loss returned 0.* expected the loss and its gradient"),
         ({"metrics": [accuracy]}, TypeError, "metrics is"),
         ({"metrics": {"accuracy": 1}}, TypeError, "accuracy is 1"),

@@ -5,22 +5,25 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .._base import checks
 from .batch import Caller, batches, chunks
-from .scorer import NoTargets, Scored, Scorer, Total, scored
+from .functions import Scored, scored
+from .scorer import NoTargets, Scorer, Total
+from .words import explains_words
 
 __all__ = ["evaluate", "measure", "measure_first"]
 
 
+@explains_words
 def evaluate(
     model: Any,
     data: Any,
     *,
-    loss: Scored | None = None,
-    metrics: Mapping[str, Scored] | None = None,
+    loss: Scored | str | None = None,
+    metrics: Mapping[str, Scored | str] | Sequence[str] | None = None,
     batch_size: int | None = None,
     weight: Any = None,
     truncate: int | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from .._base import checks
@@ -12,24 +12,27 @@ from .._files.checkpoints import load_checkpoint
 from ..callbacks import Callback, Checkpoint
 from .batch import Caller, batches
 from .evaluate import measure_first
+from .functions import Scored, scored
 from .history import History
 from .interrupt import Interrupt, Interrupted
 from .loop import Loop
 from .progress import Progress
 from .resuming import settings
 from .run import Run
-from .scorer import Scored, Scorer, scored
+from .scorer import Scorer
+from .words import explains_words, other_library
 
 __all__ = ["fit"]
 
 _Called: TypeAlias = Callback | Callable[[Run], object]
 
 
+@explains_words
 def fit(
     model: Any,
     data: Any,
     *,
-    loss: Scored,
+    loss: Scored | str,
     optimizer: Any,
     epochs: int = 1,
     batch_size: int | None = None,
@@ -37,7 +40,7 @@ def fit(
     seed: int | None = None,
     weight: Any = None,
     validation: Any = None,
-    metrics: Mapping[str, Scored] | None = None,
+    metrics: Mapping[str, Scored | str] | Sequence[str] | None = None,
     truncate: int | None = None,
     clip_norm: float | None = None,
     schedule: Any = None,
@@ -63,8 +66,9 @@ def fit(
         `Masking`. Targets are per step or per sequence, as the loss takes them with the model's
         output. A model of your own may take an x that is a tuple or dict of arrays, and a loss of
         your own such a target.
-    loss : function
-        Of `lstmcore.losses`, or one of your own: ``loss(pred, target)``, with lengths as a third
+    loss : function or str
+        Of `lstmcore.losses`, also by its name, ``"mse"`` for instance, or one of your own:
+        ``loss(pred, target)``, with lengths as a third
         argument where there is a prediction per step, and ``batch_first=True`` if so, returns the
         loss and its gradient with respect to pred. Predictions that can be (B, C) are one per
         sequence, whatever C is. Lengths are those that were given, or that a `Masking` in the model
@@ -91,8 +95,10 @@ def fit(
     validation : like data, optional
         For a loss, and the metrics, after every epoch. Its first batch is tried before the first
         step, so that what does not fit is found before anything is changed.
-    metrics : dict of str to function, optional
-        ``function(pred, target)`` with lengths like a loss, which returns a number. They are means
+    metrics : dict of str to function or name, or str or list of str, optional
+        Names are those of `lstmcore.metrics`, or of a loss, ``["accuracy"]`` for instance. Own ones
+        are ``function(pred, target)`` with lengths like a loss, which returns a number. They are
+        means
         over the targets of the validation data or, without any, of the training batches; see
         `loss`.
     truncate : int, optional
@@ -167,8 +173,8 @@ def fit(
     if clip_norm is not None and not checks.number(clip_norm, "clip_norm") > 0:
         raise ValueError(f"clip_norm is {clip_norm}, expected more than 0")
     functions = scored(loss, metrics)
-    if not callable(loss):
-        raise TypeError(f"loss is {checks.describe(loss)}, expected a function")
+    if "loss" not in functions:
+        raise TypeError("loss is None, expected a function or its name")
     _check_optimizer(optimizer, model)
     _check_schedule(schedule, optimizer)
     by_step = checks.choice(schedule_by, "schedule_by", ("epoch", "step")) == "step"
@@ -218,8 +224,11 @@ def fit(
 def _check_optimizer(optimizer: Any, model: Any) -> None:
     parameters = getattr(optimizer, "parameters", None)
     if not isinstance(parameters, (list, tuple)) or not callable(getattr(optimizer, "step", None)):
-        what = checks.describe(optimizer)
-        raise TypeError(f"optimizer is {what}, expected one of lstmcore.optim, ready made")
+        what = other_library(optimizer) or checks.describe(optimizer)
+        raise TypeError(
+            f"optimizer is {what}, expected one of lstmcore.optim, ready made: "
+            "lc.optim.Adam(model.parameters(), lr=0.001)"
+        )
     known = {id(p) for p in model.parameters()}
     for p in parameters:
         if not isinstance(p, Parameter):

@@ -4,36 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._base import checks
 from .._base.flow import Ends
 from .._base.scoring import Mean, check_scores
 from .._base.structure import is_structure, leaves
 from ..data._batches import Batch, has_steps
 from .batch import Caller
+from .functions import Scored
 
-__all__ = ["NoTargets", "Scored", "Scorer", "Total", "scored"]
-
-Scored: TypeAlias = Callable[..., Any]  # a loss or a metric: (pred, target[, lengths])
-
-_TAKEN = ("loss", "validation loss")  # what `History.last` calls the losses
-
-
-def scored(loss: Any, metrics: Any) -> dict[str, Scored]:
-    """Return what to compute, by name."""
-    if metrics is not None and not isinstance(metrics, Mapping):
-        what = checks.describe(metrics)
-        raise TypeError(f"metrics is {what}, expected a dict of functions by name")
-    functions = {**({} if loss is None else {"loss": loss}), **(metrics or {})}
-    for name, function in functions.items():
-        if name in (metrics or ()) and (not isinstance(name, str) or name in _TAKEN):
-            raise ValueError(f"metrics has the name {name!r}, expected a str that no loss has")
-        if not callable(function):
-            raise TypeError(f"{name} is {checks.describe(function)}, expected a function")
-    return functions
+__all__ = ["NoTargets", "Scorer", "Total"]
 
 
 class Targets(NamedTuple):
