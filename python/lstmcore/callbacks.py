@@ -123,7 +123,8 @@ class BestWeights(Callback):
     def on_check(self, run: Run) -> None:
         """Find out whether there is such a value, which way is better, and how to keep weights."""
         name = self._name(run)
-        known = [*run.functions, *(["validation loss"] if run.validation is not None else [])]
+        losses = ["loss"] if run.validation is None else ["loss", "validation loss"]
+        known = [*losses, *(name for name in run.functions if name != "loss")]
         if name not in known:
             raise ValueError(f"monitor is {name!r}, expected one of {', '.join(map(repr, known))}")
         self._direction(run)

@@ -17,7 +17,7 @@ import numpy as np
 from . import checks
 from .budget import BUDGET
 from .checks import Array
-from .flow import BackwardFlow, Ends, Flow
+from .flow import BackwardFlow, Flow
 from .machine import memory_limit
 from .parameter import Parameter, Watch, gradients, read_only, zero_gradients
 from .symbolic import Axes, Symbolic
@@ -230,12 +230,17 @@ class Module:
         size = self._output_size(x.features)
         return (Axes(size, x.steps and self._keeps_time, x.states),)
 
-    def _call_with_ends(self, x: Any, **options: Any) -> tuple[Any, Ends | None]:
+    def _call_with_ends(self, x: Any, **options: Any) -> tuple[Any, Any]:
         """Return y for inference, and where its rows end if modules in this one have found out.
 
-        The tape of a network that `_finds_lengths` has the same as `_ends`.
+        That is an `Ends` or None for every y, in their structure. The tape of a network that
+        `_finds_lengths` has the same as `_ends`.
         """
         return self(x, **options), None
+
+    def _output_gives_probabilities(self, output: Any) -> bool:
+        """Whether y, or the one of several that has this name or number, is probabilities."""
+        return self._gives_probabilities
 
     def _stream_stage(self, name: str) -> Any:
         """Return what a stream of the core is to do for this module, or None for nothing.

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from .._base import checks
-from .._base.flow import Ends
 from .._base.module import Module, overridden
 from .._base.structure import is_structure, leaves, mapped
 from .._nn.sequential import as_sequential
@@ -206,12 +205,12 @@ class Caller:
                 f"truncate={truncate}, but the model has no run(), which would give its state"
             )
 
-    def forward(self, batch: Batch, state: Any) -> tuple[Any, Any, Ends | None]:
+    def forward(self, batch: Batch, state: Any) -> tuple[Any, Any, Any]:
         """Return predictions, tape, and where rows end if the model has found out."""
         pred, tape = self.model.forward(batch.x, **self._options(state, batch))
         return pred, tape, getattr(tape, "_ends", None) if self._finds_lengths else None
 
-    def predict(self, batch: Batch) -> tuple[Any, Ends | None]:
+    def predict(self, batch: Batch) -> tuple[Any, Any]:
         """Return predictions without a tape, and where rows end if the model has found out."""
         options = self._options(None, batch)
         if self._finds_lengths:

@@ -12,7 +12,7 @@ from .._files.checkpoints import load_checkpoint
 from ..callbacks import Callback, Checkpoint
 from .batch import Caller, batches
 from .evaluate import measure_first
-from .functions import Scored, scored
+from .functions import Loss, Metrics, scored
 from .history import History
 from .interrupt import Interrupt, Interrupted
 from .loop import Loop
@@ -32,15 +32,16 @@ def fit(
     model: Any,
     data: Any,
     *,
-    loss: Scored | str,
+    loss: Loss,
     optimizer: Any,
     epochs: int = 1,
     batch_size: int | None = None,
     shuffle: bool = True,
     seed: int | None = None,
     weight: Any = None,
+    loss_weights: Mapping[Any, float] | Sequence[float] | None = None,
     validation: Any = None,
-    metrics: Mapping[str, Scored | str] | Sequence[str] | None = None,
+    metrics: Metrics | None = None,
     truncate: int | None = None,
     clip_norm: float | None = None,
     schedule: Any = None,
@@ -66,7 +67,7 @@ def fit(
         `Masking`. Targets are per step or per sequence, as the loss takes them with the model's
         output. A model of your own may take an x that is a tuple or dict of arrays, and a loss of
         your own such a target.
-    loss : function or str
+    loss : function or str, or dict or tuple of them
         Of `lstmcore.losses`, also by its name, ``"mse"`` for instance, or one of your own:
         ``loss(pred, target)``, with lengths as a third
         argument where there is a prediction per step, and ``batch_first=True`` if so, returns the
@@ -79,6 +80,11 @@ def fit(
         the mean over an epoch is that of all its targets together. A loss or metric that returns a
         plain float counts as a mean over the valid steps or, with one target per sequence, over the
         sequences.
+
+        For a model with several outputs, a loss for each, in their structure; None for one that is
+        not trained by. The target has that structure, too. Each counts over its own targets; they
+        are in the metrics of the history as "a_loss" for the output "a", "0_loss" for the first of
+        a tuple. "loss" is their sum, by `loss_weights`.
     optimizer : optimizer of `lstmcore.optim`
         Of parameters of this model. Those it does not have are not trained.
     epochs : int, default 1
@@ -92,6 +98,9 @@ def fit(
         How much each row counts, (B,), or each step, (T, B), or (B, T) if batch_first, if `data` is
         a tuple of arrays. Batches have their own. The loss gets it as ``weight=``, and so do
         metrics that take an argument of that name.
+    loss_weights : dict or tuple of float, optional
+        What each of several losses is multiplied by in their sum, in the structure of the loss; 1
+        by default.
     validation : like data, optional
         For a loss, and the metrics, after every epoch. Its first batch is tried before the first
         step, so that what does not fit is found before anything is changed.
@@ -100,7 +109,8 @@ def fit(
         are ``function(pred, target)`` with lengths like a loss, which returns a number. They are
         means
         over the targets of the validation data or, without any, of the training batches; see
-        `loss`.
+        `loss`. Of a model with several outputs a function gets all of them;
+        ``{"a": ["accuracy"]}`` is of the output "a" alone, and called "a_accuracy".
     truncate : int, optional
         Truncated back-propagation through time: the batch is cut into chunks of so many steps, each
         with a step of the optimizer; the state is carried from each to the next, the gradient is
@@ -172,8 +182,8 @@ def fit(
         caller.check_truncate(truncate, train=True)
     if clip_norm is not None and not checks.number(clip_norm, "clip_norm") > 0:
         raise ValueError(f"clip_norm is {clip_norm}, expected more than 0")
-    functions = scored(loss, metrics)
-    if "loss" not in functions:
+    functions = scored(loss, metrics, loss_weights)
+    if loss is None:
         raise TypeError("loss is None, expected a function or its name")
     _check_optimizer(optimizer, model)
     _check_schedule(schedule, optimizer)

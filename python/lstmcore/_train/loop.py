@@ -62,8 +62,8 @@ class Loop:
         self._by_step = by_step
         self._scorer = scorer
         # Metrics are of the validation data, if there are any.
-        own = [] if run.validation is not None else [n for n in scorer.functions if n != "loss"]
-        self._metrics = own
+        own = [] if run.validation is not None else scorer.names
+        self._metrics = [name for name in own if name not in scorer.loss_weights]
         self._parameters: list[Parameter] = list(run.optimizer.parameters)
         if clip_norm is not None:
             checked_parameters(self._parameters)
@@ -105,7 +105,7 @@ class Loop:
 
     def _train(self) -> dict[str, float] | None:
         """Go through the data and return the means; None if a callback has stopped the run."""
-        run, truncate, total = self._run, self._truncate, Total()
+        run, truncate, total = self._run, self._truncate, Total(self._scorer)
         count = len(run.data) if hasattr(run.data, "__len__") else math.inf
         for number, item in enumerate(run.data):
             batch = self._caller.unpack(item, number)
@@ -127,16 +127,15 @@ class Loop:
         run, scorer, model = self._run, self._scorer, self._caller.model
         pred, tape, ends = self._caller.forward(batch, state)
         targets = scorer.targets(pred, batch, ends)
-        scored = scorer.score("loss", pred, targets)
-        if not isinstance(scored, tuple) or len(scored) != 2:
-            what = checks.describe(scored)
-            raise TypeError(f"loss returned {what}, expected the loss and its gradient")
-        loss, dpred = scored
+        losses = scorer.loss(pred, targets)
+        dpred = scorer.gradient(losses)
+        values = {name: loss for name, (loss, _) in losses.items()}
+        loss = scorer.total(values)
         if not math.isfinite(loss):
             run.model.zero_grad()
             model.backward(tape, dpred)
             raise self._error(f"the loss is {loss}", batch)
-        values = {"loss": loss}  # all of them before anything is changed
+        # All of them before anything is changed.
         for name in self._metrics:
             values[name] = scorer.score(name, pred, targets)
         total.add(scorer.means(values, pred, targets))
@@ -155,7 +154,7 @@ class Loop:
                 raise self._error(f"the norm of the gradients is {norm}", batch)
         run.optimizer.step()
         run.step += 1
-        run.loss = float(loss)
+        run.loss = loss
         if self._by_step and run.schedule is not None:
             run.schedule.step(run.loss)
         return state
