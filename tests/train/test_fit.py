@@ -646,8 +646,11 @@ def test_a_line_per_epoch_without_tqdm(
     assert lines[1].endswith("0 s left)")
 
 
-def test_a_bar_with_tqdm(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bar_with_tqdm(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("tqdm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     model = classifier()
     x, target, _ = sequences()
     history = lc.fit(
@@ -663,6 +666,24 @@ def test_a_bar_with_tqdm(capsys: pytest.CaptureFixture[str]) -> None:
     assert "accuracy" in last
 
 
+def test_lines_where_stderr_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tqdm")
+    model = classifier()
+    x, target, _ = sequences()
+    options = {"loss": cross_entropy, "optimizer": adam(model), "epochs": 3}
+    lc.fit(model, [(x, target[0])], **options)
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert [line.split("  ")[0] for line in shown.out.splitlines()] == [
+        "epoch 1/3", "epoch 2/3", "epoch 3/3",
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "stderr", None)  # as under pythonw
+    lc.fit(model, [(x, target[0])], **options)
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
 def test_history_plots_itself() -> None:
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
@@ -673,7 +694,8 @@ def test_history_plots_itself() -> None:
     history.record(1.0, 2.5, {"accuracy": 0.75}, 0.1, 1.0)
     axes = history.plot()
     lines = {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()}
-    assert lines == {"training loss": [2.0, 1.0], "validation loss": [3.0, 2.5]}
+    best = {"best epoch, 2": [0, 1]}  # from the bottom to the top
+    assert lines == {"training loss": [2.0, 1.0], "validation loss": [3.0, 2.5], **best}
     legend = [text.get_text() for text in axes.get_legend().get_texts()]
     assert legend == ["training loss", "validation loss", "accuracy"]
     pyplot.close("all")
@@ -892,7 +914,7 @@ ONE = [(X, K[0])]
         ({"optimizer": None}, TypeError, "optimizer is None"),
         ({"schedule": 3}, TypeError, "schedule is 3"),
         ({"schedule_by": "batch"}, ValueError, "schedule_by is 'batch'"),
-        ({"loss": "mse"}, TypeError, "loss is 'mse'"),
+        ({"loss": 3}, TypeError, "loss is 3"),
         ({"loss": accuracy}, TypeError, "loss returned 0.* expected the loss and its gradient"),
         ({"metrics": [accuracy]}, TypeError, "metrics is"),
         ({"metrics": {"accuracy": 1}}, TypeError, "accuracy is 1"),

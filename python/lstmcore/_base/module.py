@@ -17,7 +17,7 @@ import numpy as np
 from . import checks
 from .budget import BUDGET
 from .checks import Array
-from .flow import BackwardFlow, Ends, Flow
+from .flow import BackwardFlow, Flow
 from .machine import memory_limit
 from .parameter import Parameter, Watch, gradients, read_only, zero_gradients
 from .symbolic import Axes, Symbolic
@@ -29,6 +29,7 @@ _LIBRARY = __name__.partition(".")[0] + "."  # what the modules are named that i
 STORABLE: dict[str, type[Module]] = {}  # the kinds that can be in a file, by name
 
 Kind = TypeVar("Kind", bound="type[Module]")
+Own = TypeVar("Own", bound="Module")
 
 
 def storable(kind: Kind) -> Kind:
@@ -234,12 +235,17 @@ class Module:
         size = self._output_size(x.features)
         return (Axes(size, x.steps and self._keeps_time, x.states),)
 
-    def _call_with_ends(self, x: Any, **options: Any) -> tuple[Any, Ends | None]:
+    def _call_with_ends(self, x: Any, **options: Any) -> tuple[Any, Any]:
         """Return y for inference, and where its rows end if modules in this one have found out.
 
-        The tape of a network that `_finds_lengths` has the same as `_ends`.
+        That is an `Ends` or None for every y, in their structure. The tape of a network that
+        `_finds_lengths` has the same as `_ends`.
         """
         return self(x, **options), None
+
+    def _output_gives_probabilities(self, output: Any) -> bool:
+        """Whether y, or the one of several that has this name or number, is probabilities."""
+        return self._gives_probabilities
 
     def _stream_stage(self, name: str) -> Any:
         """Return what a stream of the core is to do for this module, or None for nothing.
@@ -304,6 +310,42 @@ class Module:
     def zero_grad(self) -> None:
         """Fill every gradient with zeros. `backward` adds to them, so call it before each step."""
         zero_gradients(self.parameters())
+
+    def freeze(self: Own) -> Own:
+        """Train none of its parameters until `unfreeze`: they keep their values.
+
+        Optimizers pass over them, those that are made already as well as those to come, and
+        clipping does, too. An optimizer made meanwhile does not have them afterwards either.
+
+        Returns
+        -------
+        module
+            Itself.
+
+        Examples
+        --------
+        >>> import lstmcore as lc
+        >>> model = lc.Sequential(lc.GRU(3, 8, seed=0), lc.LastStep(), lc.Linear(8, 2, seed=1))
+        >>> _ = model[0].freeze()
+        >>> optimizer = lc.optim.Adam(model.parameters())
+        >>> [p.name for p in optimizer.parameters]
+        ['weight', 'bias']
+        """
+        for p in self.parameters():
+            p._freeze()
+        return self
+
+    def unfreeze(self: Own) -> Own:
+        """Train again what `freeze` has stopped; what was not trainable before it stays so.
+
+        Returns
+        -------
+        module
+            Itself.
+        """
+        for p in self.parameters():
+            p._unfreeze()
+        return self
 
     def _check_gradients(self) -> None:
         """Refuse gradients that cannot be added to."""

@@ -100,14 +100,18 @@ def told(function: Any, fact: str, default: Any = None) -> Any:
     return getattr(function, fact, default)
 
 
-def check_scores(model: Any, name: str, function: Any) -> None:
-    """Refuse a function that takes scores for a model that gives probabilities."""
-    if not getattr(model, "_gives_probabilities", False):
+def check_scores(model: Any, name: str, function: Any, output: Any = None) -> None:
+    """Refuse a function that takes scores for a model that gives probabilities.
+
+    Of a model with several outputs, `output` is the one that the function is for.
+    """
+    gives = getattr(model, "_output_gives_probabilities", None)
+    if gives is None or not gives(output):
         return
     fact = told(function, "takes_scores", False)
     if fact is True or (fact and fact not in getattr(function, "keywords", {})):
         more = f" (without {fact}=)" if isinstance(fact, str) else ""
         raise ValueError(
             f"the model ends in a softmax or sigmoid, but {name}{more} takes the scores before it: "
-            "leave that out, as model[:-1] does, which has the same parameters"
+            "leave that out, as model[:-1] does of a Sequential, which has the same parameters"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["is_structure", "leaves", "mapped"]
+__all__ = ["by_key", "is_structure", "leaves", "mapped"]
 
 
 def is_structure(value: Any) -> bool:
@@ -18,6 +18,11 @@ def leaves(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return list(value.values())
     return list(value) if isinstance(value, tuple) else [value]
+
+
+def by_key(value: Any) -> dict[Any, Any]:
+    """Return the arrays of a dict by their names, or those of a tuple by their numbers."""
+    return dict(value) if isinstance(value, dict) else dict(enumerate(value))
 
 
 def mapped(function: Callable[[Any, str], Any], value: Any, name: str) -> Any:

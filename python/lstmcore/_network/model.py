@@ -52,7 +52,7 @@ class ModelTape:
         return rebuilt(self._owner._plan.outputs, (ends.lengths for ends in self._found))
 
     @property
-    def _ends(self) -> Ends | None:
+    def _ends(self) -> Any:
         return self._owner._ends(self._found)
 
     @property
@@ -190,6 +190,13 @@ class Model(Module):
     def _gives_probabilities(self) -> bool:  # type: ignore[override]
         return self._plan.outputs in self._plan.probabilities if self._one_y else False
 
+    def _output_gives_probabilities(self, output: Any) -> bool:
+        if output is None:
+            return self._gives_probabilities
+        outputs = self._plan.outputs
+        names = outputs if isinstance(outputs, dict) else range(len(leaves(outputs)))
+        return output in names and outputs[output] in self._plan.probabilities
+
     @property
     def _needs_whole_sequence(self) -> bool:  # type: ignore[override]
         return self._whole or any(step.module._needs_whole_sequence for step in self._plan.steps)
@@ -272,24 +279,19 @@ class Model(Module):
         """
         return self.run(x, state, lengths=lengths, resets=resets)[0]
 
-    def _call_with_ends(self, x: Any, **options: Any) -> tuple[Any, Ends | None]:
+    def _call_with_ends(self, x: Any, **options: Any) -> tuple[Any, Any]:
         state, lengths, resets = (options.get(name) for name in ("state", "lengths", "resets"))
         y, _, _, found, _ = self._compute(x, state, lengths, resets, False)
         return y, self._ends(found)
 
-    def _ends(self, found: list[Ends]) -> Ends | None:
-        """Return where the rows of all outputs with steps end."""
+    def _ends(self, found: list[Ends]) -> Any:
+        """Return where the rows of each output end, in their structure; None without steps."""
         slots = self._plan.last
-        ends = [e for slot, e in zip(slots, found, strict=True) if self._plan.axes[slot].steps]
-        for other in ends[1:]:
-            one, two = ends[0].lengths, other.lengths
-            same = one is two if one is None or two is None else np.array_equal(one, two)
-            if not same or ends[0].moved != other.moved:
-                raise ValueError(
-                    f"the rows of the outputs end at other steps, {one} and {two}: expected the "
-                    "same, to be scored together"
-                )
-        return ends[0] if ends else None
+        stepped = (self._plan.axes[slot].steps for slot in slots)
+        return rebuilt(
+            self._plan.outputs,
+            iter([e if s else None for e, s in zip(found, stepped, strict=True)]),
+        )
 
     def run(
         self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None

@@ -5,22 +5,26 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .._base import checks
 from .batch import Caller, batches, chunks
-from .scorer import NoTargets, Scored, Scorer, Total, scored
+from .functions import Loss, Metrics, scored
+from .scorer import NoTargets, Scorer, Total
+from .words import explains_words
 
 __all__ = ["evaluate", "measure", "measure_first"]
 
 
+@explains_words
 def evaluate(
     model: Any,
     data: Any,
     *,
-    loss: Scored | None = None,
-    metrics: Mapping[str, Scored] | None = None,
+    loss: Loss | None = None,
+    loss_weights: Mapping[Any, float] | Sequence[float] | None = None,
+    metrics: Metrics | None = None,
     batch_size: int | None = None,
     weight: Any = None,
     truncate: int | None = None,
@@ -32,7 +36,7 @@ def evaluate(
     model : Module, or one of `lstmcore.baselines`
         Or whatever is called as they are: ``model(x)``, with lengths, resets and state by name if
         it takes them.
-    data, loss, metrics, batch_size, weight
+    data, loss, loss_weights, metrics, batch_size, weight
         As of `fit`; the order of the data is kept.
     truncate : int, optional
         Run in chunks of so many steps, with the state carried across: the same numbers, less
@@ -64,8 +68,8 @@ def evaluate(
         truncate = checks.integer(truncate, "truncate", 1)
         caller.check_truncate(truncate, train=False)
     whole = batches(data, "data", batch_size, caller, shuffle=False, seed=None, weight=weight)
-    functions = scored(loss, metrics)
-    if not functions:
+    functions = scored(loss, metrics, loss_weights)
+    if not functions.by_name:
         raise ValueError("neither loss nor metrics are given, expected something to compute")
     return measure(caller, whole, "data", Scorer(functions, caller), truncate, lambda: None)
 
@@ -79,7 +83,7 @@ def measure(
     check: Callable[[], object],
 ) -> dict[str, float]:
     """Go through the data and return the means; `check` is called before every call."""
-    total = Total()
+    total = Total(scorer)
     for number, item in enumerate(data):
         batch = caller.unpack(item, number, name)
         state = ends = None
@@ -90,7 +94,7 @@ def measure(
             else:
                 pred, state = caller.run(chunk, state)
             targets = scorer.targets(pred, chunk, ends)
-            values = {n: scorer.score(n, pred, targets) for n in scorer.functions}
+            values = {n: scorer.score(n, pred, targets) for n in scorer.names}
             total.add(scorer.means(values, pred, targets))
     return total.means(name)
 

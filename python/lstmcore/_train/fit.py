@@ -3,43 +3,49 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from .._base import checks
 from .._base.parameter import Parameter
 from .._files.checkpoints import load_checkpoint
 from ..callbacks import Callback, Checkpoint
-from .batch import Caller, batches
+from .batch import Caller, batches, split
 from .evaluate import measure_first
+from .functions import Loss, Metrics, scored
 from .history import History
 from .interrupt import Interrupt, Interrupted
-from .loop import Loop
+from .loop import Loop, Steps
 from .progress import Progress
 from .resuming import settings
 from .run import Run
-from .scorer import Scored, Scorer, scored
+from .scorer import Scorer
+from .words import explains_words, other_library
 
 __all__ = ["fit"]
 
 _Called: TypeAlias = Callback | Callable[[Run], object]
 
 
+@explains_words
 def fit(
     model: Any,
     data: Any,
     *,
-    loss: Scored,
+    loss: Loss,
     optimizer: Any,
     epochs: int = 1,
     batch_size: int | None = None,
     shuffle: bool = True,
     seed: int | None = None,
     weight: Any = None,
+    loss_weights: Mapping[Any, float] | Sequence[float] | None = None,
     validation: Any = None,
-    metrics: Mapping[str, Scored] | None = None,
+    validation_split: float | None = None,
+    metrics: Metrics | None = None,
     truncate: int | None = None,
     clip_norm: float | None = None,
+    accumulate: int = 1,
     schedule: Any = None,
     schedule_by: str = "epoch",
     callbacks: _Called | Iterable[_Called] = (),
@@ -63,8 +69,9 @@ def fit(
         `Masking`. Targets are per step or per sequence, as the loss takes them with the model's
         output. A model of your own may take an x that is a tuple or dict of arrays, and a loss of
         your own such a target.
-    loss : function
-        Of `lstmcore.losses`, or one of your own: ``loss(pred, target)``, with lengths as a third
+    loss : function or str, or dict or tuple of them
+        Of `lstmcore.losses`, also by its name, ``"mse"`` for instance, or one of your own:
+        ``loss(pred, target)``, with lengths as a third
         argument where there is a prediction per step, and ``batch_first=True`` if so, returns the
         loss and its gradient with respect to pred. Predictions that can be (B, C) are one per
         sequence, whatever C is. Lengths are those that were given, or that a `Masking` in the model
@@ -75,6 +82,11 @@ def fit(
         the mean over an epoch is that of all its targets together. A loss or metric that returns a
         plain float counts as a mean over the valid steps or, with one target per sequence, over the
         sequences.
+
+        For a model with several outputs, a loss for each, in their structure; None for one that is
+        not trained by. The target has that structure, too. Each counts over its own targets; they
+        are in the metrics of the history as "a_loss" for the output "a", "0_loss" for the first of
+        a tuple. "loss" is their sum, by `loss_weights`.
     optimizer : optimizer of `lstmcore.optim`
         Of parameters of this model. Those it does not have are not trained.
     epochs : int, default 1
@@ -88,19 +100,34 @@ def fit(
         How much each row counts, (B,), or each step, (T, B), or (B, T) if batch_first, if `data` is
         a tuple of arrays. Batches have their own. The loss gets it as ``weight=``, and so do
         metrics that take an argument of that name.
+    loss_weights : dict or tuple of float, optional
+        What each of several losses is multiplied by in their sum, in the structure of the loss; 1
+        by default.
     validation : like data, optional
         For a loss, and the metrics, after every epoch. Its first batch is tried before the first
         step, so that what does not fit is found before anything is changed.
-    metrics : dict of str to function, optional
-        ``function(pred, target)`` with lengths like a loss, which returns a number. They are means
+    validation_split : float, optional
+        In the place of `validation`: the share of the rows of `data`, a tuple of arrays, that is
+        kept for it and not trained with. They are the last ones, as in Keras: shuffle the arrays
+        first if their order means something.
+    metrics : dict of str to function or name, or str or list of str, optional
+        Names are those of `lstmcore.metrics`, or of a loss, ``["accuracy"]`` for instance. Own ones
+        are ``function(pred, target)`` with lengths like a loss, which returns a number. They are
+        means
         over the targets of the validation data or, without any, of the training batches; see
-        `loss`.
+        `loss`. Of a model with several outputs a function gets all of them;
+        ``{"a": ["accuracy"]}`` is of the output "a" alone, and called "a_accuracy".
     truncate : int, optional
         Truncated back-propagation through time: the batch is cut into chunks of so many steps, each
         with a step of the optimizer; the state is carried from each to the next, the gradient is
         not. For targets per step, in models that read forward. Every batch starts with zeros.
     clip_norm : float, optional
         Largest Euclidean norm of all gradients together; longer ones are scaled down to it.
+    accumulate : int, default 1
+        Make a step of the optimizer after so many batches, which is that of one batch of all their
+        rows within rounding, however they weigh: large batches in the memory of small ones. The
+        last step of an epoch has what is left. Clipping, schedules and `on_step` go by step. (With
+        several losses, the model runs once more for each batch, to learn what they weigh.)
     schedule : schedule of `lstmcore.optim`, optional
         Changes the learning rate of this optimizer.
     schedule_by : {"epoch", "step"}, default "epoch"
@@ -114,7 +141,8 @@ def fit(
         but more epochs are not. The order of batches of your own comes back if they have a
         ``state_dict``.
     progress : bool, default True
-        A bar with loss, metrics and time left if tqdm is installed, else a line per epoch.
+        A bar with loss, metrics and time left if tqdm is installed and stderr is a terminal, else a
+        line per epoch.
 
     Returns
     -------
@@ -161,26 +189,28 @@ def fit(
     seed = checks.seed(seed)
     progress = checks.boolean(progress, "progress")
     epochs = checks.integer(epochs, "epochs", 1)
-    if truncate is not None:
-        truncate = checks.integer(truncate, "truncate", 1)
-        caller.check_truncate(truncate, train=True)
-    if clip_norm is not None and not checks.number(clip_norm, "clip_norm") > 0:
-        raise ValueError(f"clip_norm is {clip_norm}, expected more than 0")
-    functions = scored(loss, metrics)
-    if not callable(loss):
-        raise TypeError(f"loss is {checks.describe(loss)}, expected a function")
+    steps = _steps(caller, truncate, clip_norm, accumulate, schedule_by)
+    functions = scored(loss, metrics, loss_weights)
+    if loss is None:
+        raise TypeError("loss is None, expected a function or its name")
     _check_optimizer(optimizer, model)
     _check_schedule(schedule, optimizer)
-    by_step = checks.choice(schedule_by, "schedule_by", ("epoch", "step")) == "step"
+    if validation_split is not None:
+        if validation is not None:
+            raise ValueError("validation and validation_split are given, expected one of them")
+        data, validation = split(data, validation_split, caller, weight)
+        weight = None
     data = batches(data, "data", batch_size, caller, shuffle=shuffle, seed=seed, weight=weight)
     if validation is not None:
-        if not callable(caller.model):
-            what = checks.describe(model)
-            raise TypeError(f"model is {what}, expected one that can be called, for validation")
+        _check_callable(model, "validation")
         size = batch_size if isinstance(validation, tuple) else None
         validation = batches(validation, "validation", size, caller, shuffle=False, seed=None)
     scorer = Scorer(functions, caller)
-    begun = settings(optimizer, schedule, data, truncate, clip_norm)
+    if steps.accumulate > 1 and functions.outputs is not None:
+        _check_callable(model, "accumulate with several losses")
+    options = {"truncate": truncate, "clip_norm": clip_norm, "accumulate": accumulate}
+    options["validation_split"] = validation_split
+    begun = settings(optimizer, schedule, data, **options)
     made = _callbacks(callbacks)
     run = Run(model, optimizer, schedule, data, validation, epochs, made, functions, begun)
     for callback in run.callbacks:
@@ -190,36 +220,69 @@ def fit(
     if resume is not None:
         checks.path(resume, "resume")
         load_checkpoint(resume, **run.parts())
-
-    history = run.history
     bar = Progress(progress, epochs, run.epoch)
     with Interrupt() as interrupt:
-        loop = Loop(run, caller, scorer, truncate, clip_norm, by_step, interrupt.check, bar)
-        try:
-            for callback in run.callbacks:
-                callback.on_start(run)
-            while run.epoch < epochs and not history.stopped:
-                loop.epoch()
-        except Interrupted:
-            history.stopped = "interrupted"
-        except KeyboardInterrupt:  # raised by other code than our handler
-            if interrupt.pressed:
-                raise
-            history.stopped = "interrupted"
-        finally:
-            bar.close()
-            for callback in run.callbacks:
-                callback.on_end(run)
+        _go(run, Loop(run, caller, scorer, steps, interrupt.check, bar), interrupt, bar)
     if interrupt.pressed:  # perhaps too late to be noticed before
-        history.stopped = "interrupted"
-    return history
+        run.history.stopped = "interrupted"
+    return run.history
+
+
+def _go(run: Run, loop: Loop, interrupt: Interrupt, bar: Progress) -> None:
+    """Go through the epochs until they are done, or something ends the run."""
+    try:
+        for callback in run.callbacks:
+            callback.on_start(run)
+        while run.epoch < run.epochs and not run.history.stopped:
+            loop.epoch()
+    except Interrupted:
+        run.history.stopped = "interrupted"
+    except KeyboardInterrupt:  # raised by other code than our handler
+        if interrupt.pressed:
+            raise
+        run.history.stopped = "interrupted"
+    finally:
+        bar.close()
+        for callback in run.callbacks:
+            callback.on_end(run)
+
+
+def _steps(
+    caller: Caller, truncate: int | None, clip_norm: Any, accumulate: int, schedule_by: str
+) -> Steps:
+    """Return how steps are made, if that fits together."""
+    accumulate = checks.integer(accumulate, "accumulate", 1)
+    if truncate is not None:
+        truncate = checks.integer(truncate, "truncate", 1)
+        caller.check_truncate(truncate, train=True)
+        if accumulate > 1:
+            raise ValueError(
+                f"accumulate={accumulate} makes a step after several batches, but "
+                f"truncate={truncate} several in each batch: expected one of them"
+            )
+    if clip_norm is not None:
+        clip_norm = checks.number(clip_norm, "clip_norm")
+        if not clip_norm > 0:
+            raise ValueError(f"clip_norm is {clip_norm}, expected more than 0")
+    by_step = checks.choice(schedule_by, "schedule_by", ("epoch", "step")) == "step"
+    return Steps(truncate, clip_norm, accumulate, by_step)
+
+
+def _check_callable(model: Any, what_for: str) -> None:
+    if not callable(model):
+        raise TypeError(
+            f"model is {checks.describe(model)}, expected one that can be called, for {what_for}"
+        )
 
 
 def _check_optimizer(optimizer: Any, model: Any) -> None:
     parameters = getattr(optimizer, "parameters", None)
     if not isinstance(parameters, (list, tuple)) or not callable(getattr(optimizer, "step", None)):
-        what = checks.describe(optimizer)
-        raise TypeError(f"optimizer is {what}, expected one of lstmcore.optim, ready made")
+        what = other_library(optimizer) or checks.describe(optimizer)
+        raise TypeError(
+            f"optimizer is {what}, expected one of lstmcore.optim, ready made: "
+            "lc.optim.Adam(model.parameters(), lr=0.001)"
+        )
     known = {id(p) for p in model.parameters()}
     for p in parameters:
         if not isinstance(p, Parameter):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .._base import checks
+from .functions import Functions
 from .history import History
 from .resuming import check_settings
 
@@ -30,7 +31,7 @@ class Run:
     loss : float
         Of the last step.
     functions : dict of str to function
-        The loss, as "loss", and the metrics.
+        The loss, as "loss", or all of several, as "a_loss" and so on; and the metrics.
     callbacks : list of Callback
     """
 
@@ -43,13 +44,14 @@ class Run:
         validation: Any,
         epochs: int,
         callbacks: list[Callback],
-        functions: Mapping[str, Callable[..., Any]],
+        functions: Functions,
         settings: dict[str, Any],
     ) -> None:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.data, self.validation = data, validation
         self.epochs, self.callbacks = epochs, callbacks
-        self.functions, self._settings = functions, settings
+        self.functions = functions.by_name
+        self._settings = settings
         self.history = History()
         self.epoch = self.step = 0
         self.loss = math.nan

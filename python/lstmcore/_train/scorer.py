@@ -4,40 +4,23 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._base import checks
 from .._base.flow import Ends
 from .._base.scoring import Mean, check_scores
-from .._base.structure import is_structure, leaves
+from .._base.structure import by_key, is_structure, leaves, mapped
 from ..data._batches import Batch, has_steps
 from .batch import Caller
+from .functions import Functions, Scored
 
-__all__ = ["NoTargets", "Scored", "Scorer", "Total", "scored"]
-
-Scored: TypeAlias = Callable[..., Any]  # a loss or a metric: (pred, target[, lengths])
-
-_TAKEN = ("loss", "validation loss")  # what `History.last` calls the losses
-
-
-def scored(loss: Any, metrics: Any) -> dict[str, Scored]:
-    """Return what to compute, by name."""
-    if metrics is not None and not isinstance(metrics, Mapping):
-        what = checks.describe(metrics)
-        raise TypeError(f"metrics is {what}, expected a dict of functions by name")
-    functions = {**({} if loss is None else {"loss": loss}), **(metrics or {})}
-    for name, function in functions.items():
-        if name in (metrics or ()) and (not isinstance(name, str) or name in _TAKEN):
-            raise ValueError(f"metrics has the name {name!r}, expected a str that no loss has")
-        if not callable(function):
-            raise TypeError(f"{name} is {checks.describe(function)}, expected a function")
-    return functions
+__all__ = ["NoTargets", "Scorer", "Total"]
 
 
 class Targets(NamedTuple):
-    """What the targets of one batch are, beside their values."""
+    """What the targets of one batch, or of one output, are beside their values."""
 
     values: Any
     lengths: Any  # None if all steps count, or if there is one target per sequence
@@ -48,43 +31,88 @@ class Targets(NamedTuple):
 class Scorer:
     """The losses and metrics of a run, and how they are called for a model."""
 
-    def __init__(self, functions: Mapping[str, Scored], caller: Caller) -> None:
-        self.functions = functions
+    def __init__(self, functions: Functions, caller: Caller) -> None:
+        self.names = list(functions.by_name)
+        self.loss_weights = functions.loss_weights
+        self._functions = functions.by_name
+        self._output = functions.output  # of which output a function is; of all of them without
+        self._outputs = functions.outputs
+        self._scored = list({self._output.get(name): None for name in self.names})
         self._caller = caller
-        for name, function in functions.items():
-            check_scores(caller.model, name, function)
-        self._weighted = {name: _takes_weight(f) for name, f in functions.items()}
+        for name, function in self._functions.items():
+            check_scores(caller.model, name, function, self._output.get(name))
+        self._weighted = {name: _takes_weight(f) for name, f in self._functions.items()}
 
-    def targets(self, pred: Any, batch: Batch, ends: Ends | None) -> Targets:
-        """Return the targets of predictions; `ends` is what the model found of its rows."""
+    def targets(self, pred: Any, batch: Batch, ends: Any) -> dict[Any, Targets]:
+        """Return the targets of each output that is scored, and of all, under None, if these are.
+
+        `ends` is what the model found of the rows of each.
+        """
+        weight = batch.weight
+        if weight is not None:
+            self._check_weighted()
+        if self._outputs is not None:
+            self._check_outputs(pred, batch.target)
+        found: dict[Any, Targets] = {}
+        per_step = False
+        for key in self._scored:
+            if key is None:
+                end = ends if ends is None else _joint(ends)
+                found[key] = self._of_output(pred, batch.target, batch, end)
+            else:
+                one = _part(pred, key, "the model gives")
+                end = ends if isinstance(ends, Ends | None) else ends[key]
+                found[key] = self._of_output(one, _part(batch.target, key, "target is"), batch, end)
+            per_step = per_step or found[key].per_step
+        if batch.lengths is not None and not per_step:
+            self._check_lengths_used()
+        return found
+
+    def _of_output(self, pred: Any, target: Any, batch: Batch, ends: Ends | None) -> Targets:
         lengths = batch.lengths
         if type(pred) is np.ndarray:
             per_step = self._per_step(pred, batch)
         else:
             per_step = any(self._per_step(np.asarray(part), batch) for part in leaves(pred))
-        if per_step:
-            if ends is not None:
-                if ends.moved:
-                    raise ValueError(
-                        "x has masked steps before the end of a row: the model gives an output for "
-                        "every step, and these stand elsewhere than their targets then; expected "
-                        "padding at the end of rows only"
-                    )
-                lengths = ends.lengths
-            elif isinstance(lengths, tuple):  # of an encoder-decoder; the last is the decoder's
-                lengths = lengths[-1]
-        elif lengths is not None:
-            if not self._caller.uses_lengths:
-                raise ValueError(
-                    "lengths are given, but the model does not look at them and there is one "
-                    "target per sequence: expected none; weights are given by name, in "
-                    "lc.data.Batch(x, target, weight=...)"
-                )
+        if not per_step:
             lengths = None
+        elif ends is not None:
+            if ends.moved:
+                raise ValueError(
+                    "x has masked steps before the end of a row: the model gives an output for "
+                    "every step, and these stand elsewhere than their targets then; expected "
+                    "padding at the end of rows only"
+                )
+            lengths = ends.lengths
+        elif isinstance(lengths, tuple):  # of an encoder-decoder; the last is the decoder's
+            lengths = lengths[-1]
         weight = batch.weight
         if weight is not None:
-            weight = self._weight(weight, batch.target, per_step)
-        return Targets(batch.target, lengths, weight, per_step)
+            weight = self._weight(weight, target, per_step)
+        return Targets(target, lengths, weight, per_step)
+
+    def _check_lengths_used(self) -> None:
+        if not self._caller.uses_lengths:
+            raise ValueError(
+                "lengths are given, but the model does not look at them and there is one "
+                "target per sequence: expected none; weights are given by name, in "
+                "lc.data.Batch(x, target, weight=...)"
+            )
+
+    def _check_outputs(self, pred: Any, target: Any) -> None:
+        """Refuse predictions and targets that are not of the outputs that the losses are for."""
+        expected = by_key(self._outputs)
+        unscored = {key for key, has_loss in expected.items() if not has_loss}
+        for what, value in (("the model gives", pred), ("target is", target)):
+            optional = unscored if value is target else set()
+            keys = set(by_key(value)) if is_structure(value) else set()
+            if keys and keys <= expected.keys() <= keys | optional:
+                continue
+            given = ", ".join(map(repr, by_key(value))) if keys else checks.describe(value)
+            raise (ValueError if keys else TypeError)(
+                f"{what} {given}, but loss is of the outputs {', '.join(map(repr, expected))}: "
+                "expected the same; the loss of one that is not trained by is None"
+            )
 
     def _per_step(self, pred: Any, batch: Batch) -> bool:
         """Whether there is a prediction for each step; what can be (B, C) is one per sequence."""
@@ -102,12 +130,16 @@ class Scorer:
             return False
         return len(shape) > 2 or shape[0] != shape[0 if self._caller.batch_first else 1]
 
-    def _weight(self, weight: Any, target: Any, per_step: bool) -> Any:
-        """Return the weight of each element of the target, from that of each row or step."""
-        if "loss" in self._weighted and not self._weighted["loss"]:
-            raise ValueError("weight is given, but the loss takes no argument of that name")
+    def _check_weighted(self) -> None:
+        for name in self.loss_weights:
+            if not self._weighted[name]:
+                which = "the loss" if name == "loss" else name
+                raise ValueError(f"weight is given, but {which} takes no argument of that name")
         if not any(self._weighted.values()):
             raise ValueError("weight is given, but no metric takes an argument of that name")
+
+    def _weight(self, weight: Any, target: Any, per_step: bool) -> Any:
+        """Return the weight of each element of the target, from that of each row or step."""
         if is_structure(target) or weight.shape == target.shape:
             return weight
         axis = int(per_step and not self._caller.batch_first)
@@ -123,9 +155,12 @@ class Scorer:
         leading = leading.reshape(leading.shape + (1,) * (target.ndim - leading.ndim))
         return np.broadcast_to(leading, target.shape)
 
-    def score(self, name: str, pred: Any, targets: Targets) -> Any:
+    def score(self, name: str, pred: Any, of: dict[Any, Targets]) -> Any:
         """Return what the function of that name returns."""
-        function, options = self.functions[name], {}
+        key, options = self._output.get(name), {}
+        function, targets = self._functions[name], of[key]
+        if key is not None:
+            pred = pred[key]
         if targets.weight is not None and self._weighted[name]:
             options["weight"] = targets.weight
         if targets.lengths is None:
@@ -134,14 +169,50 @@ class Scorer:
             options["batch_first"] = True
         return function(pred, targets.values, targets.lengths, **options)
 
-    def means(self, values: dict[str, Any], pred: Any, targets: Targets) -> dict[str, Mean]:
+    def loss(self, pred: Any, of: dict[Any, Targets]) -> dict[str, tuple[Any, Any]]:
+        """Return every loss and its gradient with respect to its prediction, by name."""
+        found = {}
+        for name in self.loss_weights:
+            scored = self.score(name, pred, of)
+            if not isinstance(scored, tuple) or len(scored) != 2:
+                what = checks.describe(scored)
+                raise TypeError(f"{name} returned {what}, expected the loss and its gradient")
+            found[name] = scored
+        return found
+
+    def total(self, values: Mapping[str, Any]) -> float:
+        """Return the loss that all losses make together."""
+        if self._outputs is None:
+            return float(values["loss"])
+        return sum(w * float(values[name]) for name, w in self.loss_weights.items())
+
+    def gradient(
+        self, losses: Mapping[str, tuple[Any, Any]], shares: Mapping[str, float] | None
+    ) -> Any:
+        """Return the gradient of the loss, in the structure of the predictions.
+
+        Each is multiplied by its share, for batches that make one step together.
+        """
+        if self._outputs is None:
+            dpred = losses["loss"][1]
+            return dpred if shares is None else _scaled(dpred, shares["loss"])
+        scaled = {}
+        for name, (_, dpred) in losses.items():
+            factor = self.loss_weights[name] * (1.0 if shares is None else shares[name])
+            scaled[self._output.get(name)] = dpred if factor == 1 else _scaled(dpred, factor)
+        parts = {key: scaled.get(key) for key in by_key(self._outputs)}
+        return parts if isinstance(self._outputs, dict) else tuple(parts.values())
+
+    def means(self, values: dict[str, Any], pred: Any, of: dict[Any, Targets]) -> dict[str, Mean]:
         """Return what functions returned as means: of one that does not say, over all targets."""
         for name, value in values.items():
             if isinstance(value, tuple):  # a loss comes with its gradient
                 value = values[name] = value[0]
             if type(value) is not Mean:
-                weight = targets.weight if self._weighted[name] else None
-                values[name] = Mean(float(value), self._count(pred, targets, weight))
+                key = self._output.get(name)
+                weight = of[key].weight if self._weighted[name] else None
+                count = self._count(pred if key is None else pred[key], of[key], weight)
+                values[name] = Mean(float(value), count)
         return values
 
     def _count(self, pred: Any, targets: Targets, weight: Any) -> float:
@@ -164,7 +235,8 @@ class Scorer:
 class Total:
     """Sums over batches of several means, each with the weight that it stands for."""
 
-    def __init__(self) -> None:
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
         self._sums: dict[str, Any] = {}  # floats, or arrays of several means
         self._weights: dict[str, float] = {}
         self._finish: dict[str, Callable[[Any], float]] = {}
@@ -182,16 +254,52 @@ class Total:
             if mean.finish is not None:
                 self._finish[name] = mean.finish
 
+    def loss(self) -> float:
+        """Return the loss so far; 0.0 without targets."""
+        sums, weights = self._sums, self._weights
+        names = self._scorer.loss_weights
+        return self._scorer.total({name: sums[name] / (weights[name] or 1.0) for name in names})
+
     def means(self, name: str) -> dict[str, float]:
         """Return the mean of each over all of `name`, or what is made of the mean."""
         if not any(self._weights.values()):
             raise NoTargets(f"{name} is empty, expected at least one target")
         means = {n: s / (self._weights[n] or 1.0) for n, s in self._sums.items()}
-        return means | {n: finish(means[n]) for n, finish in self._finish.items()}
+        means |= {n: finish(means[n]) for n, finish in self._finish.items()}
+        return {"loss": self._scorer.total(means), **means} if self._scorer.loss_weights else means
 
 
 class NoTargets(ValueError):
     """There is nothing to average."""
+
+
+def _part(values: Any, key: Any, what: str) -> Any:
+    """Return the output of that name or number of several."""
+    if not is_structure(values) or key not in by_key(values):
+        raise ValueError(f"{what} {checks.describe(values)}, expected several, with {key!r}")
+    return values[key]
+
+
+def _joint(ends: Any) -> Ends | None:
+    """Return where the rows of all outputs with steps end."""
+    if isinstance(ends, Ends):
+        return ends
+    found = [end for end in leaves(ends) if end is not None]
+    for other in found[1:]:
+        one, two = found[0].lengths, other.lengths
+        same = one is two if one is None or two is None else np.array_equal(one, two)
+        if not same or found[0].moved != other.moved:
+            raise ValueError(
+                f"the rows of the outputs end at other steps, {one} and {two}: expected the same, "
+                "to be scored together; a loss for each output scores them apart"
+            )
+    return found[0] if found else None
+
+
+def _scaled(dpred: Any, factor: float) -> Any:
+    if is_structure(dpred):
+        return mapped(lambda part, _: _scaled(part, factor), dpred, "dpred")
+    return dpred if dpred is None else dpred * np.asarray(dpred).dtype.type(factor)
 
 
 def _takes_weight(function: Scored) -> bool:
