@@ -34,7 +34,17 @@ from ._models.state_space import StateSpace
 from ._network.gradcheck import gradcheck
 from ._network.model import Model
 from ._network.symbol import Input, concat, repeat
-from ._nn.activations import ReLU, Sigmoid, Softmax, Tanh
+from ._nn.activations import (
+    ELU,
+    GELU,
+    LeakyReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
 from ._nn.cells import GRUCell, LSTMCell, RNNCell
 from ._nn.dropout import Dropout
 from ._nn.embedding import Embedding
@@ -59,6 +69,8 @@ from .torch import from_torch, load_torch, to_torch
 __version__ = _build_info()["version"]
 
 __all__ = [
+    "ELU",
+    "GELU",
     "GRU",
     "LSTM",
     "RNN",
@@ -72,6 +84,7 @@ __all__ = [
     "LSTMCell",
     "LastStep",
     "LayerNorm",
+    "LeakyReLU",
     "Linear",
     "Masking",
     "MaxPool",
@@ -84,8 +97,10 @@ __all__ = [
     "ReLU",
     "Seq2Seq",
     "Sequential",
+    "SiLU",
     "Sigmoid",
     "Softmax",
+    "Softplus",
     "StateSpace",
     "Stream",
     "Tanh",

@@ -8,7 +8,17 @@ import numpy as np
 
 from .._base.checks import Array
 from .._base.module import Module
-from .._nn.activations import ReLU, Sigmoid, Softmax, Tanh
+from .._nn.activations import (
+    ELU,
+    GELU,
+    LeakyReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
 from .._nn.dropout import Dropout
 from .._nn.embedding import Embedding
 from .._nn.layer_norm import LayerNorm
@@ -22,7 +32,18 @@ from ._recurrent import CELLS, LAYERS, Direction, both_directions, direction, ma
 
 __all__ = ["Chain", "alone"]
 
-_ACTIVATIONS = {"tanh": Tanh, "relu": ReLU, "sigmoid": Sigmoid, "softmax": Softmax}
+_ACTIVATIONS: dict[str, Callable[[], Module]] = {
+    "tanh": Tanh,
+    "relu": ReLU,
+    "sigmoid": Sigmoid,
+    "softmax": Softmax,
+    "gelu": GELU,
+    "silu": SiLU,
+    "swish": SiLU,
+    "elu": ELU,
+    "leaky_relu": lambda: LeakyReLU(0.2),
+    "softplus": Softplus,
+}
 
 
 def alone(layer: KerasLayer) -> Module:
@@ -198,9 +219,16 @@ class Chain:
 
     def _relu(self, layer: KerasLayer) -> None:
         slope, threshold = layer.number("negative_slope", 0.0), layer.number("threshold", 0.0)
-        if slope or threshold or layer.get("max_value") is not None:
-            raise layer.error("is not max(x, 0), which is all that is imported")
-        self._modules.append(ReLU())
+        if threshold or layer.get("max_value") is not None:
+            raise layer.error("has a threshold or a max_value, which is not imported")
+        self._modules.append(LeakyReLU(slope) if slope else ReLU())
+
+    def _leaky_relu(self, layer: KerasLayer) -> None:
+        name = "negative_slope" if layer.version > 2 else "alpha"
+        self._modules.append(LeakyReLU(layer.number(name, 0.3)))
+
+    def _elu(self, layer: KerasLayer) -> None:
+        self._modules.append(ELU(layer.number("alpha", 1.0)))
 
     def _softmax(self, layer: KerasLayer) -> None:
         self._check_axis(layer)
@@ -252,6 +280,7 @@ _READERS: dict[str, Callable[[Chain, KerasLayer], None]] = {
     "Bidirectional": Chain._bidirectional,
     "Dense": Chain._dense,
     "Dropout": Chain._dropout,
+    "ELU": Chain._elu,
     "Embedding": Chain._embedding,
     "GaussianDropout": Chain._nothing,
     "GaussianNoise": Chain._nothing,
@@ -259,10 +288,20 @@ _READERS: dict[str, Callable[[Chain, KerasLayer], None]] = {
     "GlobalMaxPooling1D": Chain._max_pool,
     "InputLayer": Chain._nothing,
     "LayerNormalization": Chain._layer_norm,
+    "LeakyReLU": Chain._leaky_relu,
     "Masking": Chain._masking,
     "ReLU": Chain._relu,
     "Softmax": Chain._softmax,
     "SpatialDropout1D": Chain._nothing,
     "TimeDistributed": Chain._time_distributed,
 }
-_EACH_STEP = ("Activation", "Dense", "Dropout", "LayerNormalization", "ReLU", "Softmax")
+_EACH_STEP = (
+    "Activation",
+    "Dense",
+    "Dropout",
+    "ELU",
+    "LayerNormalization",
+    "LeakyReLU",
+    "ReLU",
+    "Softmax",
+)

@@ -7,8 +7,18 @@ from typing import Any
 
 from .._base.checks import Array
 from .._base.module import Module
-from .._files.export_options import check_options
-from .._nn.activations import ReLU, Sigmoid, Softmax, Tanh
+from .._files.export_options import check_options, not_written
+from .._nn.activations import (
+    ELU,
+    GELU,
+    LeakyReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
 from .._nn.cells import GRUCell, LSTMCell, RNNCell
 from .._nn.dropout import Dropout
 from .._nn.embedding import Embedding
@@ -50,6 +60,11 @@ _OPTIONS: dict[type[Module], tuple[str, ...]] = {
     ReLU: (),
     Sigmoid: (),
     Softmax: (),
+    GELU: (),
+    SiLU: (),
+    ELU: ("alpha",),
+    LeakyReLU: ("negative_slope",),
+    Softplus: (),
 }
 _RECURRENT: dict[type[Module], str] = {
     RNN: "SimpleRNN",
@@ -195,6 +210,15 @@ class _Writer:
     def _activation(self, module: Module) -> None:
         self._add(self._kinds.Activation(type(module).__name__.lower()))
 
+    def _elu(self, module: ELU) -> None:
+        self._add(self._kinds.ELU(alpha=module.alpha))
+
+    def _leaky_relu(self, module: LeakyReLU) -> None:
+        if module.negative_slope < 0:
+            raise not_written(module, "negative_slope", "Keras", "it takes none below 0")
+        name = "negative_slope" if self._version > 2 else "alpha"
+        self._add(self._kinds.LeakyReLU(**{name: module.negative_slope}))
+
     # Recurrent layers -----------------------------------------------------------------------------
 
     def _recurrent(self, layer: Layer[Any], *after: Any, backwards: bool = False) -> int:
@@ -260,5 +284,7 @@ _SINGLE: dict[type[Module], Callable[[_Writer, Any], None]] = {
     Masking: _Writer._masking,
     MeanPool: _Writer._mean_pool,
     MaxPool: _Writer._max_pool,
-    **dict.fromkeys((Tanh, ReLU, Sigmoid, Softmax), _Writer._activation),
+    **dict.fromkeys((Tanh, ReLU, Sigmoid, Softmax, GELU, SiLU, Softplus), _Writer._activation),
+    ELU: _Writer._elu,
+    LeakyReLU: _Writer._leaky_relu,
 }

@@ -14,7 +14,17 @@ import numpy as np
 from .._base import checks
 from .._base.module import Module
 from .._files.export_options import check_options
-from .._nn.activations import ReLU, Sigmoid, Softmax, Tanh
+from .._nn.activations import (
+    ELU,
+    GELU,
+    LeakyReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
 from .._nn.dropout import Dropout
 from .._nn.embedding import Embedding
 from .._nn.layer_norm import LayerNorm
@@ -356,6 +366,44 @@ def _activation(w: _Writer, module: Module) -> None:
     w.x = w.node(_ACTIVATIONS[type(module)], [w.x])
 
 
+def _gelu(w: _Writer, gelu: GELU) -> None:
+    if w._opset >= 20:
+        w.x = w.node("Gelu", [w.x], approximate=gelu.approximate)
+        return
+    if gelu.approximate == "tanh":
+        cube = w.node("Mul", [w.x, w.node("Mul", [w.x, w.x])])
+        bent = w.node("Add", [w.x, w.node("Mul", [cube, w.number(0.044715)])])
+        share = w.node("Tanh", [w.node("Mul", [bent, w.number((2 / np.pi) ** 0.5)])])
+    else:
+        share = w.node("Erf", [w.node("Mul", [w.x, w.number(0.5**0.5)])])
+    half = w.node("Mul", [w.x, w.number(0.5)])
+    w.x = w.node("Mul", [half, w.node("Add", [share, w.number(1)])])
+
+
+def _silu(w: _Writer, silu: SiLU) -> None:
+    w.x = w.node("Mul", [w.x, w.node("Sigmoid", [w.x])])
+
+
+def _elu(w: _Writer, elu: ELU) -> None:
+    w.x = w.node("Elu", [w.x], alpha=elu.alpha)
+
+
+def _leaky_relu(w: _Writer, leaky: LeakyReLU) -> None:
+    w.x = w.node("LeakyRelu", [w.x], alpha=leaky.negative_slope)
+
+
+def _softplus(w: _Writer, softplus: Softplus) -> None:
+    scaled = w.x if softplus.beta == 1 else w.node("Mul", [w.x, w.number(softplus.beta)])
+    y = w.node("Softplus", [scaled])
+    if softplus.beta != 1:
+        y = w.node("Div", [y, w.number(softplus.beta)])
+    # Above the threshold y is x, which ONNX's operator has only as far as rounding goes.
+    limit, precision = softplus.threshold, np.finfo(w._dtype).eps
+    if np.log1p(np.exp(-limit)) > limit * precision / 4:
+        y = w.node("Where", [w.node("Greater", [scaled, w.number(limit)]), w.x, y])
+    w.x = y
+
+
 def _softmax(w: _Writer, softmax: Softmax) -> None:
     w.x = w.node("Softmax", [w.x], axis=-1)
 
@@ -437,6 +485,11 @@ _MODULES: dict[type[Module], tuple[Callable[[_Writer, Any], None], tuple[str, ..
     GRU: (_layer, (*_LAYER, "reset_after", "activations")),
     **dict.fromkeys(_ACTIVATIONS, (_activation, ())),
     Softmax: (_softmax, ()),
+    GELU: (_gelu, ("approximate",)),
+    SiLU: (_silu, ()),
+    ELU: (_elu, ("alpha",)),
+    LeakyReLU: (_leaky_relu, ("negative_slope",)),
+    Softplus: (_softplus, ("beta", "threshold")),
     Linear: (_linear, ("in_features", "out_features", "bias", "dtype")),
     Embedding: (_embedding, ("num_embeddings", "embedding_dim", "padding_idx", "sparse", "dtype")),
     LayerNorm: (_layer_norm, ("normalized_shape", "eps", "elementwise_affine", "bias", "dtype")),

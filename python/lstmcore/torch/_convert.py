@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 from .._base import checks
 from .._base.module import Module
 from .._files.export_options import check_options, not_written
-from .._nn.activations import ReLU, Sigmoid, Softmax, Tanh
+from .._nn.activations import (
+    ELU,
+    GELU,
+    LeakyReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
 from .._nn.cells import GRUCell, LSTMCell, RNNCell
 from .._nn.dropout import Dropout
 from .._nn.embedding import Embedding
@@ -43,6 +53,11 @@ _OPTIONS: dict[type[Module], tuple[str, ...]] = {
     ReLU: (),
     Sigmoid: (),
     Softmax: (),
+    GELU: ("approximate",),
+    SiLU: (),
+    ELU: ("alpha",),
+    LeakyReLU: ("negative_slope",),
+    Softplus: ("beta", "threshold"),
 }
 _POOLS = (LastStep, MeanPool, MaxPool, BothEnds)  # which PyTorch has from us
 _LEFT_OUT = ("forget_bias",)  # only where the numbers started
@@ -67,7 +82,8 @@ def from_torch(module: nn.Module) -> Any:
     ----------
     module : torch.nn.Module
         RNN, LSTM, GRU, their cells, Linear, Embedding, LayerNorm, Dropout, Tanh, ReLU, Sigmoid,
-        Softmax over the last axis, the layers of `lstmcore.torch`, or a Sequential of them.
+        GELU, SiLU, ELU, LeakyReLU, Softplus, Softmax over the last axis, the layers of
+        `lstmcore.torch`, or a Sequential of them.
 
     Returns
     -------
@@ -251,8 +267,8 @@ def to_torch(module: Module) -> Any:
     Parameters
     ----------
     module : module
-        RNN, LSTM, GRU, their cells, Linear, Embedding, LayerNorm, Dropout, Tanh, ReLU, Sigmoid,
-        Softmax, or a Sequential of them and of pooling.
+        RNN, LSTM, GRU, their cells, Linear, Embedding, LayerNorm, Dropout, activations, or a
+        Sequential of them and of pooling.
 
     Returns
     -------
