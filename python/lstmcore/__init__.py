@@ -45,6 +45,7 @@ from ._nn.activations import (
     Softplus,
     Tanh,
 )
+from ._nn.batch_norm import BatchNorm
 from ._nn.cells import GRUCell, LSTMCell, RNNCell
 from ._nn.dropout import Dropout
 from ._nn.embedding import Embedding
@@ -74,6 +75,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "BatchNorm",
     "BothEnds",
     "Dropout",
     "Embedding",

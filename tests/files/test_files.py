@@ -52,6 +52,7 @@ def models() -> dict[str, Any]:
         "Linear": lc.Linear(3, 4, bias=False),
         "Embedding": lc.Embedding(7, 3, padding_idx=2, sparse=True),
         "LayerNorm": lc.LayerNorm((2, 3), eps=1e-3, dtype="float64"),
+        "BatchNorm": lc.BatchNorm(3, eps=1e-3, momentum=None, dtype="float64"),
         "LayerNorm, plain": lc.LayerNorm(3, elementwise_affine=False),
         "Dropout": lc.Dropout(0.3),
         "Tanh": lc.Tanh(),

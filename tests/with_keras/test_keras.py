@@ -528,7 +528,7 @@ class Mine(L.LSTM):  # type: ignore[misc, name-defined]
             "a forward layer that goes backwards",
         ),
         (lambda: L.Conv1D(4, 3), "the Conv1D layer .* is not imported"),
-        (lambda: L.BatchNormalization(), "the BatchNormalization layer"),
+        (lambda: L.BatchNormalization(axis=1), "the BatchNormalization layer .* has axis="),
         (lambda: L.Lambda(lambda x: x), "the Lambda layer"),
         (lambda: L.LayerNormalization(axis=1), r"has axis=\[1\]"),
         (lambda: L.LayerNormalization(scale=False, center=False), "neither scale nor center"),

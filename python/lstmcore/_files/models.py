@@ -77,7 +77,7 @@ def save(model: Module | Mapping[str, Any], path: str | os.PathLike[str]) -> Non
     frozen = [name for name, p in model.named_parameters() if not p.trainable]
     description |= {"frozen": frozen} if frozen else {}
     text = json.dumps(description, allow_nan=False)
-    arrays = {name: p._storage for name, p in model.named_parameters()}
+    arrays = {name: p._storage for name, p in model._named()}
     tensor_file.write(path, arrays, {_KEY: text})
 
 
@@ -88,7 +88,7 @@ def _plain(model: Any) -> dict[str, Any] | None:
         return dict(model) if model and arrays else None
     kinds = set(STORABLE.values())
     if isinstance(model, Module) and not kinds.intersection(type(model).__mro__):
-        return {name: p._storage for name, p in model.named_parameters()}
+        return {name: p._storage for name, p in model._named()}
     return None
 
 
@@ -148,7 +148,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         model = _make(described)
         wrong = [
             f"{name} is {arrays[name].dtype}, expected {p.dtype}"
-            for name, p in model.named_parameters()
+            for name, p in model._named()
             if name in arrays and arrays[name].dtype != p.dtype
         ]
         if wrong:

@@ -484,7 +484,7 @@ def _frozen(module: Any, name: str) -> _Frozen:
         raise ValueError(f"{name} needs the whole sequence, which a stream does not have")
     if not module._takes_ids:  # an Embedding is called, so it may compute in its own way
         _check_own(module, name)
-    if not module._parameters:
+    if not (module._parameters or module._buffers):
         return _Frozen(module, name)
     watch = module._watch
     isa = _core.isa_version()
@@ -495,7 +495,7 @@ def _frozen(module: Any, name: str) -> _Frozen:
     # As in PacksWeights: read the token before the copy is made, and keep no copy while somebody
     # holds an array through which the weights can change.
     token = watch.token
-    keep = settled(module.parameters())
+    keep = settled(p for _, p in module._named())
     found = _Frozen(copy.deepcopy(module), name)
     if keep:
         watch.frozen = (token, isa, weakref.ref(found))

@@ -19,6 +19,7 @@ from .._nn.activations import (
     Softplus,
     Tanh,
 )
+from .._nn.batch_norm import BatchNorm
 from .._nn.dropout import Dropout
 from .._nn.embedding import Embedding
 from .._nn.layer_norm import LayerNorm
@@ -256,6 +257,37 @@ class Chain:
         norm = LayerNorm(one.size, layer.number("epsilon", 1e-3), bias=centre, dtype=one.dtype)
         self._append(norm, **weights)
 
+    def _batch_norm(self, layer: KerasLayer) -> None:
+        self._check_axis(layer)
+        for name in ("synchronized", "renorm_clipping", "renorm_momentum"):
+            layer.get(name)  # which act in training only
+        for name in ("renorm", "virtual_batch_size"):  # of Keras 2
+            if layer.get(name):
+                raise layer.error(f"has {name}={layer.get(name)!r}, which is not imported")
+        scale, centre = layer.flag("scale", True), layer.flag("center", True)
+        names = ["weight"] * scale + ["bias"] * centre + ["running_mean", "running_var"]
+        keras_names = {"weight": "gamma", "bias": "beta"}
+        taken: dict[str, Array] = {}
+        for name in names:
+            shape = next((a.shape for a in taken.values()), (None,))
+            taken[name] = layer.take(
+                keras_names.get(name, name.replace("running", "moving")), shape
+            )
+        mean = taken["running_mean"]
+        norm = BatchNorm(
+            mean.size,
+            layer.number("epsilon", 1e-3),
+            round(1 - layer.number("momentum", 0.99), 12),
+            affine=scale or centre,
+            frozen=not layer.trainable,
+            batch_first=True if self._has_steps else None,
+            dtype=mean.dtype,
+        )
+        self._mask_used |= self._masked
+        self._append(norm, **{**norm.state_dict(), **taken})
+        for name, p in norm.named_parameters():
+            p.trainable = name in taken
+
     def _check_axis(self, layer: KerasLayer) -> None:
         axis = layer.get("axis", -1)
         if axis not in (-1, [-1], 1 + self._has_steps, [1 + self._has_steps]):
@@ -277,6 +309,7 @@ _READERS: dict[str, Callable[[Chain, KerasLayer], None]] = {
     **dict.fromkeys(LAYERS, Chain._recurrent),
     "Activation": Chain._activation,
     "AlphaDropout": Chain._nothing,
+    "BatchNormalization": Chain._batch_norm,
     "Bidirectional": Chain._bidirectional,
     "Dense": Chain._dense,
     "Dropout": Chain._dropout,

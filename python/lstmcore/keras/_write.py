@@ -19,6 +19,7 @@ from .._nn.activations import (
     Softplus,
     Tanh,
 )
+from .._nn.batch_norm import BatchNorm
 from .._nn.cells import GRUCell, LSTMCell, RNNCell
 from .._nn.dropout import Dropout
 from .._nn.embedding import Embedding
@@ -49,6 +50,7 @@ _OPTIONS: dict[type[Module], tuple[str, ...]] = {
     Embedding: ("num_embeddings", "embedding_dim", "padding_idx", "sparse", "dtype"),
     Linear: ("in_features", "out_features", "bias", "dtype"),
     LayerNorm: ("normalized_shape", "eps", "elementwise_affine", "bias", "dtype"),
+    BatchNorm: ("num_features", "eps", "momentum", "affine", "frozen", "batch_first", "dtype"),
     Dropout: ("p",),
     Masking: ("value", "ids", "gaps", "batch_first"),
     Flip: ("batch_first",),
@@ -193,6 +195,21 @@ class _Writer:
         )
         self._add(layer, *module.state_dict().values())
 
+    def _batch_norm(self, module: BatchNorm) -> None:
+        if module.momentum is None:
+            raise not_written(module, "momentum", "Keras")
+        layer = self._kinds.BatchNormalization(
+            momentum=round(1 - module.momentum, 12),
+            epsilon=module.eps,
+            scale=module.affine,
+            center=module.affine,
+            trainable=not module.frozen,
+            dtype=module.dtype.name,
+        )
+        state = module.state_dict()
+        del state["num_batches_tracked"]
+        self._add(layer, *state.values())
+
     def _dropout(self, module: Dropout) -> None:
         self._add(self._kinds.Dropout(module.p))
 
@@ -280,6 +297,7 @@ _SINGLE: dict[type[Module], Callable[[_Writer, Any], None]] = {
     Embedding: _Writer._embedding,
     Linear: _Writer._linear,
     LayerNorm: _Writer._layer_norm,
+    BatchNorm: _Writer._batch_norm,
     Dropout: _Writer._dropout,
     Masking: _Writer._masking,
     MeanPool: _Writer._mean_pool,

@@ -25,6 +25,7 @@ from .._nn.activations import (
     Softplus,
     Tanh,
 )
+from .._nn.batch_norm import BatchNorm
 from .._nn.dropout import Dropout
 from .._nn.embedding import Embedding
 from .._nn.layer_norm import LayerNorm
@@ -243,6 +244,11 @@ class _Writer:
             ends = self.node("Sub", [ends, self.integers(minus)])
         return str(self.node(op, [column, ends]))
 
+    def zero_past_ends(self) -> None:
+        """Make x, (T, B, F), zero past the end of each row, if there are lengths."""
+        if self._lengths is not None:
+            self.x = self.node("Where", [self.compared("Less"), self.x, self.number(0)])
+
     def some(self) -> str:
         """Return a mask (B, 1) of the rows that have steps."""
         assert self._lengths is not None
@@ -358,6 +364,25 @@ def _layer_norm(w: _Writer, norm: LayerNorm) -> None:
     w.x = w.node("LayerNormalization", [w.x, *given], axis=axis, epsilon=norm.eps)
 
 
+def _batch_norm(w: _Writer, norm: BatchNorm) -> None:
+    """Features are the second axis there; a row past its end is 0."""
+    state = norm.state_dict()
+    if not norm.affine:
+        size = norm.num_features
+        state |= {"weight": np.ones(size, norm.dtype), "bias": np.zeros(size, norm.dtype)}
+    names = ("weight", "bias", "running_mean", "running_var")
+    given = [w.weight(state[name], name) for name in names]
+    if w._pooled:
+        w.x = w.node("BatchNormalization", [w.x, *given], epsilon=norm.eps)
+        return
+    if w.lengths is not None:
+        w.time_major()
+    turned = w.node("Transpose", [w.x], perm=[0, 2, 1])
+    y = w.node("BatchNormalization", [turned, *given], epsilon=norm.eps)
+    w.x = w.node("Transpose", [y], perm=[0, 2, 1])
+    w.zero_past_ends()
+
+
 def _dropout(w: _Writer, dropout: Dropout) -> None:
     """Inference drops nothing."""
 
@@ -466,14 +491,14 @@ def _flip(w: _Writer, flip: Flip) -> None:
         backwards = [w.integers(n) for n in (-1, -(2**62), 0, -1)]
         w.x = w.node("Slice", [w.x, *backwards])
         return
-    turned = w.node("ReverseSequence", [w.x, w.lengths], batch_axis=1, time_axis=0)
-    w.x = w.node("Where", [w.compared("Less"), turned, w.number(0)])
+    w.x = w.node("ReverseSequence", [w.x, w.lengths], batch_axis=1, time_axis=0)
+    w.zero_past_ends()
 
 
 _ACTIVATIONS: dict[type[Module], str] = {Tanh: "Tanh", ReLU: "Relu", Sigmoid: "Sigmoid"}
 
 # The modules that are written, how, and which of their options. Left out are options that act in
-# training only: dropout, forget_bias, padding_idx, sparse.
+# training only: dropout, forget_bias, padding_idx, sparse, momentum, frozen.
 _LAYER = (
     "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional",
     "reverse", "merge", "gate_clip", "dtype",
@@ -493,6 +518,10 @@ _MODULES: dict[type[Module], tuple[Callable[[_Writer, Any], None], tuple[str, ..
     Linear: (_linear, ("in_features", "out_features", "bias", "dtype")),
     Embedding: (_embedding, ("num_embeddings", "embedding_dim", "padding_idx", "sparse", "dtype")),
     LayerNorm: (_layer_norm, ("normalized_shape", "eps", "elementwise_affine", "bias", "dtype")),
+    BatchNorm: (
+        _batch_norm,
+        ("num_features", "eps", "momentum", "affine", "frozen", "batch_first", "dtype"),
+    ),
     Dropout: (_dropout, ("p",)),
     LastStep: (_last_step, ("batch_first",)),
     BothEnds: (_both_ends, ("merge", "batch_first")),
