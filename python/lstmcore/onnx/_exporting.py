@@ -25,12 +25,11 @@ from .._nn.activations import (
     Softplus,
     Tanh,
 )
-from .._nn.batch_norm import BatchNorm
 from .._nn.dropout import Dropout
 from .._nn.embedding import Embedding
-from .._nn.layer_norm import LayerNorm
 from .._nn.layers import GRU, LSTM, RNN, Layer
 from .._nn.linear import Linear
+from .._nn.normalization import BatchNorm, LayerNorm
 from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool
 from .._nn.time_reversal import Flip
 from . import _description, _recurrent
