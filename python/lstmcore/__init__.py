@@ -35,14 +35,24 @@ from ._models.state_space import StateSpace
 from ._network.gradcheck import gradcheck
 from ._network.model import Model
 from ._network.symbol import Input, concat, repeat
-from ._nn.activations import ReLU, Sigmoid, Softmax, Tanh
+from ._nn.activations import (
+    ELU,
+    GELU,
+    LeakyReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
 from ._nn.cells import GRUCell, LSTMCell, RNNCell
 from ._nn.dropout import Dropout
 from ._nn.embedding import Embedding
-from ._nn.layer_norm import LayerNorm
 from ._nn.layers import GRU, LSTM, RNN
 from ._nn.linear import Linear
 from ._nn.masking import Masking
+from ._nn.normalization import BatchNorm, LayerNorm
 from ._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool
 from ._nn.sequential import Sequential
 from ._nn.stream import Stream
@@ -60,9 +70,12 @@ from .torch import from_torch, load_torch, to_torch
 __version__ = _build_info()["version"]
 
 __all__ = [
+    "ELU",
+    "GELU",
     "GRU",
     "LSTM",
     "RNN",
+    "BatchNorm",
     "BothEnds",
     "Dropout",
     "Embedding",
@@ -73,6 +86,7 @@ __all__ = [
     "LSTMCell",
     "LastStep",
     "LayerNorm",
+    "LeakyReLU",
     "Linear",
     "Masking",
     "MaxPool",
@@ -85,8 +99,10 @@ __all__ = [
     "ReLU",
     "Seq2Seq",
     "Sequential",
+    "SiLU",
     "Sigmoid",
     "Softmax",
+    "Softplus",
     "StateSpace",
     "Stream",
     "Tanh",

@@ -515,7 +515,7 @@ class Mine(L.LSTM):  # type: ignore[misc, name-defined]
     [
         (lambda: L.LSTM(4, activation="elu"), "'elu', which is not imported"),
         (lambda: L.GRU(4, recurrent_activation=lambda x: x), "recurrent_activation="),
-        (lambda: L.Dense(4, activation="gelu"), "'gelu', which is not imported"),
+        (lambda: L.Dense(4, activation="mish"), "'mish', which is not imported"),
         (lambda: L.Bidirectional(L.LSTM(4), merge_mode=None), "merge_mode=None"),
         (
             lambda: L.Bidirectional(
@@ -528,12 +528,12 @@ class Mine(L.LSTM):  # type: ignore[misc, name-defined]
             "a forward layer that goes backwards",
         ),
         (lambda: L.Conv1D(4, 3), "the Conv1D layer .* is not imported"),
-        (lambda: L.BatchNormalization(), "the BatchNormalization layer"),
+        (lambda: L.BatchNormalization(axis=1), "the BatchNormalization layer .* has axis="),
         (lambda: L.Lambda(lambda x: x), "the Lambda layer"),
         (lambda: L.LayerNormalization(axis=1), r"has axis=\[1\]"),
         (lambda: L.LayerNormalization(scale=False, center=False), "neither scale nor center"),
         (lambda: L.LayerNormalization(rms_scaling=True), "rms_scaling=True"),
-        (lambda: L.ReLU(max_value=6.0), "is not max"),
+        (lambda: L.ReLU(max_value=6.0), "has a threshold or a max_value"),
         (lambda: L.Softmax(axis=1), "has axis=1"),
         (lambda: L.Dropout(0.1, noise_shape=(None, 1, 3)), "noise_shape"),
         (lambda: L.GlobalAveragePooling1D(keepdims=True), "keepdims"),

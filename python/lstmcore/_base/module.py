@@ -102,6 +102,8 @@ class Module:
 
     _config: Any = None  # its attributes are the options; two of them can be compared by ==
     _parameters: Mapping[str, Parameter] = MappingProxyType({})  # its own, in PyTorch's order
+    # What it stores beside them that nothing trains, such as running statistics.
+    _buffers: Mapping[str, Parameter] = MappingProxyType({})
     _children: Mapping[str, Module] = MappingProxyType({})  # their parameters come after its own
     _watch: Watch
     _quantized: bool = False  # whether its matrices are in int8
@@ -294,9 +296,15 @@ class Module:
         your own, the last part is the attribute that holds the parameter. One that is in several
         places has its first name.
         """
+        return self._named(False)
+
+    def _named(self, stored: bool = True) -> list[tuple[str, Parameter]]:
+        """Return (name, parameter) pairs; with those that are `stored` beside the parameters."""
         named = list(self._parameters.items())
+        if stored:
+            named += self._buffers.items()
         for prefix, child in self._children.items():
-            named += [(f"{prefix}.{name}", p) for name, p in child.named_parameters()]
+            named += [(f"{prefix}.{name}", p) for name, p in child._named(stored)]
         if self._children:
             first = {id(p): (name, p) for name, p in reversed(named)}
             named = [first[id(p)] for name, p in named if first[id(p)][0] == name]
@@ -374,8 +382,11 @@ class Module:
             child.reset_parameters(int(stream.generate_state(1, np.uint64)[0]))
 
     def state_dict(self) -> dict[str, Array]:
-        """Return copies of the parameters by name, with PyTorch's names, shapes and order."""
-        return {name: np.array(p._storage, subok=False) for name, p in self.named_parameters()}
+        """Return copies of the parameters by name, with PyTorch's names, shapes and order.
+
+        The running statistics of a `BatchNorm` are among them.
+        """
+        return {name: np.array(p._storage, subok=False) for name, p in self._named()}
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, prefix: str = ""
@@ -421,7 +432,7 @@ class Module:
         if not isinstance(prefix, str):
             raise TypeError(f"prefix is {checks.describe(prefix)}, expected a str")
         strict = checks.boolean(strict, "strict")
-        names = {prefix + name: p for name, p in self.named_parameters()}
+        names = {prefix + name: p for name, p in self._named()}
         state_dict = _unwrap(state_dict, names)
         ours = [k for k in state_dict if not prefix or str(k).startswith(prefix)]
         missing = [key for key in names if key not in state_dict]
@@ -491,8 +502,12 @@ class Module:
             type(self) is type(other)
             and bool(self._config == other._config)
             and all(
-                np.array_equal(p._storage.view(np.uint8), q._storage.view(np.uint8))
-                for p, q in zip(self._parameters.values(), other._parameters.values(), strict=True)
+                np.array_equal(_bytes(p), _bytes(q))
+                for mine, theirs in (
+                    (self._parameters, other._parameters),
+                    (self._buffers, other._buffers),
+                )
+                for p, q in zip(mine.values(), theirs.values(), strict=True)
             )
             and dict(self._children) == dict(other._children)
         )
@@ -575,6 +590,10 @@ def _unwrap(state_dict: Mapping[str, Any], names: Iterable[str]) -> Mapping[str,
             short = {str(key).removeprefix(wrapper): value for key, value in state_dict.items()}
             return _unwrap(short, names)
     return state_dict
+
+
+def _bytes(p: Parameter) -> Any:
+    return p._storage.reshape(-1).view(np.uint8)
 
 
 def _as_json(value: Any) -> Any:

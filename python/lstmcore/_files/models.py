@@ -98,7 +98,7 @@ def save(
     text = json.dumps(description, allow_nan=False)
     if len(text) > _MOST_TEXT:
         raise ValueError(f"the description and extra are {len(text)} long, expected {_MOST_TEXT}")
-    arrays = {name: p._storage for name, p in model.named_parameters()}
+    arrays = {name: p._storage for name, p in model._named()}
     tensor_file.write(path, arrays, {_KEY: text})
 
 
@@ -130,7 +130,7 @@ def _plain(model: Any) -> dict[str, Any] | None:
         return dict(model) if model and arrays else None
     kinds = set(STORABLE.values())
     if isinstance(model, Module) and not kinds.intersection(type(model).__mro__):
-        return {name: p._storage for name, p in model.named_parameters()}
+        return {name: p._storage for name, p in model._named()}
     return None
 
 
@@ -190,7 +190,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         model = _make(described)
         wrong = [
             f"{name} is {arrays[name].dtype}, expected {p.dtype}"
-            for name, p in model.named_parameters()
+            for name, p in model._named()
             if name in arrays and arrays[name].dtype != p.dtype
         ]
         if wrong:

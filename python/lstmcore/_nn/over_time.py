@@ -17,7 +17,7 @@ from .._base.symbolic import Symbolic
 from .config import Option
 from .tape import ModuleTape
 
-__all__ = ["OverTime"]
+__all__ = ["OverTime", "valid_steps"]
 
 
 class OverTime(Module):
@@ -131,6 +131,12 @@ class OverTime(Module):
     def _backward(self, dy: Array, dx: Array, *saved: Any) -> None:
         """Write into dx, (T, B, F) and full of zeros."""
         raise NotImplementedError
+
+
+def valid_steps(time: int, ends: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Return a mask (T, B) of the steps before the ends."""
+    mask: npt.NDArray[np.bool_] = np.arange(time)[:, None] < ends
+    return mask
 
 
 def _time_major(x: Array, batch_first: bool) -> Array:

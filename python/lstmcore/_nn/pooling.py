@@ -11,7 +11,7 @@ from .._base import checks
 from .._base.checks import Array
 from .._base.module import storable
 from .config import MERGES, Option
-from .over_time import OverTime
+from .over_time import OverTime, valid_steps
 
 __all__ = ["BothEnds", "LastStep", "MaxPool", "MeanPool", "Pool"]
 
@@ -171,7 +171,7 @@ class MeanPool(Pool):
     """
 
     def _forward(self, x: Array, ends: npt.NDArray[np.int64]) -> tuple[Any, ...]:
-        valid = _valid(x, ends)
+        valid = valid_steps(len(x), ends)[..., None]
         share = (1 / np.maximum(ends, 1)[:, None]).astype(x.dtype)
         y = np.where(valid, x, x.dtype.type(0)).sum(axis=0) * share
         return y, valid, share
@@ -211,7 +211,7 @@ class MaxPool(Pool):
         some = ends[:, None] > 0
         if not len(x):
             return np.zeros(x.shape[1:], x.dtype), None, some
-        step = np.where(_valid(x, ends), x, -np.inf).argmax(axis=0)[None]
+        step = np.where(valid_steps(len(x), ends)[..., None], x, -np.inf).argmax(axis=0)[None]
         y = np.where(some, np.take_along_axis(x, step, axis=0)[0], x.dtype.type(0))
         return y, step, some
 
@@ -224,8 +224,3 @@ class MaxPool(Pool):
     ) -> None:
         if step is not None:
             np.put_along_axis(dx, step, np.where(some, dy, 0)[None], axis=0)
-
-
-def _valid(x: Array, ends: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Return a mask (T, B, 1) of the steps before the ends."""
-    return (np.arange(len(x))[:, None] < ends)[..., None]

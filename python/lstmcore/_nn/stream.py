@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import itertools
+import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +20,7 @@ from .._base.machine import memory_limit
 from .._base.module import Module, overridden
 from .._base.parameter import settled
 
-__all__ = ["Stream", "open_stream"]
+__all__ = ["PythonStage", "Stream", "open_stream"]
 
 _MOST_ROWS = 2**31 - 1
 
@@ -33,6 +36,9 @@ class Stream(_core.Stream):
     streams made since they changed; later changes are for later streams. It computes on the calling
     thread alone, and is for one thread at a time: a call while another one runs is a RuntimeError.
     Calls longer than a few microseconds release the GIL.
+
+    Modules that the core does not know, such as `GELU` and `Conv1D`, run in Python between streams
+    of the core. A step then allocates, and each of them costs it some microseconds more.
 
     x and y are time-major, **(T, B, features), whatever `batch_first` says**. Streams pickle and
     deep-copy, weights and state included.
@@ -50,17 +56,9 @@ class Stream(_core.Stream):
     """
 
     def __init__(self, module: Module, batch_size: int = 1) -> None:
-        batch_size = checks.integer(batch_size, "batch_size", 1)
-        if batch_size > _MOST_ROWS:
-            raise ValueError(f"batch_size is {batch_size}, expected at most {_MOST_ROWS}")
-        if not (isinstance(module, Module) and callable(getattr(module, "stream", None))):
-            what = checks.describe(module)
-            raise TypeError(f"module is {what}, expected a recurrent layer or a Sequential")
-        _check_own(module, "module")
-        frozen = [
-            _frozen(m, f"module {path}, {m!r}," if path else f"{m!r}")
-            for path, m in module._chain()
-        ]
+        frozen = _freeze(module, batch_size)
+        if any(f.in_python for f in frozen):
+            raise TypeError(f"module is {module!r}, of which module.stream() makes a stream")
         self._open(frozen, module._gives_state, batch_size)
 
     def _open(self, frozen: list[_Frozen], bare: bool, batch_size: int) -> None:
@@ -73,7 +71,6 @@ class Stream(_core.Stream):
         if not sized:
             raise ValueError("a stream needs a recurrent layer, a Linear or a LayerNorm")
         dtype: np.dtype[Any] = sized[0].dtype
-        stages = [f.stage for f in frozen if f.stage is not None]
         try:
             # The size of states and gates, roughly. A large allocation may succeed, and have the
             # process killed when it is written to.
@@ -81,15 +78,19 @@ class Stream(_core.Stream):
             size = batch_size * row
             if size > 2**28 and size > memory_limit():
                 raise MemoryError
-            super().__init__(stages, batch_size, dtype == np.float64)
+            self._start(frozen, batch_size, dtype)
         except MemoryError:
             raise MemoryError(
                 f"batch_size is {batch_size}, which needs more memory than this process may use"
             ) from None
         self._frozen = frozen
         self._bare = bare
-        self._layers: list[Any] = layers
+        self._layers: list[Any] = [f.state_of for f in frozen if f.state_of is not None]
         self._dtype = dtype
+
+    def _start(self, frozen: list[_Frozen], batch_size: int, dtype: np.dtype[Any]) -> None:
+        stages = [f.stage for f in frozen if f.stage is not None]
+        super().__init__(stages, batch_size, dtype == np.float64)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -219,7 +220,166 @@ class Stream(_core.Stream):
         return x.copy() if np.may_share_memory(x, out) else x
 
 
-class _IdStream(Stream):
+class PythonStage:
+    """What a module that the core does not know does in a stream.
+
+    Parameters
+    ----------
+    module : Module
+        Is called with steps. One whose y at a step needs `past` steps of x before it is called with
+        these in front of the others, and gives y for the others alone.
+    past : int, default 0
+        How many; zeros at first.
+    features : int, default 0
+        Of x, if there are past steps.
+    """
+
+    _state_parts = ("h",)  # of the past steps, (past, B, features), as of a recurrent layer
+
+    def __init__(self, module: Any, past: int = 0, features: int = 0) -> None:
+        self.module = module
+        self.past = self.num_layers = past
+        self._outputs = self._hidden = features
+
+
+class _PythonPart:
+    """A stage in Python at work: between streams of the core, and used as one."""
+
+    def __init__(self, stage: PythonStage, batch_size: int, dtype: np.dtype[Any]) -> None:
+        self._stage = stage
+        self._past = np.zeros((stage.past, batch_size, stage._outputs), dtype)
+
+    def process(self, x: Array) -> Array:
+        if self._stage.past:
+            x = np.concatenate([self._past, x])
+            self._past = x[len(x) - self._stage.past :].copy()
+        y: Array = self._stage.module(x)
+        return y
+
+    def copy(self) -> _PythonPart:
+        """Return a part that goes on from the same state by itself."""
+        return copy.copy(self)  # `process` replaces the past, and writes into none
+
+    def _get_states(self) -> list[tuple[Array, None]]:
+        return [(self._past.copy(), None)] if self._stage.past else []
+
+    def _set_states(self, states: list[tuple[Array | None, None]]) -> None:
+        for past, _ in states:
+            self._past = np.zeros_like(self._past) if past is None else past.copy()
+
+    def _reset_rows(self, rows: list[int]) -> None:
+        self._past = self._past.copy()
+        self._past[:, rows] = 0
+
+
+class _CorePart(_core.Stream):
+    """A stream of the core for some of the modules."""
+
+    def copy(self) -> _CorePart:
+        """Return a stream that goes on from the same state by itself."""
+        return _CorePart(self)
+
+
+class _PartedStream(Stream):
+    """A stream of which some modules run in Python. It has parts, and is no stream of the core."""
+
+    def _start(self, frozen: list[_Frozen], batch_size: int, dtype: np.dtype[Any]) -> None:
+        self._busy = threading.Lock()
+        self._rows = batch_size
+        self._sections = _sections([f for f in frozen if f.stage is not None], batch_size, dtype)
+        size: int | None = next(f.module._input_size for f in frozen if f.module._input_size)
+        self._sizes: list[Any] = [size]
+        for f in frozen:
+            size = f.module._output_size(size)
+        self._sizes.append(size)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of the batch."""
+        return self._rows
+
+    @property
+    def input_size(self) -> int:
+        """Features of x."""
+        size: int = self._sizes[0]
+        return size
+
+    @property
+    def output_size(self) -> int:
+        """Features of y."""
+        size: int = self._sizes[1]
+        return size
+
+    def step(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
+        given, out = self._convert(x, out, False)
+        return self._run(given, given[None], out)
+
+    def process(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
+        given, out = self._convert(x, out, True)
+        return self._run(given, given, out)
+
+    def _run(self, x: Array, steps: Array, out: Array | None) -> Array:
+        steps = steps.reshape(len(steps), self._rows, self.input_size)
+        with self._turn():
+            for section in self._sections:
+                steps = section.process(steps)
+        y = steps.reshape(*x.shape[:-1], self.output_size)
+        if out is None:
+            return y
+        out[...] = y
+        return out
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._busy.acquire(blocking=False):
+            raise RuntimeError(
+                "the stream is in use by another thread, expected one for each thread"
+            )
+        try:
+            yield
+        finally:
+            self._busy.release()
+
+    def _get_states(self) -> list[tuple[Array, Array | None]]:
+        with self._turn():
+            return [state for section in self._sections for state in section._get_states()]
+
+    def _set_states(self, states: Sequence[tuple[Array | None, Array | None]]) -> None:
+        rest = list(states)
+        with self._turn():
+            for section in self._sections:
+                count = len(section._get_states())
+                section._set_states(rest[:count])
+                del rest[:count]
+
+    def _reset_rows(self, rows: Sequence[int]) -> None:
+        with self._turn():
+            for section in self._sections:
+                section._reset_rows(rows)
+
+    def copy(self) -> Stream:
+        other = type(self).__new__(type(self))
+        with self._turn():
+            sections = [section.copy() for section in self._sections]
+        other.__dict__.update(self.__dict__, _busy=threading.Lock(), _sections=sections)
+        return other
+
+
+def _sections(frozen: list[_Frozen], batch_size: int, dtype: np.dtype[Any]) -> list[Any]:
+    """Return streams of the core for the modules that it knows, and what runs between them."""
+    found: list[Any] = []
+    for in_python, some in itertools.groupby(frozen, lambda f: f.in_python):
+        group = list(some)
+        if not in_python and any(f.module._input_size is not None for f in group):
+            found.append(_CorePart([f.stage for f in group], batch_size, dtype == np.float64))
+            continue
+        # Activations alone fit any size, of which the core makes no stream.
+        stages = [f.stage if in_python else PythonStage(f.module) for f in group]
+        found += [_PythonPart(stage, batch_size, dtype) for stage in stages]
+    return found
+
+
+class _TakesIds(Stream):
     """A stream of a model that begins with an Embedding: of ids, (B,) or (T, B)."""
 
     def step(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
@@ -248,16 +408,34 @@ def _check_entries(value: Any, count: int, name: str, expected: str) -> None:
         raise ValueError(f"{name} has {len(value)} entries, expected {expected}")
 
 
+class _IdStream(_TakesIds):
+    pass
+
+
+class _PartedIdStream(_TakesIds, _PartedStream):
+    pass
+
+
 def open_stream(module: Any, batch_size: int) -> Stream:
     """Return a stream of a layer or of a model."""
-    return (_IdStream if module._takes_ids else Stream)(module, batch_size)
+    frozen = _freeze(module, batch_size)
+    if any(f.in_python for f in frozen):
+        kind: type[Stream] = _PartedIdStream if module._takes_ids else _PartedStream
+    else:
+        kind = _IdStream if module._takes_ids else Stream
+    return _opened(kind, frozen, module._gives_state, batch_size)
+
+
+def _opened(cls: type[Stream], frozen: list[_Frozen], bare: bool, batch_size: int) -> Stream:
+    stream = cls.__new__(cls)
+    stream._open(frozen, bare, batch_size)
+    return stream
 
 
 def _restore(
     cls: type[Stream], frozen: list[_Frozen], bare: bool, batch_size: int, states: Any
 ) -> Stream:
-    stream = cls.__new__(cls)
-    stream._open(frozen, bare, batch_size)
+    stream = _opened(cls, frozen, bare, batch_size)
     stream._set_states(states)
     return stream
 
@@ -271,8 +449,33 @@ class _Frozen:
         self.module = module
         self.stage = module._stream_stage(name)
 
+    @property
+    def in_python(self) -> bool:
+        """Whether it is something that the core does not know."""
+        return isinstance(self.stage, PythonStage)
+
+    @property
+    def state_of(self) -> Any:
+        """What has a state, as a recurrent layer has; None for nothing."""
+        if self.module._gives_state:
+            return self.module
+        return self.stage if self.in_python and self.stage.past else None
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _Frozen, (self.module, repr(self.module))
+
+
+def _freeze(module: Any, batch_size: Any) -> list[_Frozen]:
+    """Return copies of the modules of a layer or model, having checked what a stream is made of."""
+    if checks.integer(batch_size, "batch_size", 1) > _MOST_ROWS:
+        raise ValueError(f"batch_size is {batch_size}, expected at most {_MOST_ROWS}")
+    if not (isinstance(module, Module) and callable(getattr(module, "stream", None))):
+        what = checks.describe(module)
+        raise TypeError(f"module is {what}, expected a recurrent layer or a Sequential")
+    _check_own(module, "module")
+    return [
+        _frozen(m, f"module {path}, {m!r}," if path else f"{m!r}") for path, m in module._chain()
+    ]
 
 
 def _frozen(module: Any, name: str) -> _Frozen:
@@ -281,7 +484,7 @@ def _frozen(module: Any, name: str) -> _Frozen:
         raise ValueError(f"{name} needs the whole sequence, which a stream does not have")
     if not module._takes_ids:  # an Embedding is called, so it may compute in its own way
         _check_own(module, name)
-    if not module._parameters:
+    if not (module._parameters or module._buffers):
         return _Frozen(module, name)
     watch = module._watch
     isa = _core.isa_version()
@@ -292,7 +495,7 @@ def _frozen(module: Any, name: str) -> _Frozen:
     # As in PacksWeights: read the token before the copy is made, and keep no copy while somebody
     # holds an array through which the weights can change.
     token = watch.token
-    keep = settled(module.parameters())
+    keep = settled(p for _, p in module._named())
     found = _Frozen(copy.deepcopy(module), name)
     if keep:
         watch.frozen = (token, isa, weakref.ref(found))

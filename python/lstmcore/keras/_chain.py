@@ -8,12 +8,22 @@ import numpy as np
 
 from .._base.checks import Array
 from .._base.module import Module
-from .._nn.activations import ReLU, Sigmoid, Softmax, Tanh
+from .._nn.activations import (
+    ELU,
+    GELU,
+    LeakyReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
 from .._nn.dropout import Dropout
 from .._nn.embedding import Embedding
-from .._nn.layer_norm import LayerNorm
 from .._nn.linear import Linear
 from .._nn.masking import Masking
+from .._nn.normalization import BatchNorm, LayerNorm
 from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool
 from .._nn.sequential import Sequential
 from .._nn.time_reversal import Flip
@@ -22,7 +32,18 @@ from ._recurrent import CELLS, LAYERS, Direction, both_directions, direction, ma
 
 __all__ = ["Chain", "alone"]
 
-_ACTIVATIONS = {"tanh": Tanh, "relu": ReLU, "sigmoid": Sigmoid, "softmax": Softmax}
+_ACTIVATIONS: dict[str, Callable[[], Module]] = {
+    "tanh": Tanh,
+    "relu": ReLU,
+    "sigmoid": Sigmoid,
+    "softmax": Softmax,
+    "gelu": GELU,
+    "silu": SiLU,
+    "swish": SiLU,
+    "elu": ELU,
+    "leaky_relu": lambda: LeakyReLU(0.2),
+    "softplus": Softplus,
+}
 
 
 def alone(layer: KerasLayer) -> Module:
@@ -198,9 +219,16 @@ class Chain:
 
     def _relu(self, layer: KerasLayer) -> None:
         slope, threshold = layer.number("negative_slope", 0.0), layer.number("threshold", 0.0)
-        if slope or threshold or layer.get("max_value") is not None:
-            raise layer.error("is not max(x, 0), which is all that is imported")
-        self._modules.append(ReLU())
+        if threshold or layer.get("max_value") is not None:
+            raise layer.error("has a threshold or a max_value, which is not imported")
+        self._modules.append(LeakyReLU(slope) if slope else ReLU())
+
+    def _leaky_relu(self, layer: KerasLayer) -> None:
+        name = "negative_slope" if layer.version > 2 else "alpha"
+        self._modules.append(LeakyReLU(layer.number(name, 0.3)))
+
+    def _elu(self, layer: KerasLayer) -> None:
+        self._modules.append(ELU(layer.number("alpha", 1.0)))
 
     def _softmax(self, layer: KerasLayer) -> None:
         self._check_axis(layer)
@@ -228,6 +256,37 @@ class Chain:
         norm = LayerNorm(one.size, layer.number("epsilon", 1e-3), bias=centre, dtype=one.dtype)
         self._append(norm, **weights)
 
+    def _batch_norm(self, layer: KerasLayer) -> None:
+        self._check_axis(layer)
+        for name in ("synchronized", "renorm_clipping", "renorm_momentum"):
+            layer.get(name)  # which act in training only
+        for name in ("renorm", "virtual_batch_size"):  # of Keras 2
+            if layer.get(name):
+                raise layer.error(f"has {name}={layer.get(name)!r}, which is not imported")
+        scale, centre = layer.flag("scale", True), layer.flag("center", True)
+        names = ["weight"] * scale + ["bias"] * centre + ["running_mean", "running_var"]
+        keras_names = {"weight": "gamma", "bias": "beta"}
+        taken: dict[str, Array] = {}
+        for name in names:
+            shape = next((a.shape for a in taken.values()), (None,))
+            taken[name] = layer.take(
+                keras_names.get(name, name.replace("running", "moving")), shape
+            )
+        mean = taken["running_mean"]
+        norm = BatchNorm(
+            mean.size,
+            layer.number("epsilon", 1e-3),
+            round(1 - layer.number("momentum", 0.99), 12),
+            affine=scale or centre,
+            frozen=not layer.trainable,
+            batch_first=True if self._has_steps else None,
+            dtype=mean.dtype,
+        )
+        self._mask_used |= self._masked
+        self._append(norm, **{**norm.state_dict(), **taken})
+        for name, p in norm.named_parameters():
+            p.trainable = name in taken
+
     def _check_axis(self, layer: KerasLayer) -> None:
         axis = layer.get("axis", -1)
         if axis not in (-1, [-1], 1 + self._has_steps, [1 + self._has_steps]):
@@ -249,9 +308,11 @@ _READERS: dict[str, Callable[[Chain, KerasLayer], None]] = {
     **dict.fromkeys(LAYERS, Chain._recurrent),
     "Activation": Chain._activation,
     "AlphaDropout": Chain._nothing,
+    "BatchNormalization": Chain._batch_norm,
     "Bidirectional": Chain._bidirectional,
     "Dense": Chain._dense,
     "Dropout": Chain._dropout,
+    "ELU": Chain._elu,
     "Embedding": Chain._embedding,
     "GaussianDropout": Chain._nothing,
     "GaussianNoise": Chain._nothing,
@@ -259,10 +320,20 @@ _READERS: dict[str, Callable[[Chain, KerasLayer], None]] = {
     "GlobalMaxPooling1D": Chain._max_pool,
     "InputLayer": Chain._nothing,
     "LayerNormalization": Chain._layer_norm,
+    "LeakyReLU": Chain._leaky_relu,
     "Masking": Chain._masking,
     "ReLU": Chain._relu,
     "Softmax": Chain._softmax,
     "SpatialDropout1D": Chain._nothing,
     "TimeDistributed": Chain._time_distributed,
 }
-_EACH_STEP = ("Activation", "Dense", "Dropout", "LayerNormalization", "ReLU", "Softmax")
+_EACH_STEP = (
+    "Activation",
+    "Dense",
+    "Dropout",
+    "ELU",
+    "LayerNormalization",
+    "LeakyReLU",
+    "ReLU",
+    "Softmax",
+)

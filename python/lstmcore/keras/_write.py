@@ -7,15 +7,25 @@ from typing import Any
 
 from .._base.checks import Array
 from .._base.module import Module
-from .._files.export_options import check_options
-from .._nn.activations import ReLU, Sigmoid, Softmax, Tanh
+from .._files.export_options import check_options, not_written
+from .._nn.activations import (
+    ELU,
+    GELU,
+    LeakyReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
 from .._nn.cells import GRUCell, LSTMCell, RNNCell
 from .._nn.dropout import Dropout
 from .._nn.embedding import Embedding
-from .._nn.layer_norm import LayerNorm
 from .._nn.layers import GRU, LSTM, RNN, Layer
 from .._nn.linear import Linear
 from .._nn.masking import Masking
+from .._nn.normalization import BatchNorm, LayerNorm
 from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool
 from .._nn.sequential import Sequential
 from .._nn.time_reversal import Flip
@@ -39,6 +49,7 @@ _OPTIONS: dict[type[Module], tuple[str, ...]] = {
     Embedding: ("num_embeddings", "embedding_dim", "padding_idx", "sparse", "dtype"),
     Linear: ("in_features", "out_features", "bias", "dtype"),
     LayerNorm: ("normalized_shape", "eps", "elementwise_affine", "bias", "dtype"),
+    BatchNorm: ("num_features", "eps", "momentum", "affine", "frozen", "batch_first", "dtype"),
     Dropout: ("p",),
     Masking: ("value", "ids", "gaps", "batch_first"),
     Flip: ("batch_first",),
@@ -50,6 +61,11 @@ _OPTIONS: dict[type[Module], tuple[str, ...]] = {
     ReLU: (),
     Sigmoid: (),
     Softmax: (),
+    GELU: (),
+    SiLU: (),
+    ELU: ("alpha",),
+    LeakyReLU: ("negative_slope",),
+    Softplus: (),
 }
 _RECURRENT: dict[type[Module], str] = {
     RNN: "SimpleRNN",
@@ -178,6 +194,21 @@ class _Writer:
         )
         self._add(layer, *module.state_dict().values())
 
+    def _batch_norm(self, module: BatchNorm) -> None:
+        if module.momentum is None:
+            raise not_written(module, "momentum", "Keras")
+        layer = self._kinds.BatchNormalization(
+            momentum=round(1 - module.momentum, 12),
+            epsilon=module.eps,
+            scale=module.affine,
+            center=module.affine,
+            trainable=not module.frozen,
+            dtype=module.dtype.name,
+        )
+        state = module.state_dict()
+        del state["num_batches_tracked"]
+        self._add(layer, *state.values())
+
     def _dropout(self, module: Dropout) -> None:
         self._add(self._kinds.Dropout(module.p))
 
@@ -194,6 +225,15 @@ class _Writer:
 
     def _activation(self, module: Module) -> None:
         self._add(self._kinds.Activation(type(module).__name__.lower()))
+
+    def _elu(self, module: ELU) -> None:
+        self._add(self._kinds.ELU(alpha=module.alpha))
+
+    def _leaky_relu(self, module: LeakyReLU) -> None:
+        if module.negative_slope < 0:
+            raise not_written(module, "negative_slope", "Keras", "it takes none below 0")
+        name = "negative_slope" if self._version > 2 else "alpha"
+        self._add(self._kinds.LeakyReLU(**{name: module.negative_slope}))
 
     # Recurrent layers -----------------------------------------------------------------------------
 
@@ -256,9 +296,12 @@ _SINGLE: dict[type[Module], Callable[[_Writer, Any], None]] = {
     Embedding: _Writer._embedding,
     Linear: _Writer._linear,
     LayerNorm: _Writer._layer_norm,
+    BatchNorm: _Writer._batch_norm,
     Dropout: _Writer._dropout,
     Masking: _Writer._masking,
     MeanPool: _Writer._mean_pool,
     MaxPool: _Writer._max_pool,
-    **dict.fromkeys((Tanh, ReLU, Sigmoid, Softmax), _Writer._activation),
+    **dict.fromkeys((Tanh, ReLU, Sigmoid, Softmax, GELU, SiLU, Softplus), _Writer._activation),
+    ELU: _Writer._elu,
+    LeakyReLU: _Writer._leaky_relu,
 }

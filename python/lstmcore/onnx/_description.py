@@ -73,7 +73,12 @@ def _state(module: Module, model: Model) -> dict[str, Any]:
             ]
             own = _recurrent.to_state(part._config, nodes)
         else:
-            own = {name: _parameter(prefix + name, model) for name in part.state_dict()}
+            own = {name: _parameter(prefix + name, model) for name in part._parameters}
+            # Of what no graph needs, such as a count of batches, the values it starts with stay.
+            own |= {
+                name: model.constants.get(prefix + name, p._storage)
+                for name, p in part._buffers.items()
+            }
         state.update({prefix + name: array for name, array in own.items()})
     return state
 

@@ -14,12 +14,22 @@ import numpy as np
 from .._base import checks
 from .._base.module import Module
 from .._files.export_options import check_options
-from .._nn.activations import ReLU, Sigmoid, Softmax, Tanh
+from .._nn.activations import (
+    ELU,
+    GELU,
+    LeakyReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
 from .._nn.dropout import Dropout
 from .._nn.embedding import Embedding
-from .._nn.layer_norm import LayerNorm
 from .._nn.layers import GRU, LSTM, RNN, Layer
 from .._nn.linear import Linear
+from .._nn.normalization import BatchNorm, LayerNorm
 from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool
 from .._nn.time_reversal import Flip
 from . import _description, _recurrent
@@ -233,6 +243,11 @@ class _Writer:
             ends = self.node("Sub", [ends, self.integers(minus)])
         return str(self.node(op, [column, ends]))
 
+    def zero_past_ends(self) -> None:
+        """Make x, (T, B, F), zero past the end of each row, if there are lengths."""
+        if self._lengths is not None:
+            self.x = self.node("Where", [self.compared("Less"), self.x, self.number(0)])
+
     def some(self) -> str:
         """Return a mask (B, 1) of the rows that have steps."""
         assert self._lengths is not None
@@ -348,12 +363,69 @@ def _layer_norm(w: _Writer, norm: LayerNorm) -> None:
     w.x = w.node("LayerNormalization", [w.x, *given], axis=axis, epsilon=norm.eps)
 
 
+def _batch_norm(w: _Writer, norm: BatchNorm) -> None:
+    """Features are the second axis there; a row past its end is 0."""
+    state = norm.state_dict()
+    if not norm.affine:
+        size = norm.num_features
+        state |= {"weight": np.ones(size, norm.dtype), "bias": np.zeros(size, norm.dtype)}
+    names = ("weight", "bias", "running_mean", "running_var")
+    given = [w.weight(state[name], name) for name in names]
+    if w._pooled:
+        w.x = w.node("BatchNormalization", [w.x, *given], epsilon=norm.eps)
+        return
+    if w.lengths is not None:
+        w.time_major()
+    turned = w.node("Transpose", [w.x], perm=[0, 2, 1])
+    y = w.node("BatchNormalization", [turned, *given], epsilon=norm.eps)
+    w.x = w.node("Transpose", [y], perm=[0, 2, 1])
+    w.zero_past_ends()
+
+
 def _dropout(w: _Writer, dropout: Dropout) -> None:
     """Inference drops nothing."""
 
 
 def _activation(w: _Writer, module: Module) -> None:
     w.x = w.node(_ACTIVATIONS[type(module)], [w.x])
+
+
+def _gelu(w: _Writer, gelu: GELU) -> None:
+    if w._opset >= 20:
+        w.x = w.node("Gelu", [w.x], approximate=gelu.approximate)
+        return
+    if gelu.approximate == "tanh":
+        cube = w.node("Mul", [w.x, w.node("Mul", [w.x, w.x])])
+        bent = w.node("Add", [w.x, w.node("Mul", [cube, w.number(0.044715)])])
+        share = w.node("Tanh", [w.node("Mul", [bent, w.number((2 / np.pi) ** 0.5)])])
+    else:
+        share = w.node("Erf", [w.node("Mul", [w.x, w.number(0.5**0.5)])])
+    half = w.node("Mul", [w.x, w.number(0.5)])
+    w.x = w.node("Mul", [half, w.node("Add", [share, w.number(1)])])
+
+
+def _silu(w: _Writer, silu: SiLU) -> None:
+    w.x = w.node("Mul", [w.x, w.node("Sigmoid", [w.x])])
+
+
+def _elu(w: _Writer, elu: ELU) -> None:
+    w.x = w.node("Elu", [w.x], alpha=elu.alpha)
+
+
+def _leaky_relu(w: _Writer, leaky: LeakyReLU) -> None:
+    w.x = w.node("LeakyRelu", [w.x], alpha=leaky.negative_slope)
+
+
+def _softplus(w: _Writer, softplus: Softplus) -> None:
+    scaled = w.x if softplus.beta == 1 else w.node("Mul", [w.x, w.number(softplus.beta)])
+    y = w.node("Softplus", [scaled])
+    if softplus.beta != 1:
+        y = w.node("Div", [y, w.number(softplus.beta)])
+    # Above the threshold y is x, which ONNX's operator has only as far as rounding goes.
+    limit, precision = softplus.threshold, np.finfo(w._dtype).eps
+    if np.log1p(np.exp(-limit)) > limit * precision / 4:
+        y = w.node("Where", [w.node("Greater", [scaled, w.number(limit)]), w.x, y])
+    w.x = y
 
 
 def _softmax(w: _Writer, softmax: Softmax) -> None:
@@ -418,14 +490,14 @@ def _flip(w: _Writer, flip: Flip) -> None:
         backwards = [w.integers(n) for n in (-1, -(2**62), 0, -1)]
         w.x = w.node("Slice", [w.x, *backwards])
         return
-    turned = w.node("ReverseSequence", [w.x, w.lengths], batch_axis=1, time_axis=0)
-    w.x = w.node("Where", [w.compared("Less"), turned, w.number(0)])
+    w.x = w.node("ReverseSequence", [w.x, w.lengths], batch_axis=1, time_axis=0)
+    w.zero_past_ends()
 
 
 _ACTIVATIONS: dict[type[Module], str] = {Tanh: "Tanh", ReLU: "Relu", Sigmoid: "Sigmoid"}
 
 # The modules that are written, how, and which of their options. Left out are options that act in
-# training only: dropout, forget_bias, padding_idx, sparse.
+# training only: dropout, forget_bias, padding_idx, sparse, momentum, frozen.
 _LAYER = (
     "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional",
     "reverse", "merge", "gate_clip", "dtype",
@@ -437,9 +509,18 @@ _MODULES: dict[type[Module], tuple[Callable[[_Writer, Any], None], tuple[str, ..
     GRU: (_layer, (*_LAYER, "reset_after", "activations")),
     **dict.fromkeys(_ACTIVATIONS, (_activation, ())),
     Softmax: (_softmax, ()),
+    GELU: (_gelu, ("approximate",)),
+    SiLU: (_silu, ()),
+    ELU: (_elu, ("alpha",)),
+    LeakyReLU: (_leaky_relu, ("negative_slope",)),
+    Softplus: (_softplus, ("beta", "threshold")),
     Linear: (_linear, ("in_features", "out_features", "bias", "dtype")),
     Embedding: (_embedding, ("num_embeddings", "embedding_dim", "padding_idx", "sparse", "dtype")),
     LayerNorm: (_layer_norm, ("normalized_shape", "eps", "elementwise_affine", "bias", "dtype")),
+    BatchNorm: (
+        _batch_norm,
+        ("num_features", "eps", "momentum", "affine", "frozen", "batch_first", "dtype"),
+    ),
     Dropout: (_dropout, ("p",)),
     LastStep: (_last_step, ("batch_first",)),
     BothEnds: (_both_ends, ("merge", "batch_first")),

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .._base.machine import memory_limit
+from .._nn.activations import GELU, normal_distribution
 from ._reading import Node, Tensor, dtype_of
 
 Operator: TypeAlias = Callable[..., Any]
@@ -443,6 +444,23 @@ _ONES: dict[str, Operator] = {
 }
 for _name, _function in _ONES.items():
     operator(_name)(_one(_function))
+
+
+@operator("Erf")
+def _erf(x: Tensor) -> Any:
+    kind = x.dtype if x.dtype.kind == "f" and x.dtype.itemsize > 2 else np.dtype(np.float32)
+    wide = x.astype(kind, copy=False)
+    return (2 * normal_distribution(wide * kind.type(2**0.5)) - 1).astype(x.dtype)
+
+
+@operator("Gelu", since=20)
+def _gelu(x: Tensor, *, approximate: str = "none") -> Any:
+    return GELU(approximate)(x).astype(x.dtype, copy=False)
+
+
+@operator("Swish", since=24)
+def _swish(x: Tensor, *, alpha: float = 1.0) -> Any:
+    return x * _sigmoid(x * x.dtype.type(alpha))
 
 
 @operator("LeakyRelu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,23 @@ from typing import TYPE_CHECKING, Any
 from .._base import checks
 from .._base.module import Module
 from .._files.export_options import check_options, not_written
-from .._nn.activations import ReLU, Sigmoid, Softmax, Tanh
+from .._nn.activations import (
+    ELU,
+    GELU,
+    LeakyReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
 from .._nn.cells import GRUCell, LSTMCell, RNNCell
 from .._nn.dropout import Dropout
 from .._nn.embedding import Embedding
-from .._nn.layer_norm import LayerNorm
 from .._nn.layers import GRU, LSTM, RNN
 from .._nn.linear import Linear
+from .._nn.normalization import BatchNorm, LayerNorm
 from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool
 from .._nn.sequential import Sequential
 
@@ -25,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["from_torch", "to_torch"]
 
-# The modules that both libraries have, under the same name, and the options that both have.
+# The modules that both libraries have, and the options that both have.
 _CELL = ("input_size", "hidden_size", "bias")
 _LAYER = (*_CELL, "num_layers", "batch_first", "dropout", "bidirectional")
 _OPTIONS: dict[type[Module], tuple[str, ...]] = {
@@ -38,15 +49,28 @@ _OPTIONS: dict[type[Module], tuple[str, ...]] = {
     Linear: ("in_features", "out_features", "bias"),
     Embedding: ("num_embeddings", "embedding_dim", "padding_idx", "sparse"),
     LayerNorm: ("normalized_shape", "eps", "elementwise_affine", "bias"),
+    BatchNorm: ("num_features", "eps", "momentum", "affine"),
     Dropout: ("p",),
     Tanh: (),
     ReLU: (),
     Sigmoid: (),
     Softmax: (),
+    GELU: ("approximate",),
+    SiLU: (),
+    ELU: ("alpha",),
+    LeakyReLU: ("negative_slope",),
+    Softplus: ("beta", "threshold"),
 }
+_OTHER_NAMES: dict[type[Module], str] = {BatchNorm: "BatchNorm1d"}  # others have ours
 _POOLS = (LastStep, MeanPool, MaxPool, BothEnds)  # which PyTorch has from us
 _LEFT_OUT = ("forget_bias",)  # only where the numbers started
-_NAMES = ", ".join(kind.__name__ for kind in _OPTIONS)
+
+
+def _name_there(kind: type[Module]) -> str:
+    return _OTHER_NAMES.get(kind, kind.__name__)
+
+
+_NAMES = ", ".join(map(_name_there, _OPTIONS))
 
 
 def _torch(caller: str) -> Any:
@@ -67,12 +91,14 @@ def from_torch(module: nn.Module) -> Any:
     ----------
     module : torch.nn.Module
         RNN, LSTM, GRU, their cells, Linear, Embedding, LayerNorm, Dropout, Tanh, ReLU, Sigmoid,
-        Softmax over the last axis, the layers of `lstmcore.torch`, or a Sequential of them.
+        GELU, SiLU, ELU, LeakyReLU, Softplus, Softmax over the last axis, BatchNorm1d, the layers of
+        `lstmcore.torch`, or a Sequential of them.
 
     Returns
     -------
     module : module
-        Of the class of the same name, in float64 if the numbers are, else in float32.
+        Of the class of the same name, in float64 if the numbers are, else in float32. BatchNorm1d
+        becomes a `BatchNorm`: x is (B, T, F) where it is (B, F, T) there.
 
     Raises
     ------
@@ -122,7 +148,7 @@ def _from_one(module: Any, dtype: str, path: str) -> Module:
     from . import _modules
 
     name = type(module).__name__
-    ours = next((kind for kind in _OPTIONS if kind.__name__ == name), None)
+    ours = next((kind for kind in _OPTIONS if _name_there(kind) == name), None)
     if ours is None or type(module) not in (
         getattr(nn, name),
         getattr(_modules, name, None),
@@ -139,7 +165,8 @@ def _from_one(module: Any, dtype: str, path: str) -> Module:
     if "bias" in options:
         options["bias"] = options["bias"] is not None and options["bias"] is not False
     if "dtype" in inspect.signature(ours).parameters:
-        own = next((str(t.dtype) for t in module.parameters()), dtype)
+        numbers = itertools.chain(module.parameters(), module.buffers())
+        own = next((str(t.dtype) for t in numbers), dtype)
         options["dtype"] = "float64" if own == "torch.float64" else "float32"
     result = ours(**options)
     result.load_state_dict(module.state_dict())
@@ -159,10 +186,17 @@ def _refuse_hooks(module: nn.Module, what: str) -> None:
 
 def _refuse_options(module: nn.Module, what: str) -> None:
     """Refuse what would change the result, and has no counterpart."""
-    for option, plain in (("max_norm", None), ("scale_grad_by_freq", False), ("dim", -1)):
+    for option, plain in (
+        ("max_norm", None),
+        ("scale_grad_by_freq", False),
+        ("dim", -1),
+        ("track_running_stats", True),
+    ):
         value = getattr(module, option, plain)
         if value != plain:
             raise ValueError(f"{what} has {option}={value}, expected {plain}")
+    if getattr(module, "affine", False) and module.bias is None:
+        raise ValueError(f"{what} has a weight and no bias, expected both or neither")
 
 
 def _from_sequential(module: nn.Module, dtype: str) -> Sequential:
@@ -182,7 +216,21 @@ def _from_sequential(module: nn.Module, dtype: str) -> Sequential:
         if type(child) is not nn.Identity:
             modules.append(_from_one(child, dtype, f"module {path}"))
             layer = child if isinstance(child, nn.RNNBase) else None
+    _check_features(modules)
     return Sequential(*modules)
+
+
+def _check_features(modules: list[Any]) -> None:
+    """Refuse modules whose features are the second axis in PyTorch where that is the batch."""
+    timed = any(module._knows_time or module._takes_ids for module in modules)
+    for module in modules:
+        if not module._keeps_time:
+            timed = False
+        elif timed and type(module) in _OTHER_NAMES:
+            raise ValueError(
+                f"{module!r} stands where there are time steps: PyTorch's takes features as the "
+                "second axis there, and ours as the last"
+            )
 
 
 def _leaves(module: nn.Module, path: str) -> Iterator[tuple[str, Any]]:
@@ -251,8 +299,8 @@ def to_torch(module: Module) -> Any:
     Parameters
     ----------
     module : module
-        RNN, LSTM, GRU, their cells, Linear, Embedding, LayerNorm, Dropout, Tanh, ReLU, Sigmoid,
-        Softmax, or a Sequential of them and of pooling.
+        RNN, LSTM, GRU, their cells, Linear, Embedding, LayerNorm, BatchNorm, Dropout, activations,
+        or a Sequential of them and of pooling.
 
     Returns
     -------
@@ -303,7 +351,7 @@ def _to_one(module: Module, batch_first: bool) -> nn.Module:
         taken["dim"] = -1
     if hasattr(module._config, "dtype"):
         taken["dtype"] = getattr(torch, module._config.dtype.name)
-    result: nn.Module = getattr(torch.nn, type(module).__name__)(**taken)
+    result: nn.Module = getattr(torch.nn, _name_there(type(module)))(**taken)
     state = module.state_dict()
     result.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
     return result
@@ -324,6 +372,7 @@ def _to_sequential(model: Sequential) -> nn.Module:
 
     from ._modules import Output
 
+    _check_features([module for _, module in model._chain()])
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     for i, child in enumerate(model):
         parts[str(i)] = _to_one(child, model.batch_first)
