@@ -136,8 +136,8 @@ class Plan:
         return found
 
     @property
-    def needs_whole_sequence(self) -> bool:
-        """Whether a value that has no steps of its own, but comes of steps, goes back into them."""
+    def reading_ahead(self) -> Step | None:
+        """The first call that takes what comes of all steps back into steps; None if none does."""
         pooled: set[int] = set()  # slots of what comes of all steps of something
         for step in self.steps:
             xs = [x for x in step.xs if x is not None]
@@ -146,8 +146,8 @@ class Plan:
                 if not self.axes[y].steps and (timed or any(x in pooled for x in xs)):
                     pooled.add(y)
             if step.timed and any(x in pooled for x in xs):
-                return True
-        return False
+                return step
+        return None
 
     @property
     def chain(self) -> list[Step] | None:
