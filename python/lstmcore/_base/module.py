@@ -122,6 +122,9 @@ class Module:
     # Whether `_apply` calls `forward` and `__call__`. If so, a derived class may have its own.
     _applies_own: ClassVar[bool] = True
 
+    # The plan of a network that is no chain: see _network/plan.py.
+    _network: Any = None
+
     # Of the steps of which argument `lengths` say where rows end, and which has those of y.
     _lengths_of: ClassVar[int] = 0
     _steps_of: ClassVar[int] = 0

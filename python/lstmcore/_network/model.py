@@ -198,6 +198,10 @@ class Model(Module):
         return self._whole or any(step.module._needs_whole_sequence for step in self._plan.steps)
 
     @property
+    def _network(self) -> Plan | None:
+        return self._plan if self._plan.chain is None else None
+
+    @property
     def _input_size(self) -> int | None:
         return self._plan.given[0][0].features if self._takes_one_x else None
 

@@ -123,6 +123,26 @@ class Plan:
         for y in self.last:
             if self.axes[y].steps:
                 self.lengths_used |= time[y]
+        self._time = time
+
+    @property
+    def lengths_together(self) -> list[set[int]]:
+        """The inputs with steps, those in one set whose values meet, so that they have one length.
+
+        What a Masking finds is left out.
+        """
+        groups = [{i} for i, (axes, _) in enumerate(self.given) if axes.steps]
+        for step in self.steps:
+            for slots in (step.given, step.along if step.timed else []):
+                meeting = set().union(*(self._time[s] for s in slots))
+                apart = [group for group in groups if group.isdisjoint(meeting)]
+                if len(groups) - len(apart) > 1:
+                    groups = [*apart, set().union(*(g for g in groups if g not in apart))]
+        return sorted(groups, key=min)
+
+    def slots_of(self, inputs: set[int]) -> list[int]:
+        """Return the values whose steps are those of these inputs."""
+        return [slot for slot, sources in enumerate(self._time) if sources & inputs]
 
     @property
     def probabilities(self) -> set[int]:
