@@ -68,7 +68,9 @@ class Module:
     and in a `Model`. `gradcheck` says whether backward is right.
 
     A ``forward`` with an argument ``lengths`` is given those of its first x, where there are some;
-    where it needs to know whether x is (B, T, ...), set an attribute ``batch_first``.
+    where it needs to know whether x is (B, T, ...), set an attribute ``batch_first``. Where every
+    step of y comes of the same step of x alone, set ``each_step = True``, so that models with it
+    can be streamed.
 
     Examples
     --------
@@ -109,6 +111,9 @@ class Module:
     _quantized: bool = False  # whether its matrices are in int8
     _dropout_rng: np.random.Generator | None = None
 
+    each_step: bool = False
+    """Whether every step of y comes of the same step of x alone."""
+
     # What the rest of the library asks of a module.
     _takes_one_x: ClassVar[bool] = True  # whether it makes one y of one x, as in a Sequential
     _takes_ids: bool = False  # whether x holds integers and has no axis of features
@@ -123,6 +128,9 @@ class Module:
     _needs_whole_sequence: bool = False  # whether y at a step needs steps after it
     # Whether `_apply` calls `forward` and `__call__`. If so, a derived class may have its own.
     _applies_own: ClassVar[bool] = True
+
+    # The plan of a network that is no chain: see _network/plan.py.
+    _network: Any = None
 
     # Of the steps of which argument `lengths` say where rows end, and which has those of y.
     _lengths_of: ClassVar[int] = 0
@@ -144,6 +152,8 @@ class Module:
                 setattr(cls, name, method)
         if "__call__" in own:
             type.__setattr__(cls, "__call__", _entering(own["__call__"]))
+        if not own.keys().isdisjoint(("forward", "__call__")) and "each_step" not in own:
+            cls.each_step = False  # it may compute otherwise than the class it is derived from
         if "forward" in own and cls._applies_own:
             cls._knows_time = "lengths" in inspect.signature(own["forward"]).parameters
             for name in ("_apply", "_apply_all", "_apply_all_backward"):

@@ -10,7 +10,7 @@ import numpy as np
 from .._base import checks
 from .._base.checks import Array, Lengths
 from .._base.flow import BackwardFlow, Ends, Flow
-from .._base.module import Module, storable
+from .._base.module import Module, overridden, storable
 from .._base.symbolic import Axes, Symbolic
 from .._base.tree import leaves, matched, rebuilt
 from .._nn.recurrent import GRADIENT
@@ -19,6 +19,7 @@ from .._nn.tape import check_owner
 from . import executor
 from .operations import Operation
 from .plan import Plan, replay
+from .stream import ModelStream
 from .summary import table
 
 __all__ = ["Model", "ModelTape"]
@@ -96,7 +97,7 @@ class Model(Module):
 
     Parameters are named after the modules in the order of their first calls: "lstm.weight_ih_l0",
     "linear.weight", "linear_1.weight". A chain, in which each call takes what the one before gives,
-    streams and exports as a `Sequential` does.
+    streams and exports as a `Sequential` does; `stream` says which other models stream.
 
     Examples
     --------
@@ -129,7 +130,9 @@ class Model(Module):
         self._config = SimpleNamespace(graph=graph)
         self._dtype: np.dtype[Any] | None = self._common("dtype")
         self._batch_first = bool(self._common("batch_first"))
-        self._whole = self._plan.needs_whole_sequence
+        self._whole = self._plan.reading_ahead is not None
+        # The copy that streams share, and what the parameters were then; see stream.py.
+        self._streamed: Any = None
 
     def _common(self, option: str) -> Any:
         """Return what all modules have that have the option; None if none has."""
@@ -202,6 +205,10 @@ class Model(Module):
         return self._whole or any(step.module._needs_whole_sequence for step in self._plan.steps)
 
     @property
+    def _network(self) -> Plan | None:
+        return self._plan if self._plan.chain is None else None
+
+    @property
     def _input_size(self) -> int | None:
         return self._plan.given[0][0].features if self._takes_one_x else None
 
@@ -226,8 +233,8 @@ class Model(Module):
 
     def _stream_stage(self, name: str) -> Any:
         raise ValueError(
-            f"{name} is a Model that is no chain of modules, which a stream cannot be: call run "
-            "with one step at a time, and the state that it returns"
+            f"{name} is a Model that is no chain of modules, which a Sequential does not stream: "
+            "call the Sequential with a lc.Input, and stream the lc.Model of what comes of it"
         )
 
     @property
@@ -448,13 +455,7 @@ class Model(Module):
         for (name, one), (axes, dtype) in zip(
             matched(self._plan.inputs, x, "x"), self._plan.given, strict=True
         ):
-            dtype = dtype or self._dtype
-            if axes.features is None:
-                array: Any = checks.integers(one, name)
-            else:
-                array = (
-                    checks.floating(one, name) if dtype is None else checks.real(one, dtype, name)
-                )
+            array = self._array(one, name, axes, dtype)
             rank = axes.steps + 1 + (axes.features is not None)
             wrong = axes.features is not None and array.shape[-1:] != (axes.features,)
             if array.ndim not in (rank, rank - 1) or wrong:
@@ -468,6 +469,13 @@ class Model(Module):
                 raise ValueError(f"{name} has {have}, expected {want}, as {first} has")
             arrays.append(array)
         return arrays
+
+    def _array(self, x: Any, name: str, axes: Axes, dtype: np.dtype[Any] | None) -> Any:
+        """Return what is given for an input as an array of its dtype."""
+        if axes.features is None:
+            return checks.integers(x, name)
+        dtype = dtype or self._dtype
+        return checks.floating(x, name) if dtype is None else checks.real(x, dtype, name)
 
     def _text(self, axes: Axes) -> str:
         text, time = str(axes), "T, B"
@@ -580,8 +588,8 @@ class Model(Module):
         flow.initial += reversed(initial)
         return dx
 
-    def stream(self, batch_size: int = 1) -> Stream:
-        """Return a stream of a model that is a chain, as of a `Sequential`.
+    def stream(self, batch_size: int = 1) -> Stream | ModelStream:
+        """Return a stream: the model one step at a time, with its states kept.
 
         Parameters
         ----------
@@ -590,18 +598,36 @@ class Model(Module):
 
         Returns
         -------
-        Stream
+        Stream or ModelStream
+            Of a chain the stream of a `Sequential`, which the core computes alone. Else one that
+            takes and gives what the model does, without T: ``stream.step(x1, x2)``.
 
         Raises
         ------
         ValueError
-            If the model is no chain, or a module needs the whole sequence.
+            If a module needs the whole sequence: a bidirectional or reverse layer, pooling, `Flip`
+            or `Masking`, or one that takes what comes of all steps back into them, as a decoder
+            takes an encoder's final state. It is named.
         TypeError
-            If a module is of a class that computes in its own way.
+            If a module may need other steps than the one that it is given, as an attention does,
+            or one of your own whose ``each_step`` is not True.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lstmcore as lc
+        >>> x = lc.Input(3)
+        >>> model = lc.Model(x, x + lc.GRU(3, 3, seed=0)(x)[0])
+        >>> stream = model.stream(batch_size=2)
+        >>> values = np.ones((4, 2, 3), dtype="float32")
+        >>> y = [stream.step(one) for one in values]
+        >>> np.array_equal(y, model(values))
+        True
         """
-        if self._plan.chain is None:
-            self._stream_stage("the model")
-        return open_stream(self, batch_size)
+        chain = self._plan.chain
+        if chain is not None and not any(overridden(step.module) for step in chain):
+            return open_stream(self, batch_size)
+        return ModelStream(self, batch_size)
 
     def summary(self) -> None:
         """Print a table of the calls: module, shape of its y, number of parameters, what it takes.
@@ -623,6 +649,9 @@ class Model(Module):
 
     def __repr__(self) -> str:
         return self._nested()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_streamed": None}
 
     # Files ----------------------------------------------------------------------------------------
 

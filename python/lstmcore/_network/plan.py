@@ -123,6 +123,26 @@ class Plan:
         for y in self.last:
             if self.axes[y].steps:
                 self.lengths_used |= time[y]
+        self._time = time
+
+    @property
+    def lengths_together(self) -> list[set[int]]:
+        """The inputs with steps, those in one set whose values meet, so that they have one length.
+
+        What a Masking finds is left out.
+        """
+        groups = [{i} for i, (axes, _) in enumerate(self.given) if axes.steps]
+        for step in self.steps:
+            for slots in (step.given, step.along if step.timed else []):
+                meeting = set().union(*(self._time[s] for s in slots))
+                apart = [group for group in groups if group.isdisjoint(meeting)]
+                if len(groups) - len(apart) > 1:
+                    groups = [*apart, set().union(*(g for g in groups if g not in apart))]
+        return sorted(groups, key=min)
+
+    def slots_of(self, inputs: set[int]) -> list[int]:
+        """Return the values whose steps are those of these inputs."""
+        return [slot for slot, sources in enumerate(self._time) if sources & inputs]
 
     @property
     def probabilities(self) -> set[int]:
@@ -136,8 +156,8 @@ class Plan:
         return found
 
     @property
-    def needs_whole_sequence(self) -> bool:
-        """Whether a value that has no steps of its own, but comes of steps, goes back into them."""
+    def reading_ahead(self) -> Step | None:
+        """The first call that takes what comes of all steps back into steps; None if none does."""
         pooled: set[int] = set()  # slots of what comes of all steps of something
         for step in self.steps:
             xs = [x for x in step.xs if x is not None]
@@ -146,8 +166,8 @@ class Plan:
                 if not self.axes[y].steps and (timed or any(x in pooled for x in xs)):
                     pooled.add(y)
             if step.timed and any(x in pooled for x in xs):
-                return True
-        return False
+                return step
+        return None
 
     @property
     def chain(self) -> list[Step] | None:

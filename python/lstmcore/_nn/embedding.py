@@ -73,6 +73,7 @@ class Embedding(Module):
            [1., 1.]], dtype=float32)
     """
 
+    each_step = True
     _takes_ids = True
     num_embeddings = Option[int]()
     embedding_dim = Option[int]()

@@ -18,6 +18,8 @@ __all__ = ["FeedForward"]
 class FeedForward(Module):
     """What Linear, LayerNorm, Dropout and the activations share: one array in, one out."""
 
+    each_step = True
+
     def __call__(self, x: npt.ArrayLike) -> Array:
         """Compute y for inference: no dropout, nothing remembered."""
         if isinstance(x, Symbolic):

@@ -119,6 +119,11 @@ class LayerNorm(FeedForward):
             raise ValueError(f"x has shape {array.shape}, expected (..., {expected})")
         return array
 
+    @property
+    def each_step(self) -> bool:  # type: ignore[override]
+        """Whether it is over the features alone."""
+        return len(self.normalized_shape) == 1
+
     def _stream_stage(self, name: str) -> Any:
         if len(self.normalized_shape) > 1:
             raise ValueError(

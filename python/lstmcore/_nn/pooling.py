@@ -52,6 +52,7 @@ class LastStep(Pool):
     """
 
     _needs_whole_sequence = False  # the last step of those so far is there at every step
+    each_step = True
 
     def _forward(self, x: Array, ends: npt.NDArray[np.int64]) -> tuple[Any, ...]:
         rows = np.flatnonzero(ends)

@@ -20,9 +20,9 @@ from .._base.machine import memory_limit
 from .._base.module import Module, overridden
 from .._base.parameter import settled
 
-__all__ = ["PythonStage", "Stream", "open_stream"]
+__all__ = ["MOST_ROWS", "PythonStage", "Stream", "check_entries", "chosen_rows", "open_stream", "state_parts"]
 
-_MOST_ROWS = 2**31 - 1
+MOST_ROWS = 2**31 - 1
 
 
 class Stream(_core.Stream):
@@ -115,36 +115,18 @@ class Stream(_core.Stream):
     @state.setter
     def state(self, value: Any) -> None:
         if self._bare:
-            self._set_states([self._parts(self._layers[0], value, "state")])
+            self._set_states([state_parts(self._layers[0], value, self.batch_size, "state")])
             return
         count = len(self._layers)
         if value is None:
             value = [None] * count
-        _check_entries(value, count, "state", f"a tuple of {count}, one per layer")
+        check_entries(value, count, "state", f"a tuple of {count}, one per layer")
         self._set_states(
             [
-                self._parts(layer, v, f"state[{i}]")
+                state_parts(layer, v, self.batch_size, f"state[{i}]")
                 for i, (layer, v) in enumerate(zip(self._layers, value, strict=True))
             ]
         )
-
-    def _parts(self, layer: Any, value: Any, name: str) -> tuple[Array | None, Array | None]:
-        """Return h and c of the state of a layer, as the core wants them."""
-        rows = (layer.num_layers, self.batch_size)
-
-        def part(value: Any, size: int, name: str) -> Array | None:
-            if value is None:
-                return None
-            axes = f"(num_layers, B, {'H' if size == layer._hidden else 'P'})"
-            return checks.contiguous(value, (*rows, size), self._dtype, name, axes)
-
-        if len(layer._state_parts) == 1:
-            return part(value, layer._outputs, name), None
-        if value is None:
-            return None, None
-        _check_entries(value, 2, name, "a pair (h, c)")
-        h, c = value
-        return part(h, layer._outputs, f"h of {name}"), part(c, layer._hidden, f"c of {name}")
 
     def reset(self, rows: int | Sequence[int] | npt.NDArray[Any] | None = None) -> None:
         """Set the state to zeros.
@@ -154,19 +136,7 @@ class Stream(_core.Stream):
         rows : int, sequence of int or (B,) of bool, optional
             Of which rows of the batch; of all if not given.
         """
-        if rows is None:
-            return self._reset_rows(list(range(self.batch_size)))
-        chosen = np.atleast_1d(checks._asarray(rows, "rows"))
-        if chosen.dtype == np.bool_ and chosen.shape == (self.batch_size,):
-            chosen = np.flatnonzero(chosen)
-        elif chosen.size == 0:
-            chosen = np.empty(0, np.int64)
-        if chosen.dtype.kind not in "iu" or chosen.ndim != 1:
-            what = f"dtype {chosen.dtype} and shape {chosen.shape}"
-            raise TypeError(f"rows has {what}, expected integers, or ({self.batch_size},) bools")
-        if ((chosen < 0) | (chosen >= self.batch_size)).any():
-            raise ValueError(f"rows is {rows}, expected 0 to {self.batch_size - 1}")
-        return self._reset_rows(chosen.tolist())
+        return self._reset_rows(chosen_rows(rows, self.batch_size))
 
     def copy(self) -> Stream:
         """Return a stream that goes on from the same state by itself; the weights are shared."""
@@ -401,7 +371,46 @@ class _TakesIds(Stream):
         return vectors
 
 
-def _check_entries(value: Any, count: int, name: str, expected: str) -> None:
+def chosen_rows(rows: Any, batch_size: int) -> list[int]:
+    """Return the rows of a batch that are meant: numbers, or bools for each; None is all."""
+    if rows is None:
+        return list(range(batch_size))
+    chosen = np.atleast_1d(checks._asarray(rows, "rows"))
+    if chosen.dtype == np.bool_ and chosen.shape == (batch_size,):
+        chosen = np.flatnonzero(chosen)
+    elif chosen.size == 0:
+        chosen = np.empty(0, np.int64)
+    if chosen.dtype.kind not in "iu" or chosen.ndim != 1:
+        what = f"dtype {chosen.dtype} and shape {chosen.shape}"
+        raise TypeError(f"rows has {what}, expected integers, or ({batch_size},) bools")
+    if ((chosen < 0) | (chosen >= batch_size)).any():
+        raise ValueError(f"rows is {rows}, expected 0 to {batch_size - 1}")
+    found: list[int] = chosen.tolist()
+    return found
+
+
+def state_parts(
+    layer: Any, value: Any, batch_size: int, name: str
+) -> tuple[Array | None, Array | None]:
+    """Return h and c of the state of a layer, as the core wants them."""
+    rows = (layer.num_layers, batch_size)
+
+    def part(value: Any, size: int, name: str) -> Array | None:
+        if value is None:
+            return None
+        axes = f"(num_layers, B, {'H' if size == layer._hidden else 'P'})"
+        return checks.contiguous(value, (*rows, size), layer.dtype, name, axes)
+
+    if len(layer._state_parts) == 1:
+        return part(value, layer._outputs, name), None
+    if value is None:
+        return None, None
+    check_entries(value, 2, name, "a pair (h, c)")
+    h, c = value
+    return part(h, layer._outputs, f"h of {name}"), part(c, layer._hidden, f"c of {name}")
+
+
+def check_entries(value: Any, count: int, name: str, expected: str) -> None:
     if not isinstance(value, (tuple, list)):
         raise TypeError(f"{name} is {checks.describe(value)}, expected {expected}")
     if len(value) != count:
@@ -467,8 +476,8 @@ class _Frozen:
 
 def _freeze(module: Any, batch_size: Any) -> list[_Frozen]:
     """Return copies of the modules of a layer or model, having checked what a stream is made of."""
-    if checks.integer(batch_size, "batch_size", 1) > _MOST_ROWS:
-        raise ValueError(f"batch_size is {batch_size}, expected at most {_MOST_ROWS}")
+    if checks.integer(batch_size, "batch_size", 1) > MOST_ROWS:
+        raise ValueError(f"batch_size is {batch_size}, expected at most {MOST_ROWS}")
     if not (isinstance(module, Module) and callable(getattr(module, "stream", None))):
         what = checks.describe(module)
         raise TypeError(f"module is {what}, expected a recurrent layer or a Sequential")

@@ -86,22 +86,26 @@ def to_onnx(
     lengths: bool = False,
     opset: int = 17,
 ) -> Any:
-    """Write a layer or a Sequential as an ONNX model, with any time and batch size.
+    """Write a layer or a model as an ONNX model, with any time and batch size.
 
     Its input is x, (time, batch, features), or (batch, time, features) if batch_first; ids of int64
-    without the last axis for an Embedding. Its output is y. Dropout is left out.
+    without the last axis for an Embedding. Its output is y. Dropout is left out. Inputs and outputs
+    of a `Model` that has several are x0, x1 and y0, y1, or have their names if they are dicts.
 
     Parameters
     ----------
-    layer_or_model : RNN, LSTM, GRU, Sequential, or another module
+    layer_or_model : RNN, LSTM, GRU, Sequential, Model, or another module
         Of Linear, Embedding, LayerNorm, BatchNorm, activations, pooling, Flip and Dropout too.
     path : path, optional
         Where to write; nothing is written if anything is wrong.
     states : bool, default False
         Whether there are inputs ``h0`` (and ``c0``) and outputs ``hn`` (and ``cn``), (L*D, B, H);
-        with ``"0."`` and the like before the name if there are several recurrent layers.
+        with ``"0."`` and the like before the name if there are several recurrent layers. Layers
+        whose initial state a Model gives have none.
     lengths : bool, default False
-        Whether there is an input ``lengths``, (batch,) of int64: how many steps each row has.
+        Whether there is an input ``lengths``, (batch,) of int64: how many steps each row has. Of a
+        Model there is one for all inputs whose values meet; if that makes several, they are
+        ``x0.lengths`` and the like, by the first input of each.
     opset : int, default 17
         13 to 22. A LayerNorm needs 17.
 
@@ -131,7 +135,7 @@ def to_onnx(
     ['Cast', 'LSTM', 'Squeeze']
     """
     from .._base import checks
-    from ._exporting import export
+    from ._to_onnx import export
 
     target = None if path is None else checks.path(path, "path")
     proto = export(layer_or_model, states, lengths, opset)

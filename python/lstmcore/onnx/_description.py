@@ -59,7 +59,8 @@ def _checksum(model: Model) -> int:
 def _state(module: Module, model: Model) -> dict[str, Any]:
     """Return the state dict of a module from the weights of the model."""
     state = {}
-    for path, part in module._chain():
+    parts: Any = module._chain() if module._network is None else module._children.items()
+    for path, part in parts:
         prefix = f"{path}." if path else ""
         own: dict[str, Any]
         if part._state_parts:

@@ -1,4 +1,4 @@
-"""What `to_onnx` does: layers and models become ONNX graphs.
+"""How modules become nodes of ONNX graphs.
 
 Inside a graph sequences are (T, B, F), ONNX's own layout; batch_first is a transposition at either
 end. Values, nodes and weights bear the names of the parameters they come from.
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from .._base import checks
 from .._base.module import Module
 from .._files.export_options import check_options
 from .._nn.activations import (
@@ -33,45 +32,31 @@ from .._nn.normalization import BatchNorm, LayerNorm
 from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool
 from .._nn.time_reversal import Flip
 from . import _description, _recurrent
-from ._reading import Tensor, read, require
+from ._reading import Tensor, require
 
-OPSETS = (13, 22)  # from where Squeeze takes its axes as an input, to what this was tried with
-_MOST = 2**31 - 2**20  # bytes: what a protocol buffer can have, less room for the graph
-
-
-def export(module: Any, states: bool, lengths: bool, opset: int) -> Any:
-    """Return the ``onnx.ModelProto`` of a layer or model, as `to_onnx` says."""
-    onnx = require()
-    if not isinstance(module, Module):
-        what = checks.describe(module)
-        raise TypeError(f"layer_or_model is {what}, expected a layer or a Sequential")
-    states = checks.boolean(states, "states")
-    lengths = checks.boolean(lengths, "lengths")
-    opset = checks.integer(opset, "opset", OPSETS[0])
-    if opset > OPSETS[1]:
-        raise ValueError(f"opset is {opset}, expected {OPSETS[0]} to {OPSETS[1]}")
-    nbytes = sum(p.size * p.dtype.itemsize for p in module.parameters())
-    if nbytes > _MOST:
-        raise ValueError(f"{nbytes} bytes of parameters are more than an ONNX file holds, {_MOST}")
-    writer = _Writer(opset, module._chain(), states, lengths)
-    helper = onnx.helper
-    graph = helper.make_graph(
-        writer.nodes, "lstmcore", writer.inputs, writer.outputs, writer.initializers
-    )
-    imports = [helper.make_opsetid("", opset)]
-    version = helper.find_min_ir_version_for(imports)
-    proto = helper.make_model(
-        graph, opset_imports=imports, ir_version=version, producer_name="lstmcore"
-    )
-    helper.set_model_props(proto, {_description.KEY: _description.describe(module, read(proto))})
-    return proto
+_INSIDE = " in a Sequential: call that with a lc.Input, and export the lc.Model of what comes of it"
 
 
 class _Writer:
-    """A graph as it grows; `x` is the value that the next module takes."""
+    """A graph as it grows; `x` is the value that the next module takes.
+
+    Parameters
+    ----------
+    opset : int
+    dtype : dtype
+        Of the model.
+    batch_first : bool
+        Whether the user's arrays are (B, T, F).
+    states : bool
+        Whether states are inputs and outputs.
+    alone : bool
+        Whether one layer has a state, so that it needs no name.
+    """
+
+    x: str
 
     def __init__(
-        self, opset: int, modules: list[tuple[str, Any]], states: bool, lengths: bool
+        self, opset: int, dtype: np.dtype[Any], batch_first: bool, states: bool, alone: bool
     ) -> None:
         self._onnx = require()
         self._opset = opset
@@ -79,56 +64,51 @@ class _Writer:
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
         self.initializers: list[Any] = []
+        self.prefix = ""  # of the names of what belongs to the module that is being written
         self._names: set[str] = set()
         self._shared: dict[Any, str] = {}  # values that are needed more than once
         self._lengths: str | None = None
-        layers = [module for _, module in modules if module._state_parts]
-        self._states = states
-        self._alone = len(layers) == 1
-        if states and not layers:
-            raise ValueError("states=True needs a recurrent layer, and there is none")
-        with_steps = [module for _, module in modules if module._knows_time]
-        if lengths and not with_steps:
-            raise ValueError("lengths=True needs a module that takes lengths, and there is none")
-        self._batch_first = any(module.batch_first for module in with_steps)
+        self._dtype, self._batch_first = dtype, batch_first
+        self._states, self._alone = states, alone
         self._swapped = False  # whether x is (T, B, F) where the user has (B, T, F)
-        self._pooled = False
+        self.pooled = False  # whether x has no steps any more
 
-        self._dtype = next((m.dtype for _, m in modules if hasattr(m, "dtype")), np.dtype("f4"))
-        ids = modules[0][1]._takes_ids
-        size = modules[0][1]._input_size
-        shape = self._axes(None if ids else size or "features")
-        self.x = self._input("x", np.dtype("i8") if ids else self._dtype, shape)
-        if lengths:
-            self._lengths = self._input("lengths", np.dtype("i8"), ["batch"])
-        for path, module in modules:
-            if type(module) not in _MODULES:
-                name = f"module {path}, {module!r}," if path else repr(module)
-                raise ValueError(f"{name} is not expressible in ONNX")
-            write, options = _MODULES[type(module)]
-            check_options(module, options, "ONNX", path)
-            self.prefix = f"{path}." if path else ""
-            try:
-                write(self, module)
-            except _Inexpressible as error:
-                raise ValueError(f"module {path or 'to export'}, {module!r}: {error}") from None
-            size = module._output_size(size)
-        self.user_layout()
-        features = size or "features"
-        shape = ["batch", features] if self._pooled else self._axes(features)
-        self.node("Identity", [self.x], name="y")
-        self.outputs.insert(0, self._value("y", self._dtype, shape))
+    def module(self, path: str, module: Module) -> None:
+        """Write a module: x becomes what it gives. `path` is where it stands, for names."""
+        if type(module) not in _MODULES:
+            name = f"module {path}, {module!r}," if path else repr(module)
+            how = "" if module._network is None else _INSIDE
+            raise ValueError(f"{name} is not expressible in ONNX{how}")
+        write, options = _MODULES[type(module)]
+        check_options(module, options, "ONNX", path)
+        self.prefix = f"{path}." if path else ""
+        try:
+            write(self, module)
+        except _Inexpressible as error:
+            raise ValueError(f"module {path or 'to export'}, {module!r}: {error}") from None
 
     # Building blocks ------------------------------------------------------------------------------
 
-    def _axes(self, last: Any) -> list[Any]:
+    def axes(self, last: Any) -> list[Any]:
+        """Return the axes of the user's arrays with steps, of which ids have no last one."""
         axes: list[Any] = ["batch", "time"] if self._batch_first else ["time", "batch"]
         return axes if last is None else [*axes, last]
 
-    def _input(self, name: str, dtype: np.dtype[Any], shape: list[Any]) -> str:
+    def input(self, name: str, dtype: np.dtype[Any], shape: list[Any]) -> str:
+        """Add an input of the graph."""
+        name = self._unused(name)
         self.inputs.append(self._value(name, dtype, shape))
-        self._names.add(name)
         return name
+
+    def claim(self, name: str) -> str:
+        """Keep a name for an output of the graph; return it, or the like if something has it."""
+        return self._unused(name)
+
+    def output(self, x: str, claimed: str, shape: list[Any]) -> Any:
+        """Give a value the claimed name of an output; return what the graph says of that."""
+        make = self._onnx.helper.make_node
+        self.nodes.append(make("Identity", [x], [claimed], name=claimed))
+        return self._value(claimed, self._dtype, shape)
 
     def _value(self, name: str, dtype: np.dtype[Any], shape: list[Any]) -> Any:
         helper = self._onnx.helper
@@ -154,11 +134,15 @@ class _Writer:
         return name if count == 1 else outputs
 
     def weight(self, array: Tensor, name: str) -> str:
-        """Add an initializer."""
-        name = self._unused(self.prefix + name)
-        array = np.ascontiguousarray(array)
-        self.initializers.append(self._onnx.numpy_helper.from_array(array, name))
-        return name
+        """Add an initializer, or return that of this module and name which is there."""
+
+        def add() -> str:
+            unique = self._unused(self.prefix + name)
+            value = np.ascontiguousarray(array)
+            self.initializers.append(self._onnx.numpy_helper.from_array(value, unique))
+            return unique
+
+        return self.once(("weight", self.prefix, name), add)
 
     def parameter(self, module: Module, name: str) -> str:
         """Add a parameter as an initializer of its name and shape."""
@@ -167,6 +151,10 @@ class _Writer:
     def integers(self, *values: int) -> str:
         """Return a constant, (N,)."""
         return self._constant(np.array(values, np.int64))
+
+    def whole(self, value: int) -> str:
+        """Return a constant of int64, ()."""
+        return self._constant(np.array(value, np.int64))
 
     def number(self, value: float) -> str:
         """Return a constant of the model's dtype, ()."""
@@ -180,7 +168,7 @@ class _Writer:
             self._shared[key] = name
         return self._shared[key]
 
-    def once(self, key: str, make: Callable[[], str]) -> str:
+    def once(self, key: Any, make: Callable[[], str]) -> str:
         """Return a value that is made when it is first needed."""
         if key not in self._shared:
             self._shared[key] = make()
@@ -208,23 +196,28 @@ class _Writer:
         self.x = self.node("Transpose", [self.x], perm=[1, 0, 2])
         self._swapped = not self._swapped
 
-    def pooled(self, x: str) -> None:
+    def pool(self, x: str) -> None:
         """Say that x is (B, F) from now on."""
         self.x = x
         self._swapped = False
-        self._pooled = True
+        self.pooled = True
 
     @property
     def lengths(self) -> str | None:
-        """The lengths, (B,) of int64, if they are an input."""
+        """The lengths of x, (B,) of int64, if they are an input."""
         return self._lengths
+
+    @lengths.setter
+    def lengths(self, name: str | None) -> None:
+        self._lengths = name
 
     def short_lengths(self) -> str:
         """The lengths as recurrent nodes take them, or "" for none."""
         if self._lengths is None:
             return ""
         lengths, kind = self._lengths, self._onnx.TensorProto.INT32
-        return self.once("int32", lambda: self.node("Cast", [lengths], to=kind, name="lengths_32"))
+        name = f"{lengths}_32"
+        return self.once(name, lambda: str(self.node("Cast", [lengths], to=kind, name=name)))
 
     def compared(self, op: str, minus: int = 0) -> str:
         """Return a mask (T, B, 1): each step against the lengths, less a number."""
@@ -233,11 +226,12 @@ class _Writer:
 
         def steps() -> str:
             shape = self.node("Shape", [self.x])
-            time = self.node("Gather", [shape, self._constant(np.array(0, np.int64))])
-            zero, one = (self._constant(np.array(n, np.int64)) for n in (0, 1))
+            time = self.node("Gather", [shape, self.whole(0)])
+            zero, one = (self.whole(n) for n in (0, 1))
             return str(self.node("Range", [zero, time, one], name="steps"))
 
-        column = self.node("Unsqueeze", [self.once("steps", steps), self.integers(1, 2)])
+        column = self.once(("steps", lengths), steps)
+        column = self.node("Unsqueeze", [column, self.integers(1, 2)])
         ends = self.node("Unsqueeze", [lengths, self.integers(1)])
         if minus:
             ends = self.node("Sub", [ends, self.integers(minus)])
@@ -258,13 +252,12 @@ class _Writer:
         """Add an input for an initial state, (L*D, B, H), if states are asked for."""
         if not self._states:
             return None
-        return self._input(self._state_name(letter + "0"), self._dtype, self._state_shape(layer))
+        return self.input(self._state_name(letter + "0"), self._dtype, self._state_shape(layer))
 
     def state_output(self, layer: Layer[Any], letter: str, parts: list[str]) -> None:
         """Add an output for a final state, from those of every stacked layer."""
         if self._states:
-            name = self._state_name(letter + "n")
-            self.node("Concat", parts, axis=0, name=name)
+            name = self.node("Concat", parts, axis=0, name=self._state_name(letter + "n"))
             self.outputs.append(self._value(name, self._dtype, self._state_shape(layer)))
 
     def _state_name(self, name: str) -> str:
@@ -434,7 +427,7 @@ def _softmax(w: _Writer, softmax: Softmax) -> None:
 
 def _last_step(w: _Writer, pool: LastStep) -> None:
     w.time_major()
-    w.pooled(_last(w, w.x))
+    w.pool(_last(w, w.x))
 
 
 def _last(w: _Writer, x: str) -> str:
@@ -445,7 +438,7 @@ def _last(w: _Writer, x: str) -> str:
 
 
 def _step(w: _Writer, x: str, t: int) -> str:
-    return str(w.node("Gather", [x, w._constant(np.array(t, np.int64))], axis=0))
+    return str(w.node("Gather", [x, w.whole(t)], axis=0))
 
 
 def _both_ends(w: _Writer, pool: BothEnds) -> None:
@@ -459,29 +452,29 @@ def _both_ends(w: _Writer, pool: BothEnds) -> None:
     parts = [_last(w, forward), _step(w, reverse, 0)]
     if w.lengths is not None:
         parts[1] = w.node("Where", [w.some(), parts[1], w.number(0)])
-    w.pooled(_joined(w, pool.merge, parts))
+    w.pool(_joined(w, pool.merge, parts))
 
 
 def _mean_pool(w: _Writer, pool: MeanPool) -> None:
     w.time_major()
     if w.lengths is None:
-        w.pooled(w.reduce("ReduceMean", w.x, 0))
+        w.pool(w.reduce("ReduceMean", w.x, 0))
         return
     there = w.node("Where", [w.compared("Less"), w.x, w.number(0)])
     steps = w.node("Max", [w.node("Unsqueeze", [w.lengths, w.integers(1)]), w.integers(1)])
     kind = w._onnx.helper.np_dtype_to_tensor_dtype(w._dtype)
     count = w.node("Cast", [steps], to=kind)
-    w.pooled(w.node("Div", [w.reduce("ReduceSum", there, 0), count]))
+    w.pool(w.node("Div", [w.reduce("ReduceSum", there, 0), count]))
 
 
 def _max_pool(w: _Writer, pool: MaxPool) -> None:
     w.time_major()
     if w.lengths is None:
-        w.pooled(w.reduce("ReduceMax", w.x, 0))
+        w.pool(w.reduce("ReduceMax", w.x, 0))
         return
     there = w.node("Where", [w.compared("Less"), w.x, w.number(-np.inf)])
     most = w.reduce("ReduceMax", there, 0)
-    w.pooled(w.node("Where", [w.some(), most, w.number(0)]))
+    w.pool(w.node("Where", [w.some(), most, w.number(0)]))
 
 
 def _flip(w: _Writer, flip: Flip) -> None:

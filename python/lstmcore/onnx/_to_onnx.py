@@ -1,0 +1,285 @@
+"""What `to_onnx` does: a chain of modules, or a network of any shape, becomes an ONNX model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .._base import checks
+from .._base.module import Module
+from .._base.symbolic import Axes
+from .._base.tree import leaves
+from .._network.operations import Affine, Binary, Concat, Index, Repeat
+from .._network.plan import Plan, Step
+from .._nn.layers import Layer
+from . import _description
+from ._exporting import _Writer
+from ._reading import read, require
+
+OPSETS = (13, 22)  # from where Squeeze takes its axes as an input, to what this was tried with
+_MOST = 2**31 - 2**20  # bytes: what a protocol buffer can have, less room for the graph
+_END = 2**62  # of a slice: past every axis
+
+
+def export(module: Any, states: bool, lengths: bool, opset: int) -> Any:
+    """Return the ``onnx.ModelProto`` of a layer or model, as `to_onnx` says."""
+    onnx = require()
+    if not isinstance(module, Module):
+        what = checks.describe(module)
+        raise TypeError(f"layer_or_model is {what}, expected a layer or a model")
+    states = checks.boolean(states, "states")
+    lengths = checks.boolean(lengths, "lengths")
+    opset = checks.integer(opset, "opset", OPSETS[0])
+    if opset > OPSETS[1]:
+        raise ValueError(f"opset is {opset}, expected {OPSETS[0]} to {OPSETS[1]}")
+    nbytes = sum(p.size * p.dtype.itemsize for p in module.parameters())
+    if nbytes > _MOST:
+        raise ValueError(f"{nbytes} bytes of parameters are more than an ONNX file holds, {_MOST}")
+    if module._network is None:
+        writer = _chain(module, states, lengths, opset)
+    else:
+        writer = _NetworkWriter(module, states, opset)
+        writer.write(lengths)
+    helper = onnx.helper
+    graph = helper.make_graph(
+        writer.nodes, "lstmcore", writer.inputs, writer.outputs, writer.initializers
+    )
+    imports = [helper.make_opsetid("", opset)]
+    version = helper.find_min_ir_version_for(imports)
+    proto = helper.make_model(
+        graph, opset_imports=imports, ir_version=version, producer_name="lstmcore"
+    )
+    helper.set_model_props(proto, {_description.KEY: _description.describe(module, read(proto))})
+    return proto
+
+
+def _check_uses(states: bool, layers: Any, lengths: bool, timed: Any) -> None:
+    if states and not layers:
+        raise ValueError("states=True needs a recurrent layer, and there is none")
+    if lengths and not timed:
+        raise ValueError("lengths=True needs a module that takes lengths, and there is none")
+
+
+def _chain(module: Module, states: bool, lengths: bool, opset: int) -> _Writer:
+    """Write modules that follow each other, or one alone: the input x, the output y."""
+    modules = module._chain()
+    layers = [m for _, m in modules if m._state_parts]
+    timed = [m for _, m in modules if m._knows_time]
+    _check_uses(states, layers, lengths, timed)
+    dtype = next((m.dtype for _, m in modules if hasattr(m, "dtype")), np.dtype("f4"))
+    batch_first = any(m.batch_first for m in timed)
+    w = _Writer(opset, dtype, batch_first, states, len(layers) == 1)
+    first = modules[0][1]
+    size = first._input_size
+    shape = w.axes(None if first._takes_ids else size or "features")
+    w.x = w.input("x", np.dtype("i8") if first._takes_ids else dtype, shape)
+    y = w.claim("y")
+    if lengths:
+        w.lengths = w.input("lengths", np.dtype("i8"), ["batch"])
+    for path, m in modules:
+        w.module(path, m)
+        size = m._output_size(size)
+    w.user_layout()
+    features = size or "features"
+    w.outputs.insert(0, w.output(w.x, y, ["batch", features] if w.pooled else w.axes(features)))
+    return w
+
+
+class _NetworkWriter(_Writer):
+    """The graph of a network, call by call.
+
+    Values with steps may be there as the user has them and as (T, B, F), ONNX's own layout.
+    """
+
+    def __init__(self, model: Any, states: bool, opset: int) -> None:
+        self._plan: Plan = model._network
+        dtype = model.dtype or next((d for _, d in self._plan.given if d), np.dtype("f4"))
+        alone = len(self._plan.free) == 1
+        super().__init__(opset, dtype, model.batch_first, states, alone)
+        self._paths = {id(child): name for name, child in model._children.items()}
+        # Of every slot, its names: as the user has it, and if it has steps and is laid out
+        # otherwise, as (T, B, F).
+        self._values: dict[int, dict[bool, str]] = {}
+        self._step: Step | None = None  # the call that is being written
+        self._final: dict[str, list[str]] = {}  # the final state of its layers
+
+    def write(self, lengths: bool) -> None:
+        """Write everything."""
+        plan = self._plan
+        timed = [step for step in plan.steps if step.module._knows_time]
+        _check_uses(self._states, plan.free, lengths, timed)
+        names = _names(plan.inputs, "x")
+        for slot, (name, (axes, dtype)) in enumerate(zip(names, plan.given, strict=True)):
+            kind = np.dtype("i8") if axes.features is None else dtype or self._dtype
+            self._values[slot] = {False: self.input(name, kind, self._shape(axes))}
+        claimed = [self.claim(name) for name in _names(plan.outputs, "y")]
+        ends = self._lengths_of_slots(names) if lengths else {}
+        for step in plan.steps:
+            self._step = step
+            self.lengths = next((ends[s] for s in step.given if s in ends), None)
+            self._call(step)
+        made = [
+            self.output(self._value_of(slot), name, self._shape(plan.axes[slot]))
+            for slot, name in zip(plan.last, claimed, strict=True)
+        ]
+        self.outputs[:0] = made
+
+    def _lengths_of_slots(self, names: list[str]) -> dict[int, str]:
+        """Add the inputs for lengths: one for all inputs that must have the same."""
+        plan = self._plan
+        told = [slot for step in plan.steps if step.module._knows_time for slot in step.given]
+        groups = [(group, plan.slots_of(group)) for group in plan.lengths_together]
+        used = [(group, slots) for group, slots in groups if not set(told).isdisjoint(slots)]
+        found: dict[int, str] = {}
+        for group, slots in used:
+            name = "lengths" if len(used) == 1 else f"{names[min(group)]}.lengths"
+            found |= dict.fromkeys(slots, self.input(name, np.dtype("i8"), ["batch"]))
+        return found
+
+    def _shape(self, axes: Axes) -> list[Any]:
+        if axes.steps:
+            return self.axes(axes.features)
+        lead = [axes.states, "batch"] if axes.states else ["batch"]
+        return lead if axes.features is None else [*lead, axes.features]
+
+    # Values ---------------------------------------------------------------------------------------
+
+    def _value_of(self, slot: int, time_major: bool = False) -> str:
+        """Return the name of a value as the user has it, or as (T, B, F), which is made if need be.
+
+        What has no steps has one layout, and so has everything if the user has (T, B, F).
+        """
+        made = self._values[slot]
+        both = self._batch_first and self._plan.axes[slot].steps
+        if not both:
+            return made[False]
+        if time_major not in made:
+            made[time_major] = str(self.node("Transpose", [made[not time_major]], perm=[1, 0, 2]))
+        return made[time_major]
+
+    def _load(self, step: Step) -> None:
+        """Make what a call takes first the x of the module that is to be written."""
+        slot = step.xs[0]
+        assert slot is not None
+        timed = self._batch_first and self._plan.axes[slot].steps
+        # In whichever layout it is, unless the module needs ONNX's.
+        self._swapped = timed and (step.module._knows_time or False not in self._values[slot])
+        self.x = self._value_of(slot, self._swapped)
+
+    def _call(self, step: Step) -> None:
+        module = step.module
+        if type(module) in _OPERATIONS:
+            self.prefix = ""
+            self._values[step.outs[0]] = _OPERATIONS[type(module)](self, module, step)
+            return
+        self._load(step)
+        self.module(self._paths[id(module)], module)
+        self._values[step.outs[0]] = {self._swapped: self.x}
+        for slot, parts in zip(step.outs[1:], self._final.values(), strict=False):
+            name = parts[0] if len(parts) == 1 else str(self.node("Concat", parts, axis=0))
+            self._values[slot] = {False: name}
+        self._final = {}
+
+    # States, which layers ask for while they are written ------------------------------------------
+
+    def state_input(self, layer: Layer[Any], letter: str) -> str | None:
+        """Return what the network gives as an initial state, or the input for it."""
+        assert self._step is not None
+        if not self._step.wired:
+            return super().state_input(layer, letter)
+        slot = dict(zip("hc", leaves(self._step.args[1]), strict=False)).get(letter)
+        return None if slot is None else self._value_of(slot)
+
+    def state_output(self, layer: Layer[Any], letter: str, parts: list[str]) -> None:
+        """Keep a final state for the calls that take it, and add the output for it."""
+        assert self._step is not None
+        self._final[letter] = parts
+        if not self._step.wired:
+            super().state_output(layer, letter, parts)
+
+
+def _names(tree: Any, alone: str) -> list[str]:
+    """Return what the inputs or outputs of a structure are called: x, or x0 and x1, or the keys."""
+
+    def parts(tree: Any, name: str) -> list[str]:
+        if isinstance(tree, dict):
+            dot = "" if name == alone else f"{name}."
+            return [one for key, part in tree.items() for one in parts(part, f"{dot}{key}")]
+        if isinstance(tree, tuple):
+            return [one for i, part in enumerate(tree) for one in parts(part, f"{name}{i}")]
+        return [name or alone]
+
+    return parts(tree, alone)
+
+
+# Operations ---------------------------------------------------------------------------------------
+
+
+def _together(w: _NetworkWriter, step: Step) -> tuple[list[str], bool]:
+    """Return the names of what a call takes, all in one layout, and whether that is (T, B, F)."""
+    slots: list[int] = [slot for slot in step.xs if slot is not None]
+    timed = [slot for slot in slots if w._plan.axes[slot].steps]
+    # As the user has it, unless more are (T, B, F) already.
+    swapped = sum(True in w._values[slot] for slot in timed) * 2 > len(timed)
+    return [w._value_of(slot, swapped) for slot in slots], swapped
+
+
+def _binary(w: _NetworkWriter, module: Binary, step: Step) -> dict[bool, str]:
+    given, swapped = _together(w, step)
+    op = {"add": "Add", "subtract": "Sub", "multiply": "Mul"}[module._config.kind]
+    return {swapped: str(w.node(op, given))}
+
+
+def _affine(w: _NetworkWriter, module: Affine, step: Step) -> dict[bool, str]:
+    (x,), swapped = _together(w, step)
+    scale, shift = module._given
+    if scale != 1:
+        x = w.node("Mul", [x, w.number(scale)])
+    if shift:
+        x = w.node("Add", [x, w.number(shift)])
+    return {swapped: x}
+
+
+def _concat(w: _NetworkWriter, module: Concat, step: Step) -> dict[bool, str]:
+    given, swapped = _together(w, step)
+    return {swapped: str(w.node("Concat", given, axis=-1))}
+
+
+def _repeat(w: _NetworkWriter, module: Repeat, step: Step) -> dict[bool, str]:
+    x, like = step.xs
+    assert x is not None
+    assert like is not None
+    swapped = True in w._values[like]
+    first = w._batch_first and not swapped  # whether y is (B, T, F)
+    sizes = w.node("Shape", [w._value_of(like, swapped)])
+    time = w.node("Gather", [sizes, w.integers(int(first))])
+    ones = w.integers(1)
+    shape = w.node("Concat", [ones, time, ones] if first else [time, ones, ones], axis=0)
+    column = w.node("Unsqueeze", [w._value_of(x), w.integers(int(first))])
+    return {swapped: str(w.node("Expand", [column, shape]))}
+
+
+def _index(w: _NetworkWriter, module: Index, step: Step) -> dict[bool, str]:
+    (x,), swapped = _together(w, step)
+    kind, *bounds = module._given
+    if kind == "new":
+        return {swapped: str(w.node("Unsqueeze", [x, w.integers(0)]))}
+    if kind == "layer":
+        return {swapped: str(w.node("Gather", [x, w.whole(bounds[0])], axis=0))}
+    start, stop, by = bounds
+    by = 1 if by is None else by
+    ends = (0, _END) if by > 0 else (_END, -_END)
+    start, stop = (end if b is None else b for b, end in zip((start, stop), ends, strict=True))
+    axis = 0 if kind == "layers" else -1
+    return {swapped: str(w.node("Slice", [x, *map(w.integers, (start, stop, axis, by))]))}
+
+
+_OPERATIONS: dict[type[Module], Callable[[_NetworkWriter, Any, Step], dict[bool, str]]] = {
+    Affine: _affine,
+    Binary: _binary,
+    Concat: _concat,
+    Index: _index,
+    Repeat: _repeat,
+}

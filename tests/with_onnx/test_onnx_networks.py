@@ -1,0 +1,333 @@
+"""Networks of any shape as ONNX graphs: by ONNX Runtime, and as `from_onnx` reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lstmcore as lc
+from helpers import peers
+from helpers.numeric import assert_same_bits
+from lstmcore._base.tree import leaves, rebuilt
+from lstmcore.onnx._graph import Graph, fold
+from lstmcore.onnx._reading import read
+
+onnx: Any = peers.require("onnx")
+runtime: Any = peers.require("onnxruntime")
+
+T, B = 6, 4
+
+
+def residual_stack(first: bool) -> Any:
+    x = y = lc.Input(4)
+    for i in range(3):
+        inside = lc.LSTM(4, 4, batch_first=first, seed=i)(lc.LayerNorm(4)(y))[0]
+        y = y + lc.Dropout(0.5)(lc.Tanh()(inside))
+    return lc.Model(x, y), ["h0", "c0"]
+
+
+def two_inputs(first: bool) -> Any:
+    """A sequence and static features; all the arithmetic there is."""
+    sequence, static = lc.Input(3), lc.Input(2, steps=False)
+    x = lc.concat([sequence, lc.repeat(lc.ReLU()(static), like=sequence)])
+    y, h = lc.GRU(5, 6, 2, batch_first=first, seed=0)(x)
+    y = lc.Linear(6, 3, seed=1)(y) * sequence - 0.5 * y[..., :3] + 1
+    part = y[..., 2:0:-1] - y[..., -1:]
+    gate = lc.Sigmoid()(y[..., :1])
+    return lc.Model([sequence, static], [2 - part * gate, h[0:1], h[-1] + h[0]]), ["h0"]
+
+
+def two_heads(first: bool) -> Any:
+    x = lc.Input(3)
+    y, (h, c) = lc.LSTM(3, 5, bidirectional=True, batch_first=first, seed=0)(x)
+    heads = {
+        "steps": lc.Linear(10, 3, seed=1)(y),
+        "rows": lc.Softmax()(lc.Linear(15, 4, seed=2)(lc.concat([lc.MeanPool()(y), c[1]]))),
+        "both": h[::-1],
+    }
+    return lc.Model(x, heads), ["h0", "c0"]
+
+
+def autoencoder(first: bool) -> Any:
+    x = lc.Input(3)
+    _, (h, _) = lc.LSTM(3, 5, batch_first=first, seed=0)(x)
+    y, _ = lc.LSTM(5, 6, batch_first=first, seed=1)(lc.repeat(h[-1], like=x))
+    return lc.Model({"x": x}, {"x": lc.Linear(6, 3, seed=2)(y)}), ["h0", "c0"]
+
+
+def encoder_decoder(first: bool) -> Any:
+    """Wired by states of two layers; the Embedding, and the norm, are called twice."""
+    source, previous = lc.Input(ids=True), lc.Input(ids=True)
+    embedding, norm = lc.Embedding(7, 4, seed=0), lc.LayerNorm(4)
+    _, state = lc.LSTM(4, 5, 2, batch_first=first, seed=1)(norm(embedding(source)))
+    y, _ = lc.LSTM(4, 5, 2, batch_first=first, seed=2)(norm(embedding(previous)), state)
+    inputs = {"source": source, "previous": previous}
+    return lc.Model(inputs, lc.Linear(5, 7, seed=3)(y)), ["h0", "c0"]
+
+
+def tied(first: bool) -> Any:
+    """One layer with weights that three calls share, each with a state of its own."""
+    a, b = lc.Input(3), lc.Input(3)
+    layer, head = lc.GRU(3, 3, batch_first=first, seed=0), lc.Linear(3, 3, seed=1)
+    y = head(layer(a)[0])
+    return lc.Model([a, b], [y + layer(y)[0], head(lc.LastStep()(layer(b)[0]))]), ["h0"]
+
+
+def initial_state(first: bool) -> Any:
+    """Given by what has no steps: of the LSTM a half of it."""
+    image, previous = lc.Input(4, steps=False), lc.Input(3)
+    h = lc.Linear(4, 5, seed=0)(image)
+    y, _ = lc.LSTM(3, 5, batch_first=first, seed=1)(previous, (h[None], None))
+    y, _ = lc.GRU(5, 5, batch_first=first, seed=2)(y, h[None])
+    pools = [lc.MaxPool()(y), lc.LastStep()(lc.Flip()(y)), lc.MeanPool()(y)]
+    return lc.Model([image, previous], [y, lc.concat(pools)]), []
+
+
+def no_layers(first: bool) -> Any:
+    a, b = lc.Input(3, steps=False), lc.Input(3, steps=False)
+    return lc.Model([a, b], lc.Linear(3, 3, seed=0)(a) * b + lc.Linear(3, 1, seed=1)(b)), []
+
+
+MODELS: dict[str, Callable[[bool], tuple[Any, list[str]]]] = {
+    f.__name__: f
+    for f in (
+        residual_stack, two_inputs, two_heads, autoencoder, encoder_decoder, tied, initial_state,
+        no_layers,
+    )
+}  # fmt: skip
+
+
+def values_of(model: Any, seed: int = 0) -> Any:
+    """Values for the inputs of a model."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for axes, _ in model._plan.given:
+        lead = ((B, T) if model.batch_first else (T, B)) if axes.steps else (B,)
+        if axes.features is None:
+            made.append(rng.integers(0, 7, lead))
+        else:
+            made.append(rng.standard_normal((*lead, axes.features)).astype("f4"))
+    return rebuilt(model._plan.inputs, iter(made))
+
+
+def states_of(model: Any) -> list[Any]:
+    """An initial state for every layer that takes one."""
+    rng = np.random.default_rng(7)
+    states = []
+    for step in model._plan.free:
+        layer = step.module
+        shape = (layer._states, B, layer.hidden_size)
+        parts = tuple(rng.standard_normal(shape).astype("f4") for _ in layer._state_parts)
+        states.append(parts if len(parts) > 1 else parts[0])
+    return states
+
+
+def session(proto: Any) -> Any:
+    onnx.checker.check_model(proto, full_check=True)
+    used = {name for node in proto.graph.node for name in node.input}
+    assert {one.name for one in proto.graph.initializer} <= used  # ONNX Runtime warns of others
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    return runtime.InferenceSession(proto.SerializeToString(), options)
+
+
+def check(model: Any, proto: Any, feed: dict[str, Any], expected: list[Any]) -> None:
+    """ONNX Runtime, and the graph that we read again, give what the model gives."""
+    run = session(proto)
+    graph = Graph(fold(read(proto)))
+    assert [i.name for i in run.get_inputs()] == list(graph.input_names) == list(feed)
+    found, again = run.run(None, feed), graph(**feed)
+    again = again if isinstance(again, tuple) else (again,)
+    for theirs, ours, truth in zip(found, again, expected, strict=True):
+        assert theirs.shape == ours.shape == truth.shape
+        np.testing.assert_allclose(theirs, truth, atol=1e-6, rtol=1e-5)
+        np.testing.assert_allclose(ours, truth, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("lengths", [False, True])
+@pytest.mark.parametrize("states", [False, True])
+def test_onnx_runtime_computes_the_same(
+    name: str, first: bool, lengths: bool, states: bool
+) -> None:
+    model, parts = MODELS[name](first)
+    if states and not parts:
+        return
+    if lengths and name == "no_layers":
+        return
+    x = values_of(model)
+    proto = lc.to_onnx(model, states=states, lengths=lengths)
+    names = [i.name for i in proto.graph.input]
+    feed = dict(zip(names, leaves(x), strict=False))
+    given: dict[str, Any] = {}
+    if lengths:
+        rows = np.array([6, 3, 1, 4])
+        several = [n for n in names if n.endswith(".lengths")]
+        given["lengths"] = rows
+        if several:
+            of = {n.removesuffix(".lengths"): np.roll(rows, i) for i, n in enumerate(several)}
+            feed |= {f"{n}.lengths": row for n, row in of.items()}
+            given["lengths"] = rebuilt(x, (of.get(n) for n in names[: len(leaves(x))]))
+        else:
+            feed["lengths"] = rows
+    state = states_of(model) if states else None
+    y, final = model.run(x, state, **given)
+    expected = leaves(y)
+    if states:
+        feed |= dict(zip(names[len(feed) :], leaves(state), strict=True))
+        expected += leaves(final)
+    check(model, proto, feed, expected)
+
+
+@pytest.mark.parametrize("opset", [13, 14, 18, 20, 22])
+def test_opsets(opset: int) -> None:
+    for make in MODELS.values():
+        model = make(True)[0]
+        if opset < 17 and any(isinstance(m, lc.LayerNorm) for m in model._children.values()):
+            with pytest.raises(ValueError, match=r"module layernorm, .*: it needs opset"):
+                lc.to_onnx(model, opset=opset)
+            continue
+        x = values_of(model)
+        proto = lc.to_onnx(model, opset=opset)
+        feed = dict(zip((i.name for i in proto.graph.input), leaves(x), strict=True))
+        check(model, proto, feed, leaves(model(x)))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("first", [False, True])
+def test_there_and_back(tmp_path: Path, name: str, first: bool) -> None:
+    """An equal model, bit for bit; and where the graph was changed, equal numbers."""
+    model, parts = MODELS[name](first)
+    x = values_of(model)
+    path = tmp_path / "model.onnx"
+    proto = lc.to_onnx(model, path, states=bool(parts))
+    again = lc.from_onnx(path)
+    assert again == model
+    assert_same_bits(leaves(again(x)), leaves(model(x)))
+    del proto.metadata_props[:]
+    graph = lc.from_onnx(proto)
+    assert isinstance(graph, Graph)
+    state = states_of(model)
+    y, final = model.run(x, state)
+    found = graph(*leaves(x), *leaves(state))
+    for ours, truth in zip(leaves(found), [*leaves(y), *leaves(final)], strict=True):
+        np.testing.assert_allclose(ours, truth, atol=1e-6, rtol=1e-5)
+
+
+def test_names() -> None:
+    def names(make: Any, **options: Any) -> tuple[list[str], list[str]]:
+        graph = lc.to_onnx(make(False)[0], **options).graph
+        return [i.name for i in graph.input], [o.name for o in graph.output]
+
+    assert names(two_inputs) == (["x0", "x1"], ["y0", "y1", "y2"])
+    assert names(two_heads, lengths=True, states=True) == (
+        ["x", "lengths", "h0", "c0"], ["steps", "rows", "both", "hn", "cn"],
+    )  # fmt: skip
+    assert names(autoencoder, states=True) == (
+        ["x", "lstm.h0", "lstm.c0", "lstm_1.h0", "lstm_1.c0"],
+        ["x_2", "lstm.hn", "lstm.cn", "lstm_1.hn", "lstm_1.cn"],
+    )
+    assert names(encoder_decoder, lengths=True, states=True) == (
+        ["source", "previous", "source.lengths", "previous.lengths", "h0", "c0"], ["y", "hn", "cn"],
+    )  # fmt: skip
+    assert names(tied, states=True) == (
+        ["x0", "x1", "gru.h0", "gru.h0_2", "gru.h0_3"],
+        ["y0", "y1", "gru.hn", "gru.hn_2", "gru.hn_3"],
+    )
+    a, b = lc.Input(3), lc.Input(3)
+    nested = lc.Model({"p": [a], "q": {"r": b}}, [[a + b], {"s": a - b}])
+    graph = lc.to_onnx(nested).graph
+    assert [i.name for i in graph.input] == ["p0", "q.r"]
+    assert [o.name for o in graph.output] == ["y00", "y1.s"]
+
+
+def test_weights_that_calls_share_are_there_once() -> None:
+    for make in (encoder_decoder, tied):
+        model = make(False)[0]
+        proto = lc.to_onnx(model)
+        weights = [i for i in proto.graph.initializer if i.data_type == onnx.TensorProto.FLOAT]
+        size = sum(int(np.prod(w.dims)) for w in weights)
+        assert size == model.num_parameters
+
+
+def test_inputs_whose_values_meet_share_their_lengths() -> None:
+    a, b, c = lc.Input(3), lc.Input(3), lc.Input(3)
+    y, _ = lc.GRU(3, 3, seed=0)(a)
+    z, _ = lc.GRU(3, 2, seed=1)(y + b)
+    model = lc.Model([a, b, c], [z, lc.GRU(3, 2, seed=2)(c)[0], lc.LastStep()(c)])
+    proto = lc.to_onnx(model, lengths=True)
+    assert [i.name for i in proto.graph.input][3:] == ["x0.lengths", "x2.lengths"]
+    x = values_of(model)
+    feed = dict(zip(["x0", "x1", "x2"], x, strict=True))
+    one, two = np.array([6, 2, 0, 1]), np.array([3, 6, 2, 5])
+    feed |= {"x0.lengths": one, "x2.lengths": two}
+    check(model, proto, feed, list(model(x, lengths=(one, one, two))))
+    # Those that nothing takes are no input.
+    apart = lc.Model([a, b], [y, lc.Linear(3, 2)(b)])
+    names = [i.name for i in lc.to_onnx(apart, lengths=True).graph.input]
+    assert names == ["x0", "x1", "lengths"]
+
+
+def test_time_and_batch_of_any_size() -> None:
+    model = residual_stack(True)[0]
+    proto = lc.to_onnx(model)
+    run = session(proto)
+    for batch, time in ((1, 1), (2, 9), (5, 3)):
+        x = np.random.default_rng(time).standard_normal((batch, time, 4)).astype("f4")
+        np.testing.assert_allclose(run.run(None, {"x": x})[0], model(x), atol=1e-6)
+        np.testing.assert_allclose(Graph(fold(read(proto)))(x), model(x), atol=1e-6)
+
+
+def test_double_precision() -> None:
+    x, static = lc.Input(3), lc.Input(2, steps=False)
+    y, h = lc.GRU(5, 3, seed=0, dtype="float64")(lc.concat([x, lc.repeat(static, like=x)]))
+    model = lc.Model([x, static], [0.1 * x + y, h[-1] - 0.3])
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((T, B, 3)), rng.standard_normal((B, 2))
+    proto = lc.to_onnx(model)
+    onnx.checker.check_model(proto, full_check=True)
+    for ours, truth in zip(Graph(fold(read(proto)))(*values), model(values), strict=True):
+        np.testing.assert_allclose(ours, truth, rtol=1e-14)
+    assert lc.from_onnx(proto) == model
+
+
+class Own(lc.Module):
+    def forward(self, x: Any) -> Any:
+        return x, None
+
+
+def test_what_onnx_cannot_say_is_refused_by_name(tmp_path: Path) -> None:
+    x = lc.Input(3)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"before")
+    cell = lc.GRUCell(3, 3)
+    state = lc.Input(3, steps=False)
+    for inputs, outputs, message in [
+        (
+            x,
+            lc.attention.ScaledDotProduct()(x, x, x)[0] + x,
+            "module scaleddotproduct, .* not",
+        ),
+        (x, x + Own()(x), r"module own, Own\(\), is not expressible in ONNX"),
+        (x, x + lc.GRU(3, 3)(lc.Masking()(x)[0])[0], r"module masking, Masking\(\), is not"),
+        (x, x + lc.LSTM(3, 4, proj_size=3)(x)[0], r"module lstm, LSTM.*: proj_size=3 cannot be"),
+        (state, cell(state, state) + state, r"module grucell, GRUCell\(3, 3\), is not expressible"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            lc.to_onnx(lc.Model(inputs, outputs), path)
+    no_layer = lc.Model(x, lc.Linear(3, 3)(x) + x)
+    for option in ("states", "lengths"):
+        with pytest.raises(ValueError, match=f"{option}=True needs a .*, and there is none"):
+            lc.to_onnx(no_layer, path, **{option: True})
+    wired = initial_state(False)[0]
+    with pytest.raises(ValueError, match="states=True needs a recurrent layer"):
+        lc.to_onnx(wired, states=True)
+    block = lc.Sequential(lc.Model(x, lc.GRU(3, 3)(x)[0] + x), lc.Linear(3, 2))
+    with pytest.raises(ValueError, match=r"(?s)module 0, Model.*not expressible.*lc\.Input"):
+        lc.to_onnx(block, path)
+    assert path.read_bytes() == b"before"
