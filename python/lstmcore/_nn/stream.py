@@ -20,7 +20,15 @@ from .._base.machine import memory_limit
 from .._base.module import Module, overridden
 from .._base.parameter import settled
 
-__all__ = ["MOST_ROWS", "PythonStage", "Stream", "check_entries", "chosen_rows", "open_stream", "state_parts"]
+__all__ = [
+    "MOST_ROWS",
+    "PythonStage",
+    "Stream",
+    "check_entries",
+    "chosen_rows",
+    "open_stream",
+    "state_parts",
+]
 
 MOST_ROWS = 2**31 - 1
 
