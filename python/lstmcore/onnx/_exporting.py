@@ -364,7 +364,7 @@ def _batch_norm(w: _Writer, norm: BatchNorm) -> None:
         state |= {"weight": np.ones(size, norm.dtype), "bias": np.zeros(size, norm.dtype)}
     names = ("weight", "bias", "running_mean", "running_var")
     given = [w.weight(state[name], name) for name in names]
-    if w._pooled:
+    if w.pooled:
         w.x = w.node("BatchNormalization", [w.x, *given], epsilon=norm.eps)
         return
     if w.lengths is not None:
