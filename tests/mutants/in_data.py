@@ -6,6 +6,9 @@ from __future__ import annotations
 from mutant import of
 
 DATA_TESTS = "tests/top/test_data.py"
+WINDOWS = "tests/top/test_windows.py"
+SERIES = "tests/top/test_series.py"
+SERIES_LOSSES = "tests/top/test_losses_of_series.py"
 COUNTING = "tests/train/test_counting.py"
 FIT = "tests/train/test_fit.py"
 
@@ -117,32 +120,54 @@ DATA = [
         },
     ),
     *of(
-        "python/lstmcore/data/_series.py",
-        [DATA_TESTS],
+        "python/lstmcore/data/_windows.py",
+        [DATA_TESTS, WINDOWS],
         {
             "windows-horizon": (
-                "view[: len(view) - horizon : stride]",
-                "view[: len(view) - 1 : stride]",
+                "else (size + horizon - 1, count or 1)",
+                "else (size, count or 1)",
             ),
-            "windows-target-late": (
-                "values[size + horizon - 1 :: stride]",
-                "values[size + horizon - 2 : -1 : stride]",
+            "windows-step-targets": ("after = (horizon, size)", "after = (1, size)"),
+            "windows-one-short": (
+                "size + horizon + (count or 1) - 1, stride, text)",
+                "size + horizon + (count or 1) - 2, stride, text)",
             ),
-            "windows-step-targets": (
-                "view[horizon::stride]",
-                "view[: len(view) - horizon : stride]",
+            "windows-one-too-few": (
+                "np.arange(begin, end - needed + 1, stride)",
+                "np.arange(begin, end - needed, stride)",
             ),
-            "windows-are-views": ('return x.copy(order="C"), ', "return x, "),
-            "windows-one-short": ("if len(values) < size + horizon:", "if len(values) < size:"),
+            "windows-cross-series": (
+                "panels = [(int(a), int(b)) for a, b in zip([0, *ends[:-1]], ends)]",
+                "panels = [(0, total)]",
+            ),
+            "windows-mix-series": ("values=whole.values[order]", "values=whole.values"),
+            "windows-dates-unchecked": ("if wrong.any():", "if False:"),
+            "windows-drop-by-the-past": (
+                "part.whole(gaps, starts) for part in parts]",
+                "part.whole(gaps, starts) for part in parts[:1]]",
+            ),
+            "windows-mask-weighs": ("1.0 - gone", "1.0 - 0 * gone"),
+            "windows-previous-is-the-target": ("later._replace(first=later.first - 1)", "later"),
+            "windows-static-changes": ("if not same.all():", "if False:"),
+            "windows-frames-in-float64": (
+                "whole.values.astype(np.float32) if of_pandas else whole.values",
+                "whole.values",
+            ),
+        },
+    ),
+    *of(
+        "python/lstmcore/data/_resample.py",
+        [DATA_TESTS, SERIES],
+        {
             "resample-looks-ahead": (
-                'np.searchsorted(t, grid + rounding, "right") - 1',
-                'np.searchsorted(t, grid + rounding, "left")',
+                'np.searchsorted(t, grid + _ROUNDING, "right") - 1',
+                'np.searchsorted(t, grid + _ROUNDING, "left")',
             ),
-            "resample-rounding": ("rounding = 1e-9", "rounding = 0"),
-            "resample-rounding-wide": ("rounding = 1e-9", "rounding = 0.4"),
+            "resample-rounding": ("_ROUNDING = 1e-9", "_ROUNDING = 0"),
+            "resample-rounding-wide": ("_ROUNDING = 1e-9", "_ROUNDING = 0.4"),
             "resample-straight-line": (
-                "taken + share * (measured[right] - taken)",
-                "taken + share / 2 * (measured[right] - taken)",
+                "taken + share * (y[right] - taken)",
+                "taken + share / 2 * (y[right] - taken)",
             ),
             "resample-extrapolates": (
                 "if not 0 <= first <= last <= t[-1]:",
@@ -157,7 +182,25 @@ DATA = [
                 'begin = when[0] if start is None else np.asarray(start, "M8")',
                 "begin = when[0]",
             ),
-            "resample-nan": ("if not np.isfinite(measured).all():", "if False:"),
+            "resample-infinity": ("if np.isinf(measured).any():", "if False:"),
+            "resample-fills-all": ("(apart > longest * (1 + _ROUNDING))", "(apart < 0)"),
+            "resample-measured-is-filled": (
+                "filled = ~measured & (apart > 1 + _ROUNDING)",
+                "filled = apart > 1 + _ROUNDING",
+            ),
+            "resample-before-the-first": ("lost = left < 0", "lost = left < -1"),
+        },
+    ),
+    *of(
+        "python/lstmcore/data/_standardizer.py",
+        [SERIES],
+        {
+            "standardizer-counts-nan": ("np.nanmean(values, axis=0)", "values.mean(axis=0)"),
+            "standardizer-constant-by-rounding": (
+                "constant = least == np.nanmax(values, axis=0)",
+                "constant = least > np.nanmax(values, axis=0)",
+            ),
+            "standardizer-inverse-lacks-the-mean": ("mean + scale * values", "scale * values"),
         },
     ),
     *of(
@@ -317,8 +360,11 @@ DATA = [
         "python/lstmcore/_train/scorer.py",
         [FIT, COUNTING],
         {
-            "batches-weigh-alike": ("weight = mean.weight", "weight = 1.0"),
-            "empty-batch-counts": ("weight * mean.mean if weight else 0.0", "mean.mean"),
+            "batches-weigh-alike": (
+                "weight, total = mean.weight, mean.mean",
+                "weight, total = 1.0, mean.mean",
+            ),
+            "batches-are-summed": ("total = weight * total", "total = total"),
             "score-ignores-batch-first": ('options["batch_first"] = True', "pass"),
             "score-ignores-lengths": (
                 "return function(pred, targets.values, targets.lengths, **options)",
@@ -332,6 +378,16 @@ DATA = [
         {
             "perplexity-is-averaged": ("_of_mean(nats, _perplexity)", "_perplexity(nats)"),
             "rmse-is-averaged": ("_of_mean(squared, math.sqrt)", "float(math.sqrt(squared))"),
+        },
+    ),
+    *of(
+        "python/lstmcore/metrics.py",
+        [SERIES_LOSSES],
+        {
+            "nse-is-averaged": ("total * scale, means, _efficiency)", "total * scale)"),
+            "nse-in-float64": ("t * t, np.ones_like(t))])", "t * t, np.ones_like(t))], float)"),
+            "nse-rounds-weights": ("means[:3] / (means[3] or 1.0)", "means[:3]"),
+            "mape-of-nothing": ("(wanted != 0) & (weights != 0)", "weights != 0"),
         },
     ),
 ]

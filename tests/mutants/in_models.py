@@ -128,6 +128,7 @@ MODELS = [
                 "np.log(np.exp(scores).sum(axis=-1, keepdims=True))",
                 "np.log(np.exp(scores).max(axis=-1, keepdims=True))",
             ),
+            "forecast-reads-the-same-value": ("value = choose(output)", "choose(output)"),
             "seq2seq-state-not-carried": (
                 "return previous, state if self.carry_state else None, keys,",
                 "return previous, None, keys,",

@@ -13,6 +13,20 @@ FIT = "tests/train/test_fit.py"
 TRAINING = [
     *of(
         "python/lstmcore/losses.py",
+        ["tests/top/test_losses_of_series.py", *NO_PYTORCH],
+        {
+            "quantile-turned-round": (
+                "np.where(error > 0, 1 - below, below)",
+                "np.where(error > 0, below, 1 - below)",
+            ),
+            "quantile-weighs-each-part": ("loss.weight / shares.size", "loss.weight"),
+            "gaussian-spread": ("(1 - square) / 2 if", "(1 - square) if"),
+            "gaussian-variance-held-down": ("np.maximum(spread, math.log(least))", "spread"),
+            "gaussian-constant": ("math.log(2 * math.pi) / 2", "math.log(2 * math.pi)"),
+        },
+    ),
+    *of(
+        "python/lstmcore/losses.py",
         [LOSSES, *NO_PYTORCH],
         {
             "mse-factor": ("error, w, scale, 2.0)", "error, w, scale, 1.0)"),

@@ -157,6 +157,9 @@ def test_a_variance_that_is_too_small_can_grow_again() -> None:
     _, dpred = gaussian_nll([[0.0, -100.0], [0.0, -100.0]], [1.0, 0.0], eps=1e-3)
     assert dpred[0, 1] < -100  # the error is larger than the variance
     assert dpred[1, 1] == 0.25  # and here it is 0
+    for full, constant in ((False, 0.0), (True, math.log(2 * math.pi) / 2)):
+        loss, _ = gaussian_nll([[0.0, -100.0]], [0.1], eps=1e-2, full=full)
+        assert loss == pytest.approx((math.log(1e-2) + 1.0) / 2 + constant, rel=1e-14)
     loss, dpred = gaussian_nll(np.array([[1e30, 500.0]], "f4"), np.array([0.0], "f4"))
     assert math.isfinite(loss)
     assert np.isfinite(dpred).all()

@@ -110,8 +110,13 @@ def test_frames_are_resampled_by_their_index(pandas: Any) -> None:
     assert resample(numbered, step=1)["a"].tolist() == [0, 1, 2, 3, 4]
     limited = resample(frame, step="1h", start="2024-03-31 01:00", max_gap="90min")
     assert np.isnan(limited["load"]).tolist() == [False, True, False, False]
-    with pytest.raises(ValueError, match="values are given beside a frame"):
-        resample(frame, frame)
+    # Or the times as a column beside values.
+    columns = frame.tz_localize(None).reset_index()
+    hour = np.timedelta64(1, "h")
+    times, values = resample(columns["when"], columns["load"], hour)
+    alone = resample(frame["load"].tz_localize(None), step="1h")
+    assert np.array_equal(times, alone.index)
+    assert np.array_equal(values, alone)
     with pytest.raises(ValueError, match=r"times\[1\] does not come after"):
         resample(frame[::-1], step="1h")
 
@@ -288,6 +293,7 @@ def deep(levels: int) -> Any:
         ({"a": NAN}, ValueError, r"extra\['a'\] is nan, expected a finite number"),
         ({"a": np.array([1.0, np.inf])}, ValueError, r"extra\['a'\]\[1\] is inf"),
         ({"a": deep(21)}, ValueError, "nested too deep"),
+        ({"a": 2**63}, ValueError, r"extra\['a'\] is 9223372036854775808, expected"),
         ({"a": "x" * 2**20}, ValueError, "the description and extra are .* long"),
         ([1], TypeError, r"extra is \[1\] \(list\), expected a dict"),
     ],
@@ -300,6 +306,12 @@ def test_extra_refuses(extra: Any, error: type[Exception], message: str, tmp_pat
     with pytest.raises(ValueError, match="extra is given, but of this model parameters alone"):
         lc.save({"a": np.ones(2)}, path, extra={"b": 1})
     assert not path.exists()
+
+
+def test_extra_refuses_half_a_character(tmp_path: Path) -> None:
+    for extra in ({"a": chr(0xD800)}, {chr(0xD800): 1}):
+        with pytest.raises((ValueError, TypeError), match=r"expected (text that UTF-8|strings)"):
+            lc.save(lc.GRU(1, 1), tmp_path / "model.safetensors", extra=extra)
 
 
 def test_a_file_whose_extra_is_no_dict_is_damaged(

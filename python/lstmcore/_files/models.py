@@ -110,17 +110,29 @@ def _plain_value(value: Any, name: str, depth: int) -> Any:
         value = value.tolist()
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name} is {value}, expected a finite number")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name} is {value}, expected an integer of 64 bits")
+    if isinstance(value, str) and not _is_text(value):
+        raise ValueError(f"{name} is {value!r}, expected text that UTF-8 can hold")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
         return [_plain_value(part, f"{name}[{i}]", depth - 1) for i, part in enumerate(value)]
     if isinstance(value, Mapping):
-        wrong = [key for key in value if not isinstance(key, str)]
+        wrong = [key for key in value if not (isinstance(key, str) and _is_text(key))]
         if wrong:
             raise TypeError(f"{name} has the key {wrong[0]!r}, expected strings")
         return {k: _plain_value(part, f"{name}[{k!r}]", depth - 1) for k, part in value.items()}
     what = checks.describe(value)
     raise TypeError(f"{name} is {what}, expected numbers, strings, lists and dicts")
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a pair of UTF-16
+        return False
+    return True
 
 
 def _plain(model: Any) -> dict[str, Any] | None:

@@ -30,8 +30,8 @@ def resample(
     Parameters
     ----------
     times : array (N,), increasing; or DataFrame or Series of pandas
-        When each value was measured: numbers of any unit, or ``datetime64``. A frame brings its
-        times as its index, and has no `values` beside it.
+        When each value was measured: numbers of any unit, or ``datetime64``. A frame without
+        `values` beside it brings its times as its index.
     values : array (N,) or (N, F)
         What was measured; float32 stays, all else becomes float64. NaN is no measurement: each
         column has its own gaps.
@@ -76,9 +76,9 @@ def resample(
     >>> lc.data.resample([0, 1, 2, 3], [0.0, np.nan, np.nan, 3.0], 1, return_filled=True)[1:]
     (array([0., 1., 2., 3.]), array([False,  True,  True, False]))
     """
-    if is_pandas(times):
+    if is_pandas(times) and values is None:
         options = (method, start, stop, max_gap, checks.boolean(return_filled, "return_filled"))
-        return _of_pandas(times, values, step, *options)
+        return _of_pandas(times, step, *options)
     method = checks.choice(method, "method", ("linear", "previous"))
     when, measured = _measured(times, values)
     _check_step(when, step)
@@ -144,13 +144,11 @@ def _column(
 
 
 def _of_pandas(
-    frame: Any, values: Any, step: Any, method: str, start: Any, stop: Any, max_gap: Any, told: bool
+    frame: Any, step: Any, method: str, start: Any, stop: Any, max_gap: Any, told: bool
 ) -> Any:
     """Resample a frame or a Series, each column by itself."""
     import pandas  # it is there, as somebody has made the frame with it
 
-    if values is not None:
-        raise ValueError("values are given beside a frame, expected step=... by name")
     whole, index = table(frame, "values"), frame.index
     dated = index.dtype.kind == "M"
     zone = index.tz if dated else None
