@@ -149,6 +149,8 @@ class BestWeights(Callback):
         """Forget another run; a checkpoint's is this one."""
         if run.epoch == 0:
             self.best, self.best_epoch, self._weights = None, 0, {}
+        elif self.best_epoch:
+            run.history.mark_best(self.best_epoch)
 
     def on_epoch(self, run: Run) -> None:
         """Compare the epoch with the best one."""
@@ -156,6 +158,7 @@ class BestWeights(Callback):
         best = math.inf if self.best is None else sign * self.best
         if sign * values[name] < best - (0 if math.isinf(best) else self.min_delta):
             self.best, self.best_epoch = values[name], run.epoch
+            run.history.mark_best(run.epoch)
             if self._restore:
                 self._weights = run.model.state_dict()
 

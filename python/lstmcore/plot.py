@@ -374,6 +374,8 @@ def gradient_flow(layers: Mapping[str, Layer[Any]], x: npt.ArrayLike, ax: Any = 
 def training(history: History, ax: Any = None) -> Any:
     """Draw the losses of a run of `fit` over its epochs and, on an axis at the right, its metrics.
 
+    A dotted line marks the best epoch, `History.best_epoch`.
+
     Parameters
     ----------
     history : History
@@ -407,6 +409,9 @@ def training(history: History, ax: Any = None) -> Any:
     if history.validation_losses:
         values = history.validation_losses
         ax.plot(latest(values), values, label="validation loss")
+    if history.epochs > 1:
+        best = history.best_epoch
+        ax.axvline(best, linestyle=":", color="0.5", label=f"best epoch, {best}")
     ax.set_xlabel("epoch")
     ax.set_ylabel("loss")
     lines = [*ax.get_lines()]

@@ -231,7 +231,11 @@ def test_training_draws_what_only_the_latest_epochs_measured(pyplot: Any) -> Non
     history.record(1.0, 1.5, {"accuracy": 0.5}, 0.1, 1.0)
     ax = plot.training(history)
     lines = {line.get_label(): list(line.get_xdata()) for line in ax.get_lines()}
-    assert lines == {"training loss": [1, 2], "validation loss": [2]}
+    best = {"best epoch, 2": [2, 2]}
+    assert lines == {"training loss": [1, 2], "validation loss": [2], **best}
+    history.mark_best(1)
+    labels = [text.get_text() for text in plot.training(history).get_legend().get_texts()]
+    assert labels == ["training loss", "validation loss", "best epoch, 1", "accuracy"]
 
 
 def test_forecast_continues_the_past(pyplot: Any) -> None:

@@ -673,9 +673,10 @@ def test_history_plots_itself() -> None:
     history.record(1.0, 2.5, {"accuracy": 0.75}, 0.1, 1.0)
     axes = history.plot()
     lines = {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()}
-    assert lines == {"training loss": [2.0, 1.0], "validation loss": [3.0, 2.5]}
+    best = {"best epoch, 2": [0, 1]}  # from the bottom to the top
+    assert lines == {"training loss": [2.0, 1.0], "validation loss": [3.0, 2.5], **best}
     legend = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert legend == ["training loss", "validation loss", "accuracy"]
+    assert legend == ["training loss", "validation loss", "best epoch, 2", "accuracy"]
     pyplot.close("all")
 
 

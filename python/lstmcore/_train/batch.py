@@ -14,7 +14,7 @@ from .._base.structure import is_structure, leaves, mapped
 from .._nn.sequential import as_sequential
 from ..data._batches import Batch, Batches
 
-__all__ = ["Caller", "batches", "chunks"]
+__all__ = ["Caller", "batches", "chunks", "split"]
 
 _FIELDS = "(x, target), (x, target, lengths), (x, target, lengths, resets) or lc.data.Batch(...)"
 
@@ -31,35 +31,12 @@ def batches(
 ) -> Iterable[Any]:
     """Return something to go through once per epoch: `data`, or batches of its arrays."""
     if isinstance(data, tuple):
-        if not 2 <= len(data) <= len(Batch._fields):
-            raise ValueError(
-                f"{name} has {len(data)} arrays, expected x, target and perhaps lengths, resets "
-                "and weight; batches come in a list"
-            )
-        batch = caller.unpack(data, 0, name)
-        if weight is not None:
-            if batch.weight is not None:
-                raise ValueError(f"weight is given twice, beside {name} and in it")
-            batch = batch._replace(weight=_array(weight, "weight"))
+        batch = _arrays(data, name, caller, weight)
         if batch_size is None:
             if not all(np.size(part) for part in leaves(batch.x)):
                 raise ValueError(f"{name} is empty, expected at least one row")
             return [batch]
-        if isinstance(batch.lengths, tuple):
-            raise ValueError(
-                f"batch_size is {batch_size}, but lengths of {name} is a pair: cut it with "
-                "lc.data.Pairs"
-            )
-        cut = Batches(
-            *batch,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            batch_first=caller.batch_first,
-            per_step=False if caller.pools else None,
-        )
-        cut._read_only = caller.ours  # a model of the user's own may write to its x
-        return cut
+        return _cut(batch, name, caller, f"batch_size is {batch_size}", batch_size, shuffle, seed)
     for option, value in (("batch_size", batch_size), ("seed", seed), ("weight", weight)):
         if value is not None:
             what = value if np.ndim(value) == 0 else "given"
@@ -75,6 +52,57 @@ def batches(
     if isinstance(data, Sized) and not len(data):
         raise ValueError(f"{name} is empty, expected at least one batch")
     return data
+
+
+def split(data: Any, fraction: float, caller: Caller, weight: Any) -> tuple[Batch, Batch]:
+    """Return the arrays of all but the last rows, and of the last, that fraction of them."""
+    if not 0 < checks.number(fraction, "validation_split") < 1:
+        raise ValueError(f"validation_split is {fraction}, expected a number between 0 and 1")
+    if not isinstance(data, tuple):
+        raise ValueError(
+            f"validation_split is {fraction}, but data is no tuple of arrays to split: expected "
+            "validation= with batches of its own"
+        )
+    batch = _arrays(data, "data", caller, weight)
+    return _cut(batch, "data", caller, f"validation_split is {fraction}")._split(fraction)
+
+
+def _arrays(data: tuple[Any, ...], name: str, caller: Caller, weight: Any) -> Batch:
+    """Return a tuple of arrays, with the weight given beside it."""
+    if not 2 <= len(data) <= len(Batch._fields):
+        raise ValueError(
+            f"{name} has {len(data)} arrays, expected x, target and perhaps lengths, resets "
+            "and weight; batches come in a list"
+        )
+    batch = caller.unpack(data, 0, name)
+    if weight is None:
+        return batch
+    if batch.weight is not None:
+        raise ValueError(f"weight is given twice, beside {name} and in it")
+    return batch._replace(weight=_array(weight, "weight"))
+
+
+def _cut(
+    batch: Batch,
+    name: str,
+    caller: Caller,
+    why: str,
+    batch_size: int = 1,
+    shuffle: bool = False,
+    seed: int | None = None,
+) -> Batches:
+    if isinstance(batch.lengths, tuple):
+        raise ValueError(f"{why}, but lengths of {name} is a pair: cut it with lc.data.Pairs")
+    cut = Batches(
+        *batch,
+        batch_size=batch_size,
+        shuffle=shuffle,
+        seed=seed,
+        batch_first=caller.batch_first,
+        per_step=False if caller.pools else None,
+    )
+    cut._read_only = caller.ours  # a model of the user's own may write to its x
+    return cut
 
 
 def chunks(batch: Batch, size: int, caller: Caller) -> Iterator[tuple[Batch, float]]:

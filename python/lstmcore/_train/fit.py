@@ -10,7 +10,7 @@ from .._base import checks
 from .._base.parameter import Parameter
 from .._files.checkpoints import load_checkpoint
 from ..callbacks import Callback, Checkpoint
-from .batch import Caller, batches
+from .batch import Caller, batches, split
 from .evaluate import measure_first
 from .functions import Loss, Metrics, scored
 from .history import History
@@ -41,6 +41,7 @@ def fit(
     weight: Any = None,
     loss_weights: Mapping[Any, float] | Sequence[float] | None = None,
     validation: Any = None,
+    validation_split: float | None = None,
     metrics: Metrics | None = None,
     truncate: int | None = None,
     clip_norm: float | None = None,
@@ -104,6 +105,10 @@ def fit(
     validation : like data, optional
         For a loss, and the metrics, after every epoch. Its first batch is tried before the first
         step, so that what does not fit is found before anything is changed.
+    validation_split : float, optional
+        In the place of `validation`: the share of the rows of `data`, a tuple of arrays, that is
+        kept for it and not trained with. They are the last ones, as in Keras: shuffle the arrays
+        first if their order means something.
     metrics : dict of str to function or name, or str or list of str, optional
         Names are those of `lstmcore.metrics`, or of a loss, ``["accuracy"]`` for instance. Own ones
         are ``function(pred, target)`` with lengths like a loss, which returns a number. They are
@@ -188,6 +193,11 @@ def fit(
     _check_optimizer(optimizer, model)
     _check_schedule(schedule, optimizer)
     by_step = checks.choice(schedule_by, "schedule_by", ("epoch", "step")) == "step"
+    if validation_split is not None:
+        if validation is not None:
+            raise ValueError("validation and validation_split are given, expected one of them")
+        data, validation = split(data, validation_split, caller, weight)
+        weight = None
     data = batches(data, "data", batch_size, caller, shuffle=shuffle, seed=seed, weight=weight)
     if validation is not None:
         if not callable(caller.model):
@@ -196,7 +206,8 @@ def fit(
         size = batch_size if isinstance(validation, tuple) else None
         validation = batches(validation, "validation", size, caller, shuffle=False, seed=None)
     scorer = Scorer(functions, caller)
-    begun = settings(optimizer, schedule, data, truncate, clip_norm)
+    options = {"truncate": truncate, "clip_norm": clip_norm, "validation_split": validation_split}
+    begun = settings(optimizer, schedule, data, **options)
     made = _callbacks(callbacks)
     run = Run(model, optimizer, schedule, data, validation, epochs, made, functions, begun)
     for callback in run.callbacks:

@@ -28,6 +28,10 @@ class History:
         Learning rate at the end of the epoch.
     time : list of float
         Seconds that the epoch took, validation included.
+    best_epoch : int or None
+        Which epoch was the best, from 1: that of `callbacks.BestWeights` or `EarlyStopping` if one
+        ran, else the first with the lowest validation loss or, without any, training loss. None
+        before the first.
     stopped : str or None
         Why the run ended before its last epoch: for instance "interrupted".
 
@@ -38,6 +42,8 @@ class History:
     >>> history.record(0.5, 0.6, {"accuracy": 0.75}, 1e-3, 2.0)
     >>> history
     History of 1 epoch: loss 0.5, validation loss 0.6, accuracy 0.75
+    >>> history.best_epoch
+    1
     """
 
     def __init__(self) -> None:
@@ -47,11 +53,24 @@ class History:
         self.lr: list[float] = []
         self.time: list[float] = []
         self.stopped: str | None = None
+        self._marked: int | None = None
 
     @property
     def epochs(self) -> int:
         """How many epochs were completed."""
         return len(self.losses)
+
+    @property
+    def best_epoch(self) -> int | None:
+        """Which epoch was the best."""
+        if self._marked is not None or not self.losses:
+            return self._marked
+        values = self.validation_losses or self.losses
+        return self.epochs - len(values) + values.index(min(values)) + 1
+
+    def mark_best(self, epoch: int) -> None:
+        """Say which epoch was the best, by another measure than the loss."""
+        self._marked = epoch
 
     def __len__(self) -> int:
         return self.epochs
@@ -110,7 +129,7 @@ class History:
         self.__dict__.update(copied)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the losses over the epochs and, if there are any, the metrics beside them.
+        """Draw the losses over the epochs, the best one marked, and the metrics, if there are any.
 
         Parameters
         ----------

@@ -10,14 +10,12 @@ __all__ = ["check_settings", "settings"]
 Settings = dict[str, Any]
 
 
-def settings(
-    optimizer: Any, schedule: Any, data: Any, truncate: int | None, clip_norm: float | None
-) -> Settings:
+def settings(optimizer: Any, schedule: Any, data: Any, **given: Any) -> Settings:
     """Return what a run was begun with, by name, as JSON can hold it.
 
     A checkpoint has it, because its state replaces what is given: other values would be ignored.
     """
-    found: Settings = {"truncate": truncate, "clip_norm": clip_norm}
+    found: Settings = dict(given)
     for name in ("batch_size", "shuffle", "given_seed"):
         value = getattr(data, name, None)
         if isinstance(value, int):

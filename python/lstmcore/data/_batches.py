@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, NamedTuple, TypeAlias
 
@@ -241,27 +242,39 @@ class Batches(_Epochs):
         """Go through one epoch."""
         rng = self._next_rng()
         order = rng.permutation(self._rows) if self.shuffle else np.arange(self._rows)
-        plain = not is_structure(self._x) and not is_structure(self._target)
         for start in range(0, self._rows, self.batch_size):
-            rows = order[start : start + self.batch_size]
-            if plain:
-                x = np.take(self._x, rows, self._x_axes)
-                x.flags.writeable = not self._read_only
-                target = np.take(self._target, rows, self._target_axes)
-            else:
-                x = _taken(self._x, rows, self._x_axes)
-                target = _taken(self._target, rows, self._target_axes)
-            lengths = None if self._lengths is None else self._lengths[rows]
-            resets = None if self._resets is None else np.take(self._resets, rows, self._axis)
-            if self._weight is not None:
-                axis = self._axis if self._weight.ndim > 1 else 0
-                yield Batch(x, target, lengths, resets, np.take(self._weight, rows, axis))
-            elif resets is not None:
-                yield x, target, lengths, resets
-            elif lengths is not None:
-                yield x, target, lengths
-            else:
-                yield x, target
+            batch = self._take(order[start : start + self.batch_size])
+            fields = len(batch)
+            while fields > 2 and batch[fields - 1] is None:
+                fields -= 1
+            yield batch if fields == len(batch) else batch[:fields]
+
+    def _take(self, rows: IntArray) -> Batch:
+        """Return the batch of these rows."""
+        if not is_structure(self._x) and not is_structure(self._target):
+            x = np.take(self._x, rows, self._x_axes)
+            x.flags.writeable = not self._read_only
+            target = np.take(self._target, rows, self._target_axes)
+        else:
+            x = _taken(self._x, rows, self._x_axes)
+            target = _taken(self._target, rows, self._target_axes)
+        lengths = None if self._lengths is None else self._lengths[rows]
+        resets = None if self._resets is None else np.take(self._resets, rows, self._axis)
+        weight = None
+        if self._weight is not None:
+            weight = np.take(self._weight, rows, self._axis if self._weight.ndim > 1 else 0)
+        return Batch(x, target, lengths, resets, weight)
+
+    def _split(self, fraction: float) -> tuple[Batch, Batch]:
+        """Return all but the last rows, and the last, that fraction of them."""
+        first = math.floor(self._rows * (1 - fraction))
+        if not 0 < first < self._rows:
+            raise ValueError(
+                f"validation_split is {fraction}, which leaves {first} of {self._rows} rows to "
+                "train with, expected some, and some for validation"
+            )
+        rows = np.arange(self._rows)
+        return self._take(rows[:first]), self._take(rows[first:])
 
 
 def _taken(value: Any, rows: IntArray, axes: Any) -> Any:
