@@ -15,7 +15,7 @@ from .evaluate import measure_first
 from .functions import Loss, Metrics, scored
 from .history import History
 from .interrupt import Interrupt, Interrupted
-from .loop import Loop
+from .loop import Loop, Steps
 from .progress import Progress
 from .resuming import settings
 from .run import Run
@@ -45,6 +45,7 @@ def fit(
     metrics: Metrics | None = None,
     truncate: int | None = None,
     clip_norm: float | None = None,
+    accumulate: int = 1,
     schedule: Any = None,
     schedule_by: str = "epoch",
     callbacks: _Called | Iterable[_Called] = (),
@@ -122,6 +123,11 @@ def fit(
         not. For targets per step, in models that read forward. Every batch starts with zeros.
     clip_norm : float, optional
         Largest Euclidean norm of all gradients together; longer ones are scaled down to it.
+    accumulate : int, default 1
+        Make a step of the optimizer after so many batches, which is that of one batch of all their
+        rows within rounding, however they weigh: large batches in the memory of small ones. The
+        last step of an epoch has what is left. Clipping, schedules and `on_step` go by step. (With
+        several losses, the model runs once more for each batch, to learn what they weigh.)
     schedule : schedule of `lstmcore.optim`, optional
         Changes the learning rate of this optimizer.
     schedule_by : {"epoch", "step"}, default "epoch"
@@ -182,17 +188,12 @@ def fit(
     seed = checks.seed(seed)
     progress = checks.boolean(progress, "progress")
     epochs = checks.integer(epochs, "epochs", 1)
-    if truncate is not None:
-        truncate = checks.integer(truncate, "truncate", 1)
-        caller.check_truncate(truncate, train=True)
-    if clip_norm is not None and not checks.number(clip_norm, "clip_norm") > 0:
-        raise ValueError(f"clip_norm is {clip_norm}, expected more than 0")
+    steps = _steps(caller, truncate, clip_norm, accumulate, schedule_by)
     functions = scored(loss, metrics, loss_weights)
     if loss is None:
         raise TypeError("loss is None, expected a function or its name")
     _check_optimizer(optimizer, model)
     _check_schedule(schedule, optimizer)
-    by_step = checks.choice(schedule_by, "schedule_by", ("epoch", "step")) == "step"
     if validation_split is not None:
         if validation is not None:
             raise ValueError("validation and validation_split are given, expected one of them")
@@ -200,13 +201,14 @@ def fit(
         weight = None
     data = batches(data, "data", batch_size, caller, shuffle=shuffle, seed=seed, weight=weight)
     if validation is not None:
-        if not callable(caller.model):
-            what = checks.describe(model)
-            raise TypeError(f"model is {what}, expected one that can be called, for validation")
+        _check_callable(model, "validation")
         size = batch_size if isinstance(validation, tuple) else None
         validation = batches(validation, "validation", size, caller, shuffle=False, seed=None)
     scorer = Scorer(functions, caller)
-    options = {"truncate": truncate, "clip_norm": clip_norm, "validation_split": validation_split}
+    if steps.accumulate > 1 and functions.outputs is not None:
+        _check_callable(model, "accumulate with several losses")
+    options = {"truncate": truncate, "clip_norm": clip_norm, "accumulate": accumulate}
+    options["validation_split"] = validation_split
     begun = settings(optimizer, schedule, data, **options)
     made = _callbacks(callbacks)
     run = Run(model, optimizer, schedule, data, validation, epochs, made, functions, begun)
@@ -217,29 +219,59 @@ def fit(
     if resume is not None:
         checks.path(resume, "resume")
         load_checkpoint(resume, **run.parts())
-
-    history = run.history
     bar = Progress(progress, epochs, run.epoch)
     with Interrupt() as interrupt:
-        loop = Loop(run, caller, scorer, truncate, clip_norm, by_step, interrupt.check, bar)
-        try:
-            for callback in run.callbacks:
-                callback.on_start(run)
-            while run.epoch < epochs and not history.stopped:
-                loop.epoch()
-        except Interrupted:
-            history.stopped = "interrupted"
-        except KeyboardInterrupt:  # raised by other code than our handler
-            if interrupt.pressed:
-                raise
-            history.stopped = "interrupted"
-        finally:
-            bar.close()
-            for callback in run.callbacks:
-                callback.on_end(run)
+        _go(run, Loop(run, caller, scorer, steps, interrupt.check, bar), interrupt, bar)
     if interrupt.pressed:  # perhaps too late to be noticed before
-        history.stopped = "interrupted"
-    return history
+        run.history.stopped = "interrupted"
+    return run.history
+
+
+def _go(run: Run, loop: Loop, interrupt: Interrupt, bar: Progress) -> None:
+    """Go through the epochs until they are done, or something ends the run."""
+    try:
+        for callback in run.callbacks:
+            callback.on_start(run)
+        while run.epoch < run.epochs and not run.history.stopped:
+            loop.epoch()
+    except Interrupted:
+        run.history.stopped = "interrupted"
+    except KeyboardInterrupt:  # raised by other code than our handler
+        if interrupt.pressed:
+            raise
+        run.history.stopped = "interrupted"
+    finally:
+        bar.close()
+        for callback in run.callbacks:
+            callback.on_end(run)
+
+
+def _steps(
+    caller: Caller, truncate: int | None, clip_norm: Any, accumulate: int, schedule_by: str
+) -> Steps:
+    """Return how steps are made, if that fits together."""
+    accumulate = checks.integer(accumulate, "accumulate", 1)
+    if truncate is not None:
+        truncate = checks.integer(truncate, "truncate", 1)
+        caller.check_truncate(truncate, train=True)
+        if accumulate > 1:
+            raise ValueError(
+                f"accumulate={accumulate} makes a step after several batches, but "
+                f"truncate={truncate} several in each batch: expected one of them"
+            )
+    if clip_norm is not None:
+        clip_norm = checks.number(clip_norm, "clip_norm")
+        if not clip_norm > 0:
+            raise ValueError(f"clip_norm is {clip_norm}, expected more than 0")
+    by_step = checks.choice(schedule_by, "schedule_by", ("epoch", "step")) == "step"
+    return Steps(truncate, clip_norm, accumulate, by_step)
+
+
+def _check_callable(model: Any, what_for: str) -> None:
+    if not callable(model):
+        raise TypeError(
+            f"model is {checks.describe(model)}, expected one that can be called, for {what_for}"
+        )
 
 
 def _check_optimizer(optimizer: Any, model: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,13 +16,14 @@ from ..callbacks import Callback
 from ..data._batches import Batch
 from ..optim._checks import parameters as checked_parameters
 from ..optim._clipping import limit_norm
+from .accumulation import Accumulation, groups
 from .batch import Caller, chunks
 from .evaluate import measure
 from .progress import Progress
 from .run import Run
 from .scorer import Scorer, Total
 
-__all__ = ["Loop", "NonFiniteError"]
+__all__ = ["Loop", "NonFiniteError", "Steps"]
 
 
 class NonFiniteError(ValueError):
@@ -42,6 +43,15 @@ class NonFiniteError(ValueError):
     """
 
 
+class Steps(NamedTuple):
+    """How steps of the optimizer are made of batches."""
+
+    truncate: int | None
+    clip_norm: float | None
+    accumulate: int
+    by_step: bool  # whether the schedule counts them
+
+
 class Loop:
     """The loop over epochs, batches and chunks."""
 
@@ -50,23 +60,22 @@ class Loop:
         run: Run,
         caller: Caller,
         scorer: Scorer,
-        truncate: int | None,
-        clip_norm: float | None,
-        by_step: bool,
+        steps: Steps,
         check: Callable[[], None],
         bar: Progress,
     ) -> None:
         self._run, self._caller, self._bar, self._check = run, caller, bar, check
-        self._truncate = truncate
-        self._clip_norm = None if clip_norm is None else float(clip_norm)
-        self._by_step = by_step
+        self._truncate, self._clip_norm, self._group_size, self._by_step = steps
         self._scorer = scorer
         # Metrics are of the validation data, if there are any.
         own = [] if run.validation is not None else scorer.names
         self._metrics = [name for name in own if name not in scorer.loss_weights]
         self._parameters: list[Parameter] = list(run.optimizer.parameters)
-        if clip_norm is not None:
+        if self._clip_norm is not None:
             checked_parameters(self._parameters)
+        self._group: Accumulation | None = None
+        if self._group_size > 1:
+            self._group = Accumulation(scorer, caller, self._parameters)
         self._on_step = [c for c in run.callbacks if type(c).on_step is not Callback.on_step]
 
     def epoch(self) -> None:
@@ -107,38 +116,44 @@ class Loop:
         """Go through the data and return the means; None if a callback has stopped the run."""
         run, truncate, total = self._run, self._truncate, Total(self._scorer)
         count = len(run.data) if hasattr(run.data, "__len__") else math.inf
-        for number, item in enumerate(run.data):
-            batch = self._caller.unpack(item, number)
-            state = None
-            for chunk, done in (
-                [(batch, 1.0)] if truncate is None else chunks(batch, truncate, self._caller)
-            ):
-                self._check()
-                state = self._step(chunk, state, total)
-                for callback in self._on_step:
-                    callback.on_step(run)
-                if run.history.stopped:
-                    return None
-                self._bar.step(run.epoch + (number + done) / count, run.loss, run.history)
+        number = 0
+        for group in groups(run.data, self._group_size):
+            batches = [self._caller.unpack(item, number + i) for i, item in enumerate(group)]
+            if self._group is not None:
+                self._group.begin(batches)
+            for i, batch in enumerate(batches):
+                state = None
+                for chunk, done in (
+                    [(batch, 1.0)] if truncate is None else chunks(batch, truncate, self._caller)
+                ):
+                    self._check()
+                    state = self._step(chunk, state, total, i == 0, i == len(batches) - 1)
+                    if run.history.stopped:
+                        return None
+                    self._bar.step(run.epoch + (number + done) / count, run.loss, run.history)
+                number += 1
         return total.means("data")
 
-    def _step(self, batch: Batch, state: Any, total: Total) -> Any:
-        """Make one step of the optimizer; return the final state of the model, if it is carried."""
+    def _step(self, batch: Batch, state: Any, total: Total, first: bool, last: bool) -> Any:
+        """Add the gradient of a batch, and step if it is the last one of its group.
+
+        Return the final state of the model, if it is carried.
+        """
         run, scorer, model = self._run, self._scorer, self._caller.model
         pred, tape, ends = self._caller.forward(batch, state)
         targets = scorer.targets(pred, batch, ends)
         losses = scorer.loss(pred, targets)
-        dpred = scorer.gradient(losses)
-        values = {name: loss for name, (loss, _) in losses.items()}
+        values: dict[str, Any] = {name: loss for name, (loss, _) in losses.items()}
         loss = scorer.total(values)
         if not math.isfinite(loss):
             run.model.zero_grad()
-            model.backward(tape, dpred)
+            model.backward(tape, scorer.gradient(losses, None))
             raise self._error(f"the loss is {loss}", batch)
-        # All of them before anything is changed.
-        for name in self._metrics:
+        for name in self._metrics:  # all of them before anything is changed
             values[name] = scorer.score(name, pred, targets)
-        total.add(scorer.means(values, pred, targets))
+        means = scorer.means(values, pred, targets)
+        total.add(means)
+        shares = None if self._group is None else self._group.add(means)
         state = None
         if self._truncate is not None:
             try:
@@ -146,8 +161,16 @@ class Loop:
             except AttributeError as error:
                 what = checks.describe(tape)
                 raise TypeError(f"tape is {what}, expected a `state` to carry on") from error
-        run.model.zero_grad()
-        model.backward(tape, dpred)
+        if first:
+            run.model.zero_grad()
+        model.backward(tape, scorer.gradient(losses, shares))
+        if last:
+            self._update(batch, loss if self._group is None else self._group.finish())
+        return state
+
+    def _update(self, batch: Batch, loss: float) -> None:
+        """Make one step of the optimizer."""
+        run = self._run
         if self._clip_norm is not None:
             norm = limit_norm(self._parameters, self._clip_norm)
             if not math.isfinite(norm):
@@ -157,7 +180,8 @@ class Loop:
         run.loss = loss
         if self._by_step and run.schedule is not None:
             run.schedule.step(run.loss)
-        return state
+        for callback in self._on_step:
+            callback.on_step(run)
 
     def _check_parameters(self) -> None:
         """Refuse to go on from, and to save, parameters that the last step has spoilt."""

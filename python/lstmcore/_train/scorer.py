@@ -11,7 +11,7 @@ import numpy as np
 from .._base import checks
 from .._base.flow import Ends
 from .._base.scoring import Mean, check_scores
-from .._base.structure import by_key, is_structure, leaves
+from .._base.structure import by_key, is_structure, leaves, mapped
 from ..data._batches import Batch, has_steps
 from .batch import Caller
 from .functions import Functions, Scored
@@ -54,6 +54,7 @@ class Scorer:
         if self._outputs is not None:
             self._check_outputs(pred, batch.target)
         found: dict[Any, Targets] = {}
+        per_step = False
         for key in self._scored:
             if key is None:
                 end = ends if ends is None else _joint(ends)
@@ -62,7 +63,8 @@ class Scorer:
                 one = _part(pred, key, "the model gives")
                 end = ends if isinstance(ends, Ends | None) else ends[key]
                 found[key] = self._of_output(one, _part(batch.target, key, "target is"), batch, end)
-        if batch.lengths is not None and not any(one.per_step for one in found.values()):
+            per_step = per_step or found[key].per_step
+        if batch.lengths is not None and not per_step:
             self._check_lengths_used()
         return found
 
@@ -184,13 +186,19 @@ class Scorer:
             return float(values["loss"])
         return sum(w * float(values[name]) for name, w in self.loss_weights.items())
 
-    def gradient(self, losses: Mapping[str, tuple[Any, Any]]) -> Any:
-        """Return the gradient of the loss, in the structure of the predictions."""
+    def gradient(
+        self, losses: Mapping[str, tuple[Any, Any]], shares: Mapping[str, float] | None
+    ) -> Any:
+        """Return the gradient of the loss, in the structure of the predictions.
+
+        Each is multiplied by its share, for batches that make one step together.
+        """
         if self._outputs is None:
-            return losses["loss"][1]
+            dpred = losses["loss"][1]
+            return dpred if shares is None else _scaled(dpred, shares["loss"])
         scaled = {}
         for name, (_, dpred) in losses.items():
-            factor = self.loss_weights[name]
+            factor = self.loss_weights[name] * (1.0 if shares is None else shares[name])
             scaled[self._output.get(name)] = dpred if factor == 1 else _scaled(dpred, factor)
         parts = {key: scaled.get(key) for key in by_key(self._outputs)}
         return parts if isinstance(self._outputs, dict) else tuple(parts.values())
@@ -243,6 +251,12 @@ class Total:
             if mean.finish is not None:
                 self._finish[name] = mean.finish
 
+    def loss(self) -> float:
+        """Return the loss so far; 0.0 without targets."""
+        sums, weights = self._sums, self._weights
+        names = self._scorer.loss_weights
+        return self._scorer.total({name: sums[name] / (weights[name] or 1.0) for name in names})
+
     def means(self, name: str) -> dict[str, float]:
         """Return the mean of each over all of `name`, or what is made of the mean."""
         if not any(self._weights.values()):
@@ -280,7 +294,9 @@ def _joint(ends: Any) -> Ends | None:
 
 
 def _scaled(dpred: Any, factor: float) -> Any:
-    return dpred * np.asarray(dpred).dtype.type(factor)
+    if is_structure(dpred):
+        return mapped(lambda part, _: _scaled(part, factor), dpred, "dpred")
+    return dpred if dpred is None else dpred * np.asarray(dpred).dtype.type(factor)
 
 
 def _takes_weight(function: Scored) -> bool:

@@ -15,6 +15,7 @@ Result = TypeVar("Result")
 
 _VALIDATION = "validation=(x, target), or batches in a list"
 _KEYWORDS = {
+    "accumulate_grad_batches gradient_accumulation_steps accumulation_steps": "accumulate=",
     "class_weight": "an option of the loss: functools.partial(lc.losses.cross_entropy, "
     "class_weight=[...])",
     "device": "left out: all runs on the CPU",

@@ -13,7 +13,7 @@ from .._base.parameter import Parameter, gradients
 from ._checks import at_least_0
 from ._checks import parameters as checked_parameters
 
-__all__ = ["clip_grad_norm", "clip_grad_value", "limit_norm"]
+__all__ = ["clip_grad_norm", "clip_grad_value", "limit_norm", "scale"]
 
 
 def clip_grad_norm(
@@ -82,6 +82,12 @@ def limit_norm(parameters: list[Parameter], limit: float) -> float:
     if math.isfinite(norm) and norm + 1e-6 > limit:
         _core.scale_gradients(limit / (norm + 1e-6), grads, rows)
     return norm
+
+
+def scale(parameters: list[Parameter], factor: float) -> None:
+    """Multiply the gradients by a factor."""
+    rows = [None if p._rows is None or p._lent else p._rows for p in parameters]
+    _core.scale_gradients(factor, gradients(parameters), rows)
 
 
 def clip_grad_value(parameters: Iterable[Parameter], value: float) -> None:
