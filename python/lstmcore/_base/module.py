@@ -29,6 +29,7 @@ _LIBRARY = __name__.partition(".")[0] + "."  # what the modules are named that i
 STORABLE: dict[str, type[Module]] = {}  # the kinds that can be in a file, by name
 
 Kind = TypeVar("Kind", bound="type[Module]")
+Own = TypeVar("Own", bound="Module")
 
 
 def storable(kind: Kind) -> Kind:
@@ -298,6 +299,42 @@ class Module:
     def zero_grad(self) -> None:
         """Fill every gradient with zeros. `backward` adds to them, so call it before each step."""
         zero_gradients(self.parameters())
+
+    def freeze(self: Own) -> Own:
+        """Train none of its parameters until `unfreeze`: they keep their values.
+
+        Optimizers pass over them, those that are made already as well as those to come, and
+        clipping does, too. An optimizer made meanwhile does not have them afterwards either.
+
+        Returns
+        -------
+        module
+            Itself.
+
+        Examples
+        --------
+        >>> import lstmcore as lc
+        >>> model = lc.Sequential(lc.GRU(3, 8, seed=0), lc.LastStep(), lc.Linear(8, 2, seed=1))
+        >>> _ = model[0].freeze()
+        >>> optimizer = lc.optim.Adam(model.parameters())
+        >>> [p.name for p in optimizer.parameters]
+        ['weight', 'bias']
+        """
+        for p in self.parameters():
+            p._freeze()
+        return self
+
+    def unfreeze(self: Own) -> Own:
+        """Train again what `freeze` has stopped; what was not trainable before it stays so.
+
+        Returns
+        -------
+        module
+            Itself.
+        """
+        for p in self.parameters():
+            p._unfreeze()
+        return self
 
     def _check_gradients(self) -> None:
         """Refuse gradients that cannot be added to."""

@@ -82,15 +82,16 @@ class Parameter:
     """
 
     __slots__ = (
-        "__weakref__", "_grad", "_lent", "_lent_grads", "_rows", "_storage", "_tracked", "_views",
-        "_watch", "name", "sparse", "trainable",
+        "__weakref__", "_frozen", "_grad", "_lent", "_lent_grads", "_rows", "_storage", "_tracked",
+        "_views", "_watch", "name", "sparse", "trainable",
     )  # fmt: skip
 
     name: str
     sparse: bool
     """Whether optimizers change only the `rows`, and leave the others as they are."""
     trainable: bool
-    """Whether optimizers made from now on take it; clipping passes over it otherwise, too."""
+    """Whether optimizers take and change it; clipping passes over it otherwise, too."""
+    _frozen: bool  # whether it was trainable until `Module.freeze`
     _storage: _Storage
     _grad: Array | None
     _views: list[weakref.ref[Array]]  # the arrays handed out by `data` that are still in use
@@ -129,6 +130,7 @@ class Parameter:
         self._watch = watch
         self.sparse = False
         self.trainable = True
+        self._frozen = False
         self._tracked = False
         self._rows = None
 
@@ -199,6 +201,14 @@ class Parameter:
             self._grad = zeros(self.shape, self.dtype)
         return self._grad
 
+    def _freeze(self) -> None:
+        self._frozen = self._frozen or self.trainable
+        self.trainable = False
+
+    def _unfreeze(self) -> None:
+        self.trainable = self.trainable or self._frozen
+        self._frozen = False
+
     def _keep_rows(self, sparse: bool) -> None:
         """Keep the gradient by rows from now on."""
         self.sparse = sparse
@@ -250,14 +260,16 @@ class Parameter:
     def __getstate__(self) -> tuple[Any, ...]:
         """Pickled and copied without the gradient, as in PyTorch."""
         values = np.array(self._storage, subok=False)
-        return self.name, values, self._watch, self._tracked, self.sparse, self.trainable
+        trained = self.trainable, self._frozen
+        return self.name, values, self._watch, self._tracked, self.sparse, *trained
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        name, values, watch, tracked, sparse, *trainable = state
+        name, values, watch, tracked, sparse, *trained = state
         self.__init__(name, values, watch)  # type: ignore[misc]
         if tracked:
             self._keep_rows(sparse)
-        self.trainable = all(trainable)  # pickles of older versions do not say
+        if trained:  # pickles of older versions do not say
+            self.trainable, self._frozen = trained[0], any(trained[1:])
 
 
 _views = attrgetter("_views")

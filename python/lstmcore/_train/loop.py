@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +26,8 @@ from .run import Run
 from .scorer import Scorer, Total
 
 __all__ = ["Loop", "NonFiniteError", "Steps"]
+
+_trainable = attrgetter("trainable")
 
 
 class NonFiniteError(ValueError):
@@ -118,7 +122,7 @@ class Loop:
         count = len(run.data) if hasattr(run.data, "__len__") else math.inf
         number = 0
         for group in groups(run.data, self._group_size):
-            batches = [self._caller.unpack(item, number + i) for i, item in enumerate(group)]
+            batches = list(map(self._caller.unpack, group, itertools.count(number)))
             if self._group is not None:
                 self._group.begin(batches)
             for i, batch in enumerate(batches):
@@ -172,7 +176,7 @@ class Loop:
         """Make one step of the optimizer."""
         run = self._run
         if self._clip_norm is not None:
-            norm = limit_norm(self._parameters, self._clip_norm)
+            norm = limit_norm(list(filter(_trainable, self._parameters)), self._clip_norm)
             if not math.isfinite(norm):
                 raise self._error(f"the norm of the gradients is {norm}", batch)
         run.optimizer.step()

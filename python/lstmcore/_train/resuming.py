@@ -25,6 +25,9 @@ def settings(optimizer: Any, schedule: Any, data: Any, **given: Any) -> Settings
         options: Settings = getattr(part, "_options", dict)()
         found |= {f"{name} of the {kind}": _as_json(v) for name, v in options.items()}
     found.pop("lr of the optimizer", None)
+    groups = getattr(optimizer, "groups", ())
+    if len(groups) > 1:
+        found["weight_decay of the groups"] = [group.weight_decay for group in groups]
     # A schedule works out the rate from the first one; without any it stays, but by hand.
     found["lr"] = [getattr(schedule, "base_lr", getattr(optimizer, "lr", None))]
     return found

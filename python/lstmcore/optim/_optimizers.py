@@ -11,7 +11,7 @@ others cost nothing and stay as they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from .._base import checks
 from .._base.checks import Array
 from .._base.parameter import Parameter, gradients, touch, zero_gradients
 from ._checks import at_least_0, keys
-from ._checks import parameters as checked_parameters
+from ._groups import Given, Group, groups
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
 
@@ -29,17 +29,37 @@ __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
 class Optimizer:
     """What all optimizers have in common. Use one of its subclasses.
 
+    All take a list of Parameters, or one of groups of them as PyTorch does, each a dict with
+    "params" and its own "lr" and "weight_decay" where these shall differ.
+
     Attributes
     ----------
     parameters : list of Parameter
-        What it trains: of those it was given, those with ``trainable`` True at that time.
+        What it trains: of those it was given, those with ``trainable`` True at that time. A step
+        passes over those that have been made untrainable since, as by `Module.freeze`.
+    groups : list
+        Of the parameters, each with `parameters`, `lr` and `weight_decay`, which may be changed
+        between steps.
     steps : int
         How many steps it has taken.
     lr : float
-        The learning rate; may be changed between steps.
+        The learning rate, of the first group; may be changed between steps, which sets that of all.
+    weight_decay : float
+        In the same way.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> layer, head = lc.GRU(3, 8, seed=0), lc.Linear(8, 2, seed=1)
+    >>> optimizer = lc.optim.Adam(
+    ...     [{"params": layer.parameters(), "lr": 1e-4}, {"params": head.parameters()}], lr=1e-2
+    ... )
+    >>> [group.lr for group in optimizer.groups]
+    [0.0001, 0.01]
     """
 
     parameters: list[Parameter]
+    groups: list[Group]
     steps: int
     _update: Callable[..., None]  # the core's function for a step
     # What is remembered of each parameter, by the names of the state dict: None if the options need
@@ -47,10 +67,10 @@ class Optimizer:
     _memory: dict[str, list[Array] | None]
 
     def __init__(
-        self, parameters: Iterable[Parameter], lr: float, remember: dict[str, bool]
+        self, parameters: Given, lr: float, weight_decay: float, remember: dict[str, bool]
     ) -> None:
-        self.parameters = checked_parameters(parameters)
-        self.lr = lr
+        self.groups = groups(parameters, lr, weight_decay)
+        self.parameters = [p for group in self.groups for p in group.parameters]
         self.steps = 0
         self._memory = {
             name: [np.zeros(p.shape, p.dtype) for p in self.parameters] if used else None
@@ -60,11 +80,22 @@ class Optimizer:
     @property
     def lr(self) -> float:
         """Learning rate, at least 0."""
-        return self._lr
+        return self.groups[0]._lr
 
     @lr.setter
     def lr(self, lr: float) -> None:
-        self._lr = at_least_0(lr, "lr")
+        for group in self.groups:
+            group.lr = lr
+
+    @property
+    def weight_decay(self) -> float:
+        """Weight decay, at least 0."""
+        return self.groups[0]._weight_decay
+
+    @weight_decay.setter
+    def weight_decay(self, weight_decay: float) -> None:
+        for group in self.groups:
+            group.weight_decay = weight_decay
 
     def zero_grad(self) -> None:
         """Set the gradient of every parameter to 0."""
@@ -75,16 +106,35 @@ class Optimizer:
         options = self._options()
         if "eps_hat" in options:
             options = self._with_eps_hat(options)
-        self._update(
-            self.steps + 1,
-            [p._storage for p in self.parameters],
-            gradients(self.parameters),
-            [p.rows if p.sparse else None for p in self.parameters],
-            list(self._memory.values()),
-            **options,
-        )
+        end = 0
+        for group in self.groups:
+            start, end = end, end + len(group.parameters)
+            options["lr"], options["weight_decay"] = group._lr, group._weight_decay
+            self._change(group.parameters, start, options)
         self.steps += 1
         touch(self.parameters)
+
+    def _change(self, params: list[Parameter], start: int, options: dict[str, Any]) -> None:
+        """Change these parameters, the first of which has that number among all."""
+        memory = list(self._memory.values())
+        if len(self.groups) > 1:
+            memory = [m if m is None else m[start : start + len(params)] for m in memory]
+        rows, frozen = [], False
+        for p in params:
+            rows.append(p.rows if p.sparse else None)
+            frozen = frozen or not p.trainable
+        if frozen:
+            kept = [i for i, p in enumerate(params) if p.trainable]
+            params, rows = [params[i] for i in kept], [rows[i] for i in kept]
+            memory = [m if m is None else [m[i] for i in kept] for m in memory]
+        self._update(
+            self.steps + 1,
+            [p._storage for p in params],
+            gradients(params),
+            rows,
+            memory,
+            **options,
+        )
 
     def _options(self) -> dict[str, Any]:
         """Return what makes the same optimizer from the parameters, as JSON could hold it."""
@@ -114,7 +164,15 @@ class Optimizer:
             "steps": self.steps,
             "parameters": [p.name for p in self.parameters],
             "shapes": [list(p.shape) for p in self.parameters],
+            **self._of_groups(),
         }
+
+    def _of_groups(self) -> dict[str, Any]:
+        """Return what several groups have each, as JSON could hold it; nothing of a single one."""
+        if len(self.groups) == 1:
+            return {}
+        found = [[len(g.parameters), g.lr, g.weight_decay] for g in self.groups]
+        return {"groups": found}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave, for the same parameters in the same order.
@@ -150,9 +208,9 @@ class Optimizer:
         if state_dict.get("type", name) != name:
             raise ValueError(f"state_dict is of {state_dict['type']!r}, expected {name!r}")
         options = {k: state_dict[k] for k in self._options() if k in state_dict}
-        fresh = type(self)(self.parameters, **options)
-        if len(fresh.parameters) < len(self.parameters):
-            raise ValueError("parameters have been made untrainable since: make a new optimizer")
+        fresh = type(self)([Parameter("", 0.0)], **options)  # checks the options
+        fresh.parameters = self.parameters
+        fresh.groups = self._with_groups(state_dict, fresh.lr, fresh.weight_decay)
         needed = [k for k, v in fresh._memory.items() if v is not None]
         keys(state_dict, [*self._description(), *needed])
         self._check_parameters(state_dict["parameters"], state_dict["shapes"])
@@ -160,6 +218,25 @@ class Optimizer:
         for key in needed:
             fresh._memory[key] = self._arrays(state_dict[key], key)
         self.__dict__.update(fresh.__dict__)
+
+    def _with_groups(self, state: Mapping[str, Any], lr: float, decay: float) -> list[Group]:
+        """Return our groups with the rates and decays of a state, or with these of a single one."""
+        if len(self.groups) == 1:
+            return [Group(self.parameters, lr, decay)]
+        given = state.get("groups", [])
+        sizes = [len(group.parameters) for group in self.groups]
+        triples = isinstance(given, (list, tuple)) and all(
+            isinstance(one, (list, tuple)) and len(one) == 3 for one in given
+        )
+        if not triples or [one[0] for one in given] != sizes:
+            raise ValueError(
+                f"state_dict has the groups {given}, expected size, lr and weight_decay of "
+                f"{len(sizes)} of {', '.join(map(str, sizes))} parameters"
+            )
+        return [
+            Group(group.parameters, lr, decay)
+            for group, (_, lr, decay) in zip(self.groups, given, strict=True)
+        ]
 
     def _check_parameters(self, names: Any, shapes: Any) -> None:
         """Refuse a state of other parameters than ours, naming the first that differ."""
@@ -193,7 +270,8 @@ class Optimizer:
 
     def __repr__(self) -> str:
         options = ", ".join(f"{k}={v}" for k, v in self._options().items())
-        return f"{type(self).__name__}({len(self.parameters)} parameters, {options})"
+        several = f" in {len(self.groups)} groups" if len(self.groups) > 1 else ""
+        return f"{type(self).__name__}({len(self.parameters)} parameters{several}, {options})"
 
 
 class SGD(Optimizer):
@@ -206,8 +284,10 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    parameters : iterable of Parameter
-        What to train, for instance ``[*lstm.parameters(), *head.parameters()]``.
+    parameters : iterable of Parameter, or of groups
+        What to train, for instance ``[*lstm.parameters(), *head.parameters()]``; or
+        ``[{"params": lstm.parameters(), "lr": 1e-4}, {"params": head.parameters()}]``, see
+        `Optimizer`.
     lr : float, default 1e-3
         Learning rate; may be changed between steps.
     momentum : float, default 0
@@ -248,7 +328,7 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[Parameter],
+        parameters: Given,
         lr: float = 1e-3,
         momentum: float = 0.0,
         dampening: float = 0.0,
@@ -257,14 +337,13 @@ class SGD(Optimizer):
     ) -> None:
         self.momentum = at_least_0(momentum, "momentum")
         self.dampening = checks.number(dampening, "dampening")
-        self.weight_decay = at_least_0(weight_decay, "weight_decay")
         self.nesterov = checks.boolean(nesterov, "nesterov")
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):
             raise ValueError(
                 f"nesterov is True with momentum {momentum} and dampening {dampening}, "
                 f"expected momentum > 0 and dampening = 0"
             )
-        super().__init__(parameters, lr, {"momentum_buffer": self.momentum != 0})
+        super().__init__(parameters, lr, weight_decay, {"momentum_buffer": self.momentum != 0})
 
     def _options(self) -> dict[str, Any]:
         return {
@@ -289,8 +368,10 @@ class RMSprop(Optimizer):
 
     Parameters
     ----------
-    parameters : iterable of Parameter
-        What to train, for instance ``[*lstm.parameters(), *head.parameters()]``.
+    parameters : iterable of Parameter, or of groups
+        What to train, for instance ``[*lstm.parameters(), *head.parameters()]``; or
+        ``[{"params": lstm.parameters(), "lr": 1e-4}, {"params": head.parameters()}]``, see
+        `Optimizer`.
     lr : float, default 1e-2
         Learning rate; may be changed between steps.
     alpha : float, default 0.99
@@ -331,7 +412,7 @@ class RMSprop(Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[Parameter],
+        parameters: Given,
         lr: float = 1e-2,
         alpha: float = 0.99,
         eps: float = 1e-8,
@@ -343,7 +424,6 @@ class RMSprop(Optimizer):
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha is {alpha}, expected 0 to 1")
         self.eps = at_least_0(eps, "eps")
-        self.weight_decay = at_least_0(weight_decay, "weight_decay")
         self.momentum = at_least_0(momentum, "momentum")
         self.centered = checks.boolean(centered, "centered")
         remember = {
@@ -351,7 +431,7 @@ class RMSprop(Optimizer):
             "momentum_buffer": self.momentum != 0,
             "grad_avg": self.centered,
         }
-        super().__init__(parameters, lr, remember)
+        super().__init__(parameters, lr, weight_decay, remember)
 
     def _options(self) -> dict[str, Any]:
         return {
@@ -376,8 +456,10 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    parameters : iterable of Parameter
-        What to train, for instance ``[*lstm.parameters(), *head.parameters()]``.
+    parameters : iterable of Parameter, or of groups
+        What to train, for instance ``[*lstm.parameters(), *head.parameters()]``; or
+        ``[{"params": lstm.parameters(), "lr": 1e-4}, {"params": head.parameters()}]``, see
+        `Optimizer`.
     lr : float, default 1e-3
         Learning rate; may be changed between steps.
     betas : (float, float), default (0.9, 0.999)
@@ -422,7 +504,7 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[Parameter],
+        parameters: Given,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -433,11 +515,10 @@ class Adam(Optimizer):
     ) -> None:
         self.betas = _betas(betas)
         self.eps = at_least_0(eps, "eps")
-        self.weight_decay = at_least_0(weight_decay, "weight_decay")
         self.amsgrad = checks.boolean(amsgrad, "amsgrad")
         self.eps_hat = checks.boolean(eps_hat, "eps_hat")
         remember = {"exp_avg": True, "exp_avg_sq": True, "max_exp_avg_sq": self.amsgrad}
-        super().__init__(parameters, lr, remember)
+        super().__init__(parameters, lr, weight_decay, remember)
 
     def _options(self) -> dict[str, Any]:
         return {
@@ -490,7 +571,7 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        parameters: Iterable[Parameter],
+        parameters: Given,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,

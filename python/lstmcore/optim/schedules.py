@@ -29,22 +29,33 @@ class Schedule:
     Attributes
     ----------
     optimizer : Optimizer
-        Whose `lr` it sets.
-    base_lr : float
-        The rate that the optimizer had when the schedule was made.
+        Whose `lr` it sets; of several groups of parameters that of each.
+    base_lr, base_lrs : float, list of float
+        The rate that the optimizer had when the schedule was made: that of its first group, and
+        those of all.
     steps : int
         How often `step` was called.
-    lr : float
-        The rate at present.
+    lr, lrs : float, list of float
+        The rate at present, in the same way.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer is {checks.describe(optimizer)}, expected an Optimizer")
         self.optimizer = optimizer
-        self.base_lr = optimizer.lr
+        self.base_lrs = [group.lr for group in optimizer.groups]
         self.steps = 0
-        self._set(self.base_lr)
+        self._set(self.base_lrs)
+
+    @property
+    def base_lr(self) -> float:
+        """The rate that the optimizer had at first."""
+        return self.base_lrs[0]
+
+    @property
+    def lr(self) -> float:
+        """The rate at present."""
+        return self.lrs[0]
 
     def step(self, metric: float | None = None) -> None:
         """Set the next rate.
@@ -54,17 +65,25 @@ class Schedule:
         metric : float, optional
             What the epoch reached; `Plateau` needs it, the others do not look at it.
         """
-        lr = self._next(self.steps + 1, metric)
+        lrs = self._next(self.steps + 1, metric)
         self.steps += 1
-        self._set(lr)
+        self._set(lrs)
 
-    def _next(self, t: int, metric: float | None) -> float:
-        """Return the rate after `t` calls of `step`."""
+    def _next(self, t: int, metric: float | None) -> list[float]:
+        """Return the rates after `t` calls of `step`."""
+        return [self._rate(t, base) for base in self.base_lrs]
+
+    def _rate(self, t: int, base: float) -> float:
+        """Return the rate after `t` calls of `step` of what had this one at first."""
         raise NotImplementedError
 
-    def _set(self, lr: float) -> None:
-        self.lr = lr
-        self.optimizer.lr = lr
+    def _set(self, lrs: list[float]) -> None:
+        self.lrs = lrs
+        self._set_rates(lrs)
+
+    def _set_rates(self, lrs: list[float]) -> None:
+        for group, lr in zip(self.optimizer.groups, lrs, strict=True):
+            group.lr = lr
 
     def _options(self) -> dict[str, Any]:
         """Return what the constructor takes beside the optimizer."""
@@ -75,8 +94,8 @@ class Schedule:
         return {
             "type": type(self).__name__,
             **self._options(),
-            "base_lr": self.base_lr,
-            "lr": self.lr,
+            "base_lr": self.base_lr if len(self.base_lrs) == 1 else self.base_lrs,
+            "lr": self.lr if len(self.lrs) == 1 else self.lrs,
             "steps": self.steps,
         }
 
@@ -102,28 +121,38 @@ class Schedule:
         if state_dict.get("type", name) != name:
             raise ValueError(f"state_dict is of {state_dict['type']!r}, expected {name!r}")
         keys(state_dict, self.state_dict())
-        before = self.optimizer.lr
+        before = [group.lr for group in self.optimizer.groups]
         try:
             fresh = self._like({name: state_dict[name] for name in self._options()})
             fresh._load_progress(state_dict)
         except BaseException:
-            self.optimizer.lr = before
+            self._set_rates(before)
             raise
         self.__dict__.update(fresh.__dict__)
-        self._set(self.lr)
+        self._set(self.lrs)
 
     def _like(self, options: dict[str, Any]) -> Schedule:
         """Return a new schedule for the same optimizer."""
         return type(self)(self.optimizer, **options)
 
     def _load_progress(self, state_dict: Mapping[str, Any]) -> None:
-        self.base_lr = at_least_0(state_dict["base_lr"], "base_lr")
-        self.lr = at_least_0(state_dict["lr"], "lr")
+        count = len(self.optimizer.groups)
+        self.base_lrs = _rates(state_dict["base_lr"], "base_lr", count)
+        self.lrs = _rates(state_dict["lr"], "lr", count)
         self.steps = checks.integer(state_dict["steps"], "steps", 0)
 
     def __repr__(self) -> str:
         options = "".join(f"{k}={v}, " for k, v in self._options().items())
         return f"{type(self).__name__}({options}lr={self.lr} after {self.steps} steps)"
+
+
+def _rates(value: Any, name: str, count: int) -> list[float]:
+    """Return the rates of so many groups, of which a single one has a number."""
+    if count == 1:
+        return [at_least_0(value, name)]
+    if not isinstance(value, (list, tuple)) or len(value) != count:
+        raise ValueError(f"{name} is {value}, expected a list of {count} rates, one for each group")
+    return [at_least_0(rate, f"{name}[{i}]") for i, rate in enumerate(value)]
 
 
 class StepLR(Schedule):
@@ -159,8 +188,8 @@ class StepLR(Schedule):
         self.gamma = at_least_0(gamma, "gamma")
         super().__init__(optimizer)
 
-    def _next(self, t: int, metric: float | None) -> float:
-        return self.base_lr * self.gamma ** (t // self.step_size)
+    def _rate(self, t: int, base: float) -> float:
+        return base * self.gamma ** (t // self.step_size)
 
     def _options(self) -> dict[str, Any]:
         return {"step_size": self.step_size, "gamma": self.gamma}
@@ -203,11 +232,11 @@ class CosineLR(Schedule):
         self.minimum = at_least_0(minimum, "minimum")
         super().__init__(optimizer)
 
-    def _next(self, t: int, metric: float | None) -> float:
+    def _rate(self, t: int, base: float) -> float:
         if t >= self.total_steps:
             return self.minimum
         height = (1 + math.cos(math.pi * t / self.total_steps)) / 2
-        return self.minimum + (self.base_lr - self.minimum) * height
+        return self.minimum + (base - self.minimum) * height
 
     def _options(self) -> dict[str, Any]:
         return {"total_steps": self.total_steps, "minimum": self.minimum}
@@ -281,7 +310,7 @@ class Plateau(Schedule):
         self.cooling_steps = 0  # left
         super().__init__(optimizer)
 
-    def _next(self, t: int, metric: Any) -> float:
+    def _next(self, t: int, metric: Any) -> list[float]:
         if isinstance(metric, bool) or not isinstance(metric, SupportsFloat):
             raise TypeError(f"metric is {checks.describe(metric)}, expected a number for Plateau")
         value = float(metric)
@@ -294,11 +323,14 @@ class Plateau(Schedule):
             self.cooling_steps -= 1
             self.bad_steps = 0
         if self.bad_steps <= self.patience:
-            return self.lr
+            return self.lrs
         self.bad_steps = 0
         self.cooling_steps = self.cooldown
-        reduced = max(self.lr * self.factor, self.min_lr)
-        return reduced if self.lr - reduced > self.eps else self.lr
+        return [self._reduced(lr) for lr in self.lrs]
+
+    def _reduced(self, lr: float) -> float:
+        reduced = max(lr * self.factor, self.min_lr)
+        return reduced if lr - reduced > self.eps else lr
 
     def _is_better(self, value: float) -> bool:
         sign = 1 if self.mode == "min" else -1
@@ -383,14 +415,15 @@ class WarmUp(Schedule):
         super().__init__(schedule.optimizer if isinstance(schedule, Schedule) else schedule)
         self._set(self._next(0, None))
 
-    def _next(self, t: int, metric: float | None) -> float:
+    def _next(self, t: int, metric: float | None) -> list[float]:
         if t < self.warmup_steps:
-            return self.base_lr * (self.start + (1 - self.start) * t / self.warmup_steps)
+            share = self.start + (1 - self.start) * t / self.warmup_steps
+            return [base * share for base in self.base_lrs]
         if self.schedule is None:
-            return self.base_lr
+            return self.base_lrs
         if t > self.warmup_steps:
             self.schedule.step(metric)
-        return self.schedule.lr
+        return self.schedule.lrs
 
     def _options(self) -> dict[str, Any]:
         return {"warmup_steps": self.warmup_steps, "start": self.start}
