@@ -94,6 +94,22 @@ SCHEDULES: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
         lambda o: optim.Plateau(o, 0.5, patience=1, min_lr=0.06),
         lambda s, o: s.ReduceLROnPlateau(o, factor=0.5, patience=1, min_lr=0.06),
     ),
+    "CosineRestarts": (
+        lambda o: optim.CosineRestarts(o, 2, factor=2, minimum=0.01),
+        lambda s, o: s.CosineAnnealingWarmRestarts(o, 2, T_mult=2, eta_min=0.01),
+    ),
+    "OneCycle": (
+        lambda o: optim.OneCycle(o, [0.5, 0.1, 0.9], 10),
+        lambda s, o: s.OneCycleLR(o, [0.5, 0.1, 0.9], 10, cycle_momentum=False),
+    ),
+    "OneCycle of one rate": (
+        lambda o: optim.OneCycle(o, 0.5, 10),
+        lambda s, o: s.OneCycleLR(o, 0.5, 10, cycle_momentum=False),
+    ),
+    "LambdaLR": (
+        lambda o: optim.LambdaLR(o, [lambda t: 0.9**t, lambda t: 1.0, lambda t: 1 / (t + 1)]),
+        lambda s, o: s.LambdaLR(o, [lambda t: 0.9**t, lambda t: 1.0, lambda t: 1 / (t + 1)]),
+    ),
     "WarmUp": (
         lambda o: optim.WarmUp(optim.StepLR(o, 2, 0.5), 3, start=0.2),
         lambda s, o: s.SequentialLR(

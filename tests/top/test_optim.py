@@ -8,6 +8,7 @@ import json
 import math
 import pickle
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -565,6 +566,50 @@ def test_norms_that_are_not_finite_change_nothing(bad: float) -> None:
                 milestones=[7],
             ),
         ),
+        (lambda o: optim.CosineRestarts(o, 7), lambda s, o: s.CosineAnnealingWarmRestarts(o, 7)),
+        (
+            lambda o: optim.CosineRestarts(o, 3, factor=2, minimum=0.1),
+            lambda s, o: s.CosineAnnealingWarmRestarts(o, 3, T_mult=2, eta_min=0.1),
+        ),
+        (
+            lambda o: optim.LambdaLR(o, lambda t: 0.95**t),
+            lambda s, o: s.LambdaLR(o, lambda t: 0.95**t),
+        ),
+        (
+            lambda o: optim.WarmUp(optim.CosineRestarts(o, 5, factor=2), 7, start=0.25),
+            lambda s, o: s.SequentialLR(
+                o,
+                [
+                    s.LinearLR(o, start_factor=0.25, total_iters=7),
+                    s.CosineAnnealingWarmRestarts(o, 5, T_mult=2),
+                ],
+                milestones=[7],
+            ),
+        ),
+        *(
+            (
+                partial(lambda ours, o: optim.OneCycle(o, 0.9, 31, **ours), ours),
+                partial(
+                    lambda more, s, o: s.OneCycleLR(o, 0.9, 31, cycle_momentum=False, **more), more
+                ),
+            )
+            for ours, more in (
+                ({}, {}),
+                (
+                    {"rise": 0.5, "anneal": "linear"},
+                    {"pct_start": 0.5, "anneal_strategy": "linear"},
+                ),
+                ({"three_phase": True}, {"three_phase": True}),
+                (
+                    {"rise": 0.17, "div_factor": 3.0, "final_div_factor": 7.0},
+                    {"pct_start": 0.17, "div_factor": 3.0, "final_div_factor": 7.0},
+                ),
+                (
+                    {"rise": 0.4, "three_phase": True, "anneal": "linear"},
+                    {"pct_start": 0.4, "three_phase": True, "anneal_strategy": "linear"},
+                ),
+            )
+        ),
     ],
 )
 def test_schedules_against_pytorch(
@@ -688,6 +733,10 @@ SCHEDULES: dict[str, Callable[[optim.Optimizer], optim.Schedule]] = {
     "Plateau": lambda o: optim.Plateau(o, factor=0.5, patience=1),
     "WarmUp": lambda o: optim.WarmUp(o, 4),
     "WarmUp of CosineLR": lambda o: optim.WarmUp(optim.CosineLR(o, 9), 4),
+    "CosineRestarts": lambda o: optim.CosineRestarts(o, 3, factor=2),
+    "OneCycle": lambda o: optim.OneCycle(o, 0.9, 13, div_factor=5.0),
+    "LambdaLR": lambda o: optim.LambdaLR(o, lambda t: 1 / (1 + t)),
+    "WarmUp of OneCycle": lambda o: optim.WarmUp(optim.OneCycle(o, 0.9, 9), 4),
     "WarmUp of Plateau": lambda o: optim.WarmUp(optim.Plateau(o, factor=0.5, patience=1), 4),
 }
 
@@ -820,3 +869,51 @@ def test_what_is_not_trainable_stays() -> None:
     trained[0].trainable = False
     optimizer.load_state_dict(optimizer.state_dict())
     assert [id(p) for p in optimizer.parameters] == [id(p) for p in trained]
+
+
+# Cycles and functions ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 4])
+@pytest.mark.parametrize("options", [{}, {"rise": 0.0}, {"rise": 1.0}, {"rise": 0.5}])
+def test_short_cycles_end_where_they_should(total: int, options: dict[str, float]) -> None:
+    optimizer = sgd()
+    schedule = optim.OneCycle(optimizer, 1.0, total, **options)
+    rates = []
+    for _ in range(total + 3):
+        rates.append(optimizer.lr)
+        schedule.step()
+    assert all(0 < rate <= 1 for rate in rates)
+    assert rates[total:] == [1 / 25 / 1e4] * 3
+    if 1 < options.get("rise", 0.3) * total < total:
+        assert rates[0] == pytest.approx(1 / 25)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda o: optim.OneCycle(o, 0.0, 5), ValueError, "max_lr is 0.0, expected above 0"),
+        (lambda o: optim.OneCycle(o, [1.0, 2.0], 5), TypeError, r"max_lr is \[1\.0, 2"),
+        (lambda o: optim.OneCycle(o, 1.0, 0), ValueError, "total_steps is 0"),
+        (lambda o: optim.OneCycle(o, 1.0, 5, rise=1.5), ValueError, "rise is 1.5, expected 0 to 1"),
+        (lambda o: optim.OneCycle(o, 1.0, 5, anneal="x"), ValueError, "anneal is 'x'"),
+        (lambda o: optim.OneCycle(o, 1.0, 5, div_factor=0), ValueError, "div_factor is 0.0, exp"),
+        (lambda o: optim.OneCycle("x", 1.0, 5), TypeError, "optimizer is 'x'"),
+        (lambda o: optim.CosineRestarts(o, 0), ValueError, "first_steps is 0"),
+        (lambda o: optim.CosineRestarts(o, 2, factor=0), ValueError, "factor is 0"),
+        (lambda o: optim.LambdaLR(o, 3), TypeError, "function is 3"),
+        (lambda o: optim.LambdaLR(o, [abs, abs]), ValueError, "function has 2, expected 1, one"),
+        (lambda o: optim.LambdaLR(o, lambda t: -1), ValueError, r"function\(0\) is -1, expected"),
+        (lambda o: optim.LambdaLR(o, lambda t: "a"), TypeError, r"function\(0\) is 'a'"),
+    ],
+)
+def test_bad_schedules_are_refused(
+    make: Callable[[Any], Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        make(sgd())
+
+
+def test_a_late_restart_is_found_at_once() -> None:
+    schedule = optim.CosineRestarts(sgd(), 3)
+    assert schedule._rate(3 * 10**15, 1.0) == 1.0

@@ -21,13 +21,25 @@ from .._base.public import publish
 from . import schedules
 from ._clipping import clip_grad_norm, clip_grad_value
 from ._optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
-from .schedules import CosineLR, Plateau, Schedule, StepLR, WarmUp
+from .schedules import (
+    CosineLR,
+    CosineRestarts,
+    LambdaLR,
+    OneCycle,
+    Plateau,
+    Schedule,
+    StepLR,
+    WarmUp,
+)
 
 __all__ = [
     "SGD",
     "Adam",
     "AdamW",
     "CosineLR",
+    "CosineRestarts",
+    "LambdaLR",
+    "OneCycle",
     "Optimizer",
     "Plateau",
     "RMSprop",

@@ -16,7 +16,16 @@ from .._base import checks
 from ._checks import at_least_0, keys
 from ._optimizers import Optimizer
 
-__all__ = ["CosineLR", "Plateau", "Schedule", "StepLR", "WarmUp"]
+__all__ = [
+    "CosineLR",
+    "CosineRestarts",
+    "LambdaLR",
+    "OneCycle",
+    "Plateau",
+    "Schedule",
+    "StepLR",
+    "WarmUp",
+]
 
 
 def __dir__() -> list[str]:
@@ -240,6 +249,227 @@ class CosineLR(Schedule):
 
     def _options(self) -> dict[str, Any]:
         return {"total_steps": self.total_steps, "minimum": self.minimum}
+
+
+class CosineRestarts(Schedule):
+    """Let the rate fall along half a cosine, and begin again, each time for longer.
+
+    As PyTorch's CosineAnnealingWarmRestarts (I. Loshchilov and F. Hutter, "SGDR: Stochastic
+    Gradient Descent with Warm Restarts", ICLR 2017): t steps into a period of p it is
+    ``minimum + (lr - minimum) (1 + cos(pi t / p)) / 2``, lr being the rate at first.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose `lr` is set.
+    first_steps : int
+        Length of the first period, at least 1 (PyTorch's T_0).
+    factor : int, default 1
+        By how much every period is longer than the one before, at least 1 (T_mult).
+    minimum : float, default 0
+        At least 0; it is not reached, as the next period begins there.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option has a wrong value or type.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> optimizer = lc.optim.SGD(lc.Linear(2, 1).parameters(), lr=1.0)
+    >>> schedule = CosineRestarts(optimizer, first_steps=2, factor=2)
+    >>> for epoch in range(7):
+    ...     print(round(optimizer.lr, 3), end=" ")  # train with it
+    ...     schedule.step()
+    1.0 0.5 1.0 0.854 0.5 0.146 1.0
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, first_steps: int, factor: int = 1, minimum: float = 0.0
+    ) -> None:
+        self.first_steps = checks.integer(first_steps, "first_steps", 1)
+        self.factor = checks.integer(factor, "factor", 1)
+        self.minimum = at_least_0(minimum, "minimum")
+        super().__init__(optimizer)
+
+    def _rate(self, t: int, base: float) -> float:
+        period = self.first_steps
+        if self.factor == 1:
+            t %= period
+        while t >= period:
+            t, period = t - period, period * self.factor
+        return self.minimum + (base - self.minimum) * (1 + math.cos(math.pi * t / period)) / 2
+
+    def _options(self) -> dict[str, Any]:
+        return {"first_steps": self.first_steps, "factor": self.factor, "minimum": self.minimum}
+
+
+class OneCycle(Schedule):
+    """Let the rate rise to a maximum, and fall far below its first value, once: for few epochs.
+
+    As PyTorch's OneCycleLR with ``cycle_momentum=False`` (L. N. Smith and N. Topin,
+    "Super-Convergence", 2019). The rate at first is ``max_lr / div_factor``, whatever the optimizer
+    has; it is ``max_lr`` after ``rise * total_steps - 1`` steps, and ``max_lr / (div_factor
+    final_div_factor)`` after ``total_steps - 1``, where it stays (PyTorch refuses more steps).
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose `lr` is set.
+    max_lr : float, or list of float
+        Above 0; one for each group of the optimizer, if it is a list.
+    total_steps : int
+        Steps of the whole cycle, at least 1. With ``fit(..., schedule_by="step")`` that is the
+        number of epochs times that of the steps of each.
+    rise : float, default 0.3
+        Share of the steps in which the rate rises, in [0, 1] (pct_start).
+    anneal : {"cos", "linear"}, default "cos"
+        Along half a cosine or a line (anneal_strategy).
+    div_factor, final_div_factor : float, default 25 and 1e4
+        Above 0.
+    three_phase : bool, default False
+        Fall to the first rate in as many steps as it has risen, then to the last one.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option has a wrong value or type.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> optimizer = lc.optim.SGD(lc.Linear(2, 1).parameters(), lr=1.0)
+    >>> schedule = OneCycle(optimizer, 1.0, total_steps=6, rise=0.5, div_factor=4)
+    >>> for step in range(6):
+    ...     print(round(optimizer.lr, 3), end=" ")  # train with it
+    ...     schedule.step()
+    0.25 0.625 1.0 0.75 0.25 0.0
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        max_lr: float | list[float],
+        total_steps: int,
+        *,
+        rise: float = 0.3,
+        anneal: str = "cos",
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        three_phase: bool = False,
+    ) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer is {checks.describe(optimizer)}, expected an Optimizer")
+        count = len(optimizer.groups)
+        given = list(max_lr) if isinstance(max_lr, (list, tuple)) else [max_lr] * count
+        self.max_lrs = _rates(given[0] if count == 1 == len(given) else given, "max_lr", count)
+        self.total_steps = checks.integer(total_steps, "total_steps", 1)
+        self.rise = checks.number(rise, "rise")
+        if not 0 <= self.rise <= 1:
+            raise ValueError(f"rise is {rise}, expected 0 to 1")
+        self.anneal = checks.choice(anneal, "anneal", ("cos", "linear"))
+        self.div_factor = checks.number(div_factor, "div_factor")
+        self.final_div_factor = checks.number(final_div_factor, "final_div_factor")
+        self.three_phase = checks.boolean(three_phase, "three_phase")
+        for name, value in (
+            *((f"max_lr[{i}]" if count > 1 else "max_lr", lr) for i, lr in enumerate(self.max_lrs)),
+            ("div_factor", self.div_factor),
+            ("final_div_factor", self.final_div_factor),
+        ):
+            if value <= 0:
+                raise ValueError(f"{name} is {value}, expected above 0")
+        super().__init__(optimizer)
+        self._set(self._next(0, None))
+
+    def _next(self, t: int, metric: float | None) -> list[float]:
+        return [self._rate(t, highest) for highest in self.max_lrs]
+
+    def _rate(self, t: int, base: float) -> float:
+        first = base / self.div_factor
+        last = first / self.final_div_factor
+        top, end = self.rise * self.total_steps - 1, float(self.total_steps - 1)
+        phases = [(top, first, base), (end, base, last)]
+        if self.three_phase:
+            phases = [(top, first, base), (2 * top, base, first), (end, first, last)]
+        start = 0.0
+        for stop, low, high in phases:
+            if t <= stop:
+                # The only phase of no length is that of a cycle of one step.
+                return self._between(low, high, (t - start) / (stop - start) if stop > start else 1)
+            start = stop
+        return last
+
+    def _between(self, start: float, end: float, share: float) -> float:
+        if self.anneal == "linear":
+            return (end - start) * share + start
+        return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "max_lr": self.max_lrs[0] if len(self.max_lrs) == 1 else self.max_lrs,
+            "total_steps": self.total_steps,
+            "rise": self.rise,
+            "anneal": self.anneal,
+            "div_factor": self.div_factor,
+            "final_div_factor": self.final_div_factor,
+            "three_phase": self.three_phase,
+        }
+
+
+class LambdaLR(Schedule):
+    """Multiply the first rate by a function of the number of steps, as PyTorch's LambdaLR.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose `lr` is set.
+    function : function, or list of functions
+        ``function(t)`` for t steps, from 0, returns a factor of at least 0; one for each group of
+        the optimizer, if it is a list.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is another number of functions than of groups, or one returns something else; also
+        in `step`.
+
+    Notes
+    -----
+    A state does not hold the function: who goes on with it gives the same one.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> optimizer = lc.optim.SGD(lc.Linear(2, 1).parameters(), lr=1.0)
+    >>> schedule = LambdaLR(optimizer, lambda t: 1 / (1 + t))
+    >>> for epoch in range(4):
+    ...     print(round(optimizer.lr, 3), end=" ")  # train with it
+    ...     schedule.step()
+    1.0 0.5 0.333 0.25
+    """
+
+    def __init__(self, optimizer: Optimizer, function: Any) -> None:
+        super().__init__(optimizer)
+        count = len(optimizer.groups)
+        given = list(function) if isinstance(function, (list, tuple)) else [function] * count
+        for one in given:
+            if not callable(one):
+                raise TypeError(f"function is {checks.describe(one)}, expected a function")
+        if len(given) != count:
+            raise ValueError(f"function has {len(given)}, expected {count}, one for each group")
+        self.functions = given
+        self._set(self._next(0, None))
+
+    def _next(self, t: int, metric: float | None) -> list[float]:
+        pairs = zip(self.base_lrs, self.functions, strict=True)
+        return [base * at_least_0(function(t), f"function({t})") for base, function in pairs]
+
+    def _like(self, options: dict[str, Any]) -> Schedule:
+        return LambdaLR(self.optimizer, self.functions)
+
+    def _options(self) -> dict[str, Any]:
+        return {}
 
 
 class Plateau(Schedule):
