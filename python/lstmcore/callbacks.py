@@ -1,7 +1,8 @@
-"""What `fit` calls along the way: early stopping, the best weights, checkpoints, or your own."""
+"""What `fit` calls along the way: early stopping, the best weights, checkpoints, logs, your own."""
 
 from __future__ import annotations
 
+import csv
 import math
 import os
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from ._files.checkpoints import save_checkpoint
 if TYPE_CHECKING:
     from ._train.run import Run
 
-__all__ = ["BestWeights", "Callback", "Checkpoint", "EarlyStopping"]
+__all__ = ["BestWeights", "CSVLogger", "Callback", "Checkpoint", "EarlyStopping", "TensorBoard"]
 
 
 def __dir__() -> list[str]:
@@ -289,13 +290,7 @@ class Checkpoint(Callback):
         """Find out that there is a folder to save in, and a state to save, before it is needed."""
         for name, part in run.parts().items():
             _check_state(part, name, self)
-        path = self._path(run.epoch + 1)
-        if not path.parent.is_dir():
-            raise FileNotFoundError(
-                f"{path.parent} is no folder, expected one to save checkpoints in"
-            )
-        if path.is_dir():
-            raise IsADirectoryError(f"{path} is a folder, expected a file to save checkpoints in")
+        _check_folder(self._path(run.epoch + 1), "checkpoints")
 
     def on_epoch(self, run: Run) -> None:
         """Save, if it is time."""
@@ -304,6 +299,156 @@ class Checkpoint(Callback):
 
     def _path(self, epoch: int) -> Path:
         return Path(self.path.replace("{epoch}", str(epoch)))
+
+
+class CSVLogger(Callback):
+    """Writes a line per epoch to a CSV file: its losses, metrics, learning rate and seconds.
+
+    The file is that of this run: an older one is replaced, and of a resumed run the epochs before
+    come first. Numbers are written so that reading them gives the same bits.
+
+    Parameters
+    ----------
+    path : str or path
+        Of the file.
+
+    Raises
+    ------
+    TypeError
+        If that is no path.
+    OSError
+        If the file cannot be written; that its folder is missing, or that it is a folder itself,
+        is noticed before the first epoch.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> import lstmcore as lc
+    >>> head = lc.Linear(1, 1, dtype="float64", seed=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "run.csv"
+    ...     _ = lc.fit(
+    ...         head, [([[1.0]], [[3.0]])], loss="mse", epochs=2, progress=False,
+    ...         optimizer=lc.optim.SGD(head.parameters()), callbacks=lc.callbacks.CSVLogger(path),
+    ...     )
+    ...     lines = path.read_text().splitlines()
+    >>> lines[0], len(lines)
+    ('epoch,loss,lr,seconds', 3)
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(checks.path(path, "path"))
+
+    def on_check(self, run: Run) -> None:
+        """Find out that there is a folder to write in."""
+        _check_folder(self.path, "logs")
+
+    def on_start(self, run: Run) -> None:
+        """Write the names, and the epochs that a checkpoint has."""
+        history = run.history
+        metrics = dict.fromkeys([*history.metrics, *(n for n in run.functions if n != "loss")])
+        validated = run.validation is not None or history.validation_losses
+        self._names = ["loss", *(["validation loss"] if validated else []), *metrics]
+        with self.path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow(["epoch", *self._names, "lr", "seconds"])
+        for epoch in range(1, history.epochs + 1):
+            self._write(history, epoch)
+
+    def on_epoch(self, run: Run) -> None:
+        """Write the line of the epoch."""
+        self._write(run.history, run.epoch)
+
+    def _write(self, history: Any, epoch: int) -> None:
+        series = {"loss": history.losses, "validation loss": history.validation_losses}
+        series |= history.metrics
+        row: list[Any] = [epoch]
+        for values in (*(series.get(name, []) for name in self._names), history.lr, history.time):
+            at = epoch - 1 - (history.epochs - len(values))  # a resumed run may measure more
+            row.append(values[at] if 0 <= at < len(values) else "")
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow(row)
+
+
+class TensorBoard(Callback):
+    """Writes losses, metrics and the learning rate for TensorBoard, to look at while `fit` runs.
+
+    The curves are called "loss/training", "loss/validation", "metrics/accuracy" and so on, and
+    "lr", over the epochs. It needs the package tensorboardX:
+    ``pip install "lstmcore[tensorboard]"``; to look at them, tensorboard.
+
+    Parameters
+    ----------
+    folder : str or path
+        Of this run, made if it is not there: ``tensorboard --logdir runs`` shows all in "runs".
+    steps : bool, default False
+        Whether to write the loss of every step of the optimizer, too, as "loss/step" over the
+        steps.
+
+    Raises
+    ------
+    TypeError
+        If an option has a wrong type.
+    ImportError
+        Before the first epoch, if tensorboardX is not installed.
+    OSError
+        If the folder cannot be written in.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> lc.callbacks.TensorBoard("runs/first").folder
+    'runs/first'
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, steps: bool = False) -> None:
+        self.folder = str(checks.path(folder, "folder"))
+        self.steps = checks.boolean(steps, "steps")
+        self._writer: Any = None
+
+    def on_check(self, run: Run) -> None:
+        """Find out that there is what writes such files."""
+        _tensorboard()
+
+    def on_start(self, run: Run) -> None:
+        """Begin a file; in one of a run that is resumed, what came after is left out."""
+        purge = run.epoch + 1 if run.epoch else None
+        self._writer = _tensorboard().SummaryWriter(self.folder, purge_step=purge)
+
+    def on_step(self, run: Run) -> None:
+        """Write the loss of the step, if asked for."""
+        if self.steps:
+            self._writer.add_scalar("loss/step", run.loss, run.step)
+
+    def on_epoch(self, run: Run) -> None:
+        """Write what the epoch has measured."""
+        tags = {"loss": "loss/training", "validation loss": "loss/validation"}
+        for name, value in run.history.last().items():
+            self._writer.add_scalar(tags.get(name, f"metrics/{name}"), value, run.epoch)
+        self._writer.add_scalar("lr", run.history.lr[-1], run.epoch)
+        self._writer.flush()
+
+    def on_end(self, run: Run) -> None:
+        """Close the file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def _tensorboard() -> Any:
+    try:
+        import tensorboardX  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    except ImportError as error:
+        raise ImportError(
+            'lc.callbacks.TensorBoard needs tensorboardX: pip install "lstmcore[tensorboard]"'
+        ) from error
+    return tensorboardX
+
+
+def _check_folder(path: Path, what: str) -> None:
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent} is no folder, expected one to save {what} in")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, expected a file to save {what} in")
 
 
 def _check_state(part: Any, name: str, callback: Callback) -> None:

@@ -646,8 +646,11 @@ def test_a_line_per_epoch_without_tqdm(
     assert lines[1].endswith("0 s left)")
 
 
-def test_a_bar_with_tqdm(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bar_with_tqdm(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("tqdm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     model = classifier()
     x, target, _ = sequences()
     history = lc.fit(
@@ -661,6 +664,24 @@ def test_a_bar_with_tqdm(capsys: pytest.CaptureFixture[str]) -> None:
     assert "100%" in last
     assert f"loss {history.losses[-1]:.4g}" in last
     assert "accuracy" in last
+
+
+def test_lines_where_stderr_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tqdm")
+    model = classifier()
+    x, target, _ = sequences()
+    options = {"loss": cross_entropy, "optimizer": adam(model), "epochs": 3}
+    lc.fit(model, [(x, target[0])], **options)
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert [line.split("  ")[0] for line in shown.out.splitlines()] == [
+        "epoch 1/3", "epoch 2/3", "epoch 3/3",
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "stderr", None)  # as under pythonw
+    lc.fit(model, [(x, target[0])], **options)
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 def test_history_plots_itself() -> None:

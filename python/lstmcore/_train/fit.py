@@ -141,7 +141,8 @@ def fit(
         but more epochs are not. The order of batches of your own comes back if they have a
         ``state_dict``.
     progress : bool, default True
-        A bar with loss, metrics and time left if tqdm is installed, else a line per epoch.
+        A bar with loss, metrics and time left if tqdm is installed and stderr is a terminal, else a
+        line per epoch.
 
     Returns
     -------

@@ -1,7 +1,8 @@
-"""What `fit` shows: a bar if tqdm is there, else a line per epoch."""
+"""What `fit` shows: a bar on a terminal if tqdm is there, else a line per epoch."""
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
@@ -19,8 +20,8 @@ class Progress:
         self._show, self._epochs, self._at = show, epochs, float(done)
         self._due = float("inf")
         self._bar: Any = None
-        if not show:
-            return
+        if not show or sys.stderr is None or not sys.stderr.isatty():
+            return  # in a file or a log, a bar would be a line of thousands of bars
         try:
             from tqdm import tqdm  # type: ignore[import-untyped]
         except ImportError:
