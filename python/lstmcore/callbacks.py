@@ -57,6 +57,9 @@ class Callback:
     def on_step(self, run: Run) -> None:
         """Be called after every step of the optimizer."""
 
+    def on_batch(self, run: Run) -> None:
+        """Be called between two batches of an epoch, or two groups of batches that make a step."""
+
     def on_epoch(self, run: Run) -> None:
         """Be called after every epoch, when the history has it."""
 
@@ -248,17 +251,22 @@ class EarlyStopping(BestWeights):
 
 
 class Checkpoint(Callback):
-    """Saves the run after an epoch, so that ``fit(..., resume=path)`` can go on from there.
+    """Saves the run after epochs or within them, for ``fit(..., resume=path)`` to go on from there.
 
     `fit` calls it after all other callbacks, so that their state is that of the same epoch.
 
     Parameters
     ----------
     path : str or path
-        Of the file; ``{epoch}`` in it becomes the number of the epoch, from 1.
+        Of the file; ``{epoch}`` in it becomes the number of the epoch, from 1, and ``{step}`` that
+        of the steps of the optimizer.
     every : int, default 1
         After how many epochs each. The last one is always saved, also if a callback stops the run
         at its end; an epoch that is not completed, because of Ctrl-C for instance, is not.
+    every_steps : int, optional
+        Also within epochs, after so many steps of the optimizer each, for epochs that take hours.
+        Who resumes goes on with the next batch, to the same bits, if the data give the same batches
+        again: lists do, and what has a ``state_dict``, as all in `lstmcore.data`.
 
     Raises
     ------
@@ -282,23 +290,48 @@ class Checkpoint(Callback):
     3
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, every: int = 1) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, every: int = 1, every_steps: int | None = None
+    ) -> None:
         self.path = str(checks.path(path, "path"))
         self.every = checks.integer(every, "every", 1)
+        self.every_steps = None
+        if every_steps is not None:
+            self.every_steps = checks.integer(every_steps, "every_steps", 1)
+        self._saved = 0  # after how many steps
 
     def on_check(self, run: Run) -> None:
         """Find out that there is a folder to save in, and a state to save, before it is needed."""
         for name, part in run.parts().items():
             _check_state(part, name, self)
-        _check_folder(self._path(run.epoch + 1), "checkpoints")
+        _check_folder(self._path(run, run.epoch + 1), "checkpoints")
+
+    def on_start(self, run: Run) -> None:
+        """Count the steps from here."""
+        self._saved = run.step
+
+    def on_batch(self, run: Run) -> None:
+        """Save within an epoch, if it is time."""
+        if self._is_due(run):
+            self._save(run, run.epoch + 1)
 
     def on_epoch(self, run: Run) -> None:
         """Save, if it is time."""
-        if run.epoch % self.every == 0 or run.epoch == run.epochs or run.history.stopped:
-            save_checkpoint(self._path(run.epoch), **run.parts())
+        last = run.epoch == run.epochs or run.history.stopped
+        if run.epoch % self.every == 0 or last or self._is_due(run):
+            self._save(run, run.epoch)
 
-    def _path(self, epoch: int) -> Path:
-        return Path(self.path.replace("{epoch}", str(epoch)))
+    def _is_due(self, run: Run) -> bool:
+        every = self.every_steps
+        return every is not None and run.step // every > self._saved // every
+
+    def _save(self, run: Run, epoch: int) -> None:
+        save_checkpoint(self._path(run, epoch), **run.parts())
+        self._saved = run.step
+
+    def _path(self, run: Run, epoch: int) -> Path:
+        names = self.path.replace("{epoch}", str(epoch)).replace("{step}", str(run.step))
+        return Path(names)
 
 
 class CSVLogger(Callback):
@@ -411,7 +444,8 @@ class TensorBoard(Callback):
 
     def on_start(self, run: Run) -> None:
         """Begin a file; in one of a run that is resumed, what came after is left out."""
-        purge = run.epoch + 1 if run.epoch else None
+        # Which is by number, so it cannot tell epochs from steps.
+        purge = run.epoch + 1 if run.epoch and not self.steps else None
         self._writer = _tensorboard().SummaryWriter(self.folder, purge_step=purge)
 
     def on_step(self, run: Run) -> None:

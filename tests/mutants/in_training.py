@@ -171,8 +171,8 @@ TRAINING = [
             "alpha-range": ("not 0 <= self.alpha <= 1", "not 0 <= self.alpha <= 2"),
             "betas-range": ("0 <= beta2 < 1", "0 <= beta2 <= 1"),
             "momentum-not-remembered": (
-                'super().__init__(parameters, lr, {"momentum_buffer": self.momentum != 0})',
-                'super().__init__(parameters, lr, {"momentum_buffer": self.momentum > 0.95})',
+                '{"momentum_buffer": self.momentum != 0}',
+                '{"momentum_buffer": self.momentum > 0.95}',
             ),
             "adamw-default-decay": ("weight_decay: float = 1e-2", "weight_decay: float = 1e-3"),
             "adamw-is-adam": (
@@ -242,9 +242,9 @@ TRAINING = [
                 "self.cooling_steps -= 1\n            self.bad_steps = 0",
                 "self.cooling_steps -= 1",
             ),
-            "plateau-min-lr": ("max(self.lr * self.factor, self.min_lr)", "self.lr * self.factor"),
+            "plateau-min-lr": ("max(lr * self.factor, self.min_lr)", "lr * self.factor"),
             "plateau-eps": (
-                "return reduced if self.lr - reduced > self.eps else self.lr",
+                "return reduced if lr - reduced > self.eps else lr",
                 "return reduced",
             ),
             "plateau-best-not-saved": ('"best": self.best,', '"best": None,'),
@@ -254,8 +254,8 @@ TRAINING = [
             ),
             "cosine-rises-again": ("if t >= self.total_steps:", "if t > 2 * self.total_steps:"),
             "cosine-minimum": (
-                "self.minimum + (self.base_lr - self.minimum) * height",
-                "self.base_lr * height",
+                "self.minimum + (base - self.minimum) * height",
+                "base * height",
             ),
             "step-lr-late": ("t // self.step_size", "(t - 1) // self.step_size"),
             "warm-up-start": ("self.start + (1 - self.start) * t", "self.start + t"),
@@ -266,11 +266,11 @@ TRAINING = [
             "warm-up-forgets-the-metric": ("self.schedule.step(metric)", "self.schedule.step(0.0)"),
             "warm-up-takes-over-a-foreign-schedule": ("elif after is not None:", "elif False:"),
             "schedule-lr-spoilt-by-a-bad-state": (
-                "self.optimizer.lr = before\n            raise",
+                "self._set_rates(before)\n            raise",
                 "raise",
             ),
             "schedule-base-lr-not-loaded": (
-                'self.base_lr = at_least_0(state_dict["base_lr"], "base_lr")',
+                'self.base_lrs = _rates(state_dict["base_lr"], "base_lr", count)',
                 "pass",
             ),
         },
@@ -297,8 +297,11 @@ TRAINING = [
                 '"loss"',
             ),
             "checkpoint-every": ("run.epoch % self.every == 0", "run.epoch % self.every == 1"),
-            "last-checkpoint-missing": ("or run.epoch == run.epochs or", "or"),
-            "checkpoint-of-a-stopped-run-missing": ("or run.history.stopped:", "or False:"),
+            "last-checkpoint-missing": ("run.epoch == run.epochs or ", ""),
+            "checkpoint-of-a-stopped-run-missing": (
+                "== run.epochs or run.history.stopped",
+                "== run.epochs",
+            ),
             "checkpoint-folder-late": ("if not path.parent.is_dir():", "if False:"),
             "checkpoint-epoch-name": (
                 'self.path.replace("{epoch}", str(epoch))',

@@ -356,6 +356,9 @@ class Module:
     def unfreeze(self: Own) -> Own:
         """Train again what `freeze` has stopped; what was not trainable before it stays so.
 
+        A file of `lstmcore.save` does not tell the two apart: of a loaded model, set
+        ``parameter.trainable = True`` where it shall be trained.
+
         Returns
         -------
         module

@@ -80,12 +80,13 @@ class Loop:
         self._group: Accumulation | None = None
         if self._group_size > 1:
             self._group = Accumulation(scorer, caller, self._parameters)
+        self._on_batch = [c for c in run.callbacks if type(c).on_batch is not Callback.on_batch]
         self._on_step = [c for c in run.callbacks if type(c).on_step is not Callback.on_step]
 
     def epoch(self) -> None:
         """Train for one epoch, then validate and record it."""
-        run, start = self._run, time.perf_counter()
-        values = self._train()
+        run, start = self._run, time.perf_counter() - self._run.seconds
+        values = self._train(start)
         if values is None:
             return
         self._check_parameters()
@@ -102,7 +103,7 @@ class Loop:
             validation_loss = values.pop("loss")
             if not math.isfinite(validation_loss):
                 raise self._error(f"the validation loss is {validation_loss}", None)
-        run.epoch += 1
+        run.end_epoch()
         run.history.record(
             loss,
             validation_loss,
@@ -116,26 +117,38 @@ class Loop:
         for callback in run.callbacks:
             callback.on_epoch(run)
 
-    def _train(self) -> dict[str, float] | None:
+    def _train(self, start: float) -> dict[str, float] | None:
         """Go through the data and return the means; None if a callback has stopped the run."""
-        run, truncate, total = self._run, self._truncate, Total(self._scorer)
+        run, truncate, total = self._run, self._truncate, Total(self._scorer, self._run.sums)
+        run.sums = total.state
         count = len(run.data) if hasattr(run.data, "__len__") else math.inf
-        number = 0
-        for group in groups(run.data, self._group_size):
-            batches = list(map(self._caller.unpack, group, itertools.count(number)))
+        done = run.batch  # before the run was resumed
+        run.begin_epoch()
+        for group in groups(itertools.islice(run.data, done, None), self._group_size):
+            if run.batch > done:
+                run.seconds = time.perf_counter() - start
+                for callback in self._on_batch:
+                    callback.on_batch(run)
+            batches = list(map(self._caller.unpack, group, itertools.count(run.batch)))
             if self._group is not None:
                 self._group.begin(batches)
             for i, batch in enumerate(batches):
                 state = None
-                for chunk, done in (
+                for chunk, part in (
                     [(batch, 1.0)] if truncate is None else chunks(batch, truncate, self._caller)
                 ):
                     self._check()
                     state = self._step(chunk, state, total, i == 0, i == len(batches) - 1)
                     if run.history.stopped:
                         return None
-                    self._bar.step(run.epoch + (number + done) / count, run.loss, run.history)
-                number += 1
+                    at = run.epoch + (run.batch + i + part) / count
+                    self._bar.step(at, run.loss, run.history)
+            run.batch += len(batches)
+        if done and run.batch == done:
+            raise ValueError(
+                f"the checkpoint was saved after {done} batches of an epoch, but data has no more "
+                "than that: expected those that the run was begun with"
+            )
         return total.means("data")
 
     def _step(self, batch: Batch, state: Any, total: Total, first: bool, last: bool) -> Any:
@@ -189,8 +202,9 @@ class Loop:
 
     def _check_parameters(self) -> None:
         """Refuse to go on from, and to save, parameters that the last step has spoilt."""
-        if not all(np.isfinite(p._storage).all() for p in self._parameters):
-            raise self._error("the parameters are spoilt", None)
+        for p in self._parameters:
+            if not np.isfinite(p._storage).all():
+                raise self._error("the parameters are spoilt", None)
 
     def _error(self, what: str, batch: Batch | None) -> NonFiniteError:
         """Say when it happened, and what is the first that is not finite."""

@@ -28,6 +28,8 @@ class Run:
         Of the epochs completed so far.
     epochs, epoch, step : int
         How many epochs there shall be; how many are complete; how many steps the optimizer made.
+    batch : int
+        How many batches of the present epoch are complete; 0 between epochs.
     loss : float
         Of the last step.
     functions : dict of str to function
@@ -53,18 +55,35 @@ class Run:
         self.functions = functions.by_name
         self._settings = settings
         self.history = History()
-        self.epoch = self.step = 0
+        self.epoch = self.step = self.batch = 0
+        # Of the present epoch: the sums that its means are made of, the seconds that it took before
+        # the run was resumed, and where the data stood when it began.
+        self.sums: Mapping[str, Any] = {}
+        self.seconds = 0.0
+        self._data_before: Any = None
         self.loss = math.nan
 
     def stop(self, reason: str) -> None:
         """End the run after the current step, or after the epoch if called at its end."""
         self.history.stopped = reason
 
+    def begin_epoch(self) -> None:
+        """Note where the data stand before they are gone through."""
+        if hasattr(self.data, "state_dict"):
+            self._data_before = self.data.state_dict()
+
+    def end_epoch(self) -> None:
+        """Count the epoch."""
+        self.epoch += 1
+        self.batch, self.sums, self.seconds = 0, {}, 0.0
+
     def parts(self) -> dict[str, Any]:
         """Return all that has a state, by name: what a checkpoint of the run holds."""
         parts = {"run": self, "model": self.model, "optimizer": self.optimizer}
         parts |= {"history": self.history}
-        optional = {"schedule": self.schedule, "data": self.data, "validation": self.validation}
+        within = self.batch and self._data_before is not None
+        data = _Begun(self._data_before) if within else self.data
+        optional = {"schedule": self.schedule, "data": data, "validation": self.validation}
         optional |= {f"callbacks[{i}]": callback for i, callback in enumerate(self.callbacks)}
         return parts | {
             name: part for name, part in optional.items() if hasattr(part, "state_dict")
@@ -74,10 +93,28 @@ class Run:
         """Return the counters, and what the run was begun with."""
         lr = [*self._settings["lr"], getattr(self.optimizer, "lr", None)]
         settings = {**self._settings, "lr": lr}
-        return {"epoch": self.epoch, "step": self.step, "settings": settings}
+        state = {"epoch": self.epoch, "step": self.step, "settings": settings}
+        if self.batch:
+            state |= {"batch": self.batch, "sums": self.sums, "seconds": self.seconds}
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the counters, if the run was begun with the same settings."""
         check_settings(state.get("settings", {}), self._settings)
         epoch, step = (checks.integer(state[name], name, 0) for name in ("epoch", "step"))
-        self.epoch, self.step = epoch, step
+        batch = checks.integer(state.get("batch", 0), "batch", 0)
+        sums = state.get("sums", {})
+        if not isinstance(sums, Mapping) or (batch and set(sums) != {"sums", "weights"}):
+            raise ValueError(f"sums is {checks.describe(sums)}, expected those of the means")
+        self.seconds = checks.number(state.get("seconds", 0.0), "seconds")
+        self.epoch, self.step, self.batch, self.sums = epoch, step, batch, sums
+
+
+class _Begun:
+    """The data as they were when the present epoch began, for a checkpoint within it."""
+
+    def __init__(self, state: Any) -> None:
+        self._state = state
+
+    def state_dict(self) -> Any:
+        return self._state

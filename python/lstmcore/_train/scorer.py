@@ -235,10 +235,12 @@ class Scorer:
 class Total:
     """Sums over batches of several means, each with the weight that it stands for."""
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, scorer: Scorer, state: Mapping[str, Any] | None = None) -> None:
         self._scorer = scorer
-        self._sums: dict[str, Any] = {}  # floats, or arrays of several means
-        self._weights: dict[str, float] = {}
+        self._sums: dict[str, Any] = dict(state["sums"]) if state else {}
+        self._weights: dict[str, float] = dict(state["weights"]) if state else {}
+        # To go on with; what is in it changes as means are added.
+        self.state = {"sums": self._sums, "weights": self._weights}
         self._finish: dict[str, Callable[[Any], float]] = {}
 
     def add(self, means: Mapping[str, Mean]) -> None:
