@@ -51,6 +51,12 @@ def batches(
                 f"batch_size is {batch_size}, but lengths of {name} is a pair: cut it with "
                 "lc.data.Pairs"
             )
+        if caller.changes_steps and not caller.pools and not caller.batch_first:
+            raise ValueError(
+                f"batch_size is {batch_size}, but the model gives other steps than x has, so that "
+                f"it is not known which axis of the target of {name} are rows: expected a model "
+                "with batch_first=True, or batches in a list"
+            )
         cut = Batches(
             *batch,
             batch_size=batch_size,
@@ -141,6 +147,8 @@ class Caller:
         parts = [m for _, m in model._modules()] if isinstance(model, Module) else []
         own = overridden(self.model) if ours else "forward"
         self.pools = ours and not own and not self.model._keeps_time
+        # Whether y may have other steps than x.
+        self.changes_steps = ours and any(m._changes_lengths for m in parts)
         # Where nothing knows of time steps, rows come first.
         timed = not parts or any(m._knows_time for m in parts)
         self.batch_first = bool(getattr(model, "batch_first", False)) if timed else True
