@@ -47,6 +47,7 @@ from ._nn.activations import (
     Tanh,
 )
 from ._nn.cells import GRUCell, LSTMCell, RNNCell
+from ._nn.conv import Conv1D
 from ._nn.dropout import Dropout
 from ._nn.embedding import Embedding
 from ._nn.layers import GRU, LSTM, RNN
@@ -77,6 +78,7 @@ __all__ = [
     "RNN",
     "BatchNorm",
     "BothEnds",
+    "Conv1D",
     "Dropout",
     "Embedding",
     "Flip",

@@ -53,6 +53,7 @@ def models() -> dict[str, Any]:
         "Embedding": lc.Embedding(7, 3, padding_idx=2, sparse=True),
         "LayerNorm": lc.LayerNorm((2, 3), eps=1e-3, dtype="float64"),
         "BatchNorm": lc.BatchNorm(3, eps=1e-3, momentum=None, dtype="float64"),
+        "Conv1D": lc.Conv1D(3, 4, 2, padding="causal", dilation=2, bias=False, batch_first=True),
         "LayerNorm, plain": lc.LayerNorm(3, elementwise_affine=False),
         "Dropout": lc.Dropout(0.3),
         "Tanh": lc.Tanh(),

@@ -527,7 +527,7 @@ class Mine(L.LSTM):  # type: ignore[misc, name-defined]
             lambda: L.Bidirectional(L.LSTM(4, go_backwards=True), backward_layer=L.LSTM(4)),
             "a forward layer that goes backwards",
         ),
-        (lambda: L.Conv1D(4, 3), "the Conv1D layer .* is not imported"),
+        (lambda: L.SeparableConv1D(4, 3), "the SeparableConv1D layer .* is not imported"),
         (lambda: L.BatchNormalization(axis=1), "the BatchNormalization layer .* has axis="),
         (lambda: L.Lambda(lambda x: x), "the Lambda layer"),
         (lambda: L.LayerNormalization(axis=1), r"has axis=\[1\]"),

@@ -120,12 +120,14 @@ class Module:
     _knows_time: bool = False  # whether x has a time axis, and `lengths` say where rows end
     _keeps_time: bool = True  # whether y has the time axis of x, or pools it away
     _moves_steps: bool = False  # whether it puts steps in another place, as Flip does
+    _changes_lengths: bool = False  # whether rows of y have other lengths than those of x
     _finds_lengths: bool = False  # whether it tells the modules after it where rows end
     _state_parts: tuple[str, ...] = ()  # what the state consists of: "h", or "h" and "c"
     _gives_state: ClassVar[bool] = False  # whether a call gives the final state beside y
     _takes_lookup: ClassVar[bool] = False  # whether it reads steps from a table (see `Flow`)
     _gives_probabilities: bool = False  # whether y is behind a softmax or sigmoid
     _needs_whole_sequence: bool = False  # whether y at a step needs steps after it
+    _looks_back: bool = False  # whether it needs steps before it, which no state carries
     # Whether `_apply` calls `forward` and `__call__`. If so, a derived class may have its own.
     _applies_own: ClassVar[bool] = True
 
@@ -275,12 +277,13 @@ class Module:
         return False
 
     def _part_reading_ahead(self) -> Module | None:
-        """Return the first module in this one that needs the whole sequence, if there is one."""
-        if not self._needs_whole_sequence and not self._children:
+        """Return the first module in this one that needs steps which no state carries, if any."""
+        needs = self._needs_whole_sequence or self._looks_back
+        if not needs and not self._children:
             return None
         found = (child._part_reading_ahead() for child in self._children.values())
         inside = next((part for part in found if part is not None), None)
-        return self if inside is None and self._needs_whole_sequence else inside
+        return self if inside is None and needs else inside
 
     @property
     def _input_size(self) -> int | None:

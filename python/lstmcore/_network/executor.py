@@ -46,6 +46,7 @@ def forward(
         args: Any = [None if x is None else values[x] for x in step.xs]
         if step.nested:
             args = rebuilt(step.args, iter(args))
+        given = flow.lengths
         y, tape = module._apply_all(args, flow, train)
         if flow.lookup is not None:
             lookups[step.outs[0]] = flow.lookup
@@ -55,11 +56,15 @@ def forward(
             for slot, value in zip(step.outs, leaves(y), strict=True):
                 values[slot] = value
         if tracked and step.timed:
-            along = ends if module._finds_lengths else _common(ends, step.along, step, "lengths")
+            along = flow.lengths
             if module._finds_lengths:
-                moved[id(flow.lengths)] = flow.ends is not None and flow.ends.moved
+                moved[id(along)] = flow.ends is not None and flow.ends.moved
+            elif module._changes_lengths:
+                moved[id(along)] = moved.get(id(given), False)
+            else:
+                along = _common(ends, step.along, step, "lengths")
             for slot in step.timed:
-                ends[slot] = flow.lengths if module._finds_lengths else along
+                ends[slot] = along
                 starts[slot] = flow.resets
         if train:
             tapes.append((tape, [(v.shape, v.dtype) for v in leaves(y)]) if step.own else tape)

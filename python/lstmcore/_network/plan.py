@@ -77,7 +77,8 @@ class Plan:
         self.recurrent = [step for step in self.steps if step.module._gives_state]
         for place, step in enumerate(self.recurrent):
             step.place = place
-        self.finds = any(step.module._finds_lengths for step in self.steps)
+        modules = [step.module for step in self.steps]
+        self.finds = any(m._finds_lengths or m._changes_lengths for m in modules)
         self.free = [step for step in self.recurrent if not step.wired]
         self._find_uses()
         self._find_time()

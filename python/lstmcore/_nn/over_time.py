@@ -21,7 +21,7 @@ __all__ = ["OverTime", "valid_steps"]
 
 
 class OverTime(Module):
-    """What pooling and Flip share: steps in, respecting lengths."""
+    """What pooling, Flip and Conv1D share: steps in, respecting lengths."""
 
     _knows_time = True
     _applies_own = False
@@ -49,8 +49,8 @@ class OverTime(Module):
         Returns
         -------
         y : ndarray
-            Without the time axis, and 0 for rows of length 0, if the module pools; else shaped like
-            x, and 0 past the end of a row.
+            Without the time axis, and 0 for rows of length 0, if the module pools; else with steps
+            as x has them, and 0 past the end of a row.
         """
         if isinstance(x, Symbolic):
             result: Array = x._enter(self, (x,), lengths)
@@ -105,10 +105,7 @@ class OverTime(Module):
         return self._compute(x, flow.lengths, flow.batch_first, train)
 
     def _compute(self, x: Any, lengths: Any, batch_first: bool, train: bool) -> tuple[Array, Any]:
-        x = checks.floating(x, "x")
-        if x.ndim not in (2, 3):
-            axes = "B, T" if batch_first else "T, B"
-            raise ValueError(f"x has shape {x.shape}, expected ({axes}, F) or (T, F)")
+        x = self._input(x, batch_first)
         batched = x.ndim == 3
         steps = _time_major(x, batch_first)
         time, batch, _ = steps.shape
@@ -123,6 +120,14 @@ class OverTime(Module):
         elif self._keeps_time and batch_first:
             y = y.swapaxes(0, 1)
         return y, ModuleTape(self, x, y, (batch_first, *saved)) if train else None
+
+    def _input(self, x: Any, batch_first: bool) -> Array:
+        """Return x as an array of the right shape and dtype."""
+        array = checks.floating(x, "x")
+        if array.ndim not in (2, 3):
+            axes = "B, T" if batch_first else "T, B"
+            raise ValueError(f"x has shape {array.shape}, expected ({axes}, F) or (T, F)")
+        return array
 
     def _forward(self, x: Array, ends: npt.NDArray[np.int64]) -> tuple[Any, ...]:
         """Return y, (T, B, F) or (B, F), and what `_backward` needs, for x (T, B, F)."""

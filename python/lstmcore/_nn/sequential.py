@@ -206,7 +206,7 @@ class Sequential(Module):
 
     @property
     def _finds_lengths(self) -> bool:  # type: ignore[override]
-        return any(module._finds_lengths for _, module in self._steps)
+        return any(m._finds_lengths or m._changes_lengths for _, m in self._steps)
 
     @property
     def _gives_probabilities(self) -> bool:  # type: ignore[override]
@@ -468,6 +468,8 @@ class Sequential(Module):
                 x = module(x, lengths=lengths) if module._knows_time else module(x)
             if isinstance(x, tuple):  # of a Masking
                 x, lengths = x
+            elif module._changes_lengths:
+                lengths = None  # its y has its own
         return x, tuple(final)
 
     def _states(self, state: Any, name: str) -> list[Any]:

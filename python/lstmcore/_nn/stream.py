@@ -203,7 +203,7 @@ class PythonStage:
 
     Parameters
     ----------
-    module : Module
+    function : callable
         Is called with steps. One whose y at a step needs `past` steps of x before it is called with
         these in front of the others, and gives y for the others alone.
     past : int, default 0
@@ -214,8 +214,8 @@ class PythonStage:
 
     _state_parts = ("h",)  # of the past steps, (past, B, features), as of a recurrent layer
 
-    def __init__(self, module: Any, past: int = 0, features: int = 0) -> None:
-        self.module = module
+    def __init__(self, function: Any, past: int = 0, features: int = 0) -> None:
+        self.function = function
         self.past = self.num_layers = past
         self._outputs = self._hidden = features
 
@@ -231,7 +231,7 @@ class _PythonPart:
         if self._stage.past:
             x = np.concatenate([self._past, x])
             self._past = x[len(x) - self._stage.past :].copy()
-        y: Array = self._stage.module(x)
+        y: Array = self._stage.function(x)
         return y
 
     def copy(self) -> _PythonPart:

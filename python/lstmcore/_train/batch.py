@@ -93,6 +93,12 @@ def _cut(
 ) -> Batches:
     if isinstance(batch.lengths, tuple):
         raise ValueError(f"{why}, but lengths of {name} is a pair: cut it with lc.data.Pairs")
+    if caller.changes_steps and not caller.pools and not caller.batch_first:
+        raise ValueError(
+            f"{why}, but the model gives other steps than x has, so that it is not known which axis "
+            f"of the target of {name} are rows: expected a model with batch_first=True, or batches "
+            "in a list"
+        )
     cut = Batches(
         *batch,
         batch_size=batch_size,
@@ -168,6 +174,8 @@ class Caller:
         parts = [m for _, m in model._modules()] if isinstance(model, Module) else []
         own = overridden(self.model) if ours else "forward"
         self.pools = ours and not own and not self.model._keeps_time
+        # Whether y may have other steps than x.
+        self.changes_steps = ours and any(m._changes_lengths for m in parts)
         # Where nothing knows of time steps, rows come first.
         timed = not parts or any(m._knows_time for m in parts)
         self.batch_first = bool(getattr(model, "batch_first", False)) if timed else True

@@ -121,6 +121,8 @@ class Scorer:
         shape = pred.shape
         if len(shape) < 2:
             return False
+        if self._caller.changes_steps:
+            return len(shape) > 2
         x = batch.x
         if type(x) is not np.ndarray and is_structure(x):
             grids = [part.shape[:2] for part in leaves(x) if part is not None and has_steps(part)]

@@ -55,7 +55,7 @@ def from_keras(source: Any, *, layer: str | None = None, config: Any = None) -> 
     Notes
     -----
     Imported are SimpleRNN, LSTM, GRU and their cells, CuDNNLSTM, CuDNNGRU, RNN with one of the
-    cells, Bidirectional, Embedding, Dense, LayerNormalization, BatchNormalization, Masking,
+    cells, Bidirectional, Embedding, Dense, Conv1D, LayerNormalization, BatchNormalization, Masking,
     Activation, ReLU, LeakyReLU, ELU, Softmax, Dropout, TimeDistributed, GlobalAveragePooling1D and
     GlobalMaxPooling1D. What acts in training only (dropout inside recurrent layers, noise,
     regularizers, frozen layers) is left out. Past the end of a masked row our outputs are 0, where

@@ -19,6 +19,7 @@ from .._nn.activations import (
     Softplus,
     Tanh,
 )
+from .._nn.conv import Conv1D
 from .._nn.dropout import Dropout
 from .._nn.embedding import Embedding
 from .._nn.linear import Linear
@@ -256,6 +257,38 @@ class Chain:
         norm = LayerNorm(one.size, layer.number("epsilon", 1e-3), bias=centre, dtype=one.dtype)
         self._append(norm, **weights)
 
+    def _conv(self, layer: KerasLayer) -> None:
+        self._need_time(layer)
+        if self._masked:
+            raise layer.error("is after a layer that masks steps, which Keras overlooks here")
+        if layer.get("groups", 1) != 1 or layer.get("data_format") not in (None, "channels_last"):
+            raise layer.error("has groups or channels_first, which is not imported")
+        filters, bias = layer.size("filters"), layer.flag("use_bias", True)
+        size, stride, dilation = (
+            self._one_number(layer, name) for name in ("kernel_size", "strides", "dilation_rate")
+        )
+        kernel = layer.take("kernel", (size, None, filters))
+        weights = {"weight": kernel.transpose(2, 1, 0)}
+        if bias:
+            weights["bias"] = layer.take("bias", (filters,))
+        padding = layer.get("padding", "valid")
+        try:
+            conv = Conv1D(
+                kernel.shape[1], filters, size, stride, padding, dilation, bias, True, kernel.dtype
+            )
+        except (TypeError, ValueError) as error:
+            raise layer.error(f"is not imported: {error}") from error
+        self._append(conv, **weights)
+        self._activation(layer)
+
+    def _one_number(self, layer: KerasLayer, name: str) -> int:
+        value = layer.need(name)
+        if isinstance(value, (list, tuple)) and len(value) == 1:
+            value = value[0]
+        if not isinstance(value, int) or value < 1:
+            raise layer.error(f"has {name}={value!r}, expected one number above 0")
+        return value
+
     def _batch_norm(self, layer: KerasLayer) -> None:
         self._check_axis(layer)
         for name in ("synchronized", "renorm_clipping", "renorm_momentum"):
@@ -310,6 +343,7 @@ _READERS: dict[str, Callable[[Chain, KerasLayer], None]] = {
     "AlphaDropout": Chain._nothing,
     "BatchNormalization": Chain._batch_norm,
     "Bidirectional": Chain._bidirectional,
+    "Conv1D": Chain._conv,
     "Dense": Chain._dense,
     "Dropout": Chain._dropout,
     "ELU": Chain._elu,

@@ -20,6 +20,7 @@ from .._nn.activations import (
     Tanh,
 )
 from .._nn.cells import GRUCell, LSTMCell, RNNCell
+from .._nn.conv import Conv1D
 from .._nn.dropout import Dropout
 from .._nn.embedding import Embedding
 from .._nn.layers import GRU, LSTM, RNN, Layer
@@ -50,6 +51,17 @@ _OPTIONS: dict[type[Module], tuple[str, ...]] = {
     Linear: ("in_features", "out_features", "bias", "dtype"),
     LayerNorm: ("normalized_shape", "eps", "elementwise_affine", "bias", "dtype"),
     BatchNorm: ("num_features", "eps", "momentum", "affine", "frozen", "batch_first", "dtype"),
+    Conv1D: (
+        "in_channels",
+        "out_channels",
+        "kernel_size",
+        "stride",
+        "padding",
+        "dilation",
+        "bias",
+        "batch_first",
+        "dtype",
+    ),
     Dropout: ("p",),
     Masking: ("value", "ids", "gaps", "batch_first"),
     Flip: ("batch_first",),
@@ -209,6 +221,23 @@ class _Writer:
         del state["num_batches_tracked"]
         self._add(layer, *state.values())
 
+    def _conv(self, module: Conv1D) -> None:
+        if self._masked:
+            raise _inexpressible(module, "its Conv1D overlooks masks")
+        if module.stride > 1 and module.dilation > 1:
+            raise _inexpressible(module, "its Conv1D has no stride and dilation at once")
+        layer = self._kinds.Conv1D(
+            module.out_channels,
+            module.kernel_size,
+            strides=module.stride,
+            padding=module.padding,
+            dilation_rate=module.dilation,
+            use_bias=module.bias,
+            dtype=module.dtype.name,
+        )
+        weight, *bias = module.state_dict().values()
+        self._add(layer, weight.transpose(2, 1, 0), *bias)
+
     def _dropout(self, module: Dropout) -> None:
         self._add(self._kinds.Dropout(module.p))
 
@@ -297,6 +326,7 @@ _SINGLE: dict[type[Module], Callable[[_Writer, Any], None]] = {
     Linear: _Writer._linear,
     LayerNorm: _Writer._layer_norm,
     BatchNorm: _Writer._batch_norm,
+    Conv1D: _Writer._conv,
     Dropout: _Writer._dropout,
     Masking: _Writer._masking,
     MeanPool: _Writer._mean_pool,

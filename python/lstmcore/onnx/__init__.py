@@ -95,7 +95,8 @@ def to_onnx(
     Parameters
     ----------
     layer_or_model : RNN, LSTM, GRU, Sequential, Model, or another module
-        Of Linear, Embedding, LayerNorm, BatchNorm, activations, pooling, Flip and Dropout too.
+        Of Linear, Embedding, LayerNorm, BatchNorm, Conv1D, activations, pooling, Flip and Dropout
+        too.
     path : path, optional
         Where to write; nothing is written if anything is wrong.
     states : bool, default False

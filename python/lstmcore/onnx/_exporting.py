@@ -24,6 +24,7 @@ from .._nn.activations import (
     Softplus,
     Tanh,
 )
+from .._nn.conv import Conv1D
 from .._nn.dropout import Dropout
 from .._nn.embedding import Embedding
 from .._nn.layers import GRU, LSTM, RNN, Layer
@@ -68,6 +69,7 @@ class _Writer:
         self._names: set[str] = set()
         self._shared: dict[Any, str] = {}  # values that are needed more than once
         self._lengths: str | None = None
+        self._time = "time"  # what the axis of steps is called
         self._dtype, self._batch_first = dtype, batch_first
         self._states, self._alone = states, alone
         self._swapped = False  # whether x is (T, B, F) where the user has (B, T, F)
@@ -91,7 +93,7 @@ class _Writer:
 
     def axes(self, last: Any) -> list[Any]:
         """Return the axes of the user's arrays with steps, of which ids have no last one."""
-        axes: list[Any] = ["batch", "time"] if self._batch_first else ["time", "batch"]
+        axes: list[Any] = ["batch", self._time] if self._batch_first else [self._time, "batch"]
         return axes if last is None else [*axes, last]
 
     def input(self, name: str, dtype: np.dtype[Any], shape: list[Any]) -> str:
@@ -237,6 +239,16 @@ class _Writer:
             ends = self.node("Sub", [ends, self.integers(minus)])
         return str(self.node(op, [column, ends]))
 
+    def change_lengths(self, minus: int, divisor: int) -> None:
+        """Say that rows have max(lengths - minus, 0) // divisor steps from now on."""
+        self._time = f"{self.prefix}time"
+        for key in ("steps", "int32"):
+            self._shared.pop(key, None)
+        if self._lengths is not None:
+            some = self.node("Sub", [self._lengths, self.integers(minus)])
+            some = self.node("Max", [some, self.integers(0)])
+            self._lengths = self.node("Div", [some, self.integers(divisor)])
+
     def zero_past_ends(self) -> None:
         """Make x, (T, B, F), zero past the end of each row, if there are lengths."""
         if self._lengths is not None:
@@ -372,6 +384,25 @@ def _batch_norm(w: _Writer, norm: BatchNorm) -> None:
     turned = w.node("Transpose", [w.x], perm=[0, 2, 1])
     y = w.node("BatchNormalization", [turned, *given], epsilon=norm.eps)
     w.x = w.node("Transpose", [y], perm=[0, 2, 1])
+    w.zero_past_ends()
+
+
+def _conv(w: _Writer, conv: Conv1D) -> None:
+    """Features are the second axis there; what is past the end of a row counts as zeros."""
+    w.time_major()
+    w.zero_past_ends()
+    given = [w.parameter(conv, name) for name in ("weight", "bias")[: 1 + conv.bias]]
+    y = w.node(
+        "Conv",
+        [w.node("Transpose", [w.x], perm=[1, 2, 0]), *given],
+        kernel_shape=[conv.kernel_size],
+        strides=[conv.stride],
+        dilations=[conv.dilation],
+        pads=list(conv._pads),
+    )
+    w.x = w.node("Transpose", [y], perm=[2, 0, 1])
+    if conv._changes_lengths:
+        w.change_lengths(conv._reach + 1 - sum(conv._pads) - conv.stride, conv.stride)
     w.zero_past_ends()
 
 
@@ -513,6 +544,20 @@ _MODULES: dict[type[Module], tuple[Callable[[_Writer, Any], None], tuple[str, ..
     BatchNorm: (
         _batch_norm,
         ("num_features", "eps", "momentum", "affine", "frozen", "batch_first", "dtype"),
+    ),
+    Conv1D: (
+        _conv,
+        (
+            "in_channels",
+            "out_channels",
+            "kernel_size",
+            "stride",
+            "padding",
+            "dilation",
+            "bias",
+            "batch_first",
+            "dtype",
+        ),
     ),
     Dropout: (_dropout, ("p",)),
     LastStep: (_last_step, ("batch_first",)),

@@ -518,6 +518,68 @@ def _gemm(
     return y if c is None else y + (c if beta == 1 else c * kind(beta))
 
 
+@operator("Conv")
+def _conv(
+    x: Tensor,
+    w: Tensor,
+    b: Tensor | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: list[int] | None = None,
+    group: int = 1,
+    kernel_shape: list[int] | None = None,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Any:
+    dims = x.ndim - 2
+    steps, gaps = strides or [1] * dims, dilations or [1] * dims
+    reach = [1 + gap * (n - 1) for gap, n in zip(gaps, w.shape[2:], strict=True)]
+    around = _pads(x.shape[2:], reach, steps, auto_pad, pads)
+    if min(map(min, around), default=0) < 0 or x.shape[1] != group * w.shape[1]:
+        raise ValueError(f"x is {x.shape} and w {w.shape}, in {group} groups, padded {around}")
+    wide = [n + sum(pad) for n, pad in zip(x.shape[2:], around, strict=True)]
+    _sizes(np.array([*x.shape[:2], *wide], object), x.dtype)
+    padded = np.pad(x, [(0, 0), (0, 0), *around])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, tuple(range(2, 2 + dims)))
+    every: Any = [slice(None)] * 2 + [slice(None, None, n) for n in (*steps, *gaps)]
+    windows = windows[tuple(every)]
+    inside = range(2 + dims, 2 + 2 * dims)
+    parts = [
+        np.tensordot(some, weight, ([1, *inside], list(range(1, 2 + dims))))
+        for some, weight in zip(np.split(windows, group, 1), np.split(w, group, 0), strict=True)
+    ]
+    y = np.moveaxis(np.concatenate(parts, -1), -1, 1)
+    return y if b is None else y + b.reshape(-1, *[1] * dims)
+
+
+def _pads(
+    sizes: tuple[int, ...], reach: list[int], steps: list[int], auto: str, pads: list[int] | None
+) -> list[tuple[int, int]]:
+    """Return how many zeros stand before and after each axis."""
+    dims = len(sizes)
+    if auto in ("NOTSET", "VALID"):
+        given = pads if pads and auto == "NOTSET" else [0] * 2 * dims
+        return list(zip(given[:dims], given[dims:], strict=True))
+    if auto not in ("SAME_UPPER", "SAME_LOWER"):
+        raise ValueError(f"auto_pad is {auto!r}, which is not known")
+    found = []
+    for size, wide, step in zip(sizes, reach, steps, strict=True):
+        more = max((-(-size // step) - 1) * step + wide - size, 0)
+        sides = more // 2, more - more // 2
+        found.append(sides if auto == "SAME_UPPER" else sides[::-1])
+    return found
+
+
+@operator("GlobalAveragePool")
+def _global_average_pool(x: Tensor) -> Any:
+    return x.mean(tuple(range(2, x.ndim)), keepdims=True, dtype=x.dtype)
+
+
+@operator("GlobalMaxPool")
+def _global_max_pool(x: Tensor) -> Any:
+    return x.max(tuple(range(2, x.ndim)), keepdims=True)
+
+
 @operator("MatMulInteger")
 def _matmul_integer(
     a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None

@@ -23,6 +23,7 @@ from .._nn.activations import (
     Tanh,
 )
 from .._nn.cells import GRUCell, LSTMCell, RNNCell
+from .._nn.conv import Conv1D
 from .._nn.dropout import Dropout
 from .._nn.embedding import Embedding
 from .._nn.layers import GRU, LSTM, RNN
@@ -50,6 +51,7 @@ _OPTIONS: dict[type[Module], tuple[str, ...]] = {
     Embedding: ("num_embeddings", "embedding_dim", "padding_idx", "sparse"),
     LayerNorm: ("normalized_shape", "eps", "elementwise_affine", "bias"),
     BatchNorm: ("num_features", "eps", "momentum", "affine"),
+    Conv1D: ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "bias"),
     Dropout: ("p",),
     Tanh: (),
     ReLU: (),
@@ -61,7 +63,8 @@ _OPTIONS: dict[type[Module], tuple[str, ...]] = {
     LeakyReLU: ("negative_slope",),
     Softplus: ("beta", "threshold"),
 }
-_OTHER_NAMES: dict[type[Module], str] = {BatchNorm: "BatchNorm1d"}  # others have ours
+# Those of another name there. Their features are the second axis, and not the last.
+_OTHER_NAMES: dict[type[Module], str] = {BatchNorm: "BatchNorm1d", Conv1D: "Conv1d"}
 _POOLS = (LastStep, MeanPool, MaxPool, BothEnds)  # which PyTorch has from us
 _LEFT_OUT = ("forget_bias",)  # only where the numbers started
 
@@ -91,14 +94,15 @@ def from_torch(module: nn.Module) -> Any:
     ----------
     module : torch.nn.Module
         RNN, LSTM, GRU, their cells, Linear, Embedding, LayerNorm, Dropout, Tanh, ReLU, Sigmoid,
-        GELU, SiLU, ELU, LeakyReLU, Softplus, Softmax over the last axis, BatchNorm1d, the layers of
-        `lstmcore.torch`, or a Sequential of them.
+        GELU, SiLU, ELU, LeakyReLU, Softplus, Softmax over the last axis, BatchNorm1d, Conv1d, the
+        layers of `lstmcore.torch`, or a Sequential of them.
 
     Returns
     -------
     module : module
         Of the class of the same name, in float64 if the numbers are, else in float32. BatchNorm1d
-        becomes a `BatchNorm`: x is (B, T, F) where it is (B, F, T) there.
+        and Conv1d become `BatchNorm` and `Conv1D`: x has its features on the last axis where they
+        are the second there.
 
     Raises
     ------
@@ -162,6 +166,8 @@ def _from_one(module: Any, dtype: str, path: str) -> Module:
         )
     _refuse_options(module, f"{path}, {module!r},")
     options = {option: getattr(module, option) for option in _OPTIONS[ours]}
+    if ours is Conv1D:
+        options |= _conv_options(module, f"{path}, {module!r},")
     if "bias" in options:
         options["bias"] = options["bias"] is not None and options["bias"] is not False
     if "dtype" in inspect.signature(ours).parameters:
@@ -171,6 +177,25 @@ def _from_one(module: Any, dtype: str, path: str) -> Module:
     result = ours(**options)
     result.load_state_dict(module.state_dict())
     return result
+
+
+def _conv_options(module: Any, what: str) -> dict[str, Any]:
+    """Return numbers for the tuples of one that a Conv1d has, and a name for its padding."""
+    if module.groups != 1 or module.padding_mode != "zeros":
+        raise ValueError(
+            f"{what} has groups={module.groups} and padding_mode={module.padding_mode!r}, expected "
+            "1 and 'zeros'"
+        )
+    (size,), (stride,), (dilation,) = module.kernel_size, module.stride, module.dilation
+    padding = module.padding
+    if not isinstance(padding, str):
+        same = padding[0] > 0 and 2 * padding[0] == dilation * (size - 1) and stride == 1
+        if padding[0] and not same:
+            raise ValueError(
+                f"{what} has padding={padding[0]}, expected 0, or as many steps as y then has of x"
+            )
+        padding = "same" if same else "valid"
+    return {"kernel_size": size, "stride": stride, "dilation": dilation, "padding": padding}
 
 
 def _refuse_hooks(module: nn.Module, what: str) -> None:
@@ -222,6 +247,15 @@ def _from_sequential(module: nn.Module, dtype: str) -> Sequential:
 
 def _check_features(modules: list[Any]) -> None:
     """Refuse modules whose features are the second axis in PyTorch where that is the batch."""
+    if any(type(module) is Conv1D for module in modules):
+        for module in modules:
+            each = module._input_size is None and not module._knows_time
+            if type(module) is Softmax or not (each or type(module) in _OTHER_NAMES):
+                raise ValueError(
+                    f"{module!r} stands beside a Conv1D: PyTorch's takes features as the last "
+                    "axis, and Conv1d as the second; convert them one by one"
+                )
+        return
     timed = any(module._knows_time or module._takes_ids for module in modules)
     for module in modules:
         if not module._keeps_time:
@@ -299,8 +333,8 @@ def to_torch(module: Module) -> Any:
     Parameters
     ----------
     module : module
-        RNN, LSTM, GRU, their cells, Linear, Embedding, LayerNorm, BatchNorm, Dropout, activations,
-        or a Sequential of them and of pooling.
+        RNN, LSTM, GRU, their cells, Linear, Embedding, LayerNorm, BatchNorm, Conv1D, Dropout,
+        activations, or a Sequential of them and of pooling.
 
     Returns
     -------
@@ -347,6 +381,8 @@ def _to_one(module: Module, batch_first: bool) -> nn.Module:
     taken: dict[str, Any] = {name: getattr(module._config, name) for name in written}
     if taken.get("nonlinearity", "tanh") not in ("tanh", "relu"):
         raise not_written(module, "nonlinearity", "PyTorch")
+    if taken.get("padding") == "causal":
+        raise not_written(module, "padding", "PyTorch", "Conv1d has none that looks back alone")
     if type(module) is Softmax:
         taken["dim"] = -1
     if hasattr(module._config, "dtype"):

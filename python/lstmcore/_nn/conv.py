@@ -1,0 +1,273 @@
+"""A convolution over time."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import _core
+from .._base import checks
+from .._base.checks import Array
+from .._base.flow import Ends, Flow
+from .._base.module import storable
+from .._base.packed_weights import PacksWeights
+from .config import Option
+from .over_time import OverTime, valid_steps
+from .stream import PythonStage
+
+__all__ = ["Conv1D"]
+
+_PADDINGS = ("valid", "same", "causal")
+
+
+@storable
+class Conv1D(PacksWeights, OverTime):
+    """y[t] = b + sum over k of W[k] x[stride t + dilation k - left]: a convolution over time.
+
+    Steps before the first and past the end of a row are zeros; `padding` says how many of them are
+    looked at. With n = dilation (kernel_size - 1):
+
+    ========== ======== ====================================== ===============================
+    padding    left     steps of y for T of x                  y[t] is made of
+    ========== ======== ====================================== ===============================
+    "valid"    0        (T - n - 1) // stride + 1, at least 0  steps that are all there
+    "same"     n // 2   T; stride must be 1                    steps before and after
+    "causal"   n        (T - 1) // stride + 1                  this step and steps before it
+    ========== ======== ====================================== ===============================
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Features of x and of y, at least 1.
+    kernel_size : int
+        How many steps each y is made of, at least 1.
+    stride : int, default 1
+        How many steps of x there are for each of y.
+    padding : {"valid", "same", "causal"}, default "valid"
+    dilation : int, default 1
+        Steps of x from one of those that y is made of to the next.
+    bias : bool, default True
+        Whether there is a b; without, it is 0.
+    batch_first : bool, optional
+        Whether x is (B, T, in_channels). None, the default, is False, and in a `Sequential` or
+        `Model` what its recurrent layers have.
+    dtype : {"float32", "float64"}, default "float32"
+        Of the parameters, x and y.
+    seed : int, optional
+        Of the first parameters, as in `reset_parameters`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option has a wrong value or type.
+    MemoryError
+        If the parameters need more memory than this process may use.
+
+    Notes
+    -----
+    The parameters are PyTorch's: ``weight`` (out_channels, in_channels, kernel_size) and ``bias``
+    (out_channels,). As there, the kernel is not flipped. Unlike there, features are the last axis.
+
+    Lengths of rows follow: the modules after it, the losses and the metrics of `fit` get those of
+    y. A causal one of stride 1 can be streamed, to the same bits. It does not carry its steps from
+    call to call, so `generate` and ``fit(truncate=...)`` refuse it; nor do its windows stop at
+    ``resets``, which it refuses.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> mean = lc.Conv1D(1, 1, 2, padding="causal", bias=False, dtype="float64")
+    >>> mean.load_state_dict({"weight": [[[0.5, 0.5]]]})
+    IncompatibleKeys(missing_keys=[], unexpected_keys=[])
+    >>> mean([[2.0], [4.0], [8.0]]).ravel()
+    array([1., 3., 6.])
+    >>> model = lc.Sequential(lc.Conv1D(3, 8, 5, stride=2), lc.GELU(), lc.LSTM(8, 16))
+    >>> model(np.zeros((21, 4, 3), "float32"), lengths=[21, 9, 5, 4]).shape
+    (9, 4, 16)
+    """
+
+    in_channels = Option[int]()
+    out_channels = Option[int]()
+    kernel_size = Option[int]()
+    stride = Option[int]()
+    padding = Option[str]()
+    dilation = Option[int]()
+    bias = Option[bool]()
+    dtype = Option[np.dtype[Any]]()
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: str = "valid",
+        dilation: int = 1,
+        bias: bool = True,
+        batch_first: bool | None = None,
+        dtype: npt.DTypeLike = "float32",
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(batch_first)
+        self._config = SimpleNamespace(
+            in_channels=checks.integer(in_channels, "in_channels", 1),
+            out_channels=checks.integer(out_channels, "out_channels", 1),
+            kernel_size=checks.integer(kernel_size, "kernel_size", 1),
+            stride=checks.integer(stride, "stride", 1),
+            padding=checks.choice(padding, "padding", _PADDINGS),
+            dilation=checks.integer(dilation, "dilation", 1),
+            bias=checks.boolean(bias, "bias"),
+            batch_first=self._config.batch_first,
+            dtype=checks.dtype(dtype),
+        )
+        if self.padding == "same" and self.stride > 1:
+            raise ValueError(
+                f"padding is 'same' and stride {self.stride}, expected stride 1: where windows "
+                "stand would depend on how long rows are"
+            )
+        shapes: list[tuple[str, tuple[int, ...]]]
+        shapes = [("weight", (self.out_channels, self.in_channels, self.kernel_size))]
+        shapes += [("bias", (self.out_channels,))] if self.bias else []
+        self._make_parameters(shapes, self.dtype)
+        self.reset_parameters(seed)
+
+    @property
+    def _reach(self) -> int:
+        """How many steps there are from the first to the last that a y is made of."""
+        return self.dilation * (self.kernel_size - 1)
+
+    @property
+    def _pads(self) -> tuple[int, int]:
+        """How many zeros stand before and after x."""
+        if self.padding == "same":
+            return self._reach // 2, self._reach - self._reach // 2
+        return (self._reach if self.padding == "causal" else 0), 0
+
+    @property
+    def _changes_lengths(self) -> bool:  # type: ignore[override]
+        return self.stride > 1 or (self.padding == "valid" and self._reach > 0)
+
+    @property
+    def _needs_whole_sequence(self) -> bool:  # type: ignore[override]
+        return self._changes_lengths or (self.padding == "same" and self._reach > 0)
+
+    @property
+    def _looks_back(self) -> bool:  # type: ignore[override]
+        return self._reach > 0
+
+    @property
+    def _input_size(self) -> int:
+        return self.in_channels
+
+    def _output_size(self, size: int | None) -> int:
+        return self.out_channels
+
+    def reset_parameters(self, seed: int | None = None) -> None:
+        """Draw all from U(-s, s) with s = 1 / sqrt(in_channels kernel_size), as PyTorch does.
+
+        Parameters
+        ----------
+        seed : int, optional
+            Of ``numpy.random.default_rng``.
+        """
+        rng = np.random.default_rng(checks.seed(seed))
+        bound = (self.in_channels * self.kernel_size) ** -0.5
+        for p in self._parameters.values():
+            p._draw(lambda size: rng.uniform(-bound, bound, size))
+
+    def _pack(self, parameters: list[Array], train: bool) -> _core.Linear:
+        weight, *bias = parameters
+        rows = weight.transpose(0, 2, 1).reshape(self.out_channels, -1)  # as windows are
+        return _core.pack_linear(checks.in_order(rows), bias[0] if bias else None, train)
+
+    def _stream_stage(self, name: str) -> Any:
+        return PythonStage(self._whole_windows, self._reach, self.in_channels)
+
+    def _whole_windows(self, x: Array) -> Array:
+        """Return y (T - reach, B, out_channels) for x (T, B, in_channels), without padding."""
+        return _core.linear_forward(self._weights(False), self._windows(x))
+
+    def _ends(self, ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return how many steps of y there are for so many of x."""
+        first = self._reach + 1 - sum(self._pads)  # how many steps of x the first y needs
+        found: npt.NDArray[np.int64] = np.maximum(ends - first + self.stride, 0) // self.stride
+        return found
+
+    def _apply(self, x: Any, flow: Flow, train: bool) -> tuple[Array, Any]:
+        if flow.resets is not None and (self._looks_back or self._changes_lengths):
+            raise ValueError(
+                f"resets cannot be given to a model with {self!r}, whose windows reach over them"
+            )
+        y, tape = super()._apply(x, flow, train)
+        if flow.lengths is not None and self._changes_lengths:
+            found = self._ends(np.asarray(flow.lengths.rows))
+            flow.ends = Ends(found, flow.ends is not None and flow.ends.moved)
+            flow.lengths = checks.Lengths(found)
+        return y, tape
+
+    def _input(self, x: Any, batch_first: bool) -> Array:
+        array = checks.real(x, self.dtype, "x")
+        if array.ndim not in (2, 3) or array.shape[-1] != self.in_channels:
+            axes, size = "B, T" if batch_first else "T, B", self.in_channels
+            raise ValueError(f"x has shape {array.shape}, expected ({axes}, {size}) or (T, {size})")
+        return array
+
+    def _forward(self, x: Array, ends: npt.NDArray[np.int64]) -> tuple[Any, ...]:
+        time, batch, channels = x.shape
+        left, right = self._pads
+        padded = _core.empty((left + time + right, batch, channels), x.dtype)
+        padded.fill(0)
+        np.copyto(padded[left : left + time], x, where=valid_steps(time, ends)[..., None])
+        weights = self._weights(True)
+        y = _core.linear_forward(weights, self._windows(padded))
+        _zero_past(y, self._ends(ends))
+        return y, padded, ends, weights
+
+    def _backward(
+        self,
+        dy: Array,
+        dx: Array,
+        padded: Array,
+        ends: npt.NDArray[np.int64],
+        weights: _core.Linear,
+    ) -> None:
+        gradients = self._own_gradients()
+        dy = dy.copy(order="C")
+        _zero_past(dy, self._ends(ends))
+        windows = self._windows(padded)
+        size, channels, taps = gradients[0].shape
+        dweight = np.zeros((size, taps * channels), dy.dtype)
+        dwindows = _core.linear_backward(weights, windows, dy, dweight, *gradients[1:])
+        gradients[0] += dweight.reshape(size, taps, channels).transpose(0, 2, 1)
+        dpadded = np.zeros_like(padded)
+        dwindows = dwindows.reshape(*dy.shape[:2], taps, channels)
+        for k in range(taps):
+            dpadded[self._tap(k, len(dy))] += dwindows[:, :, k]
+        left, _ = self._pads
+        there = valid_steps(len(dx), ends)[..., None]
+        np.copyto(dx, dpadded[left : left + len(dx)], where=there)
+
+    def _windows(self, padded: Array) -> Array:
+        """Return the steps that each y is made of, side by side, (steps, B, kernel_size I)."""
+        _, batch, channels = padded.shape
+        count = max(len(padded) - self._reach - 1 + self.stride, 0) // self.stride
+        windows = _core.empty((count, batch, self.kernel_size, channels), padded.dtype)
+        for k in range(self.kernel_size):
+            windows[:, :, k] = padded[self._tap(k, count)]
+        beside: Array = windows.reshape(count, batch, self.kernel_size * channels)
+        return beside
+
+    def _tap(self, k: int, count: int) -> slice:
+        """Return the steps of x that weight k meets in each of `count` windows."""
+        start = k * self.dilation
+        return slice(start, start + max(count - 1, 0) * self.stride + (count > 0), self.stride)
+
+
+def _zero_past(y: Array, ends: npt.NDArray[np.int64]) -> None:
+    """Set y, (T, B, F), to 0 past the end of each row."""
+    if (ends < len(y)).any():
+        y[~valid_steps(len(y), ends)] = 0
