@@ -492,6 +492,26 @@ def test_models_in_models_and_sequentials(tmp_path: Path) -> None:
     assert_same_bits(other.backward_state(second, *given), sequential.backward_state(tape, *given))
 
 
+def test_a_second_backward_through_a_sequential_changes_nothing() -> None:
+    """The tape of a Model in it is used up, which is found before any gradient is added to."""
+    x = lc.Input(4)
+    block = lc.Model(x, x + lc.GRU(4, 4, seed=0, **D)(x)[0])
+    inner = lc.Sequential(lc.Linear(4, 4, seed=2, **D), block)
+    sequential = lc.Sequential(inner, lc.Linear(4, 2, seed=1, **D))
+    y, tape = sequential.forward(rng().standard_normal((T, B, 4)))
+    sequential.backward(tape, np.ones_like(y))
+    before = [p.grad.copy() for p in sequential.parameters()]
+    assert all(grad.any() for grad in before)
+    for dstate in (None, [None]):
+        with pytest.raises(ValueError, match="tape was used by backward already"):
+            sequential.backward_state(tape, np.ones_like(y), dstate)
+        assert_same_bits([p.grad for p in sequential.parameters()], before)
+    chain = lc.Sequential(lc.GRU(4, 4, seed=0, **D), lc.Model(x, lc.Linear(4, 2, seed=1, **D)(x)))
+    y, tape = chain.forward(rng().standard_normal((T, B, 4)))
+    first = chain.backward(tape, np.ones_like(y))
+    assert_same_bits(chain.backward(tape, np.ones_like(y)), first)  # a chain's can be used again
+
+
 def test_a_transformer_block_is_pytorchs() -> None:
     torch = require("torch")
     theirs = torch.nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0).double()
