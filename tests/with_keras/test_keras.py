@@ -337,8 +337,7 @@ def test_one_layer_of_a_model_that_is_no_chain() -> None:
         ours = lc.from_keras(model, layer=name)
         y = call(model.get_layer(name), X)
         np.testing.assert_allclose(ours(X)[0][:, -1], y, atol=1e-6)
-    with pytest.raises(ValueError, match="'sum' is called"):
-        lc.from_keras(model)
+    np.testing.assert_allclose(lc.from_keras(model)(X), call(model, X), atol=1e-6)
     with pytest.raises(
         ValueError, match=r"layer is 'three', expected one of .*'one', 'two', 'sum'"
     ):
@@ -572,25 +571,14 @@ def test_masks_that_are_refused(layers: Any, message: str) -> None:
 
 def test_graphs_that_are_refused() -> None:
     x = L.Input((None, 3))
-    _, state = L.GRU(4, return_state=True, name="gru")(x)
-    with pytest.raises(ValueError, match="the state of 'gru'"):
-        lc.from_keras(keras.Model(x, state))
-    y = L.GRU(4, return_sequences=True)(x)
-    with pytest.raises(ValueError, match=r"output_layers=.*expected one"):
-        lc.from_keras(keras.Model(x, [y, state]))
-    shared = L.GRU(3, return_sequences=True, name="twice")
-    with pytest.raises(ValueError, match=r"'twice' is not called once|second call of 'twice'"):
-        lc.from_keras(keras.Model(x, shared(shared(x))))
-    with pytest.raises(ValueError, match="'last' is called with initial_state"):
-        lc.from_keras(keras.Model(x, L.GRU(4, name="last")(x, initial_state=state)))
     mask = L.Input((None,), dtype="bool")
-    with pytest.raises(ValueError, match="input_layers"):
+    with pytest.raises(ValueError, match="is given a mask, which is imported in chains"):
         lc.from_keras(keras.Model([x, mask], L.GRU(4)(x, mask=mask)))
     own = keras.ops.any(keras.ops.not_equal(x, 3.0), axis=-1)
     with pytest.raises(ValueError, match="'masked' has a mask of its own"):
         lc.from_keras(keras.Model(x, L.GRU(4, name="masked")(x, mask=own)))
     with pytest.raises(ValueError, match="is not imported"):
-        lc.from_keras(keras.Model(x, keras.ops.flip(x, axis=1)))
+        lc.from_keras(keras.Model(x, keras.ops.sort(x, axis=1)))
 
 
 @pytest.mark.parametrize(

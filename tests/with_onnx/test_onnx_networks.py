@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,20 @@ import pytest
 
 import lstmcore as lc
 from helpers import peers
+from helpers.networks import (
+    NETWORKS,
+    B,
+    T,
+    autoencoder,
+    encoder_decoder,
+    initial_state,
+    residual_stack,
+    states_of,
+    tied,
+    two_heads,
+    two_inputs,
+    values_of,
+)  # fmt: skip
 from helpers.numeric import assert_same_bits
 from lstmcore._base.tree import leaves, rebuilt
 from lstmcore.onnx._graph import Graph, fold
@@ -18,112 +31,6 @@ from lstmcore.onnx._reading import read
 
 onnx: Any = peers.require("onnx")
 runtime: Any = peers.require("onnxruntime")
-
-T, B = 6, 4
-
-
-def residual_stack(first: bool) -> Any:
-    x = y = lc.Input(4)
-    for i in range(3):
-        inside = lc.LSTM(4, 4, batch_first=first, seed=i)(lc.LayerNorm(4)(y))[0]
-        y = y + lc.Dropout(0.5)(lc.Tanh()(inside))
-    return lc.Model(x, y), ["h0", "c0"]
-
-
-def two_inputs(first: bool) -> Any:
-    """A sequence and static features; all the arithmetic there is."""
-    sequence, static = lc.Input(3), lc.Input(2, steps=False)
-    x = lc.concat([sequence, lc.repeat(lc.ReLU()(static), like=sequence)])
-    y, h = lc.GRU(5, 6, 2, batch_first=first, seed=0)(x)
-    y = lc.Linear(6, 3, seed=1)(y) * sequence - 0.5 * y[..., :3] + 1
-    part = y[..., 2:0:-1] - y[..., -1:]
-    gate = lc.Sigmoid()(y[..., :1])
-    return lc.Model([sequence, static], [2 - part * gate, h[0:1], h[-1] + h[0]]), ["h0"]
-
-
-def two_heads(first: bool) -> Any:
-    x = lc.Input(3)
-    y, (h, c) = lc.LSTM(3, 5, bidirectional=True, batch_first=first, seed=0)(x)
-    heads = {
-        "steps": lc.Linear(10, 3, seed=1)(y),
-        "rows": lc.Softmax()(lc.Linear(15, 4, seed=2)(lc.concat([lc.MeanPool()(y), c[1]]))),
-        "both": h[::-1],
-    }
-    return lc.Model(x, heads), ["h0", "c0"]
-
-
-def autoencoder(first: bool) -> Any:
-    x = lc.Input(3)
-    _, (h, _) = lc.LSTM(3, 5, batch_first=first, seed=0)(x)
-    y, _ = lc.LSTM(5, 6, batch_first=first, seed=1)(lc.repeat(h[-1], like=x))
-    return lc.Model({"x": x}, {"x": lc.Linear(6, 3, seed=2)(y)}), ["h0", "c0"]
-
-
-def encoder_decoder(first: bool) -> Any:
-    """Wired by states of two layers; the Embedding, and the norm, are called twice."""
-    source, previous = lc.Input(ids=True), lc.Input(ids=True)
-    embedding, norm = lc.Embedding(7, 4, seed=0), lc.LayerNorm(4)
-    _, state = lc.LSTM(4, 5, 2, batch_first=first, seed=1)(norm(embedding(source)))
-    y, _ = lc.LSTM(4, 5, 2, batch_first=first, seed=2)(norm(embedding(previous)), state)
-    inputs = {"source": source, "previous": previous}
-    return lc.Model(inputs, lc.Linear(5, 7, seed=3)(y)), ["h0", "c0"]
-
-
-def tied(first: bool) -> Any:
-    """One layer with weights that three calls share, each with a state of its own."""
-    a, b = lc.Input(3), lc.Input(3)
-    layer, head = lc.GRU(3, 3, batch_first=first, seed=0), lc.Linear(3, 3, seed=1)
-    y = head(layer(a)[0])
-    return lc.Model([a, b], [y + layer(y)[0], head(lc.LastStep()(layer(b)[0]))]), ["h0"]
-
-
-def initial_state(first: bool) -> Any:
-    """Given by what has no steps: of the LSTM a half of it."""
-    image, previous = lc.Input(4, steps=False), lc.Input(3)
-    h = lc.Linear(4, 5, seed=0)(image)
-    y, _ = lc.LSTM(3, 5, batch_first=first, seed=1)(previous, (h[None], None))
-    y, _ = lc.GRU(5, 5, batch_first=first, seed=2)(y, h[None])
-    pools = [lc.MaxPool()(y), lc.LastStep()(lc.Flip()(y)), lc.MeanPool()(y)]
-    return lc.Model([image, previous], [y, lc.concat(pools)]), []
-
-
-def no_layers(first: bool) -> Any:
-    a, b = lc.Input(3, steps=False), lc.Input(3, steps=False)
-    return lc.Model([a, b], lc.Linear(3, 3, seed=0)(a) * b + lc.Linear(3, 1, seed=1)(b)), []
-
-
-MODELS: dict[str, Callable[[bool], tuple[Any, list[str]]]] = {
-    f.__name__: f
-    for f in (
-        residual_stack, two_inputs, two_heads, autoencoder, encoder_decoder, tied, initial_state,
-        no_layers,
-    )
-}  # fmt: skip
-
-
-def values_of(model: Any, seed: int = 0) -> Any:
-    """Values for the inputs of a model."""
-    rng = np.random.default_rng(seed)
-    made = []
-    for axes, _ in model._plan.given:
-        lead = ((B, T) if model.batch_first else (T, B)) if axes.steps else (B,)
-        if axes.features is None:
-            made.append(rng.integers(0, 7, lead))
-        else:
-            made.append(rng.standard_normal((*lead, axes.features)).astype("f4"))
-    return rebuilt(model._plan.inputs, iter(made))
-
-
-def states_of(model: Any) -> list[Any]:
-    """An initial state for every layer that takes one."""
-    rng = np.random.default_rng(7)
-    states = []
-    for step in model._plan.free:
-        layer = step.module
-        shape = (layer._states, B, layer.hidden_size)
-        parts = tuple(rng.standard_normal(shape).astype("f4") for _ in layer._state_parts)
-        states.append(parts if len(parts) > 1 else parts[0])
-    return states
 
 
 def session(proto: Any) -> Any:
@@ -148,14 +55,14 @@ def check(model: Any, proto: Any, feed: dict[str, Any], expected: list[Any]) -> 
         np.testing.assert_allclose(ours, truth, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("lengths", [False, True])
 @pytest.mark.parametrize("states", [False, True])
 def test_onnx_runtime_computes_the_same(
     name: str, first: bool, lengths: bool, states: bool
 ) -> None:
-    model, parts = MODELS[name](first)
+    model, parts = NETWORKS[name](first)
     if states and not parts:
         return
     if lengths and name == "no_layers":
@@ -186,7 +93,7 @@ def test_onnx_runtime_computes_the_same(
 
 @pytest.mark.parametrize("opset", [13, 14, 18, 20, 22])
 def test_opsets(opset: int) -> None:
-    for make in MODELS.values():
+    for make in NETWORKS.values():
         model = make(True)[0]
         if opset < 17 and any(isinstance(m, lc.LayerNorm) for m in model._children.values()):
             with pytest.raises(ValueError, match=r"module layernorm, .*: it needs opset"):
@@ -198,11 +105,11 @@ def test_opsets(opset: int) -> None:
         check(model, proto, feed, leaves(model(x)))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("first", [False, True])
 def test_there_and_back(tmp_path: Path, name: str, first: bool) -> None:
     """An equal model, bit for bit; and where the graph was changed, equal numbers."""
-    model, parts = MODELS[name](first)
+    model, parts = NETWORKS[name](first)
     x = values_of(model)
     path = tmp_path / "model.onnx"
     proto = lc.to_onnx(model, path, states=bool(parts))

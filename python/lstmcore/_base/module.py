@@ -204,6 +204,9 @@ class Module:
         """Return dx for the tape that `_apply` returned."""
         return self.backward(tape, dy)
 
+    def _check_tape(self, tape: Any) -> None:
+        """Refuse a tape that `_apply_backward` cannot use, before anything is changed."""
+
     # Networks that are no chains call these two: with all arguments of a call, and all gradients.
 
     def _apply_all(self, args: Sequence[Any], flow: Flow, train: bool) -> tuple[Any, Any]:

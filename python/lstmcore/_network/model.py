@@ -580,6 +580,9 @@ class Model(Module):
             return y, None
         return y, ModelTape(self, tapes, final, [], given, [y])
 
+    def _check_tape(self, tape: Any) -> None:
+        self._unused(tape)
+
     def _apply_backward(self, tape: Any, dy: Any, flow: BackwardFlow) -> Any:
         count = len(self._plan.free)
         dstate = flow.final[len(flow.final) - count :]

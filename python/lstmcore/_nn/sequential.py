@@ -21,7 +21,10 @@ __all__ = ["Sequential", "SequentialTape", "as_sequential"]
 
 
 class SequentialTape:
-    """What ``Sequential.forward`` remembers for ``backward``: the tapes of its modules."""
+    """What ``Sequential.forward`` remembers for ``backward``: the tapes of its modules.
+
+    It can be used as often as those can, which is once if a `Model` that is no chain is among them.
+    """
 
     __slots__ = ("__weakref__", "_ends", "_owner", "state", "tapes")
 
@@ -380,6 +383,8 @@ class Sequential(Module):
         if dstate is not None:
             flow.final = self._states(dstate, "dstate")
             self._check_dstate(flow.final, tape)
+        for (_, module), t in zip(self._steps, tape.tapes, strict=True):
+            module._check_tape(t)
         self._check_gradients()
         dx: Any = dy
         for (_, module), t in zip(reversed(self._steps), reversed(tape.tapes), strict=True):

@@ -95,9 +95,9 @@ def _cut(
         raise ValueError(f"{why}, but lengths of {name} is a pair: cut it with lc.data.Pairs")
     if caller.changes_steps and not caller.pools and not caller.batch_first:
         raise ValueError(
-            f"{why}, but the model gives other steps than x has, so that it is not known which axis "
-            f"of the target of {name} are rows: expected a model with batch_first=True, or batches "
-            "in a list"
+            f"{why}, but the model gives other steps than x has, so that it is not known which "
+            f"axis of the target of {name} are rows: expected a model with batch_first=True, or "
+            "batches in a list"
         )
     cut = Batches(
         *batch,

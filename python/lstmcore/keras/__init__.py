@@ -27,7 +27,8 @@ def from_keras(source: Any, *, layer: str | None = None, config: Any = None) -> 
     ----------
     source : layer, model or path
         A layer or model of Keras 2 or 3, built; or the path of a ``.keras`` file or of an ``.h5``
-        file. Models are Sequential or functional ones that are a chain of layers.
+        file. Models are Sequential or functional ones, the latter of Keras 2 only if they are a
+        chain of layers.
     layer : str, optional
         The name of one layer of the model: only that is imported, whatever the rest of it is.
     config : dict or str, optional
@@ -40,8 +41,8 @@ def from_keras(source: Any, *, layer: str | None = None, config: Any = None) -> 
         A recurrent layer of Keras by itself becomes an `RNN`, `LSTM` or `GRU` that gives all
         outputs and the final state, whatever ``return_sequences`` and ``return_state`` say, and
         with ``go_backwards`` has ``reverse=True``: its outputs stand where their inputs are. A
-        model becomes a `Sequential` that gives what the model gives. All are batch-first, as Keras
-        is.
+        chain of layers becomes a `Sequential`, any other model a `Model`, and they give what the
+        model gives. All are batch-first, as Keras is.
 
     Raises
     ------
@@ -57,7 +58,9 @@ def from_keras(source: Any, *, layer: str | None = None, config: Any = None) -> 
     Imported are SimpleRNN, LSTM, GRU and their cells, CuDNNLSTM, CuDNNGRU, RNN with one of the
     cells, Bidirectional, Embedding, Dense, Conv1D, LayerNormalization, BatchNormalization, Masking,
     Activation, ReLU, LeakyReLU, ELU, Softmax, Dropout, TimeDistributed, GlobalAveragePooling1D and
-    GlobalMaxPooling1D. What acts in training only (dropout inside recurrent layers, noise,
+    GlobalMaxPooling1D; in models that are no chain also Add, Subtract, Multiply, Average,
+    Concatenate, Rescaling and the operations of the same names, initial states and layers that are
+    called twice, but no masks. What acts in training only (dropout inside recurrent layers, noise,
     regularizers, frozen layers) is left out. Past the end of a masked row our outputs are 0, where
     a recurrent layer of Keras repeats the last one.
 
@@ -67,17 +70,17 @@ def from_keras(source: Any, *, layer: str | None = None, config: Any = None) -> 
     >>> model = lc.from_keras("model.keras")  # doctest: +SKIP
     >>> model(x)  # doctest: +SKIP
     """
-    from . import _files, _live, _model
+    from . import _files, _functional, _live, _model
 
     if isinstance(source, (str, os.PathLike)):
         try:
-            return _model.import_model(_files.read(source, config), layer)
+            return _functional.import_model(_files.read(source, config), layer)
         except RecursionError:
             raise ValueError(f"{os.fspath(source)} has parts within parts without end") from None
     if config is not None:
         raise ValueError("config is given, but source is no file of weights: it has its own")
     if _live.is_model(source):
-        return _model.import_model(_live.source_of(source), layer)
+        return _functional.import_model(_live.source_of(source), layer)
     if layer is not None:
         raise ValueError(f"layer is {layer!r}, but source is not a model")
     return _model.import_layer(*_live.layer_of(source))
@@ -88,7 +91,7 @@ def to_keras(module: Module) -> Any:
 
     Parameters
     ----------
-    module : RNN, LSTM, GRU, one of the cells, Sequential, or what may stand in one
+    module : RNN, LSTM, GRU, one of the cells, Sequential, Model, or what may stand in one
         Keras is batch-first: there x and y are (B, T, ...), whatever `batch_first` says here.
 
     Returns
@@ -96,7 +99,7 @@ def to_keras(module: Module) -> Any:
     layer or model of Keras
         A recurrent layer by itself gives all outputs (``return_sequences=True``), with
         ``reverse=True`` from the last step to the first. A recurrent layer of several layers and a
-        `Sequential` become a ``keras.Sequential``.
+        `Sequential` become a ``keras.Sequential``, a `Model` that is no chain a functional model.
 
     Raises
     ------
@@ -132,6 +135,10 @@ def to_keras(module: Module) -> Any:
             'to_keras needs Keras, pip install "lstmcore[keras]", and what is to compute for it, '
             "such as PyTorch or JAX"
         ) from error
+    if module._network is not None:
+        from ._write_network import write_network
+
+        return write_network(keras, module)
     from ._write import write
 
     return write(keras, module)

@@ -31,7 +31,7 @@ from .._nn.time_reversal import Flip
 from ._layer import KerasLayer
 from ._recurrent import CELLS, LAYERS, Direction, both_directions, direction, make, make_cell
 
-__all__ = ["Chain", "alone"]
+__all__ = ["Chain", "alone", "freeze"]
 
 _ACTIVATIONS: dict[str, Callable[[], Module]] = {
     "tanh": Tanh,
@@ -61,7 +61,7 @@ def alone(layer: KerasLayer) -> Module:
     else:
         module = _other(layer)
     if not layer.trainable:
-        _freeze([module])
+        freeze([module])
     return module
 
 
@@ -72,7 +72,8 @@ def _other(layer: KerasLayer) -> Module:
     return model[0] if len(model) == 1 else model
 
 
-def _freeze(modules: list[Module]) -> None:
+def freeze(modules: list[Module]) -> None:
+    """Let no optimizer train them."""
     for module in modules:
         for p in module.parameters():
             p.trainable = False
@@ -85,9 +86,9 @@ class Chain:
     the lengths that a `Masking` finds; whether it may move steps is known at the end only.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, has_steps: bool = True) -> None:
         self._modules: list[Module] = []
-        self._has_steps = True  # whether there still is an axis of time
+        self._has_steps = has_steps  # whether there still is an axis of time
         self._masking_module: Masking | None = None
         self._masked = False  # whether a mask comes along
         self._mask_used = False
@@ -100,7 +101,17 @@ class Chain:
         _READERS[layer.kind](self, layer)
         layer.close()
         if not layer.trainable:
-            _freeze(self._modules[before:])
+            freeze(self._modules[before:])
+
+    @property
+    def masks(self) -> bool:
+        """Whether a layer masks steps."""
+        return self._masking_module is not None
+
+    @property
+    def modules(self) -> list[Module]:
+        """The modules so far."""
+        return self._modules
 
     def model(self) -> Sequential:
         """Return the modules, in a Sequential."""

@@ -14,7 +14,7 @@ from .._base.module import Module
 from ._chain import Chain, alone
 from ._layer import KerasLayer, Stored, name_of
 
-__all__ = ["Source", "import_layer", "import_model", "layers_of", "major"]
+__all__ = ["Source", "add_to", "check_taken", "import_layer", "import_model", "layers_of", "major"]
 
 _FUNCTIONAL = ("Functional", "Model")
 _DEPTH = 16  # of models in models
@@ -37,8 +37,8 @@ def import_model(source: Source, name: str | None = None) -> Module:
         chain = Chain()
         for layer in chain_of(source.model):
             weights = list(source.weights(name_of(layer)))
-            _add(chain, layer, weights, source.version, _DEPTH)
-            _check_taken(f"the layer {name_of(layer)!r}", weights)
+            add_to(chain, layer, weights, source.version)
+            check_taken(f"the layer {name_of(layer)!r}", weights)
         return chain.model()
     layers = {name_of(layer): layer for layer in layers_of(source.model)}
     if name not in layers:
@@ -51,11 +51,14 @@ def import_model(source: Source, name: str | None = None) -> Module:
 def import_layer(layer: KerasLayer, weights: list[Stored]) -> Module:
     """Return what computes the same as one layer, which takes all of its weights."""
     module = alone(layer)
-    _check_taken(layer.where, weights)
+    check_taken(layer.where, weights)
     return module
 
 
-def _add(chain: Chain, layer: Any, weights: list[Stored], version: int, depth: int) -> None:
+def add_to(
+    chain: Chain, layer: Any, weights: list[Stored], version: int, depth: int = _DEPTH
+) -> None:
+    """Append a layer, or those of a Sequential model, to a chain."""
     if layer["class_name"] != "Sequential":
         chain.add(KerasLayer(layer, weights, version))
         return
@@ -69,10 +72,11 @@ def _add(chain: Chain, layer: Any, weights: list[Stored], version: int, depth: i
             "others, which is not imported: set all to the same before saving"
         )
     for child in inside:
-        _add(chain, child, weights, version, depth - 1)
+        add_to(chain, child, weights, version, depth - 1)
 
 
-def _check_taken(where: str, weights: list[Stored]) -> None:
+def check_taken(where: str, weights: list[Stored]) -> None:
+    """Refuse weights that are left over."""
     if weights:
         shapes = ", ".join(str(tuple(weight.shape)) for weight in weights)
         raise ValueError(f"{where} has more weights than it needs: {shapes}")
@@ -123,7 +127,7 @@ def chain_of(model: Any) -> list[Any]:
 
 
 class _Graph:
-    """A functional model, which must be a chain.
+    """A functional model that is a chain.
 
     Keras 3 writes down a mask as operations of its own, ``Any(NotEqual(x, value))``, where x is
     the input of the layer that masks; they are followed back to it, and left out.

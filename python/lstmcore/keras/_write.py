@@ -33,7 +33,7 @@ from .._nn.time_reversal import Flip
 from ._model import major
 from ._recurrent import keras_options, to_weights
 
-__all__ = ["write"]
+__all__ = ["Writer", "check", "inexpressible", "write"]
 
 # The modules that are written, and which of their options. Those that say how parameters start or
 # are trained (forget_bias, padding_idx, sparse) are left out. `gaps` says what our Masking refuses;
@@ -89,17 +89,19 @@ _RECURRENT: dict[type[Module], str] = {
 }
 
 
+_INSIDE = "call the Sequential with a lc.Input, and take the lc.Model of what comes of it"
+
+
 def write(keras: Any, module: Module) -> Any:
     """Return what `to_keras` returns."""
     version = major(keras.__version__, "keras")
     modules = [part for _, part in module._chain()]
     for part in modules:
-        if type(part) not in _OPTIONS:
-            raise _inexpressible(part)
-        check_options(part, _OPTIONS[type(part)], "Keras")
+        check(part)
     if module._state_parts and not module._takes_one_x:  # a cell
         return _cell(keras, version, module)
-    layers, weights = _Writer(keras, version, modules).write()
+    writer = Writer(keras, version, modules)
+    layers, weights = writer.write(), writer.weights
     if len(layers) > 1 or type(module) is Sequential:
         made = keras.Sequential([_input(keras, modules), *layers])
     else:
@@ -107,6 +109,18 @@ def write(keras: Any, module: Module) -> Any:
         made.build(_input(keras, modules).shape)
     made.set_weights(weights)
     return made
+
+
+def check(module: Module) -> None:
+    """Refuse a module that Keras has nothing for, or an option of it."""
+    if type(module) not in _OPTIONS:
+        how = (
+            ""
+            if module._network is None
+            else "in a Sequential, which can be called with a lc.Input"
+        )
+        raise inexpressible(module, how)
+    check_options(module, _OPTIONS[type(module)], "Keras")
 
 
 def _cell(keras: Any, version: int, module: Module) -> Any:
@@ -123,34 +137,63 @@ def _input(keras: Any, modules: list[Module]) -> Any:
         return keras.layers.Input((None,), dtype="int32")
     sizes = (module._input_size for module in modules)
     size = next((size for size in sizes if size is not None), None)
-    dtypes = (getattr(module, "dtype", None) for module in modules)
-    dtype = next((dtype.name for dtype in dtypes if dtype is not None), "float32")
+    dtype = _dtype(modules)
     with_steps = any(module._knows_time for module in modules)
     return keras.layers.Input((None, size) if with_steps else (size,), dtype=dtype)
 
 
-def _inexpressible(module: Module, why: str = "") -> ValueError:
+def _dtype(modules: list[Module]) -> str:
+    dtypes = (getattr(module, "dtype", None) for module in modules)
+    return next((dtype.name for dtype in dtypes if dtype is not None), "float32")
+
+
+def inexpressible(module: Module, why: str = "") -> ValueError:
     """Return the error for a module that Keras has nothing for, where it stands."""
     return ValueError(f"{module!r} is nothing that Keras can express there{why and ': '}{why}")
 
 
-class _Writer:
-    """The layers of Keras for a chain of ours, and the weights of all of them, in Keras's order."""
+class Writer:
+    """The layers of Keras for a chain of ours, each with its weights, in Keras's order.
 
-    def __init__(self, keras: Any, version: int, modules: list[Module]) -> None:
+    Parameters
+    ----------
+    keras : module
+    version : int
+        Of Keras.
+    modules : list of Module
+    dtype : str, optional
+        Of what has no parameters; that of the modules if not given.
+    states : bool, default False
+        Whether recurrent layers give their states, too.
+    """
+
+    def __init__(
+        self,
+        keras: Any,
+        version: int,
+        modules: list[Module],
+        dtype: str | None = None,
+        states: bool = False,
+    ) -> None:
         self._kinds = keras.layers
         self._version = version
         self._modules = modules
         self._masked = any(module._finds_lengths for module in modules)
-        self._layers: list[Any] = []
-        self._weights: list[Array] = []
+        self._dtype = dtype or _dtype(modules)
+        self._states = states
+        self.pairs: list[tuple[Any, list[Array]]] = []  # layers and their weights
 
-    def write(self) -> tuple[list[Any], list[Array]]:
-        """Go through the modules; some belong together."""
+    def write(self) -> list[Any]:
+        """Go through the modules, of which some belong together, and return the layers."""
         at = 0
         while at < len(self._modules):
             at += self._write(*self._modules[at : at + 3])
-        return self._layers, self._weights
+        return [layer for layer, _ in self.pairs]
+
+    @property
+    def weights(self) -> list[Array]:
+        """Those of all layers."""
+        return [weight for _, weights in self.pairs for weight in weights]
 
     def _write(self, module: Any, *after: Any) -> int:
         """Write a module, and return how many of those that follow it are in it, with itself."""
@@ -167,13 +210,12 @@ class _Writer:
             self._embedding(after[0], masks=True)
             return 2
         if kind not in _SINGLE:
-            raise _inexpressible(module)
+            raise inexpressible(module)
         _SINGLE[kind](self, module)
         return 1
 
     def _add(self, layer: Any, *weights: Array) -> None:
-        self._layers.append(layer)
-        self._weights.extend(weights)
+        self.pairs.append((layer, list(weights)))
 
     # Modules that become one layer ----------------------------------------------------------------
 
@@ -196,7 +238,7 @@ class _Writer:
 
     def _layer_norm(self, module: LayerNorm) -> None:
         if len(module.normalized_shape) != 1:
-            raise _inexpressible(module)
+            raise inexpressible(module)
         affine = module.elementwise_affine
         layer = self._kinds.LayerNormalization(
             epsilon=module.eps,
@@ -223,9 +265,9 @@ class _Writer:
 
     def _conv(self, module: Conv1D) -> None:
         if self._masked:
-            raise _inexpressible(module, "its Conv1D overlooks masks")
+            raise inexpressible(module, "its Conv1D overlooks masks")
         if module.stride > 1 and module.dilation > 1:
-            raise _inexpressible(module, "its Conv1D has no stride and dilation at once")
+            raise inexpressible(module, "its Conv1D has no stride and dilation at once")
         layer = self._kinds.Conv1D(
             module.out_channels,
             module.kernel_size,
@@ -239,30 +281,31 @@ class _Writer:
         self._add(layer, weight.transpose(2, 1, 0), *bias)
 
     def _dropout(self, module: Dropout) -> None:
-        self._add(self._kinds.Dropout(module.p))
+        self._add(self._kinds.Dropout(module.p, dtype=self._dtype))
 
     def _masking(self, module: Masking) -> None:
-        self._add(self._kinds.Masking(module.value))
+        self._add(self._kinds.Masking(module.value, dtype=self._dtype))
 
     def _mean_pool(self, module: MeanPool) -> None:
-        self._add(self._kinds.GlobalAveragePooling1D())
+        self._add(self._kinds.GlobalAveragePooling1D(dtype=self._dtype))
 
     def _max_pool(self, module: MaxPool) -> None:
         if self._masked:
-            raise _inexpressible(module, "its GlobalMaxPooling1D overlooks masks")
-        self._add(self._kinds.GlobalMaxPooling1D())
+            raise inexpressible(module, "its GlobalMaxPooling1D overlooks masks")
+        self._add(self._kinds.GlobalMaxPooling1D(dtype=self._dtype))
 
     def _activation(self, module: Module) -> None:
-        self._add(self._kinds.Activation(type(module).__name__.lower()))
+        name = type(module).__name__.lower()
+        self._add(self._kinds.Activation(name, dtype=self._dtype))
 
     def _elu(self, module: ELU) -> None:
-        self._add(self._kinds.ELU(alpha=module.alpha))
+        self._add(self._kinds.ELU(alpha=module.alpha, dtype=self._dtype))
 
     def _leaky_relu(self, module: LeakyReLU) -> None:
         if module.negative_slope < 0:
             raise not_written(module, "negative_slope", "Keras", "it takes none below 0")
         name = "negative_slope" if self._version > 2 else "alpha"
-        self._add(self._kinds.LeakyReLU(**{name: module.negative_slope}))
+        self._add(self._kinds.LeakyReLU(**{name: module.negative_slope}, dtype=self._dtype))
 
     # Recurrent layers -----------------------------------------------------------------------------
 
@@ -288,13 +331,14 @@ class _Writer:
             made = kind(
                 **options,
                 return_sequences=not (last and pooled),
+                return_state=self._states,
                 go_backwards=i == 0 and (backwards or layer.reverse),
             )
             if layer.bidirectional:
                 made = self._kinds.Bidirectional(made, merge_mode=merge if last else layer.merge)
             self._add(made, *_weights(layer, i))
             if layer.dropout and not last:
-                self._add(self._kinds.Dropout(layer.dropout))
+                self._add(self._kinds.Dropout(layer.dropout, dtype=self._dtype))
         return 1 + pooled
 
     def _merge(self, layer: Layer[Any], pool: Any) -> str:
@@ -321,17 +365,17 @@ def _weights(layer: Layer[Any], index: int) -> Iterator[Array]:
         yield from to_weights(layer._config, {n.removesuffix(end): ours[n] for n in names})
 
 
-_SINGLE: dict[type[Module], Callable[[_Writer, Any], None]] = {
-    Embedding: _Writer._embedding,
-    Linear: _Writer._linear,
-    LayerNorm: _Writer._layer_norm,
-    BatchNorm: _Writer._batch_norm,
-    Conv1D: _Writer._conv,
-    Dropout: _Writer._dropout,
-    Masking: _Writer._masking,
-    MeanPool: _Writer._mean_pool,
-    MaxPool: _Writer._max_pool,
-    **dict.fromkeys((Tanh, ReLU, Sigmoid, Softmax, GELU, SiLU, Softplus), _Writer._activation),
-    ELU: _Writer._elu,
-    LeakyReLU: _Writer._leaky_relu,
+_SINGLE: dict[type[Module], Callable[[Writer, Any], None]] = {
+    Embedding: Writer._embedding,
+    Linear: Writer._linear,
+    LayerNorm: Writer._layer_norm,
+    BatchNorm: Writer._batch_norm,
+    Conv1D: Writer._conv,
+    Dropout: Writer._dropout,
+    Masking: Writer._masking,
+    MeanPool: Writer._mean_pool,
+    MaxPool: Writer._max_pool,
+    **dict.fromkeys((Tanh, ReLU, Sigmoid, Softmax, GELU, SiLU, Softplus), Writer._activation),
+    ELU: Writer._elu,
+    LeakyReLU: Writer._leaky_relu,
 }

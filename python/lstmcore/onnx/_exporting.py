@@ -242,8 +242,6 @@ class _Writer:
     def change_lengths(self, minus: int, divisor: int) -> None:
         """Say that rows have max(lengths - minus, 0) // divisor steps from now on."""
         self._time = f"{self.prefix}time"
-        for key in ("steps", "int32"):
-            self._shared.pop(key, None)
         if self._lengths is not None:
             some = self.node("Sub", [self._lengths, self.integers(minus)])
             some = self.node("Max", [some, self.integers(0)])
