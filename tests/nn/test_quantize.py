@@ -14,6 +14,7 @@ import lstmcore as lc
 from helpers.numeric import assert_same_bits
 from helpers.variants import CELLS, STACKS, Cell, Options, cells, name_of, stacks
 from lstmcore import _core, reference
+from lstmcore._files import tensor_file
 
 SIZES = [(1, 1), (3, 5), (8, 16), (13, 33), (64, 100)]
 
@@ -295,13 +296,16 @@ def test_copies_pickles_and_files_are_equal(tmp_path: Path) -> None:
 def test_a_file_may_not_make_more_than_it_holds(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     lc.save(lc.quantize(lc.Linear(30, 30)), path)
-    content = path.read_bytes()
-    for changed in (b'"in_features\\": 99', b'"precision\\": "int4'):
-        old = b'"in_features\\": 30' if b"in_f" in changed else b'"precision\\": "int8'
-        old, new = old.replace(b'"int', b'\\"int'), changed.replace(b'"int', b'\\"int')
-        assert old in content
-        path.write_bytes(content.replace(old, new))
-        with pytest.raises(ValueError, match="damaged"):
+    arrays, metadata = tensor_file.view(path)
+    arrays = {name: np.array(array) for name, array in arrays.items()}
+    text = metadata["lstmcore.model"]
+    for old, new, message in (
+        ('"in_features": 30', '"in_features": 99', "larger than its parameters"),
+        ('"precision": "int8"', '"precision": "int4"', "precision is 'int4', expected 'int8'"),
+    ):
+        assert old in text
+        tensor_file.write(path, arrays, {"lstmcore.model": text.replace(old, new)})
+        with pytest.raises(ValueError, match=message):
             lc.load(path)
 
 

@@ -35,9 +35,8 @@ def check_options(module: Module, written: Collection[str], to: str, path: str =
         Naming the option.
     """
     if module._quantized:
-        what = f"module {path}, {module!r}" if path else repr(module)
         raise ValueError(
-            f"{what}: weights in int8 cannot be written to {to}, write those of the model that it "
+            f"{_where(module, path)}: weights in int8 cannot be written to {to}, write those of the model that it "
             "was made of"
         )
     for name, parameter in inspect.signature(type(module)).parameters.items():
@@ -48,6 +47,9 @@ def check_options(module: Module, written: Collection[str], to: str, path: str =
 
 def not_written(module: Module, option: str, to: str, why: str = "", path: str = "") -> ValueError:
     """Return the error for an option, or a value of it, that cannot be written."""
-    what = f"module {path}, {module!r}" if path else repr(module)
-    value = getattr(module._config, option)
-    return ValueError(f"{what}: {option}={value!r} cannot be written to {to}{why and ': '}{why}")
+    where, value = _where(module, path), getattr(module._config, option)
+    return ValueError(f"{where}: {option}={value!r} cannot be written to {to}{why and ': '}{why}")
+
+
+def _where(module: Module, path: str) -> str:
+    return f"module {path}, {module!r}" if path else repr(module)
