@@ -512,26 +512,42 @@ def test_a_second_backward_through_a_sequential_changes_nothing() -> None:
     assert_same_bits(chain.backward(tape, np.ones_like(y)), first)  # a chain's can be used again
 
 
-def test_a_transformer_block_is_pytorchs() -> None:
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_transformer_block_is_pytorchs(norm_first: bool, first: bool) -> None:
+    """Forward and gradients, with the norms behind and before, time-major and batch-first."""
     torch = require("torch")
-    theirs = torch.nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0).double()
+    theirs = torch.nn.TransformerEncoderLayer(
+        8, 2, 16, dropout=0.0, norm_first=norm_first, batch_first=first
+    ).double()
     for p in theirs.parameters():
         torch.nn.init.normal_(p, std=0.3)
-    attention = lc.attention.MultiHead(8, 2, **D)
+    attention = lc.attention.MultiHead(8, 2, batch_first=first, **D)
     parts = {
         "self_attn": attention, "linear1": lc.Linear(8, 16, **D), "linear2": lc.Linear(16, 8, **D),
         "norm1": lc.LayerNorm(8, **D), "norm2": lc.LayerNorm(8, **D),
     }  # fmt: skip
     for name, part in parts.items():
         part.load_state_dict(theirs.state_dict(), prefix=f"{name}.")
+    norm1, norm2 = parts["norm1"], parts["norm2"]
+
+    def feed_forward(x: Any) -> Any:
+        return parts["linear2"](lc.ReLU()(parts["linear1"](x)))
+
     x = lc.Input(8)
-    y = parts["norm1"](x + attention(x, x, x)[0])
-    model = lc.Model(x, parts["norm2"](y + parts["linear2"](lc.ReLU()(parts["linear1"](y)))))
-    values, dy = (rng(i).standard_normal((T, B, 8)) for i in (0, 1))
+    if norm_first:
+        z = norm1(x)
+        y = x + attention(z, z, z)[0]
+        model = lc.Model(x, y + feed_forward(norm2(y)))
+    else:
+        y = norm1(x + attention(x, x, x)[0])
+        model = lc.Model(x, norm2(y + feed_forward(y)))
+    values, dy = (rng(i).standard_normal((B, T, 8) if first else (T, B, 8)) for i in (0, 1))
     lengths = np.array([6, 2, 4, 1])
-    valid = np.arange(T)[:, None] < lengths
+    rows = np.arange(T) < lengths[:, None]
+    valid = rows if first else rows.T
     given = torch.from_numpy(values).requires_grad_()
-    expected = theirs(given, src_key_padding_mask=torch.from_numpy(~valid.T))
+    expected = theirs(given, src_key_padding_mask=torch.from_numpy(~rows))
     got, tape = model.forward(values, lengths=lengths)
     np.testing.assert_allclose(got[valid], expected.detach().numpy()[valid], atol=1e-10)
     dy[~valid] = 0
