@@ -30,7 +30,7 @@ MODULES = [
             ),
             "sequential-looks-at-no-dstate": ("self._check_dstate(flow.final, tape)", "pass"),
             "sequential-takes-a-module-twice": (
-                "if module.num_parameters and owners",
+                "if module._named() and owners",
                 "if False and owners",
             ),
             "sequential-mixes-batch-first": ("if value != expected:", "if False:"),

@@ -236,6 +236,12 @@ def test_fit_resumes_to_the_same_bits(tmp_path: Path) -> None:
     assert_same_bits(second.state_dict(), whole.state_dict())
 
 
+def test_one_stands_in_a_sequential_once() -> None:
+    module = norm(affine=False)
+    with pytest.raises(ValueError, match=r"modules 0 and 2 are the same BatchNorm"):
+        lc.Sequential(module, lc.Tanh(), module)
+
+
 def test_repr_and_options() -> None:
     assert repr(lc.BatchNorm(4)) == "BatchNorm(4)"
     module = lc.BatchNorm(4, momentum=None, frozen=True, batch_first=True)

@@ -268,6 +268,7 @@ class Module:
         """Return what a stream of the core is to do for this module, or None for nothing.
 
         That is packed weights, or a name and numbers: see `parse_stage` in cpp/bindings/stream.cpp.
+        What the core does not know is a `PythonStage`, which runs between streams of the core.
         The default refuses. `name` is what messages call the module.
         """
         raise TypeError(f"{name} cannot be streamed: streams do not compute this kind of module")

@@ -145,7 +145,7 @@ class Sequential(Module):
     def _check_twice(self) -> None:
         owners: dict[int, str] = {}
         for path, module in self._steps:
-            if module.num_parameters and owners.setdefault(id(module), path) != path:
+            if module._named() and owners.setdefault(id(module), path) != path:
                 raise ValueError(
                     f"modules {owners[id(module)]} and {path} are the same {module!r}, expected "
                     "every module with parameters once"

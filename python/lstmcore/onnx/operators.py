@@ -537,6 +537,8 @@ def _conv(
     around = _pads(x.shape[2:], reach, steps, auto_pad, pads)
     if min(map(min, around), default=0) < 0 or x.shape[1] != group * w.shape[1]:
         raise ValueError(f"x is {x.shape} and w {w.shape}, in {group} groups, padded {around}")
+    if min([*steps, *gaps], default=1) < 1:
+        raise ValueError(f"strides are {steps} and dilations {gaps}, expected at least 1")
     wide = [n + sum(pad) for n, pad in zip(x.shape[2:], around, strict=True)]
     _sizes(np.array([*x.shape[:2], *wide], object), x.dtype)
     padded = np.pad(x, [(0, 0), (0, 0), *around])
