@@ -45,7 +45,8 @@ class Training:
     def fit(self, callbacks: Any = (), **options: Any) -> lc.History:
         validation = (X[:, :6], STEPS[:, :6], LENGTHS[:6]) if options.pop("validated", 0) else None
         return quiet(
-            self.model, self.data, loss="mse", metrics=["rmse", "mae"], optimizer=self.optimizer,
+            self.model, self.data, loss="mse", metrics=["rmse", "mae", "nse"],
+            optimizer=self.optimizer,
             schedule=self.schedule, schedule_by="step", epochs=3, validation=validation,
             callbacks=[self.best, *callbacks], **options,
         )  # fmt: skip

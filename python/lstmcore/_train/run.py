@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .._base import checks
 from .functions import Functions
 from .history import History
@@ -95,7 +97,11 @@ class Run:
         settings = {**self._settings, "lr": lr}
         state = {"epoch": self.epoch, "step": self.step, "settings": settings}
         if self.batch:
-            state |= {"batch": self.batch, "sums": self.sums, "seconds": self.seconds}
+            sums = {
+                kind: {name: _stored(value) for name, value in values.items()}
+                for kind, values in self.sums.items()
+            }
+            state |= {"batch": self.batch, "sums": sums, "seconds": self.seconds}
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -106,8 +112,27 @@ class Run:
         sums = state.get("sums", {})
         if not isinstance(sums, Mapping) or (batch and set(sums) != {"sums", "weights"}):
             raise ValueError(f"sums is {checks.describe(sums)}, expected those of the means")
+        sums = {
+            kind: {name: _restored(value) for name, value in values.items()}
+            for kind, values in sums.items()
+        }
         self.seconds = checks.number(state.get("seconds", 0.0), "seconds")
         self.epoch, self.step, self.batch, self.sums = epoch, step, batch, sums
+
+
+def _stored(value: Any) -> Any:
+    """Return a sum as JSON can hold it: a longdouble as what is in float64, and the rest."""
+    if not isinstance(value, np.ndarray):
+        return value
+    most = value.astype(np.float64)
+    return [most.tolist(), (value - most).astype(np.float64).tolist()]
+
+
+def _restored(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    most, rest = value
+    return np.asarray(most, np.longdouble) + np.asarray(rest, np.longdouble)
 
 
 class _Begun:
