@@ -36,8 +36,8 @@ def check_options(module: Module, written: Collection[str], to: str, path: str =
     """
     if module._quantized:
         raise ValueError(
-            f"{_where(module, path)}: weights in int8 cannot be written to {to}, write those of the "
-            "model that it was made of"
+            f"{_where(module, path)}: weights in int8 cannot be written to {to}, write those of "
+            "the model that it was made of"
         )
     for name, parameter in inspect.signature(type(module)).parameters.items():
         left_out = name != "seed" and name not in written
