@@ -1,4 +1,4 @@
-"""Looking inside: gates and cells, how far gradients reach, training curves, forecasts.
+"""Looking inside: networks, gates and cells, how far gradients reach, training curves, forecasts.
 
 Whatever is drawn is computed by functions of their own (`gate_values`, `gradient_norms`,
 `gradient_bound`), which need no matplotlib. Those that draw take the axes to draw on, make some if
@@ -8,6 +8,7 @@ they get none, and return them: titles, limits and ``ax.figure.savefig`` are you
 from __future__ import annotations
 
 import copy
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ import numpy.typing as npt
 from ._base import checks
 from ._base.checks import Array
 from ._base.module import Module
+from ._network.model import Model
+from ._network.summary import Node, layout, nodes
 from ._nn.layers import RNN, Layer
 from ._nn.tape import Tape
 
@@ -31,6 +34,7 @@ __all__ = [
     "gradient_flow",
     "gradient_norms",
     "heat_map",
+    "network",
     "training",
 ]
 
@@ -369,6 +373,70 @@ def gradient_flow(layers: Mapping[str, Layer[Any]], x: npt.ArrayLike, ax: Any = 
     ax.set_ylabel("norm of the Jacobian, $\\|\\partial h_T / \\partial s_{T-k}\\|$")
     ax.legend()
     return ax
+
+
+def network(model: Module, ax: Any = None) -> Any:
+    """Draw a network: its inputs, calls and outputs, from top to bottom.
+
+    Parameters
+    ----------
+    model : Model
+        Of a Sequential, take ``lc.Model(x, sequential(x))``.
+    ax : matplotlib Axes, optional
+        Where to draw; new ones, as large as the network needs, by default.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    TypeError
+        If `model` is no Model.
+    ImportError
+        Without matplotlib.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> x = lc.Input(8)
+    >>> y, _ = lc.GRU(8, 8)(lc.LayerNorm(8)(x))
+    >>> ax = lc.plot.network(lc.Model(x, x + y))  # doctest: +SKIP
+    """
+    if not isinstance(model, Model):
+        what = checks.describe(model)
+        raise TypeError(f"model is {what}, expected a lc.Model")
+    listed = nodes(model._plan, model._children)
+    places, edges = layout(listed)
+    if ax is None:
+        right = [point[0] for edge in edges for point in edge] or [0.0]
+        wide, high = max(right) - min(right) + 1, max(level for _, level in places) + 1
+        _, ax = _pyplot().subplots(figsize=(2.4 * wide, 0.8 * high))
+    for edge in edges:
+        *bends, end = edge
+        ax.plot(*zip(*edge, strict=True), color="0.6", linewidth=1, zorder=1)
+        arrow = {"arrowstyle": "-|>", "color": "0.6", "shrinkA": 0, "shrinkB": 16}
+        ax.annotate("", end, bends[-1], arrowprops=arrow, zorder=1)
+    for node, (across, level) in zip(listed, places, strict=True):
+        colour = "#dbe9f6" if node.parameters else "white" if node.module else "#fdebd0"
+        box = {"boxstyle": "round,pad=0.4", "facecolor": colour, "edgecolor": "0.4"}
+        ax.text(
+            across, level, _label(node), ha="center", va="center", fontsize=7, bbox=box, zorder=2
+        )
+    ax.margins(0.15)
+    ax.invert_yaxis()
+    ax.set_axis_off()
+    return ax
+
+
+def _label(node: Node) -> str:
+    """Return what a drawing says of a node: the operation, or the module below its name."""
+    first = node.name
+    if node.module:
+        named = "(" in node.module  # an operation's text is short
+        module = textwrap.shorten(node.module, 44, placeholder=" ...)")
+        first = f"{node.name}: {module}" if named else module
+    return "\n".join([*textwrap.wrap(first, 30), node.gives])
 
 
 def training(history: History, ax: Any = None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 import lstmcore as lc
 from lstmcore import plot
+from lstmcore._network.summary import layout, nodes
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((6, 2))
@@ -303,3 +305,63 @@ def test_drawing_names_the_command_and_numbers_need_none(monkeypatch: pytest.Mon
     ):
         with pytest.raises(ImportError, match=r'pip install "lstmcore\[train\]"'):
             draw()
+
+
+# Networks -----------------------------------------------------------------------------------------
+
+
+def network() -> Any:
+    x, static = lc.Input(4), lc.Input(2, steps=False)
+    y: Any = x
+    for i in range(2):
+        y = y + lc.GRU(4, 4, seed=i)(y)[0]
+    y, h = lc.GRU(6, 4)(lc.concat([y, lc.repeat(static, like=y)]))
+    shared = lc.Linear(4, 4)
+    return lc.Model([x, static], {"y": shared(y) + x, "label": shared(h[-1])})
+
+
+def test_the_nodes_of_a_network_and_where_they_stand() -> None:
+    model = network()
+    listed = nodes(model._plan, model._children)
+    assert [node.name for node in listed] == [
+        "x[0]", "x[1]", "gru", "binary", "gru_1", "binary", "repeat", "concat", "gru_2", "linear",
+        "binary", "index", "linear", "y['y']", "y['label']",
+    ]  # fmt: skip
+    assert [node.takes for node in listed] == [
+        [], [], [0], [0, 2], [3], [3, 4], [1, 5], [5, 6], [7], [8], [9, 0], [8], [11], [10], [12],
+    ]  # fmt: skip
+    assert sum(node.parameters for node in listed) == model.num_parameters
+    places, edges = layout(listed)
+    assert len(set(places)) == len(listed)
+    takers = [(i, source) for i, node in enumerate(listed) for source in node.takes]
+    through: list[tuple[float, int]] = []
+    for (i, source), edge in zip(takers, edges, strict=True):
+        assert edge[0] == places[source]
+        assert edge[-1] == places[i]
+        levels = [level for _, level in edge]
+        assert levels == list(range(levels[0], levels[-1] + 1))  # always one level down
+        through += edge[1:-1]
+    assert len(edges[takers.index((10, 0))]) > 5  # the path of x round everything
+    # Nothing stands on anything else, and edges go through no node.
+    every = [*places, *through]
+    for level in range(max(level for _, level in places) + 1):
+        row = sorted(across for across, one in every if one == level)
+        assert all(b - a >= 1 - 1e-9 for a, b in itertools.pairwise(row))
+    assert places[1][1] == places[6][1] - 1  # an input right above what takes it
+    assert places[-1][1] == places[-2][1] == max(level for _, level in places)
+
+
+def test_networks_are_drawn(pyplot: Any) -> None:
+    model = network()
+    ax = plot.network(model)
+    texts = [text.get_text() for text in ax.texts if text.get_text()]
+    assert len(texts) == 15
+    assert "gru_2: GRU(6, 4)\n(T, B, 4), (1, B, 4)" in texts
+    assert "a + b\n(T, B, 4)" in texts
+    assert len(ax.lines) == 18
+    _, own = pyplot.subplots()
+    x = lc.Input(3)
+    assert plot.network(lc.Model(x, lc.Linear(3, 2)(x)), own) is own
+    ax.figure.canvas.draw()
+    with pytest.raises(TypeError, match=r"(?s)model is .*, expected a lc\.Model"):
+        plot.network(lc.Sequential(lc.Linear(3, 2)))
