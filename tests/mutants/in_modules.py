@@ -71,8 +71,8 @@ MODULES = [
         ["tests/nn/test_stream.py", "tests/nn/test_stream_model.py"],
         {
             "streams-take-negative-rows": (
-                "((chosen < 0) | (chosen >= self.batch_size))",
-                "(chosen >= self.batch_size)",
+                "((chosen < 0) | (chosen >= batch_size))",
+                "(chosen >= batch_size)",
             ),
             "streams-overwrite-x": (
                 "return x.copy() if np.may_share_memory(x, out) else x",
