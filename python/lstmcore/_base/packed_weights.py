@@ -33,7 +33,8 @@ class PacksWeights(Module):
     # weights are packed for training, and the weights.
     _packed: tuple[Any, int, bool, Any] = (None, 0, False, None)
 
-    _MATRICES: ClassVar[tuple[str, ...]]  # what the names of those begin with that may be in int8
+    # What the names of the matrices begin with that may be in int8.
+    _MATRICES: ClassVar[tuple[str, ...]] = ()
 
     @property
     def precision(self) -> str:
@@ -79,8 +80,8 @@ class PacksWeights(Module):
             parameter.trainable = False
 
     def _quantize(self, name: str) -> bool:
-        if self._quantized:
-            return True
+        if self._quantized or not self._MATRICES:
+            return self._quantized
         if self._config.dtype != np.float32:
             raise TypeError(
                 f"{name} is {self._config.dtype.name}, expected float32: int8 is rounded from that"

@@ -218,6 +218,7 @@ class BatchNorm(Module):
     """
 
     _applies_own = False
+    each_step = True  # in inference
 
     num_features = Option[int]()
     eps = Option[float]()
