@@ -691,7 +691,7 @@ def test_what_has_no_counterpart_here() -> None:
         pass
 
     for module, error, message in (
-        (nn.Conv1d(1, 2, 3), TypeError, r"torch\.nn\.modules\.conv\.Conv1d"),
+        (nn.Conv2d(1, 2, 3), TypeError, r"torch\.nn\.modules\.conv\.Conv2d"),
         (Mine(3, 4), TypeError, "Mine"),
         (nn.ModuleList([nn.GRU(3, 4)]), TypeError, "ModuleList"),
         (hooked, ValueError, "forward hook"),

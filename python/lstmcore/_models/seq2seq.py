@@ -526,7 +526,7 @@ class Seq2Seq(Module):
         ... )
         >>> y = model.forecast(x["past"], x["previous"][0], steps=10)
         >>> y.shape, lc.metrics.rmse(y, target) < 0.2
-        ((10, 261, 1), True)
+        ((10, 271, 1), True)
         """
         value, beside = self._first_values(previous, steps, known)
         keys, final, lengths = self._encode(source, lengths)

@@ -153,7 +153,7 @@ class ModelStream:
         made = []
         for i, (step, one) in enumerate(zip(self._plan.recurrent, value, strict=True)):
             layer, zeros = step.module, _zeros(step.module, self._batch_size)
-            given = state_parts(layer, one, self._batch_size, f"state[{i}]")
+            given = state_parts(layer, one, self._batch_size, f"state[{i}]", layer.dtype)
             pairs = zip(zeros, given, strict=False)
             made.append(tuple(z if part is None else part.copy() for z, part in pairs))
         with self._alone():

@@ -123,7 +123,9 @@ class Stream(_core.Stream):
     @state.setter
     def state(self, value: Any) -> None:
         if self._bare:
-            self._set_states([state_parts(self._layers[0], value, self.batch_size, "state")])
+            self._set_states(
+                [state_parts(self._layers[0], value, self.batch_size, "state", self._dtype)]
+            )
             return
         count = len(self._layers)
         if value is None:
@@ -131,7 +133,7 @@ class Stream(_core.Stream):
         check_entries(value, count, "state", f"a tuple of {count}, one per layer")
         self._set_states(
             [
-                state_parts(layer, v, self.batch_size, f"state[{i}]")
+                state_parts(layer, v, self.batch_size, f"state[{i}]", self._dtype)
                 for i, (layer, v) in enumerate(zip(self._layers, value, strict=True))
             ]
         )
@@ -398,7 +400,7 @@ def chosen_rows(rows: Any, batch_size: int) -> list[int]:
 
 
 def state_parts(
-    layer: Any, value: Any, batch_size: int, name: str
+    layer: Any, value: Any, batch_size: int, name: str, dtype: np.dtype[Any]
 ) -> tuple[Array | None, Array | None]:
     """Return h and c of the state of a layer, as the core wants them."""
     rows = (layer.num_layers, batch_size)
@@ -407,7 +409,7 @@ def state_parts(
         if value is None:
             return None
         axes = f"(num_layers, B, {'H' if size == layer._hidden else 'P'})"
-        return checks.contiguous(value, (*rows, size), layer.dtype, name, axes)
+        return checks.contiguous(value, (*rows, size), dtype, name, axes)
 
     if len(layer._state_parts) == 1:
         return part(value, layer._outputs, name), None
