@@ -45,7 +45,8 @@ Tensor parse_tensor(const std::string& name, const Json& description, const char
     tensor.bytes = last - first;
     int64_t expected = size_of(tensor.dtype);
     if (expected == 0)
-        throw std::runtime_error("dtype" + of + " is " + tensor.dtype + ", expected F32, F64 or I8");
+        throw std::runtime_error("dtype" + of + " is " + tensor.dtype +
+                                 ", expected F32, F64 or I8");
     for (const int64_t size : tensor.shape)
         if (__builtin_mul_overflow(expected, size, &expected))
             throw std::runtime_error("shape" + of + " is too large");
