@@ -319,8 +319,10 @@ struct QuantizedFactors {
 
 /// Calls run(rows, factors, n) for some rows after the other, as many as QuantizedRows has room
 /// for.
+/// Not inlined: with so much on its stack, a step in float32 would take longer, too.
 template <class Row, class Run>
-void in_quantized_rows(const StepArgs<float>& step, const Row* rows, int64_t n, Run run) {
+__attribute__((noinline)) void in_quantized_rows(const StepArgs<float>& step, const Row* rows,
+                                                 int64_t n, Run run) {
     QuantizedRows h, x;
     const int64_t most = std::min(QuantizedRows::most(step.w.K), QuantizedRows::most(step.w_in.K));
     for (int64_t count; n > 0; rows += count, n -= count) {

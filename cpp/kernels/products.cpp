@@ -32,8 +32,8 @@ LSTMCORE_INLINE void multiply_rows(const Packed<T>& w, int64_t columns, const Pr
 
 /// The same with a matrix in int8: some rows after the other, as many as QuantizedRows has room
 /// for.
-void multiply_quantized(const Packed<float>& w, int64_t columns, const ProductRow<float>* rows,
-                        int64_t n) {
+__attribute__((noinline)) void multiply_quantized(const Packed<float>& w, int64_t columns,
+                                                  const ProductRow<float>* rows, int64_t n) {
     QuantizedRows quantized;
     for (int64_t count; n > 0; rows += count, n -= count) {
         count = std::min(n, QuantizedRows::most(w.K));
