@@ -8,11 +8,10 @@
 
 namespace lstmcore {
 
-/// Reads a model: a safetensors file whose metadata describes it. Its recurrent layers and Linear
-/// (in int8, too: then T is float),
+/// Reads a model: a safetensors file whose metadata describes it. Its recurrent layers, Linear,
 /// LayerNorm, Tanh, ReLU, Sigmoid and Softmax, in a Sequential or alone, become stages, Dropout
 /// none. They are for a Stream; the weights of a recurrent stage are for forward() as well. T must
-/// be the type that the file holds.
+/// be the type that the file holds, and float where its matrices are in int8.
 /// Throws std::runtime_error, naming the file and what is wrong, if it cannot be read, is damaged
 /// or holds anything else; std::bad_alloc.
 template <class T>
