@@ -59,6 +59,7 @@ struct Scratch {
     ProductRow<T>* products;  ///< (chunk rows)
     ForwardRows<T> rows;      ///< (slots) of a step
     const T* next_pre;        ///< the row of `pre` that is to be used next
+    StepArgs<T> args;         ///< what the kernel is told of every step of a chunk
 };
 
 template <class T>
@@ -93,7 +94,8 @@ public:
         for (int w = 0; w < workers_.count(); ++w) {
             T* const pre = arena.take<T>(size_product(chunk_, slots, width_));
             auto* const products = arena.take<ProductRow<T>>(chunk_ * slots);
-            scratch_.push_back({pre, products, ForwardRows<T>(spec, H_, slots, arena), nullptr});
+            scratch_.push_back(
+                {pre, products, ForwardRows<T>(spec, H_, slots, arena), nullptr, {}});
         }
     }
 
@@ -188,7 +190,7 @@ private:
         if (first == 0) start_states(worker, layer, d);
         for (int64_t step = first; step < last; step += chunk_) {
             const int64_t end = std::min(step + chunk_, last);
-            multiply_input(worker, layer, d, step, end);
+            start_chunk(worker, layer, d, step, end);
             for (int64_t s = step; s < end; ++s) {
                 run_step(worker, layer, d, s);
                 end_states(worker, layer, d, s);
@@ -207,7 +209,7 @@ private:
         if (first == 0) first_parts([&](int w) { start_states(w, layer, 0); });
         for (int64_t step = first; step < last; step += chunk_) {
             const int64_t end = std::min(step + chunk_, last);
-            workers_.each(team, [&](int w) { multiply_input(w, layer, 0, step, end); });
+            workers_.each(team, [&](int w) { start_chunk(w, layer, 0, step, end); });
             for (int64_t s = step; s < end; ++s) {
                 workers_.each(team, [&](int w) { run_step(w, layer, 0, s); });
                 team.barrier();
@@ -257,9 +259,13 @@ private:
                            workers_.slots(), in_.steps);
     }
 
-    void multiply_input(int worker, int64_t layer, int d, int64_t first, int64_t last) {
-        if (looks_up(layer) || fuses(layer)) return;
+    /// What the steps [first, last) have in common: their StepArgs, and their input product unless
+    /// they make or look up their own.
+    void start_chunk(int worker, int64_t layer, int d, int64_t first, int64_t last) {
         const PackedDirection<T>& w = weights_->direction(layer, d);
+        const bool fused = fuses(layer);
+        scratch_[worker].args = step_args(worker, w, fused);
+        if (looks_up(layer) || fused) return;
         const bool backwards = spec_.reads_backwards(d);
         const SequenceView<const T> x = input_of(layer);
         Scratch<T>& scratch = scratch_[worker];
@@ -292,11 +298,12 @@ private:
     template <CellKind kKind>
     void run_step_of(int worker, int64_t layer, int d, int64_t step) {
         const PackedDirection<T>& w = weights_->direction(layer, d);
-        const bool look_up = looks_up(layer), fused = fuses(layer);
         const bool backwards = spec_.reads_backwards(d);
         const SequenceView<T> hidden = hidden_of(layer);
         const SequenceView<const T> input = input_of(layer);
         Scratch<T>& scratch = scratch_[worker];
+        const bool look_up = looks_up(layer), fused = bool(scratch.args.w_in);
+        scratch.args.last_first = (step % 2 == 1) != last_panel_first_;
         int64_t n = 0;
         for (int64_t slot : workers_.slots_of(worker, schedule_->alive(step))) {
             const auto now = this->moment(slot, step, backwards);
@@ -316,8 +323,7 @@ private:
             set_cell<kKind>(at, layer, d, step, now);
             scratch.rows.template set<kKind>(n++, at, zeros_);
         }
-        scratch.rows.run(weights_->kernels(), step_args(worker, w, step, fused), w.w_hr, P_, train_,
-                         n);
+        scratch.rows.run(weights_->kernels(), scratch.args, w.w_hr, P_, train_, n);
     }
 
     /// Where the gates and the cell state of a row are.
@@ -332,10 +338,9 @@ private:
         if (!now.cut && step == 0 && in_.c0) at.c_prev = state(in_.c0, layer, d, now.b, H_);
     }
 
-    /// What the kernel is told about all rows of a step.
-    StepArgs<T> step_args(int worker, const PackedDirection<T>& w, int64_t step, bool fused) const {
+    /// What the kernel is told about all rows of every step.
+    StepArgs<T> step_args(int worker, const PackedDirection<T>& w, bool fused) const {
         StepArgs<T> args{spec_.cell, H_, w.w_hh, w.w_n, w.b_hn, w.peephole};
-        args.last_first = (step % 2 == 1) != last_panel_first_;
         if (fused) args.w_in = w.w_ih;
         if (workers_.parts() > 1) {
             const Range panels = panels_of(worker, w.w_hh);
