@@ -77,7 +77,7 @@ def test_readme(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_documents(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    if name in ("torch.md", "keras.md"):
+    if name in ("torch.md", "keras.md", "onnx.md"):
         require(name.removesuffix(".md"))
     if name == "training.md":
         require("pandas")

@@ -12,6 +12,7 @@ import pytest
 
 import lstmcore as lc
 from helpers.numeric import assert_same_bits
+from helpers.peers import require
 from helpers.variants import CELLS, STACKS, Cell, Options, cells, name_of, stacks
 from lstmcore import _core, reference
 from lstmcore._files import tensor_file
@@ -356,6 +357,7 @@ def test_state_dicts_are_checked() -> None:
 
 
 def test_exporters_refuse_it(tmp_path: Path) -> None:
+    require("onnx")
     small = lc.quantize(lc.Sequential(lc.LSTM(3, 5), lc.Linear(5, 2)))
     with pytest.raises(ValueError, match="in int8 cannot be written to ONNX"):
         lc.to_onnx(small, tmp_path / "model.onnx")
