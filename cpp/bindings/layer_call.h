@@ -56,44 +56,33 @@ View<T> view_of(const py::array& array, const char* name, bool batch_first, int6
 }
 
 /// Splits a flat list of parameters, in the order of the state dict, into one set for each layer
-/// and direction.
-template <class T>
-std::vector<Parameters<T>> split_parameters(const Spec& spec, const std::vector<py::array>& arrays,
-                                            const char* name) {
-    const LayerSpec& layer = spec.layer;
-    size_t used = 0;
-    const auto next = [&](const char*, std::initializer_list<int64_t> shape) {
-        require(used < arrays.size(), name, ": too few arrays");
-        return numbers_or_null<T>(arrays[used++], shape, name);
-    };
-    std::vector<Parameters<T>> sets;
-    for (int64_t s = 0; s < spec.states(); ++s)
-        sets.push_back(take_parameters<T>(layer, s / layer.directions(), next));
-    require(used == arrays.size(), name, ": too many arrays");
-    return sets;
-}
-
-/// The same of parameters with matrices in int8, whose scales come behind them.
-inline std::vector<QuantizedParameters> split_quantized(const Spec& spec,
-                                                        const std::vector<py::array>& arrays) {
-    const LayerSpec& layer = spec.layer;
+/// and direction: Parameters<Number>, or QuantizedParameters, whose matrices are two arrays each.
+template <class Set, class Number>
+std::vector<Set> split_sets(const Spec& spec, const std::vector<py::array>& arrays,
+                            const char* name) {
     using Shape = std::initializer_list<int64_t>;
+    const LayerSpec& layer = spec.layer;
     size_t used = 0;
     const auto next = [&]() -> const py::array& {
-        require(used < arrays.size(), "parameters: too few arrays");
+        require(used < arrays.size(), name, ": too few arrays");
         return arrays[used++];
     };
-    const auto take = [&](const char* name, Shape shape) {
-        return numbers_or_null<const float>(next(), shape, name);
+    const auto take = [&](const char*, Shape shape) {
+        return numbers_or_null<Number>(next(), shape, name);
     };
-    const auto matrix = [&](const char* name, Shape shape) {
-        const int8_t* values = numbers_or_null<const int8_t>(next(), shape, name);
-        return QuantizedMatrix{values, take(name, {*shape.begin()})};
+    const auto matrix = [&](const char* part, Shape shape) {
+        if constexpr (std::is_same_v<Set, QuantizedParameters>) {
+            const int8_t* values = numbers_or_null<const int8_t>(next(), shape, name);
+            return QuantizedMatrix{values,
+                                   take(part, {*shape.begin()})};  // its scales are behind it
+        } else {
+            return take(part, shape);
+        }
     };
-    std::vector<QuantizedParameters> sets;
+    std::vector<Set> sets;
     for (int64_t s = 0; s < spec.states(); ++s)
-        sets.push_back(take_quantized_parameters(layer, s / layer.directions(), take, matrix));
-    require(used == arrays.size(), "parameters: too many arrays");
+        sets.push_back(take_parameters<Set>(layer, s / layer.directions(), take, matrix));
+    require(used == arrays.size(), name, ": too many arrays");
     return sets;
 }
 

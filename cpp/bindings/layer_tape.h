@@ -63,7 +63,7 @@ public:
         require(!dc || lstm, "dc: only the LSTM has a cell");
         const T* dc_n =
             numbers_or_null<const T>(dc, {spec.states(), in.batch, layer.hidden_size}, "dc");
-        const auto into = split_parameters<T>(spec, gradients, "gradients");
+        const auto into = split_sets<Parameters<T>, T>(spec, gradients, "gradients");
         call_.check_lookup();
 
         auto dx =

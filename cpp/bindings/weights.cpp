@@ -11,7 +11,7 @@ namespace {
 template <class T>
 std::shared_ptr<const Weights<T>> pack_as(const Spec& spec, const std::vector<py::array>& arrays,
                                           bool train) {
-    const auto sets = split_parameters<const T>(spec, arrays, "parameters");
+    const auto sets = split_sets<Parameters<const T>, const T>(spec, arrays, "parameters");
     const ReleaseGil release;
     return pack<T>(spec.layer, sets, train, get_num_threads());
 }
@@ -28,7 +28,7 @@ PyWeights pack_weights(const Spec& spec, const std::vector<py::array>& arrays, b
 PyWeights pack_quantized(const Spec& spec, const std::vector<py::array>& arrays) {
     require(!spec.is_double, "spec: float64, which int8 is not there for");
     PyWeights weights{{}, spec};
-    const auto sets = split_quantized(spec, arrays);
+    const auto sets = split_sets<QuantizedParameters, const float>(spec, arrays, "parameters");
     const ReleaseGil release;
     weights.f32 = pack(spec.layer, sets, get_num_threads());
     return weights;

@@ -194,13 +194,9 @@ void gru_forward_with(const StepArgs<T>& step, const GruForwardRow<T>* rows, Fac
 
 template <class T, bool kTrain>
 void gru_forward(const StepArgs<T>& step, const GruForwardRow<T>* rows, int64_t n) {
-    if constexpr (!kTrain && std::is_same_v<T, float>) {
-        if (step.w.quantized != nullptr)
-            return in_quantized_rows(step, rows, n, [&](auto part, auto factors, int64_t count) {
-                gru_forward_with<T, false>(step, part, factors, count);
-            });
-    }
-    gru_forward_with<T, kTrain>(step, rows, Factors<GruForwardRow<T>>{rows}, n);
+    with_factors<!kTrain>(step, rows, n, [&](auto part, auto factors, int64_t count) {
+        gru_forward_with<T, kTrain>(step, part, factors, count);
+    });
 }
 
 template <class T>

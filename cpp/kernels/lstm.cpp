@@ -162,13 +162,9 @@ void lstm_forward_with(const StepArgs<T>& step, const LstmForwardRow<T>* rows, F
 
 template <class T, bool kTrain>
 void lstm_forward(const StepArgs<T>& step, const LstmForwardRow<T>* rows, int64_t n) {
-    if constexpr (!kTrain && std::is_same_v<T, float>) {
-        if (step.w.quantized != nullptr)
-            return in_quantized_rows(step, rows, n, [&](auto part, auto factors, int64_t count) {
-                lstm_forward_with<T, false>(step, part, factors, count);
-            });
-    }
-    lstm_forward_with<T, kTrain>(step, rows, Factors<LstmForwardRow<T>>{rows}, n);
+    with_factors<!kTrain>(step, rows, n, [&](auto part, auto factors, int64_t count) {
+        lstm_forward_with<T, kTrain>(step, part, factors, count);
+    });
 }
 
 template <class T>

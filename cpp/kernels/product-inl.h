@@ -303,7 +303,7 @@ struct GatePanels {
 
 /// What the matrices of a step are multiplied with: the rows as they are ...
 template <class Row>
-struct Factors {
+struct FloatFactors {
     const Row* rows;
 
     LSTMCORE_INLINE auto h(int64_t row) const { return rows[row].h_prev; }
@@ -327,13 +327,23 @@ __attribute__((noinline)) void in_quantized_rows(const StepArgs<float>& step, co
     const int64_t most = std::min(QuantizedRows::most(step.w.K), QuantizedRows::most(step.w_in.K));
     for (int64_t count; n > 0; rows += count, n -= count) {
         count = std::min(n, most);
-        const Factors<Row> of{rows};
+        const FloatFactors<Row> of{rows};
         h.set(count, step.w.K, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return of.h(row); });
         if (step.w_in)
             x.set(count, step.w_in.K,
                   [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return of.x(row); });
         run(rows, QuantizedFactors{h.rows(), x.rows()}, count);
     }
+}
+
+/// Calls run(rows, factors, n) for a step, in parts where its matrices are in int8, which they may
+/// be only in float32 and if kInference.
+template <bool kInference, class T, class Row, class Run>
+LSTMCORE_INLINE void with_factors(const StepArgs<T>& step, const Row* rows, int64_t n, Run run) {
+    if constexpr (kInference && std::is_same_v<T, float>) {
+        if (step.w.quantized != nullptr) return in_quantized_rows(step, rows, n, run);
+    }
+    run(rows, FloatFactors<Row>{rows}, n);
 }
 
 /// The matrix of a step in GatePanels.

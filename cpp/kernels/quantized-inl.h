@@ -30,10 +30,9 @@ constexpr float kSmallestQuantized = 1e-30f;
 /// if a number of the row is infinite or NaN, and so is what the row is multiplied to.
 inline float quantize_row(const float* a, int64_t K, int8_t* q) {
     constexpr int64_t L = kLanes<float>;
-    typedef int32_t Bits __attribute__((vector_size(sizeof(Packet<float>))));
-    Bits most = {};
+    Ints most = {};
     for (int64_t k = 0; k < K; k += L) {
-        const Bits size = (Bits)load(a + k, K - k) & 0x7fffffff;
+        const Ints size = (Ints)load(a + k, K - k) & 0x7fffffff;
         most = size > most ? size : most;
     }
     int32_t bits = 0;
@@ -45,7 +44,7 @@ inline float quantize_row(const float* a, int64_t K, int8_t* q) {
     // In its lowest byte the sum holds the rounded number.
     const Packet<float> round = set(12582912.0f);  // 1.5 * 2^23
     for (int64_t k = 0; k < round_to_groups(K); k += L) {
-        const Bits sum = zeros ? Bits{} : (Bits)padd(pmul(load(a + k, K - k), inverse), round);
+        const Ints sum = zeros ? Ints{} : (Ints)padd(pmul(load(a + k, K - k), inverse), round);
         int8_t bytes[L];
         for (int64_t l = 0; l < L; ++l) bytes[l] = int8_t(sum[l]);
         std::memcpy(q + k, bytes, size_t(std::min(L, round_to_groups(K) - k)));

@@ -63,13 +63,9 @@ void rnn_forward_with(const StepArgs<T>& step, const RnnForwardRow<T>* rows, Fac
 
 template <class T>
 void rnn_forward(const StepArgs<T>& step, const RnnForwardRow<T>* rows, int64_t n) {
-    if constexpr (std::is_same_v<T, float>) {
-        if (step.w.quantized != nullptr)
-            return in_quantized_rows(step, rows, n, [&](auto part, auto factors, int64_t count) {
-                rnn_forward_with<T>(step, part, factors, count);
-            });
-    }
-    rnn_forward_with<T>(step, rows, Factors<RnnForwardRow<T>>{rows}, n);
+    with_factors<true>(step, rows, n, [&](auto part, auto factors, int64_t count) {
+        rnn_forward_with<T>(step, part, factors, count);
+    });
 }
 
 template <class T>

@@ -76,8 +76,11 @@ inline constexpr Option kOptions[] = {
     {"reset_after", 0, 0, 1, [](LayerSpec& s) -> OptionField { return &s.cell.reset_after; }},
 };
 
-template <class Set, class Take, class TakeMatrix>
-Set take_parameters(const LayerSpec& spec, int64_t layer, Take take, TakeMatrix matrix) {
+/// The parameters of one direction of a layer, in the order of state dicts and files: matrices from
+/// matrix(name, {its sizes}), vectors and peepholes from take(name, {its sizes}). The names lack
+/// their suffix, "_l0" or "_l0_reverse". Set is Parameters<T> or QuantizedParameters.
+template <class Set, class Take, class Matrix>
+Set take_parameters(const LayerSpec& spec, int64_t layer, Take take, Matrix matrix) {
     const int64_t H = spec.hidden_size, P = spec.output_size(), rows = spec.cell.gates() * H;
     Set set;
     set.w_ih = matrix("weight_ih", {rows, spec.layer_input_size(layer)});
@@ -91,18 +94,10 @@ Set take_parameters(const LayerSpec& spec, int64_t layer, Take take, TakeMatrix 
     return set;
 }
 
-/// The parameters of one direction of a layer, each from take(name, {its sizes}), in the order of
-/// state dicts and files. The names lack their suffix, "_l0" or "_l0_reverse".
+/// The same where both come from one function.
 template <class T, class Take>
 Parameters<T> take_parameters(const LayerSpec& spec, int64_t layer, Take take) {
     return take_parameters<Parameters<T>>(spec, layer, take, take);
-}
-
-/// The same for parameters of which matrices are in int8: those from matrix(name, {its sizes}).
-template <class Take, class TakeMatrix>
-QuantizedParameters take_quantized_parameters(const LayerSpec& spec, int64_t layer, Take take,
-                                              TakeMatrix matrix) {
-    return take_parameters<QuantizedParameters>(spec, layer, take, matrix);
 }
 
 }  // namespace lstmcore

@@ -222,29 +222,35 @@ private:
         const bool quantized = is_quantized(options);
         const LayerSpec spec = read_layer(kCell, options);
         kept_.clear();
-        std::vector<Parameters<const T>> parameters;
-        std::vector<QuantizedParameters> in_int8;
+        if constexpr (std::is_same_v<T, float>) {
+            if (quantized) {
+                const auto sets =
+                    take_sets<QuantizedParameters>(spec, prefix, &Builder::take_quantized);
+                return stages_.push_back(pack(spec, sets));
+            }
+        }
+        const auto sets = take_sets<Parameters<const T>>(spec, prefix, &Builder::take);
+        stages_.push_back(pack<T>(spec, sets, false));
+    }
+
+    /// The parameters of all directions of a layer; (this->*matrix)(name, shape) gives a matrix.
+    template <class Set, class Matrix>
+    std::vector<Set> take_sets(const LayerSpec& spec, const std::string& prefix, Matrix matrix) {
+        using Shape = std::vector<int64_t>;
+        std::vector<Set> sets;
         for (int64_t layer = 0; layer < spec.num_layers; ++layer)
             for (int d = 0; d < spec.directions(); ++d) {
-                using Shape = std::vector<int64_t>;
                 const std::string end = "_l" + std::to_string(layer) + (d == 1 ? "_reverse" : "");
-                const auto numbers = [&](const char* name, const Shape& shape) {
-                    return take(prefix + name + end, shape);
-                };
-                const auto matrix = [&](const char* name, const Shape& shape) {
-                    return take_quantized(prefix + name + end, shape);
-                };
-                if constexpr (std::is_same_v<T, float>) {
-                    if (quantized)
-                        in_int8.push_back(take_quantized_parameters(spec, layer, numbers, matrix));
-                }
-                if (!quantized)
-                    parameters.push_back(take_parameters<const T>(spec, layer, numbers));
+                sets.push_back(take_parameters<Set>(
+                    spec, layer,
+                    [&](const char* name, const Shape& shape) {
+                        return take(prefix + name + end, shape);
+                    },
+                    [&](const char* name, const Shape& shape) {
+                        return (this->*matrix)(prefix + name + end, shape);
+                    }));
             }
-        if constexpr (std::is_same_v<T, float>) {
-            if (quantized) return stages_.push_back(pack(spec, in_int8));
-        }
-        stages_.push_back(pack<T>(spec, parameters, false));
+        return sets;
     }
 
     /// Whether the matrices of a module are in int8.
