@@ -101,6 +101,15 @@ public:
     }
     ReleaseGil(const ReleaseGil&) = delete;
 
+    /// Takes the GIL for a moment and runs the handlers of signals that have come, such as Ctrl-C.
+    /// Whether one of them has raised an exception, which then waits for py::error_already_set.
+    bool run_signal_handlers() noexcept {
+        PyEval_RestoreThread(state_);
+        const bool raised = PyErr_CheckSignals() != 0;
+        state_ = PyEval_SaveThread();
+        return raised;
+    }
+
 private:
     PyThreadState* state_;
 };

@@ -22,7 +22,7 @@ struct Made {
 template <class T>
 Made<T> run_forward(LayerCall<T> call, bool train) {
     const LayerSpec layer = call.spec.layer;
-    const Sequences<T> in = call.in;
+    Sequences<T> in = call.in;
     const std::shared_ptr<const Weights<T>> weights = call.weights;
     Made<T> made{empty_array<T>(call.sequence_shape(layer.feature_size())),
                  empty_array<T>({call.spec.states(), in.batch, layer.output_size()}),
@@ -40,10 +40,12 @@ Made<T> run_forward(LayerCall<T> call, bool train) {
         tape = kept->data();
         made.tape = std::move(kept);
     }
-    const ReleaseGil release;
-    const int threads = get_num_threads();
-    const Workspace workspace(forward_workspace_bytes(layer, in, train, threads));
-    forward(*weights, in, y, h_n, c_n, tape, workspace.data(), threads);
+    run_without_gil(is_interruptible(work_of(layer, in)), [&](const StopCheck& stop) {
+        in.stop = stop;
+        const CallThreads threads = forward_threads(layer, in, train, get_num_threads());
+        const Workspace workspace(forward_workspace_bytes(layer, in, train, threads.count()));
+        forward(*weights, in, y, h_n, c_n, tape, workspace.data(), threads.count());
+    });
     return made;
 }
 

@@ -32,6 +32,31 @@ private:
     void* data_;
 };
 
+/// Whether a call of so many multiply-adds is to end on Ctrl-C: it takes long, and runs on the main
+/// thread, where alone Python runs the handlers of signals.
+inline bool is_interruptible(double multiply_adds) {
+    constexpr double kLong = 1e9;  // some hundredths of a second
+    if (multiply_adds < kLong) return false;
+    const py::module_ threading = py::module_::import("threading");
+    return threading.attr("main_thread")().is(threading.attr("current_thread")());
+}
+
+/// Runs a call that may be stopped, with the GIL released. Where the handler of a signal has raised
+/// an exception, that is thrown, and the call's results are of no use.
+template <class F>
+void run_without_gil(bool interruptible, F call) {
+    try {
+        ReleaseGil release;
+        StopCheck stop;
+        if (interruptible)
+            stop = {[](void* gil) { return static_cast<ReleaseGil*>(gil)->run_signal_handlers(); },
+                    &release};
+        call(stop);
+    } catch (const Stopped&) {
+        throw py::error_already_set();
+    }
+}
+
 /// A (T, B, n) or (B, T, n) array of T as a view. Throws where it is not one.
 template <class T>
 View<T> view_of(const py::array& array, const char* name, bool batch_first, int64_t steps,
@@ -156,6 +181,12 @@ struct LayerCall {
         return {in.steps, in.batch, n};
     }
 };
+
+/// Multiply-adds of a forward pass, were all rows as long as the longest.
+template <class T>
+double work_of(const LayerSpec& spec, const Sequences<T>& in) {
+    return spec.multiply_adds() * double(in.steps) * double(in.batch);
+}
 
 /// What forward keeps for backward, of either dtype.
 class Tape {

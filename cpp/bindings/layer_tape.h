@@ -9,6 +9,25 @@
 #include "layer_call.h"
 #include "lstmcore/machine.h"
 
+/// What is in arrays before a call that adds to them, for the case that it is stopped halfway.
+class SavedArrays {
+public:
+    /// Copies them, if `save`. They must be contiguous.
+    SavedArrays(const std::vector<py::array>& arrays, bool save) {
+        for (const py::array& array : arrays) {
+            if (!save) return;
+            auto* const bytes = static_cast<char*>(const_cast<void*>(array.data()));
+            saved_.emplace_back(bytes, std::vector<char>(bytes, bytes + array.nbytes()));
+        }
+    }
+    void restore() const {
+        for (const auto& [to, bytes] : saved_) std::copy(bytes.begin(), bytes.end(), to);
+    }
+
+private:
+    std::vector<std::pair<char*, std::vector<char>>> saved_;
+};
+
 /// The tape of one dtype, with the arguments of the call that filled it.
 template <class T>
 class TapeOf final : public Tape {
@@ -53,7 +72,7 @@ public:
                        const std::vector<py::array>& gradients) const override {
         const Spec& spec = call_.spec;
         const LayerSpec& layer = spec.layer;
-        const Sequences<T>& in = call_.in;
+        Sequences<T> in = call_.in;
         const bool lstm = layer.cell.kind == CellKind::lstm, first = call_.batch_first;
         View<const T> dy_view;
         if (dy)
@@ -78,12 +97,19 @@ public:
                          : view_of<T>(dx, "dx", first, in.steps, in.batch, layer.input_size);
         T* dh0_data = dh0.mutable_data();
         T* dc0_data = dc0 ? dc0->mutable_data() : nullptr;
-        {
-            const ReleaseGil release;
-            const int threads = get_num_threads();
-            const Workspace workspace(backward_workspace_bytes(layer, in, threads));
-            lstmcore::backward(*call_.weights, in, y, data(), dy_view, dh_n, dc_n, dx_view,
-                               dh0_data, dc0_data, into, workspace.data(), threads);
+        const bool interruptible = is_interruptible(work_of(layer, in));
+        const SavedArrays saved(gradients, interruptible);
+        try {
+            run_without_gil(interruptible, [&](const StopCheck& stop) {
+                in.stop = stop;
+                const CallThreads threads = backward_threads(layer, in, get_num_threads());
+                const Workspace workspace(backward_workspace_bytes(layer, in, threads.count()));
+                lstmcore::backward(*call_.weights, in, y, data(), dy_view, dh_n, dc_n, dx_view,
+                                   dh0_data, dc0_data, into, workspace.data(), threads.count());
+            });
+        } catch (...) {
+            saved.restore();
+            throw;
         }
         return py::make_tuple(dx, dh0, dc0);
     }

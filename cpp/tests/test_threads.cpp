@@ -1,8 +1,10 @@
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cfenv>
+#include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <limits>
@@ -10,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "machine/call_threads.h"
 #include "machine/float_mode.h"
 #include "machine/threads.h"
 #include "test.h"
@@ -180,6 +183,80 @@ TEST(teams_of_many_callers) {
     }
     for (std::thread& caller : callers) caller.join();
     for (int sum : sums) CHECK_EQUAL(sum, 500);
+}
+
+TEST(barrier_wakes_those_that_sleep) {
+    std::vector<int> value(kTeam, 0);
+    std::vector<int> wrong(kTeam, 0);
+    run_team(kTeam, [&](Team& team) noexcept {
+        for (int phase = 1; phase <= 20; ++phase) {
+            // Long enough for the others to fall asleep.
+            if (phase % team.size == team.rank)
+                std::this_thread::sleep_for(std::chrono::milliseconds(2));
+            value[team.rank] = phase;
+            team.barrier();
+            for (int rank = 0; rank < team.size; ++rank) wrong[team.rank] += value[rank] != phase;
+            team.barrier();
+        }
+    });
+    for (int rank = 0; rank < kTeam; ++rank) CHECK_EQUAL(wrong[rank], 0);
+}
+
+// Takes so many calls that are fast on `fast` threads, and slower the farther they are from it;
+// every tenth is slow for no reason. Returns how many of the last half got `fast`, in per cent.
+int share_of(int fast, CallHistory& history, int calls) {
+    int right = 0;
+    for (int call = 0; call < calls; ++call) {
+        const int level = history.choose(), threads = history.threads(level);
+        CHECK(threads == 1 || threads == 2 || threads == 4);
+        const double noise = call % 10 == 7 ? 20 : 1;
+        history.add(level, float(noise * 1e-4 * (1 + 3 * std::abs(threads - fast))), 1);
+        if (2 * call >= calls) right += threads == fast;
+    }
+    return right * 200 / calls;
+}
+
+TEST(calls_get_the_threads_that_are_fast) {
+    CallHistory history;
+    history.start(1, 4);
+    CHECK(share_of(4, history, 60) >= 90);
+    CHECK(share_of(1, history, 60) >= 90);  // other processes have come
+    CHECK(share_of(2, history, 2000) >= 80);
+    CHECK(share_of(4, history, 40000) >= 80);  // and gone: that is noticed within seconds
+
+    const CallKind kind({1, 2, 3}, 10);
+    CHECK(kind.key != CallKind({1, 3, 2}).key);
+    for (int call = 0; call < 100; ++call) {
+        const int count = CallThreads(kind, 4).count();
+        CHECK(count == 1 || count == 2 || count == 4);
+    }
+    CHECK_EQUAL(CallThreads(kind, 1).count(), 1);
+    set_num_threads(4, true);
+    for (int call = 0; call < 100; ++call) CHECK_EQUAL(CallThreads(kind, 4).count(), 4);
+    set_num_threads(1);
+}
+
+TEST(one_thread_where_no_more_can_be_made) {
+    const std::string name = "one_thread_where_no_more_can_be_made";
+    if (!std::getenv("LSTMCORE_TEST_CHILD")) {
+        CHECK_EQUAL(run_with("LSTMCORE_TEST_CHILD=1", name), 0);
+        return;
+    }
+    // No room for the stack of another thread.
+    rlimit limit{};
+    CHECK_EQUAL(getrlimit(RLIMIT_AS, &limit), 0);
+    long pages = 0;
+    std::ifstream("/proc/self/statm") >> pages;
+    const rlim_t before = limit.rlim_cur;
+    limit.rlim_cur = rlim_t(pages) * rlim_t(sysconf(_SC_PAGESIZE)) + (1 << 20);
+    CHECK_EQUAL(setrlimit(RLIMIT_AS, &limit), 0);
+    int size = 0;
+    run_team(kTeam, [&](Team& team) noexcept { size += team.rank == 0 ? team.size : 0; });
+    CHECK_EQUAL(size, 1);
+    limit.rlim_cur = before;
+    CHECK_EQUAL(setrlimit(RLIMIT_AS, &limit), 0);
+    run_team(kTeam, [&](Team& team) noexcept { size += team.rank == 0 ? team.size : 0; });
+    CHECK(size > 1);
 }
 
 TEST(child_of_a_fork_works_alone) {

@@ -131,7 +131,7 @@ def compare_threads(
     dy = np.random.default_rng(3).standard_normal(call(layer, x, state)[0].shape).astype(x.dtype)
     results = []
     for n in (1, count):
-        _core.set_num_threads(n, beyond_cores=True)
+        _core.set_num_threads(n, exactly=True)
         inferred = call(layer, x, state, lengths=lengths)
         results.append((inferred, train_step(layer, x, state, dy, state, lengths=lengths)))
     (inferred, trained), (other_inferred, other_trained) = results

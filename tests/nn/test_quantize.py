@@ -149,7 +149,7 @@ def test_threads_change_no_bit(cell: Cell) -> None:
     before, results = lc.get_num_threads(), []
     try:
         for count in (1, 2, 5):
-            _core.set_num_threads(count, beyond_cores=True)
+            _core.set_num_threads(count, exactly=True)
             results.append((layer(x)[0], layer(few)[0]))
     finally:
         lc.set_num_threads(before)

@@ -6,8 +6,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <stdexcept>
 #include <vector>
 
+#include "lstmcore/machine.h"
 #include "lstmcore/quantized.h"
 #include "lstmcore/spec.h"
 
@@ -69,6 +71,18 @@ struct View {
     explicit operator bool() const { return data != nullptr; }
 };
 
+/// Whether a call is to end before its time, as by Ctrl-C: asked a few times a second, on the
+/// thread that called. Must not throw. Null `ask`: never.
+struct StopCheck {
+    bool (*ask)(void* context) = nullptr;
+    void* context = nullptr;
+};
+
+/// Thrown by a call that its StopCheck has ended. What it has written until then is of no use.
+struct Stopped : std::runtime_error {
+    Stopped() : std::runtime_error("the call was stopped") {}
+};
+
 /// The sequences of a call. Null `lengths`: all are `steps` long. Null `resets`: none.
 template <class T>
 struct Sequences {
@@ -87,6 +101,7 @@ struct Sequences {
     // A piece of longer sequences: lengths and dropout count from their first step.
     int64_t first_step = 0;    ///< where it begins
     int64_t whole_steps = -1;  ///< T of the whole; negative where this is all
+    StopCheck stop;
 };
 
 /// Elements of the tape, at least one, and bytes of the workspace that a call needs, of a spec that
@@ -100,6 +115,13 @@ int64_t forward_workspace_bytes(const LayerSpec& spec, const Sequences<T>& in, b
                                 int num_threads);
 template <class T>
 int64_t backward_workspace_bytes(const LayerSpec& spec, const Sequences<T>& in, int num_threads);
+
+/// A good num_threads for a call with this workspace, of at most `most`: keep the object until the
+/// call has returned, so that it learns from it.
+template <class T>
+CallThreads forward_threads(const LayerSpec& spec, const Sequences<T>& in, bool train, int most);
+template <class T>
+CallThreads backward_threads(const LayerSpec& spec, const Sequences<T>& in, int most);
 
 /// y (T, B, feature_size), zero past each row's end; h_n (L*D, B, P), c_n (L*D, B, H, LSTM) the
 /// states after each row's last step. With a tape it is filled, without one nothing is kept.

@@ -1,6 +1,8 @@
 // What of the machine is used: the instruction set of the kernels, and the number of threads.
 #pragma once
 
+#include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -36,8 +38,38 @@ int max_threads();
 /// Throws std::invalid_argument at first use if `LSTMCORE_NUM_THREADS` is not a positive integer.
 int get_num_threads();
 
-/// Sets it; more than max_threads() means max_threads(), except for tests of many threads on few
-/// cores (`beyond_cores`). Throws std::invalid_argument if n < 1.
-void set_num_threads(int n, bool beyond_cores = false);
+/// Sets it; more than max_threads() means max_threads(). For tests, `exactly` gives every call this
+/// many threads, on however few cores, and whatever CallThreads has learned. Throws
+/// std::invalid_argument if n < 1.
+void set_num_threads(int n, bool exactly = false);
+
+/// Calls that take equally long on equally many threads, for each unit of their work.
+struct CallKind {
+    /// `numbers` tell the kind from others, `work` is in any unit, > 0.
+    explicit CallKind(std::initializer_list<int64_t> numbers, double work = 1) noexcept;
+
+    uint64_t key = 0xcbf29ce484222325;
+    double work;
+};
+
+/// Chooses how many threads a call gets, and learns from how long it takes: it lives as long as the
+/// call. Mostly it is the number that was fastest of late for calls of this kind; now and then,
+/// half or twice as many. So threads that wait for a core that others use cost little. The results
+/// of the core do not depend on it. Safe from any thread; allocates nothing.
+class CallThreads {
+public:
+    /// At most `most`.
+    CallThreads(const CallKind& kind, int most) noexcept;
+    ~CallThreads();
+    CallThreads(const CallThreads&) = delete;
+    CallThreads& operator=(const CallThreads&) = delete;
+
+    int count() const { return count_; }
+
+private:
+    CallKind kind_;
+    int most_, count_, level_ = -1;
+    double start_ = 0;
+};
 
 }  // namespace lstmcore

@@ -78,6 +78,13 @@ struct LayerSpec {
     int64_t layer_input_size(int64_t layer) const {
         return layer == 0 ? input_size : feature_size();
     }
+    /// Multiply-adds of one step of one row, of all layers.
+    double multiply_adds() const {
+        double sum = 0;
+        for (int64_t l = 0; l < num_layers; ++l)
+            sum += double(layer_input_size(l) + output_size()) * double(hidden_size);
+        return sum * cell.gates() * directions();
+    }
     bool reads_backwards(int direction) const { return direction == 1 || reverse; }
 
     /// Throws std::invalid_argument naming the option that is out of range or contradicts another.

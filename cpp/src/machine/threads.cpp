@@ -7,6 +7,7 @@
 #include <climits>
 #include <cmath>
 #include <cstdlib>
+#include <ctime>
 #include <fstream>
 #include <limits>
 #include <sstream>
@@ -16,7 +17,9 @@
 #include "machine/caches.h"
 
 #if defined(__linux__)
+#include <linux/futex.h>
 #include <sched.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #endif
 
@@ -33,6 +36,7 @@ namespace lstmcore {
 namespace {
 
 std::atomic<int> requested{0};  // 0: nobody has asked yet
+std::atomic<bool> exact{false};
 
 // An OpenMP pool does not survive a fork: a parallel region in the child would wait for ever.
 std::atomic<bool> forked{false};
@@ -115,6 +119,74 @@ int openmp_limit() {
 #endif
 }
 
+/// max_threads() as it was not long ago: asking costs a large part of a small call.
+int recent_max_threads() {
+#if defined(__linux__)
+    static std::atomic<int> known{0};
+    static std::atomic<int64_t> asked{0};
+    timespec time;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &time);
+    const int64_t tenths = int64_t(time.tv_sec) * 10 + time.tv_nsec / 100'000'000;
+    int n = known.load(std::memory_order_relaxed);
+    if (n == 0 || asked.load(std::memory_order_relaxed) != tenths) {
+        n = max_threads();
+        known.store(n, std::memory_order_relaxed);
+        asked.store(tenths, std::memory_order_relaxed);
+    }
+    return n;
+#else
+    return max_threads();
+#endif
+}
+
+#if defined(_OPENMP)
+/// Whether `count` more threads can run at once. OpenMP ends the process where it cannot make one,
+/// as under a limit of a container, so it is tried before.
+bool can_make_threads(int count) noexcept {
+    pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&gate);
+    const auto wait = [](void* at) -> void* {
+        auto* const mutex = static_cast<pthread_mutex_t*>(at);
+        pthread_mutex_lock(mutex);
+        pthread_mutex_unlock(mutex);
+        return nullptr;
+    };
+    constexpr int kMost = 1024;
+    pthread_t made[kMost];
+    int n = 0;
+    while (n < std::min(count, kMost) && pthread_create(&made[n], nullptr, wait, &gate) == 0) ++n;
+    pthread_mutex_unlock(&gate);
+    for (int i = 0; i < n; ++i) pthread_join(made[i], nullptr);
+    pthread_mutex_destroy(&gate);
+    return n == std::min(count, kMost);
+}
+
+/// As many threads as the calling one's team has had: OpenMP has made those.
+thread_local int largest_team = 1;
+
+bool can_have_team(int size) noexcept {
+    if (size <= largest_team) return true;
+    if (!can_make_threads(size - 1)) return false;
+    largest_team = size;
+    return true;
+}
+#endif
+
+/// Sleeps until `word` is no longer `value`, or for no reason.
+void sleep_on([[maybe_unused]] std::atomic<unsigned>& word,
+              [[maybe_unused]] unsigned value) noexcept {
+#if defined(__linux__)
+    syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, value, nullptr, nullptr, 0);
+#else
+    std::this_thread::yield();
+#endif
+}
+void wake_all([[maybe_unused]] std::atomic<unsigned>& word) noexcept {
+#if defined(__linux__)
+    syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
+#endif
+}
+
 void pause() noexcept {
 #if defined(__x86_64__)
     _mm_pause();
@@ -162,18 +234,24 @@ int get_num_threads() {
     if (forked.load(std::memory_order_relaxed)) return 1;
     int n = requested.load(std::memory_order_relaxed);
     if (n == 0) {
-        const int initial = std::min(default_threads(), max_threads());
+        const int initial = default_threads();
         if (requested.compare_exchange_strong(n, initial)) n = initial;
     }
+    if (n > 1 && !threads_are_exact()) n = std::min(n, recent_max_threads());
     return std::min(n, openmp_limit());
 }
 
-void set_num_threads(int n, bool beyond_cores) {
+void set_num_threads(int n, bool exactly) {
     if (n < 1) {
         throw std::invalid_argument("the number of threads must be at least 1, got " +
                                     std::to_string(n));
     }
-    requested.store(beyond_cores ? n : std::min(n, max_threads()), std::memory_order_relaxed);
+    requested.store(n, std::memory_order_relaxed);
+    exact.store(exactly, std::memory_order_relaxed);
+}
+
+bool threads_are_exact() noexcept {
+    return exact.load(std::memory_order_relaxed);
 }
 
 namespace detail {
@@ -182,25 +260,24 @@ void Barrier::wait(int size) noexcept {
     const unsigned generation = generation_.load(std::memory_order_relaxed);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
         arrived_.store(0, std::memory_order_relaxed);
-        generation_.store(generation + 1, std::memory_order_release);
+        generation_.store(generation + 1);  // in order with what asleep_ counts
+        if (asleep_.load() > 0) wake_all(generation_);
         return;
     }
-    // Some microseconds of spinning, then each look gives the core away: where there are more
-    // threads than cores, the one we wait for may need it.
-    for (int spins = 0; generation_.load(std::memory_order_acquire) == generation; ++spins) {
-        if (spins < kBarrierSpins) {
-            pause();
-        } else {
-            spins = kBarrierSpins;
-            std::this_thread::yield();
-        }
+    // Where others use the cores, the one we wait for may need this one.
+    for (int spins = 0; spins < kBarrierSpins; ++spins) {
+        if (generation_.load(std::memory_order_acquire) != generation) return;
+        pause();
     }
+    asleep_.fetch_add(1);
+    while (generation_.load() == generation) sleep_on(generation_, generation);
+    asleep_.fetch_sub(1, std::memory_order_relaxed);
 }
 
 void run_team(int size, void (*body)(void*, Team&), void* context) noexcept {
     Barrier barrier;
 #if defined(_OPENMP)
-    if (size > 1 && !forked.load(std::memory_order_relaxed)) {
+    if (size > 1 && !forked.load(std::memory_order_relaxed) && can_have_team(size)) {
 #pragma omp parallel num_threads(size)
         {
             Team team(omp_get_thread_num(), omp_get_num_threads(), barrier);

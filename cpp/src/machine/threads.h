@@ -14,9 +14,12 @@ namespace lstmcore {
 /// there is none. `root` is put before every path that is read.
 int cgroup_cpu_quota(const std::string& root = "");
 
+/// Whether every call is to have the number of threads that was set for tests.
+bool threads_are_exact() noexcept;
+
 namespace detail {
 
-// Counts arrivals; the last one opens the next generation. Its two words sit on lines of their own.
+// Counts arrivals; the last one opens the next generation. Its words sit on lines of their own.
 class Barrier {
 public:
     void wait(int size) noexcept;
@@ -24,6 +27,7 @@ public:
 private:
     alignas(64) std::atomic<int> arrived_{0};
     alignas(64) std::atomic<unsigned> generation_{0};
+    std::atomic<int> asleep_{0};
 };
 
 }  // namespace detail
@@ -40,7 +44,7 @@ public:
     const int size;
 
     /// Returns when every member has called it; what they wrote before is then visible to all.
-    /// Spins, then yields. Every member must call it equally often.
+    /// Spins for some microseconds, then sleeps. Every member must call it equally often.
     void barrier() noexcept {
         if (size > 1) barrier_.wait(size);
     }

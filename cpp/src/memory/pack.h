@@ -10,7 +10,7 @@
 #include "kernel_table.h"
 #include "lstmcore/memory.h"
 #include "lstmcore/quantized.h"
-#include "machine/threads.h"
+#include "machine/call_threads.h"
 #include "memory/arena.h"
 
 namespace lstmcore {
@@ -114,9 +114,12 @@ public:
     void copy(int num_threads) {
         const std::vector<T> padding(longest_);
         const double useful = double(bytes()) / kPackedBytesOfThread;
-        run_team(int(std::min(double(num_threads), 1 + useful)), [&](Team& team) noexcept {
-            for (const auto& copy : copies_) copy(team.rank, team.size, padding.data());
-        });
+        const int team_size = int(std::min(double(num_threads), 1 + useful));
+        run_fast_team(CallKind({'p', bytes(), int64_t(copies_.size())}), team_size,
+                      [&](Team& team) noexcept {
+                          for (const auto& copy : copies_)
+                              copy(team.rank, team.size, padding.data());
+                      });
     }
 
 private:

@@ -38,7 +38,7 @@ template <class T>
 class Backward : Pass<T> {
     using Pass<T>::spec_, Pass<T>::cell_, Pass<T>::in_, Pass<T>::workers_;
     using Pass<T>::D_, Pass<T>::G_, Pass<T>::H_, Pass<T>::P_;
-    using Pass<T>::weights_, Pass<T>::schedule_, Pass<T>::zeros_;
+    using Pass<T>::weights_, Pass<T>::schedule_, Pass<T>::zeros_, Pass<T>::stop_;
     using Pass<T>::state, Pass<T>::looks_up;
 
 public:
@@ -87,6 +87,7 @@ public:
                 workers_.each(team, [&](int w) { finish_input(w, layer); });
             }
         });
+        if (stop_.stopped()) throw Stopped();
     }
 
 private:
@@ -150,13 +151,16 @@ private:
             for (int64_t step = first; step < end; ++step) rows += schedule_->alive(step);
             workers_.each(team, [&](int w) {
                 int64_t row = 0;
-                for (int64_t step = end; step-- > first; row += schedule_->alive(step))
+                for (int64_t step = end; step-- > first; row += schedule_->alive(step)) {
+                    if (stop_(team)) return;
                     run_step(w, layer, d, step, end, row);
+                }
                 finish_chunk(w, first, end, rows);
                 multiply_input(w, layer, d, first, end);
             });
             team.barrier();
-            sums_.sum(team, weights_->kernels(), layer, rows, gradients);
+            // Whoever left out a part above had heard of the stop, and now all have.
+            if (!stop_.stopped()) sums_.sum(team, weights_->kernels(), layer, rows, gradients);
             team.barrier();
         }
         if (looks_up(layer)) sums_.finish_table(team, *weights_, d, dx_, zeros_, gradients);
@@ -370,6 +374,12 @@ int64_t backward_workspace_bytes(const LayerSpec& spec, const Sequences<T>& in, 
 }
 
 template <class T>
+CallThreads backward_threads(const LayerSpec& spec, const Sequences<T>& in, int most) {
+    check_call(spec, in, in.c0);
+    return threads_of(spec, in, 'b', most);
+}
+
+template <class T>
 void backward(const Weights<T>& weights, const Sequences<T>& in, View<const T> y, const T* tape,
               View<const T> dy, const T* dh_n, const T* dc_n, View<T> dx, T* dh0, T* dc0,
               const std::vector<Parameters<T>>& gradients, void* workspace, int num_threads) {
@@ -396,6 +406,7 @@ void backward(const Weights<T>& weights, const Sequences<T>& in, View<const T> y
 
 #define LSTMCORE_INSTANTIATE(T)                                                             \
     template int64_t backward_workspace_bytes(const LayerSpec&, const Sequences<T>&, int);  \
+    template CallThreads backward_threads(const LayerSpec&, const Sequences<T>&, int);      \
     template void backward(const Weights<T>&, const Sequences<T>&, View<const T>, const T*, \
                            View<const T>, const T*, const T*, View<T>, T*, T*,              \
                            const std::vector<Parameters<T>>&, void*, int);

@@ -65,7 +65,7 @@ struct Scratch {
 template <class T>
 class Forward : Pass<T> {
     using Pass<T>::spec_, Pass<T>::in_, Pass<T>::workers_, Pass<T>::D_, Pass<T>::H_, Pass<T>::P_;
-    using Pass<T>::weights_, Pass<T>::schedule_, Pass<T>::zeros_;
+    using Pass<T>::weights_, Pass<T>::schedule_, Pass<T>::zeros_, Pass<T>::stop_;
     using Pass<T>::state, Pass<T>::looks_up;
 
 public:
@@ -128,6 +128,7 @@ public:
             } while (first < schedule.steps());
             workers_.each(team, [&](int w) { clear_padding(w); });
         });
+        if (stop_.stopped()) throw Stopped();
     }
 
 private:
@@ -180,18 +181,20 @@ private:
     void run_layer(Team& team, int64_t layer, int64_t first, int64_t last) {
         if (workers_.parts() > 1) return run_parts(team, layer, first, last);
         workers_.each(team, [&](int w) {
-            for (int d : workers_.directions(w)) run_direction(w, layer, d, first, last);
+            for (int d : workers_.directions(w)) run_direction(team, w, layer, d, first, last);
         });
         if (workers_.share_directions()) team.barrier();
     }
 
     /// The same for one direction and the worker's slots.
-    void run_direction(int worker, int64_t layer, int d, int64_t first, int64_t last) {
+    void run_direction(const Team& team, int worker, int64_t layer, int d, int64_t first,
+                       int64_t last) {
         if (first == 0) start_states(worker, layer, d);
         for (int64_t step = first; step < last; step += chunk_) {
             const int64_t end = std::min(step + chunk_, last);
             start_chunk(worker, layer, d, step, end);
             for (int64_t s = step; s < end; ++s) {
+                if (stop_(team)) return;
                 run_step(worker, layer, d, s);
                 end_states(worker, layer, d, s);
             }
@@ -209,11 +212,13 @@ private:
         if (first == 0) first_parts([&](int w) { start_states(w, layer, 0); });
         for (int64_t step = first; step < last; step += chunk_) {
             const int64_t end = std::min(step + chunk_, last);
-            workers_.each(team, [&](int w) { start_chunk(w, layer, 0, step, end); });
+            if (!stop_.stopped())
+                workers_.each(team, [&](int w) { start_chunk(w, layer, 0, step, end); });
             for (int64_t s = step; s < end; ++s) {
-                workers_.each(team, [&](int w) { run_step(w, layer, 0, s); });
+                const bool stopped = stop_(team);
+                if (!stopped) workers_.each(team, [&](int w) { run_step(w, layer, 0, s); });
                 team.barrier();
-                first_parts([&](int w) { end_states(w, layer, 0, s); });
+                if (!stopped) first_parts([&](int w) { end_states(w, layer, 0, s); });
             }
         }
     }
@@ -422,6 +427,12 @@ int64_t forward_workspace_bytes(const LayerSpec& spec, const Sequences<T>& in, b
 }
 
 template <class T>
+CallThreads forward_threads(const LayerSpec& spec, const Sequences<T>& in, bool train, int most) {
+    check_call(spec, in, in.c0);
+    return threads_of(spec, in, train ? 't' : 'f', most);
+}
+
+template <class T>
 void forward(const Weights<T>& weights, const Sequences<T>& in, View<T> y, T* h_n, T* c_n, T* tape,
              void* workspace, int num_threads) {
     check_call(weights.spec(), in, in.c0 || c_n);
@@ -477,6 +488,7 @@ void dropout_mask(uint64_t key, int64_t layer, int64_t steps, int64_t batch, int
 #define LSTMCORE_INSTANTIATE(T)                                                                 \
     template int64_t tape_size(const LayerSpec&, const Sequences<T>&);                          \
     template int64_t forward_workspace_bytes(const LayerSpec&, const Sequences<T>&, bool, int); \
+    template CallThreads forward_threads(const LayerSpec&, const Sequences<T>&, bool, int);     \
     template void forward(const Weights<T>&, const Sequences<T>&, View<T>, T*, T*, T*, void*,   \
                           int);                                                                 \
     template View<const T> tape_gates(const LayerSpec&, const Sequences<T>&, const T*, int64_t, \

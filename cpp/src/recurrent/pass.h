@@ -8,6 +8,7 @@
 
 #include "lstmcore/layer.h"
 #include "recurrent/schedule.h"
+#include "recurrent/stop.h"
 #include "recurrent/weights.h"
 #include "recurrent/workers.h"
 
@@ -49,6 +50,7 @@ protected:
         : spec_(spec),
           cell_(spec.cell),
           in_(in),
+          stop_(in.stop),
           workers_(spec, in.steps, in.batch, sizeof(T), num_threads),
           D_(spec.directions()),
           G_(spec.cell.gates()),
@@ -84,6 +86,7 @@ protected:
     const LayerSpec& spec_;
     const CellSpec& cell_;
     const Sequences<T>& in_;
+    Stop stop_;
     const Workers workers_;
     const int64_t D_, G_, H_, P_;
     const Weights<T>* weights_ = nullptr;

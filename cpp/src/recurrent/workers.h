@@ -3,9 +3,10 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
-#include "lstmcore/spec.h"
+#include "lstmcore/layer.h"
 #include "machine/caches.h"
 #include "machine/threads.h"
 
@@ -34,11 +35,7 @@ public:
     Workers(const LayerSpec& spec, int64_t steps, int64_t batch, int64_t number_bytes,
             int num_threads)
         : directions_(spec.directions()) {
-        double work = 0;
-        for (int64_t l = 0; l < spec.num_layers; ++l)
-            work += double(spec.layer_input_size(l) + spec.output_size()) * spec.hidden_size *
-                    spec.cell.gates() * directions_;
-        work *= double(steps) * double(batch);
+        const double work = spec.multiply_adds() * double(steps) * double(batch);
         const int64_t useful = int64_t(std::min(work / kWorkOfThread, 1e6)) + 1;
         const int64_t count = std::clamp<int64_t>(num_threads, 1, useful);
         share_directions_ = directions_ == 2 && batch < count && count > 1;
@@ -99,5 +96,21 @@ private:
     int team_, parts_ = 1;
     bool share_directions_;
 };
+
+/// How many threads a call gets: one where Workers would use no more, else what was learned of such
+/// calls. `pass` tells forward, with and without a tape, and backward from each other.
+template <class T>
+CallThreads threads_of(const LayerSpec& spec, const Sequences<T>& in, char pass, int most) {
+    const CellSpec& cell = spec.cell;
+    const Workers workers(spec, in.steps, in.batch, sizeof(T), most);
+    double steps = 1;  // of all rows
+    for (int64_t b = 0; b < in.batch; ++b)
+        steps += double(in.lengths ? std::max<int64_t>(in.lengths[b], 0) : in.steps);
+    const CallKind kind({pass, sizeof(T), int64_t(cell.kind), cell.gates(), cell.reset_after,
+                         spec.input_size, spec.hidden_size, spec.proj_size, spec.num_layers,
+                         spec.directions(), in.batch, in.table_rows, std::ilogb(steps)},
+                        steps);
+    return CallThreads(kind, workers.team());
+}
 
 }  // namespace lstmcore

@@ -7,9 +7,9 @@
 #include <type_traits>
 
 #include "machine/caches.h"
+#include "machine/call_threads.h"
 #include "machine/float_mode.h"
 #include "machine/isa.h"
-#include "machine/threads.h"
 #include "memory/arena.h"
 #include "memory/pack.h"
 #include "memory/quantize.h"
@@ -84,7 +84,8 @@ template <class T>
 void linear_forward(const Linear<T>& linear, const T* x, int64_t rows, T* y, int num_threads) {
     check_rows(rows);
     const int64_t I = linear.inputs(), O = linear.outputs();
-    run_team(team_size_for(rows, I, O, num_threads), [&](Team& team) noexcept {
+    const int team_size = team_size_for(rows, I, O, num_threads);
+    run_fast_team(CallKind({'l', rows, I, O, sizeof(T)}), team_size, [&](Team& team) noexcept {
         const FlushDenormals mode;
         multiply_rows(linear.kernels(), linear.weight(), O, linear.bias(), x, y,
                       rows * team.rank / team.size, rows * (team.rank + 1) / team.size);
@@ -108,26 +109,32 @@ void linear_backward(const Linear<T>& linear, const T* x, const T* dy, int64_t r
     const Buffer memory(std::get<2>(lay_out(nullptr)));
     const auto [panels, zeros, bytes] = lay_out(memory.data());
     std::fill_n(zeros, I, T(0));
-    run_team(team_size_for(rows, I, O, num_threads), [&, panels = panels,
-                                                      zeros = zeros](Team& team) noexcept {
-        const FlushDenormals mode;
-        // A piece of rows after the other: its dx by rows, then the sums by outputs.
-        const int64_t first = O * team.rank / team.size;
-        const int64_t last = O * (team.rank + 1) / team.size;
-        for (int64_t piece = 0; piece < rows; piece += kLinearPieceRows) {
-            const int64_t n = std::min(rows - piece, kLinearPieceRows);
-            const int64_t mine = n * team.rank / team.size;
-            const int64_t end = n * (team.rank + 1) / team.size;
-            multiply_rows(kernels, linear.weight_t(), I, zeros, dy, dx, piece + mine, piece + end);
-            for (int64_t i = mine; i < end; ++i) copy_to_panels(panels, i, x + (piece + i) * I, I);
-            team.barrier();
-            T* from = const_cast<T*>(dy) + piece * O;
-            kernels.outer({{from, O, n}, first, panels, dweight + first * I, n, last - first, I});
-            if (dbias)
-                kernels.column_sum({from + first, O, nullptr, 0, dbias + first, n, last - first});
-            team.barrier();
-        }
-    });
+    const int team_size = team_size_for(rows, I, O, num_threads);
+    run_fast_team(
+        CallKind({'L', rows, I, O, sizeof(T)}), team_size,
+        [&, panels = panels, zeros = zeros](Team& team) noexcept {
+            const FlushDenormals mode;
+            // A piece of rows after the other: its dx by rows, then the sums by outputs.
+            const int64_t first = O * team.rank / team.size;
+            const int64_t last = O * (team.rank + 1) / team.size;
+            for (int64_t piece = 0; piece < rows; piece += kLinearPieceRows) {
+                const int64_t n = std::min(rows - piece, kLinearPieceRows);
+                const int64_t mine = n * team.rank / team.size;
+                const int64_t end = n * (team.rank + 1) / team.size;
+                multiply_rows(kernels, linear.weight_t(), I, zeros, dy, dx, piece + mine,
+                              piece + end);
+                for (int64_t i = mine; i < end; ++i)
+                    copy_to_panels(panels, i, x + (piece + i) * I, I);
+                team.barrier();
+                T* from = const_cast<T*>(dy) + piece * O;
+                kernels.outer(
+                    {{from, O, n}, first, panels, dweight + first * I, n, last - first, I});
+                if (dbias)
+                    kernels.column_sum(
+                        {from + first, O, nullptr, 0, dbias + first, n, last - first});
+                team.barrier();
+            }
+        });
 }
 
 #define LSTMCORE_INSTANTIATE(T)                                                                 \

@@ -6,9 +6,9 @@
 
 #include "kernel_table.h"
 #include "machine/caches.h"
+#include "machine/call_threads.h"
 #include "machine/float_mode.h"
 #include "machine/isa.h"
-#include "machine/threads.h"
 
 namespace lstmcore {
 
@@ -20,7 +20,7 @@ void cross_entropy(const T* pred, const int64_t* target, const T* factor, const 
     const auto softmax = kernel_table().of<T>().softmax;
     const double useful = double(rows) * double(classes) / kExponentialsOfThread;
     const int team_size = int(std::min(double(num_threads), 1 + useful));
-    run_team(team_size, [&](Team& team) noexcept {
+    run_fast_team(CallKind({'x', rows, classes, sizeof(T)}), team_size, [&](Team& team) noexcept {
         const FlushDenormals mode;
         const int64_t last = rows * (team.rank + 1) / team.size;
         for (int64_t i = rows * team.rank / team.size; i < last; ++i) {

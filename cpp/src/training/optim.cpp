@@ -7,9 +7,9 @@
 
 #include "kernel_table.h"
 #include "machine/caches.h"
+#include "machine/call_threads.h"
 #include "machine/float_mode.h"
 #include "machine/isa.h"
-#include "machine/threads.h"
 
 namespace lstmcore {
 
@@ -44,7 +44,7 @@ void share(const Array* arrays, int64_t count, int num_threads, F f) {
     int64_t total = 0;
     for (int64_t i = 0; i < count; ++i) total += pieces(arrays[i].rows);
     const int team_size = int(std::min<int64_t>(num_threads, 1 + total / kUpdatePiecesOfThread));
-    run_team(team_size, [&](Team& team) noexcept {
+    run_fast_team(CallKind({'o', count, total}), team_size, [&](Team& team) noexcept {
         const int64_t mine = total * team.rank / team.size;
         const int64_t end = total * (team.rank + 1) / team.size;
         int64_t piece = 0;  // the first of the array

@@ -5,9 +5,9 @@
 #include <string>
 
 #include "machine/caches.h"
+#include "machine/call_threads.h"
 #include "machine/float_mode.h"
 #include "machine/isa.h"
-#include "machine/threads.h"
 
 namespace lstmcore {
 namespace {
@@ -19,10 +19,11 @@ void share(int64_t count, int64_t size, int num_threads, F f) {
         throw std::invalid_argument("a size is " + std::to_string(std::min(count, size)) +
                                     ", expected >= 0");
     const double useful = 1 + double(count) * double(size) / kExponentialsOfThread;
-    run_team(int(std::min(double(num_threads), useful)), [&](Team& team) noexcept {
-        const FlushDenormals mode;
-        f(count * team.rank / team.size, count * (team.rank + 1) / team.size);
-    });
+    run_fast_team(CallKind({'r', count, size}), int(std::min(double(num_threads), useful)),
+                  [&](Team& team) noexcept {
+                      const FlushDenormals mode;
+                      f(count * team.rank / team.size, count * (team.rank + 1) / team.size);
+                  });
 }
 
 }  // namespace

@@ -4,7 +4,7 @@
 #include <stdexcept>
 
 #include "machine/caches.h"
-#include "machine/threads.h"
+#include "machine/call_threads.h"
 
 namespace lstmcore {
 
@@ -17,15 +17,16 @@ void add_rows(T* table, int64_t size, const int64_t* rows, const T* values, int6
     const int64_t lines = (size + kLine - 1) / kLine;
     const double useful = double(count) * double(size) / kAdditionsOfThread;
     const int team_size = int(std::min({double(num_threads), 1 + useful, double(lines)}));
-    run_team(team_size, [&](Team& team) noexcept {
-        const int64_t first = lines * team.rank / team.size * kLine;
-        const int64_t last = std::min(lines * (team.rank + 1) / team.size * kLine, size);
-        for (int64_t i = 0; i < count; ++i) {
-            T* __restrict to = table + rows[i] * size;
-            const T* from = values + i * size;
-            for (int64_t n = first; n < last; ++n) to[n] += from[n];
-        }
-    });
+    run_fast_team(
+        CallKind({'s', size, sizeof(T)}, double(count + 1)), team_size, [&](Team& team) noexcept {
+            const int64_t first = lines * team.rank / team.size * kLine;
+            const int64_t last = std::min(lines * (team.rank + 1) / team.size * kLine, size);
+            for (int64_t i = 0; i < count; ++i) {
+                T* __restrict to = table + rows[i] * size;
+                const T* from = values + i * size;
+                for (int64_t n = first; n < last; ++n) to[n] += from[n];
+            }
+        });
 }
 
 template void add_rows(float*, int64_t, const int64_t*, const float*, int64_t, int);

@@ -23,11 +23,11 @@ def set_num_threads(n: int) -> None:
     """Set how many threads a call may use, from the next call on.
 
     Results do not depend on it. It starts as ``LSTMCORE_NUM_THREADS``, else ``OMP_NUM_THREADS``,
-    else as many as there are cores that this process may use; more than those count for as many.
-    The cores are counted when it is set: call this again after you have changed the CPU affinity. A
-    lower limit that `threadpoolctl`, or anybody who calls OpenMP's ``omp_set_num_threads``, sets
-    for the calling thread is kept to. In a process forked from one that has imported the library it
-    is always 1.
+    else as many as there are cores that this process may use; more than those count for as many. A
+    call may use fewer: those that were fastest of late for calls of its kind, because threads that
+    wait for a core that other processes use cost more than they bring. A lower limit that
+    `threadpoolctl`, or anybody who calls OpenMP's ``omp_set_num_threads``, sets for the calling
+    thread is kept to. In a process forked from one that has imported the library it is always 1.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def set_num_threads(n: int) -> None:
     >>> lc.get_num_threads()
     1
     """
-    _core.set_num_threads(min(checks.integer(n, "n", 1), _core.max_threads()))
+    _core.set_num_threads(min(checks.integer(n, "n", 1), 2**31 - 1))
 
 
 def get_num_threads() -> int:
