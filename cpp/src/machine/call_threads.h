@@ -22,6 +22,7 @@ public:
         latest_[added_ % kKept] = seconds;
         ++added_;
     }
+    bool any() const { return added_ > 0; }
     /// Whether there are enough to go by.
     bool known() const { return added_ > 1; }
 
@@ -82,13 +83,13 @@ public:
         if (level == current_) {
             // No longer the best it was: another may be better now.
             for (const int other : {current_ - 1, current_ + 1})
-                if (other >= 0 && other <= last_ && times_[other].known() &&
+                if (other >= 0 && other <= last_ && times_[other].any() &&
                     times_[other].typical() < kBetter * usual)
                     return move(other, work);
             // The machine has changed: look around.
             if (before_ == 0) before_ = usual;
             const bool slower = usual > kChange * before_, faster = kChange * usual < before_;
-            if (++since_trial_ >= kLeastCalls && (slower || faster)) {
+            if (++since_trial_ >= calls_in(kChangePause, work) && (slower || faster)) {
                 before_ = usual;
                 try_soon(slower);
             }
@@ -102,7 +103,7 @@ public:
             return try_soon(level > current_);
         }
         // Trials are to cost little, and to be the rarer the longer they were in vain.
-        pause_ = std::min(2 * pause_, kLongestPause);
+        pause_ = std::min(4 * pause_, kLongestPause);
         calls_left_ =
             std::max(calls_in(pause_, work), int(std::min(kTrialCost * seconds / usual, 1e6f)));
     }
@@ -117,7 +118,8 @@ private:
     /// Seconds between them: at first, and at most.
     static constexpr double kShortestPause = 0.01, kLongestPause = 2;
     /// So many times slower or faster calls are a change of the machine.
-    static constexpr float kChange = 1.3f;
+    static constexpr float kChange = 1.5f;
+    static constexpr double kChangePause = 0.1;  ///< seconds after the last trial
     /// Another number of threads is taken for better if calls take less than this part of the time.
     static constexpr float kBetter = 0.97f;
 
