@@ -267,7 +267,7 @@ class Module:
     def _stream_stage(self, name: str) -> Any:
         """Return what a stream of the core is to do for this module, or None for nothing.
 
-        That is packed weights, or a name and numbers: see `parse_stage` in cpp/bindings/stream.cpp.
+        That is packed weights, or a name and numbers: see `parse_stage` in cpp/bindings/stages.h.
         What the core does not know is a `PythonStage`, which runs between streams of the core.
         The default refuses. `name` is what messages call the module.
         """

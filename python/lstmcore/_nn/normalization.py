@@ -19,7 +19,7 @@ from .._base.symbolic import Symbolic
 from .config import Option
 from .feed_forward import FeedForward
 from .over_time import valid_steps
-from .stream import PythonStage
+from .streams.frozen import PythonStage
 from .tape import ModuleTape
 
 __all__ = ["BatchNorm", "LayerNorm"]
