@@ -18,6 +18,7 @@ from . import checks
 from .budget import BUDGET
 from .checks import Array
 from .flow import BackwardFlow, Flow
+from .loads import loading, whole
 from .machine import memory_limit
 from .parameter import Parameter, Watch, gradients, read_only, zero_gradients
 from .symbolic import Axes, Symbolic
@@ -53,7 +54,7 @@ def _call(module: Any, *x: Any, **options: Any) -> Any:
     for one in x:
         if isinstance(one, Symbolic):
             return one._enter(module, x, **options)
-    *y, _ = module.forward(*x, **options)
+    *y, _ = whole(module, lambda: module.forward(*x, **options))
     return y[0] if len(y) == 1 else tuple(y)
 
 
@@ -406,12 +407,22 @@ class Module:
 
         The running statistics of a `BatchNorm` are among them.
         """
-        return {name: np.array(p._storage, subok=False) for name, p in self._named()}
+
+        def copies() -> dict[str, Array]:
+            return {name: np.array(p._storage, subok=False) for name, p in self._named()}
+
+        return whole(self, copies)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, prefix: str = ""
     ) -> IncompatibleKeys:
         """Copy parameters from a state dict: all of them, or none if anything is wrong.
+
+        Other threads may compute meanwhile. Every call for inference of a layer, cell, `Linear`,
+        `Sequential`, `Model` or module of yours, and every stream, pool and `state_dict` made, is
+        of all the old values or of all the new ones; a call that had begun before may be computed
+        anew for that. What consists of several calls is not one: `generate`, a loop of yours, two
+        models. Nor is training, or a change in another way: optimizers, ``p.data``.
 
         Parameters
         ----------
@@ -477,9 +488,10 @@ class Module:
                     complaints.append(str(error))
         if complaints:
             raise ValueError(f"state_dict does not fit {self!r}:\n  " + "\n  ".join(complaints))
-        for key, array in arrays.items():
-            names[key]._storage[...] = array
-            names[key]._touch()
+        with loading([names[key] for key in arrays]):
+            for key, array in arrays.items():
+                names[key]._storage[...] = array
+                names[key]._touch()
         return IncompatibleKeys(missing, [str(key) for key in unexpected])
 
     def _description(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from .._base import checks
 from .._base.checks import Array, Lengths
 from .._base.flow import BackwardFlow, Ends, Flow
+from .._base.loads import whole
 from .._base.module import Module, overridden, storable
 from .._base.symbolic import Axes, Symbolic
 from .._base.tree import leaves, matched, rebuilt
@@ -290,7 +291,7 @@ class Model(Module):
 
     def _call_with_ends(self, x: Any, **options: Any) -> tuple[Any, Any]:
         state, lengths, resets = (options.get(name) for name in ("state", "lengths", "resets"))
-        y, _, _, found, _ = self._compute(x, state, lengths, resets, False)
+        y, _, _, found, _ = self._infer(x, state, lengths, resets)
         return y, self._ends(found)
 
     def _ends(self, found: list[Ends]) -> Any:
@@ -315,7 +316,7 @@ class Model(Module):
         """
         if any(isinstance(one, Symbolic) for one in leaves(x)):
             return self._describe(x, state, lengths, resets)
-        y, flow, _, _, _ = self._compute(x, state, lengths, resets, False)
+        y, flow, _, _, _ = self._infer(x, state, lengths, resets)
         return y, self._final(flow)
 
     def forward(
@@ -420,6 +421,11 @@ class Model(Module):
                 if given is not None:
                     add(slot, checks.real(given, layer.dtype, "dstate"))
         return gradients
+
+    def _infer(
+        self, x: Any, state: Any, lengths: Any, resets: Any
+    ) -> tuple[Any, Flow, list[Any], list[Ends], list[Any]]:
+        return whole(self, lambda: self._compute(x, state, lengths, resets, False))
 
     def _compute(
         self, x: Any, state: Any, lengths: Any, resets: Any, train: bool

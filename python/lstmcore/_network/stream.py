@@ -13,6 +13,7 @@ import numpy.typing as npt
 from .._base import checks
 from .._base.checks import Array
 from .._base.flow import Flow
+from .._base.loads import whole
 from .._base.module import overridden
 from .._base.parameter import settled
 from .._base.tree import leaves, matched, rebuilt
@@ -366,6 +367,10 @@ def check_streamable(model: Model) -> None:
 
 def frozen(model: Model) -> Model:
     """Return a copy of a model as it is now; streams share it until the parameters change."""
+    return whole(model, lambda: _frozen(model))
+
+
+def _frozen(model: Model) -> Model:
     parameters = model.parameters()
     # As in PacksWeights: the tokens are read before the copy is made, and no copy is kept while
     # somebody holds an array through which a parameter can change.

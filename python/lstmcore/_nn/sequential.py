@@ -11,6 +11,7 @@ import numpy.typing as npt
 from .._base import checks
 from .._base.checks import Array
 from .._base.flow import BackwardFlow, Ends, Flow
+from .._base.loads import whole
 from .._base.module import Module, overridden, storable
 from .._base.symbolic import Symbolic
 from .recurrent import GRADIENT
@@ -277,14 +278,13 @@ class Sequential(Module):
         if isinstance(x, Symbolic):
             y: Array = self._describe(x, state, lengths, resets)[0]
             return y
-        return self._compute(x, state, lengths, resets, False)[0]
+        return self._infer(x, state, lengths, resets)[0]
 
     def _call_with_ends(self, x: Any, **options: Any) -> tuple[Any, Ends | None]:
         if overridden(self):
             return self(x, **options), None
-        y, flow, _ = self._compute(
-            x, options.get("state"), options.get("lengths"), options.get("resets"), False
-        )
+        given = (options.get(name) for name in ("state", "lengths", "resets"))
+        y, flow, _ = self._infer(x, *given)
         return y, flow.ends
 
     def run(
@@ -316,7 +316,7 @@ class Sequential(Module):
         """
         if isinstance(x, Symbolic):
             return self._describe(x, state, lengths, resets)
-        y, flow, _ = self._compute(x, state, lengths, resets, False)
+        y, flow, _ = self._infer(x, state, lengths, resets)
         return y, tuple(flow.final)
 
     def forward(
@@ -462,6 +462,11 @@ class Sequential(Module):
         (3, 3)
         """
         return open_pool(self, capacity)
+
+    def _infer(
+        self, x: Any, state: Any, lengths: Any, resets: Any
+    ) -> tuple[Array, Flow, tuple[Any, ...]]:
+        return whole(self, lambda: self._compute(x, state, lengths, resets, False))
 
     def _compute(
         self, x: Any, state: Any, lengths: Any, resets: Any, train: bool

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ... import _core
 from ..._base import checks
 from ..._base.checks import Array
+from ..._base.loads import whole
 from ..._base.machine import memory_limit
 from ..._base.module import Module, overridden
 from ..._base.parameter import settled
@@ -90,9 +91,12 @@ def freeze(module: Any, rows: Any, name: str = "batch_size") -> list[Frozen]:
         what = checks.describe(module)
         raise TypeError(f"module is {what}, expected a recurrent layer or a Sequential")
     _check_own(module, "module")
-    return [
-        _frozen(m, f"module {path}, {m!r}," if path else f"{m!r}") for path, m in module._chain()
-    ]
+    chain = module._chain()
+
+    def copies() -> list[Frozen]:
+        return [_frozen(m, f"module {path}, {m!r}," if path else f"{m!r}") for path, m in chain]
+
+    return whole(module, copies)
 
 
 def _frozen(module: Any, name: str) -> Frozen:
