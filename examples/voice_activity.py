@@ -2,7 +2,7 @@
 
     python examples/voice_activity.py [speech.wav] [--picture vad.png]
 
-Every 32 milliseconds a small convolutional front end (NumPy) makes 128 features of the last 576
+Every 32 milliseconds a small convolutional front end makes 128 features of the last 576
 samples, and the stream of an LSTM with a linear head makes of them, and of all it has heard before,
 the probability of speech. Without a file it listens to the recording that comes with the weights,
 and compares with what PyTorch made of it. A WAV file must hold 16-bit integers; other rates than
@@ -24,7 +24,7 @@ import lstmcore as lc
 
 RATE = 16000
 HOP, CONTEXT = 512, 64  # samples: new ones for each frame, and those of the frame before
-WINDOW, SHIFT = 256, 128  # of the Fourier transforms in a frame
+WINDOW, SHIFT, WINDOWS = 256, 128, 4  # of the Fourier transforms in a frame
 STRIDES = (1, 2, 2, 1)  # of the convolutions
 
 with np.load(Path(__file__).with_suffix(".npz")) as _file:
@@ -32,31 +32,54 @@ with np.load(Path(__file__).with_suffix(".npz")) as _file:
 
 
 class FrontEnd:
-    """576 samples in, 128 features out: spectrum, then four convolutions with ReLU."""
+    """576 samples in, 128 features out: spectrum, then four convolutions with ReLU.
+
+    All products are made by `lc.Linear`, so that a frame has the same bits alone and among others.
+    There are four windows only, so that a convolution over them is best made as one matrix.
+    """
 
     def __init__(self) -> None:
         n, k = np.arange(WINDOW), np.arange(WINDOW // 2 + 1)[:, None]
         hann = 0.5 - 0.5 * np.cos(2 * np.pi * n / WINDOW)
         angle = 2 * np.pi * k * n / WINDOW
-        self.cos, self.sin = ((f(angle) * hann).T.astype("float32") for f in (np.cos, np.sin))
-        self.layers = [
-            (
-                WEIGHTS[f"encoder.{i}.weight"].reshape(-1, channels * 3).T,
-                WEIGHTS[f"encoder.{i}.bias"],
-            )
-            for i, channels in enumerate((129, 128, 64, 64))
-        ]
+        self.fourier = linear(np.concatenate([np.cos(angle) * hann, np.sin(angle) * hann]))
+        self.layers = []
+        steps = WINDOWS
+        for i, stride in enumerate(STRIDES):
+            weight, bias = (WEIGHTS[f"encoder.{i}.{name}"] for name in ("weight", "bias"))
+            matrix = convolution(weight, steps, stride)
+            steps = len(matrix) // len(weight)
+            self.layers.append((linear(matrix), np.tile(bias, steps)))
 
-    def __call__(self, frame: np.ndarray) -> np.ndarray:
-        """Return the features, (128,), of a frame, (576,)."""
-        samples = np.pad(frame, (0, CONTEXT), mode="reflect")
-        windows = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::SHIFT]
-        x = np.hypot(windows @ self.cos, windows @ self.sin)  # (4, 129)
-        for (weight, bias), stride in zip(self.layers, STRIDES, strict=True):
-            padded = np.pad(x, ((1, 1), (0, 0)))
-            taps = np.lib.stride_tricks.sliding_window_view(padded, 3, axis=0)[::stride]
-            x = np.maximum(taps.reshape(len(taps), -1) @ weight + bias, 0)
-        return x[0]
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """Return the features, (n, 128), of frames, (n, 576)."""
+        samples = np.concatenate([frames, frames[:, -2 : -2 - CONTEXT : -1]], axis=1)  # reflected
+        halves = samples.reshape(len(frames), WINDOWS + 1, SHIFT)
+        windows = np.concatenate([halves[:, :-1], halves[:, 1:]], axis=2)
+        cos, sin = np.split(self.fourier(windows), 2, axis=2)
+        x = np.hypot(cos, sin).reshape(len(frames), -1)
+        for product, bias in self.layers:
+            x = np.maximum(product(x) + bias, 0)
+        return x
+
+
+def convolution(weight: np.ndarray, steps: int, stride: int) -> np.ndarray:
+    """Return the matrix of a convolution, (out, in, 3), with a zero on either side of its steps."""
+    outputs, inputs, taps = weight.shape
+    matrix = np.zeros(((steps - 1) // stride + 1, outputs, steps, inputs), "float32")
+    for to in range(len(matrix)):
+        for tap in range(taps):
+            step = to * stride + tap - 1
+            if 0 <= step < steps:
+                matrix[to, :, step] = weight[:, :, tap]
+    return matrix.reshape(-1, steps * inputs)
+
+
+def linear(weight: np.ndarray) -> lc.Linear:
+    """Return the product with this matrix."""
+    layer = lc.Linear(weight.shape[1], weight.shape[0], bias=False)
+    layer.load_state_dict({"weight": weight})
+    return layer
 
 
 def make_model() -> lc.Sequential:
@@ -75,7 +98,7 @@ def listen(audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         began = time.perf_counter()
         frame[:CONTEXT] = frame[-CONTEXT:]
         frame[CONTEXT:] = audio[start : start + HOP]
-        probabilities.append(stream.step(front_end(frame))[0])
+        probabilities.append(stream.step(front_end(frame[None]))[0, 0])
         seconds.append(time.perf_counter() - began)
     return np.array(probabilities), np.array(seconds)
 

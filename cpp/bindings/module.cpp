@@ -12,6 +12,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     bind_linear(m);
     bind_row_functions(m);
     bind_stream(m);
+    bind_stream_pool(m);
     bind_losses(m);
     bind_optim(m);
     bind_scatter(m);

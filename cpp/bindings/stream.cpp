@@ -8,43 +8,9 @@
 #include <utility>
 #include <variant>
 
-#include "binding.h"
+#include "stages.h"
 
 namespace {
-
-/// From so many multiply-adds on, a few microseconds, a call releases the GIL.
-constexpr double kLongCall = 1 << 16;
-
-constexpr int kWritable = kReadable | Numpy::NPY_ARRAY_WRITEABLE_;
-
-/// One stage of a model and how many multiply-adds a row of it costs.
-template <class T>
-std::pair<Stage<T>, double> parse_stage(const py::handle& stage) {
-    if (py::isinstance<PyWeights>(stage)) {
-        const auto& weights = stage.cast<const PyWeights&>().of<T>();
-        require(weights != nullptr, "stages: wrong dtype");
-        return {weights, double(packed_bytes(*weights)) / sizeof(T)};
-    }
-    if (py::isinstance<PyLinear>(stage)) {
-        const auto& linear = stage.cast<const PyLinear&>();
-        require(linear.of<T>() != nullptr, "stages: wrong dtype");
-        return {linear.of<T>(), double(linear.inputs * linear.outputs)};
-    }
-    const auto parts = stage.cast<py::tuple>();
-    const auto kind = parts[0].cast<std::string>();
-    const auto numbers = [&](size_t i, int64_t n) {
-        const auto array = parts[i].cast<std::optional<py::array>>();
-        const T* data = numbers_or_null<const T>(array, {n}, "stages");
-        return data ? std::vector<T>(data, data + n) : std::vector<T>();
-    };
-    if (kind == "activation") return {parse_activation(parts[1].cast<ActivationTuple>()), 0};
-    if (kind == "softmax") return {Softmax{}, 0};
-    require(kind == "layer_norm", "stages: unknown kind");
-    const auto features = parts[1].cast<int64_t>();
-    return {
-        LayerNorm<T>{features, numbers(2, features), numbers(3, features), parts[4].cast<double>()},
-        0};
-}
 
 /// A stream of either type behind one face. One thread at a time: a second one is refused rather
 /// than mixing up the state.
@@ -66,8 +32,7 @@ public:
         const Turn turn(*this);
         return get_states();
     }
-    void set_states(
-        const std::vector<std::pair<std::optional<py::array>, std::optional<py::array>>>& states) {
+    void set_states(const StateArrays& states) {
         const Turn turn(*this);
         put_states(states);
     }
@@ -108,8 +73,7 @@ private:
 
     virtual void run(const void* x, void* y, int64_t steps) noexcept = 0;
     virtual py::list get_states() const = 0;
-    virtual void put_states(
-        const std::vector<std::pair<std::optional<py::array>, std::optional<py::array>>>&) = 0;
+    virtual void put_states(const StateArrays&) = 0;
     virtual void reset_row(int64_t row) noexcept = 0;
     virtual std::unique_ptr<PyStream> make_copy() const = 0;
 
@@ -138,29 +102,16 @@ private:
     py::list get_states() const override {
         py::list states;
         for (int64_t i = 0; i < stream_.num_states(); ++i) {
-            const LayerSpec& spec = stream_.spec(i);
-            py::array_t<T> h({spec.num_layers, batch_size, spec.output_size()});
-            std::optional<py::array_t<T>> c;
-            if (spec.cell.kind == CellKind::lstm)
-                c.emplace(std::vector<int64_t>{spec.num_layers, batch_size, spec.hidden_size});
+            auto [h, c] = state_arrays<T>(stream_.spec(i), batch_size);
             stream_.get_state(h.mutable_data(), c ? c->mutable_data() : nullptr, i);
             states.append(py::make_tuple(h, c));
         }
         return states;
     }
-    void put_states(
-        const std::vector<std::pair<std::optional<py::array>, std::optional<py::array>>>& states)
-        override {
-        require(int64_t(states.size()) == stream_.num_states(), "states: wrong number");
-        for (const bool check : {true, false})
-            for (int64_t i = 0; i < stream_.num_states(); ++i) {
-                const LayerSpec& spec = stream_.spec(i);
-                const T* h = numbers_or_null<const T>(
-                    states[i].first, {spec.num_layers, batch_size, spec.output_size()}, "h");
-                const T* c = numbers_or_null<const T>(
-                    states[i].second, {spec.num_layers, batch_size, spec.hidden_size}, "c");
-                if (!check) stream_.set_state(h, c, i);
-            }
+    void put_states(const StateArrays& states) override {
+        const auto parts = state_parts<T>(stream_, states, batch_size);
+        for (size_t i = 0; i < parts.size(); ++i)
+            stream_.set_state(parts[i].h, parts[i].c, int64_t(i));
     }
     void reset_row(int64_t row) noexcept override { stream_.reset(row); }
     std::unique_ptr<PyStream> make_copy() const override {
@@ -172,14 +123,9 @@ private:
 
 template <class T>
 std::unique_ptr<PyStream> make_stream(const py::sequence& stages, int64_t batch_size) {
-    std::vector<Stage<T>> parsed;
-    double work = 0;
-    for (const py::handle stage : stages) {
-        auto [one, multiply_adds] = parse_stage<T>(stage);
-        parsed.push_back(std::move(one));
-        work += multiply_adds * double(batch_size);
-    }
-    return std::make_unique<StreamOf<T>>(Stream<T>(std::move(parsed), batch_size), work);
+    auto [parsed, work] = parse_stages<T>(stages);
+    return std::make_unique<StreamOf<T>>(Stream<T>(std::move(parsed), batch_size),
+                                         work * double(batch_size));
 }
 
 /// Whether the core can take an array as it is: (T, B, features) for blocks of steps, else (B,
@@ -195,13 +141,6 @@ bool fits(const PyStream& stream, PyObject* object, int64_t features, bool block
     }
     return array.shape(axes - 1) == features && (array.flags() & flags) == flags &&
            (array.dtype().is(stream.dtype) || array.dtype().equal(stream.dtype));
-}
-
-/// Whether memory that is written before it is read would be read.
-bool overlap(const py::array& x, const py::array& out) {
-    const char* const a = static_cast<const char*>(x.data());
-    const char* const b = static_cast<const char*>(out.data());
-    return a < b + out.nbytes() && b < a + x.nbytes() && !(a == b && x.nbytes() == out.nbytes());
 }
 
 py::object new_output(const PyStream& stream, const py::array& x) {
@@ -237,48 +176,16 @@ py::object run(const py::handle& self, py::object x, py::object out, bool blocks
 template <bool kBlocks>
 PyObject* method(PyObject* self, PyObject* const* arguments, Py_ssize_t count, PyObject* names) {
     PyObject* given[2] = {nullptr, nullptr};
-    const Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
-    bool right = count <= 2;
-    for (Py_ssize_t i = 0; right && i < count; ++i) given[i] = arguments[i];
-    for (Py_ssize_t i = 0; right && i < named; ++i) {
-        PyObject* const name = PyTuple_GET_ITEM(names, i);
-        const int which = PyUnicode_CompareWithASCIIString(name, "out") == 0 ? 1
-                          : PyUnicode_CompareWithASCIIString(name, "x") == 0 ? 0
-                                                                             : 2;
-        right = which < 2 && given[which] == nullptr;
-        if (right) given[which] = arguments[count + i];
-    }
-    if (!right || given[0] == nullptr) {
+    const char* const expected[2] = {"x", "out"};
+    if (!take_arguments(arguments, count, names, expected, given) || given[0] == nullptr) {
         PyErr_SetString(PyExc_TypeError, kBlocks ? "process() takes x and, optionally, out"
                                                  : "step() takes x and, optionally, out");
         return nullptr;
     }
-    try {
+    return or_error([&] {
         return run(self, py::reinterpret_borrow<py::object>(given[0]),
-                   given[1] ? py::reinterpret_borrow<py::object>(given[1]) : py::none(), kBlocks)
-            .release()
-            .ptr();
-    } catch (py::error_already_set& error) {
-        error.restore();
-    } catch (const py::builtin_exception& error) {
-        error.set_error();
-    } catch (const std::bad_alloc&) {
-        PyErr_NoMemory();
-    } catch (const std::exception& error) {
-        PyErr_SetString(PyExc_RuntimeError, error.what());
-    }
-    return nullptr;
-}
-
-template <bool kBlocks>
-void add_method(py::class_<PyStream>& type, const char* name, const char* doc) {
-    const auto function = reinterpret_cast<void (*)()>(&method<kBlocks>);
-    static PyMethodDef definition{name, reinterpret_cast<PyCFunction>(function),
-                                  METH_FASTCALL | METH_KEYWORDS, doc};
-    PyObject* const descriptor =
-        PyDescr_NewMethod(reinterpret_cast<PyTypeObject*>(type.ptr()), &definition);
-    if (descriptor == nullptr) throw py::error_already_set();
-    type.attr(name) = py::reinterpret_steal<py::object>(descriptor);
+                   given[1] ? py::reinterpret_borrow<py::object>(given[1]) : py::none(), kBlocks);
+    });
 }
 
 }  // namespace
@@ -300,7 +207,7 @@ void bind_stream(py::module_& m) {
         .def("_get_states", &PyStream::states)
         .def("_set_states", &PyStream::set_states, py::arg("states"))
         .def("_reset_rows", &PyStream::reset, py::arg("rows"));
-    add_method<false>(type, "step", R"(step($self, x, out=None)
+    add_method<&method<false>>(type, "step", R"(step($self, x, out=None)
 --
 
 Take one step: compute y and change the state.
@@ -316,7 +223,7 @@ Returns
 -------
 y : ndarray, (B, P), or (P,)
 )");
-    add_method<true>(type, "process", R"(process($self, x, out=None)
+    add_method<&method<true>>(type, "process", R"(process($self, x, out=None)
 --
 
 Take a block of steps, to the same bits as so many calls of `step`.

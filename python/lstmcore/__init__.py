@@ -56,7 +56,8 @@ from ._nn.masking import Masking
 from ._nn.normalization import BatchNorm, LayerNorm
 from ._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool
 from ._nn.sequential import Sequential
-from ._nn.stream import Stream
+from ._nn.streams.pool import StreamPool
+from ._nn.streams.stream import Stream
 from ._nn.tape import Tape
 from ._nn.time_reversal import Flip
 from ._train.evaluate import evaluate
@@ -107,6 +108,7 @@ __all__ = [
     "Softplus",
     "StateSpace",
     "Stream",
+    "StreamPool",
     "Tanh",
     "Tape",
     "__version__",

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ._base import checks
 from ._base.checks import Array
 from ._base.flow import BackwardFlow, Flow
+from ._base.loads import whole
 from ._base.module import Module, storable
 from ._base.symbolic import Axes, Symbolic
 from ._nn.activations import softmax, softmax_backward
@@ -85,7 +86,7 @@ class Attention(Module):
         if isinstance(query, Symbolic):
             made: tuple[Array, Array] = query._enter(self, (query, key, value), lengths)
             return made
-        y, weights, _ = self._compute(query, key, value, lengths, False)
+        y, weights, _ = whole(self, lambda: self._compute(query, key, value, lengths, False))
         return y, weights
 
     def forward(

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 import lstmcore as lc
 from helpers.numeric import assert_same_bits
+from lstmcore._files import tensor_file
 from lstmcore.losses import cross_entropy
 
 quiet = partial(lc.fit, progress=False, loss=cross_entropy)
@@ -226,6 +227,54 @@ def test_what_does_not_fit_changes_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="lacks rng; it has run, model, optimizer"):
         lc.load_checkpoint(path, rng=np.random.default_rng())
+
+
+GENERATORS: list[tuple[str, list[str], Any]] = [
+    ("PCG64", ["state", "state"], -1),
+    ("PCG64", ["state", "inc"], 2**200),
+    ("PCG64", ["has_uint32"], 2**200),
+    ("PCG64", ["uinteger"], -1),
+    ("PCG64", ["uinteger"], "x"),
+    ("PCG64", ["bit_generator"], "MT19937"),
+    ("PCG64", ["state"], {}),
+    ("PCG64", ["state"], None),
+    ("SFC64", ["uinteger"], -1),
+    ("MT19937", ["state", "key"], []),
+    ("MT19937", ["state", "pos"], 2**31 - 1),
+    ("MT19937", ["state", "pos"], -5),
+    ("Philox", ["state", "counter"], []),
+    ("Philox", ["buffer_pos"], -(2**31)),
+    ("Philox", ["buffer_pos"], 5),
+]
+
+
+@pytest.mark.parametrize(("kind", "path_in_state", "value"), GENERATORS)
+def test_damaged_generators_change_nothing(
+    tmp_path: Path, kind: str, path_in_state: list[str], value: Any
+) -> None:
+    path = tmp_path / "run.safetensors"
+    rng = np.random.Generator(getattr(np.random, kind)(0))
+    rng.integers(5, dtype=np.uint32)
+    dropout = lc.Dropout(0.5, seed=0)
+    lc.save_checkpoint(path, dropout=dropout, rng=rng)
+    arrays, metadata = tensor_file.read(path)
+    content = json.loads(metadata["lstmcore.checkpoint"])
+    damaged = [(content["parts"]["rng"], "rng: ")]
+    if kind == "PCG64":
+        damaged.append((content["parts"]["dropout"]["random"][""], "dropout: the random state of"))
+    sound = json.dumps(content)
+    for state, message in damaged:
+        place = state
+        for name in path_in_state[:-1]:
+            place = place[name]
+        before, place[path_in_state[-1]] = place[path_in_state[-1]], value
+        save_file(arrays, path, {"lstmcore.checkpoint": json.dumps(content)})
+        place[path_in_state[-1]] = before
+        state_before = rng.bit_generator.state, dropout._rng_state()
+        with pytest.raises(ValueError, match=f"does not fit {message}"):
+            lc.load_checkpoint(path, dropout=dropout, rng=rng)
+        assert repr((rng.bit_generator.state, dropout._rng_state())) == repr(state_before)
+    assert json.dumps(content) == sound
 
 
 def test_what_cannot_be_saved_leaves_the_old_file(

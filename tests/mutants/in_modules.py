@@ -67,28 +67,44 @@ MODULES = [
         },
     ),
     *of(
-        "python/lstmcore/_nn/stream.py",
+        "python/lstmcore/_nn/streams/stream.py",
+        ["tests/nn/test_stream.py", "tests/nn/test_stream_model.py"],
+        {"streams-pickle-no-state": ("stream._set_states(states)", "pass")},
+    ),
+    *of(
+        "python/lstmcore/_nn/streams/states.py",
         ["tests/nn/test_stream.py", "tests/nn/test_stream_model.py"],
         {
             "streams-take-negative-rows": (
                 "((chosen < 0) | (chosen >= batch_size))",
                 "(chosen >= batch_size)",
             ),
+            "streams-lose-c": ('part(c, layer._hidden, f"c of {name}")', "None"),
+        },
+    ),
+    *of(
+        "python/lstmcore/_base/checks.py",
+        ["tests/nn/test_stream.py", "tests/nn/test_stream_model.py"],
+        {
             "streams-overwrite-x": (
                 "return x.copy() if np.may_share_memory(x, out) else x",
                 "return x",
             ),
-            "streams-lose-c": ('part(c, layer._hidden, f"c of {name}")', "None"),
+        },
+    ),
+    *of(
+        "python/lstmcore/_nn/streams/frozen.py",
+        ["tests/nn/test_stream.py", "tests/nn/test_stream_model.py"],
+        {
             "streams-follow-the-module": (
-                "_Frozen(copy.deepcopy(module), name)",
-                "_Frozen(module, name)",
+                "Frozen(copy.deepcopy(module), name)",
+                "Frozen(module, name)",
             ),
             "streams-keep-old-weights": (
                 "found is not None and token is watch.token",
                 "found is not None",
             ),
             "streams-trust-held-arrays": ("    if keep:", "    if True:"),
-            "streams-pickle-no-state": ("stream._set_states(states)", "pass"),
             "streams-call-nothing-of-ones-own": ("    if own:", "    if False:"),
         },
     ),
@@ -159,7 +175,7 @@ MODULES = [
         },
     ),
     *of(
-        "python/lstmcore/_nn/stream.py",
+        "python/lstmcore/_nn/streams/frozen.py",
         [LEVELS],
         {
             "streams-keep-the-level": (

@@ -481,11 +481,18 @@ streams = [
     for layer in (lc.RNN(3, 200), lc.LSTM(3, 200), lc.GRU(3, 200, num_layers=2))
     for batch in (1, 7)
 ]
+pool = lc.Sequential(lc.LSTM(3, 40, num_layers=2), lc.Linear(40, 9)).stream_pool(600)
 def work():
     for stream, x, y, xs, ys in streams:
         for _ in range(100):
             stream.step(x, out=y)
         stream.process(xs, ys)
+    for n in (600, 13):
+        pool.step(ids[n], pool_x[n], pool_y[n])
+ids = np.array([pool.open() for _ in range(600)])
+ids, pool_x, pool_y = (
+    {600: a, 13: a[:13]} for a in (ids, np.ones((600, 3), "float32"), np.empty((600, 9), "float32"))
+)
 work()
 before = count()
 work()

@@ -79,7 +79,7 @@ def imports(name: str) -> set[str]:
 
 def test_the_walk_sees_what_is_there() -> None:
     assert len(PATHS) > 80
-    assert {"_nn.stream", "_nn.recurrent"} <= imports("_nn.layers")  # at the top of a file
+    assert {"_nn.streams.stream", "_nn.recurrent"} <= imports("_nn.layers")  # at the top of a file
     assert "_files.checkpoints" in imports("callbacks")
     assert "keras._live" in imports("keras")  # in a function
     assert "_train.run" not in imports("callbacks")  # for its types alone

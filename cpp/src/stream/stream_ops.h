@@ -1,8 +1,10 @@
-// What a stream runs: each stage of a model with every size worked out, and its memory taken.
+// What streams and pools run: each stage of a model with every size worked out, and its memory
+// taken.
 //
-// An op takes a block of steps of all rows of the batch, and gives rows that stay valid until its
-// next call. Rows are by step and batch row, and in memory are padded to whole registers, so that
-// no kernel meets part of one. What stands in the padding means nothing, and nothing reads it.
+// An op takes rows, and gives as many, which stay valid until its next call. Those of a stream are
+// a block of steps of all rows of its batch, by step and batch row. Rows in memory are padded to
+// whole registers, so that no kernel meets part of one. What stands in the padding means nothing,
+// and nothing reads it.
 #pragma once
 
 #include <algorithm>
@@ -22,130 +24,210 @@
 
 namespace lstmcore {
 
-/// One recurrent layer and its state.
+/// Where the state of one row is: h before and after the step, and c of an LSTM.
+template <class T>
+struct StatePlace {
+    const T* h_prev;
+    T* h;
+    T* c;
+};
+
+/// One recurrent layer for some rows at a time, whose states are kept elsewhere.
+template <class T>
+class LayerStep {
+public:
+    /// Steps of up to `batch` rows; up to `most` rows of x are taken at once.
+    LayerStep(const Weights<T>& weights, int64_t layer, int64_t batch, int64_t most, Arena& arena)
+        : w_(&weights.direction(layer, 0)),
+          kernels_(&weights.kernels()),
+          step_rows_(weights.spec(), round_up(weights.spec().hidden_size, kernels_->lanes), batch,
+                     arena) {
+        const LayerSpec& spec = weights.spec();
+        args_.cell = spec.cell;
+        args_.H = round_up(spec.hidden_size, kernels_->lanes);
+        args_.w = w_->w_hh;
+        args_.w_n = w_->w_n;
+        args_.b_hn = w_->b_hn;
+        args_.peephole = w_->peephole;
+        pre_ = take_rows<T>(arena, most, w_->w_ih.N);
+        products_ = arena.take<ProductRow<T>>(most);
+        for (int64_t i = 0; pre_.data && i < most; ++i)
+            products_[i] = {nullptr, w_->bias, pre_.at(i)};
+        if (spec.proj_size > 0) zeros_ = arena.take<T>(w_->w_hr.N);
+    }
+
+    /// Begins with n rows of x: makes their input products. The kernel makes that of a single row
+    /// itself.
+    void take(StridedRows<const T> x, int64_t n) noexcept {
+        const bool fused = n == 1 && w_->can_fuse_input();
+        args_.w_in = fused ? w_->w_ih : Packed<T>{};
+        x_ = x.data;
+        if (fused) return;
+        for (int64_t i = 0; i < n; ++i) products_[i].a = x.at(i);
+        kernels_->product(w_->w_ih, w_->w_ih.N, products_, n);
+    }
+
+    /// Takes the step of n of these rows, from row `first` on; place_of(i) is the StatePlace of
+    /// the i-th of them.
+    template <class PlaceOf>
+    void run(int64_t first, int64_t n, PlaceOf place_of) noexcept {
+        const T* pre = args_.w_in ? w_->bias : pre_.at(first);
+        args_.last_first = !args_.last_first;
+        with_constant(args_.cell.kind, [&](auto kind) {
+            for (int64_t i = 0; i < n; ++i) {
+                const StatePlace<T> s = place_of(i);
+                const ForwardPlace<T> at{
+                    pre + i * pre_.stride, x_, s.h_prev, s.h, s.c, s.c, nullptr};
+                step_rows_.template set<kind()>(i, at, zeros_);
+            }
+        });
+        step_rows_.run(*kernels_, args_, w_->w_hr, w_->w_hr.N, false, n);
+    }
+
+private:
+    const PackedDirection<T>* w_;
+    const Kernels<T>* kernels_;
+    StepArgs<T> args_;
+    const T* x_ = nullptr;  ///< the row of which the kernel makes the input product itself
+    StridedRows<T> pre_;    ///< the input products
+    ProductRow<T>* products_ = nullptr;
+    ForwardRows<T> step_rows_;
+    T* zeros_ = nullptr;
+};
+
+/// One row of a layer's states, h (P) and, of an LSTM, c (H).
+template <class T>
+struct StateRow {
+    T* h;
+    int64_t P;
+    T* c;  ///< null where there is none
+    int64_t H;
+
+    void get(T* to_h, T* to_c) const noexcept {
+        if (to_h) std::memcpy(to_h, h, sizeof(T) * P);
+        if (to_c && c) std::memcpy(to_c, c, sizeof(T) * H);
+    }
+    void set(const T* from_h, const T* from_c) const noexcept {
+        copy_or_clear(h, from_h, P);
+        if (c) copy_or_clear(c, from_c, H);
+    }
+};
+
+/// One recurrent layer and the states of a batch.
 template <class T>
 class RecurrentOp {
 public:
     RecurrentOp(const Weights<T>& weights, int64_t layer, int64_t batch, int64_t block,
                 Arena& arena)
-        : w_(&weights.direction(layer, 0)),
-          kernels_(&weights.kernels()),
+        : step_(weights, layer, batch, size_product(batch, block), arena),
           batch_(batch),
           H_(weights.spec().hidden_size),
-          P_(weights.spec().output_size()),
-          step_rows_(weights.spec(), round_up(H_, kernels_->lanes), batch, arena) {
-        const LayerSpec& spec = weights.spec();
-        const int64_t H = round_up(H_, kernels_->lanes);
-        args_.cell = spec.cell;
-        args_.H = H;
-        args_.w = w_->w_hh;
-        args_.w_n = w_->w_n;
-        args_.b_hn = w_->b_hn;
-        args_.peephole = w_->peephole;
-        fuses_ = batch == 1 && w_->can_fuse_input();
-        const auto rows = [&](int64_t count, int64_t n) { return take_rows<T>(arena, count, n); };
-        hidden_ = rows(size_product(batch, 2 + block), P_);
-        pre_ = rows(size_product(batch, block), w_->w_ih.N);
-        products_ = arena.take<ProductRow<T>>(batch * block);
-        for (int64_t i = 0; pre_.data && i < batch * block; ++i)
-            products_[i] = {nullptr, w_->bias, pre_.at(i)};
-        if (spec.cell.kind == CellKind::lstm) c_ = rows(batch, H);
-        if (spec.proj_size > 0) zeros_ = arena.take<T>(w_->w_hr.N);
+          P_(weights.spec().output_size()) {
+        hidden_ = take_rows<T>(arena, size_product(batch, 2 + block), P_);
+        if (weights.spec().cell.kind == CellKind::lstm) c_ = take_rows<T>(arena, batch, H_);
     }
 
     int64_t features() const { return P_; }
 
-    /// Takes `steps` steps; the outputs stay valid until the next call.
-    StridedRows<const T> run(StridedRows<const T> x, int64_t steps) noexcept {
-        const bool fused = fuses_ && steps == 1;
-        args_.w_in = fused ? w_->w_ih : Packed<T>{};
-        x_ = x.data;
-        if (!fused) {
-            for (int64_t i = 0; i < steps * batch_; ++i) products_[i].a = x.at(i);
-            kernels_->product(w_->w_ih, w_->w_ih.N, products_, steps * batch_);
-        }
+    /// Takes n rows, which are some steps; the outputs stay valid until the next call.
+    StridedRows<const T> run(StridedRows<const T> x, int64_t n) noexcept {
+        const int64_t steps = n == batch_ ? 1 : n / batch_, stride = hidden_.stride;
+        step_.take(x, n);
         // A single step writes the plane of the state that is not in use, a block those behind.
         const int64_t first = steps == 1 ? 1 - now_ : 2;
-        for (int64_t s = 0; s < steps; ++s)
-            run_step(plane(s == 0 ? now_ : first + s - 1), plane(first + s), s * batch_);
+        for (int64_t s = 0; s < steps; ++s) {
+            const T* const h_prev = plane(s == 0 ? now_ : first + s - 1);
+            T* const h = plane(first + s);
+            step_.run(s * batch_, batch_, [&](int64_t b) {
+                return StatePlace<T>{h_prev + b * stride, h + b * stride, cell(b)};
+            });
+        }
         if (steps == 1)
             now_ = first;
         else
-            std::memcpy(plane(now_), plane(first + steps - 1), sizeof(T) * batch_ * hidden_.stride);
-        return {plane(first), hidden_.stride};
+            std::memcpy(plane(now_), plane(first + steps - 1), sizeof(T) * batch_ * stride);
+        return {plane(first), stride};
     }
 
-    void get_state(int64_t row, T* h, T* c) const noexcept {
-        if (h) std::memcpy(h, state(row), sizeof(T) * P_);
-        if (c && c_.data) std::memcpy(c, c_.at(row), sizeof(T) * H_);
+    StateRow<T> state(int64_t row) const noexcept {
+        return {plane(now_) + row * hidden_.stride, P_, cell(row), H_};
     }
-    void set_state(int64_t row, const T* h, const T* c) noexcept {
-        copy_or_clear(state(row), h, P_);
-        if (c_.data) copy_or_clear(c_.at(row), c, H_);
-    }
-    void copy_state(const RecurrentOp& other) noexcept {
+    void copy_state(const RecurrentOp& other) const noexcept {
         for (int64_t row = 0; row < batch_; ++row)
-            set_state(row, other.state(row), other.c_.data ? other.c_.at(row) : nullptr);
+            state(row).set(other.state(row).h, other.state(row).c);
     }
 
 private:
     T* plane(int64_t i) const { return hidden_.at(i * batch_); }
-    T* state(int64_t row) const { return plane(now_) + row * hidden_.stride; }
+    T* cell(int64_t row) const { return c_.data ? c_.at(row) : nullptr; }
 
-    void run_step(const T* h_prev, T* y, int64_t first_product) noexcept {
-        const int64_t stride = hidden_.stride;
-        const T* pre = args_.w_in ? w_->bias : pre_.at(first_product);
-        args_.last_first = !args_.last_first;
-        with_constant(args_.cell.kind, [&](auto kind) {
-            for (int64_t b = 0; b < batch_; ++b) {
-                T* const c = c_.data ? c_.at(b) : nullptr;
-                const ForwardPlace<T> at{
-                    pre + b * pre_.stride, x_, h_prev + b * stride, y + b * stride, c, c, nullptr};
-                step_rows_.template set<kind()>(b, at, zeros_);
-            }
-        });
-        step_rows_.run(*kernels_, args_, w_->w_hr, w_->w_hr.N, false, batch_);
-    }
-
-    const PackedDirection<T>* w_;
-    const Kernels<T>* kernels_;
-    StepArgs<T> args_;
+    LayerStep<T> step_;
     int64_t batch_, H_, P_;
-    bool fuses_ = false;    ///< the kernel makes the input product of a single step itself,
-    const T* x_ = nullptr;  ///< from this row
     /// Planes of `batch` rows: two that take turns as state, a block's outputs.
     StridedRows<T> hidden_;
-    int now_ = 0;         ///< the plane of the state
-    StridedRows<T> pre_;  ///< the input product
-    ProductRow<T>* products_ = nullptr;
-    ForwardRows<T> step_rows_;
+    int now_ = 0;  ///< the plane of the state
     StridedRows<T> c_;
-    T* zeros_ = nullptr;
+};
+
+/// One recurrent layer and the states of many streams, of which some take a step together.
+template <class T>
+class PooledOp {
+public:
+    /// Up to `most` rows of one call; row i of it is the stream at places[i].
+    PooledOp(const Weights<T>& weights, int64_t layer, int64_t capacity, int64_t most,
+             const int64_t* places, Arena& arena)
+        : step_(weights, layer, most, most, arena),
+          places_(places),
+          H_(weights.spec().hidden_size),
+          P_(weights.spec().output_size()) {
+        y_ = take_rows<T>(arena, most, P_);
+        h_ = take_rows<T>(arena, capacity, P_);
+        if (weights.spec().cell.kind == CellKind::lstm) c_ = take_rows<T>(arena, capacity, H_);
+    }
+
+    int64_t features() const { return P_; }
+
+    StridedRows<const T> run(StridedRows<const T> x, int64_t n) noexcept {
+        step_.take(x, n);
+        step_.run(0, n, [&](int64_t i) {
+            const StateRow<T> row = state(places_[i]);
+            return StatePlace<T>{row.h, y_.at(i), row.c};
+        });
+        for (int64_t i = 0; i < n; ++i) std::memcpy(h_.at(places_[i]), y_.at(i), sizeof(T) * P_);
+        return {y_.data, y_.stride};
+    }
+
+    StateRow<T> state(int64_t place) const noexcept {
+        return {h_.at(place), P_, c_.data ? c_.at(place) : nullptr, H_};
+    }
+
+private:
+    LayerStep<T> step_;
+    const int64_t* places_;
+    int64_t H_, P_;
+    StridedRows<T> y_, h_, c_;
 };
 
 template <class T>
 class LinearOp {
 public:
-    LinearOp(const Linear<T>& linear, int64_t batch, int64_t block, Arena& arena)
-        : linear_(&linear), batch_(batch) {
-        y_ = take_rows<T>(arena, size_product(batch, block), linear.outputs());
-        products_ = arena.take<ProductRow<T>>(batch * block);
-        for (int64_t i = 0; y_.data && i < batch * block; ++i)
+    LinearOp(const Linear<T>& linear, int64_t most, Arena& arena) : linear_(&linear) {
+        y_ = take_rows<T>(arena, most, linear.outputs());
+        products_ = arena.take<ProductRow<T>>(most);
+        for (int64_t i = 0; y_.data && i < most; ++i)
             products_[i] = {nullptr, linear.bias(), y_.at(i)};
     }
 
     int64_t features() const { return linear_->outputs(); }
 
-    StridedRows<const T> run(StridedRows<const T> x, int64_t steps) noexcept {
-        for (int64_t i = 0; i < steps * batch_; ++i) products_[i].a = x.at(i);
-        linear_->kernels().product(linear_->weight(), linear_->weight().N, products_,
-                                   steps * batch_);
+    StridedRows<const T> run(StridedRows<const T> x, int64_t n) noexcept {
+        for (int64_t i = 0; i < n; ++i) products_[i].a = x.at(i);
+        linear_->kernels().product(linear_->weight(), linear_->weight().N, products_, n);
         return {y_.data, y_.stride};
     }
 
 private:
     const Linear<T>* linear_;
-    int64_t batch_;
     StridedRows<T> y_;
     ProductRow<T>* products_;
 };
@@ -156,18 +238,17 @@ class RowOp {
 public:
     using Function = std::variant<Activation, LayerNorm<T>, Softmax>;
 
-    RowOp(Function f, const Kernels<T>& kernels, int64_t features, int64_t batch, int64_t block,
-          Arena& arena)
-        : f_(std::move(f)), kernels_(&kernels), batch_(batch), features_(features) {
-        y_ = take_rows<T>(arena, size_product(batch, block), features);
+    RowOp(Function f, const Kernels<T>& kernels, int64_t features, int64_t most, Arena& arena)
+        : f_(std::move(f)), kernels_(&kernels), features_(features) {
+        y_ = take_rows<T>(arena, most, features);
     }
 
     int64_t features() const { return features_; }
 
-    StridedRows<const T> run(StridedRows<const T> x, int64_t steps) noexcept {
+    StridedRows<const T> run(StridedRows<const T> x, int64_t n) noexcept {
         std::visit(
             [&](const auto& f) noexcept {
-                for (int64_t i = 0; i < steps * batch_; ++i) apply(f, x.at(i), y_.at(i));
+                for (int64_t i = 0; i < n; ++i) apply(f, x.at(i), y_.at(i));
             },
             f_);
         return {y_.data, y_.stride};
@@ -187,7 +268,7 @@ private:
 
     Function f_;
     const Kernels<T>* kernels_;
-    int64_t batch_, features_;
+    int64_t features_;
     StridedRows<T> y_;
 };
 

@@ -301,6 +301,20 @@ def contiguous(
     return array.copy(order="C") if copy else in_order(array)
 
 
+def out(x: Array, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Check `out`, and return x, as a copy where `out` may share its memory."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out is {describe(out)}, expected an ndarray")
+    if out.dtype != dtype:
+        raise TypeError(f"out has dtype {out.dtype}, expected {dtype}")
+    if out.shape != shape:
+        raise ValueError(f"out has shape {out.shape}, expected {shape}")
+    flags = out.flags
+    if not (flags.c_contiguous and flags.aligned and flags.writeable):
+        raise ValueError("out is read-only or not contiguous, expected an array to write to")
+    return x.copy() if np.may_share_memory(x, out) else x
+
+
 def integers(value: object, name: str) -> npt.NDArray[np.integer[Any]]:
     """Return an ndarray of integers, of any size and sign."""
     array = value if type(value) is np.ndarray else _asarray(value, name)

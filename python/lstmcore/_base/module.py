@@ -18,11 +18,19 @@ from . import checks
 from .budget import BUDGET
 from .checks import Array
 from .flow import BackwardFlow, Flow
+from .loads import loading, whole
 from .machine import memory_limit
 from .parameter import Parameter, Watch, gradients, read_only, zero_gradients
 from .symbolic import Axes, Symbolic
 
-__all__ = ["STORABLE", "IncompatibleKeys", "Module", "overridden", "storable"]
+__all__ = [
+    "STORABLE",
+    "IncompatibleKeys",
+    "Module",
+    "overridden",
+    "set_random_state",
+    "storable",
+]
 
 _LIBRARY = __name__.partition(".")[0] + "."  # what the modules are named that it is made of
 
@@ -53,7 +61,7 @@ def _call(module: Any, *x: Any, **options: Any) -> Any:
     for one in x:
         if isinstance(one, Symbolic):
             return one._enter(module, x, **options)
-    *y, _ = module.forward(*x, **options)
+    *y, _ = whole(module, lambda: module.forward(*x, **options))
     return y[0] if len(y) == 1 else tuple(y)
 
 
@@ -267,7 +275,7 @@ class Module:
     def _stream_stage(self, name: str) -> Any:
         """Return what a stream of the core is to do for this module, or None for nothing.
 
-        That is packed weights, or a name and numbers: see `parse_stage` in cpp/bindings/stream.cpp.
+        That is packed weights, or a name and numbers: see `parse_stage` in cpp/bindings/stages.h.
         What the core does not know is a `PythonStage`, which runs between streams of the core.
         The default refuses. `name` is what messages call the module.
         """
@@ -406,12 +414,22 @@ class Module:
 
         The running statistics of a `BatchNorm` are among them.
         """
-        return {name: np.array(p._storage, subok=False) for name, p in self._named()}
+
+        def copies() -> dict[str, Array]:
+            return {name: np.array(p._storage, subok=False) for name, p in self._named()}
+
+        return whole(self, copies)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, prefix: str = ""
     ) -> IncompatibleKeys:
         """Copy parameters from a state dict: all of them, or none if anything is wrong.
+
+        Other threads may compute meanwhile. Every call for inference of a layer, cell, `Linear`,
+        `Sequential`, `Model` or module of yours, and every stream, pool and `state_dict` made, is
+        of all the old values or of all the new ones; a call that had begun before may be computed
+        anew for that. What consists of several calls is not one: `generate`, a loop of yours, two
+        models. Nor is training, or a change in another way: optimizers, ``p.data``.
 
         Parameters
         ----------
@@ -477,9 +495,10 @@ class Module:
                     complaints.append(str(error))
         if complaints:
             raise ValueError(f"state_dict does not fit {self!r}:\n  " + "\n  ".join(complaints))
-        for key, array in arrays.items():
-            names[key]._storage[...] = array
-            names[key]._touch()
+        with loading([names[key] for key in arrays]):
+            for key, array in arrays.items():
+                names[key]._storage[...] = array
+                names[key]._touch()
         return IncompatibleKeys(missing, [str(key) for key in unexpected])
 
     def _description(self) -> dict[str, Any]:
@@ -630,7 +649,19 @@ def _state(rng: np.random.Generator) -> dict[str, Any]:
 def _generator(path: str, state: Any) -> np.random.Generator:
     rng = np.random.default_rng(0)
     try:
-        rng.bit_generator.state = state
-    except (ValueError, TypeError, KeyError) as error:
+        set_random_state(rng, state)
+    except ValueError as error:
         raise ValueError(f"the random state of {path!r} is damaged: {error}") from error
     return rng
+
+
+def set_random_state(rng: np.random.Generator, state: Any) -> None:
+    """Set the state of a generator, which NumPy may leave half changed if it is damaged."""
+    try:
+        rng.bit_generator.state = state
+    except (ValueError, TypeError, LookupError, OverflowError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    # Of these NumPy believes anything, and reads beside its numbers: 624 of MT19937, 4 of Philox.
+    for name, place, most in (("pos", state["state"], 624), ("buffer_pos", state, 4)):
+        if not 0 <= place.get(name, 0) <= most:
+            raise ValueError(f"{name} is {place[name]}, expected 0 to {most}")

@@ -11,6 +11,7 @@ import numpy as np
 from .. import _core
 from .budget import BUDGET
 from .checks import Array
+from .loads import whole
 from .module import Module
 from .parameter import Parameter, Watch, settled
 
@@ -144,6 +145,10 @@ class PacksWeights(Module):
             and (for_training or not train)
         ):
             return weights
+        del weights
+        return whole(self, lambda: self._pack_anew(train))
+
+    def _pack_anew(self, train: bool) -> Any:
         # There is no lock: threads that arrive together all pack, which is slower and not wrong.
         # The token is read first. A write replaces it, so weights that were packed while somebody
         # wrote are kept under an old token and not used again. While somebody holds an array
@@ -152,7 +157,6 @@ class PacksWeights(Module):
         keep = settled(self._parameters.values())
         isa = _core.isa_version()
         self._packed = PacksWeights._packed  # frees the old weights before the new ones are made
-        del weights
         storages: list[Any] = [p._storage for p in self._parameters.values()]
         weights = self._pack_quantized(storages) if self._quantized else self._pack(storages, train)
         if keep:

@@ -42,12 +42,14 @@ def _zeros_untouched(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 class Watch:
     """What the parameters of one module share: a token, replaced whenever one may have changed."""
 
-    __slots__ = ("frozen", "token")
+    __slots__ = ("frozen", "load", "token")
 
     frozen: tuple[object, int, Callable[[], Any]]  # a copy for streams; of which token, which ISA
+    load: int  # the number of the last `load_state_dict` that wrote to one, see loads.py
 
     def __init__(self) -> None:
         self.token = object()
+        self.load = 0
         self.frozen = (None, 0, lambda: None)
 
     def __reduce__(self) -> tuple[Any, ...]:

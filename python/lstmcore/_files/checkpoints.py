@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._base import checks
-from .._base.module import Module
+from .._base.module import Module, set_random_state
 from . import tensor_file
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
@@ -142,7 +142,7 @@ def _setter(part: Any, name: str) -> Callable[[Any], object]:
     if isinstance(part, Module):
         return lambda state: _set_module(part, state)
     if isinstance(part, np.random.Generator):
-        return lambda state: setattr(part.bit_generator, "state", state)
+        return lambda state: set_random_state(part, state)
     if not callable(getattr(part, "load_state_dict", None)):
         what = checks.describe(part)
         raise TypeError(f"{name} is {what}, expected something with load_state_dict")

@@ -10,15 +10,18 @@ import numpy as np
 from .._base import checks
 from .._base.checks import Array, Lengths
 from .._base.flow import BackwardFlow, Ends, Flow
+from .._base.loads import whole
 from .._base.module import Module, overridden, storable
 from .._base.symbolic import Axes, Symbolic
 from .._base.tree import leaves, matched, rebuilt
 from .._nn.recurrent import GRADIENT
-from .._nn.stream import Stream, open_stream
+from .._nn.streams.pool import StreamPool, open_pool
+from .._nn.streams.stream import Stream, open_stream
 from .._nn.tape import check_owner
 from . import executor
 from .operations import Operation
 from .plan import Plan, replay
+from .pool import ModelStreamPool
 from .stream import ModelStream
 from .summary import table
 
@@ -288,7 +291,7 @@ class Model(Module):
 
     def _call_with_ends(self, x: Any, **options: Any) -> tuple[Any, Any]:
         state, lengths, resets = (options.get(name) for name in ("state", "lengths", "resets"))
-        y, _, _, found, _ = self._compute(x, state, lengths, resets, False)
+        y, _, _, found, _ = self._infer(x, state, lengths, resets)
         return y, self._ends(found)
 
     def _ends(self, found: list[Ends]) -> Any:
@@ -313,7 +316,7 @@ class Model(Module):
         """
         if any(isinstance(one, Symbolic) for one in leaves(x)):
             return self._describe(x, state, lengths, resets)
-        y, flow, _, _, _ = self._compute(x, state, lengths, resets, False)
+        y, flow, _, _, _ = self._infer(x, state, lengths, resets)
         return y, self._final(flow)
 
     def forward(
@@ -418,6 +421,11 @@ class Model(Module):
                 if given is not None:
                     add(slot, checks.real(given, layer.dtype, "dstate"))
         return gradients
+
+    def _infer(
+        self, x: Any, state: Any, lengths: Any, resets: Any
+    ) -> tuple[Any, Flow, list[Any], list[Ends], list[Any]]:
+        return whole(self, lambda: self._compute(x, state, lengths, resets, False))
 
     def _compute(
         self, x: Any, state: Any, lengths: Any, resets: Any, train: bool
@@ -627,10 +635,49 @@ class Model(Module):
         >>> np.array_equal(y, model(values))
         True
         """
+        return (
+            open_stream(self, batch_size)
+            if self._streams_as_chain
+            else ModelStream(self, batch_size)
+        )
+
+    def stream_pool(self, capacity: int) -> StreamPool | ModelStreamPool:
+        """Return a pool: streams that come and go, any of which take a step together.
+
+        Parameters
+        ----------
+        capacity : int
+            How many streams may be open at once.
+
+        Returns
+        -------
+        StreamPool or ModelStreamPool
+            Of a chain the pool of a `Sequential`, which the core computes alone. Else one that
+            takes and gives what the model does, without T: ``pool.step(ids, x1, x2)``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `stream` does, and if capacity is less than 1 or no int.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lstmcore as lc
+        >>> x = lc.Input(3)
+        >>> pool = lc.Model(x, x + lc.GRU(3, 3, seed=0)(x)[0]).stream_pool(capacity=1000)
+        >>> ids = [pool.open() for _ in range(5)]
+        >>> pool.step(ids[2:], np.ones((3, 3), dtype="float32")).shape
+        (3, 3)
+        """
+        return (
+            open_pool(self, capacity) if self._streams_as_chain else ModelStreamPool(self, capacity)
+        )
+
+    @property
+    def _streams_as_chain(self) -> bool:
         chain = self._plan.chain
-        if chain is not None and not any(overridden(step.module) for step in chain):
-            return open_stream(self, batch_size)
-        return ModelStream(self, batch_size)
+        return chain is not None and not any(overridden(step.module) for step in chain)
 
     def summary(self) -> None:
         """Print a table of the calls: module, shape of its y, number of parameters, what it takes.

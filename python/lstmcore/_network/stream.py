@@ -13,17 +13,19 @@ import numpy.typing as npt
 from .._base import checks
 from .._base.checks import Array
 from .._base.flow import Flow
+from .._base.loads import whole
 from .._base.module import overridden
 from .._base.parameter import settled
 from .._base.tree import leaves, matched, rebuilt
-from .._nn.stream import MOST_ROWS, check_entries, chosen_rows, state_parts
+from .._nn.streams.frozen import MOST_ROWS
+from .._nn.streams.states import check_entries, chosen_rows, state_parts
 from .operations import Operation
 
 if TYPE_CHECKING:
     from .model import Model
     from .plan import Step
 
-__all__ = ["ModelStream"]
+__all__ = ["ModelStream", "check_streamable", "frozen", "restored", "zero_states"]
 
 
 class ModelStream:
@@ -54,16 +56,17 @@ class ModelStream:
         batch_size = checks.integer(batch_size, "batch_size", 1)
         if batch_size > MOST_ROWS:
             raise ValueError(f"batch_size is {batch_size}, expected at most {MOST_ROWS}")
-        _check(model)
-        self._open(_frozen(model), batch_size)
+        check_streamable(model)
+        self._open(frozen(model), batch_size)
 
     def _open(self, model: Model, batch_size: int) -> None:
         self._model, self._batch_size = model, batch_size
+        self._may_lack_batch = batch_size == 1
         self._plan = model._plan
         # Of every recurrent layer. Arrays of states are replaced and never written to, so that
         # copies can share them.
         self._states: list[tuple[Array, ...]] = [
-            _zeros(step.module, batch_size) for step in self._plan.recurrent
+            zero_states(step.module, batch_size) for step in self._plan.recurrent
         ]
         # Which rows have taken a step since their reset, where the network gives the initial state.
         self._begun: list[npt.NDArray[np.bool_] | None] = [
@@ -152,7 +155,7 @@ class ModelStream:
         check_entries(value, count, "state", f"a tuple of {count}, one per layer")
         made = []
         for i, (step, one) in enumerate(zip(self._plan.recurrent, value, strict=True)):
-            layer, zeros = step.module, _zeros(step.module, self._batch_size)
+            layer, zeros = step.module, zero_states(step.module, self._batch_size)
             given = state_parts(layer, one, self._batch_size, f"state[{i}]", layer.dtype)
             pairs = zip(zeros, given, strict=False)
             made.append(tuple(z if part is None else part.copy() for z, part in pairs))
@@ -182,7 +185,7 @@ class ModelStream:
 
     def copy(self) -> ModelStream:
         """Return a stream that goes on from the same states by itself; the weights are shared."""
-        return _restore(type(self), *self._content())
+        return restored(type(self), *self._content())
 
     def __copy__(self) -> ModelStream:
         return self.copy()
@@ -191,7 +194,7 @@ class ModelStream:
         return self.copy()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), *self._content())
+        return restored, (type(self), *self._content())
 
     def _content(self) -> tuple[Any, ...]:
         begun = [None if one is None else one.copy() for one in self._begun]
@@ -277,7 +280,7 @@ class ModelStream:
             features = () if axes.features is None else (axes.features,)
             lead: tuple[int, ...] = array.shape[:1] if timed else ()
             batched = array.shape == (*lead, self._batch_size, *features)
-            alone = self._batch_size == 1 and array.shape == (*lead, *features)
+            alone = self._may_lack_batch and array.shape == (*lead, *features)
             if not arrays:
                 all_batched = batched
             if not (batched or alone) or (timed and not array.ndim) or batched != all_batched:
@@ -296,7 +299,7 @@ class ModelStream:
         sizes = ["T"] * timed + [str(self._batch_size)] * batched + [str(n) for n in features]
         text = f"({', '.join(sizes)}{',' * (len(sizes) == 1)})"
         text = text if features else f"ids, {text}"
-        return f"{text}, or without the batch" if batched and self._batch_size == 1 else text
+        return f"{text}, or without the batch" if batched and self._may_lack_batch else text
 
 
 class _Alone:
@@ -313,16 +316,18 @@ class _Alone:
         self._lock.release()
 
 
-def _restore(
-    cls: type[ModelStream], model: Model, batch_size: int, states: Any, begun: Any
+def restored(
+    cls: type[ModelStream], model: Model, batch_size: int, states: Any = None, begun: Any = None
 ) -> ModelStream:
+    """Return a stream of a model that nobody changes, from these states or from zeros."""
     stream = cls.__new__(cls)
     stream._open(model, batch_size)
-    stream._states, stream._begun = states, begun
+    if states is not None:
+        stream._states, stream._begun = states, begun
     return stream
 
 
-def _zeros(layer: Any, batch_size: int) -> tuple[Array, ...]:
+def zero_states(layer: Any, batch_size: int) -> tuple[Array, ...]:
     sizes = [layer._outputs, layer._hidden][: len(layer._state_parts)]
     return tuple(np.zeros((layer.num_layers, batch_size, size), layer.dtype) for size in sizes)
 
@@ -333,7 +338,7 @@ def _cleared(part: Array, rows: list[int]) -> Array:
     return part
 
 
-def _check(model: Model) -> None:
+def check_streamable(model: Model) -> None:
     """Refuse a model with a call that needs other steps than those so far."""
     plan = model._plan
     names = {id(module): name for name, module in model._children.items()}
@@ -360,8 +365,12 @@ def _check(model: Model) -> None:
         )
 
 
-def _frozen(model: Model) -> Model:
+def frozen(model: Model) -> Model:
     """Return a copy of a model as it is now; streams share it until the parameters change."""
+    return whole(model, lambda: _frozen(model))
+
+
+def _frozen(model: Model) -> Model:
     parameters = model.parameters()
     # As in PacksWeights: the tokens are read before the copy is made, and no copy is kept while
     # somebody holds an array through which a parameter can change.

@@ -16,7 +16,7 @@ from .._base.checks import Array
 from .._base.module import storable
 from .config import Option
 from .feed_forward import FeedForward
-from .stream import PythonStage
+from .streams.frozen import PythonStage
 
 __all__ = [
     "ELU",

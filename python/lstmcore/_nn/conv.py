@@ -16,7 +16,7 @@ from .._base.module import storable
 from .._base.packed_weights import PacksWeights
 from .config import Option
 from .over_time import OverTime, valid_steps
-from .stream import PythonStage
+from .streams.frozen import PythonStage
 
 __all__ = ["Conv1D"]
 

@@ -12,6 +12,7 @@ from .. import _core
 from .._base import checks
 from .._base.checks import Array
 from .._base.flow import Flow
+from .._base.loads import whole
 from .._base.module import Module, storable
 from .._base.symbolic import Symbolic
 from .config import Option
@@ -145,7 +146,8 @@ class Embedding(Module):
         if isinstance(x, Symbolic):
             result: Array = x._enter(self, (x,))
             return result
-        return self._vectors(self._ids(x))
+        ids = self._ids(x)
+        return whole(self, lambda: self._vectors(ids))
 
     def forward(self, x: npt.ArrayLike) -> tuple[Array, ModuleTape]:
         """Return the vectors of ids, and keep what `backward` needs.

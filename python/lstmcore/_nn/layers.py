@@ -24,7 +24,8 @@ from .._base.module import storable
 from .._base.symbolic import Axes, Symbolic
 from .config import Option
 from .recurrent import Pair, PairLike, Recurrent, State
-from .stream import Stream, open_stream
+from .streams.pool import StreamPool, open_pool
+from .streams.stream import Stream, open_stream
 from .tape import CallShapes, Tape
 
 __all__ = ["GRU", "LSTM", "RNN", "Layer"]
@@ -260,6 +261,35 @@ class Layer(Recurrent[State]):
         (1, 3)
         """
         return open_stream(self, batch_size)
+
+    def stream_pool(self, capacity: int) -> StreamPool:
+        """Return a pool: streams that come and go, any of which take a step together.
+
+        Parameters
+        ----------
+        capacity : int
+            How many streams may be open at once.
+
+        Returns
+        -------
+        StreamPool
+            Without a stream yet. It keeps the weights that the layer has now.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `stream` does, and if capacity is less than 1 or no int.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lstmcore as lc
+        >>> pool = lc.GRU(2, 3, seed=0).stream_pool(capacity=1000)
+        >>> ids = [pool.open() for _ in range(5)]
+        >>> pool.step(ids[2:], np.ones((3, 2), dtype="float32")).shape
+        (3, 3)
+        """
+        return open_pool(self, capacity)
 
 
 class SingleStateLayer(Layer[Array]):

@@ -14,12 +14,13 @@ from .. import _core
 from .._base import checks
 from .._base.checks import Array
 from .._base.flow import Flow
+from .._base.loads import whole
 from .._base.module import Module, storable
 from .._base.symbolic import Symbolic
 from .config import Option
 from .feed_forward import FeedForward
 from .over_time import valid_steps
-from .stream import PythonStage
+from .streams.frozen import PythonStage
 from .tape import ModuleTape
 
 __all__ = ["BatchNorm", "LayerNorm"]
@@ -134,6 +135,11 @@ class LayerNorm(FeedForward):
         return "layer_norm", self.normalized_shape[0], *storages, self.eps
 
     def _forward(self, x: Array, train: bool) -> tuple[Array, tuple[Any, ...]]:
+        return (
+            self._normalized(x, True) if train else whole(self, lambda: self._normalized(x, False))
+        )
+
+    def _normalized(self, x: Array, train: bool) -> tuple[Array, tuple[Any, ...]]:
         parameters = self._parameters
         stored = [checks.in_order(np.asarray(p._storage)).ravel() for p in parameters.values()]
         weight, bias = [*stored, None, None][:2]
@@ -303,7 +309,8 @@ class BatchNorm(Module):
         if isinstance(x, Symbolic):
             result: Array = x._enter(self, (x,), lengths)
             return result
-        return self._compute(x, lengths, bool(self.batch_first), False)[0]
+        batch_first = bool(self.batch_first)
+        return whole(self, lambda: self._compute(x, lengths, batch_first, False))[0]
 
     def forward(
         self, x: npt.ArrayLike, *, lengths: npt.ArrayLike | None = None

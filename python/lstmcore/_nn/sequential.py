@@ -11,10 +11,12 @@ import numpy.typing as npt
 from .._base import checks
 from .._base.checks import Array
 from .._base.flow import BackwardFlow, Ends, Flow
+from .._base.loads import whole
 from .._base.module import Module, overridden, storable
 from .._base.symbolic import Symbolic
 from .recurrent import GRADIENT
-from .stream import Stream, open_stream
+from .streams.pool import StreamPool, open_pool
+from .streams.stream import Stream, open_stream
 from .tape import check_owner
 
 __all__ = ["Sequential", "SequentialTape", "as_sequential"]
@@ -276,14 +278,13 @@ class Sequential(Module):
         if isinstance(x, Symbolic):
             y: Array = self._describe(x, state, lengths, resets)[0]
             return y
-        return self._compute(x, state, lengths, resets, False)[0]
+        return self._infer(x, state, lengths, resets)[0]
 
     def _call_with_ends(self, x: Any, **options: Any) -> tuple[Any, Ends | None]:
         if overridden(self):
             return self(x, **options), None
-        y, flow, _ = self._compute(
-            x, options.get("state"), options.get("lengths"), options.get("resets"), False
-        )
+        given = (options.get(name) for name in ("state", "lengths", "resets"))
+        y, flow, _ = self._infer(x, *given)
         return y, flow.ends
 
     def run(
@@ -315,7 +316,7 @@ class Sequential(Module):
         """
         if isinstance(x, Symbolic):
             return self._describe(x, state, lengths, resets)
-        y, flow, _ = self._compute(x, state, lengths, resets, False)
+        y, flow, _ = self._infer(x, state, lengths, resets)
         return y, tuple(flow.final)
 
     def forward(
@@ -431,6 +432,41 @@ class Sequential(Module):
         (4, 3)
         """
         return open_stream(self, batch_size)
+
+    def stream_pool(self, capacity: int) -> StreamPool:
+        """Return a pool: streams that come and go, any of which take a step together.
+
+        Parameters
+        ----------
+        capacity : int
+            How many streams may be open at once.
+
+        Returns
+        -------
+        StreamPool
+            Without a stream yet. It keeps the weights that the model has now. With an Embedding
+            x is ids, (n,), instead of features.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `stream` does, and if capacity is less than 1 or no int.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lstmcore as lc
+        >>> pool = lc.Sequential(lc.GRU(2, 8, seed=0), lc.Linear(8, 3)).stream_pool(capacity=1000)
+        >>> ids = [pool.open() for _ in range(5)]
+        >>> pool.step(ids[2:], np.ones((3, 2), dtype="float32")).shape
+        (3, 3)
+        """
+        return open_pool(self, capacity)
+
+    def _infer(
+        self, x: Any, state: Any, lengths: Any, resets: Any
+    ) -> tuple[Array, Flow, tuple[Any, ...]]:
+        return whole(self, lambda: self._compute(x, state, lengths, resets, False))
 
     def _compute(
         self, x: Any, state: Any, lengths: Any, resets: Any, train: bool

@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
 import threading
-import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .. import _core
-from .._base import checks
-from .._base.checks import Array
-from .._base.machine import memory_limit
-from .._base.module import Module, overridden
-from .._base.parameter import settled
+from ... import _core
+from ..._base import checks
+from ..._base.checks import Array
+from ..._base.module import Module
+from .frozen import (
+    Frozen,
+    PythonStage,
+    dtype_of,
+    embedded,
+    freeze,
+    sections,
+    sizes_of,
+    too_large,
+)
+from .states import chosen_rows, joined_state, split_state
 
-__all__ = [
-    "MOST_ROWS",
-    "PythonStage",
-    "Stream",
-    "check_entries",
-    "chosen_rows",
-    "open_stream",
-    "state_parts",
-]
-
-MOST_ROWS = 2**31 - 1
+__all__ = ["Stream", "open_stream"]
 
 
 class Stream(_core.Stream):
@@ -64,39 +61,26 @@ class Stream(_core.Stream):
     """
 
     def __init__(self, module: Module, batch_size: int = 1) -> None:
-        frozen = _freeze(module, batch_size)
+        frozen = freeze(module, batch_size)
         if any(f.in_python for f in frozen):
             raise TypeError(f"module is {module!r}, of which module.stream() makes a stream")
         self._open(frozen, module._gives_state, batch_size)
 
-    def _open(self, frozen: list[_Frozen], bare: bool, batch_size: int) -> None:
+    def _open(self, frozen: list[Frozen], bare: bool, batch_size: int) -> None:
         """Make the stream of the core. `bare`: the state is that of one layer, not a tuple."""
         if "_frozen" in self.__dict__:
             raise RuntimeError("this stream is made already, expected a new one")
-        modules = [f.module for f in frozen]
-        layers = [m for m in modules if m._gives_state]
-        sized = [m for m in modules if m._input_size is not None]
-        if not sized:
-            raise ValueError("a stream needs a recurrent layer, a Linear or a LayerNorm")
-        dtype: np.dtype[Any] = sized[0].dtype
+        dtype = dtype_of(frozen, batch_size, "batch_size")
         try:
-            # The size of states and gates, roughly. A large allocation may succeed, and have the
-            # process killed when it is written to.
-            row = sum(6 * m.num_layers * m._hidden for m in layers) * dtype.itemsize
-            size = batch_size * row
-            if size > 2**28 and size > memory_limit():
-                raise MemoryError
             self._start(frozen, batch_size, dtype)
         except MemoryError:
-            raise MemoryError(
-                f"batch_size is {batch_size}, which needs more memory than this process may use"
-            ) from None
+            raise too_large(batch_size, "batch_size") from None
         self._frozen = frozen
         self._bare = bare
         self._layers: list[Any] = [f.state_of for f in frozen if f.state_of is not None]
         self._dtype = dtype
 
-    def _start(self, frozen: list[_Frozen], batch_size: int, dtype: np.dtype[Any]) -> None:
+    def _start(self, frozen: list[Frozen], batch_size: int, dtype: np.dtype[Any]) -> None:
         stages = [f.stage for f in frozen if f.stage is not None]
         super().__init__(stages, batch_size, dtype == np.float64)
 
@@ -114,29 +98,11 @@ class Stream(_core.Stream):
         part, is zeros.
         """
         states = self._get_states()
-        found = [
-            (h, c) if len(layer._state_parts) == 2 else h
-            for layer, (h, c) in zip(self._layers, states, strict=True)
-        ]
-        return found[0] if self._bare else tuple(found)
+        return joined_state(self._layers, states, self._bare)
 
     @state.setter
     def state(self, value: Any) -> None:
-        if self._bare:
-            self._set_states(
-                [state_parts(self._layers[0], value, self.batch_size, "state", self._dtype)]
-            )
-            return
-        count = len(self._layers)
-        if value is None:
-            value = [None] * count
-        check_entries(value, count, "state", f"a tuple of {count}, one per layer")
-        self._set_states(
-            [
-                state_parts(layer, v, self.batch_size, f"state[{i}]", self._dtype)
-                for i, (layer, v) in enumerate(zip(self._layers, value, strict=True))
-            ]
-        )
+        self._set_states(split_state(self._layers, value, self.batch_size, self._dtype, self._bare))
 
     def reset(self, rows: int | Sequence[int] | npt.NDArray[Any] | None = None) -> None:
         """Set the state to zeros.
@@ -183,43 +149,9 @@ class Stream(_core.Stream):
         if not (x.flags.c_contiguous and x.flags.aligned):
             x = x.copy(order="C")
         if out is not None:
-            x = self._convert_out(x, out)
+            shape = (*x.shape[:-1], self.output_size)
+            x = checks.out(x, out, shape, self._dtype)
         return x, out
-
-    def _convert_out(self, x: Array, out: Any) -> Array:
-        shape = (*x.shape[:-1], self.output_size)
-        if not isinstance(out, np.ndarray):
-            raise TypeError(f"out is {checks.describe(out)}, expected an ndarray")
-        if out.dtype != self._dtype:
-            raise TypeError(f"out has dtype {out.dtype}, expected {self._dtype}")
-        if out.shape != shape:
-            raise ValueError(f"out has shape {out.shape}, expected {shape}")
-        flags = out.flags
-        if not (flags.c_contiguous and flags.aligned and flags.writeable):
-            raise ValueError("out is read-only or not contiguous, expected an array to write to")
-        return x.copy() if np.may_share_memory(x, out) else x
-
-
-class PythonStage:
-    """What a module that the core does not know does in a stream.
-
-    Parameters
-    ----------
-    function : callable
-        Is called with steps. One whose y at a step needs `past` steps of x before it is called with
-        these in front of the others, and gives y for the others alone.
-    past : int, default 0
-        How many; zeros at first.
-    features : int, default 0
-        Of x, if there are past steps.
-    """
-
-    _state_parts = ("h",)  # of the past steps, (past, B, features), as of a recurrent layer
-
-    def __init__(self, function: Any, past: int = 0, features: int = 0) -> None:
-        self.function = function
-        self.past = self.num_layers = past
-        self._outputs = self._hidden = features
 
 
 class _PythonPart:
@@ -263,15 +195,15 @@ class _CorePart(_core.Stream):
 class _PartedStream(Stream):
     """A stream of which some modules run in Python. It has parts, and is no stream of the core."""
 
-    def _start(self, frozen: list[_Frozen], batch_size: int, dtype: np.dtype[Any]) -> None:
+    def _start(self, frozen: list[Frozen], batch_size: int, dtype: np.dtype[Any]) -> None:
         self._busy = threading.Lock()
         self._rows = batch_size
-        self._sections = _sections([f for f in frozen if f.stage is not None], batch_size, dtype)
-        size: int | None = next(f.module._input_size for f in frozen if f.module._input_size)
-        self._sizes: list[Any] = [size]
-        for f in frozen:
-            size = f.module._output_size(size)
-        self._sizes.append(size)
+        self._sections = sections(
+            frozen,
+            lambda stages: _CorePart(stages, batch_size, dtype == np.float64),
+            lambda stage: _PythonPart(stage, batch_size, dtype),
+        )
+        self._sizes = sizes_of(frozen)
 
     @property
     def batch_size(self) -> int:
@@ -281,14 +213,12 @@ class _PartedStream(Stream):
     @property
     def input_size(self) -> int:
         """Features of x."""
-        size: int = self._sizes[0]
-        return size
+        return self._sizes[0]
 
     @property
     def output_size(self) -> int:
         """Features of y."""
-        size: int = self._sizes[1]
-        return size
+        return self._sizes[1]
 
     def step(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
         given, out = self._convert(x, out, False)
@@ -345,20 +275,6 @@ class _PartedStream(Stream):
         return other
 
 
-def _sections(frozen: list[_Frozen], batch_size: int, dtype: np.dtype[Any]) -> list[Any]:
-    """Return streams of the core for the modules that it knows, and what runs between them."""
-    found: list[Any] = []
-    for in_python, some in itertools.groupby(frozen, lambda f: f.in_python):
-        group = list(some)
-        if not in_python and any(f.module._input_size is not None for f in group):
-            found.append(_CorePart([f.stage for f in group], batch_size, dtype == np.float64))
-            continue
-        # Activations alone fit any size, of which the core makes no stream.
-        stages = [f.stage if in_python else PythonStage(f.module) for f in group]
-        found += [_PythonPart(stage, batch_size, dtype) for stage in stages]
-    return found
-
-
 class _TakesIds(Stream):
     """A stream of a model that begins with an Embedding: of ids, (B,) or (T, B)."""
 
@@ -369,7 +285,6 @@ class _TakesIds(Stream):
         return super().process(self._vectors(x, 1, "T, "), out)
 
     def _vectors(self, x: npt.ArrayLike, lead: int, time: str) -> Array:
-        embedding: Any = self._frozen[0].module
         shape, batch = checks._asarray(x, "x").shape, self.batch_size
         unbatched = batch == 1 and len(shape) == lead
         if not (unbatched or (len(shape) == lead + 1 and shape[lead] == batch)):
@@ -377,54 +292,7 @@ class _TakesIds(Stream):
             if batch == 1:
                 expected += " or (T,)" if lead else " or ()"
             raise ValueError(f"x has shape {shape}, expected ids, {expected}")
-        vectors: Array = embedding(x)
-        return vectors
-
-
-def chosen_rows(rows: Any, batch_size: int) -> list[int]:
-    """Return the rows of a batch that are meant: numbers, or bools for each; None is all."""
-    if rows is None:
-        return list(range(batch_size))
-    chosen = np.atleast_1d(checks._asarray(rows, "rows"))
-    if chosen.dtype == np.bool_ and chosen.shape == (batch_size,):
-        chosen = np.flatnonzero(chosen)
-    elif chosen.size == 0:
-        chosen = np.empty(0, np.int64)
-    if chosen.dtype.kind not in "iu" or chosen.ndim != 1:
-        what = f"dtype {chosen.dtype} and shape {chosen.shape}"
-        raise TypeError(f"rows has {what}, expected integers, or ({batch_size},) bools")
-    if ((chosen < 0) | (chosen >= batch_size)).any():
-        raise ValueError(f"rows is {rows}, expected 0 to {batch_size - 1}")
-    found: list[int] = chosen.tolist()
-    return found
-
-
-def state_parts(
-    layer: Any, value: Any, batch_size: int, name: str, dtype: np.dtype[Any]
-) -> tuple[Array | None, Array | None]:
-    """Return h and c of the state of a layer, as the core wants them."""
-    rows = (layer.num_layers, batch_size)
-
-    def part(value: Any, size: int, name: str) -> Array | None:
-        if value is None:
-            return None
-        axes = f"(num_layers, B, {'H' if size == layer._hidden else 'P'})"
-        return checks.contiguous(value, (*rows, size), dtype, name, axes)
-
-    if len(layer._state_parts) == 1:
-        return part(value, layer._outputs, name), None
-    if value is None:
-        return None, None
-    check_entries(value, 2, name, "a pair (h, c)")
-    h, c = value
-    return part(h, layer._outputs, f"h of {name}"), part(c, layer._hidden, f"c of {name}")
-
-
-def check_entries(value: Any, count: int, name: str, expected: str) -> None:
-    if not isinstance(value, (tuple, list)):
-        raise TypeError(f"{name} is {checks.describe(value)}, expected {expected}")
-    if len(value) != count:
-        raise ValueError(f"{name} has {len(value)} entries, expected {expected}")
+        return embedded(self._frozen, x)
 
 
 class _IdStream(_TakesIds):
@@ -437,7 +305,7 @@ class _PartedIdStream(_TakesIds, _PartedStream):
 
 def open_stream(module: Any, batch_size: int) -> Stream:
     """Return a stream of a layer or of a model."""
-    frozen = _freeze(module, batch_size)
+    frozen = freeze(module, batch_size)
     if any(f.in_python for f in frozen):
         kind: type[Stream] = _PartedIdStream if module._takes_ids else _PartedStream
     else:
@@ -445,85 +313,15 @@ def open_stream(module: Any, batch_size: int) -> Stream:
     return _opened(kind, frozen, module._gives_state, batch_size)
 
 
-def _opened(cls: type[Stream], frozen: list[_Frozen], bare: bool, batch_size: int) -> Stream:
+def _opened(cls: type[Stream], frozen: list[Frozen], bare: bool, batch_size: int) -> Stream:
     stream = cls.__new__(cls)
     stream._open(frozen, bare, batch_size)
     return stream
 
 
 def _restore(
-    cls: type[Stream], frozen: list[_Frozen], bare: bool, batch_size: int, states: Any
+    cls: type[Stream], frozen: list[Frozen], bare: bool, batch_size: int, states: Any
 ) -> Stream:
     stream = _opened(cls, frozen, bare, batch_size)
     stream._set_states(states)
     return stream
-
-
-class _Frozen:
-    """A copy of a module that nobody changes, and what the core does for it."""
-
-    __slots__ = ("__weakref__", "module", "stage")
-
-    def __init__(self, module: Any, name: str) -> None:
-        self.module = module
-        self.stage = module._stream_stage(name)
-
-    @property
-    def in_python(self) -> bool:
-        """Whether it is something that the core does not know."""
-        return isinstance(self.stage, PythonStage)
-
-    @property
-    def state_of(self) -> Any:
-        """What has a state, as a recurrent layer has; None for nothing."""
-        if self.module._gives_state:
-            return self.module
-        return self.stage if self.in_python and self.stage.past else None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Frozen, (self.module, repr(self.module))
-
-
-def _freeze(module: Any, batch_size: Any) -> list[_Frozen]:
-    """Return copies of the modules of a layer or model, having checked what a stream is made of."""
-    if checks.integer(batch_size, "batch_size", 1) > MOST_ROWS:
-        raise ValueError(f"batch_size is {batch_size}, expected at most {MOST_ROWS}")
-    if not (isinstance(module, Module) and callable(getattr(module, "stream", None))):
-        what = checks.describe(module)
-        raise TypeError(f"module is {what}, expected a recurrent layer or a Sequential")
-    _check_own(module, "module")
-    return [
-        _frozen(m, f"module {path}, {m!r}," if path else f"{m!r}") for path, m in module._chain()
-    ]
-
-
-def _frozen(module: Any, name: str) -> _Frozen:
-    """Return a copy of a module as it is now; streams share the copy until the module changes."""
-    if module._needs_whole_sequence or not module._keeps_time:
-        raise ValueError(f"{name} needs the whole sequence, which a stream does not have")
-    if not module._takes_ids:  # an Embedding is called, so it may compute in its own way
-        _check_own(module, name)
-    if not (module._parameters or module._buffers):
-        return _Frozen(module, name)
-    watch = module._watch
-    isa = _core.isa_version()
-    token, version, made = watch.frozen
-    found: _Frozen | None = made()
-    if found is not None and token is watch.token and isa == version:
-        return found
-    # As in PacksWeights: read the token before the copy is made, and keep no copy while somebody
-    # holds an array through which the weights can change.
-    token = watch.token
-    keep = settled(p for _, p in module._named())
-    found = _Frozen(copy.deepcopy(module), name)
-    if keep:
-        watch.frozen = (token, isa, weakref.ref(found))
-    return found
-
-
-def _check_own(module: Module, name: str) -> None:
-    own = overridden(module)
-    if own:
-        raise TypeError(
-            f"{name} is a {type(module).__qualname__}, whose own {own} a stream does not call"
-        )

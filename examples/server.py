@@ -1,0 +1,251 @@
+"""Tell hundreds of callers at once where somebody speaks: a WebSocket service with one pool.
+
+    pip install "lstmcore[server]"
+    python examples/server.py [--port 8765] [--capacity 1024] [--gather 2]
+
+The model is that of voice_activity.py. Every connection has a stream of its own in a pool. It sends
+512 samples at 16000 per second, 16-bit little-endian integers, as one binary message every 32
+milliseconds, and is told the probability of speech in them, a 32-bit float. What arrives within a
+few milliseconds (--gather) takes one step together. Nothing about the result depends on who else is
+there: it has the bits that a lone stream gives.
+
+Every second it prints how many frames came and how long they took from arrival to reply.
+server_load.py beside this is a client that loads it.
+
+WebSockets are those of the `websockets` package, of which this uses the part that only makes and
+reads bytes ("Sans-I/O"): a coroutine for each message would cost more than the model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import collections
+import contextlib
+import time
+
+import numpy as np
+from voice_activity import CONTEXT, HOP, FrontEnd, make_model
+
+import lstmcore as lc
+
+try:
+    from websockets.frames import CloseCode, Frame, Opcode
+    from websockets.http11 import Request
+    from websockets.protocol import Protocol
+    from websockets.server import ServerProtocol
+except ImportError as error:
+    raise SystemExit('this needs websockets: pip install "lstmcore[server]"') from error
+
+MOST_AHEAD = 64  # frames of one connection that wait: two seconds
+
+
+class WebSocket(asyncio.Protocol):
+    """One end of a connection: bytes of the network on one side, messages on the other."""
+
+    def __init__(self, protocol: Protocol) -> None:
+        self.protocol = protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes, and what messages they make."""
+        self.protocol.receive_data(data)
+        for event in self.protocol.events_received():
+            self.received(event)
+        self.flush()
+
+    def eof_received(self) -> None:
+        """The other end sends no more."""
+        self.protocol.receive_eof()
+        self.flush()
+
+    def received(self, event: object) -> None:
+        """Take a message, or what opens and closes the connection."""
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """Send what the protocol has to send."""
+        for data in self.protocol.data_to_send():
+            if data:
+                self.transport.write(data)
+            else:  # nothing comes after this
+                self.transport.close()
+
+    def fail(self, code: CloseCode, reason: str) -> None:
+        """Close the connection, and say why; the other end has ten seconds to agree."""
+        self.protocol.send_close(code, reason)
+        asyncio.get_running_loop().call_later(10, self.transport.abort)
+
+
+class Latencies:
+    """The last times from a frame's arrival to its reply."""
+
+    def __init__(self, count: int = 100_000) -> None:
+        self.seconds = np.zeros(count)
+        self.count = 0
+
+    def add(self, seconds: float) -> None:
+        """Add one; it takes the place of the oldest."""
+        self.seconds[self.count % len(self.seconds)] = seconds
+        self.count += 1
+
+    def __str__(self) -> str:
+        known = 1000 * self.seconds[: self.count]
+        if not len(known):
+            return "none yet"
+        median, usual, slow = np.quantile(known, [0.5, 0.99, 0.999])
+        return (
+            f"median {median:.2f} ms, 99 % {usual:.2f} ms, 99.9 % {slow:.2f} ms, "
+            f"most {known.max():.2f} ms"
+        )
+
+
+class Service:
+    """The model, its pool, and what waits for the next step."""
+
+    def __init__(self, capacity: int = 1024, gather: float = 0.002) -> None:
+        self.front_end = FrontEnd()
+        self.pool = make_model().stream_pool(capacity)
+        self.gather = gather
+        self.latencies = Latencies()
+        self.waiting: list[Connection] = []  # those with a frame, each once
+        self.arrived = asyncio.Event()
+
+    def add(self, connection: Connection) -> None:
+        """Let a connection take part in the next step."""
+        self.waiting.append(connection)
+        self.arrived.set()
+
+    async def run(self) -> None:
+        """Take steps for ever: of all that arrived, as soon as `gather` has passed."""
+        while True:
+            await self.arrived.wait()
+            await asyncio.sleep(self.gather)
+            self.arrived.clear()
+            together, self.waiting = self.waiting, []
+            self.step([connection for connection in together if connection.is_open])
+
+    def step(self, connections: list[Connection]) -> None:
+        """Take one step of these, and reply to them."""
+        if not connections:
+            return
+        frames = np.stack([connection.next_frame() for connection in connections])
+        ids = np.array([connection.id for connection in connections])
+        probabilities = self.pool.step(ids, self.front_end(frames))
+        for connection, probability in zip(connections, probabilities, strict=True):
+            connection.reply(probability)
+        now = time.perf_counter()
+        for connection in connections:
+            self.latencies.add(now - connection.arrivals.popleft())
+            if connection.samples:
+                self.add(connection)
+
+    async def serve(self, host: str, port: int) -> asyncio.Server:
+        """Begin to listen."""
+        loop = asyncio.get_running_loop()
+        self.stepping = loop.create_task(self.run())
+        return await loop.create_server(lambda: Connection(self), host, port)
+
+
+class Connection(WebSocket):
+    """A caller: its stream, and the frames that wait."""
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(ServerProtocol(max_size=2 * HOP))
+        self.service = service
+        self.id = -1
+        self.is_open = False
+        self.samples: collections.deque[bytes] = collections.deque()
+        self.arrivals: collections.deque[float] = collections.deque()
+        self.frame = np.zeros(CONTEXT + HOP, "float32")
+
+    def received(self, event: object) -> None:
+        """Take a frame of audio, or begin."""
+        if isinstance(event, Request):
+            self.accept(event)
+        elif isinstance(event, Frame) and event.opcode is Opcode.BINARY:
+            if not self.is_open:
+                return  # it is closing
+            if len(event.data) != 2 * HOP or not event.fin:
+                self.fail(CloseCode.INVALID_DATA, f"expected {HOP} samples of 16 bits")
+            elif len(self.samples) == MOST_AHEAD:
+                self.fail(CloseCode.POLICY_VIOLATION, f"more than {MOST_AHEAD} frames ahead")
+            else:
+                self.samples.append(bytes(event.data))
+                self.arrivals.append(time.perf_counter())
+                if len(self.samples) == 1:
+                    self.service.add(self)
+        elif isinstance(event, Frame) and event.opcode is Opcode.TEXT:
+            self.fail(CloseCode.UNSUPPORTED_DATA, "expected binary messages")
+
+    def accept(self, request: Request) -> None:
+        """Begin, if there is a place."""
+        try:
+            self.id = self.service.pool.open()
+        except RuntimeError:
+            self.protocol.send_response(self.protocol.reject(503, "all streams are in use\n"))
+            return
+        self.is_open = True
+        self.protocol.send_response(self.protocol.accept(request))
+
+    def next_frame(self) -> np.ndarray:
+        """Return the samples that have waited longest, behind the last ones before them."""
+        self.frame[:CONTEXT] = self.frame[-CONTEXT:]
+        self.frame[CONTEXT:] = np.frombuffer(self.samples.popleft(), "<i2")
+        self.frame[CONTEXT:] /= 32768
+        return self.frame
+
+    def reply(self, probability: np.ndarray) -> None:
+        """Tell the caller."""
+        self.protocol.send_binary(probability.tobytes())
+        self.flush()
+
+    def fail(self, code: CloseCode, reason: str) -> None:
+        """Close the connection, and leave at once."""
+        super().fail(code, reason)
+        self.leave()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Leave."""
+        self.leave()
+
+    def leave(self) -> None:
+        """Give the place to others."""
+        if self.is_open:
+            self.is_open = False
+            self.service.pool.close(self.id)
+
+
+async def main() -> None:
+    """Serve until interrupted."""
+    parser = argparse.ArgumentParser(description="Serve a voice-activity detector by WebSocket.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8765)
+    parser.add_argument("--capacity", type=int, default=1024, help="connections at once")
+    parser.add_argument("--gather", type=float, default=2, help="milliseconds to wait for others")
+    arguments = parser.parse_args()
+
+    lc.set_num_threads(1)  # steps are too short for two
+    service = Service(arguments.capacity, arguments.gather / 1000)
+    server = await service.serve(arguments.host, arguments.port)
+    print(f"listening at ws://{arguments.host}:{server.sockets[0].getsockname()[1]}", flush=True)
+    before = 0
+    while not service.stepping.done():
+        await asyncio.wait([service.stepping], timeout=1)
+        count = service.latencies.count
+        if count != before:
+            print(
+                f"{len(service.pool)} connections, {count - before} frames: {service.latencies}",
+                flush=True,
+            )
+        before = count
+    service.stepping.result()  # which has failed
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main())

@@ -1,0 +1,157 @@
+"""The WebSocket service and its load client, on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lstmcore as lc
+from helpers import example_scripts
+
+pytest.importorskip("websockets")
+
+
+@pytest.fixture(scope="module")
+def server() -> Any:
+    return example_scripts.load("server")
+
+
+@pytest.fixture(scope="module")
+def client() -> Any:
+    return example_scripts.load("server_load")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = lc.get_num_threads()
+    lc.set_num_threads(1)
+    yield
+    lc.set_num_threads(before)
+
+
+def serving(server: Any, work: Callable[[Any, str], Awaitable[Any]], capacity: int = 50) -> Any:
+    """Run work(service, url) in the event loop of a service."""
+
+    async def main() -> Any:
+        service = server.Service(capacity, gather=0.001)
+        listener = await service.serve("127.0.0.1", 0)
+        url = f"ws://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        try:
+            return await work(service, url)
+        finally:
+            service.stepping.cancel()
+            listener.close()
+            await asyncio.sleep(0.05)  # connections end
+
+    return asyncio.run(main())
+
+
+async def closed(service: Any) -> None:
+    """Wait until nobody is connected."""
+    for _ in range(200):
+        if len(service.pool) == 0:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"{len(service.pool)} streams are still open")
+
+
+def test_forty_callers_get_what_lone_streams_give(
+    server: Any, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MOST_AHEAD", 1000)  # this machine may be busy
+
+    async def work(service: Any, url: str) -> Any:
+        callers, latencies = await client.load(url, 40, 0.02, 1.2)
+        await closed(service)
+        return callers, latencies, service.latencies.count
+
+    callers, latencies, count = serving(server, work)
+    assert len(callers) == 40
+    assert count == latencies.count == 40 * 60
+    assert client.compare(callers) == count
+    # The comparison sees a difference, and speech and silence are both among the replies.
+    values = np.frombuffer(b"".join(b"".join(c.replies) for c in callers), "<f4")
+    assert (values > 0.5).any()
+    assert (values < 0.5).any()
+    callers[3].replies[17] = np.nextafter(np.frombuffer(callers[3].replies[17], "<f4"), 2).tobytes()
+    with pytest.raises(SystemExit, match="not that of a lone stream"):
+        client.compare(callers)
+
+
+def test_frames_that_come_at_once_are_taken_in_order(server: Any, client: Any) -> None:
+    async def work(service: Any, url: str) -> Any:
+        loop = asyncio.get_running_loop()
+        latencies = server.Latencies()
+        callers = []
+        uri = client.parse_uri(url)
+        for number in range(3):
+            _, caller = await loop.create_connection(
+                lambda number=number: client.Caller(url, number, latencies), uri.host, uri.port
+            )
+            await caller.ready
+            callers.append(caller)
+        for caller in callers:
+            for _ in range(20):
+                caller.send()
+        for caller in callers:
+            await caller.finish()
+        await closed(service)
+        return callers
+
+    assert client.compare(serving(server, work)) == 60
+
+
+def test_those_who_do_not_keep_to_it(server: Any, client: Any) -> None:
+    """They are told why, and their places are free; others go on."""
+    from websockets.asyncio.client import connect
+    from websockets.exceptions import InvalidStatus
+
+    async def reason(url: str, *messages: Any) -> tuple[int | None, str]:
+        async with connect(url) as socket:
+            for message in messages:
+                await socket.send(message)
+            await socket.wait_closed()
+            return socket.close_code, socket.close_reason or ""
+
+    async def work(service: Any, url: str) -> None:
+        frame = bytes(1024)
+        async with connect(url) as one:
+            assert await reason(url, frame, bytes(1022)) == (
+                1007,
+                "expected 512 samples of 16 bits",
+            )
+            assert (await reason(url, frame, bytes(1026)))[0] == 1009  # larger than may be
+            assert await reason(url, "hello") == (1003, "expected binary messages")
+            async with connect(url):
+                with pytest.raises(InvalidStatus, match="503"):
+                    await connect(url)
+            await one.send(frame)
+            assert len(await one.recv()) == 4
+        await closed(service)
+        # One that hangs up without a word, with frames waiting.
+        socket = await connect(url)
+        for _ in range(5):
+            await socket.send(frame)
+        socket.transport.abort()
+        await closed(service)
+        # And too many frames ahead.
+        service.gather = 0.5
+        assert await reason(url, *[frame] * 65) == (1008, "more than 64 frames ahead")
+        await closed(service)
+
+    serving(server, work, capacity=2)
+
+
+def test_it_is_started_and_loaded_from_the_command_line() -> None:
+    said = example_scripts.run("server_load", "--connections", "30", "--seconds", "1")
+    assert re.fullmatch(
+        r"30 connections, 930 frames: median [\d.]+ ms, 99 % [\d.]+ ms, 99.9 % [\d.]+ ms, "
+        r"most [\d.]+ ms",
+        said[0],
+    )
+    assert said[1] == "all 930 replies are those of a lone stream"
