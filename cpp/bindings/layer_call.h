@@ -6,7 +6,7 @@
 #include <optional>
 #include <vector>
 
-#include "binding.h"
+#include "interrupt.h"
 #include "lstmcore/memory.h"
 #include "lstmcore/options.h"
 
@@ -31,31 +31,6 @@ private:
     Buffer own_;
     void* data_;
 };
-
-/// Whether a call of so many multiply-adds is to end on Ctrl-C: it takes long, and runs on the main
-/// thread, where alone Python runs the handlers of signals.
-inline bool is_interruptible(double multiply_adds) {
-    constexpr double kLong = 1e9;  // some hundredths of a second
-    if (multiply_adds < kLong) return false;
-    const py::module_ threading = py::module_::import("threading");
-    return threading.attr("main_thread")().is(threading.attr("current_thread")());
-}
-
-/// Runs a call that may be stopped, with the GIL released. Where the handler of a signal has raised
-/// an exception, that is thrown, and the call's results are of no use.
-template <class F>
-void run_without_gil(bool interruptible, F call) {
-    try {
-        ReleaseGil release;
-        StopCheck stop;
-        if (interruptible)
-            stop = {[](void* gil) { return static_cast<ReleaseGil*>(gil)->run_signal_handlers(); },
-                    &release};
-        call(stop);
-    } catch (const Stopped&) {
-        throw py::error_already_set();
-    }
-}
 
 /// A (T, B, n) or (B, T, n) array of T as a view. Throws where it is not one.
 template <class T>

@@ -3,11 +3,14 @@
 // `_convert` is asked first, which makes them so or says what is wrong with them.
 #include "lstmcore/stream.h"
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <stdexcept>
 #include <utility>
 #include <variant>
 
+#include "interrupt.h"
 #include "stages.h"
 
 namespace {
@@ -24,7 +27,9 @@ public:
     /// x and y are contiguous arrays of the right sizes.
     void process(const void* x, void* y, int64_t steps) {
         const Turn turn(*this);
-        if (double(steps) * work_ < kLongCall) return run(x, y, steps);
+        const double work = double(steps) * work_;
+        if (work < kLongCall) return run(x, y, steps);
+        if (is_interruptible(work)) return run_in_pieces(x, y, steps);
         const ReleaseGil release;
         run(x, y, steps);
     }
@@ -57,6 +62,8 @@ protected:
     const double work_;  ///< multiply-adds of a step
 
 private:
+    static constexpr double kPieceWork = 1e8;  ///< of what runs between two looks at the clock
+
     class Turn {
     public:
         explicit Turn(PyStream& stream) : busy_(stream.busy_) {
@@ -70,6 +77,31 @@ private:
     private:
         std::atomic<bool>& busy_;
     };
+
+    /// Runs, and ends when the handler of a signal raises: with the state that it began with.
+    void run_in_pieces(const void* x, void* y, int64_t steps) {
+        using Clock = std::chrono::steady_clock;
+        const auto before = get_states().cast<StateArrays>();
+        const int64_t piece = std::max<int64_t>(int64_t(kPieceWork / work_), 1);
+        const int64_t x_step = batch_size * input_size * dtype.itemsize();
+        const int64_t y_step = batch_size * output_size * dtype.itemsize();
+        const auto run_all = [&](const StopCheck& stop) {
+            Clock::time_point asked = Clock::now();
+            for (int64_t first = 0; first < steps; first += piece) {
+                run(static_cast<const char*>(x) + first * x_step,
+                    static_cast<char*>(y) + first * y_step, std::min(piece, steps - first));
+                if (Clock::now() - asked < std::chrono::milliseconds(200)) continue;
+                asked = Clock::now();
+                if (stop.ask(stop.context)) throw Stopped();
+            }
+        };
+        try {
+            run_without_gil(true, run_all);
+        } catch (...) {
+            put_states(before);
+            throw;
+        }
+    }
 
     virtual void run(const void* x, void* y, int64_t steps) noexcept = 0;
     virtual py::list get_states() const = 0;

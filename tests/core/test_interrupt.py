@@ -69,6 +69,15 @@ def test_training(kind: type[lc.LSTM | lc.GRU]) -> None:
         assert (parameter.grad == 0.5).all(), parameter.name
 
 
+def test_a_stream() -> None:
+    stream = lc.LSTM(2, UNITS, seed=0).stream()
+    stream.process(small_input()[:, 0])
+    before = [np.copy(part) for part in stream.state]
+    interrupted(lambda: stream.process(small_input(STEPS)[:, 0]))
+    for now, part in zip(stream.state, before, strict=True):
+        assert_same_bits(now, part)
+
+
 def test_a_handler_that_returns_changes_nothing() -> None:
     lstm = lc.LSTM(2, 256, seed=0)
     x = small_input(20000)
