@@ -257,7 +257,7 @@ def test_paths_are_named() -> None:
         lambda path: lc.load_checkpoint(path),
         lambda path: lc.save_checkpoint(path),
     ):
-        for wrong in (None, 3, b"model"):
+        for wrong in (None, 3, ["model"]):
             message = f"path is {wrong!r} ({type(wrong).__name__}), expected a path"
             with pytest.raises(TypeError, match=re.escape(message)):
                 call(wrong)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from .._base import checks
 from .._base.module import Module, set_random_state
 from . import tensor_file
+from .source import opened
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
@@ -65,13 +66,13 @@ def save_checkpoint(path: str | os.PathLike[str], **parts: Any) -> None:
     tensor_file.write(path, arrays, {_KEY: text})
 
 
-def load_checkpoint(path: str | os.PathLike[str], **parts: Any) -> None:
+def load_checkpoint(path: str | os.PathLike[str] | bytes | BinaryIO, **parts: Any) -> None:
     """Put things into the state they were saved in: all of them, or none if anything is wrong.
 
     Parameters
     ----------
-    path : str or path
-        Of a file that `save_checkpoint` wrote.
+    path : path, bytes-like, or file opened in binary mode
+        Of a file that `save_checkpoint` wrote, or what is in it.
     **parts
         Like those that were saved, under the same names. What is in the file and not asked for is
         left alone.
@@ -98,7 +99,9 @@ def load_checkpoint(path: str | os.PathLike[str], **parts: Any) -> None:
     >>> rng.random() == first
     True
     """
-    arrays, metadata = tensor_file.read(path)
+    with opened(path) as source:
+        path = source.name
+        arrays, metadata = tensor_file.read(source)
     if _KEY not in metadata:
         raise ValueError(f"{path} is a safetensors file, but no checkpoint of lstmcore")
     try:

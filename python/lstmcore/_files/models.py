@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from .._base import checks
 from .._base.budget import BUDGET, Budget
 from .._base.module import STORABLE, Module
 from . import tensor_file
+from .source import opened
 
 __all__ = ["load", "save"]
 
@@ -158,15 +159,16 @@ def check_kinds(model: Module, name: str, instead: str) -> None:
             )
 
 
-def load(path: str | os.PathLike[str]) -> Any:
+def load(path: str | os.PathLike[str] | bytes | BinaryIO) -> Any:
     """Make a model from a file that `save` wrote.
 
-    The file is mapped, so that its parameters are read once, straight into those of the model.
+    The file is opened once and mapped, so that its parameters are read straight into those of the
+    model, and another file that takes its place meanwhile does not matter.
 
     Parameters
     ----------
-    path : str or path
-        Of the file.
+    path : path, bytes-like, or file opened in binary mode
+        The file's path, or what is in it. Of an open file, what is left to read is read.
 
     Returns
     -------
@@ -177,9 +179,11 @@ def load(path: str | os.PathLike[str]) -> Any:
     ------
     OSError
         If the file cannot be read.
+    TypeError
+        If `path` is none of these, or a file of text.
     ValueError
-        If it is damaged, was written by a newer version, describes no model or one that its
-        parameters do not fit.
+        If it is damaged, a file of another kind, was written by a newer version, describes no
+        model or one that its parameters do not fit.
 
     Examples
     --------
@@ -190,11 +194,12 @@ def load(path: str | os.PathLike[str]) -> Any:
     ...     lc.load(f"{folder}/model.safetensors")
     GRU(3, 5)
     """
-    arrays, metadata = tensor_file.view(path)
+    with opened(path) as source:
+        arrays, metadata = tensor_file.view(source)
     if _KEY not in metadata:
         raise ValueError(
-            f"{path} is a safetensors file without the description of a model: make the model, and "
-            "give it load_torch(path) in load_state_dict"
+            f"{source.name} is a safetensors file without the description of a model: make the "
+            "model, and give it load_torch(path) in load_state_dict"
         )
     before = BUDGET.set(Budget(len(arrays), sum(array.nbytes for array in arrays.values())))
     try:
@@ -214,7 +219,7 @@ def load(path: str | os.PathLike[str]) -> Any:
                 raise ValueError("what is kept beside the model is no dict")
             model.extra = extra
     except Exception as error:  # a description can ask for anything
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise ValueError(f"{source.name} is damaged: {error}") from error
     finally:
         BUDGET.reset(before)
     return model

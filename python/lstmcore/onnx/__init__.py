@@ -98,7 +98,7 @@ def to_onnx(
         Of Linear, Embedding, LayerNorm, BatchNorm, Conv1D, activations, pooling, Flip and Dropout
         too.
     path : path, optional
-        Where to write; nothing is written if anything is wrong.
+        Where to write. A file that is there is replaced when the new one is complete, not before.
     states : bool, default False
         Whether there are inputs ``h0`` (and ``c0``) and outputs ``hn`` (and ``cn``), (L*D, B, H);
         with ``"0."`` and the like before the name if there are several recurrent layers. Layers
@@ -120,6 +120,8 @@ def to_onnx(
     ValueError
         Naming the module, and the option of it, that ONNX cannot express: proj_size and cell_clip
         among others.
+    OSError
+        If the file cannot be written.
     ImportError
         Without the onnx package.
 
@@ -136,10 +138,13 @@ def to_onnx(
     ['Cast', 'LSTM', 'Squeeze']
     """
     from .._base import checks
+    from .._files.replacing import replacing
     from ._to_onnx import export
 
-    target = None if path is None else checks.path(path, "path")
+    if path is not None:
+        checks.path(path, "path")
     proto = export(layer_or_model, states, lengths, opset)
-    if target is not None:
-        target.write_bytes(proto.SerializeToString())
+    if path is not None:
+        with replacing(path) as temporary:
+            temporary.write_bytes(proto.SerializeToString())
     return proto

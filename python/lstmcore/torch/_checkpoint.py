@@ -12,8 +12,10 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .._base import checks
 from .._files import tensor_file
+from .._files.foreign import what_it_is
+from .._files.small_floats import widen_bfloat16
+from .._files.source import opened
 from . import _archive
 from ._archive import Place
 from ._unpickling import Name, unpickle, unwanted
@@ -78,23 +80,21 @@ def load_torch(path: str | os.PathLike[str]) -> Any:
     >>> weights = lc.load_torch("model.pt")  # doctest: +SKIP
     >>> lstm.load_state_dict(weights, prefix="encoder.")  # doctest: +SKIP
     """
-    path = checks.path(path, "path")
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        start = file.read(32)
-        file.seek(0)
+    with opened(path) as source:
+        start = source.file.read(512)
+        source.file.seek(0)
         try:
             if start.startswith(b"PK\3\4"):
-                return _load_zip(file, size)
-            if start[:1] == b"\x80" and _LEGACY.to_bytes(10, "little") in start:
-                return _load_legacy(file, size)
+                return _load_zip(source.file, source.size)
+            if start[:1] == b"\x80" and _LEGACY.to_bytes(10, "little") in start[:32]:
+                return _load_legacy(source.file, source.size)
         except ValueError as error:
-            raise ValueError(f"{path} is no sound checkpoint of PyTorch: {error}") from error
-    if start[8:9] == b"{":  # where the header of a safetensors file begins
-        return tensor_file.read(path)[0]
+            raise ValueError(f"{source.name} is no sound checkpoint of PyTorch: {error}") from error
+        if start[8:9] == b"{":  # where the header of a safetensors file begins
+            return tensor_file.read(source)[0]
     raise ValueError(
-        f"{path} is no checkpoint of PyTorch: it begins neither as torch.save begins a file, nor "
-        "as a safetensors file does"
+        f"{source.name} is no checkpoint of PyTorch, nor a safetensors file, but "
+        f"{what_it_is(start) or 'begins like neither'}"
     )
 
 
@@ -246,12 +246,12 @@ class _Storages:
         kind = np.dtype(stored).newbyteorder(self.order)
         here = self.file.tell()  # in the pickle, which is being read
         self.file.seek(place.start)
-        numbers = np.fromfile(self.file, kind, place.size // kind.itemsize)
+        numbers = np.frombuffer(bytearray(self.file.read(place.size)), kind)
         self.file.seek(here)
         if numbers.nbytes != place.size:
             raise ValueError("a storage of it is not whole")
         if dtype == "bfloat16":
-            return tensor_file.widen_bfloat16(numbers)
+            return widen_bfloat16(numbers)
         if dtype == "bool":
             truths: npt.NDArray[np.bool_] = numbers != 0
             return truths
