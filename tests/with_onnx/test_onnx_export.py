@@ -16,8 +16,8 @@ from helpers.variants import CELLS, STACKS, name_of
 from lstmcore._files.layouts import LAYOUTS
 from lstmcore._nn.layers import Layer
 from lstmcore.onnx import _recurrent as recurrent
-from lstmcore.onnx._graph import Graph, fold
-from lstmcore.onnx._reading import read
+from lstmcore.onnx._graph import Graph
+from lstmcore.onnx._importing import graph_of
 
 onnx: Any = peers.require("onnx")
 runtime: Any = peers.require("onnxruntime")
@@ -114,7 +114,7 @@ def check(model: Any, states: bool, lengths: bool, opset: int, exported: Any = N
         y, final = model(x, state[0] if state else None, **given)
         final = (final,)
     expected = [y, *flat(final)] if states else [y]
-    graph = Graph(fold(read(proto)))
+    graph = graph_of(proto)
     again = graph(**feed)
     found = run.run(None, feed)
     assert [i.name for i in run.get_inputs()] == list(graph.input_names) == list(feed)
@@ -198,7 +198,7 @@ def test_there_and_back_in_float64() -> None:
         proto = lc.to_onnx(model)
         onnx.checker.check_model(proto, full_check=True)
         assert lc.from_onnx(proto) == model
-        graph = Graph(fold(read(proto)))
+        graph = graph_of(proto)
         x = np.random.default_rng(0).standard_normal((T, B, 3))
         y = model(x)
         y = y[0] if isinstance(y, tuple) else y
@@ -271,7 +271,7 @@ def test_a_row_of_length_0() -> None:
     feed = {"x": x, "lengths": np.array([0, 3]), "h0": h, "c0": c}
     theirs = session(proto).run(None, feed)
     y, (hn, cn) = model(x, (h, c), lengths=[0, 3])
-    ours = Graph(fold(read(proto)))(**feed)
+    ours = graph_of(proto)(**feed)
     for one, other, third in zip(theirs, ours, (y, hn, cn), strict=True):
         np.testing.assert_array_equal(other, third)
         np.testing.assert_allclose(one[:, 1], other[:, 1], atol=1e-6)
