@@ -26,7 +26,6 @@ from helpers.networks import (
 )  # fmt: skip
 from helpers.numeric import assert_same_bits
 from lstmcore._base.tree import leaves, rebuilt
-from lstmcore.onnx._graph import Graph
 from lstmcore.onnx._importing import graph_of
 
 onnx: Any = peers.require("onnx")
@@ -117,8 +116,7 @@ def test_there_and_back(tmp_path: Path, name: str, first: bool) -> None:
     assert again == model
     assert_same_bits(leaves(again(x)), leaves(model(x)))
     del proto.metadata_props[:]
-    graph = lc.from_onnx(proto)
-    assert isinstance(graph, Graph)
+    graph = graph_of(proto)
     state = states_of(model)
     y, final = model.run(x, state)
     found = graph(*leaves(x), *leaves(state))

@@ -45,6 +45,10 @@ def from_onnx(model: str | os.PathLike[str] | bytes | Any, node: str | None = No
         layers by the names of the nodes.
     Module
         If `to_onnx` has written the file and its graph is as it was: an equal layer or model.
+    Sequential
+        If its graph is a chain of modules of this library with one input and one output, such as
+        recurrent layers, a pooling, Linear and softmax; states of zeros and dropout count for
+        nothing.
     Graph
         Otherwise: the whole model, to be called with its inputs by position or by name. It also
         gives the layer of every recurrent node by its name, like a dict.

@@ -7,13 +7,15 @@ from typing import Any
 from .._base import checks
 from .._base.budget import BUDGET, Budget
 from . import _description, _recurrent
+from ._chain import as_sequential
 from ._finding import find
 from ._folding import fold
-from ._graph import Graph
+from ._graph import Graph, check_known
 from ._model import Model, Tensor, all_nodes
 from ._order import whole
 from ._reading import read
 from ._recurrent import NotOurs, RecurrentNode
+from ._simplify import simplify
 
 
 def load(source: Any, name: str | None) -> Any:
@@ -33,14 +35,17 @@ def load(source: Any, name: str | None) -> Any:
         layers = _layers(model)
         if layers is not None:
             return layers
-        return Graph(model)
+        check_known(model)
+        model = simplify(model)
+        chain = as_sequential(model)
+        return Graph(model) if chain is None else chain
     finally:
         BUDGET.reset(before)
 
 
 def graph_of(source: Any) -> Graph:
     """Return a model as a Graph, whatever else it could be."""
-    return Graph(fold(whole(read(source))))
+    return Graph(simplify(fold(whole(read(source)))))
 
 
 def _budget(model: Model) -> Budget:
