@@ -17,7 +17,7 @@ from helpers import peers
 from helpers.names import name_of
 from helpers.numeric import assert_same_bits
 from lstmcore._nn.activations import normal_distribution
-from lstmcore.onnx._graph import Graph, fold
+from lstmcore.onnx._importing import graph_of
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("GELU", {}),
@@ -295,25 +295,23 @@ def test_pytorch_there_and_back(kind: str, options: dict[str, Any]) -> None:
 def test_onnx_there_and_back(kind: str, options: dict[str, Any], opset: int) -> None:
     peers.require("onnx")
     runtime = peers.require("onnxruntime")
-    from lstmcore.onnx._reading import read
 
     model = lc.Sequential(lc.Linear(3, 40, seed=0), made(kind, options), lc.Linear(40, 2, seed=1))
     proto = lc.to_onnx(model, opset=opset)
     assert lc.from_onnx(proto) == model
     x = np.random.default_rng(0).standard_normal((4, 5, 3)).astype("float32") * 20
     (theirs,) = runtime.InferenceSession(proto.SerializeToString()).run(None, {"x": x})
-    graph = Graph(fold(read(proto)))
+    graph = graph_of(proto)
     for y in (theirs, graph(x)):
         np.testing.assert_allclose(y, model(x), rtol=1e-5, atol=1e-5)
 
 
 def test_onnx_of_float64_has_the_threshold() -> None:
     peers.require("onnx")
-    from lstmcore.onnx._reading import read
 
     x = np.linspace(15, 25, 1001)[:, None, None]
     model = lc.Sequential(lc.Softplus(), lc.Linear(1, 1, dtype="float64", seed=0))
-    graph = Graph(fold(read(lc.to_onnx(model))))
+    graph = graph_of(lc.to_onnx(model))
     np.testing.assert_allclose(graph(x), model(x), rtol=1e-14)
     single = lc.to_onnx(lc.Sequential(lc.Softplus(), lc.Linear(1, 1, seed=0)))
     assert "Where" not in [node.op_type for node in single.graph.node]

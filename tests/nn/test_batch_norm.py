@@ -375,8 +375,7 @@ def test_pytorch_there_and_back() -> None:
 def test_onnx_there_and_back(opset: int, batch_first: bool, lengths: bool) -> None:
     peers.require("onnx")
     runtime = peers.require("onnxruntime")
-    from lstmcore.onnx._graph import Graph, fold
-    from lstmcore.onnx._reading import read
+    from lstmcore.onnx._importing import graph_of
 
     options: Any = {"batch_first": batch_first}
     model = lc.Sequential(
@@ -392,7 +391,7 @@ def test_onnx_there_and_back(opset: int, batch_first: bool, lengths: bool) -> No
             feed["lengths"] = np.array(LENGTHS)
         expected = net(**feed)
         (theirs,) = runtime.InferenceSession(proto.SerializeToString()).run(None, feed)
-        for y in (theirs, Graph(fold(read(proto)))(**feed)):
+        for y in (theirs, graph_of(proto)(**feed)):
             np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
 
 

@@ -403,8 +403,7 @@ def test_pytorch_options() -> None:
 def test_onnx_there_and_back(options: dict[str, Any], batch_first: bool, lengths: bool) -> None:
     peers.require("onnx")
     runtime = peers.require("onnxruntime")
-    from lstmcore.onnx._graph import Graph, fold
-    from lstmcore.onnx._reading import read
+    from lstmcore.onnx._importing import graph_of
 
     first = lc.GRU(I, I, batch_first=batch_first, seed=4)
     more = lc.GRU(O, 4, batch_first=batch_first, bidirectional=True, seed=5)
@@ -423,7 +422,7 @@ def test_onnx_there_and_back(options: dict[str, Any], batch_first: bool, lengths
             feed["lengths"] = np.array(LENGTHS)
         expected = model(**feed)
         session = runtime.InferenceSession(proto.SerializeToString())
-        found = [session.run(None, feed)[0], Graph(fold(read(proto)))(**feed)]
+        found = [session.run(None, feed)[0], graph_of(proto)(**feed)]
         for y in found:
             assert y.shape == expected.shape
             np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)

@@ -26,8 +26,7 @@ from helpers.networks import (
 )  # fmt: skip
 from helpers.numeric import assert_same_bits
 from lstmcore._base.tree import leaves, rebuilt
-from lstmcore.onnx._graph import Graph, fold
-from lstmcore.onnx._reading import read
+from lstmcore.onnx._importing import graph_of
 
 onnx: Any = peers.require("onnx")
 runtime: Any = peers.require("onnxruntime")
@@ -45,7 +44,7 @@ def session(proto: Any) -> Any:
 def check(model: Any, proto: Any, feed: dict[str, Any], expected: list[Any]) -> None:
     """ONNX Runtime, and the graph that we read again, give what the model gives."""
     run = session(proto)
-    graph = Graph(fold(read(proto)))
+    graph = graph_of(proto)
     assert [i.name for i in run.get_inputs()] == list(graph.input_names) == list(feed)
     found, again = run.run(None, feed), graph(**feed)
     again = again if isinstance(again, tuple) else (again,)
@@ -117,8 +116,7 @@ def test_there_and_back(tmp_path: Path, name: str, first: bool) -> None:
     assert again == model
     assert_same_bits(leaves(again(x)), leaves(model(x)))
     del proto.metadata_props[:]
-    graph = lc.from_onnx(proto)
-    assert isinstance(graph, Graph)
+    graph = graph_of(proto)
     state = states_of(model)
     y, final = model.run(x, state)
     found = graph(*leaves(x), *leaves(state))
@@ -187,7 +185,7 @@ def test_time_and_batch_of_any_size() -> None:
     for batch, time in ((1, 1), (2, 9), (5, 3)):
         x = np.random.default_rng(time).standard_normal((batch, time, 4)).astype("f4")
         np.testing.assert_allclose(run.run(None, {"x": x})[0], model(x), atol=1e-6)
-        np.testing.assert_allclose(Graph(fold(read(proto)))(x), model(x), atol=1e-6)
+        np.testing.assert_allclose(graph_of(proto)(x), model(x), atol=1e-6)
 
 
 def test_double_precision() -> None:
@@ -198,7 +196,7 @@ def test_double_precision() -> None:
     values = rng.standard_normal((T, B, 3)), rng.standard_normal((B, 2))
     proto = lc.to_onnx(model)
     onnx.checker.check_model(proto, full_check=True)
-    for ours, truth in zip(Graph(fold(read(proto)))(*values), model(values), strict=True):
+    for ours, truth in zip(graph_of(proto)(*values), model(values), strict=True):
         np.testing.assert_allclose(ours, truth, rtol=1e-14)
     assert lc.from_onnx(proto) == model
 

@@ -21,16 +21,18 @@ def __dir__() -> list[str]:
     return __all__
 
 
-def from_onnx(model: str | os.PathLike[str] | Any, node: str | None = None) -> Any:
+def from_onnx(model: str | os.PathLike[str] | bytes | Any, node: str | None = None) -> Any:
     """Return the layer, the layers or the whole model that an ONNX file holds.
 
     Parameters
     ----------
-    model : path, or onnx.ModelProto
-        Opsets 7 to 28. External data must lie in the folder of the file.
+    model : path, bytes, open file, or onnx.ModelProto
+        Opsets 7 to 28. External data must lie in the folder of the file, which is known of a path
+        alone.
     node : str, optional
-        The name of one LSTM, GRU, RNN or DynamicQuantizeLSTM node, to get its layer alone whatever
-        the other nodes are. One without a name has that of its first output.
+        The name of one LSTM, GRU, RNN or DynamicQuantizeLSTM node, to get its layer alone: nothing
+        else is read. It may be in a branch, a loop or a function. One without a name has that of
+        its first output.
 
     Returns
     -------
@@ -43,6 +45,10 @@ def from_onnx(model: str | os.PathLike[str] | Any, node: str | None = None) -> A
         layers by the names of the nodes.
     Module
         If `to_onnx` has written the file and its graph is as it was: an equal layer or model.
+    Sequential
+        If its graph is a chain of modules of this library with one input and one output, such as
+        recurrent layers, a pooling, Linear and softmax; states of zeros and dropout count for
+        nothing.
     Graph
         Otherwise: the whole model, to be called with its inputs by position or by name. It also
         gives the layer of every recurrent node by its name, like a dict.
@@ -50,8 +56,8 @@ def from_onnx(model: str | os.PathLike[str] | Any, node: str | None = None) -> A
     Raises
     ------
     ValueError
-        If the file is not sound, or has what cannot be expressed: the first such node is named,
-        with its attribute or input. Nothing is ignored.
+        If the file is not sound, or needs operators that are not there, which are listed, or a node
+        has an attribute or input that cannot be expressed. Nothing is ignored.
     ImportError
         Without the onnx package.
 

@@ -14,7 +14,7 @@ from .._base.budget import BUDGET, Budget
 from .._base.module import Module
 from .._files.models import _make
 from . import _recurrent
-from ._reading import Model, Tensor
+from ._model import Model, Tensor
 
 KEY = "lstmcore.model"
 TRANSPOSED = "_transposed"  # what the names of parameters end with that a graph has transposed

@@ -33,7 +33,8 @@ from .._nn.normalization import BatchNorm, LayerNorm
 from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool
 from .._nn.time_reversal import Flip
 from . import _description, _recurrent
-from ._reading import Tensor, require
+from ._model import Tensor
+from ._reading import require
 
 _INSIDE = " in a Sequential: call that with a lc.Input, and export the lc.Model of what comes of it"
 

@@ -1,63 +1,138 @@
-"""ONNX models that run: recurrent nodes on our layers, the simple nodes between them in NumPy."""
+"""ONNX models that run: recurrent nodes on our layers, the nodes between them in NumPy."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from .._base import checks
-from .._nn.layers import GRU, LSTM, RNN
-from . import _recurrent, operators
-from ._reading import Model, Node, Tensor, Value
+from . import _control, _recurrent, operators
+from ._equations import Equations
+from ._model import Model, Node, Tensor, Value, all_nodes
+from ._plan import Plan, arrays
+from ._recurrent import Layer, NotOurs, RecurrentNode
 
-__all__ = ["Graph", "Layer", "fold"]
-
-Layer: TypeAlias = RNN | LSTM | GRU
-
-# What a node may raise if its inputs do not fit.
-_FAILURES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-
-
-class _Step(NamedTuple):
-    node: Node
-    run: Callable[..., Any]
-    inputs: tuple[str, ...]
-    drop: tuple[str, ...]  # the values that nobody needs after it
+__all__ = ["Graph", "check_known"]
 
 
 class _RecurrentStep:
     """A recurrent node: ONNX's axes outside, a layer inside."""
 
-    def __init__(self, given: Mapping[str, str], layer: Layer) -> None:
-        self._layer = layer
-        self._roles = tuple(given)
-        self.inputs = tuple(given.values())
+    def __init__(self, roles: tuple[str, ...], layer: Layer) -> None:
+        self._layer, self._roles = layer, roles
+        self._plain = roles == ("X",)
+        self._dtype = layer.dtype
+        self._unidirectional = not layer.bidirectional
+        self._count = len(layer._state_parts)
+
+    def __call__(self, *values: Tensor) -> tuple[Tensor, ...]:
+        layer: Any = self._layer
+        x = values[0]
+        if x.ndim != 3 or x.dtype.kind != "f":
+            raise ValueError(f"X is {x.dtype} of shape {x.shape}, expected three axes of reals")
+        first = layer.batch_first  # of states only: layout=1
+        ours = x.dtype == self._dtype
+        state: Any = None
+        lengths = None
+        if not self._plain:
+            given = dict(zip(self._roles, values, strict=True))
+            lengths = given.get("sequence_lens")
+            parts = [
+                _state(given.get(role), self._dtype, first)
+                for role in ("initial_h", "initial_c")[: self._count]
+            ]
+            state = parts[0] if self._count == 1 else tuple(parts)
+        elif self._count == 2:
+            state = None, None
+        y, final = layer(x if ours else x.astype(self._dtype), state, lengths=lengths)
+        states = final if type(final) is tuple else (final,)
+        if self._unidirectional:
+            y = y[:, :, None] if first else y[:, None]
+        else:
+            y = y.reshape(*y.shape[:2], 2, -1)
+            y = y if first else y.transpose(0, 2, 1, 3)
+        if first:
+            states = tuple(state.transpose(1, 0, 2) for state in states)
+        outputs = (y, *states)
+        return outputs if ours else tuple(array.astype(x.dtype) for array in outputs)
+
+
+def _state(given: Tensor | None, dtype: np.dtype[Any], batch_first: bool) -> Tensor | None:
+    if given is None:
+        return None
+    wide = given if given.dtype == dtype else given.astype(dtype)
+    return wide.transpose(1, 0, 2) if batch_first else wide
+
+
+class _EquationsStep:
+    """A recurrent node that our layers cannot express."""
+
+    def __init__(self, roles: tuple[str, ...], equations: Equations, layout: bool) -> None:
+        self._roles, self._equations, self._layout = roles, equations, layout
 
     def __call__(self, *values: Tensor) -> tuple[Tensor, ...]:
         given = dict(zip(self._roles, values, strict=True))
-        layer = self._layer
-        x, dtype = given["X"], layer.dtype
+        x = given["X"]
+        dtype = self._equations.dtype
         if x.ndim != 3 or x.dtype.kind != "f":
             raise ValueError(f"X is {x.dtype} of shape {x.shape}, expected three axes of reals")
-        swap = (1, 0, 2) if layer.batch_first else (0, 1, 2)  # of states only: layout=1
-        h, c = (
-            given[role].astype(dtype, copy=False).transpose(swap) if role in given else None
-            for role in ("initial_h", "initial_c")
+        states = [_state(given.get(r), dtype, self._layout) for r in ("initial_h", "initial_c")]
+        time_major = x.swapaxes(0, 1) if self._layout else x
+        y, *final = self._equations(
+            time_major.astype(dtype, copy=False), states, given.get("sequence_lens")
         )
-        y, final = layer(
-            x.astype(dtype, copy=False),
-            h if layer._state_parts == ("h",) else (h, c),  # type: ignore[arg-type]
-            lengths=given.get("sequence_lens"),
-        )
-        y = y.reshape(*y.shape[:2], -1, layer.hidden_size)
-        states = final if isinstance(final, tuple) else (final,)
-        outputs = [
-            y if layer.batch_first else y.transpose(0, 2, 1, 3),
-            *(state.transpose(swap) for state in states),
-        ]
-        return tuple(array.astype(x.dtype, copy=False) for array in outputs)
+        if self._layout:
+            y, final = y.transpose(2, 0, 1, 3), [a.transpose(1, 0, 2) for a in final]
+        return tuple(array.astype(x.dtype, copy=False) for array in (y, *final))
+
+
+class _WeightsStep:
+    """A recurrent node whose weights come when it runs; those of the last call are kept."""
+
+    def __init__(self, recurrent: RecurrentNode, constants: Mapping[str, Tensor]) -> None:
+        self._recurrent = recurrent
+        given = recurrent.given
+        self._constants = {n: constants[n] for n in given.values() if n in constants}
+        at_run_time = recurrent.at_run_time()
+        self._roles = tuple(at_run_time)
+        free = [n for r, n in given.items() if r not in at_run_time and n not in constants]
+        self._free = tuple(dict.fromkeys(free))
+        self.inputs = (*at_run_time.values(), *self._free)
+        self._last: tuple[list[Tensor], Callable[..., Any]] | None = None
+
+    def __call__(self, *values: Any) -> tuple[Tensor, ...]:
+        weights = list(values[len(self._roles) :])
+        last = self._last
+        if last is None or not all(map(_same, weights, last[0])):
+            constants = {**self._constants, **dict(zip(self._free, weights, strict=True))}
+            run = _step_of(self._recurrent, constants, self._roles)[0]
+            last = self._last = [a.copy() for a in weights], run
+        found: tuple[Tensor, ...] = last[1](*values[: len(self._roles)])
+        return found
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and np.array_equal(a, b)
+
+
+def _step_of(
+    recurrent: RecurrentNode,
+    constants: Mapping[str, Tensor],
+    roles: tuple[str, ...],
+    layer: Layer | None = None,
+) -> tuple[Callable[..., Any], Layer | None]:
+    """Return what runs a recurrent node, and its layer if it is one."""
+    try:
+        layer = layer or _recurrent.layer_of(recurrent, constants)
+        return _RecurrentStep(roles, layer), layer
+    except NotOurs:
+        said = _recurrent.attributes(recurrent.node, recurrent.kind)
+        weights = _recurrent.weights_of(recurrent, constants)
+        equations = Equations(recurrent.node, recurrent.kind, said, weights)
+        return _EquationsStep(roles, equations, said.layout), None
 
 
 class Graph(Mapping[str, Layer]):
@@ -65,17 +140,18 @@ class Graph(Mapping[str, Layer]):
 
     Call it with the model's inputs, by position or by name. As a mapping it gives the layer of
     every recurrent node by the node's name, or that of its first output if it has none; these are
-    the layers that run, so what is written to their parameters changes the model.
+    the layers that run, so what is written to their parameters changes the model. Nodes whose
+    weights come when the model runs, and those with activations that our layers lack, have none.
 
     Parameters
     ----------
     model : Model
-        As `reading.read` and `fold` return it.
+        As `from_onnx` makes it of what it has read.
 
     Raises
     ------
     ValueError
-        Naming the first node that it cannot do.
+        Naming what it cannot do.
 
     Notes
     -----
@@ -87,38 +163,55 @@ class Graph(Mapping[str, Layer]):
     __hash__ = object.__hash__
 
     def __init__(self, model: Model) -> None:
-        self._inputs = model.inputs
-        self._output_names = model.outputs
+        self._model = model
         self._layers: dict[str, Layer] = {}
-        self._same: dict[str, Layer] = {}
-        steps = [self._step(node, model) for node in model.nodes]
-        self._steps = _needed(steps, set(model.outputs))
-        used = {name for step in self._steps for name in step.inputs} | set(model.outputs)
-        self._constants = {name: a for name, a in model.constants.items() if name in used}
+        self._prepare()
 
-    def _step(self, node: Node, model: Model) -> _Step:
+    def _prepare(self) -> None:
+        model = self._model
+        check_known(model)
+        self._inputs = model.inputs
+        self._output_names = tuple(model.outputs)
+        self._input_names = tuple(value.name for value in model.inputs)
+        self._same: dict[str, Layer] = {}
+        self._varying = _varying(model)
+        names = self._input_names
+        self._plan = Plan(model.nodes, names, model.outputs, model.constants, self._special)
+        del self._same, self._varying
+
+    def _special(self, node: Node, constants: Mapping[str, Tensor]) -> Any:
+        """Return what runs a recurrent node, and what it is given; None for other nodes."""
         if not _recurrent.is_recurrent(node):
-            return _Step(node, operators.bind(node, model.opset), node.inputs, ())
+            return None
         recurrent = _recurrent.resolve(node)
         at_run_time = recurrent.at_run_time()
-        # For nodes that differ in nothing, the same layer.
         own = {role: name for role, name in recurrent.given.items() if role not in at_run_time}
-        key = repr((node.op, own, node.attributes))
-        if key not in self._same:
-            self._same[key] = _recurrent.layer_of(recurrent, model.constants, model.opset)
-        layer = self._layers[node.name] = self._same[key]
-        run = _RecurrentStep(at_run_time, layer)
-        return _Step(node, run, run.inputs, ())
+        missing = [(role, name) for role, name in own.items() if name not in constants]
+        for role, name in missing:
+            if name not in self._varying:
+                raise ValueError(f"{node} gets its {role} from {name!r}, expected a constant")
+        if missing:
+            _recurrent.attributes(node, recurrent.kind)
+            loose = _WeightsStep(recurrent, constants)
+            return loose, loose.inputs
+        # For nodes that differ in nothing, the same layer.
+        key = repr((node.op, own, dict(node.attributes)))
+        roles = tuple(at_run_time)
+        known = self._layers.get(node.name) or self._same.get(key)
+        run, layer = _step_of(recurrent, constants, roles, known)
+        if layer is not None:
+            self._layers[node.name] = self._same[key] = layer
+        return run, tuple(at_run_time.values())
 
     @property
     def input_names(self) -> tuple[str, ...]:
         """The names of the inputs, in their order."""
-        return tuple(value.name for value in self._inputs)
+        return self._input_names
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """The names of the outputs, in their order."""
-        return tuple(self._output_names)
+        return self._output_names
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Run the model.
@@ -134,33 +227,22 @@ class Graph(Mapping[str, Layer]):
         -------
         ndarray, or tuple of them
             The output, or the outputs in the order of `output_names`. They may share memory with
-            each other, with the inputs and with the model: copy before writing to them.
+            each other, with the inputs and with the model: copy before writing to them. One that
+            is a sequence is a list.
 
         Raises
         ------
         TypeError, ValueError
             If inputs are missing or do not fit, naming the input or the node.
         """
-        values = {**self._constants, **self._check(inputs, named)}
+        if named or len(inputs) != len(self._inputs):
+            inputs = self._in_order(inputs, named)
+        given = [_as_input(a, value) for a, value in zip(inputs, self._inputs, strict=True)]
         with np.errstate(all="ignore"):
-            for node, run, names, drop in self._steps:
-                try:
-                    results = run(*[values[name] if name else None for name in names])
-                except _FAILURES as error:
-                    raise ValueError(f"{node}: {error}") from error
-                if not isinstance(results, tuple):
-                    results = (results,)
-                values |= zip(node.outputs, results, strict=False)
-                for name in drop:
-                    values.pop(name, None)
-        try:
-            outputs = tuple(values[name] for name in self._output_names)
-        except KeyError as error:
-            raise ValueError(f"output {error} is one that its node does not have here") from None
-        return outputs[0] if len(outputs) == 1 else outputs
+            outputs = arrays(self._plan.run(given))
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
-    def _check(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Tensor]:
-        """Return the inputs by name, of the model's dtypes and shapes."""
+    def _in_order(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
         names = self.input_names
         if len(inputs) > len(names):
             raise TypeError(f"{len(inputs)} inputs are given, expected {len(names)}: {names}")
@@ -172,7 +254,7 @@ class Graph(Mapping[str, Layer]):
         missing = [name for name in names if name not in given]
         if missing:
             raise TypeError(f"the inputs {missing} are missing, expected {names}")
-        return {value.name: _as_input(given[value.name], value) for value in self._inputs}
+        return tuple(given[name] for name in names)
 
     def __getitem__(self, name: str) -> Layer:
         return self._layers[name]
@@ -192,11 +274,30 @@ class Graph(Mapping[str, Layer]):
     def __repr__(self) -> str:
         text = ", ".join(self.input_names) + " -> " + ", ".join(self.output_names)
         layers = "".join(f"\n  ({name}): {layer!r}" for name, layer in self._layers.items())
-        return f"Graph({text}; {len(self._steps)} nodes{layers and ':' + layers})"
+        return f"Graph({text}; {len(self._plan)} nodes{layers and ':' + layers})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"model": self._model, "layers": self._layers}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._model, self._layers = state["model"], state["layers"]
+        self._prepare()
+
+
+def _varying(model: Model) -> set[str]:
+    """Return the names of the values that depend on what the model is given when it is called."""
+    found = {value.name for value in model.inputs}
+    for node in all_nodes(model.nodes):
+        for body in node.bodies():
+            found.update(body.inputs)
+    for node in all_nodes(model.nodes):
+        if not found.isdisjoint(node.uses()):
+            found.update(node.outputs)
+    return found
 
 
 def _as_input(given: Any, value: Value) -> Tensor:
-    array = checks._asarray(given, value.name)
+    array = given if type(given) is np.ndarray else checks._asarray(given, value.name)
     if array.dtype != value.dtype:
         converted = array.astype(value.dtype)
         exact = array.dtype.kind in "biu" and np.array_equal(converted, array)
@@ -204,55 +305,39 @@ def _as_input(given: Any, value: Value) -> Tensor:
             raise TypeError(f"{value.name} has dtype {array.dtype}, expected {value.dtype}")
         array = converted
     shape = value.shape
-    if shape is not None and (
-        len(shape) != array.ndim
-        or any(size not in (None, n) for size, n in zip(shape, array.shape, strict=True))
+    if shape is None or shape == array.shape:
+        return array
+    if len(shape) != array.ndim or any(
+        size not in (None, n) for size, n in zip(shape, array.shape, strict=True)
     ):
         expected = ", ".join("any" if size is None else str(size) for size in shape)
         raise ValueError(f"{value.name} has shape {array.shape}, expected ({expected})")
     return array
 
 
-def _needed(steps: list[_Step], needed: set[str]) -> list[_Step]:
-    """Return the steps that the needed values come from, knowing what to drop after each."""
-    kept = []
-    for step in reversed(steps):
-        if needed.isdisjoint(step.node.outputs):
-            continue
-        unused = {name for name in step.node.outputs if name not in needed}
-        last = {name for name in step.inputs if name and name not in needed}
-        needed |= last
-        kept.append(step._replace(drop=tuple(last | unused)))
-    return kept[::-1]
+def check_known(model: Model) -> None:
+    """Refuse a model with operators that we do not know, naming all of them.
 
-
-def fold(model: Model) -> Model:
-    """Return the model with the values that only rearrange constants as constants themselves.
-
-    Exporters leave weights to be sliced, joined, transposed or dequantised by nodes. Files that
-    would grow much by that are left as they are.
+    Raises
+    ------
+    ValueError
+        With how many nodes of each kind there are.
     """
-    constants = dict(model.constants)
-    tensors = [a for n in model.nodes for a in n.attributes.values() if isinstance(a, np.ndarray)]
-    left = 8 * sum(a.nbytes for a in (*constants.values(), *tensors)) + 2**20
-    nodes = []
-    for node in model.nodes:
-        inputs = [constants.get(name) for name in node.inputs]
-        growth = operators.REARRANGING.get(node.op, 0) if not node.domain else 0
-        most = growth * sum(a.nbytes for a in inputs if a is not None)
-        absent = any(name and name not in constants for name in node.inputs)
-        if not growth or absent or most > left:
-            nodes.append(node)
-            continue
-        run = operators.bind(node, model.opset)
-        try:
-            with np.errstate(all="ignore"):
-                results = run(*inputs)
-        except _FAILURES as error:
-            raise ValueError(f"{node}: {error}") from error
-        results = results if isinstance(results, tuple) else (results,)
-        for name, result in zip(node.outputs, results, strict=False):
-            constants[name] = result
-            if not any(a is not None and np.may_share_memory(a, result) for a in inputs):
-                left -= result.nbytes
-    return model._replace(nodes=nodes, constants=constants)
+    missing = Counter(
+        node.kind
+        for node in all_nodes(model.nodes)
+        if not (_recurrent.is_recurrent(node) or _control.known(node) or operators.known(node))
+    )
+    if not missing:
+        return
+    (first, count), *others = missing.most_common()
+    parts = [f"{first} ({count} {'node' if count == 1 else 'nodes'})"]
+    parts += [f"{kind} ({n})" for kind, n in others]
+    recurrent = any(map(_recurrent.is_recurrent, all_nodes(model.nodes)))
+    ways = ["pass node= the name of a recurrent node to get that one alone"] if recurrent else []
+    if model.producer == "tf2onnx":
+        ways.append("from_keras reads the Keras model that it was made of")
+    way = f": {', or '.join(ways)}" if ways else ""
+    raise ValueError(
+        f"the model needs {', '.join(parts)}, not supported in opset {model.opset}{way}"
+    )

@@ -1,4 +1,4 @@
-"""What `from_onnx` does: a file becomes a layer, a dictionary of layers, or a graph that runs."""
+"""What `from_onnx` does: a file becomes a layer, a dictionary of layers, a model or a graph."""
 
 from __future__ import annotations
 
@@ -7,69 +7,80 @@ from typing import Any
 from .._base import checks
 from .._base.budget import BUDGET, Budget
 from . import _description, _recurrent
-from ._graph import Graph, Layer, fold
-from ._reading import Model, Node, Tensor, read
-from ._recurrent import RecurrentNode
+from ._chain import as_sequential
+from ._finding import find
+from ._folding import fold
+from ._graph import Graph, check_known
+from ._model import Model, Tensor, all_nodes
+from ._order import whole
+from ._reading import read
+from ._recurrent import NotOurs, RecurrentNode
+from ._simplify import simplify
 
 
 def load(source: Any, name: str | None) -> Any:
     """Do what `from_onnx` says."""
-    if name is not None and not isinstance(name, str):
-        raise TypeError(f"node is {checks.describe(name)}, expected the name of a node")
+    if name is not None:
+        if not isinstance(name, str):
+            raise TypeError(f"node is {checks.describe(name)}, expected the name of a node")
+        return find(read(source, inputs=False), name)
     model = read(source)
-    if name is None and _description.KEY in model.metadata:
+    if _description.KEY in model.metadata:
         module = _description.restore(model)
         if module is not None:
             return module
-    model = fold(model)
-    found = [node for node in model.nodes if _recurrent.is_recurrent(node)]
-    # A small file may use the same weights often: quantised they grow to four times their size.
-    nbytes = sum(array.nbytes for array in model.constants.values())
-    before = BUDGET.set(Budget(16 * len(model.nodes), 8 * nbytes))
+    model = fold(whole(model))
+    before = BUDGET.set(_budget(model))
     try:
-        if name is not None:
-            return _layer(_recurrent.resolve(_named(name, found)), model)
-        if 0 < len(found) == len(model.nodes):
-            inputs = {value.name for value in model.inputs}
-            resolved = [_recurrent.resolve(node) for node in found]
-            if all(_alone(recurrent, inputs, model) for recurrent in resolved):
-                layers = {one.node.name: _layer(one, model) for one in resolved}
-                return layers if len(layers) > 1 else layers[found[0].name]
-        return Graph(model)
+        layers = _layers(model)
+        if layers is not None:
+            return layers
+        check_known(model)
+        model = simplify(model)
+        chain = as_sequential(model)
+        return Graph(model) if chain is None else chain
     finally:
         BUDGET.reset(before)
 
 
-def _named(name: str, found: list[Node]) -> Node:
-    """Return the recurrent node of that name."""
-    matches = [node for node in found if node.name == name]
-    if len(matches) != 1:
-        names = ", ".join(repr(node.name) for node in found) or "none"
-        raise ValueError(
-            f"node is {name!r}, which {len(matches)} recurrent nodes have, expected one of: {names}"
-        )
-    return matches[0]
+def graph_of(source: Any) -> Graph:
+    """Return a model as a Graph, whatever else it could be."""
+    return Graph(simplify(fold(whole(read(source)))))
+
+
+def _budget(model: Model) -> Budget:
+    # A small file may use the same weights often: quantised they grow to four times their size.
+    nbytes = sum(array.nbytes for array in model.constants.values())
+    return Budget(16 * sum(1 for _ in all_nodes(model.nodes)), 8 * nbytes)
+
+
+def _layers(model: Model) -> Any:
+    """Return the layer or layers of a model that is nothing else, or None."""
+    found = [node for node in model.nodes if _recurrent.is_recurrent(node)]
+    if not 0 < len(found) == len(model.nodes):
+        return None
+    inputs = {value.name for value in model.inputs}
+    resolved = [_recurrent.resolve(node) for node in found]
+    if not all(_alone(recurrent, inputs, model) for recurrent in resolved):
+        return None
+    try:
+        layers = {one.node.name: _recurrent.layer_of(one, model.constants) for one in resolved}
+    except NotOurs:
+        return None
+    return layers if len(layers) > 1 else layers[found[0].name]
 
 
 def _alone(recurrent: RecurrentNode, inputs: set[str], model: Model) -> bool:
-    """Whether a node takes what it needs at run time from the model's inputs, or not at all."""
+    """Whether a node has its weights, and all else from the model's inputs or not at all."""
+    at_run_time = recurrent.at_run_time()
     return all(
-        name in inputs or _is_zero_state(role, model.constants.get(name))
-        for role, name in recurrent.at_run_time().items()
+        name in inputs or is_zero_state(role, model.constants.get(name))
+        if role in at_run_time
+        else name in model.constants
+        for role, name in recurrent.given.items()
     )
 
 
-def _is_zero_state(role: str, value: Tensor | None) -> bool:
+def is_zero_state(role: str, value: Tensor | None) -> bool:
     """Whether an input is an initial state of zeros, which is what a layer starts from anyway."""
     return role.startswith("initial_") and value is not None and not value.any()
-
-
-def _layer(recurrent: RecurrentNode, model: Model) -> Layer:
-    """Return the layer of a node, unless it has constants that no layer keeps."""
-    for role, name in recurrent.at_run_time().items():
-        if name in model.constants and not _is_zero_state(role, model.constants[name]):
-            raise ValueError(
-                f"{recurrent.node} has a constant {role}, which a layer does not keep: import the "
-                "whole model, without node="
-            )
-    return _recurrent.layer_of(recurrent, model.constants, model.opset)

@@ -1,26 +1,25 @@
 """Reading ONNX files: out of protocol buffers into plain Python and NumPy, every part checked.
 
-Nothing of a file is believed: names must exist before they are used, sizes must agree with the
-bytes that are there, and external data must lie in the model's own folder.
+Nothing of a file is believed: sizes must agree with the bytes that are there, and external data
+must lie in the model's own folder. Calls of the file's own functions become the nodes of these.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from .._base import checks
-
-Tensor: TypeAlias = npt.NDArray[Any]
+from ._model import Body, Lazy, Model, Node, Tensor, Value
 
 OPSETS = (7, 28)  # the oldest and newest versions of ONNX's operators that we know
+_DEPTH = 30  # of graphs in graphs, and of functions that call functions
 
 # ONNX's numbers for element types: NumPy's dtype, and the field that holds the values of a tensor
 # if `raw_data` does not.
@@ -39,41 +38,6 @@ _DTYPES: dict[int, tuple[str, str]] = {
     13: ("uint64", "uint64_data"),
     16: ("bfloat16", "int32_data"),
 }
-
-
-@dataclass(frozen=True)
-class Node:
-    """One operator at work; "" among inputs and outputs is one that was left out."""
-
-    op: str
-    domain: str
-    name: str  # its own, or if it has none, or that of another one, that of its first output
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: dict[str, Any]
-
-    def __str__(self) -> str:
-        return f"{self.op} {self.name!r}"
-
-
-@dataclass(frozen=True)
-class Value:
-    """An input of the model: its shape has None where any size fits, and is None for any rank."""
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int | None, ...] | None
-
-
-class Model(NamedTuple):
-    """What a file says."""
-
-    opset: int
-    nodes: list[Node]
-    inputs: list[Value]
-    outputs: list[str]
-    constants: dict[str, Tensor]
-    metadata: dict[str, str]
 
 
 def require() -> Any:
@@ -96,105 +60,194 @@ def dtype_of(number: int, name: str) -> np.dtype[Any]:
     raise ValueError(f"{name} has the element type {known}, which is not supported")
 
 
-def read(source: Any) -> Model:
-    """Read a model from a path, or from an ``onnx.ModelProto``.
+def read(source: Any, inputs: bool = True) -> Model:
+    """Read a model from a path, bytes, an open file, or an ``onnx.ModelProto``.
+
+    Its nodes and constants are not looked at before somebody asks for them; its inputs are, unless
+    they are left out.
 
     Raises
     ------
     ValueError
-        If it is no sound model, naming what is wrong.
+        If it is no model, naming what is wrong.
     """
     onnx = require()
     if isinstance(source, onnx.ModelProto):
-        return _Reader(None).model(source)
+        return _Reader(source, None).model(inputs)
+    content, folder, name = _content(source)
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(content)
+    except Exception as error:
+        raise ValueError(f"{name} is not an ONNX model, or only a part of one: {error}") from error
+    return _Reader(proto, folder).model(inputs)
+
+
+def _content(source: Any) -> tuple[bytes, Path | None, str]:
+    """Return the bytes of a model, the folder that it is in, and what messages call it."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source), None, "model"
+    if callable(getattr(source, "read", None)):
+        content = source.read()
+        if not isinstance(content, (bytes, bytearray, memoryview)):
+            what = checks.describe(source)
+            raise TypeError(f"model is {what}, opened for text, expected a file opened for bytes")
+        return bytes(content), None, "model"
     try:
         path = Path(source)
     except TypeError:
         what = checks.describe(source)
-        raise TypeError(f"model is {what}, expected a path or an onnx.ModelProto") from None
-    proto = onnx.ModelProto()
-    try:
-        proto.ParseFromString(path.read_bytes())
-    except Exception as error:
-        if isinstance(error, OSError):
-            raise
-        raise ValueError(f"{path} is not an ONNX model, or only a part of one: {error}") from error
-    return _Reader(path.parent).model(proto)
+        raise TypeError(
+            f"model is {what}, expected a path, bytes, an open file or an onnx.ModelProto"
+        ) from None
+    return path.read_bytes(), path.parent, str(path)
+
+
+class _Scope(NamedTuple):
+    """Where nodes stand: what their names and attributes refer to."""
+
+    opset: int
+    prefix: str = ""  # of all names
+    names: Mapping[str, str] = {}  # those of a function's inputs and outputs, as its caller has it
+    given: Mapping[str, Callable[[], Any]] = {}  # a function's attributes
+
+    def name(self, name: str) -> str:
+        return self.names.get(name, self.prefix + name) if name else ""
+
+
+class _Attributes(Lazy[Any]):
+    """The attributes of a node; `graphs` are the names of those that are graphs."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Any]], graphs: list[str]) -> None:
+        super().__init__(makers)
+        self.graphs = graphs
 
 
 class _Reader:
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
+    def __init__(self, proto: Any, folder: Path | None) -> None:
+        self._proto, self._folder = proto, folder
         self._names: set[str] = set()  # of nodes
         self._files: dict[Path, int] = {}  # of external data, and how many bytes were not yet used
+        self._functions = {(f.domain, f.name): f for f in proto.functions}
+        self._count = 0  # of nodes, and how many there may be
+        written = len(proto.graph.node) + sum(len(f.node) for f in proto.functions)
+        self._most = 64 * written + 1000
+        self._kinds = require().AttributeProto.AttributeType
 
-    def model(self, proto: Any) -> Model:
+    def model(self, inputs: bool) -> Model:
+        proto = self._proto
         if not proto.HasField("graph"):
             raise ValueError("the model has no graph, expected an ONNX model")
-        opset = self._opset(proto)
+        scope = _Scope(_opset(proto.opset_import))
         graph = proto.graph
-        if graph.sparse_initializer:
-            raise ValueError("the model has sparse_initializer, which is not supported")
-        constants: dict[str, Tensor] = {}
-        for tensor in graph.initializer:
-            if not tensor.name or tensor.name in constants:
-                raise ValueError(f"initializer {tensor.name!r} has no name, or that of another one")
-            constants[tensor.name] = self.tensor(tensor, f"initializer {tensor.name!r}")
-        inputs = [self._value(value) for value in graph.input if value.name not in constants]
-        if len({value.name for value in inputs}) < len(inputs):
+        constants = self._constants(graph, scope)
+        free = [value for value in graph.input if value.name not in constants]
+        given = [_value(value) for value in free] if inputs else []
+        if len({value.name for value in given}) < len(given):
             raise ValueError("the model has two inputs of one name")
-        nodes = [self._node(node) for node in graph.node]
+        nodes = self._nodes(graph.node, scope, 0)
         outputs = [value.name for value in graph.output]
-        _check_order(nodes, {value.name for value in inputs} | set(constants), outputs)
         metadata = {entry.key: entry.value for entry in proto.metadata_props}
-        return Model(opset, nodes, inputs, outputs, constants, metadata)
+        return Model(scope.opset, nodes, given, outputs, constants, metadata, proto.producer_name)
 
-    def _opset(self, proto: Any) -> int:
-        found = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
-        if len(found) != 1:
-            raise ValueError(f"the model names {len(found)} versions of ONNX's operators, not one")
-        oldest, newest = OPSETS
-        if not oldest <= found[0] <= newest:
-            raise ValueError(f"the model is of opset {found[0]}, expected {oldest} to {newest}")
-        return int(found[0])
+    def _constants(self, graph: Any, scope: _Scope) -> Lazy[Tensor]:
+        makers: dict[str, Callable[[], Tensor]] = {}
+        for tensor in graph.initializer:
+            name = scope.name(tensor.name)
+            what = f"initializer {name!r}"
+            if not name or name in makers:
+                makers[name] = partial(_refuse, f"{what} has no name, or that of another one")
+            else:
+                makers[name] = partial(self.tensor, tensor, what)
+        for sparse in graph.sparse_initializer:
+            name = scope.name(sparse.values.name)
+            message = f"initializer {name!r} is a sparse_initializer, which is not supported"
+            makers[name] = partial(_refuse, message)
+        return Lazy(makers)
 
-    def _value(self, proto: Any) -> Value:
-        name = f"input {proto.name!r}"
-        if proto.type.WhichOneof("value") != "tensor_type":
-            raise ValueError(f"{name} is not a tensor")
-        tensor = proto.type.tensor_type
-        dtype = dtype_of(tensor.elem_type, name)
-        if not tensor.HasField("shape"):
-            return Value(proto.name, dtype, None)
-        shape = [
-            d.dim_value if d.WhichOneof("value") == "dim_value" else None for d in tensor.shape.dim
-        ]
-        if any(size is not None and size < 0 for size in shape):
-            raise ValueError(f"{name} has the shape {shape}, with a negative size")
-        return Value(proto.name, dtype, tuple(shape))
+    def _body(self, graph: Any, scope: _Scope, depth: int) -> Body:
+        if depth > _DEPTH:
+            raise ValueError(f"it has graphs within graphs, more than {_DEPTH} deep")
+        inputs = tuple(scope.name(value.name) for value in graph.input)
+        outputs = tuple(scope.name(value.name) for value in graph.output)
+        nodes = self._nodes(graph.node, scope, depth)
+        return Body(nodes, inputs, outputs, self._constants(graph, scope))
 
-    def _node(self, proto: Any) -> Node:
-        outputs = tuple(proto.output)
-        names = [name for name in (proto.name, *outputs) if name and name not in self._names]
-        if not any(outputs) or not names:
-            raise ValueError(f"{proto.op_type} {proto.name!r} has no outputs, or none of its own")
-        self._names.add(names[0])
+    def _nodes(self, protos: Iterable[Any], scope: _Scope, depth: int) -> list[Node]:
+        nodes: list[Node] = []
+        for proto in protos:
+            self._count += 1
+            if self._count > self._most:
+                raise ValueError("the functions of the model make too many nodes of few")
+            function = self._functions.get((proto.domain, proto.op_type))
+            if function is None:
+                nodes.append(self._node(proto, scope, depth))
+            else:
+                nodes += self._call(proto, function, scope, depth)
+        return nodes
+
+    def _call(self, proto: Any, function: Any, scope: _Scope, depth: int) -> list[Node]:
+        """Return the nodes of a function, with the names and attributes of its caller."""
+        name = scope.name(proto.name or next(iter(proto.output), ""))
+        if depth > _DEPTH:
+            raise ValueError(f"function {name!r} calls functions more than {_DEPTH} deep")
+        if len(proto.input) > len(function.input) or len(proto.output) > len(function.output):
+            raise ValueError(f"{proto.op_type} {name!r} has more inputs or outputs than it takes")
+        names = dict.fromkeys(function.input, "")
+        names |= dict(zip(function.input, map(scope.name, proto.input), strict=False))
+        made = zip(function.output, map(scope.name, proto.output), strict=False)
+        names |= {inner: outer for inner, outer in made if outer and inner not in names}
+        given = {a.name: self._maker(a, name, scope, depth) for a in proto.attribute}
+        inside = _Scope(scope.opset, f"{name}/", names)
+        if any(entry.domain in ("", "ai.onnx") for entry in function.opset_import):
+            inside = inside._replace(opset=_opset(function.opset_import))
+        defaults = {a.name: self._maker(a, name, inside, depth) for a in function.attribute_proto}
+        inside = inside._replace(given={**defaults, **given})
+        nodes = self._nodes(function.node, inside, depth + 1)
+        straight = [n for n in function.output if n in function.input and names[n]]
+        for inner, outer in zip(function.output, map(scope.name, proto.output), strict=False):
+            if inner in straight and outer:  # an input that is an output as well
+                nodes.append(Node("Identity", "", outer, (names[inner],), (outer,), {}, 14))
+        return nodes
+
+    def _node(self, proto: Any, scope: _Scope, depth: int) -> Node:
+        outputs = tuple(map(scope.name, proto.output))
+        own = scope.prefix + proto.name if proto.name else ""
+        names = [name for name in (own, *outputs) if name and name not in self._names]
+        name = names[0] if names else own
+        self._names.add(name)
         domain = "" if proto.domain == "ai.onnx" else proto.domain
-        node = Node(proto.op_type, domain, names[0], tuple(proto.input), outputs, {})
+        inputs = tuple(map(scope.name, proto.input))
+        makers: dict[str, Callable[[], Any]] = {}
+        graphs = []
+        what = f"{proto.op_type} {name!r}"
         for attribute in proto.attribute:
-            if not attribute.name or attribute.name in node.attributes:
-                raise ValueError(f"{node} has two attributes named {attribute.name!r}")
-            node.attributes[attribute.name] = self._attribute(attribute, node)
-        return node
+            key = attribute.name
+            if attribute.ref_attr_name and attribute.ref_attr_name not in scope.given:
+                continue  # one that the caller of the function has left out
+            if not key or key in makers:
+                makers[key] = partial(_refuse, f"{what} has two attributes named {key!r}")
+                continue
+            makers[key] = self._maker(attribute, what, scope, depth)
+            if attribute.type in (self._kinds.GRAPH, self._kinds.GRAPHS):
+                graphs.append(key)
+        attributes = _Attributes(makers, graphs)
+        return Node(proto.op_type, domain, name, inputs, outputs, attributes, scope.opset)
 
-    def _attribute(self, proto: Any, node: Node) -> Any:
-        name = f"{node}, attribute {proto.name!r},"
-        onnx = require()
-        kind = onnx.AttributeProto.AttributeType
+    def _maker(self, proto: Any, node: str, scope: _Scope, depth: int) -> Callable[[], Any]:
         if proto.ref_attr_name:
-            raise ValueError(f"{name} refers to one of a function, which is not supported")
-        if proto.type in (kind.GRAPH, kind.GRAPHS):
-            raise ValueError(f"{name} is a graph within the graph, which is not supported")
+            return scope.given.get(
+                proto.ref_attr_name,
+                lambda: _refuse(f"{node} refers to {proto.ref_attr_name!r}, which is not there"),
+            )
+        name = f"{node}, attribute {proto.name!r},"
+        if proto.type == self._kinds.GRAPH:
+            body = self._body(proto.g, scope, depth + 1)
+            return lambda: body
+        return lambda: self._attribute(proto, name)
+
+    def _attribute(self, proto: Any, name: str) -> Any:
+        kind = self._kinds
         if proto.type == kind.TENSOR:
             return self.tensor(proto.t, name)
         plain: dict[Any, Callable[[], Any]] = {
@@ -298,21 +351,34 @@ def _listed(values: Any, dtype: np.dtype[Any], count: int, kind: str, name: str)
     return narrow.view(dtype)
 
 
-def _check_order(nodes: list[Node], known: set[str], outputs: list[str]) -> None:
-    """Check that every value is made once, and before it is used: so there are no cycles."""
-    for node in nodes:
-        for name in node.inputs:
-            if name and name not in known:
-                raise ValueError(f"{node} uses {name!r}, which nothing before it makes")
-        for name in filter(None, node.outputs):
-            if name in known:
-                raise ValueError(f"{node} makes {name!r}, which exists already")
-            known.add(name)
-    if not outputs:
-        raise ValueError("the model has no outputs")
-    for name in outputs:
-        if name not in known:
-            raise ValueError(f"output {name!r} of the model is made by no node")
+def _opset(imports: Iterable[Any]) -> int:
+    found = [entry.version for entry in imports if entry.domain in ("", "ai.onnx")]
+    if len(found) != 1:
+        raise ValueError(f"the model names {len(found)} versions of ONNX's operators, not one")
+    oldest, newest = OPSETS
+    if not oldest <= found[0] <= newest:
+        raise ValueError(f"the model is of opset {found[0]}, expected {oldest} to {newest}")
+    return int(found[0])
+
+
+def _value(proto: Any) -> Value:
+    name = f"input {proto.name!r}"
+    if proto.type.WhichOneof("value") != "tensor_type":
+        raise ValueError(f"{name} is not a tensor")
+    tensor = proto.type.tensor_type
+    dtype = dtype_of(tensor.elem_type, name)
+    if not tensor.HasField("shape"):
+        return Value(proto.name, dtype, None)
+    shape = [
+        d.dim_value if d.WhichOneof("value") == "dim_value" else None for d in tensor.shape.dim
+    ]
+    if any(size is not None and size < 0 for size in shape):
+        raise ValueError(f"{name} has the shape {shape}, with a negative size")
+    return Value(proto.name, dtype, tuple(shape))
+
+
+def _refuse(message: str) -> Any:
+    raise ValueError(message)
 
 
 def _decimal(value: float) -> float:

@@ -7,15 +7,17 @@ of the peepholes is the same, without g.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from .._base.checks import Activation, Array
+from .._base.checks import Array
 from .._files.layouts import LAYOUTS, reordered
 from .._nn.config import Config
 from .._nn.layers import GRU, LSTM, RNN
-from ._reading import Node, Tensor
+from ._model import Node, Tensor
+
+Layer: TypeAlias = RNN | LSTM | GRU
 
 LAYERS = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
 DIRECTIONS = ("forward", "reverse", "bidirectional")
@@ -24,20 +26,37 @@ INPUTS = {
     "GRU": ("X", "W", "R", "B", "sequence_lens", "initial_h"),
     "RNN": ("X", "W", "R", "B", "sequence_lens", "initial_h"),
 }
+WEIGHTS = ("W", "R", "B", "P")
+# What activations are for, and their defaults.
+ROLES = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 AT_RUN_TIME = ("X", "sequence_lens", "initial_h", "initial_c")
 # Those of com.microsoft's LSTM whose weights are integers.
 QUANTIZED = (*INPUTS["LSTM"], "W_scale", "W_zero_point", "R_scale", "R_zero_point")
 
-# ONNX's names of activations, and the defaults of alpha and beta. ONNX says that these are those of
-# the operators of the same name; ScaledTanh and Affine are operators no more.
-_ACTIVATIONS: dict[str, tuple[str, tuple[float | None, float | None] | None]] = {
-    "Sigmoid": ("sigmoid", None),
-    "Tanh": ("tanh", None),
-    "Relu": ("relu", None),
-    "Softsign": ("softsign", None),
-    "HardSigmoid": ("hard_sigmoid", (0.2, 0.5)),
-    "ScaledTanh": ("scaled_tanh", (None, None)),
-    "Affine": ("identity", (None, None)),
+# The activations that ONNX knows, and the defaults of alpha and beta if they have them. ONNX says
+# that these are those of the operators of the same name; ScaledTanh and Affine are none any more.
+_DEFAULTS: dict[str, tuple[float | None, ...]] = {
+    "Sigmoid": (),
+    "Tanh": (),
+    "Relu": (),
+    "Softsign": (),
+    "Softplus": (),
+    "HardSigmoid": (0.2, 0.5),
+    "ScaledTanh": (None, None),
+    "Affine": (None, None),
+    "LeakyRelu": (0.01,),
+    "ThresholdedRelu": (1.0,),
+    "Elu": (1.0,),
+}
+# Those of our layers.
+_ACTIVATIONS = {
+    "Sigmoid": "sigmoid",
+    "Tanh": "tanh",
+    "Relu": "relu",
+    "Softsign": "softsign",
+    "HardSigmoid": "hard_sigmoid",
+    "ScaledTanh": "scaled_tanh",
+    "Affine": "identity",
 }
 # The bias of a forget gate that is always open, by the activation of the gates.
 _OPEN = {"sigmoid": 100.0, "tanh": 100.0, "relu": 1.0, "identity": 1.0}
@@ -74,9 +93,28 @@ def resolve(node: Node) -> RecurrentNode:
     return RecurrentNode(node, node.op if node.op in LAYERS else "LSTM", given)
 
 
-def layer_of(
-    recurrent: RecurrentNode, constants: Mapping[str, Tensor], opset: int
-) -> RNN | LSTM | GRU:
+class NotOurs(ValueError):
+    """What ONNX can say and our layers cannot."""
+
+
+class Attributes(NamedTuple):
+    """What the attributes of a node say."""
+
+    direction: str
+    activations: tuple[tuple[tuple[Any, ...], ...], ...]  # of each direction, each (name, alpha...)
+    hidden_size: int | None
+    clip: float | None
+    layout: bool  # whether X is (B, T, I)
+    input_forget: bool
+    linear_before_reset: bool
+
+    @property
+    def directions(self) -> int:
+        """D."""
+        return 2 if self.direction == "bidirectional" else 1
+
+
+def layer_of(recurrent: RecurrentNode, constants: Mapping[str, Tensor]) -> Layer:
     """Return the layer that a node is, with its weights; its states and lengths are its callers'.
 
     With layout=1 the layer is batch_first. The dtype is that of the weights, but float32 for
@@ -84,25 +122,27 @@ def layer_of(
 
     Raises
     ------
+    NotOurs
+        Naming the attribute that our layers cannot express.
     ValueError
-        Naming the attribute or input that our layers cannot express, or that is not sound.
+        Naming the attribute or input that is not sound.
     """
     node, kind, _ = recurrent
-    weights = _weights(recurrent, constants)
-    options = _options(node, kind, weights, opset)
+    weights = weights_of(recurrent, constants)
+    options = _options(node, kind, weights, attributes(node, kind))
     try:
-        layer: RNN | LSTM | GRU = LAYERS[kind](**options, seed=0)
+        layer: Layer = LAYERS[kind](**options, seed=0)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{node}: {error}") from error
     layer.load_state_dict(to_state(layer._config, [weights]))
     return layer
 
 
-def _weights(recurrent: RecurrentNode, constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def weights_of(recurrent: RecurrentNode, constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return W, R, and B and P if it has them, as real numbers of the shapes that ONNX says."""
     node, _, given = recurrent
     weights: dict[str, Tensor] = {}
-    for name in ("W", "R", "B", "P"):
+    for name in WEIGHTS:
         if name in given:
             if given[name] not in constants:
                 raise ValueError(
@@ -153,8 +193,8 @@ def _dequantized(recurrent: RecurrentNode, constants: Mapping[str, Tensor], name
 # Attributes ---------------------------------------------------------------------------------------
 
 
-def _options(node: Node, kind: str, weights: dict[str, Tensor], opset: int) -> dict[str, Any]:
-    """Return the options of the layer, from the attributes and the shapes of the weights."""
+def attributes(node: Node, kind: str) -> Attributes:
+    """Return what the attributes of a node say, all of them."""
     left = dict(node.attributes)
 
     def take(name: str, type_: type, default: Any) -> Any:
@@ -163,64 +203,92 @@ def _options(node: Node, kind: str, weights: dict[str, Tensor], opset: int) -> d
             raise ValueError(f"{node} has {name}={value!r}, expected {type_.__name__}")
         return value
 
-    def flag(name: str) -> bool:
-        value = take(name, int, 0)
+    def flag(name: str, there: bool) -> bool:
+        value = take(name, int, 0) if there else 0
         if value not in (0, 1):
             raise ValueError(f"{node} has {name}={value}, expected 0 or 1")
         return bool(value)
 
-    options: dict[str, Any] = {}
     direction = take("direction", str, "forward")
     if direction not in DIRECTIONS:
         raise ValueError(f"{node} has direction={direction!r}, expected one of {DIRECTIONS}")
-    directions = 2 if direction == "bidirectional" else 1
-    options["bidirectional"] = directions == 2
-    options["reverse"] = direction == "reverse"
+    clip = take("clip", float, None)
+    if clip is not None and not clip > 0:
+        raise ValueError(f"{node} has clip={clip}, expected more than 0")
+    found = Attributes(
+        direction=direction,
+        activations=_activations(
+            node,
+            kind,
+            2 if direction == "bidirectional" else 1,
+            take("activations", list, None),
+            take("activation_alpha", list, []),
+            take("activation_beta", list, []),
+        ),
+        hidden_size=take("hidden_size", int, None),
+        clip=clip,
+        layout=flag("layout", node.opset >= 14 and node.op != "DynamicQuantizeLSTM"),
+        input_forget=flag("input_forget", kind == "LSTM"),
+        linear_before_reset=flag("linear_before_reset", kind == "GRU"),
+    )
+    if left:
+        raise ValueError(f"{node} has the attribute {next(iter(left))!r}, which is not supported")
+    return found
 
-    hidden_size = take("hidden_size", int, None)
-    options |= _sizes(node, kind, weights, directions, hidden_size)
+
+def _options(node: Node, kind: str, weights: dict[str, Tensor], said: Attributes) -> dict[str, Any]:
+    """Return the options of the layer, from the attributes and the shapes of the weights."""
+    options: dict[str, Any] = sizes_of(node, kind, weights, said)
+    options["bidirectional"] = said.directions == 2
+    options["reverse"] = said.direction == "reverse"
     options["bias"] = "B" in weights
     dtype = weights["W"].dtype
     options["dtype"] = "float32" if dtype == np.float16 else dtype.name
-
-    if opset >= 14 and node.op != "DynamicQuantizeLSTM":
-        options["batch_first"] = flag("layout")
+    options["batch_first"] = said.layout
     if kind == "GRU":
-        options["reset_after"] = flag("linear_before_reset")
+        options["reset_after"] = said.linear_before_reset
     if kind == "LSTM":
         options["peephole"] = "P" in weights
-        options["coupled"] = flag("input_forget")
-
-    activations = _activations(
-        node,
-        kind,
-        directions,
-        take("activations", list, None),
-        take("activation_alpha", list, []),
-        take("activation_beta", list, []),
-    )
-    if activations is not None and kind == "RNN":
-        options["nonlinearity"] = activations[0]
-    elif activations is not None:
-        options["activations"] = activations
-    clip = take("clip", float, None)
-    if clip is not None:
-        if not clip > 0:
-            raise ValueError(f"{node} has clip={clip}, expected more than 0")
-        options["gate_clip"] = clip
-    if left:
-        raise ValueError(f"{node} has the attribute {next(iter(left))!r}, which is not supported")
+        options["coupled"] = said.input_forget
+    if len(set(said.activations)) > 1:
+        raise NotOurs(f"{node} has other activations in each direction, which our layers have not")
+    roles = tuple(_ours(node, *role) for role in said.activations[0])
+    if kind == "RNN":
+        options["nonlinearity"] = roles[0]
+    elif roles:
+        options["activations"] = roles
+    if said.clip is not None:
+        options["gate_clip"] = said.clip
     return options
 
 
-def _sizes(
-    node: Node, kind: str, weights: dict[str, Tensor], directions: int, hidden_size: int | None
+def _ours(node: Node, name: str, *parameters: float) -> Any:
+    """Return an activation as our layers have it."""
+    if name not in _ACTIVATIONS:
+        raise NotOurs(
+            f"{node} has the activation {name!r}, which our layers have not, expected one of "
+            f"{', '.join(_ACTIVATIONS)}"
+        )
+    ours = _ACTIVATIONS[name]
+    if ours == "identity":
+        alpha, beta = parameters
+        if (alpha, beta) != (1, 0):
+            raise NotOurs(
+                f"{node} has the activation 'Affine' with alpha={alpha}, beta={beta}, expected 1, "
+                "0 in a layer of ours"
+            )
+        return ours
+    return (ours, *parameters) if parameters else ours
+
+
+def sizes_of(
+    node: Node, kind: str, weights: Mapping[str, Tensor], said: Attributes
 ) -> dict[str, int]:
     """Return input_size and hidden_size, once the weights have all the shapes that they should."""
-    W, R = weights["W"], weights["R"]
+    W, R, directions = weights["W"], weights["R"], said.directions
     H = R.shape[-1] if R.ndim else 0
-    if hidden_size not in (None, H):
-        raise ValueError(f"{node} has hidden_size={hidden_size}, but R of shape {R.shape}")
+    if said.hidden_size not in (None, H):
+        raise ValueError(f"{node} has hidden_size={said.hidden_size}, but R of shape {R.shape}")
     rows = len(LAYOUTS["onnx"].order(kind.lower())) * H
     inputs = W.shape[-1] if W.ndim else 0
     expected = {
@@ -245,52 +313,43 @@ def _activations(
     names: list[str] | None,
     alphas: list[float],
     betas: list[float],
-) -> tuple[Activation, ...] | None:
-    """Return the activations of either direction; alphas and betas go to those that take them."""
+) -> tuple[tuple[tuple[Any, ...], ...], ...]:
+    """Return the activations of each direction; alphas and betas go to those that take them."""
+    roles = ROLES[kind]
     if names is None:
         if alphas or betas:
             raise ValueError(f"{node} has activation_alpha or activation_beta, but no activations")
-        return None
-    roles = {"RNN": 1, "GRU": 2, "LSTM": 3}[kind]
+        return (tuple((name,) for name in roles),) * directions
     if kind == "RNN" and directions == 1 and names == ["Tanh", "Tanh"]:
         names = names[:1]  # what ONNX calls the default, whatever the direction
-    if len(names) != roles * directions:
+    if len(names) != len(roles) * directions:
         raise ValueError(
-            f"{node} has {len(names)} activations, expected {roles} for each direction"
+            f"{node} has {len(names)} activations, expected {len(roles)} for each direction"
         )
-    known = {name.lower(): value for name, value in _ACTIVATIONS.items()}
-    alphas, betas = list(alphas), list(betas)
-    found: list[Activation] = []
+    known = {name.lower(): name for name in _DEFAULTS}
+    left = list(alphas), list(betas)
+    found: list[tuple[Any, ...]] = []
     for name in names:
         if not isinstance(name, str) or name.lower() not in known:
             raise ValueError(
-                f"{node} has the activation {name!r}, expected one of {', '.join(_ACTIVATIONS)}"
+                f"{node} has the activation {name!r}, expected one of {', '.join(_DEFAULTS)}"
             )
-        ours, defaults = known[name.lower()]
-        if defaults is None:
-            found.append(ours)
-            continue
-        alpha = alphas.pop(0) if alphas else defaults[0]
-        beta = betas.pop(0) if betas else defaults[1]
-        if alpha is None or beta is None:
+        name = known[name.lower()]
+        parameters: list[Any] = [
+            given.pop(0) if given else default
+            for given, default in zip(left, _DEFAULTS[name], strict=False)
+        ]
+        if None in parameters:
             raise ValueError(
                 f"{node} has the activation {name!r} without alpha and beta, which have no default"
             )
-        if ours != "identity":
-            found.append((ours, alpha, beta))
-        elif (alpha, beta) == (1, 0):
-            found.append(ours)
-        else:
-            raise ValueError(
-                f"{node} has the activation 'Affine' with alpha={alpha}, beta={beta}, expected 1, 0"
-            )
-    if alphas or betas:
+        found.append((name, *parameters))
+    if any(left):
         raise ValueError(
             f"{node} has more activation_alpha or activation_beta than its activations take"
         )
-    if found[:roles] * directions != found:
-        raise ValueError(f"{node} has other activations in each direction, which is not supported")
-    return tuple(found[:roles])
+    n = len(roles)
+    return tuple(tuple(found[d * n : d * n + n]) for d in range(directions))
 
 
 def attributes_of(config: Config) -> dict[str, Any]:
@@ -306,7 +365,7 @@ def attributes_of(config: Config) -> dict[str, Any]:
     roles = (config.nonlinearity,) if config.kind == "rnn" else config.activations or ()
     plain = {"rnn": ("tanh",), "gru": ("sigmoid", "tanh"), "lstm": ("sigmoid", "tanh", "tanh")}
     if roles != plain[config.kind]:
-        theirs = {ours: name for name, (ours, _) in _ACTIVATIONS.items()}
+        theirs = {ours: name for name, ours in _ACTIVATIONS.items()}
         names, alphas, betas = [], [], []
         for role in roles * config.directions:
             if role == "identity":

@@ -1,0 +1,347 @@
+"""What can be known of a model's values before it runs: sizes, whole numbers, and what is zero.
+
+A size is a number, or a name that stands for one: two sizes of one name are equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from . import _recurrent
+from ._model import Model, Node, Tensor
+
+__all__ = ["Fact", "Facts"]
+
+Size: TypeAlias = int | str
+_END = 2**31 - 1  # of a slice: at least this is past every axis
+
+
+class Fact(NamedTuple):
+    """What is known of a value; None is nothing."""
+
+    shape: tuple[Size, ...] | None = None
+    numbers: tuple[Size, ...] | None = None  # of whole numbers with an axis at most
+    zeros: bool = False  # whether it is zero everywhere
+
+
+class Facts:
+    """The facts of a model's values, by their names.
+
+    Parameters
+    ----------
+    model : Model
+        Whose nodes are in order and whose constants are computed.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._facts: dict[str, Fact] = {}
+        self.constants = model.constants
+        for value in model.inputs:
+            shape = value.shape
+            sizes = (
+                None
+                if shape is None
+                else tuple(f"{value.name}[{i}]" if n is None else n for i, n in enumerate(shape))
+            )
+            self._facts[value.name] = Fact(sizes)
+
+    def __getitem__(self, name: str) -> Fact:
+        if name in self.constants:
+            return _of_constant(self.constants[name])
+        return self._facts.get(name, Fact())
+
+    def add(self, node: Node) -> None:
+        """Find out what can be known of the outputs of a node, the inputs of which are known."""
+        if _recurrent.is_recurrent(node):
+            found: list[Fact | None] = self._recurrent(node)
+        elif node.domain or node.op not in _RULES:
+            return
+        else:
+            try:
+                found = [_RULES[node.op](self, node, *map(self.__getitem__, node.inputs))]
+            except (LookupError, TypeError, ValueError):  # a node that does not fit its inputs
+                return
+        for name, fact in zip(node.outputs, found, strict=False):
+            if name and fact is not None:
+                self._facts[name] = fact
+
+    def _recurrent(self, node: Node) -> list[Fact | None]:
+        given = dict(zip(_recurrent.INPUTS.get(node.op, ()), node.inputs, strict=False))
+        x, r = self[given.get("X", "")].shape, self[given.get("R", "")].shape
+        if x is None or r is None or len(x) != 3 or len(r) != 3:
+            return []
+        directions, hidden = r[0], r[2]
+        if node.attributes.get("layout"):
+            state: Any = Fact((x[0], directions, hidden))
+            return [Fact((x[0], x[1], directions, hidden)), state, state]
+        state = Fact((directions, x[1], hidden))
+        return [Fact((x[0], directions, x[1], hidden)), state, state]
+
+    def list_of(self, name: str) -> list[int] | None:
+        """Return the whole numbers of a constant as a list, None if they are not known."""
+        numbers = self[name].numbers
+        if numbers is None or not all(isinstance(n, int) for n in numbers):
+            return None
+        return list(numbers)  # type: ignore[arg-type]
+
+
+def _of_constant(array: Tensor) -> Fact:
+    small = array.dtype.kind in "iu" and array.ndim < 2 and array.size <= 32
+    numbers = tuple(array.reshape(-1).tolist()) if small else None
+    return Fact(array.shape, numbers, not array.any())
+
+
+Rule: TypeAlias = Callable[..., "Fact | None"]
+_RULES: dict[str, Rule] = {}
+
+
+def _rule(*names: str) -> Callable[[Rule], Rule]:
+    def register(rule: Rule) -> Rule:
+        _RULES.update(dict.fromkeys(names, rule))
+        return rule
+
+    return register
+
+
+@_rule("Identity", "Cast", "Dropout", "Neg", "Relu", "Tanh", "Abs")
+def _same(facts: Facts, node: Node, x: Fact, *others: Fact) -> Fact:
+    return x if node.op in ("Identity", "Cast", "Dropout") else x._replace(numbers=None)
+
+
+@_rule("Sigmoid", "Softmax", "LogSoftmax", "LeakyRelu", "Elu", "Selu", "Gelu", "Softplus", "Erf",
+       "LayerNormalization", "BatchNormalization", "HardSigmoid", "HardSwish", "Clip",
+       "Exp")  # fmt: skip
+def _same_shape(facts: Facts, node: Node, x: Fact, *others: Fact) -> Fact:
+    return Fact(x.shape)
+
+
+@_rule("Shape")
+def _shape(facts: Facts, node: Node, x: Fact) -> Fact | None:
+    if x.shape is None:
+        return None
+    numbers = x.shape[node.attributes.get("start", 0) : node.attributes.get("end")]
+    return Fact((len(numbers),), numbers)
+
+
+@_rule("Gather")
+def _gather(facts: Facts, node: Node, x: Fact, indices: Fact) -> Fact | None:
+    axis = node.attributes.get("axis", 0)
+    numbers = None
+    if x.numbers is not None and indices.numbers is not None and x.shape and len(x.shape) == 1:
+        numbers = tuple(x.numbers[int(i)] for i in indices.numbers)
+    shape = None
+    if x.shape is not None and indices.shape is not None:
+        axis %= len(x.shape)
+        shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+    return Fact(shape, numbers, x.zeros)
+
+
+@_rule("Slice")
+def _slice(facts: Facts, node: Node, x: Fact, *given: Fact) -> Fact | None:
+    bounds = bounds_of(facts, node)
+    if bounds is None or x.shape is None:
+        return Fact(zeros=x.zeros)
+    shape = list(x.shape)
+    for axis, (start, stop, step) in bounds.items():
+        size = shape[axis]
+        if isinstance(size, int):
+            shape[axis] = len(range(size)[start:stop:step])
+        elif (start, step) != (0, 1) or stop < _END:
+            shape[axis] = f"{node.outputs[0]}[{axis}]"
+    numbers = None
+    if x.numbers is not None and len(x.shape) == 1:
+        numbers = x.numbers[slice(*bounds.get(0, (None, None, None)))]
+    return Fact(tuple(shape), numbers, x.zeros)
+
+
+def bounds_of(facts: Facts, node: Node) -> dict[int, tuple[int, int, int]] | None:
+    """Return start, stop and step by the axis of a Slice, None if they are not known."""
+    if node.opset < 10:
+        parts = [node.attributes.get(name) for name in ("starts", "ends", "axes")]
+    else:
+        parts = [facts.list_of(name) if name else None for name in node.inputs[1:]]
+    starts, stops, axes, steps = [*parts, None, None, None][:4]
+    named = [bool(name) for name in node.inputs[1:]]
+    if starts is None or stops is None:
+        return None
+    if node.opset >= 10 and any(
+        there and part is None for there, part in zip(named, parts, strict=True)
+    ):
+        return None
+    rank = facts[node.inputs[0]].shape
+    axes = list(range(len(starts))) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else steps
+    if rank is None or min(steps, default=1) < 1:
+        return None
+    bounds = zip(starts, stops, steps, strict=True)
+    return {axis % len(rank): bound for axis, bound in zip(axes, bounds, strict=True)}
+
+
+@_rule("Concat")
+def _concat(facts: Facts, node: Node, *parts: Fact) -> Fact | None:
+    zeros = all(part.zeros for part in parts)
+    numbers: tuple[Size, ...] | None = ()
+    for part in parts:
+        one = part.numbers
+        numbers = None if numbers is None or one is None or part.shape is None else numbers + one
+    shapes = [part.shape for part in parts]
+    if any(shape is None for shape in shapes):
+        return Fact(None, numbers, zeros)
+    first: Any = shapes[0]
+    axis = node.attributes["axis"] % len(first)
+    total: Any = [shape[axis] for shape in shapes if shape is not None]
+    size = sum(total) if all(isinstance(n, int) for n in total) else f"{node.outputs[0]}[{axis}]"
+    return Fact((*first[:axis], size, *first[axis + 1 :]), numbers, zeros)
+
+
+def axes_of(facts: Facts, node: Node) -> list[int] | None:
+    """Return the axes of a Squeeze, Unsqueeze or reduction, None if they are not known."""
+    if "axes" in node.attributes:
+        return list(node.attributes["axes"])
+    return facts.list_of(node.inputs[1]) if len(node.inputs) > 1 else None
+
+
+@_rule("Squeeze")
+def _squeeze(facts: Facts, node: Node, x: Fact, *others: Fact) -> Fact | None:
+    axes = axes_of(facts, node)
+    if axes is None or x.shape is None:
+        return Fact(None, x.numbers, x.zeros)
+    gone = {axis % len(x.shape) for axis in axes}
+    return Fact(tuple(n for i, n in enumerate(x.shape) if i not in gone), x.numbers, x.zeros)
+
+
+@_rule("Unsqueeze")
+def _unsqueeze(facts: Facts, node: Node, x: Fact, *others: Fact) -> Fact | None:
+    axes = axes_of(facts, node)
+    if axes is None or x.shape is None:
+        return Fact(zeros=x.zeros)
+    rank = len(x.shape) + len(axes)
+    new = {axis % rank for axis in axes}
+    old = iter(x.shape)
+    shape = tuple(1 if i in new else next(old) for i in range(rank))
+    return Fact(shape, x.numbers if rank < 2 else None, x.zeros)
+
+
+@_rule("Transpose")
+def _transpose(facts: Facts, node: Node, x: Fact) -> Fact | None:
+    if x.shape is None:
+        return Fact(zeros=x.zeros)
+    perm = node.attributes.get("perm") or list(range(len(x.shape)))[::-1]
+    return Fact(tuple(x.shape[i] for i in perm), None, x.zeros)
+
+
+@_rule("Reshape")
+def _reshape(facts: Facts, node: Node, x: Fact, asked: Fact) -> Fact | None:
+    numbers = x.numbers if asked.shape in ((0,), (1,)) else None
+    shape = reshaped(x.shape, asked.numbers, bool(node.attributes.get("allowzero")))
+    return Fact(shape, numbers, x.zeros)
+
+
+def reshaped(
+    shape: tuple[Size, ...] | None, asked: Sequence[Size] | None, allowzero: bool
+) -> tuple[Size, ...] | None:
+    """Return the shape that a Reshape gives, as far as it can be known."""
+    if asked is None or (shape is None and any(n in (0, -1) for n in asked)):
+        return None
+    if shape is None:
+        return tuple(asked)
+    found: list[Any] = [
+        shape[i] if n == 0 and not allowzero and i < len(shape) else n for i, n in enumerate(asked)
+    ]
+    if -1 not in found:
+        return tuple(found)
+    rest = list(shape)
+    for size in found:
+        if isinstance(size, str):
+            if size not in rest:
+                return None
+            rest.remove(size)
+    named = [n for n in rest if isinstance(n, str)]
+    product = int(np.prod([n for n in rest if isinstance(n, int)], dtype=object))
+    by = int(np.prod([n for n in found if isinstance(n, int) and n != -1], dtype=object))
+    if by < 1 or product % by or (named and (len(named) > 1 or product != by)):
+        return None
+    found[found.index(-1)] = named[0] if named else product // by
+    return tuple(found)
+
+
+@_rule("ConstantOfShape")
+def _constant_of_shape(facts: Facts, node: Node, asked: Fact) -> Fact:
+    value = node.attributes.get("value")
+    return Fact(asked.numbers, None, value is None or not value.any())
+
+
+@_rule("Expand")
+def _expand(facts: Facts, node: Node, x: Fact, asked: Fact) -> Fact:
+    single = x.shape is not None and all(n == 1 for n in x.shape)
+    longer = asked.numbers is not None and x.shape is not None
+    shape = (
+        asked.numbers
+        if longer and single and len(asked.numbers or ()) >= len(x.shape or ())
+        else None
+    )
+    return Fact(shape, None, x.zeros)
+
+
+@_rule("Add", "Sub", "Mul", "Div")
+def _arithmetic(facts: Facts, node: Node, a: Fact, b: Fact) -> Fact:
+    numbers: Any = None
+    if a.numbers is not None and b.numbers is not None and len(a.numbers) == len(b.numbers):
+        made = [_whole(node.op, x, y) for x, y in zip(a.numbers, b.numbers, strict=True)]
+        numbers = None if None in made else tuple(made)
+    return Fact(_spread(a.shape, b.shape), numbers)
+
+
+def _whole(op: str, a: Size, b: Size) -> Size | None:
+    if isinstance(a, int) and isinstance(b, int):
+        if op == "Div":
+            return a // b if a >= 0 and b > 0 else None
+        return {"Add": a + b, "Sub": a - b, "Mul": a * b}[op]
+    neutral = 0 if op in ("Add", "Sub") else 1
+    if b == neutral:
+        return a
+    return b if a == neutral and op in ("Add", "Mul") else None
+
+
+def _spread(a: tuple[Size, ...] | None, b: tuple[Size, ...] | None) -> tuple[Size, ...] | None:
+    if a is None or b is None:
+        return None
+    if len(a) < len(b):
+        a, b = b, a
+    b = (1,) * (len(a) - len(b)) + b
+    if any(y not in (1, x) for x, y in zip(a, b, strict=True)):
+        return None
+    return a
+
+
+@_rule("MatMul")
+def _matmul(facts: Facts, node: Node, a: Fact, b: Fact) -> Fact | None:
+    if a.shape is None or b.shape is None or len(b.shape) != 2 or len(a.shape) < 2:
+        return None
+    return Fact((*a.shape[:-1], b.shape[-1]))
+
+
+@_rule("Gemm")
+def _gemm(facts: Facts, node: Node, a: Fact, b: Fact, *c: Fact) -> Fact | None:
+    if a.shape is None or b.shape is None:
+        return None
+    return Fact(
+        (
+            a.shape[1 if node.attributes.get("transA") else 0],
+            b.shape[0 if node.attributes.get("transB") else 1],
+        )
+    )
+
+
+@_rule("ReduceMean", "ReduceMax", "ReduceSum", "ReduceMin")
+def _reduce(facts: Facts, node: Node, x: Fact, *others: Fact) -> Fact | None:
+    axes = axes_of(facts, node)
+    if axes is None or x.shape is None:
+        return None
+    gone = {axis % len(x.shape) for axis in axes}
+    if node.attributes.get("keepdims", 1):
+        return Fact(tuple(1 if i in gone else n for i, n in enumerate(x.shape)))
+    return Fact(tuple(n for i, n in enumerate(x.shape) if i not in gone))

@@ -1,0 +1,285 @@
+"""Products of matrices, convolutions and pooling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .._model import Tensor
+from ._elementwise import activated
+from ._registry import MICROSOFT, operator, sizes
+
+
+@operator("MatMul", grows="asks")
+def _matmul(a: Tensor, b: Tensor) -> Any:
+    asked(a, b)
+    return np.asarray(a @ b)
+
+
+def asked(a: Tensor, b: Tensor) -> None:
+    """Refuse a product that is larger than it may be; most are not, and cost nothing here."""
+    if a.size * b.size > 2**24 and a.ndim and b.ndim:
+        lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        sizes([*lead, *a.shape[-2:-1], *b.shape[1:][-1:]], np.dtype(np.float64))
+
+
+@operator("Gemm", grows="asks")
+def gemm(
+    a: Tensor,
+    b: Tensor,
+    c: Tensor | None = None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
+) -> Any:
+    """Alpha a b + beta c, a and b transposed or not."""
+    kind = a.dtype.type
+    a, b = a.T if transA else a, b.T if transB else b
+    asked(a, b)
+    y: Tensor = a @ b
+    if alpha != 1:
+        y = y * kind(alpha)
+    return y if c is None else y + (c if beta == 1 else c * kind(beta))
+
+
+@operator("FusedGemm", domain=MICROSOFT, grows="asks")
+def _fused_gemm(
+    a: Tensor,
+    b: Tensor,
+    c: Tensor | None = None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
+    activation: str = "",
+    activation_alpha: float | None = None,
+    activation_beta: float | None = None,
+    activation_gamma: float | None = None,
+) -> Any:
+    y = gemm(a, b, c, alpha=alpha, beta=beta, transA=transA, transB=transB)
+    given = [p for p in (activation_alpha, activation_beta, activation_gamma) if p is not None]
+    return activated(y, activation, given)
+
+
+@operator("FusedMatMul", domain=MICROSOFT, grows="asks")
+def _fused_matmul(
+    a: Tensor,
+    b: Tensor,
+    *,
+    alpha: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
+    transBatchA: int = 0,
+    transBatchB: int = 0,
+) -> Any:
+    a = np.moveaxis(a, 0, -2) if transBatchA else a
+    b = np.moveaxis(b, 0, -2) if transBatchB else b
+    a, b = a.swapaxes(-1, -2) if transA else a, b.swapaxes(-1, -2) if transB else b
+    asked(a, b)
+    return np.asarray(a @ b) * a.dtype.type(alpha)
+
+
+@operator("Einsum", since=12)
+def _einsum(*parts: Tensor, equation: str) -> Any:
+    letters = {c for c in equation if c.isalpha()}
+    if len(letters) > 52 or any(c not in " ,.->" and not c.isalpha() for c in equation):
+        raise ValueError(f"equation is {equation!r}, which is none")
+    return np.asarray(np.einsum(equation, *parts, optimize=len(parts) > 2))
+
+
+# Convolutions and pooling -------------------------------------------------------------------------
+
+
+@operator("Conv", grows="asks")
+def conv(
+    x: Tensor,
+    w: Tensor,
+    b: Tensor | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: list[int] | None = None,
+    group: int = 1,
+    kernel_shape: list[int] | None = None,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Any:
+    """Sums of x, (B, C, ...), around each place, with weights (C', C / group, ...)."""
+    if x.ndim != w.ndim or x.ndim < 3 or group < 1 or x.shape[1] != group * w.shape[1]:
+        raise ValueError(f"x is {x.shape} and w {w.shape}, in {group} groups")
+    windows = _windows(x, w.shape[2:], auto_pad, dilations, pads, strides)
+    dims = x.ndim - 2
+    sizes([x.shape[0], w.shape[0], *windows.shape[2 : 2 + dims]], x.dtype)
+    inside = range(2 + dims, 2 + 2 * dims)
+    parts = [
+        np.tensordot(some, weight, ([1, *inside], list(range(1, 2 + dims))))
+        for some, weight in zip(np.split(windows, group, 1), np.split(w, group, 0), strict=True)
+    ]
+    y = np.moveaxis(np.concatenate(parts, -1), -1, 1)
+    return y if b is None else y + b.reshape(-1, *[1] * dims)
+
+
+@operator("FusedConv", domain=MICROSOFT, grows="asks")
+def _fused_conv(
+    x: Tensor,
+    w: Tensor,
+    b: Tensor | None = None,
+    z: Tensor | None = None,
+    *,
+    activation: str = "",
+    activation_params: list[float] | None = None,
+    auto_pad: str = "NOTSET",
+    dilations: list[int] | None = None,
+    group: int = 1,
+    kernel_shape: list[int] | None = None,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Any:
+    y = conv(x, w, b, auto_pad=auto_pad, dilations=dilations, group=group, pads=pads,
+             strides=strides)  # fmt: skip
+    return activated(y if z is None else y + z, activation, activation_params)
+
+
+def _windows(
+    x: Tensor,
+    kernel: Sequence[int],
+    auto_pad: str,
+    dilations: list[int] | None,
+    pads: list[int] | None,
+    strides: list[int] | None,
+    filler: float = 0.0,
+    ceil: bool = False,
+) -> Tensor:
+    """Return x, (B, C, ...), as (B, C, places ..., kernel ...): what stands around each place."""
+    dims = x.ndim - 2
+    steps, gaps = strides or [1] * dims, dilations or [1] * dims
+    if not len(kernel) == len(steps) == len(gaps) == dims:
+        raise ValueError(f"x is {x.shape}, but the kernel is {list(kernel)}")
+    if min([*steps, *gaps, *kernel], default=1) < 1:
+        raise ValueError(f"strides are {steps} and dilations {gaps}, expected at least 1")
+    reach = [1 + gap * (n - 1) for gap, n in zip(gaps, kernel, strict=True)]
+    around = _pads(x.shape[2:], reach, steps, auto_pad, pads)
+    if min(map(min, around), default=0) < 0:
+        raise ValueError(f"pads are {around}, expected at least 0")
+    if ceil:  # what is past the end of the last whole place counts as one more
+        around = [
+            (before, after + (-(n + before + after - wide) % step))
+            for n, (before, after), wide, step in zip(
+                x.shape[2:], around, reach, steps, strict=True
+            )
+        ]
+    wide = [n + sum(pad) for n, pad in zip(x.shape[2:], around, strict=True)]
+    if any(n < r for n, r in zip(wide, reach, strict=True)):
+        raise ValueError(f"x is {x.shape}, too short for a kernel that reaches {reach}")
+    sizes([*x.shape[:2], *wide], x.dtype)
+    padded = np.pad(x, [(0, 0), (0, 0), *around], constant_values=x.dtype.type(filler))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, tuple(range(2, 2 + dims)))
+    every: Any = [slice(None)] * 2 + [slice(None, None, n) for n in (*steps, *gaps)]
+    found: Tensor = windows[tuple(every)]
+    return found
+
+
+def _pads(
+    shape: tuple[int, ...], reach: list[int], steps: list[int], auto: str, pads: list[int] | None
+) -> list[tuple[int, int]]:
+    """Return how many zeros stand before and after each axis."""
+    dims = len(shape)
+    if auto in ("NOTSET", "VALID"):
+        given = pads if pads and auto == "NOTSET" else [0] * 2 * dims
+        return list(zip(given[:dims], given[dims:], strict=True))
+    if auto not in ("SAME_UPPER", "SAME_LOWER"):
+        raise ValueError(f"auto_pad is {auto!r}, which is not known")
+    found = []
+    for size, wide, step in zip(shape, reach, steps, strict=True):
+        more = max((-(-size // step) - 1) * step + wide - size, 0)
+        sides = more // 2, more - more // 2
+        found.append(sides if auto == "SAME_UPPER" else sides[::-1])
+    return found
+
+
+@operator("MaxPool", grows="asks")
+def _max_pool(
+    x: Tensor,
+    *,
+    kernel_shape: list[int],
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    dilations: list[int] | None = None,
+    pads: list[int] | None = None,
+    storage_order: int = 0,
+    strides: list[int] | None = None,
+) -> Any:
+    least = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+    windows = _windows(x, kernel_shape, auto_pad, dilations, pads, strides, least, bool(ceil_mode))
+    y = windows.max(tuple(range(x.ndim, windows.ndim)))
+    return _whole_places(y, x, kernel_shape, auto_pad, dilations, pads, strides)
+
+
+@operator("AveragePool", grows="asks")
+def _average_pool(
+    x: Tensor,
+    *,
+    kernel_shape: list[int],
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    count_include_pad: int = 0,
+    dilations: list[int] | None = None,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Any:
+    def sums(a: Tensor, around: list[int] | None, ceil: bool) -> Tensor:
+        windows = _windows(a, kernel_shape, auto_pad, dilations, around, strides, 0.0, ceil)
+        return np.asarray(windows.sum(tuple(range(a.ndim, windows.ndim)), dtype=a.dtype))
+
+    total = sums(x, pads, bool(ceil_mode))
+    ones = np.ones((1, 1, *x.shape[2:]), x.dtype)
+    if count_include_pad and auto_pad == "NOTSET":
+        dims = x.ndim - 2
+        pads = pads or [0] * 2 * dims
+        around = list(zip(pads[:dims], pads[dims:], strict=True))
+        count = sums(np.pad(ones, [(0, 0), (0, 0), *around], constant_values=1), None,
+                     bool(ceil_mode))  # fmt: skip
+    elif count_include_pad:
+        count = np.array(math.prod(kernel_shape), x.dtype)
+    else:
+        count = sums(ones, pads, bool(ceil_mode))
+    with np.errstate(all="ignore"):
+        y = total / count
+    return _whole_places(y, x, kernel_shape, auto_pad, dilations, pads, strides)
+
+
+def _whole_places(
+    y: Tensor,
+    x: Tensor,
+    kernel: list[int],
+    auto_pad: str,
+    dilations: list[int] | None,
+    pads: list[int] | None,
+    strides: list[int] | None,
+) -> Tensor:
+    """Drop the places that would begin past x and what is before it."""
+    dims = x.ndim - 2
+    if auto_pad != "NOTSET":
+        return y
+    before = (pads or [0] * 2 * dims)[:dims]
+    steps = strides or [1] * dims
+    keep = tuple(
+        slice(-(-(n + first) // step))
+        for n, first, step in zip(x.shape[2:], before, steps, strict=True)
+    )
+    return y[(slice(None), slice(None), *keep)]
+
+
+@operator("GlobalAveragePool", grows=1)
+def _global_average_pool(x: Tensor) -> Any:
+    return x.mean(tuple(range(2, x.ndim)), keepdims=True, dtype=x.dtype)
+
+
+@operator("GlobalMaxPool", grows=1)
+def _global_max_pool(x: Tensor) -> Any:
+    return x.max(tuple(range(2, x.ndim)), keepdims=True)

@@ -1,0 +1,194 @@
+"""ONNX files that are a chain of our modules: they become a Sequential."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lstmcore as lc
+from helpers import peers
+from helpers.onnx_models import model, onnx, value, weights
+from lstmcore.onnx._graph import Graph
+from lstmcore.onnx._importing import graph_of
+
+torch = peers.require("torch")
+helper = onnx.helper
+
+
+class Classifier(torch.nn.Module):  # type: ignore[misc, name-defined]
+    """Two recurrent layers, what `how` says of their outputs, and a head."""
+
+    def __init__(self, kind: str, batch_first: bool, bidirectional: bool, how: str) -> None:
+        super().__init__()
+        kind_of = getattr(torch.nn, kind)
+        self.recurrent = kind_of(
+            6, 5, 2, batch_first=batch_first, bidirectional=bidirectional, dropout=0.2
+        )
+        self.head = torch.nn.Linear(5 * (1 + bidirectional), 3)
+        self.how = how
+
+    def forward(self, x: Any) -> Any:
+        y, state = self.recurrent(x)
+        time = 1 if self.recurrent.batch_first else 0
+        h = state[0] if isinstance(state, tuple) else state
+        last = torch.cat([h[-2], h[-1]], -1) if self.recurrent.bidirectional else h[-1]
+        y = {
+            "all": lambda: y,
+            "last": lambda: y.select(time, -1),
+            "mean": lambda: y.mean(time),
+            "max": lambda: y.amax(time),
+            "state": lambda: last,
+        }[self.how]()
+        return torch.softmax(torch.relu(self.head(y)), -1)
+
+
+def exported(module: Any, *inputs: Any, names: tuple[str, ...] = ("x",)) -> Any:
+    """What PyTorch makes of a module, for any time and batch."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module.eval(), inputs, buffer, dynamo=False, opset_version=17, input_names=list(names),
+            dynamic_axes={name: {0: "first", 1: "second"} for name in names},
+        )  # fmt: skip
+    return onnx.load_from_string(buffer.getvalue())
+
+
+POOLED = {
+    "all": [],
+    "last": [lc.LastStep],
+    "mean": [lc.MeanPool],
+    "max": [lc.MaxPool],
+}
+
+
+@pytest.mark.parametrize("how", ["all", "last", "mean", "max", "state"])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize(("kind", "bidirectional"), [("LSTM", False), ("GRU", True)])
+def test_what_pytorch_exports_becomes_a_sequential(
+    kind: str, bidirectional: bool, batch_first: bool, how: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    module = Classifier(kind, batch_first, bidirectional, how)
+    proto = exported(module, torch.randn(4, 3, 6))
+    found = lc.from_onnx(proto)
+    assert type(found) is lc.Sequential
+    layer = getattr(lc, kind)
+    pool = POOLED.get(how, [lc.BothEnds if bidirectional else lc.LastStep])
+    kinds = [layer, layer, *pool, lc.Linear, lc.ReLU, lc.Softmax]
+    assert [type(part) for part in found] == kinds
+    assert found.batch_first == batch_first
+    for shape in ((4, 3), (1, 1), (9, 2)):  # other sizes than exported
+        x = torch.randn(*shape, 6)
+        np.testing.assert_allclose(found(x.numpy()), module(x).detach().numpy(), atol=2e-6)
+        np.testing.assert_allclose(graph_of(proto)(x.numpy()), found(x.numpy()), atol=2e-6)
+    lc.save(found, tmp_path / "model.safetensors")
+    assert lc.load(tmp_path / "model.safetensors") == found
+
+
+def test_such_a_chain_streams() -> None:
+    torch.manual_seed(0)
+    proto = exported(Classifier("LSTM", False, False, "all"), torch.randn(4, 1, 6))
+    found = lc.from_onnx(proto)
+    x = np.random.default_rng(0).standard_normal((7, 1, 6)).astype("f4")
+    stream = found.stream()
+    np.testing.assert_array_equal(np.stack([stream.step(step) for step in x]), found(x))
+
+
+def test_an_embedding_in_front() -> None:
+    class Tagger(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = torch.nn.Embedding(9, 4)
+            self.recurrent = torch.nn.GRU(4, 5, batch_first=True)
+            self.norm = torch.nn.LayerNorm(5)
+            self.head = torch.nn.Linear(5, 3, bias=False)
+
+        def forward(self, ids: Any) -> Any:
+            return torch.tanh(self.head(self.norm(self.recurrent(self.embedding(ids))[0])))
+
+    torch.manual_seed(0)
+    module, ids = Tagger(), torch.randint(0, 9, (3, 6))
+    found = lc.from_onnx(exported(module, ids, names=("ids",)))
+    kinds = [lc.Embedding, lc.GRU, lc.LayerNorm, lc.Linear, lc.Tanh]
+    assert [type(part) for part in found] == kinds
+    np.testing.assert_allclose(found(ids.numpy()), module(ids).detach().numpy(), atol=2e-6)
+
+
+def chain(*nodes: Any, output: str, opset: int = 17, **constants: Any) -> Any:
+    """A GRU of the input x, whose outputs are Y and h, and nodes behind it."""
+    arrays = weights("GRU")
+    first = helper.make_node("GRU", ["x", "W", "R"], ["Y", "h"], hidden_size=3)
+    given = {"W": arrays["W"], "R": arrays["R"], "one": np.array([1]), **constants}
+    inputs = [value("x", "f4", ["T", "B", 4])]
+    return model([first, *nodes], inputs, [value(output, "f4")], given, opset)
+
+
+SQUEEZE = helper.make_node("Squeeze", ["Y", "one"], ["y"])
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        # Not over the features, of all sizes, of other steps, of something twice.
+        [helper.make_node("Softmax", ["y"], ["z"], axis=1)],
+        [helper.make_node("Transpose", ["y"], ["z"], perm=[1, 0, 2])],
+        [helper.make_node("Gather", ["y", "first"], ["z"], axis=0)],
+        [helper.make_node("ReduceMean", ["y"], ["z"], axes=[1])],
+        [helper.make_node("MatMul", ["square", "y"], ["z"])],
+        [helper.make_node("MatMul", ["y", "square"], ["u"]), helper.make_node(
+            "Add", ["u", "y"], ["z"])],
+        [helper.make_node("Mul", ["y", "y"], ["z"])],
+        [helper.make_node("Relu", ["y"], ["u"]), helper.make_node("Add", ["u", "h"], ["z"])],
+        [helper.make_node("MatMul", ["y", "square"], ["u"]), helper.make_node(
+            "Add", ["u", "column"], ["z"])],
+        [helper.make_node("Reshape", ["y", "flat"], ["z"])],
+    ],
+)  # fmt: skip
+def test_what_is_no_chain_is_a_graph(nodes: list[Any]) -> None:
+    constants = {
+        "first": np.array(0), "square": np.eye(3, dtype="f4") * 2, "flat": np.array([-1, 3]),
+        "column": np.ones((1, 1), "f4"),
+    }  # fmt: skip
+    proto = chain(SQUEEZE, *nodes, output="z", **constants)
+    found = lc.from_onnx(proto)
+    assert isinstance(found, Graph)
+    x = np.random.default_rng(1).standard_normal((3, 3, 4)).astype("f4")
+    session = peers.require("onnxruntime").InferenceSession(proto.SerializeToString())
+    np.testing.assert_allclose(found(x), session.run(None, {"x": x})[0], atol=2e-6)
+
+
+def test_a_head_of_one_gemm_without_bias() -> None:
+    gemm = helper.make_node("Gemm", ["u", "w"], ["z"], transB=1)
+    zeroth = helper.make_node("Squeeze", ["h", "zero"], ["u"])
+    w = np.random.default_rng(0).standard_normal((2, 3)).astype("f4")
+    found = lc.from_onnx(chain(zeroth, gemm, output="z", w=w, zero=np.array([0])))
+    assert [type(part) for part in found] == [lc.GRU, lc.LastStep, lc.Linear]
+    x = np.ones((3, 2, 4), "f4")
+    np.testing.assert_allclose(found(x), found[0](x)[1][0] @ w.T, atol=1e-6)
+
+
+def test_sizes_that_are_written_out_when_they_are_known() -> None:
+    """As PyTorch's newer exporter has it: the shape is put together at every call."""
+    nodes = [
+        helper.make_node("Transpose", ["Y"], ["t"], perm=[0, 2, 1, 3]),
+        helper.make_node("Shape", ["t"], ["sizes"]),
+        helper.make_node("Slice", ["sizes", "zero", "two"], ["lead"]),
+        helper.make_node("Slice", ["sizes", "two", "three"], ["directions"]),
+        helper.make_node("Slice", ["sizes", "three", "four"], ["hidden"]),
+        helper.make_node("Mul", ["directions", "hidden"], ["features"]),
+        helper.make_node("Concat", ["lead", "features"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["t", "shape"], ["z"]),
+    ]
+    constants = {n: np.array([i]) for i, n in ((0, "zero"), (2, "two"), (3, "three"), (4, "four"))}
+    proto = chain(*nodes, output="z", **constants)
+    assert [type(part) for part in lc.from_onnx(proto)] == [lc.GRU]
+    assert len(graph_of(proto)._plan) == 3
+    x = np.ones((0, 2, 4), "f4")
+    assert graph_of(proto)(x).shape == (0, 2, 3)
+    assert graph_of(proto)(x.reshape(2, 0, 4)).shape == (2, 0, 3)
