@@ -38,6 +38,7 @@ from ._network.symbol import Input, concat, repeat
 from ._nn.activations import (
     ELU,
     GELU,
+    Activation,
     LeakyReLU,
     ReLU,
     Sigmoid,
@@ -60,6 +61,9 @@ from ._nn.streams.pool import StreamPool
 from ._nn.streams.stream import Stream
 from ._nn.tape import Tape
 from ._nn.time_reversal import Flip
+from ._shapes.each_step import EachStep
+from ._shapes.rows import Permute, RepeatVector, Reshape
+from ._shapes.steps import AvgPool1D, MaxPool1D, Pad1D, UpSample1D
 from ._train.evaluate import evaluate
 from ._train.fit import fit
 from ._train.history import History
@@ -77,10 +81,13 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Activation",
+    "AvgPool1D",
     "BatchNorm",
     "BothEnds",
     "Conv1D",
     "Dropout",
+    "EachStep",
     "Embedding",
     "Flip",
     "GRUCell",
@@ -93,13 +100,18 @@ __all__ = [
     "Linear",
     "Masking",
     "MaxPool",
+    "MaxPool1D",
     "MeanPool",
     "Model",
     "Module",
     "NonFiniteError",
+    "Pad1D",
     "Parameter",
+    "Permute",
     "RNNCell",
     "ReLU",
+    "RepeatVector",
+    "Reshape",
     "Seq2Seq",
     "Sequential",
     "SiLU",
@@ -111,6 +123,7 @@ __all__ = [
     "StreamPool",
     "Tanh",
     "Tape",
+    "UpSample1D",
     "__version__",
     "attention",
     "available_isas",

@@ -22,7 +22,7 @@ ORDER = (
     ("_core", "reference"),
     ("_base",),
     ("_nn", "losses", "sampling", "baselines", "datasets", "optim", "data"),
-    ("attention", "metrics", "_files"),
+    ("attention", "metrics", "_files", "_shapes"),
     ("_network",),
     ("_models", "callbacks", "plot"),
     ("_train",),

@@ -351,10 +351,11 @@ def lengths(
 class Lengths:
     """Lengths on their way through a network: what one module has checked, the next one takes."""
 
-    __slots__ = ("_for", "rows")
+    __slots__ = ("_for", "rows", "there")
 
-    def __init__(self, rows: object) -> None:
+    def __init__(self, rows: object, there: npt.NDArray[np.bool_] | None = None) -> None:
         self.rows: Any = rows
+        self.there = there  # which steps count, where those that do not are anywhere in a row
         self._for: tuple[int, int, bool] | None = None  # B, T, whether batched: when checked
 
     def checked(self, batch: int, time: int, batched: bool, of: str) -> npt.NDArray[np.int64]:

@@ -18,6 +18,7 @@ class Ends(NamedTuple):
 
     lengths: Any
     moved: bool  # whether steps stand elsewhere than in x
+    there: Any = None  # which steps count, like y without its features; None: all before the end
 
 
 class Flow:

@@ -127,6 +127,7 @@ class Module:
     _takes_ids: bool = False  # whether x holds integers and has no axis of features
     _knows_time: bool = False  # whether x has a time axis, and `lengths` say where rows end
     _keeps_time: bool = True  # whether y has the time axis of x, or pools it away
+    _makes_time: bool = False  # whether y has a time axis where x has none
     _moves_steps: bool = False  # whether it puts steps in another place, as Flip does
     _changes_lengths: bool = False  # whether rows of y have other lengths than those of x
     _finds_lengths: bool = False  # whether it tells the modules after it where rows end
@@ -253,12 +254,13 @@ class Module:
         x: Axes = args[0]
         if self._takes_ids != (x.features is None):
             raise ValueError(f"x is {x}, expected {'ids' if self._takes_ids else 'features'}")
-        if self._knows_time and not x.steps:
-            raise ValueError(f"x is {x}, expected time steps")
+        if self._knows_time and (not x.steps or x.inner):
+            more = " and no axes beside them; lc.EachStep takes those" if x.inner else ""
+            raise ValueError(f"x is {x}, expected time steps{more}")
         if self._input_size not in (None, x.features):
             raise ValueError(f"x is {x}, expected {self._input_size} features")
         size = self._output_size(x.features)
-        return (Axes(size, x.steps and self._keeps_time, x.states),)
+        return (Axes(size, x.steps and self._keeps_time, x.states, inner=x.inner),)
 
     def _call_with_ends(self, x: Any, **options: Any) -> tuple[Any, Any]:
         """Return y for inference, and where its rows end if modules in this one have found out.

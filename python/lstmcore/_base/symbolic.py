@@ -18,6 +18,7 @@ class Axes:
     steps: bool = False  # whether there is a time axis
     states: int = 0  # of a recurrent state: how many of layers and directions stand in front
     shown: str = ""  # of what no module takes, such as the weights of an attention: its axes
+    inner: tuple[int | None, ...] = ()  # axes between time and features; None where of any size
 
     def sized(self, features: int | None) -> Axes:
         """Return the same axes but for the number of features."""
@@ -27,6 +28,7 @@ class Axes:
         if self.shown:
             return self.shown
         lead = "T, B" if self.steps else f"{self.states}, B" if self.states else "B"
+        lead = ", ".join([lead, *("any" if n is None else str(n) for n in self.inner)])
         return f"({lead}) of ids" if self.features is None else f"({lead}, {self.features})"
 
 

@@ -60,7 +60,8 @@ def forward(
             if module._finds_lengths:
                 moved[id(along)] = flow.ends is not None and flow.ends.moved
             elif module._changes_lengths:
-                moved[id(along)] = moved.get(id(given), False)
+                if along is not None:
+                    moved[id(along)] = moved.get(id(given), False)
             else:
                 along = _common(ends, step.along, step, "lengths")
             for slot in step.timed:
@@ -71,7 +72,10 @@ def forward(
         for slot in step.frees:
             values[slot] = None
     last = [ends[slot] for slot in plan.last]
-    found = [Ends(None if e is None else e.rows, moved.get(id(e), False)) for e in last]
+    found = [
+        Ends(None, False) if e is None else Ends(e.rows, moved.get(id(e), False), e.there)
+        for e in last
+    ]
     return [values[slot] for slot in plan.last], found, tapes
 
 

@@ -464,8 +464,12 @@ class Model(Module):
             matched(self._plan.inputs, x, "x"), self._plan.given, strict=True
         ):
             array = self._array(one, name, axes, dtype)
-            rank = axes.steps + 1 + (axes.features is not None)
-            wrong = axes.features is not None and array.shape[-1:] != (axes.features,)
+            last = (*axes.inner, *(() if axes.features is None else (axes.features,)))
+            rank = axes.steps + 1 + len(last)
+            wrong = any(
+                n not in (None, m)
+                for n, m in zip(last, array.shape[len(array.shape) - len(last) :], strict=False)
+            )
             if array.ndim not in (rank, rank - 1) or wrong:
                 raise ValueError(f"{name} has shape {array.shape}, expected {self._text(axes)}")
             batch = (
@@ -520,7 +524,8 @@ class Model(Module):
 
     def _grid(self, i: int, array: Any) -> tuple[int, int, bool]:
         """Return T and B of an input with steps, and whether it is batched."""
-        batched = array.ndim == 2 + (self._plan.given[i][0].features is not None)
+        axes = self._plan.given[i][0]
+        batched = array.ndim == 2 + (axes.features is not None) + len(axes.inner)
         if not batched:
             return array.shape[0], 1, False
         time, batch = array.shape[1::-1] if self._batch_first else array.shape[:2]

@@ -23,6 +23,7 @@ class Operation(Module):
 
     _takes_one_x = False
     _options_in_order: ClassVar[tuple[str, ...]] = ()
+    _steps_of_all: ClassVar[bool] = True  # whether y has the steps that all arguments share
 
     def __init__(self, *options: Any) -> None:
         self._config = SimpleNamespace(**dict(zip(self._options_in_order, options, strict=False)))
@@ -127,6 +128,7 @@ class Repeat(Operation):
     """(B, F) over the steps of another value."""
 
     _options_in_order = ("batch_first",)
+    _steps_of_all, _steps_of = False, 1
 
     def __init__(self, batch_first: bool | None = None) -> None:
         if batch_first is not None:

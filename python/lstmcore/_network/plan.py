@@ -11,10 +11,13 @@ from typing import Any
 from .._base import checks
 from .._base.module import Module, overridden
 from .._base.tree import leaves, matched, rebuilt
-from .operations import OPERATIONS, Operation
+from . import arrays, masks, operations
+from .operations import Operation
 from .symbol import Call, Input, Lengths, Symbol
 
 __all__ = ["Plan", "Step", "replay"]
+
+_OPERATIONS = {**operations.OPERATIONS, **arrays.OPERATIONS, **masks.OPERATIONS}
 
 
 class Step:
@@ -188,7 +191,8 @@ class Plan:
         """Return the graph as JSON can hold it; modules are named by their numbers."""
         numbers = {id(module): i for i, module in enumerate(modules)}
         inputs = [
-            [a.features, a.steps, None if dtype is None else dtype.name] for a, dtype in self.given
+            [a.features, a.steps, None if dtype is None else dtype.name, *a.inner]
+            for a, dtype in self.given
         ]
         calls = [
             [
@@ -205,13 +209,13 @@ class Plan:
         """Return the inputs and outputs that `description` was made of, as new symbols."""
         inputs, structure, calls, outputs = description
         values: list[Any] = [
-            Input(features, steps=steps, ids=features is None, dtype=dtype)
-            for features, steps, dtype in inputs
+            Input(features, steps=steps, ids=features is None, dtype=dtype, inner=inner)
+            for features, steps, dtype, *inner in inputs
         ]
         for what, args, lengths in calls:
             module: Module
             if isinstance(what, list):
-                module = OPERATIONS[what[0]](*what[1:])
+                module = _OPERATIONS[what[0]](*what[1:])
             else:
                 module = modules[checks.integer(what, "a module", 0)]
             _replay_one(module, _decode(args), lengths, values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Sequence
 from types import EllipsisType
 from typing import Any
 
@@ -38,12 +39,11 @@ class Call:
             return [s for s in leaves(args[place]) if s is not None and s.axes.steps]
 
         # Whose steps are those of y, and of whose steps the module is told where rows end.
-        if isinstance(module, Operation):
-            self.along = of(1) if isinstance(module, Repeat) else timed
-            self.given: list[Symbol] = []
-        else:
-            self.along = of(module._steps_of) or timed[:1]
-            self.given = of(module._lengths_of) or timed[:1]
+        everywhere = isinstance(module, Operation) and module._steps_of_all
+        self.along = timed if everywhere else of(module._steps_of) or timed[:1]
+        self.given: list[Symbol] = of(module._lengths_of) or timed[:1]
+        if isinstance(module, Operation) and not module._knows_time:
+            self.given = []
         if lengths is not None:
             self.given = [lengths.of]
 
@@ -165,6 +165,9 @@ class Input(Symbol):
         Whether it holds integers, (T, B) or (B,), for an `Embedding`.
     dtype : {"float32", "float64"}, optional
         By default that of the model's parameters.
+    inner : sequence of int or None, optional
+        Sizes of axes between those of time and batch and that of the features, which `EachStep`
+        takes: (T, B, *inner, features). None is any size. With steps only.
 
     Raises
     ------
@@ -189,13 +192,17 @@ class Input(Symbol):
         steps: bool = True,
         ids: bool = False,
         dtype: npt.DTypeLike | None = None,
+        inner: Sequence[int | None] = (),
     ) -> None:
         if checks.boolean(ids, "ids"):
             if features is not None or dtype is not None:
                 raise ValueError("ids have no features and no dtype, expected neither")
         else:
             features = checks.integer(features, "features", 1)
-        super().__init__(Axes(features, checks.boolean(steps, "steps")), None)
+        if inner and not steps:
+            raise ValueError(f"inner is {inner!r} without steps, expected steps=True")
+        sizes = tuple(n if n is None else checks.integer(n, "inner", 1) for n in inner)
+        super().__init__(Axes(features, checks.boolean(steps, "steps"), inner=sizes), None)
         self.dtype: np.dtype[Any] | None = None if dtype is None else checks.dtype(dtype)
 
 

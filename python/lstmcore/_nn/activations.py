@@ -5,6 +5,7 @@ Tanh, ReLU, Sigmoid and Softmax are computed by the kernels of the layers, the o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -20,7 +21,9 @@ from .streams.frozen import PythonStage
 
 __all__ = [
     "ELU",
+    "FUNCTIONS",
     "GELU",
+    "Activation",
     "LeakyReLU",
     "ReLU",
     "SiLU",
@@ -34,7 +37,7 @@ __all__ = [
 ]
 
 
-class Activation(FeedForward):
+class _FromOutput(FeedForward):
     """What they share: no options, any shape, and a backward that needs only y."""
 
     _name: ClassVar[str]  # what the core calls it
@@ -64,7 +67,7 @@ class Activation(FeedForward):
 
 
 @storable
-class Tanh(Activation):
+class Tanh(_FromOutput):
     """y = tanh(x), elementwise.
 
     It takes x of any shape and keeps float32 and float64.
@@ -86,7 +89,7 @@ class Tanh(Activation):
 
 
 @storable
-class ReLU(Activation):
+class ReLU(_FromOutput):
     """y = max(x, 0), elementwise; the gradient at 0 is 0.
 
     It takes x of any shape and keeps float32 and float64. Where y is 0 the gradient is 0 even if
@@ -109,7 +112,7 @@ class ReLU(Activation):
 
 
 @storable
-class Sigmoid(Activation):
+class Sigmoid(_FromOutput):
     """y = 1 / (1 + exp(-x)), elementwise.
 
     It takes x of any shape and keeps float32 and float64. `losses.binary_cross_entropy` has its
@@ -133,7 +136,7 @@ class Sigmoid(Activation):
 
 
 @storable
-class Softmax(Activation):
+class Softmax(_FromOutput):
     """y = exp(x) / sum(exp(x)) over the last axis: numbers above 0 whose sum is 1.
 
     It takes x of any shape with a last axis and keeps float32 and float64. `losses.cross_entropy`
@@ -407,6 +410,93 @@ class Softplus(_FromInput):
             return y, None
         share = _core.activate(("sigmoid", 1.0, 1.0), checks.in_order(scaled))
         return y, np.where(straight, 1, share)
+
+
+def _hard_sigmoid(x: Array) -> tuple[Any, Any]:
+    inner = (x > -3) & (x < 3)
+    return np.clip(x / 6 + 0.5, 0, 1), np.where(inner, x.dtype.type(1 / 6), 0)
+
+
+def _hard_silu(x: Array) -> tuple[Any, Any]:
+    share, slope = _hard_sigmoid(x)
+    return x * share, share + x * slope
+
+
+def _mish(x: Array) -> tuple[Any, Any]:
+    bent = np.tanh(np.logaddexp(x, x.dtype.type(0)))
+    share = _core.activate(("sigmoid", 1.0, 1.0), checks.in_order(x))
+    return x * bent, bent + x * (1 - bent * bent) * share
+
+
+def _selu(x: Array) -> tuple[Any, Any]:
+    scale, alpha = 1.0507009873554805, 1.6732632423543772
+    low = np.minimum(x, 0)
+    y = scale * np.where(x > 0, x, alpha * np.expm1(low))
+    return y, scale * np.where(x > 0, 1, alpha * np.exp(low))
+
+
+def _softsign(x: Array) -> tuple[Any, Any]:
+    share = 1 / (1 + np.abs(x))
+    return x * share, share * share
+
+
+def _exponential(x: Array) -> tuple[Any, Any]:
+    y = np.exp(x)
+    return y, y
+
+
+# y and the slope dy/dx of each.
+FUNCTIONS: dict[str, Callable[[Array], tuple[Any, Any]]] = {
+    "exponential": _exponential,
+    "hard_sigmoid": _hard_sigmoid,
+    "hard_silu": _hard_silu,
+    "mish": _mish,
+    "relu6": lambda x: (np.clip(x, 0, 6), (x > 0) & (x < 6)),
+    "selu": _selu,
+    "softsign": _softsign,
+}
+
+
+@storable
+class Activation(_FromInput):
+    """A function of every number by itself, by its name.
+
+    It takes x of any shape and keeps float32 and float64. Beside it there are `ELU`, `GELU`,
+    `LeakyReLU`, `ReLU`, `SiLU`, `Sigmoid`, `Softmax`, `Softplus` and `Tanh`.
+
+    Parameters
+    ----------
+    name : str
+        "exponential", exp(x); "hard_sigmoid", x / 6 + 1/2 between 0 and 1; "hard_silu", x times
+        that; "mish", x tanh(log(1 + exp(x))); "relu6", x between 0 and 6; "selu", 1.0507 x above 0,
+        else 1.7581 (exp(x) - 1); "softsign", x / (1 + abs(x)).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it is none of these.
+
+    Notes
+    -----
+    D. Misra, "Mish: a self regularized non-monotonic activation function", 2019 (arXiv:1908.08681).
+    G. Klambauer et al., "Self-normalizing neural networks", 2017 (arXiv:1706.02515).
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> mish = lc.Activation("mish")
+    >>> y, tape = mish.forward([-1.0, 0.0, 2.0])
+    >>> y.round(4), mish.backward(tape, [1.0, 1.0, 1.0]).round(4)
+    (array([-0.3034,  0.    ,  1.944 ]), array([0.0592, 0.6   , 1.0693]))
+    """
+
+    name = Option[str]()
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=checks.choice(name, "name", tuple(FUNCTIONS)))
+
+    def _curve(self, x: Array, train: bool) -> tuple[Any, Any]:
+        return FUNCTIONS[self.name](x)
 
 
 # P(-z) exp(z^2 / 2) (z + 6) for z >= 0, as a polynomial in (z - 6) / (z + 6), lowest power first:

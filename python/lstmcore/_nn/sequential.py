@@ -184,7 +184,9 @@ class Sequential(Module):
                 raise ValueError(
                     f"module {path}, {module!r}, needs time steps, but module {pooled} leaves none"
                 )
-            if not module._keeps_time:
+            if module._makes_time:
+                pooled = ""
+            elif not module._keeps_time:
                 pooled = f"{path}, {module!r},"
             if size is not None and module._input_size not in (None, size):
                 raise ValueError(
@@ -203,7 +205,8 @@ class Sequential(Module):
 
     @property
     def _keeps_time(self) -> bool:  # type: ignore[override]
-        return all(module._keeps_time for _, module in self._steps)
+        last = [m._makes_time for _, m in self._steps if m._makes_time or not m._keeps_time]
+        return not last or last[-1]
 
     @property
     def _moves_steps(self) -> bool:  # type: ignore[override]

@@ -83,12 +83,16 @@ class Scorer:
                     "every step, and these stand elsewhere than their targets then; expected "
                     "padding at the end of rows only"
                 )
-            lengths = ends.lengths
+            lengths = ends.lengths if ends.there is None else None
         elif isinstance(lengths, tuple):  # of an encoder-decoder; the last is the decoder's
             lengths = lengths[-1]
         weight = batch.weight
         if weight is not None:
             weight = self._weight(weight, target, per_step)
+        if per_step and ends is not None and ends.there is not None:
+            self._check_weighted()
+            there = self._weight(ends.there.astype(np.float64), target, True)
+            weight = there if weight is None else weight * there
         return Targets(target, lengths, weight, per_step)
 
     def _check_lengths_used(self) -> None:

@@ -1,0 +1,1 @@
+"""Modules that only move, repeat or combine numbers, or hand a module another axis as time."""
