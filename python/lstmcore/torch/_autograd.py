@@ -27,16 +27,20 @@ class Call(NamedTuple):
     lengths: npt.NDArray[np.int64] | None  # (B,)
     dropout: float
     key: int  # of the random numbers for dropout
+    resets: npt.NDArray[np.bool_] | None = None  # (T, B), or (B, T) if batch_first
+    cells: bool = False  # whether every c is asked for
 
     def run(
         self, weights: _core.Weights, x: Array, state: Sequence[Array], keep: bool
     ) -> tuple[list[Array], _core.Tape | None]:
-        """Return y and the final state, and a tape if it is to be kept."""
+        """Return y, the final state and, if asked for, every c; and a tape if it is to be kept."""
         h0, c0 = (*state, None, None)[:2]
         y, h, c, tape = _core.forward(
-            weights, x, h0, c0, self.lengths, None, self.batch_first, keep, self.dropout, self.key
-        )
-        return [y, h] if c is None else [y, h, c], tape
+            weights, x, h0, c0, self.lengths, self.resets, self.batch_first, keep, self.dropout,
+            self.key,
+        )  # fmt: skip
+        found = [y, h] if c is None else [y, h, c]
+        return [*found, tape.cells()] if self.cells and tape is not None else found, tape
 
 
 @lru_cache(maxsize=256)
@@ -90,6 +94,8 @@ class _Recurrence(torch.autograd.Function):
         state = [_contiguous(s) for s in others[:parts]]
         arrays, tape = call.run(packed, _walkable(x), state, True)
         outputs = tuple(torch.from_numpy(array) for array in arrays)
+        if call.cells:
+            ctx.mark_non_differentiable(outputs[-1])
         holder = torch.empty(0)
         holder.tape = tape  # type: ignore[attr-defined]
         ctx.save_for_backward(holder, outputs[0], x, *others)

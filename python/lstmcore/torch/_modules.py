@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from .._base import checks
 from . import _autograd
 
 __all__ = ["GRU", "LSTM", "RNN", "BothEnds", "LastStep", "MaxPool", "MeanPool", "Output"]
@@ -16,15 +18,36 @@ __all__ = ["GRU", "LSTM", "RNN", "BothEnds", "LastStep", "MaxPool", "MeanPool", 
 Sequences: TypeAlias = Tensor | PackedSequence
 
 
+class _Beside(NamedTuple):
+    """What may be given beside x and the state, and whether every c is asked for."""
+
+    lengths: Any = None
+    resets: Any = None
+    cells: bool = False
+
+
+_NOTHING = _Beside()
+
+
 class _Drop(nn.RNNBase):
     """What the three share: torch.nn's module, whose forward runs here."""
 
-    def _forward(self, x: Any, state: tuple[Tensor, ...]) -> tuple[Any, tuple[Tensor, ...]]:
-        """Return y and the final state for the input and the initial state, () for zeros."""
+    def _forward(
+        self, x: Any, state: tuple[Tensor, ...], beside: _Beside = _NOTHING
+    ) -> tuple[Any, tuple[Tensor, ...]]:
+        """Return y and the final state for the input and the initial state, () for zeros.
+
+        Behind the final state is every c, if that is asked for.
+        """
         for s in state:
             if not isinstance(s, Tensor):
                 raise TypeError(f"{_name(self)}: hx has a {type(s).__name__}, expected tensors")
         if isinstance(x, PackedSequence):
+            if beside.lengths is not None or beside.resets is not None or beside.cells:
+                raise ValueError(
+                    f"{_name(self)}: input is a PackedSequence, which has lengths of its own, "
+                    "expected a padded tensor beside lengths, resets or cells"
+                )
             return self._forward_packed(x, state)
         name = type(self).__name__
         if x.dim() not in (2, 3):
@@ -34,11 +57,34 @@ class _Drop(nn.RNNBase):
                 raise RuntimeError(
                     f"{name}: expected hx to be {x.dim()}D like the input, got {s.dim()}D"
                 )
+        lengths, resets = self._checked(x, beside)
         if x.dim() == 3:
-            return self._run(x, state)
+            return self._run(x, state, lengths, resets, beside.cells)
         batch = 0 if self.batch_first else 1
-        y, final = self._run(x.unsqueeze(batch), tuple(s.unsqueeze(1) for s in state))
-        return y.squeeze(batch), tuple(s.squeeze(1) for s in final)
+        y, final = self._run(
+            x.unsqueeze(batch),
+            tuple(s.unsqueeze(1) for s in state),
+            lengths,
+            resets,
+            beside.cells,
+        )
+        rows = {3: 1, 4: 1 + batch}  # of a state, and of every c
+        return y.squeeze(batch), tuple(s.squeeze(rows[s.dim()]) for s in final)
+
+    def _checked(self, x: Tensor, beside: _Beside) -> tuple[Any, Any]:
+        """Return lengths (B,) and resets (T, B), or (B, T) if batch_first, as arrays or None."""
+        grid = tuple(x.shape[:-1])
+        time, batch = (grid[1], grid[0]) if self.batch_first and len(grid) == 2 else (*grid, 1)[:2]
+        lengths = resets = None
+        if beside.lengths is not None:
+            given = np.asarray(beside.lengths)
+            lengths = checks.lengths(given, batch, time, batched=x.dim() == 3, of="input")
+        if beside.resets is not None:
+            axes = "(T,)" if x.dim() == 2 else "(B, T)" if self.batch_first else "(T, B)"
+            resets = checks.resets(np.asarray(beside.resets), grid, axes)
+            if x.dim() == 2:
+                resets = resets[None] if self.batch_first else resets[:, None]
+        return lengths, resets
 
     def _forward_packed(
         self, packed: PackedSequence, state: tuple[Tensor, ...]
@@ -49,14 +95,19 @@ class _Drop(nn.RNNBase):
         )
         if order is not None:
             state = tuple(s.index_select(1, order) for s in state)
-        y, final = self._run(x, state, lengths)
+        y, final = self._run(x, state, lengths.numpy())
         packed = pack_padded_sequence(y, lengths, batch_first=self.batch_first)
         if back is not None:
             final = tuple(s.index_select(1, back) for s in final)
         return PackedSequence(packed.data, batch_sizes, order, back), final
 
     def _run(
-        self, x: Tensor, state: tuple[Tensor, ...], lengths: Tensor | None = None
+        self,
+        x: Tensor,
+        state: tuple[Tensor, ...],
+        lengths: Any = None,
+        resets: Any = None,
+        cells: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         weights = [self._weight(name) for names in self._all_weights for name in names]
         dtype = weights[0].dtype
@@ -77,11 +128,13 @@ class _Drop(nn.RNNBase):
                 dtype=str(dtype).removeprefix("torch."),
             ),
             self.batch_first,
-            None if lengths is None else lengths.numpy(),
+            lengths,
             self.dropout if drops else 0.0,
             int(torch.randint(2**63 - 1, ())) if drops else 0,
+            resets,
+            cells,
         )
-        if drops or torch.is_grad_enabled():
+        if drops or cells or torch.is_grad_enabled():
             y, *final = _autograd.train(self, call, x, state, weights)
         else:
             y, *final = _autograd.infer(self, call, x, state, weights)
@@ -136,14 +189,25 @@ class LSTM(_Drop, nn.LSTM):
     """torch.nn.LSTM, computed by lstmcore.
 
     It is made, saved, loaded and called like that one, and is an instance of it; see
-    ``torch.nn.LSTM`` for arguments, inputs and outputs, `docs/torch.md` for what differs.
+    ``torch.nn.LSTM`` for arguments, inputs and outputs, `docs/torch.md` for what differs. A call
+    takes by name, with a padded tensor as input:
+
+    lengths : integers (B,)
+        Steps of each row, 0 to T. y is 0 behind them, and h and c are those of the last step.
+    resets : bools (T, B), or (B, T) if batch_first
+        Where an episode starts: no state, and no gradient, crosses to that step.
+    cells : bool
+        Whether to return y, (h, c) and c of every step, (L*D, T, B, H) or (L*D, B, T, H) if
+        batch_first, without a gradient.
 
     Raises
     ------
     RuntimeError
         For tensors that are not on the CPU; when asked for second derivatives; when traced.
     TypeError
-        For weights of other dtypes than float32 and float64.
+        For weights of other dtypes than float32 and float64, or resets that are no bools.
+    ValueError
+        For lengths and resets of other shapes or values; beside a PackedSequence.
 
     Examples
     --------
@@ -154,14 +218,26 @@ class LSTM(_Drop, nn.LSTM):
     >>> y.sum().backward()
     >>> y.shape, lstm.weight_ih_l0.grad.shape
     (torch.Size([2, 7, 5]), torch.Size([20, 3]))
+    >>> starts = torch.zeros(2, 7, dtype=torch.bool)
+    >>> starts[0, 4] = True  # the first row begins another episode there
+    >>> y, (h, c), cells = lstm(torch.ones(2, 7, 3), lengths=[7, 3], resets=starts, cells=True)
+    >>> torch.equal(y[0, 4:], y[0, :3]), y[1, 3:].abs().max().item(), cells.shape
+    (True, 0.0, torch.Size([2, 2, 7, 5]))
     """
 
-    def forward(  # type: ignore[override]
-        self, input: Sequences, hx: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Sequences, tuple[Tensor, Tensor]]:
-        """Return y and (h, c), as torch.nn.LSTM does."""
-        y, (h, c) = self._forward(input, () if hx is None else self._pair(hx))
-        return y, (h, c)
+    def forward(
+        self,
+        input: Sequences,
+        hx: tuple[Tensor, Tensor] | None = None,
+        *,
+        lengths: Any = None,
+        resets: Any = None,
+        cells: bool = False,
+    ) -> Any:
+        """Return y and (h, c), as torch.nn.LSTM does, and with `cells` every c."""
+        beside = _Beside(lengths, resets, checks.boolean(cells, "cells"))
+        y, (h, c, *every) = self._forward(input, () if hx is None else self._pair(hx), beside)
+        return (y, (h, c), *every)
 
     def _pair(self, hx: Any) -> tuple[Tensor, ...]:
         if not isinstance(hx, (tuple, list)):
@@ -185,10 +261,16 @@ class GRU(_Drop, nn.GRU):
     """
 
     def forward(  # type: ignore[override]
-        self, input: Sequences, hx: Tensor | None = None
+        self,
+        input: Sequences,
+        hx: Tensor | None = None,
+        *,
+        lengths: Any = None,
+        resets: Any = None,
     ) -> tuple[Sequences, Tensor]:
-        """Return y and h, as torch.nn.GRU does."""
-        y, (h,) = self._forward(input, () if hx is None else (hx,))
+        """Return y and h, as torch.nn.GRU does; `lengths` and `resets` are as of `LSTM`."""
+        beside = _Beside(lengths, resets)
+        y, (h,) = self._forward(input, () if hx is None else (hx,), beside)
         return y, h
 
 
@@ -205,10 +287,16 @@ class RNN(_Drop, nn.RNN):
     """
 
     def forward(  # type: ignore[override]
-        self, input: Sequences, hx: Tensor | None = None
+        self,
+        input: Sequences,
+        hx: Tensor | None = None,
+        *,
+        lengths: Any = None,
+        resets: Any = None,
     ) -> tuple[Sequences, Tensor]:
-        """Return y and h, as torch.nn.RNN does."""
-        y, (h,) = self._forward(input, () if hx is None else (hx,))
+        """Return y and h, as torch.nn.RNN does; `lengths` and `resets` are as of `LSTM`."""
+        beside = _Beside(lengths, resets)
+        y, (h,) = self._forward(input, () if hx is None else (hx,), beside)
         return y, h
 
 
