@@ -40,3 +40,9 @@ def test_every_public_name_has_its_page() -> None:
     found = on_pages()
     assert found.keys() == expected, "name them in docs/reference/*.rst"
     assert set(found.values()) == {1}
+
+
+def test_the_page_of_cpp_shows_the_program_that_is_built() -> None:
+    (shown,) = re.findall(r"^```cpp\n(.*?)^```", (DOCS / "audio.md").read_text(), re.M | re.S)
+    assert shown == (ROOT / "examples/cpp/audio_callback.cpp").read_text()
+    assert "audio_callback" in (ROOT / "examples/cpp/CMakeLists.txt").read_text()
