@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import re
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import lstmcore
 from lstmcore import Module, datasets
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+from example_scripts import write_scripts  # noqa: E402
 
 project = "lstmcore"
 author = "the lstmcore authors"
@@ -20,8 +27,10 @@ extensions = [
     "sphinx.ext.autosummary",
     "numpydoc",
     "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
+exclude_patterns = ["_scripts"]
 
 # ---- Pages --------------------------------------------------------------------------------------
 
@@ -37,6 +46,22 @@ def links_to_pages(app: object, name: str, source: list[str]) -> None:
     pages["bench/README"] = "measuring"
     for file, page in pages.items():
         source[0] = source[0].replace(f"](../{up}{file}.md", f"]({up}{page}.md")
+    source[0] = re.sub(rf"\]\(\.\./{up}examples/(\w+)\.py\)", rf"]({up}gallery/\1.rst)", source[0])
+    # Doctests end with an empty line in the sources.
+    source[0] = source[0].replace("\n\n```\n", "\n```\n")
+
+
+# ---- Gallery of the examples: nothing runs when the site is built -------------------------------
+
+write_scripts(HERE / "_scripts")
+sphinx_gallery_conf = {
+    "examples_dirs": "_scripts",
+    "gallery_dirs": "gallery",
+    "plot_gallery": False,
+    "remove_config_comments": True,
+    "download_all_examples": False,
+    "show_signature": False,
+}
 
 
 # ---- Docstrings ---------------------------------------------------------------------------------
@@ -95,7 +120,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
-html_sidebars = {name: [] for name in ("index", "changelog", "contributing", "examples")}
+html_sidebars = {name: [] for name in ("index", "changelog", "contributing", "gallery/index")}
 html_theme_options = {
     "show_prev_next": False,
     "show_toc_level": 2,
