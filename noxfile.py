@@ -219,10 +219,14 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def docs(session: nox.Session) -> None:
-    """Run every example of the docstrings, the README and docs/ (tests does so too)."""
+    """Build the site in `site/`, where warnings are errors, and run its examples."""
     main = with_peers(session)
+    extras = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
+    main.needs("docs", *extras["docs"])
+    main.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "site")
     main.run(
         "pytest",
+        "tests/docs/test_site.py",
         "tests/docs/test_doctests.py",
         *session.posargs,
         LSTMCORE_REQUIRE_PEERS="1",

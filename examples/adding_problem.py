@@ -58,8 +58,11 @@ def picture(model: lc.Sequential, task: Task, path: str) -> None:
     for ax in axes:
         for step in np.flatnonzero(x[:, 0, 1] == 1):
             ax.axvline(step, color="black", linestyle=":")
-    axes[0].figure.suptitle(f"dotted: the marked steps; answer {y.item():.3f}, {target.item():.3f}")
-    axes[0].figure.savefig(path, dpi=80)
+    axes[0].figure.suptitle(
+        f"The adding problem: answer {y.item():.3f}, right is {target.item():.3f}; "
+        "dotted: the marked steps"
+    )
+    axes[0].figure.savefig(path)
 
 
 if __name__ == "__main__":
@@ -67,6 +70,8 @@ if __name__ == "__main__":
     options.add_argument("--length", type=int, default=100, help="T, at least 20")
     options.add_argument("--picture", help="file for the gates of the first cell and seed")
     arguments = options.parse_args()
+    if arguments.picture:
+        lc.plot.use_style()  # fails now, and not at the end, where matplotlib is missing
     task = adding_problem(arguments.length)
     model = run(task, arguments)
     if arguments.picture:

@@ -150,19 +150,21 @@ def draw(forecasts: Any, quantiles: Any, target: Any, days: Any, first: int, pat
         return np.insert(values[:, shown].T.ravel(), breaks, np.nan)
 
     hours = np.insert(hours, breaks, np.nan)
-    figure, ax = pyplot.subplots(figsize=(9, 3.4), layout="constrained")
+    figure, ax = pyplot.subplots(figsize=(9, 3.6))
     low, _, high = (line(quantiles[..., q]) for q in range(3))
-    ax.fill_between(hours, low, high, color="C0", alpha=0.3, lw=0, label="80 % of the GRUs")
+    ax.fill_between(hours, low, high, color="C0", alpha=0.3, lw=0, label="GRUs, 80 % range")
     for (name, values), style in zip(list(forecasts.items())[:3], ("C0-", "C2--", "C1:")):
         ax.plot(hours, line(values), style, lw=1.3, label=name)
     ax.plot(hours, line(target), "k.", ms=3, label="demand")
     for day in range(8):
         ax.axvline(day, color="grey", lw=0.5)
-    ax.set_xlabel("days; each is forecast at its beginning")
+    ax.set_title("A week of forecasts, each made at midnight for the day to come")
+    ax.set_xlabel("time (days)")
     ax.set_ylabel("demand (MW)")
-    figure.legend(loc="outside right upper", fontsize=8)
+    ax.margins(x=0)
+    figure.legend(loc="outside right upper")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90)
+    figure.savefig(path)
     pyplot.close(figure)
 
 
@@ -177,6 +179,8 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, metavar="PATH", help="draw a week of forecasts")
     parser.add_argument("--from-day", type=int, default=437, help="where that week begins")
     args = parser.parse_args()
+    if args.picture:
+        lc.plot.use_style()  # fails now, and not at the end, where matplotlib is missing
     if args.quick:
         args.epochs, args.stride, args.hidden = 4, 24, 16
     if not VALIDATION <= args.from_day <= TOTAL - 7:

@@ -122,18 +122,19 @@ def draw(forecasts: dict[str, Any], first_year: int, path: Path) -> None:
     """Draw the forecasts that begin in a year behind their history, and next to what came."""
     from matplotlib import pyplot
 
-    figure, ax = pyplot.subplots(figsize=(8, 3.2), layout="constrained")
+    figure, ax = pyplot.subplots(figsize=(8, 3.6))
     start = int(np.searchsorted(YEAR, first_year))
     shown = slice(start - WINDOW, start + HORIZON)
     ax.plot(YEAR[shown], SPOTS[shown], "k.-", label="sunspots")
     for name, y in forecasts.items():
         ax.plot(YEAR[start : start + HORIZON], y[:, start - TRAIN], "--", label=name)
     ax.axvline(first_year - 0.5, color="grey", lw=0.8)
+    ax.set_title(f"Sunspots from {first_year} on, by what was known before")
     ax.set_xlabel("year")
     ax.set_ylabel("sunspots (yearly mean)")
-    figure.legend(loc="outside right upper", fontsize=8)
+    figure.legend(loc="outside right upper")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=80)
+    figure.savefig(path)
     pyplot.close(figure)
 
 
@@ -148,6 +149,8 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, metavar="PATH", help="draw one of the forecasts")
     parser.add_argument("--from-year", type=int, default=1977, help="where that one begins")
     args = parser.parse_args()
+    if args.picture:
+        lc.plot.use_style()  # fails now, and not at the end, where matplotlib is missing
     if args.quick:
         args.epochs, args.count = 20, 2
     last = int(YEAR[-1]) - HORIZON + 1

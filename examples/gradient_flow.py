@@ -41,6 +41,8 @@ if __name__ == "__main__":
     options.add_argument("--quick", action="store_true", help="few steps and units")
     options.add_argument("--picture", help="file for the curves")
     arguments = options.parse_args()
+    if arguments.picture:
+        lc.plot.use_style()  # fails now, and not at the end, where matplotlib is missing
     if arguments.quick:
         arguments.size, arguments.steps = 8, 20
     size, seed, steps = arguments.size, arguments.seed, arguments.steps
@@ -62,4 +64,4 @@ if __name__ == "__main__":
         ax.figure.set_size_inches(8, 4)
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
         ax.figure.set_layout_engine("constrained")
-        ax.figure.savefig(arguments.picture, dpi=80)
+        ax.figure.savefig(arguments.picture)

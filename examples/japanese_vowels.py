@@ -54,6 +54,8 @@ if __name__ == "__main__":
     options.add_argument("--quick", action="store_true", help="one seed, a few epochs")
     options.add_argument("--picture", help="file for the training curves of the last seed")
     arguments = options.parse_args()
+    if arguments.picture:
+        lc.plot.use_style()  # fails now, and not at the end, where matplotlib is missing
     if arguments.quick:
         arguments.seeds, arguments.epochs = arguments.seeds[:1], 5
     start = time.perf_counter()
@@ -70,4 +72,4 @@ if __name__ == "__main__":
         ax.set_title("Japanese Vowels (validation: the test set)")
         ax.figure.set_size_inches(6, 3.5)
         ax.figure.tight_layout()
-        ax.figure.savefig(arguments.picture, dpi=80)
+        ax.figure.savefig(arguments.picture)

@@ -134,14 +134,16 @@ def draw_attention(model: lc.Seq2Seq, text: str, path: Path) -> None:
     source = LETTERS.encode(text)[:, None]
     previous = np.concatenate([[DIGITS[START]], DIGITS.encode(iso)])[:, None]
     weights = model.attention_weights((source, previous))[0, : len(iso)]
-    figure, ax = pyplot.subplots(figsize=(6.4, 3.4), layout="constrained")
-    ax.imshow(weights, cmap="Greys", vmin=0, vmax=1)
+    figure, ax = pyplot.subplots(figsize=(7, 3.4))
+    image = ax.imshow(weights, cmap="Greys", vmin=0, vmax=1)
+    figure.colorbar(image, ax=ax, label="weight of the attention")
     ax.set_xticks(range(len(text)), text)
     ax.set_yticks(range(len(iso)), iso)
+    ax.set_title("Where the model looks while it writes")
     ax.set_xlabel("read")
     ax.set_ylabel("written")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=80)
+    figure.savefig(path)
     pyplot.close(figure)
 
 
@@ -157,6 +159,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer dates and epochs")
     parser.add_argument("--picture", type=Path, metavar="PATH", help="draw the attention")
     args = parser.parse_args()
+    if args.picture:
+        lc.plot.use_style()  # fails now, and not at the end, where matplotlib is missing
     if args.quick:
         args.dates, args.epochs = 3000, 5
 

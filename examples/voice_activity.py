@@ -126,18 +126,14 @@ def segments(probabilities: np.ndarray, threshold: float = 0.5) -> list[tuple[fl
 
 def draw(path: str, audio: np.ndarray, probabilities: np.ndarray) -> None:
     """Draw the audio and the probability of speech over it."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise SystemExit("--picture needs Matplotlib: pip install matplotlib") from error
-
-    matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(10, 3), layout="constrained")
-    axes.plot(np.arange(len(audio)) / RATE, audio, color="0.7", linewidth=0.5)
-    axes.step(np.arange(1, len(probabilities) + 1) * HOP / RATE, probabilities, color="C3")
-    axes.set(xlabel="time (s)", ylabel="probability of speech", ylim=(-1, 1.05))
+    figure, (above, below) = pyplot.subplots(2, figsize=(9, 3.6), sharex=True)
+    above.step(np.arange(1, len(probabilities) + 1) * HOP / RATE, probabilities)
+    above.set(ylabel="probability", ylim=(-0.03, 1.03), title="Where somebody speaks")
+    below.plot(np.arange(len(audio)) / RATE, audio, color="0.5", linewidth=0.5)
+    below.set(xlabel="time (s)", ylabel="audio\n(full scale = 1)")
+    below.margins(x=0)
     figure.savefig(path)
 
 
@@ -147,6 +143,8 @@ def main() -> None:
     parser.add_argument("wav", nargs="?", help="a WAV file; without, the recording beside this")
     parser.add_argument("--picture", metavar="PATH", help="draw audio and probability of speech")
     arguments = parser.parse_args()
+    if arguments.picture:
+        lc.plot.use_style()  # fails now, and not at the end, where matplotlib is missing
 
     audio = read_wav(arguments.wav) if arguments.wav else WEIGHTS["recording"]
     probabilities, seconds = listen(audio)

@@ -6,7 +6,7 @@ The amplifier is a formula here: a one-pole low-pass behind a soft clip. The mod
 of changing loudness and learns from what the formula makes of it.
 """
 
-import sys
+import argparse
 
 import numpy as np
 
@@ -40,4 +40,7 @@ def train(steps: int = 400, seed: int = 0) -> lc.Sequential:
 
 
 if __name__ == "__main__":
-    lc.save(train(), sys.argv[1] if len(sys.argv) > 1 else "filter.safetensors")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("path", nargs="?", default="filter.safetensors", help="default %(default)s")
+    path = parser.parse_args().path
+    lc.save(train(), path)

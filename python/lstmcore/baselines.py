@@ -77,17 +77,17 @@ class AR(_Window):
     order : int
         p, at least 1.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If an option has a wrong value or type.
-
     Attributes
     ----------
     coefficients : ndarray (p, F, F) or None
         ``coefficients[k]`` is A_{k+1}, after `fit`.
     intercept : ndarray (F,) or None
         b.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option has a wrong value or type.
 
     Notes
     -----
@@ -206,15 +206,15 @@ class Markov:
     smoothing : float, default 1.0
         Added to every count (Laplace's rule); more than 0, so that nothing is impossible.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If an option has a wrong value or type.
-
     Attributes
     ----------
     log_probabilities : ndarray (N, N)
         Of the next token given this one; uniform before `fit`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option has a wrong value or type.
 
     Examples
     --------

@@ -248,7 +248,7 @@ def huber(
     batch_first: bool = False,
     delta: float = 1.0,
 ) -> tuple[float, Array]:
-    """Huber's loss: squared for small errors, absolute for large ones.
+    """The Huber loss: squared for small errors, absolute for large ones.
 
     With e = pred - target it is ``e^2 / 2`` where ``|e| <= delta``, else ``delta (|e| - delta/2)``
     (P. J. Huber, "Robust Estimation of a Location Parameter", 1964), averaged over every valid

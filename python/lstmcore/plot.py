@@ -2,7 +2,8 @@
 
 Whatever is drawn is computed by functions of their own (`gate_values`, `gradient_norms`,
 `gradient_bound`), which need no matplotlib. Those that draw take the axes to draw on, make some if
-they get none, and return them: titles, limits and ``ax.figure.savefig`` are yours.
+they get none, and return them: titles, limits and ``ax.figure.savefig`` are yours. New ones have
+the style of this library; `use_style` takes it for all pictures.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ __all__ = [
     "heat_map",
     "network",
     "training",
+    "use_style",
 ]
 
 
@@ -44,6 +46,17 @@ def __dir__() -> list[str]:
 
 
 _IN_LOGISTIC_RANGE = ("i", "f", "o", "r", "z")  # gates, whose activation is a sigmoid by default
+_TITLES = {
+    "i": "input gate i",
+    "f": "forget gate f",
+    "g": "candidate g",
+    "o": "output gate o",
+    "c": "cell c",
+    "r": "reset gate r",
+    "z": "update gate z",
+    "n": "candidate n",
+}
+_STYLE = "lstmcore.plot"  # plot.mplstyle, as matplotlib finds it
 
 
 def gate_values(
@@ -197,14 +210,13 @@ def gates(
     """
     values = gate_values(tape, row=row, layer=layer, length=length)
     if axes is None:
-        shape = {"figsize": (7, 1.6 * len(values)), "layout": "constrained"}
-        _, axes = _pyplot().subplots(len(values), sharex=True, squeeze=False, **shape)
+        axes = _new_axes((7, 1.4 * len(values)), nrows=len(values), sharex=True, squeeze=False)
     axes = np.asarray(axes).ravel()
     if len(axes) != len(values):
         raise ValueError(f"axes has {len(axes)} of them, expected {len(values)}: {[*values]}")
     for ax, (name, array) in zip(axes, values.items()):
         logistic = name in _IN_LOGISTIC_RANGE and array.min(initial=0) >= 0
-        heat_map(array, ax, limits=(0, 1) if logistic else None, label=name)
+        heat_map(array, ax, limits=(0, 1) if logistic else None, label=_TITLES[name])
         ax.label_outer()
     return axes
 
@@ -361,7 +373,7 @@ def gradient_flow(layers: Mapping[str, Layer[Any]], x: npt.ArrayLike, ax: Any = 
     if not isinstance(layers, Mapping):
         raise TypeError(f"layers is {checks.describe(layers)}, expected a dict of them by name")
     norms = {name: gradient_norms(layer, x) for name, layer in layers.items()}
-    ax = _axes(ax)
+    ax = _axes(ax, "How far back gradients reach")
     for name, of_layer in norms.items():
         (line,) = ax.plot(of_layer, label=name)
         layer = layers[name]
@@ -411,7 +423,7 @@ def network(model: Module, ax: Any = None) -> Any:
     if ax is None:
         right = [point[0] for edge in edges for point in edge] or [0.0]
         wide, high = max(right) - min(right) + 1, max(level for _, level in places) + 1
-        _, ax = _pyplot().subplots(figsize=(2.4 * wide, 0.8 * high))
+        ax = _new_axes((2.4 * wide, 0.8 * high))
     for edge in edges:
         *bends, end = edge
         ax.plot(*zip(*edge, strict=True), color="0.6", linewidth=1, zorder=1)
@@ -468,7 +480,7 @@ def training(history: History, ax: Any = None) -> Any:
     >>> history.record(0.5, 0.6, {"accuracy": 0.75}, 1e-3, 2.0)
     >>> ax = lc.plot.training(history)  # doctest: +SKIP
     """
-    ax = _axes(ax)
+    ax = _axes(ax, "Training")
 
     def latest(values: Sequence[float]) -> range:  # a resumed run may measure more than before
         return range(history.epochs + 1 - len(values), history.epochs + 1)
@@ -488,9 +500,10 @@ def training(history: History, ax: Any = None) -> Any:
         for i, (name, values) in enumerate(history.metrics.items()):
             lines += other.plot(latest(values), values, "--", color=f"C{i + 2}", label=name)
         other.set_ylabel(", ".join(history.metrics))
-        ax.set_zorder(other.get_zorder() + 1)  # so that no line crosses the legend
-        ax.patch.set_visible(False)
-    ax.legend(handles=lines, loc="center right")
+        other.spines["right"].set_visible(True)
+    # Above the axes, where it hides no line of either.
+    where = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2}
+    ax.legend(handles=lines, ncols=2 if len(lines) > 3 else len(lines), **where)
     return ax
 
 
@@ -560,7 +573,7 @@ def forecast(
     if when.shape != (count,):
         raise ValueError(f"times has shape {when.shape}, expected ({count},), past and forecast")
 
-    ax = _axes(ax)
+    ax = _axes(ax, "Forecast")
     ax.plot(when[: len(before)], before, color="black", label="past")
     # Everything that follows starts at the last known value, so that no line begins in the air.
     later = when[len(before) - 1 :]
@@ -585,9 +598,39 @@ def _series(values: npt.ArrayLike, name: str, steps: int | None) -> Array:
     return array
 
 
-def _axes(ax: Any) -> Any:
-    """Return the axes to draw on: those given, or new ones."""
-    return _pyplot().subplots()[1] if ax is None else ax
+def use_style() -> None:
+    """Take the style of this library for all pictures of matplotlib from here on.
+
+    It is that of `lstmcore.plot`, of the examples and of the documentation: colours that people
+    with any kind of colour vision tell apart, 200 dots per inch in files. The same as
+    ``matplotlib.pyplot.style.use("lstmcore.plot")``.
+
+    Raises
+    ------
+    ImportError
+        If there is no matplotlib: call it before what takes long.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> lc.plot.use_style()  # doctest: +SKIP
+    """
+    _pyplot().style.use(_STYLE)
+
+
+def _axes(ax: Any, title: str = "") -> Any:
+    """Return the axes to draw on: those given, or new ones, which get the title."""
+    if ax is None:
+        ax = _new_axes(None)
+        ax.set_title(title, loc="left")
+    return ax
+
+
+def _new_axes(size: tuple[float, float] | None, **options: Any) -> Any:
+    """Return axes of a new figure in our style, of so many inches."""
+    pyplot = _pyplot()
+    with pyplot.style.context(_STYLE):
+        return pyplot.subplots(figsize=size, **options)[1]
 
 
 def _pyplot() -> Any:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 import lstmcore as lc
+from helpers.paths import ROOT
 from helpers.peers import require
 from lstmcore.__main__ import main
 from lstmcore._commands import bench as benchmark
-from lstmcore._commands import demo
+from lstmcore._commands import busy, demo
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -68,7 +69,7 @@ def test_the_benchmark_measures_every_case(
     cases = {row[:5] for row in rows}
     assert len(cases) == len(rows) == 16 * len({1, before})
     assert {row.layer for row in rows} == {"LSTM", "GRU"}
-    heading, *table = lines[2:]
+    heading, *table = lines[-len(rows) - 1 :]
     assert len(table) == len(rows)
     assert ("PyTorch" in heading) == with_torch
     for row, line in zip(rows, table, strict=True):
@@ -99,7 +100,7 @@ def test_the_command_line_shows_info() -> None:
 def test_the_command_line_runs_the_benchmark() -> None:
     done = run("bench", "--seconds", "0.001")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"lstmcore {lc.__version__}, {lc.isa()}")
+    assert f"lstmcore {lc.__version__}, {lc.isa()}" in done.stdout
     assert "GRU    32  256       1  training" in done.stdout
 
 
@@ -110,10 +111,43 @@ def test_the_command_line_runs_the_demo() -> None:
     assert "Test accuracy" in done.stdout
 
 
+def test_without_a_command_it_helps() -> None:
+    done = run()
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: python -m lstmcore [-h] [--version] command")
+    assert run("--version").stdout == f"lstmcore {lc.__version__}\n"
+
+
+def test_the_console_script_is_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert 'lstmcore = "lstmcore.__main__:main"\n' in (ROOT / "pyproject.toml").read_text()
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/lstmcore"])
+    main()
+    assert capsys.readouterr().out.startswith("usage: lstmcore [-h]")
+
+
+def test_whoever_reads_may_stop() -> None:
+    command = [sys.executable, "-m", "lstmcore", "demo", "--epochs", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 141
+
+
+def test_a_busy_machine_is_named() -> None:
+    assert busy.hint(load=0.0) == []
+    (line,) = busy.hint(load=1000.0)
+    assert "load 1000.0 on " in line
+    assert "LSTMCORE_NUM_THREADS=1" in line
+    assert len(busy.hint()) <= 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "required"),
         (["juggle"], "juggle"),
         (["demo", "--epochs", "0"], "0 is less than 1"),
         (["demo", "--seed", "-1"], "-1 is less than 0"),

@@ -20,7 +20,7 @@ from lstmcore import datasets
 MODULES = ["lstmcore"] + [
     module.name for module in pkgutil.walk_packages(lstmcore.__path__, "lstmcore.")
 ]
-DOCUMENTS = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+DOCUMENTS = sorted(str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md"))
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
 

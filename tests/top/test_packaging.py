@@ -11,6 +11,7 @@ from importlib.resources import files
 import pytest
 
 import lstmcore
+from helpers.peers import what_to_install
 
 
 def test_there_are_two_dependencies():
@@ -50,3 +51,14 @@ def test_bad_environment_is_reported_on_import(variable):
     last = run.stderr.strip().splitlines()[-1]
     assert variable in last
     assert "'nonsense'" in last
+
+
+def test_skipped_tests_say_what_to_install():
+    reasons = [
+        "Skipped: could not import 'torch': No module named 'torch'",
+        "Skipped: could not import 'sklearn': No module named 'sklearn'",
+        "Skipped: could not import 'torch.onnx': No module named 'torch'",
+        "Skipped: no AVX-512 here",
+    ]
+    assert what_to_install(reasons) == "pip install scikit-learn torch"
+    assert what_to_install(["Skipped: no AVX-512 here"]) == ""

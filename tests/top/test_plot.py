@@ -194,11 +194,12 @@ def test_bad_tapes() -> None:
 def test_gates_draws_each_of_them(pyplot: Any) -> None:
     _, _, tape = lc.LSTM(2, 3, forget_gate=False, seed=0).forward(X.astype("float32"))
     axes = plot.gates(tape)
-    assert [ax.get_title() for ax in axes] == ["i", "g", "o", "c"]
+    titles = [ax.get_title() for ax in axes]
+    assert titles == ["input gate i", "candidate g", "output gate o", "cell c"]
     values = plot.gate_values(tape)
-    for ax in axes:
+    for ax, title in zip(axes, titles):
         (image,) = ax.get_images()
-        np.testing.assert_array_equal(image.get_array(), values[ax.get_title()].T)
+        np.testing.assert_array_equal(image.get_array(), values[title[-1]].T)
     assert axes[0].get_images()[0].get_clim() == (0, 1)
     low, high = axes[-1].get_images()[0].get_clim()
     assert -low == high == pytest.approx(np.abs(values["c"]).max())

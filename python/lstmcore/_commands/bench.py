@@ -15,6 +15,7 @@ import numpy as np
 
 from .._base import machine
 from .._nn.layers import GRU, LSTM
+from . import busy
 
 __all__ = ["Row", "main"]
 
@@ -68,6 +69,8 @@ def main(seconds: float = 0.15, *, show: Callable[[str], object] = print) -> lis
     list of Row
     """
     torch = _torch()
+    for line in busy.hint():
+        show(line)
     beside = "" if torch is None else f", PyTorch {torch.__version__}"
     show(f"lstmcore {machine.info()['lstmcore'].split()[0]}, {machine.isa()}{beside}")
     show(f"float32, {STEPS} time steps, as many inputs as hidden units; shortest call of all\n")

@@ -19,6 +19,7 @@ from .._base import machine
 from .._nn.layers import LSTM
 from .._nn.linear import Linear
 from ..datasets import Sequences, japanese_vowels
+from . import busy
 
 __all__ = ["Result", "SpeakerClassifier", "main"]
 
@@ -116,6 +117,8 @@ def main(seed: int = 0, epochs: int = 20, *, show: Callable[[str], object] = pri
     train, test = _standardized(*japanese_vowels())
     model = SpeakerClassifier(dtype="float32", seed=seed)
     shortest, longest = train.lengths.min(), test.lengths.max()
+    for line in busy.hint():
+        show(line)
     show(
         f"Nine speakers say /ae/: {len(train.labels)} sequences for training, {len(test.labels)} "
         f"for testing,\n{shortest} to {longest} steps of {NUM_FEATURES} features\n"

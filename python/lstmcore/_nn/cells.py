@@ -230,8 +230,9 @@ class LSTMCell(Cell[Pair]):
         Features of x and c.
     bias : bool, default True
         Whether there are b_ih and b_hh.
-    proj_size, forget_gate, coupled, peephole, cell_clip, gate_clip, activations, forget_bias,
-    dtype, seed
+    proj_size, forget_gate, coupled, peephole, cell_clip, gate_clip, activations
+        As of `LSTM`.
+    forget_bias, dtype, seed
         As of `LSTM`.
 
     Raises

@@ -15,7 +15,7 @@ from . import _autograd
 
 __all__ = ["GRU", "LSTM", "RNN", "BothEnds", "LastStep", "MaxPool", "MeanPool", "Output"]
 
-Sequences: TypeAlias = Tensor | PackedSequence
+Sequences: TypeAlias = "Tensor | PackedSequence"  # a text, as the site is built without PyTorch
 
 
 class _Beside(NamedTuple):
