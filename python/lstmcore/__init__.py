@@ -9,6 +9,7 @@
 """
 
 from . import (
+    _base,  # noqa: F401  before NumPy: it refuses subinterpreters
     attention,
     baselines,
     callbacks,

@@ -70,3 +70,35 @@ def test_fork_after_threads_were_used() -> None:
         os._exit(0 if right else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert_same_bits(lstm(x)[0], expected)
+
+
+SUBINTERPRETER = """
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+code = '''
+import warnings
+warnings.simplefilter("ignore")
+try:
+    import lstmcore
+except ImportError as error:
+    print(error)
+'''
+other = interpreters.create()
+run = getattr(interpreters, "run_string", None) or interpreters.exec
+run(other, code)
+import lstmcore
+print(lstmcore.GRU(2, 3))
+"""
+
+
+def test_subinterpreters_are_refused() -> None:
+    """Where importing would wait for ever; in the main interpreter all is well."""
+    done = subprocess.run(
+        [sys.executable, "-c", SUBINTERPRETER], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "GRU(2, 3)"
+    assert "main interpreter of a process only" in lines[0]

@@ -273,38 +273,6 @@ def test_expanded_tensors_take_no_memory(tmp_path: Path) -> None:
         lc.Linear(2, 3, bias=False).load_state_dict(weights)
 
 
-def test_whole_models_are_named(tmp_path: Path) -> None:
-    torch = require("torch")
-    import argparse
-
-    path = tmp_path / "model.pt"
-    for value, named in (
-        (torch.nn.GRU(2, 3), "torch.nn.modules.rnn.GRU"),
-        ({"args": argparse.Namespace(lr=1)}, "argparse.Namespace"),
-        ({"best": np.float64(1)}, "numpy"),
-        ({"device": torch.device("cpu")}, "torch.device"),
-        ({"dtype": torch.float16}, "torch.float16"),
-        ({"set": {1, 2}}, "set"),
-        ({"sparse": torch.eye(2).to_sparse()}, "torch.serialization._get_layout"),
-        ({"small": torch.ones(2).to(torch.float8_e4m3fn)}, "float8_e4m3fn"),
-    ):
-        torch.save(value, path)
-        for zipped in (True, False):
-            torch.save(value, path, _use_new_zipfile_serialization=zipped)
-            with pytest.raises(ValueError, match=named) as caught:
-                lc.load_torch(path)
-            assert str(path) in str(caught.value)
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-def test_scripted_modules_are_refused(tmp_path: Path) -> None:
-    torch = require("torch")
-    path = tmp_path / "script.pt"
-    torch.jit.script(torch.nn.GRU(2, 3)).save(path)
-    with pytest.raises(ValueError, match=r"torch\.jit\.save"):
-        lc.load_torch(path)
-
-
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         lc.load_torch(tmp_path / "none.pt")

@@ -21,6 +21,7 @@ from .flow import BackwardFlow, Flow
 from .loads import loading, whole
 from .machine import memory_limit
 from .parameter import Parameter, Watch, gradients, read_only, zero_gradients
+from .state_names import hints
 from .symbolic import Axes, Symbolic
 
 __all__ = [
@@ -488,6 +489,8 @@ class Module:
                 for key in others
                 if isinstance(state_dict[key], Mapping)
             ]
+        if complaints:
+            complaints += hints([name for name, _ in self._named()], state_dict, prefix)
         arrays = {}
         for key, p in names.items():
             if key in state_dict:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from .._base import checks
 from .._base.checks import Activation, Array
 from .._base.flow import BackwardFlow, Flow
 from .._base.module import storable
+from .._base.state_names import sizes_of
 from .._base.symbolic import Axes, Symbolic
 from .config import Option
 from .recurrent import Pair, PairLike, Recurrent, State
@@ -29,6 +30,8 @@ from .streams.stream import Stream, open_stream
 from .tape import CallShapes, Tape
 
 __all__ = ["GRU", "LSTM", "RNN", "Layer"]
+
+Own = TypeVar("Own", bound="Layer[Any]")
 
 
 class Layer(Recurrent[State]):
@@ -58,6 +61,58 @@ class Layer(Recurrent[State]):
                     "layers",
                     stacklevel=3,
                 )
+
+    @classmethod
+    def from_state_dict(
+        cls: type[Own], arrays: Mapping[str, Any], prefix: str = "", **options: Any
+    ) -> Own:
+        """Make a layer of the sizes that the parameters in a state dict have, with these.
+
+        Parameters
+        ----------
+        arrays : mapping of str to array_like
+            With PyTorch's names, as `state_dict`, PyTorch's own and `load_torch` give them.
+        prefix : str, default ""
+            What the names of the layer begin with; others belong to somebody else.
+        **options
+            What shapes do not tell, such as ``batch_first``, ``dropout``, ``nonlinearity``,
+            ``reset_after``, ``merge``, ``coupled``; as of the class.
+
+        Returns
+        -------
+        layer
+            Its input_size, hidden_size, num_layers, bidirectional, bias, proj_size and peephole
+            are read off; in float64 if weight_ih_l0 is, else in float32.
+
+        Raises
+        ------
+        ValueError
+            If the names and shapes are not those of such a layer.
+        TypeError
+            If `arrays` is no mapping, or an option is given that the shapes tell.
+
+        Examples
+        --------
+        >>> import lstmcore as lc
+        >>> model = lc.Sequential(lc.Embedding(9, 3), lc.LSTM(3, 5, 2, bidirectional=True))
+        >>> lc.LSTM.from_state_dict(model.state_dict(), prefix="1.", batch_first=True)
+        LSTM(3, 5, num_layers=2, batch_first=True, bidirectional=True)
+        """
+        if not isinstance(arrays, Mapping):
+            raise TypeError(f"arrays is {checks.describe(arrays)}, expected a mapping")
+        for wrapper in ("module.", "_orig_mod."):  # of DataParallel and torch.compile
+            wrapped = arrays and all(str(name).startswith(wrapper) for name in arrays)
+            if wrapped and not prefix.startswith(wrapper):
+                arrays = {str(n).removeprefix(wrapper): value for n, value in arrays.items()}
+        sizes = sizes_of(cls._kind, arrays, prefix)
+        twice = sorted(sizes.keys() & options.keys())
+        if twice:
+            raise TypeError(f"{', '.join(twice)}: what is read off the shapes cannot be given")
+        dtype = str(getattr(arrays[f"{prefix}weight_ih_l0"], "dtype", ""))
+        options.setdefault("dtype", "float64" if dtype.endswith("float64") else "float32")
+        layer = cls(**sizes, **options)
+        layer.load_state_dict(arrays, prefix=prefix)
+        return layer
 
     @property
     def _needs_whole_sequence(self) -> bool:  # type: ignore[override]

@@ -8,10 +8,16 @@ asked for.
 
 from __future__ import annotations
 
+import sys
+from opcode import opname
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ._checkpoint import load_torch
 from ._convert import from_torch, to_torch
+from ._folding import fold_norms
+from ._tensors import QuantizedArray
+from ._unpickling import Placeholder
 
 if TYPE_CHECKING:
     from ._modules import GRU, LSTM, RNN, BothEnds, LastStep, MaxPool, MeanPool, Output
@@ -25,10 +31,17 @@ __all__ = [
     "MaxPool",
     "MeanPool",
     "Output",
+    "Placeholder",
+    "QuantizedArray",
+    "fold_norms",
     "from_torch",
     "load_torch",
     "to_torch",
 ]
+
+for _thing in (Placeholder, QuantizedArray, fold_norms):
+    _thing.__module__ = __name__
+del _thing
 
 
 def __dir__() -> list[str]:
@@ -43,8 +56,15 @@ def __getattr__(name: str) -> Any:
             if error.name != "torch":
                 raise
             message = f'lstmcore.torch.{name} needs PyTorch: pip install "lstmcore[torch]"'
-            raise ImportError(message) from error
+            # hasattr and what lists a module expect the one, an import statement the other.
+            importing = _is_import(sys._getframe(1))
+            raise (ImportError if importing else AttributeError)(message) from error
         for public in set(__all__) - set(globals()):
             getattr(_modules, public).__module__ = __name__
         return getattr(_modules, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _is_import(frame: FrameType) -> bool:
+    """Whether what runs there is ``from lstmcore.torch import ...``."""
+    return opname[frame.f_code.co_code[frame.f_lasti]] == "IMPORT_FROM"

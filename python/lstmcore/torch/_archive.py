@@ -1,4 +1,4 @@
-"""The directory of a zip archive whose records are stored as they are, as PyTorch writes them.
+"""Zip archives whose records are stored as they are, as PyTorch writes them.
 
 Nothing is decompressed, and records may not overlap: so what is read is never more than the file.
 """
@@ -6,10 +6,11 @@ Nothing is decompressed, and records may not overlap: so what is read is never m
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-__all__ = ["Place", "directory"]
+__all__ = ["Archive"]
 
 _END = struct.Struct("<4s4H2LH")
 _END_64 = struct.Struct("<4sQ2H2L4Q")
@@ -19,36 +20,73 @@ _HEADER = struct.Struct("<4s5H3L2H")
 _MOST_ENTRIES = 100_000
 
 
-class Place(NamedTuple):
-    """Where in the file something is, in bytes."""
+class _Place(NamedTuple):
+    """Where in the file a record is, in bytes."""
 
     start: int
     size: int
+    crc: int
+    stored: bool  # as it is, neither compressed nor encrypted
 
 
-def directory(file: BinaryIO, size: int) -> dict[str, Place]:
-    """Return where the contents of each record are, by its name.
+class Archive:
+    """The records of an archive by their names, read when they are asked for.
 
     Raises
     ------
     ValueError
-        If the archive is damaged, or a record is compressed, encrypted, or shares bytes with
-        another.
+        If the archive is damaged, or a record shares bytes with another.
     """
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._places = _directory(file, size)
+        # Some writers leave the checksums out, of all records: torch.save can be told to.
+        self._checked = any(place.crc for place in self._places.values())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
+    def size(self, name: str) -> int:
+        """Return how many bytes a record has in the file."""
+        return self._places[name].size
+
+    def read(self, name: str) -> bytearray:
+        """Return a record, which must be stored as it is, and what was written."""
+        place = self._places[name]
+        if not place.stored:
+            raise ValueError(
+                f"its record {name!r} is compressed or encrypted, expected it stored as it is, as "
+                "torch.save writes it"
+            )
+        self._file.seek(place.start)
+        content = bytearray(self._file.read(place.size))
+        if len(content) != place.size:
+            raise ValueError(f"its record {name!r} is not whole")
+        if self._checked and zlib.crc32(content) != place.crc:
+            raise ValueError(f"its record {name!r} is not what was written (the checksum differs)")
+        return content
+
+
+def _directory(file: BinaryIO, size: int) -> dict[str, _Place]:
+    """Return where the contents of each record are, by its name."""
     start, length, count = _find(file, size)
     if start + length > size:
         raise ValueError("its zip directory is outside of the file")
     if count > _MOST_ENTRIES or length > _MOST_ENTRIES * 256:
         raise ValueError(f"it has {count} records, expected at most {_MOST_ENTRIES}")
     file.seek(start)
-    places: dict[str, Place] = {}
-    for name, at, bytes_ in _entries(file.read(length), count):
-        file.seek(at)
+    places: dict[str, _Place] = {}
+    for name, entry in _entries(file.read(length), count):
+        file.seek(entry.start)
         header = file.read(_HEADER.size)
         if len(header) < _HEADER.size or header[:4] != b"PK\3\4":
             raise ValueError(f"its record {name!r} is not where the zip directory says")
         *_, name_size, extra_size = _HEADER.unpack(header)
-        place = Place(at + _HEADER.size + name_size + extra_size, bytes_)
+        place = entry._replace(start=entry.start + _HEADER.size + name_size + extra_size)
         if place.start + place.size > start:
             raise ValueError(f"its record {name!r} does not end before the zip directory")
         if name in places:
@@ -83,14 +121,14 @@ def _find(file: BinaryIO, size: int) -> tuple[int, int, int]:
     return start, length, count
 
 
-def _entries(text: bytes, count: int) -> Iterator[tuple[str, int, int]]:
-    """Name of each record, where its header is, and how many bytes it has."""
+def _entries(text: bytes, count: int) -> Iterator[tuple[str, _Place]]:
+    """Name of each record, and its place, which starts where its header does."""
     position = 0
     for _ in range(count):
         if len(text) < position + _ENTRY.size or text[position : position + 4] != b"PK\1\2":
             raise ValueError("its zip directory is damaged")
         (
-            _, _, _, flags, method, _, _, _, packed, size, name_size, extra_size, comment_size,
+            _, _, _, flags, method, _, _, crc, packed, size, name_size, extra_size, comment_size,
             _, _, _, start,
         ) = _ENTRY.unpack_from(text, position)  # fmt: skip
         position += _ENTRY.size
@@ -99,12 +137,8 @@ def _entries(text: bytes, count: int) -> Iterator[tuple[str, int, int]]:
         extra = text[position : position + extra_size]
         position += extra_size + comment_size
         size, packed, start = _widen(extra, size, packed, start)
-        if flags & 1 or method or packed != size:
-            raise ValueError(
-                f"its record {name!r} is compressed or encrypted, expected it stored as it is, as "
-                "torch.save writes it; torch.jit.save does not"
-            )
-        yield name, start, size
+        stored = not (flags & 1 or method or packed != size)
+        yield name, _Place(start, packed, crc, stored)
 
 
 def _widen(extra: bytes, *values: int) -> tuple[int, ...]:

@@ -3,75 +3,64 @@
 from __future__ import annotations
 
 import io
+import json
 import os
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal
-
-import numpy as np
-import numpy.typing as npt
+import re
+from typing import Any, BinaryIO
 
 from .._files import tensor_file
 from .._files.foreign import what_it_is
-from .._files.small_floats import widen_bfloat16
-from .._files.source import opened
-from . import _archive
-from ._archive import Place
-from ._unpickling import Name, unpickle, unwanted
+from .._files.source import Source, opened
+from ._archive import Archive
+from ._folding import fold_norms
+from ._tensors import BUILDS, CALLS, Storage, Storages
+from ._unpickling import Placeholder, unpickle
 
 __all__ = ["load_torch"]
 
-# What the storages of tensors are called, and the type of their numbers.
-_STORAGES = {
-    "torch.DoubleStorage": "float64",
-    "torch.FloatStorage": "float32",
-    "torch.HalfStorage": "float16",
-    "torch.BFloat16Storage": "bfloat16",
-    "torch.LongStorage": "int64",
-    "torch.IntStorage": "int32",
-    "torch.ShortStorage": "int16",
-    "torch.CharStorage": "int8",
-    "torch.ByteStorage": "uint8",
-    "torch.BoolStorage": "bool",
-    "torch.ComplexDoubleStorage": "complex128",
-    "torch.ComplexFloatStorage": "complex64",
-    "torch.storage.UntypedStorage": "",  # the tensor says
-}
-_DTYPES = {*_STORAGES.values(), "uint16", "uint32", "uint64"} - {""}
-
 # A file that torch.save wrote before version 1.6 begins with a pickle of this number.
 _LEGACY = 0x1950A86A20F9469CFC6C
+_MOST_INDEX = 2**26  # bytes of a text that says which file holds which tensor
 
 
-def load_torch(path: str | os.PathLike[str]) -> Any:
-    """Read what ``torch.save`` wrote, without PyTorch and without running anything in the file.
+def load_torch(path: str | os.PathLike[str] | bytes | BinaryIO, *, fold: bool = False) -> Any:
+    """Read what PyTorch wrote, without PyTorch and without running anything in the file.
 
-    It takes ``.pt``, ``.pth`` and ``.bin`` files, those from before PyTorch 1.6 too, and
-    safetensors files.
+    It takes the ``.pt``, ``.pth`` and ``.bin`` files of ``torch.save``, those from before PyTorch
+    1.6 too; the tensors of TorchScript (``torch.jit.save``) and of ``.pt2`` files
+    (``torch.export.save``); safetensors files; and the ``.index.json`` of weights that are spread
+    over several files.
 
     Parameters
     ----------
-    path : str or path
-        Of the file.
+    path : path, bytes-like, or file opened in binary mode
+        The file's path, or what is in it. An index needs its path: the files lie beside it.
+    fold : bool, default False
+        Whether what ``weight_norm`` and ``spectral_norm`` split becomes one weight again; see
+        `lstmcore.torch.fold_norms`.
 
     Returns
     -------
     dict, or what else was saved
-        With arrays for tensors: of the same type, but float32 for bfloat16; those that share a
-        storage share memory.
+        With arrays for tensors: of the same type, but float32 for bfloat16 and float8; those that
+        share a storage share memory. A quantised tensor is a `lstmcore.torch.QuantizedArray`. What
+        is neither plain nor a tensor is a `lstmcore.torch.Placeholder`, which says what it was. Of
+        a file that holds a whole module, its state dict.
 
     Raises
     ------
     ValueError
-        If the file is damaged, or holds anything but tensors, numbers, strings, bytes, None, and
-        lists, tuples and dicts of them. What it is, such as the class of a whole model, is named.
+        If the file is damaged, or of another kind, which is named.
+    TypeError
+        If `path` is none of these.
     OSError
-        If the file cannot be read.
+        If the file, or one that an index names, cannot be read.
 
     Notes
     -----
-    Nothing is decompressed, and every size is compared with the file's before memory is taken.
+    Nothing is decompressed, checksums are compared, and every size is compared with the file's
+    before memory is taken. What ``torch.load(weights_only=True)`` takes is read, and all else that
+    a pickle may hold.
 
     Examples
     --------
@@ -81,46 +70,76 @@ def load_torch(path: str | os.PathLike[str]) -> Any:
     >>> lstm.load_state_dict(weights, prefix="encoder.")  # doctest: +SKIP
     """
     with opened(path) as source:
-        start = source.file.read(512)
-        source.file.seek(0)
-        try:
-            if start.startswith(b"PK\3\4"):
-                return _load_zip(source.file, source.size)
-            if start[:1] == b"\x80" and _LEGACY.to_bytes(10, "little") in start[:32]:
-                return _load_legacy(source.file, source.size)
-        except ValueError as error:
-            raise ValueError(f"{source.name} is no sound checkpoint of PyTorch: {error}") from error
-        if start[8:9] == b"{":  # where the header of a safetensors file begins
+        value = _read(source)
+    return fold_norms(value) if fold else value
+
+
+def _read(source: Source) -> Any:
+    start = source.file.read(512)
+    source.file.seek(0)
+    try:
+        if start.startswith(b"PK\3\4"):
+            value = _load_zip(source.file, source.size)
+        elif start[:1] == b"\x80" and _LEGACY.to_bytes(10, "little") in start[:32]:
+            value = _load_legacy(source.file, source.size)
+        elif start[8:9] == b"{":  # where the header of a safetensors file begins
             return tensor_file.read(source)[0]
-    raise ValueError(
-        f"{source.name} is no checkpoint of PyTorch, nor a safetensors file, but "
-        f"{what_it_is(start) or 'begins like neither'}"
-    )
+        elif start.lstrip()[:1] == b"{":
+            return _load_index(source)
+        else:
+            raise _Foreign(what_it_is(start) or "begins like neither")
+    except _Foreign as error:
+        raise ValueError(
+            f"{source.name} is no checkpoint of PyTorch, nor a safetensors file, but {error}"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{source.name} is no sound checkpoint of PyTorch: {error}") from error
+    return value
+
+
+class _Foreign(ValueError):
+    """It is a file of another kind."""
+
+
+# The formats --------------------------------------------------------------------------------------
 
 
 def _load_zip(file: BinaryIO, size: int) -> Any:
-    places = _archive.directory(file, size)
-    tops = [name for name in places if name.count("/") == 1 and name.endswith("/data.pkl")]
+    archive = Archive(file, size)
+    tops = [name for name in archive if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(tops) != 1:
+        exported = _load_exported(archive)
+        if exported is not None:
+            return exported
+        file.seek(0)
+        what = what_it_is(file.read(512))
+        if not tops and what and "PyTorch" not in what:
+            raise _Foreign(what)
         raise ValueError(f"it has {len(tops)} records called data.pkl, expected one")
     top = tops[0].removesuffix("data.pkl")
-    if f"{top}constants.pkl" in places:
-        raise ValueError("it is a TorchScript program, expected what torch.save writes")
-    order = places.get(f"{top}byteorder")
-    if order is None:
-        little = True
-    else:
-        file.seek(order.start)
-        name = file.read(min(order.size, 6))
-        if name not in (b"little", b"big"):
-            raise ValueError("its byte order is neither little nor big")
-        little = name == b"little"
+    little = _is_little(archive, top)
     data = f"{top}data/"
-    found = {n.removeprefix(data): place for n, place in places.items() if n.startswith(data)}
-    storages = _Storages(file, found, "<" if little else ">")
-    file.seek(places[tops[0]].start)
-    text = _Text(file, places[tops[0]].start + places[tops[0]].size)
-    return unpickle(text, _CALLS, storages.find, np.ndarray, _most_steps(size))
+    sizes = {n.removeprefix(data): archive.size(n) for n in archive if n.startswith(data)}
+    storages = Storages(sizes, lambda key: archive.read(data + key), little)
+    text = io.BytesIO(archive.read(tops[0]))
+    return _whole(unpickle(text, CALLS, BUILDS, storages.find, _most_steps(size)))
+
+
+def _is_little(archive: Archive, top: str) -> bool:
+    name = f"{top}byteorder"
+    if name not in archive:
+        return True
+    order = archive.read(name) if archive.size(name) < 10 else b""
+    if order not in (b"little", b"big"):
+        raise ValueError("its byte order is neither little nor big")
+    return order == b"little"
+
+
+def _whole(value: Any) -> Any:
+    """Return the state dict of a whole module, and any other value as it is."""
+    if isinstance(value, Placeholder) and value.arguments is not None:
+        return value.state_dict() or value
+    return value
 
 
 def _load_legacy(file: BinaryIO, size: int) -> Any:
@@ -129,31 +148,41 @@ def _load_legacy(file: BinaryIO, size: int) -> Any:
     The value is read twice, because what its storages are is said in it, but where after it.
     """
     text = _Text(file, size)
-    known: dict[str, _Storage] = {}
+    known: dict[str, Storage] = {}
 
-    def note(identity: Any) -> None:
-        storage = _Storage.named(identity)
-        known[storage.key] = storage
+    def note(identity: Any) -> Any:
+        storage = Storage.named(identity)
+        if isinstance(storage, Storage):
+            known[storage.key] = storage
+        return storage
 
     starts, values = [], []
     for _ in range(5):
         starts.append(file.tell())
-        values.append(unpickle(text, _SKIM, note, type(None), _most_steps(size)))
+        values.append(unpickle(text, {}, {}, note, _most_steps(size)))
     number, version, _, _, keys = values
     if number != _LEGACY or version != 1001 or not isinstance(keys, list):
         raise ValueError("it is of another version than 1001")
-    places: dict[str, Place] = {}
+    places: dict[str, tuple[int, int]] = {}
     for key in keys:
         if not isinstance(key, str) or key not in known:
             raise ValueError("it has a storage that no tensor uses")
         count = int.from_bytes(text.read(8), "little")
-        places[key] = Place(file.tell(), count * known[key].itemsize)
-        if file.tell() + places[key].size > size:
+        places[key] = file.tell(), count * known[key].itemsize
+        if sum(places[key]) > size:
             raise ValueError(f"its storage {key!r} is not whole")
-        file.seek(places[key].size, io.SEEK_CUR)
+        file.seek(places[key][1], io.SEEK_CUR)
+
+    def read(key: str) -> bytearray:
+        here = file.tell()  # in the pickle, which is being read
+        file.seek(places[key][0])
+        content = bytearray(file.read(places[key][1]))
+        file.seek(here)
+        return content
+
     file.seek(starts[3])
-    storages = _Storages(file, places, "<")
-    return unpickle(text, _CALLS, storages.find, np.ndarray, _most_steps(size))
+    storages = Storages({key: nbytes for key, (_, nbytes) in places.items()}, read, True)
+    return _whole(unpickle(text, CALLS, BUILDS, storages.find, _most_steps(size)))
 
 
 def _most_steps(size: int) -> int:
@@ -162,7 +191,7 @@ def _most_steps(size: int) -> int:
 
 
 class _Text:
-    """The part of a file that holds a pickle, up to some position."""
+    """The part of a file that holds pickles, up to some position."""
 
     def __init__(self, file: BinaryIO, end: int) -> None:
         self.file = file
@@ -171,182 +200,98 @@ class _Text:
     def read(self, n: int) -> bytes:
         return self.file.read(max(0, min(n, self.end - self.file.tell())))
 
-    def readline(self) -> bytes:
-        return self.file.readline(1024)  # the lines in a pickle are names
+    def readline(self, n: int = 1024, /) -> bytes:
+        return self.file.readline(n)
 
 
-# Storages and tensors -----------------------------------------------------------------------------
+# The numbers by which torch.export calls the types of tensors.
+_TYPES = {
+    1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: "float16", 7: "float32",
+    8: "float64", 10: "complex64", 11: "complex128", 12: "bool", 13: "bfloat16", 28: "uint16",
+    29: "float8_e4m3fn", 30: "float8_e5m2", 31: "float8_e4m3fnuz", 32: "float8_e5m2fnuz",
+    33: "float8_e8m0fnu", 34: "uint32", 35: "uint64",
+}  # fmt: skip
+_CONFIG = re.compile(r"(?:[^/]+/)?data/weights/([^/]+)_weights_config\.json")
 
 
-@dataclass(frozen=True)
-class _Storage:
-    """What a pickle says of a storage."""
+def _load_exported(archive: Archive) -> Any:
+    """Return the weights in a file of torch.export.save, of several models by their names.
 
-    key: str
-    dtype: str  # "" if the tensor says
-    count: int
-    owner: _Storages | None = None
-
-    @classmethod
-    def named(cls, identity: Any, owner: _Storages | None = None) -> _Storage:
-        """Return the storage with that persistent id, ("storage", type, key, device, count)."""
-        if isinstance(identity, tuple) and identity[:1] == ("module",):  # of a whole model
-            kind = identity[1] if len(identity) > 1 else None
-            raise unwanted(kind.name if isinstance(kind, Name) else "a module")
-        if not isinstance(identity, tuple) or len(identity) < 5 or identity[0] != "storage":
-            raise ValueError("it refers to something that is no storage")
-        _, kind, key, _, count, *view = identity
-        if not isinstance(kind, Name) or not isinstance(key, str) or type(count) is not int:
-            raise ValueError("it describes a storage wrongly")
-        if kind.name not in _STORAGES:
-            raise ValueError(
-                f"it has a storage of type {kind.name}, expected one of {', '.join(_STORAGES)}"
-            )
-        if any(part is not None for part in view):
-            raise ValueError("it has a storage that is a view of another")
-        return cls(key, _STORAGES[kind.name], count, owner)
-
-    @property
-    def itemsize(self) -> int:
-        return _itemsize(self.dtype or "uint8")
+    Of any other archive, None.
+    """
+    for name in archive:  # as it wrote them before PyTorch 2.8
+        if name.rpartition("/")[2] in ("serialized_state_dict.pt", "serialized_state_dict.json"):
+            content = archive.read(name)
+            return _load_zip(io.BytesIO(content), len(content))
+    models = {m[1]: name for name in archive if (m := _CONFIG.fullmatch(name))}
+    found = {}
+    for model, name in models.items():
+        folder = name.rpartition("/")[0]
+        config = _json(bytes(archive.read(name))).get("config")
+        if not isinstance(config, dict):
+            raise ValueError(f"its record {name!r} has no config")
+        top = folder.removesuffix("data/weights")
+        little = _is_little(archive, top)
+        found[model] = {n: _exported(archive, folder, e, little) for n, e in config.items()}
+    if not found:
+        return None
+    return found if len(found) > 1 else next(iter(found.values()))
 
 
-class _Storages:
-    """The storages of a file, each read when a tensor first asks for it."""
+def _exported(archive: Archive, folder: str, entry: Any, little: bool) -> Any:
+    """Return one of its tensors."""
+    from ._tensors import tensor
 
-    def __init__(self, file: BinaryIO, places: dict[str, Place], order: Literal["<", ">"]) -> None:
-        self.file = file
-        self.places = places
-        self.order = order
-        self.read: dict[str, tuple[str, npt.NDArray[Any]]] = {}
-
-    def find(self, identity: Any) -> _Storage:
-        storage = _Storage.named(identity, self)
-        place = self.places.get(storage.key)
-        if place is None:
-            raise ValueError(f"it lacks the storage {storage.key[:50]!r}")
-        if place.size != storage.count * storage.itemsize:
-            raise ValueError(
-                f"its storage {storage.key!r} has {place.size} bytes, expected {storage.count} "
-                f"numbers of {storage.itemsize} bytes"
-            )
-        return storage
-
-    def numbers(self, key: str, dtype: str) -> npt.NDArray[Any]:
-        """Return all numbers of a storage, in the machine's byte order."""
-        if key not in self.read:
-            self.read[key] = dtype, self._numbers(self.places[key], dtype)
-        known, numbers = self.read[key]
-        if known != dtype:
-            raise ValueError(f"its storage {key!r} is used as {known} and as {dtype}")
-        return numbers
-
-    def _numbers(self, place: Place, dtype: str) -> npt.NDArray[Any]:
-        stored = {"bfloat16": "uint16", "bool": "uint8"}.get(dtype, dtype)
-        kind = np.dtype(stored).newbyteorder(self.order)
-        here = self.file.tell()  # in the pickle, which is being read
-        self.file.seek(place.start)
-        numbers = np.frombuffer(bytearray(self.file.read(place.size)), kind)
-        self.file.seek(here)
-        if numbers.nbytes != place.size:
-            raise ValueError("a storage of it is not whole")
-        if dtype == "bfloat16":
-            return widen_bfloat16(numbers)
-        if dtype == "bool":
-            truths: npt.NDArray[np.bool_] = numbers != 0
-            return truths
-        native: npt.NDArray[Any] = numbers.astype(kind.newbyteorder("="), copy=False)
-        return native
+    try:
+        path, meta = entry["path_name"], entry["tensor_meta"]
+        if not isinstance(path, str) or f"{folder}/{path}" not in archive:
+            raise ValueError(f"it lacks the record {str(path)[:50]!r}")
+        path = f"{folder}/{path}"
+        if entry["use_pickle"]:
+            content = archive.read(path)
+            return _load_zip(io.BytesIO(content), len(content))
+        dtype = _TYPES.get(meta["dtype"])
+        if dtype is None:
+            raise ValueError(f"it has a tensor of type {str(meta['dtype'])[:20]}")
+        size, stride = (tuple(n["as_int"] for n in meta[k]) for k in ("sizes", "strides"))
+        offset = meta["storage_offset"]["as_int"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"it describes a tensor wrongly: {error!r}") from error
+    storage = Storage("torch.storage.UntypedStorage", ())
+    storage.key, storage.dtype, storage.count = path, "", archive.size(path)
+    storage.owner = Storages({path: storage.count}, archive.read, little)
+    return tensor(storage, offset, size, stride, dtype=dtype)
 
 
-def _itemsize(dtype: str) -> int:
-    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
+def _json(text: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("a text in JSON in it nests too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError("a text in JSON in it is no object")
+    return value
 
 
-def _tensor(
-    storage: Any,
-    offset: Any,
-    size: Any,
-    stride: Any,
-    requires_grad: Any = False,
-    hooks: Any = None,
-    metadata: Any = None,
-    *,
-    dtype: str = "",
-) -> npt.NDArray[Any]:
-    """Return a view of a storage; offset and strides are counted in numbers."""
-    if not isinstance(storage, _Storage) or storage.owner is None:
-        raise ValueError("it has a tensor without a storage")
-    if metadata:
-        raise ValueError("it has a tensor that is a lazy conjugate or negative: resolve it")
-    if not (isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride)):
-        raise ValueError("it has a tensor without sizes and strides")
-    if len(size) > 32 or not all(type(n) is int for n in (offset, *size, *stride)):
-        raise ValueError("it has a tensor with sizes and strides that are no numbers, or too many")
-    if min((offset, *size, *stride)) < 0:
-        raise ValueError(
-            f"it has a tensor with offset {offset}, sizes {size} and strides {stride}, expected "
-            "none below 0"
-        )
-    if not (dtype or storage.dtype):
-        raise ValueError("it has a tensor of no type")
-    numbers = storage.owner.numbers(storage.key, dtype or storage.dtype)
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if 0 not in size and last >= numbers.size:
-        raise ValueError(
-            f"it has a tensor with offset {offset}, sizes {size} and strides {stride}, which "
-            f"reaches beyond its storage of {numbers.size} numbers"
-        )
-    if 0 in size:
-        return np.zeros(size, numbers.dtype)
-    strides = [
-        step * numbers.itemsize if n > 1 else 0 for n, step in zip(size, stride, strict=True)
-    ]
-    return np.ndarray(size, numbers.dtype, numbers, offset * numbers.itemsize, strides)
-
-
-def _tensor_of_type(
-    storage: Any,
-    offset: Any,
-    size: Any,
-    stride: Any,
-    requires_grad: Any,
-    hooks: Any,
-    dtype: Any,
-    metadata: Any = None,
-) -> npt.NDArray[Any]:
-    """Return a tensor that says of which type its numbers are."""
-    name = dtype.name.removeprefix("torch.") if isinstance(dtype, Name) else ""
-    if name not in _DTYPES:
-        raise ValueError(f"it has a tensor of {name or 'no type'}, expected {', '.join(_DTYPES)}")
-    return _tensor(storage, offset, size, stride, metadata=metadata, dtype=name)
-
-
-def _parameter(data: Any, *_: Any) -> npt.NDArray[Any]:
-    if not isinstance(data, np.ndarray):
-        raise ValueError("it has a parameter that is no tensor")
-    return data
-
-
-def _size(sizes: Any) -> tuple[Any, ...]:
-    if not isinstance(sizes, tuple):
-        raise ValueError("it has a size that is no tuple")
-    return sizes
-
-
-def _ordered_dict() -> OrderedDict[Any, Any]:
-    return OrderedDict()
-
-
-_CALLS: dict[str, Callable[..., Any]] = {
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor_v3": _tensor_of_type,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch.Size": _size,
-    "collections.OrderedDict": _ordered_dict,
-}
-_SKIM: dict[str, Callable[..., Any]] = {
-    **dict.fromkeys(_CALLS, lambda *_: None),
-    "collections.OrderedDict": _ordered_dict,
-}
+def _load_index(source: Source) -> dict[str, Any]:
+    """Return all tensors of the files that an index names, which lie beside it."""
+    if source.size > _MOST_INDEX:
+        raise _Foreign("a text in JSON")
+    places = _json(source.file.read()).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise _Foreign('a text in JSON without a "weight_map"')
+    if source.folder is None:
+        raise ValueError("it is the index of files that lie beside it, expected its path")
+    names = list(places.values())
+    for name in names:
+        if not isinstance(name, str) or not name or name != os.path.basename(name) or "\0" in name:
+            raise ValueError(f"it names the file {str(name)[:100]!r}, expected one beside it")
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(names):
+        part = load_torch(source.folder / name)
+        wanted = [tensor for tensor, place in places.items() if place == name]
+        missing = [t for t in wanted if not isinstance(part, dict) or t not in part]
+        if missing:
+            raise ValueError(f"{name} lacks {', '.join(missing)[:200]}")
+        found |= {tensor: part[tensor] for tensor in wanted}
+    return {tensor: found[tensor] for tensor in places}

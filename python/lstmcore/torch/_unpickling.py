@@ -1,21 +1,25 @@
-"""Pickles read without running them: plain values, and whatever the caller allows by name.
+"""Pickles read without running them: plain values, what the caller allows, and placeholders.
 
 Python's own unpickler calls what the stream names, allocates what it announces, and recurses as it
-asks. This one knows the instructions with which plain values are written, and no others.
+asks. This one knows the instructions of protocols 2 to 5. What a stream names is never imported: an
+object that is not plain becomes a `Placeholder`, which knows what the stream says of it.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-__all__ = ["Name", "Reader", "unpickle", "unwanted"]
+import numpy as np
 
-_PLAIN = (str, int, float, bytes, type(None))  # bool is an int
+__all__ = ["Placeholder", "Reader", "unpickle"]
+
+_PLAIN = (str, int, float, complex, bytes, bytearray, type(None))  # bool is an int
 _DEPTH = 100
 _BITS = 1024  # of an int
-_MOST_ARGUMENTS = 10
+_MOST_IN_A_KEY = 100
+_MOST_OF_ONE_HASH = 64
 
 _CONSTANTS = {
     "NONE": None,
@@ -25,12 +29,14 @@ _CONSTANTS = {
 _VALUES = {
     "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT",
     "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
-    "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
+    "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
 }  # fmt: skip
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_EMPTY: dict[str, Callable[[], Any]] = {
+    "EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set,
+}  # fmt: skip
 _CONTAINERS = {
-    *_TUPLES, "TUPLE", "EMPTY_TUPLE", "EMPTY_LIST", "APPEND", "APPENDS",
-    "EMPTY_DICT", "SETITEM", "SETITEMS",
+    *_TUPLES, *_EMPTY, "TUPLE", "FROZENSET", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS",
 }  # fmt: skip
 _MEMO = {"BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET"}
 _OBJECTS = {
@@ -38,8 +44,24 @@ _OBJECTS = {
 }  # fmt: skip
 _KNOWN = {
     *_CONSTANTS, *_VALUES, *_CONTAINERS, *_MEMO, *_OBJECTS, "PROTO", "FRAME", "MARK", "STOP",
+    "POP", "POP_MARK",
 }  # fmt: skip
 _MARK = object()
+
+# What is called by these names is made here, of plain parts: the last argument, if it is a list.
+_DICTS: dict[str, Callable[[], Any]] = {
+    "collections.OrderedDict": OrderedDict,
+    "collections.defaultdict": dict,
+    "collections.Counter": Counter,
+    "builtins.dict": dict,
+    "__builtin__.dict": dict,
+}
+_SETS: dict[str, Callable[[Iterable[Any]], Any]] = {
+    "builtins.set": set,
+    "__builtin__.set": set,
+    "builtins.frozenset": frozenset,
+    "__builtin__.frozenset": frozenset,
+}
 
 
 class Reader(Protocol):
@@ -48,22 +70,99 @@ class Reader(Protocol):
     def read(self, n: int) -> bytes:
         """Return at most n bytes."""
 
-    def readline(self) -> bytes:
+    def readline(self, n: int = ..., /) -> bytes:
         """Return a line, or the start of a long one."""
 
 
-class Name:
-    """A class or function that the stream names: its name, never the thing itself."""
+class Placeholder:
+    """What `load_torch` gives for an object that it does not make: what the file says of it.
 
-    def __init__(self, name: str) -> None:
+    Nothing of it was imported or run. It stands for a class or function itself, ``arguments`` being
+    None then, or for what came of calling that.
+    """
+
+    __slots__ = ("arguments", "elements", "entries", "name", "state")
+
+    name: str
+    """The full name of the class or function, such as ``"argparse.Namespace"``."""
+    arguments: tuple[Any, ...] | None
+    """What it was called with."""
+    state: Any
+    """What it was given as its state: mostly a dict of its attributes."""
+    entries: dict[Any, Any] | None
+    """What was set in it by keys, as in a class derived from dict."""
+    elements: list[Any] | None
+    """What was appended to it, as to a class derived from list."""
+
+    def __init__(self, name: str, arguments: tuple[Any, ...] | None = None) -> None:
         self.name = name[:200]
+        self.arguments = arguments
+        self.state = self.entries = self.elements = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the tensors of a module of PyTorch, by the names that its ``state_dict()`` has.
+
+        Of any other object, those among its attributes. What the module does is not known.
+
+        Raises
+        ------
+        ValueError
+            If modules are in one another without end.
+        """
+        found: dict[str, Any] = {}
+        waiting: list[tuple[str, int, Any]] = [("", 0, self)]
+        for _ in range(100_000):
+            if not waiting:
+                return found
+            prefix, depth, module = waiting.pop()
+            arrays, children = _parts_of_module(module.state)
+            found |= {prefix + name: array for name, array in arrays.items()}
+            inner = [(f"{prefix}{n}.", depth + 1, child) for n, child in children.items()]
+            if depth > _DEPTH:
+                break
+            waiting += reversed(inner)
+        raise ValueError(f"the parts of the {self.name} are in one another without end")
+
+    def __repr__(self) -> str:
+        if self.arguments is None:
+            return f"<{self.name} itself>"
+        if len(self.arguments) < 4 and all(isinstance(a, (str, int)) for a in self.arguments):
+            inside = ", ".join(repr(a)[:50] for a in self.arguments)
+            return f"<{self.name}({inside})>"
+        return f"<{self.name} object>"
+
+
+def _parts_of_module(state: Any) -> tuple[dict[str, Any], dict[str, Placeholder]]:
+    """Return the tensors and the modules among the attributes of a module."""
+    if not isinstance(state, dict):
+        return {}, {}
+    parameters, buffers = state.get("_parameters"), state.get("_buffers")
+    if isinstance(parameters, dict) and isinstance(buffers, dict):  # of torch.nn.Module
+        children = state.get("_modules")
+        passing = state.get("_non_persistent_buffers_set")
+        passing = passing if isinstance(passing, set) else set()
+        everything = {
+            **parameters,
+            **{name: array for name, array in buffers.items() if name not in passing},
+            **(children if isinstance(children, dict) else {}),
+        }
+    else:  # of TorchScript
+        everything = state
+    named = {name: value for name, value in everything.items() if isinstance(name, str)}
+    return (
+        {n: v for n, v in named.items() if not isinstance(v, (Placeholder, *_PLAIN, *_HOLDING))},
+        {n: v for n, v in named.items() if isinstance(v, Placeholder) and v.arguments is not None},
+    )
+
+
+_HOLDING = (tuple, list, dict, set, frozenset)
 
 
 def unpickle(
     stream: Reader,
     calls: Mapping[str, Callable[..., Any]],
+    builds: Mapping[str, Callable[[Placeholder, Any], Any]],
     persistent: Callable[[Any], Any],
-    kind: type,
     most_steps: int,
 ) -> Any:
     """Return the value of a pickle.
@@ -73,24 +172,23 @@ def unpickle(
     stream : Reader
         At the start of the pickle; afterwards it is behind its end.
     calls : mapping of str to callable
-        What may be called, by its full name.
+        What is called, by its full name; all else gives a `Placeholder`. NotImplemented does, too.
+    builds : mapping of str to callable
+        What takes the place of a placeholder of that name when it gets its state.
     persistent : callable
-        Returns what a persistent id stands for. `Name` is what it gets for names in it.
-    kind : type
-        Of values that `calls` makes, and that may be in the result.
+        Returns what a persistent id stands for. Placeholders are what it gets for names in it.
     most_steps : int
         After how many instructions to give up; and how many values there may be.
 
     Raises
     ------
     ValueError
-        If the stream is broken, too long, nests too deeply, or holds anything but bools, ints,
-        floats, strings, bytes, None, lists, tuples, dicts and values of `kind`.
+        If the stream is broken, too long, or nests too deeply.
     """
     import pickletools  # large, and seldom needed
 
     known = {op.code.encode("latin-1"): op for op in pickletools.opcodes if op.name in _KNOWN}
-    machine = _Machine(calls, persistent)
+    machine = _Machine(calls, builds, persistent)
     steps = 0
     try:
         while machine.running:
@@ -109,7 +207,7 @@ def unpickle(
         raise ValueError("its pickle takes from an empty stack") from error
     if len(machine.stack) != 1 or machine.stack[0] is _MARK:
         raise ValueError("its pickle does not end with one value")
-    _check(machine.stack[0], kind, most_steps)
+    _check(machine.stack[0], most_steps)
     return machine.stack[0]
 
 
@@ -117,12 +215,16 @@ class _Machine:
     """A stack, with marks in it, and a memo."""
 
     def __init__(
-        self, calls: Mapping[str, Callable[..., Any]], persistent: Callable[[Any], Any]
+        self,
+        calls: Mapping[str, Callable[..., Any]],
+        builds: Mapping[str, Callable[[Placeholder, Any], Any]],
+        persistent: Callable[[Any], Any],
     ) -> None:
-        self.calls = calls
-        self.persistent = persistent
+        self.calls, self.builds, self.persistent = calls, builds, persistent
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.places: dict[int, int] = {}  # of placeholders in the memo, by their id
+        self.hashes: Counter[tuple[int, int]] = Counter()  # of keys, in which dict
         self.running = True
 
     def step(self, name: str, argument: Any) -> None:
@@ -141,69 +243,100 @@ class _Machine:
             self._object(name, argument)
         elif name == "MARK":
             self.stack.append(_MARK)
+        elif name == "POP":
+            self.stack.pop()
+        elif name == "POP_MARK":
+            self._pop_to_mark()
         elif name == "STOP":
             self.running = False
 
     def _remember(self, name: str, argument: Any) -> None:
         """Put a value into the memo, or on the stack from there."""
-        if name in ("BINPUT", "LONG_BINPUT"):
-            self.memo[argument] = self._top(object)
-        elif name == "MEMOIZE":
-            self.memo[len(self.memo)] = self._top(object)
-        else:  # BINGET, LONG_BINGET
+        if name in ("BINGET", "LONG_BINGET"):
             if argument not in self.memo:
                 raise ValueError(f"its pickle refers to value {argument}, which is not there")
             self.stack.append(self.memo[argument])
+            return
+        place = len(self.memo) if name == "MEMOIZE" else argument
+        value = self._top(object)
+        self.memo[place] = value
+        if isinstance(value, Placeholder):
+            self.places[id(value)] = place
 
     def _container(self, name: str) -> None:
-        """Make a tuple, list or dict, or add to one."""
+        """Make a tuple, list, dict or set, or add to one."""
         stack = self.stack
         if name in _TUPLES:
             items = [self._pop() for _ in range(_TUPLES[name])]
             stack.append(tuple(reversed(items)))
+        elif name in _EMPTY:
+            stack.append(_EMPTY[name]())
         elif name == "TUPLE":
             stack.append(tuple(self._pop_to_mark()))
-        elif name == "EMPTY_TUPLE":
-            stack.append(())
-        elif name == "EMPTY_LIST":
-            stack.append([])
-        elif name == "EMPTY_DICT":
-            stack.append({})
-        elif name == "APPEND":
-            item = self._pop()
-            self._top(list).append(item)
-        elif name == "APPENDS":
+        elif name == "FROZENSET":
+            stack.append(self._set(frozenset, self._pop_to_mark()))
+        elif name in ("APPEND", "APPENDS"):
+            items = [self._pop()] if name == "APPEND" else self._pop_to_mark()
+            target = self._top((list, Placeholder))
+            if isinstance(target, Placeholder):
+                target.elements = target.elements or []
+                target = target.elements
+            target.extend(items)
+        elif name == "ADDITEMS":
             items = self._pop_to_mark()
-            self._top(list).extend(items)
-        elif name == "SETITEM":
-            value, key = self._pop(), self._pop()
-            self._set_items([key, value])
-        else:  # SETITEMS
-            self._set_items(self._pop_to_mark())
+            target = self._top(set)
+            for item in items:
+                self._check_key(target, item)
+                target.add(item)
+        else:  # SETITEM, SETITEMS
+            items = [self._pop(), self._pop()][::-1] if name == "SETITEM" else self._pop_to_mark()
+            target = self._top((dict, Placeholder))
+            if isinstance(target, Placeholder):
+                target.entries = {} if target.entries is None else target.entries
+                target = target.entries
+            self._set_items(target, items)
 
     def _object(self, name: str, argument: Any) -> None:
-        """Make what is no plain value, if the caller allows it."""
+        """Make what is no plain value."""
         stack = self.stack
         if name == "GLOBAL":
-            stack.append(Name(argument))
+            stack.append(Placeholder(argument))
         elif name == "STACK_GLOBAL":
             last, module = self._pop(), self._pop()
             if not (isinstance(module, str) and isinstance(last, str)):
                 raise ValueError("a name in it is not a string")
-            stack.append(Name(f"{module}.{last}"))
-        elif name == "REDUCE":
+            stack.append(Placeholder(f"{module}.{last}"))
+        elif name in ("REDUCE", "NEWOBJ"):
             arguments, function = self._pop(), self._pop()
             stack.append(self._call(function, arguments))
+        elif name == "NEWOBJ_EX":
+            options, arguments, function = self._pop(), self._pop(), self._pop()
+            made = self._call(function, arguments)
+            if isinstance(made, Placeholder):
+                made.state = options
+            stack.append(made)
         elif name == "BUILD":
-            # PyTorch's OrderedDict of a state dict carries the versions of its modules.
-            if not isinstance(self._pop(), (dict, type(None))):
-                raise ValueError("its pickle sets a state that is no dict")
-            self._top(OrderedDict)
-        elif name in ("NEWOBJ", "NEWOBJ_EX"):
-            kind = stack[-2 if name == "NEWOBJ" else -3]
-            raise unwanted(kind.name if isinstance(kind, Name) else "an object without a name")
+            state = self._pop()
+            target = self._top(object)
+            if isinstance(target, Placeholder):
+                self._build(target, state)
+            elif not isinstance(target, (dict, np.ndarray)):
+                # PyTorch's OrderedDict of a state dict carries the versions of its modules.
+                raise ValueError(f"its pickle sets the state of a {type(target).__name__}")
         else:  # BINPERSID
             stack.append(self.persistent(self._pop()))
+
+    def _build(self, target: Placeholder, state: Any) -> None:
+        """Give a placeholder its state, or put something else in its place."""
+        build = self.builds.get(target.name)
+        made = NotImplemented if build is None else build(target, state)
+        if made is NotImplemented:
+            target.state = state
+            return
+        self.stack[-1] = made
+        place = self.places.get(id(target))
+        if place is not None and self.memo.get(place) is target:
+            self.memo[place] = made
 
     def _pop(self) -> Any:
         value = self.stack.pop()
@@ -221,50 +354,100 @@ class _Machine:
         del self.stack[start:]
         return items
 
-    def _top(self, kind: type) -> Any:
+    def _top(self, kind: Any) -> Any:
         if not self.stack or self.stack[-1] is _MARK or not isinstance(self.stack[-1], kind):
-            raise ValueError(f"its pickle lacks a {kind.__name__} where it changes one")
+            what = (kind[0] if isinstance(kind, tuple) else kind).__name__
+            raise ValueError(f"its pickle lacks a {what} where it changes one")
         return self.stack[-1]
 
-    def _set_items(self, items: list[Any]) -> None:
-        target = self._top(dict)
+    def _set_items(self, target: dict[Any, Any], items: list[Any]) -> None:
         if len(items) % 2:
             raise ValueError("a dict in it has a key without a value")
         for key, value in zip(items[::2], items[1::2]):
-            if not isinstance(key, _PLAIN):
-                kind = type(key).__name__
-                raise ValueError(f"a dict in it has a key of type {kind}, expected str or number")
+            self._check_key(target, key)
             target[key] = value
 
+    def _set(self, kind: Callable[[Iterable[Any]], Any], items: list[Any]) -> Any:
+        for item in items:
+            self._check_key(items, item)
+        return kind(items)
+
+    def _check_key(self, target: Any, key: Any) -> None:
+        """Refuse what has no hash, and many keys that have the same: they take quadratic time.
+
+        The hashes of strings differ from one process to the next, and those of ints below 2**60 are
+        the ints.
+        """
+        if isinstance(key, (str, bytes, type(None))):
+            return
+        if isinstance(key, int) and key.bit_length() <= 60:
+            return
+        if not _is_key(key):
+            kind = type(key).__name__
+            raise ValueError(f"a dict in it has a key of type {kind}, expected str or number")
+        place = id(target), hash(key)
+        self.hashes[place] += 1
+        if self.hashes[place] > _MOST_OF_ONE_HASH:
+            raise ValueError("a dict in it has many keys of the same hash")
+
     def _call(self, function: Any, arguments: Any) -> Any:
-        if not isinstance(function, Name) or not isinstance(arguments, tuple):
+        if not isinstance(function, Placeholder) or not isinstance(arguments, tuple):
             raise ValueError("its pickle calls what has no name")
-        if function.name not in self.calls:
-            raise unwanted(function.name)
-        if len(arguments) <= _MOST_ARGUMENTS:
+        name = function.name
+        last = arguments[-1] if arguments else None
+        if name in _SETS and isinstance(last, (list, type(None))):
+            return self._set(_SETS[name], last or [])
+        if name in _DICTS:
+            made = _DICTS[name]()
+            if isinstance(last, dict):
+                last = list(last.items())
+            if isinstance(last, list):
+                if not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in last):
+                    raise ValueError("a dict in it is made of something else than pairs")
+                self._set_items(made, [part for pair in last for part in pair])
+            return made
+        if name in self.calls:
             try:
-                return self.calls[function.name](*arguments)
-            except TypeError:  # too few, or too many
-                pass
-        raise ValueError(f"its pickle gives {len(arguments)} arguments to {function.name}")
+                made = self.calls[name](*arguments)
+            except TypeError as error:  # too few, or too many
+                count = len(arguments)
+                raise ValueError(f"its pickle gives {count} arguments to {name}") from error
+            if made is not NotImplemented:
+                return made
+        return Placeholder(name, arguments)
 
 
-def _check(value: Any, kind: type, most: int) -> None:
-    """Refuse what is neither plain nor of that kind, nests too deeply, or unfolds to too much.
+def _is_key(key: Any) -> bool:
+    """Whether it can be the key of a dict: plain, or a tuple of little that is."""
+    waiting, count = [key], 0
+    while waiting:
+        part = waiting.pop()
+        count += 1
+        if count > _MOST_IN_A_KEY:
+            return False
+        if isinstance(part, (tuple, frozenset)):
+            waiting += list(part)[: _MOST_IN_A_KEY + 1]
+        elif isinstance(part, bytearray) or not isinstance(
+            part, (*_PLAIN, np.generic, Placeholder)
+        ):
+            return False
+    return True
+
+
+def _check(value: Any, most: int) -> None:
+    """Refuse what nests too deeply, or unfolds to too much.
 
     A pickle can refer to one value many times, so that a short one unfolds to more than any memory
-    holds: for whoever prints or compares it.
+    holds: for whoever prints or compares it. Placeholders do neither with what is in them.
     """
     level, count = [value], 0
     for _ in range(_DEPTH):
         following: list[Any] = []
         for item in level:
-            if isinstance(item, (list, tuple, dict)):
+            if isinstance(item, _HOLDING):
                 following += item.values() if isinstance(item, dict) else item
                 if count + len(following) > most:
                     raise ValueError(f"its pickle unfolds to more than {most} values")
-            elif not isinstance(item, (*_PLAIN, kind)):
-                raise unwanted(item.name if isinstance(item, Name) else type(item).__name__)
         count += len(level)
         level = following
         if not level:
@@ -273,7 +456,7 @@ def _check(value: Any, kind: type, most: int) -> None:
 
 
 def _line(stream: Reader) -> str:
-    line = stream.readline()
+    line = stream.readline(1024)  # the lines in a pickle are names
     if not line.endswith(b"\n"):
         raise ValueError("its pickle has a name that is too long, or cut short")
     return line[:-1].decode()
@@ -284,11 +467,4 @@ def _unknown(code: bytes, opcodes: list[Any]) -> str:
         return "its pickle has no end"
     names = [op.name for op in opcodes if op.code.encode("latin-1") == code]
     what = f"the instruction {names[0]}" if names else f"the unknown instruction {code!r}"
-    return f"its pickle has {what}, which plain values do not need"
-
-
-def unwanted(name: str) -> ValueError:
-    """Return the error for something that is neither plain nor a tensor."""
-    return ValueError(
-        f"it holds {name}, but only tensors and plain values are read: save a state dict"
-    )
+    return f"its pickle has {what}, which is not read"
