@@ -187,5 +187,7 @@ void bind_row_functions(py::module_& m);
 void bind_stream(py::module_& m);
 void bind_stream_pool(py::module_& m);
 void bind_losses(py::module_& m);
+void bind_ctc(py::module_& m);
+void bind_crf(py::module_& m);
 void bind_optim(py::module_& m);
 void bind_scatter(py::module_& m);

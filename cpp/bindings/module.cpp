@@ -14,6 +14,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     bind_stream(m);
     bind_stream_pool(m);
     bind_losses(m);
+    bind_ctc(m);
+    bind_crf(m);
     bind_optim(m);
     bind_scatter(m);
 }

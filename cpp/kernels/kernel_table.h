@@ -270,6 +270,11 @@ struct KernelTable {
     const char* isa;
     Kernels<float> f32;
     Kernels<double> f64;
+    /// out[i] = log(exp(x[i]) + exp(x[i - 1]) + exp(x[i - 2] + allowed[i])) for i < n. None of them
+    /// is NaN or +infinity; -infinity is the logarithm of 0.
+    void (*log_sums_of_three)(const double* x, const double* allowed, double* out, int64_t n);
+    /// y = log(x) for n finite numbers of at least 2.3e-308; y may be x.
+    void (*log)(const double* x, double* y, int64_t n);
 
     template <class T>
     const Kernels<T>& of() const;

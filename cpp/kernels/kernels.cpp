@@ -3,6 +3,7 @@
 #include "activations-inl.h"
 #include "entries.h"
 #include "kernel_table.h"
+#include "log-inl.h"
 #include "softmax-inl.h"
 #include "transpose-inl.h"
 #include "update-inl.h"
@@ -51,7 +52,8 @@ namespace kernels {
 extern const KernelTable LSTMCORE_JOIN(table_, LSTMCORE_LEVEL);
 constexpr KernelTable LSTMCORE_JOIN(table_, LSTMCORE_LEVEL) = {
     LSTMCORE_ISA_NAME, LSTMCORE_LEVEL::make_kernels<float>(),
-    LSTMCORE_LEVEL::make_kernels<double>()};
+    LSTMCORE_LEVEL::make_kernels<double>(), LSTMCORE_LEVEL::log_sums_of_three,
+    LSTMCORE_LEVEL::log_array};
 
 }  // namespace kernels
 }  // namespace lstmcore

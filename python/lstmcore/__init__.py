@@ -30,6 +30,8 @@ from ._core import build_info as _build_info
 from ._files.checkpoints import load_checkpoint, save_checkpoint
 from ._files.layouts import convert_weights
 from ._files.models import load, save
+from ._models.crf import CRF
+from ._models.ctc import ctc_beam_search, ctc_decode
 from ._models.generate import generate
 from ._models.seq2seq import Seq2Seq
 from ._models.state_space import StateSpace
@@ -77,6 +79,7 @@ from .torch import from_torch, load_torch, to_torch
 __version__ = _build_info()["version"]
 
 __all__ = [
+    "CRF",
     "ELU",
     "GELU",
     "GRU",
@@ -134,6 +137,8 @@ __all__ = [
     "clip_grad_value",
     "concat",
     "convert_weights",
+    "ctc_beam_search",
+    "ctc_decode",
     "data",
     "evaluate",
     "fit",

@@ -217,6 +217,52 @@ def cross_entropy(
     /,
 ) -> npt.NDArray[np.float64]: ...
 
+# The loss of each row (B,), filling dlogits with factor (B,) times its gradient; `labels` has those
+# of all rows, one after the other. And for each row (ids, score) of what it may say, best first.
+def ctc(
+    logits: _Array,
+    labels: npt.NDArray[np.int64],
+    target_lengths: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64] | None,
+    blank: int,
+    batch_first: bool,
+    factor: npt.NDArray[np.float64] | None,
+    dlogits: _Array | None,
+    /,
+) -> npt.NDArray[np.float64]: ...
+def ctc_beam_search(
+    logits: _Array,
+    lengths: npt.NDArray[np.int64] | None,
+    blank: int,
+    batch_first: bool,
+    beam_size: int,
+    /,
+) -> list[list[tuple[npt.NDArray[np.int64], float]]]: ...
+
+# The loss of each row (B,), filling dscores with factor (B,) times its gradient and adding those of
+# the parameters, transitions, start and end, to `gradients`, which may be empty. And the likeliest
+# labels, one row after the other.
+def crf(
+    scores: _Array,
+    parameters: Sequence[_Array],
+    target: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64] | None,
+    mask: npt.NDArray[np.bool_] | None,
+    batch_first: bool,
+    factor: npt.NDArray[np.float64],
+    dscores: _Array | None,
+    gradients: Sequence[_Array],
+    /,
+) -> npt.NDArray[np.float64]: ...
+def crf_decode(
+    scores: _Array,
+    parameters: Sequence[_Array],
+    lengths: npt.NDArray[np.int64] | None,
+    mask: npt.NDArray[np.bool_] | None,
+    batch_first: bool,
+    /,
+) -> npt.NDArray[np.int64]: ...
+
 # An array that is not initialised. When a large one is freed the thread keeps its memory for its
 # next ones, as a training step would else be given the same pages, cleared, each time.
 def empty(shape: Sequence[int], dtype: np.dtype[Any], /) -> _Array: ...

@@ -1,6 +1,6 @@
 """Losses: each returns its value and its gradient, which goes straight into ``backward``.
 
-All are weighted means, and take the same arguments:
+All but `ctc`, which is of whole rows, are weighted means, and take the same arguments:
 
 Lengths
     Where `lengths` are given, the first two axes are time and batch, (T, B, ...), or (B, T, ...)
@@ -33,12 +33,13 @@ from ._base import checks
 from ._base.checks import Array
 from ._base.public import publish
 from ._base.scoring import Mean, says
-from ._base.targets import check_weights, classified, paired, parted
+from ._base.targets import check_weights, classified, labelled, paired, parted, scored_steps
 
 __all__ = [
     "Mean",
     "binary_cross_entropy",
     "cross_entropy",
+    "ctc",
     "gaussian_nll",
     "huber",
     "mae",
@@ -531,6 +532,103 @@ def gaussian_nll(
     grad = grad.reshape(np.shape(both))
     gradient = tuple(np.split(grad, 2, axis=-1)) if pair else grad
     return Mean(value, loss.weight / 2), gradient
+
+
+@says(mode="min", takes_scores=True)
+def ctc(
+    logits: ArrayLike,
+    targets: Any,
+    lengths: ArrayLike | None = None,
+    *,
+    target_lengths: ArrayLike | None = None,
+    blank: int = 0,
+    reduction: str = "mean",
+    zero_infinity: bool = False,
+    batch_first: bool = False,
+) -> tuple[Any, Array]:
+    """Connectionist temporal classification: labels without saying at which steps they are.
+
+    Each step says a label or the blank; a label may last several steps, and between two that are
+    equal there is a blank at least. The loss of a row is -log of the probability of its labels:
+    that of all ways to say them together (A. Graves et al., "Connectionist temporal classification:
+    labelling unsegmented sequence data with recurrent neural networks", ICML 2006, equations 6 to
+    8), in nats. `lstmcore.ctc_decode` and `lstmcore.ctc_beam_search` turn scores into labels.
+
+    Parameters
+    ----------
+    logits : array (T, B, C), or (T, C) without a batch
+        Scores of the C classes before the softmax; their logarithms after it do as well.
+    targets : list of B integer arrays (S_b,), or integer array (B, S)
+        Labels of each row, 0 to C - 1 without the blank; a row may have none. A padded array has
+        `target_lengths` beside it, or ids below 0 as padding behind the labels, as batches for
+        `fit` have. With `target_lengths` also (N,), the labels of all rows one after the other.
+        Without a batch, (S,).
+    lengths : integer array (B,), optional
+        Valid steps of each row of `logits`.
+    target_lengths : integer array (B,), optional
+        How many labels each row has.
+    blank : int, default 0
+        The class that stands for no label.
+    reduction : {"mean", "sum", "none"}, default "mean"
+        "mean" divides the loss of each row by the number of its labels (1 if there are none), and
+        takes the mean over the rows; "sum" adds those of the rows up; "none" leaves one for each
+        row, and the gradient is that of their sum.
+    zero_infinity : bool, default False
+        Whether infinite losses count as 0. Where the labels of a row, and a blank between equal
+        ones, do not fit into its steps, the probability is 0 and the loss infinite.
+    batch_first : bool, default False
+        `logits` are (B, T, C).
+
+    Returns
+    -------
+    loss : float, or ndarray (B,) in float64 with reduction "none"
+        0.0 without rows.
+    dlogits : ndarray, shape and dtype of `logits`
+        Gradient of the loss. It is 0 past the end of a row, and in rows whose loss is infinite,
+        whatever `zero_infinity` is; NaN in rows that have a NaN.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, a label is no class or the blank, or an option is out of range.
+    TypeError
+        If an argument is of the wrong type or dtype.
+
+    Notes
+    -----
+    The numbers are those of PyTorch's ``ctc_loss(log_softmax(logits), ...)``, with its `reduction`
+    and `zero_infinity`, but that infinite losses have NaN as gradient there without the latter. In
+    `evaluate` the mean of several batches is that of all rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> loss, dlogits = ctc(np.zeros((3, 2, 4)), [[1, 2], [3]], lengths=[3, 2])
+    >>> round(loss, 4), dlogits.shape
+    (1.4743, (3, 2, 4))
+    >>> ctc(np.zeros((1, 1, 4)), [[1, 2]])[0]
+    inf
+    """
+    x, ends, batch_first, batched = scored_steps(logits, lengths, batch_first)
+    classes, rows = x.shape[-1], x.shape[0 if batch_first else 1]
+    blank = checks.integer(blank, "blank", 0)
+    if blank >= classes:
+        raise ValueError(f"blank is {blank}, expected 0 to {classes - 1}, one of the classes")
+    reduction = checks.choice(reduction, "reduction", ("mean", "sum", "none"))
+    zero_infinity = checks.boolean(zero_infinity, "zero_infinity")
+    ids, counts = labelled(targets, target_lengths, rows, classes, blank)
+    factor = np.ones(rows)
+    if reduction == "mean":
+        factor /= np.maximum(counts, 1) * max(rows, 1)
+    dlogits = _core.empty(x.shape, x.dtype)
+    losses = _core.ctc(x, ids, counts, ends, blank, batch_first, factor, dlogits)
+    if zero_infinity:
+        losses[np.isinf(losses)] = 0
+    dlogits = dlogits.reshape(np.shape(logits))
+    if reduction == "none":
+        return (losses if batched else losses[0]), dlogits
+    loss = float((losses * factor).sum())
+    return Mean(loss, rows if reduction == "mean" else 1), dlogits
 
 
 def _quantiles(value: ArrayLike) -> Array:

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 import lstmcore as lc
 from helpers.numeric import assert_same_bits
 from lstmcore._files import tensor_file
+from lstmcore._files.source import opened
 from lstmcore.losses import cross_entropy
 
 quiet = partial(lc.fit, progress=False, loss=cross_entropy)
@@ -257,7 +258,8 @@ def test_damaged_generators_change_nothing(
     rng.integers(5, dtype=np.uint32)
     dropout = lc.Dropout(0.5, seed=0)
     lc.save_checkpoint(path, dropout=dropout, rng=rng)
-    arrays, metadata = tensor_file.read(path)
+    with opened(path) as source:
+        arrays, metadata = tensor_file.read(source)
     content = json.loads(metadata["lstmcore.checkpoint"])
     damaged = [(content["parts"]["rng"], "rng: ")]
     if kind == "PCG64":

@@ -145,6 +145,7 @@ public:
             {"Linear", &Builder::add_linear},
             {"LayerNorm", &Builder::add_layer_norm},
             {"Dropout", &Builder::add_dropout},
+            {"CRF", &Builder::add_crf},
             {"Tanh", &Builder::add_activation<ActivationKind::tanh>},
             {"ReLU", &Builder::add_activation<ActivationKind::relu>},
             {"Sigmoid", &Builder::add_activation<ActivationKind::sigmoid>},
@@ -298,6 +299,16 @@ private:
 
     /// It does nothing outside training.
     void add_dropout(Options& options, const std::string&, int) { options.ignore("p"); }
+
+    /// It passes scores through; its parameters are for its loss and for decoding, in Python.
+    void add_crf(Options& options, const std::string& prefix, int) {
+        check_dtype(options);
+        const int64_t classes = options.size("classes");
+        take(prefix + "transitions", {classes, classes});
+        take(prefix + "start", {classes});
+        take(prefix + "end", {classes});
+        kept_.clear();
+    }
 
     template <ActivationKind kActivation>
     void add_activation(Options&, const std::string&, int) {

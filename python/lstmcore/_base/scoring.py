@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-__all__ = ["Mean", "check_scores", "says", "told"]
+__all__ = ["Mean", "apart", "check_scores", "says", "told"]
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
 
@@ -81,8 +81,9 @@ class Mean(float):
 def says(**facts: Any) -> Callable[[Function], Function]:
     """Note facts of a loss or a metric as its attributes: a decorator.
 
-    They are `mode`, "min" or "max", whichever is better; and `takes_scores`, whether predictions
-    are scores before a softmax or sigmoid, or the name of the option that may say otherwise.
+    They are `mode`, "min" or "max", whichever is better; `takes_scores`, whether predictions are
+    scores before a softmax or sigmoid, or the name of the option that may say otherwise; and of a
+    method that adds gradients of its object's parameters, `apart`: see there.
     """
 
     def note(function: Function) -> Function:
@@ -98,6 +99,21 @@ def told(function: Any, fact: str, default: Any = None) -> Any:
     while isinstance(function, functools.partial) and not hasattr(function, fact):
         function = function.func
     return getattr(function, fact, default)
+
+
+def apart(function: Any) -> Callable[..., Any] | None:
+    """Return what computes a loss without adding gradients of parameters of its own, if it does.
+
+    That returns them instead, beside the loss and the gradient of the prediction: a list of pairs,
+    Parameter and gradient.
+    """
+    if isinstance(function, functools.partial):
+        inner = apart(function.func)
+        return (
+            None if inner is None else functools.partial(inner, *function.args, **function.keywords)
+        )
+    name = getattr(function, "apart", None)
+    return None if name is None else getattr(function.__self__, name)
 
 
 def check_scores(model: Any, name: str, function: Any, output: Any = None) -> None:

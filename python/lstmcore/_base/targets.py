@@ -6,13 +6,15 @@ beside them as `scale`: 1.0 where no weights were given.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import checks
 from .checks import Array
 
-__all__ = ["check_weights", "classified", "paired", "parted"]
+__all__ = ["check_weights", "classified", "labelled", "paired", "parted", "scored_steps"]
 
 
 def classified(
@@ -48,6 +50,115 @@ def classified(
         wrong = known[(known < 0) | (known >= num_classes)]
         raise ValueError(f"target has class {wrong[0]}, expected 0 to {num_classes - 1}")
     return np.ascontiguousarray(scores), known.astype(np.int64, order="C"), w, scale
+
+
+def scored_steps(
+    logits: ArrayLike, lengths: ArrayLike | None, batch_first: bool, name: str = "logits"
+) -> tuple[Array, NDArray[np.int64] | None, bool, bool]:
+    """Return scores of classes as (T, B, C), or (B, T, C) with `batch_first`, and the lengths.
+
+    Beside them `batch_first`, and whether there is a batch; one row without becomes a batch of one.
+    """
+    batch_first = checks.boolean(batch_first, "batch_first")
+    x = checks.floating(logits, name)
+    batched = x.ndim == 3
+    if x.ndim not in (2, 3) or x.shape[-1] == 0:
+        axes = "(B, T, C)" if batch_first else "(T, B, C)"
+        raise ValueError(
+            f"{name} has shape {x.shape}, expected {axes}, or (T, C) without a batch, with C >= 1 "
+            "classes"
+        )
+    if not batched:
+        x = x[None] if batch_first else x[:, None]
+    time, batch = x.shape[1::-1] if batch_first else x.shape[:2]
+    ends = None
+    if lengths is not None:
+        ends = checks.lengths(lengths, batch, time, batched=batched, of=name)
+    return checks.in_order(x), ends, batch_first, batched
+
+
+def labelled(
+    targets: Any, target_lengths: ArrayLike | None, batch: int, classes: int, blank: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the labels of all rows, one after the other, and how many each row has.
+
+    They are given as a list of a sequence for each row, or padded, (B, S), with the lengths beside
+    them or ids below 0 as padding, or one after the other, with the lengths.
+    """
+    ids, counts = _rows_of_labels(targets, target_lengths, batch)
+    if ids.size:
+        wrong = ids[(ids < 0) | (ids >= classes)]
+        if wrong.size:
+            raise ValueError(f"targets has the label {wrong[0]}, expected 0 to {classes - 1}")
+        if (ids == blank).any():
+            raise ValueError(
+                f"targets has the label {blank}, which is the blank, expected other classes"
+            )
+    return ids, counts
+
+
+def _rows_of_labels(
+    targets: Any, target_lengths: ArrayLike | None, batch: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    if isinstance(targets, (list, tuple)) and target_lengths is None:
+        return _listed_labels(targets, batch)
+    given = checks.integers(targets, "targets").astype(np.int64)
+    if target_lengths is None:
+        if given.ndim != 2 or len(given) != batch:
+            raise ValueError(
+                f"targets has shape {given.shape}, expected (B, S) with B = {batch} rows, or a "
+                "list of a sequence of ids for each row"
+            )
+        counts = (given >= 0).cumprod(axis=1).sum(axis=1)  # ids below 0 are padding
+        behind = np.arange(given.shape[1]) >= counts[:, None]
+        if (given[behind] >= 0).any():
+            row = int((behind & (given >= 0)).any(axis=1).argmax())
+            raise ValueError(
+                f"targets has ids below 0 in front of others in row {row}, expected such padding "
+                "behind the labels"
+            )
+        return given[~behind], counts.astype(np.int64)
+    if given.ndim == 1 and not (batch == 1 and np.ndim(target_lengths) == 0):
+        counts = _counts(target_lengths, batch, given.size)
+        if counts.sum() != given.size:
+            raise ValueError(
+                f"target_lengths are {counts.sum()} together, but targets has {given.size} ids, "
+                "expected as many"
+            )
+        return given, counts
+    given = given[None] if given.ndim == 1 else given
+    if given.ndim != 2 or len(given) != batch:
+        raise ValueError(
+            f"targets has shape {given.shape}, expected (B, S) with B = {batch} rows, or (N,), all "
+            "labels one after the other"
+        )
+    counts = _counts(target_lengths, batch, given.shape[1])
+    return given[np.arange(given.shape[1]) < counts[:, None]], counts
+
+
+def _listed_labels(targets: Any, batch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    rows = [checks.integers(row, f"targets[{i}]") for i, row in enumerate(targets)]
+    if batch == 1 and all(row.ndim == 0 for row in rows):  # one row without a batch
+        rows = [np.array(rows, np.int64).reshape(-1)]
+    for i, row in enumerate(rows):
+        if row.ndim != 1:
+            raise ValueError(f"targets[{i}] has shape {row.shape}, expected (S,), ids of a row")
+    if len(rows) != batch:
+        raise ValueError(f"targets has {len(rows)} rows, expected {batch}, those of logits")
+    if len({len(row) for row in rows}) == 1:  # perhaps padded
+        return _rows_of_labels(np.array(rows, np.int64).reshape(batch, -1), None, batch)
+    counts = np.array([len(row) for row in rows], np.int64)
+    return np.concatenate([np.empty(0, np.int64), *rows]).astype(np.int64), counts
+
+
+def _counts(target_lengths: ArrayLike, batch: int, most: int) -> NDArray[np.int64]:
+    counts = np.atleast_1d(checks.integers(target_lengths, "target_lengths"))
+    if counts.shape != (batch,):
+        raise ValueError(f"target_lengths has shape {counts.shape}, expected (B,) = ({batch},)")
+    wrong = counts[(counts < 0) | (counts > most)]
+    if wrong.size:
+        raise ValueError(f"target_lengths has {wrong[0]}, expected 0 to {most}")
+    return counts.astype(np.int64)
 
 
 def paired(

@@ -12,7 +12,7 @@ from .._base import checks
 from .._base.module import Module, overridden
 from .._base.structure import is_structure, leaves, mapped
 from .._nn.sequential import as_sequential
-from ..data._batches import Batch, Batches
+from ..data._batches import Batch, Batches, padded_labels
 
 __all__ = ["Caller", "batches", "chunks", "split"]
 
@@ -206,7 +206,7 @@ class Caller:
         if is_structure(target):
             target = mapped(lambda part, name: _array(part, f"{name} {of}"), target, "target")
         else:
-            target = _array(target, f"target {of}")
+            target = _array(padded_labels(target), f"target {of}")
         if lengths is not None and not is_structure(lengths):
             lengths = _array(lengths, f"lengths {of}")
         if weight is not None:

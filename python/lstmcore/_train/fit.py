@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from .._base import checks
 from .._base.parameter import Parameter
+from .._base.scoring import apart
 from .._files.checkpoints import load_checkpoint
 from ..callbacks import Callback, Checkpoint
 from .batch import Caller, batches, split
 from .evaluate import measure_first
-from .functions import Loss, Metrics, scored
+from .functions import Functions, Loss, Metrics, scored
 from .history import History
 from .interrupt import Interrupt, Interrupted
 from .loop import Loop, Steps
@@ -194,6 +196,7 @@ def fit(
     if loss is None:
         raise TypeError("loss is None, expected a function or its name")
     _check_optimizer(optimizer, model)
+    _check_losses(functions, model, truncate)
     _check_schedule(schedule, optimizer)
     if validation_split is not None:
         if validation is not None:
@@ -291,6 +294,28 @@ def _check_optimizer(optimizer: Any, model: Any) -> None:
             raise ValueError(
                 f"optimizer has {p!r}, which is not a parameter of the model: expected one made "
                 "from model.parameters()"
+            )
+
+
+def _check_losses(functions: Functions, model: Any, truncate: int | None) -> None:
+    """Refuse losses with parameters that no step would zero the gradients of."""
+    known = {id(p) for p in model.parameters()}
+    for name in functions.loss_weights:
+        function = functions.by_name[name]
+        compute = apart(function)
+        if compute is None:
+            continue
+        while isinstance(compute, functools.partial):
+            compute = compute.func
+        owner: Any = compute.__self__  # type: ignore[attr-defined]
+        if any(id(p) not in known for p in owner.parameters()):
+            raise ValueError(
+                f"{name} is of {owner!r}, which is not in the model: expected it at its end, "
+                "lc.Sequential(..., crf), so that its parameters are trained and saved with it"
+            )
+        if truncate is not None:
+            raise ValueError(
+                f"truncate={truncate} cuts the rows, but {name} is of whole rows: expected none"
             )
 
 

@@ -160,7 +160,7 @@ class Loop:
         pred, tape, ends = self._caller.forward(batch, state)
         targets = scorer.targets(pred, batch, ends)
         losses = scorer.loss(pred, targets)
-        values: dict[str, Any] = {name: loss for name, (loss, _) in losses.items()}
+        values: dict[str, Any] = {name: scored.loss for name, scored in losses.items()}
         loss = scorer.total(values)
         if not math.isfinite(loss):
             run.model.zero_grad()

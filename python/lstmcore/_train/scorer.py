@@ -10,7 +10,7 @@ import numpy as np
 
 from .._base import checks
 from .._base.flow import Ends
-from .._base.scoring import Mean, check_scores
+from .._base.scoring import Mean, apart, check_scores
 from .._base.structure import by_key, is_structure, leaves, mapped
 from ..data._batches import Batch, has_steps
 from .batch import Caller
@@ -28,18 +28,34 @@ class Targets(NamedTuple):
     per_step: bool
 
 
+class Graded(NamedTuple):
+    """A loss, and its gradients."""
+
+    loss: Any
+    dpred: Any
+    parameters: Any = ()  # pairs of a Parameter of the loss itself and its gradient
+
+    def scaled(self, factor: float) -> Any:
+        """Add the gradients of the parameters, by this factor, and return that of pred."""
+        for p, gradient in self.parameters:
+            p.grad += gradient if factor == 1 else gradient * gradient.dtype.type(factor)
+        return self.dpred if factor == 1 else _scaled(self.dpred, factor)
+
+
 class Scorer:
     """The losses and metrics of a run, and how they are called for a model."""
 
     def __init__(self, functions: Functions, caller: Caller) -> None:
         self.names = list(functions.by_name)
         self.loss_weights = functions.loss_weights
-        self._functions = functions.by_name
+        # Those with parameters of their own add to their gradients in `gradient`, nowhere else.
+        self._apart = {name: apart(f) for name, f in functions.by_name.items()}
+        self._functions = {n: self._apart[n] or f for n, f in functions.by_name.items()}
         self._output = functions.output  # of which output a function is; of all of them without
         self._outputs = functions.outputs
         self._scored = list({self._output.get(name): None for name in self.names})
         self._caller = caller
-        for name, function in self._functions.items():
+        for name, function in functions.by_name.items():
             check_scores(caller.model, name, function, self._output.get(name))
         self._weighted = {name: _takes_weight(f) for name, f in self._functions.items()}
 
@@ -175,15 +191,16 @@ class Scorer:
             options["batch_first"] = True
         return function(pred, targets.values, targets.lengths, **options)
 
-    def loss(self, pred: Any, of: dict[Any, Targets]) -> dict[str, tuple[Any, Any]]:
+    def loss(self, pred: Any, of: dict[Any, Targets]) -> dict[str, Graded]:
         """Return every loss and its gradient with respect to its prediction, by name."""
         found = {}
         for name in self.loss_weights:
             scored = self.score(name, pred, of)
-            if not isinstance(scored, tuple) or len(scored) != 2:
+            count = 2 if self._apart[name] is None else 3
+            if not isinstance(scored, tuple) or len(scored) != count:
                 what = checks.describe(scored)
                 raise TypeError(f"{name} returned {what}, expected the loss and its gradient")
-            found[name] = scored
+            found[name] = Graded(*scored)
         return found
 
     def total(self, values: Mapping[str, Any]) -> float:
@@ -192,20 +209,18 @@ class Scorer:
             return float(values["loss"])
         return sum(w * float(values[name]) for name, w in self.loss_weights.items())
 
-    def gradient(
-        self, losses: Mapping[str, tuple[Any, Any]], shares: Mapping[str, float] | None
-    ) -> Any:
+    def gradient(self, losses: Mapping[str, Graded], shares: Mapping[str, float] | None) -> Any:
         """Return the gradient of the loss, in the structure of the predictions.
 
-        Each is multiplied by its share, for batches that make one step together.
+        Those of parameters of the losses are added. Each is multiplied by its share, for batches
+        that make one step together.
         """
-        if self._outputs is None:
-            dpred = losses["loss"][1]
-            return dpred if shares is None else _scaled(dpred, shares["loss"])
         scaled = {}
-        for name, (_, dpred) in losses.items():
+        for name, scored in losses.items():
             factor = self.loss_weights[name] * (1.0 if shares is None else shares[name])
-            scaled[self._output.get(name)] = dpred if factor == 1 else _scaled(dpred, factor)
+            scaled[self._output.get(name)] = scored.scaled(factor)
+        if self._outputs is None:
+            return scaled[None]
         parts = {key: scaled.get(key) for key in by_key(self._outputs)}
         return parts if isinstance(self._outputs, dict) else tuple(parts.values())
 

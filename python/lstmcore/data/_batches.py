@@ -12,7 +12,7 @@ import numpy.typing as npt
 from .._base import checks
 from .._base.structure import is_structure, leaves, mapped
 
-__all__ = ["Batch", "Batches", "Buckets", "Pairs", "has_steps"]
+__all__ = ["Batch", "Batches", "Buckets", "Pairs", "has_steps", "padded_labels"]
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 AnyArray: TypeAlias = npt.NDArray[Any]
@@ -27,7 +27,8 @@ class Batch(NamedTuple):
         What the model takes as its x: (T, B, ...), or (B, T, ...) if it is batch_first. Several
         only for a `Seq2Seq` or a model of your own that takes them.
     target : array, or tuple or dict of arrays
-        As the loss takes it.
+        As the loss takes it. A list of rows of ids that are not equally long, as for `losses.ctc`,
+        is padded with -1.
     lengths : integer array (B,), optional
         Steps of each row; for a `Seq2Seq` a pair, of source and target.
     resets : bool array (T, B), or (B, T) if batch_first, optional
@@ -342,8 +343,10 @@ class Buckets(_Bucketed):
     ----------
     sequences : list of arrays, (T_i, ...) each
         For instance (T_i, F), or ids (T_i,).
-    targets : array (B, ...), or list of arrays (T_i, ...)
-        One per sequence or, as a list of arrays as long as the sequences, one per step.
+    targets : array (B, ...), or list of arrays (T_i, ...), or list of integer arrays (S_i,)
+        One per sequence or, as a list of arrays as long as the sequences, one per step. With
+        ``per_step=False`` also labels of each sequence, as many as it has, as for `losses.ctc`:
+        the target is (B, S) then, padded with -1.
     batch_size : int
         Sequences per batch; one batch has what is left.
     shuffle : bool, default True
@@ -353,7 +356,11 @@ class Buckets(_Bucketed):
     batch_first : bool, default False
         Whether x is (B, T, ...) rather than (T, B, ...), and a target per step likewise.
     padding : number, default 0
-        What x is padded with. Targets are padded with 0; losses with lengths never look there.
+        What x is padded with. Targets per step are padded with 0; losses with lengths never look
+        there.
+    per_step : bool, optional
+        Whether there is a target per step; if not given, whether all targets are as long as their
+        sequences.
 
     Yields
     ------
@@ -386,6 +393,7 @@ class Buckets(_Bucketed):
         seed: int | None = None,
         batch_first: bool = False,
         padding: float = 0,
+        per_step: bool | None = None,
     ) -> None:
         self._sequences = _ragged(sequences, "sequences")
         self._lengths = np.array([len(s) for s in self._sequences], np.int64)
@@ -395,11 +403,20 @@ class Buckets(_Bucketed):
         _check_count(targets, self._rows, "sequence")
         self._steps: list[AnyArray] | None = None
         self._labels: AnyArray | None = None
+        self._rows_of_labels: list[AnyArray] | None = None
+        if per_step is not None:
+            per_step = checks.boolean(per_step, "per_step")
         if isinstance(targets, (list, tuple)) and checks._asarray(targets[0], "targets[0]").ndim:
             steps = [checks._asarray(t, f"targets[{i}]") for i, t in enumerate(targets)]
-            if all(t.ndim and len(t) == n for t, n in zip(steps, self._lengths, strict=True)):
+            fits = all(t.ndim and len(t) == n for t, n in zip(steps, self._lengths, strict=True))
+            if fits and per_step is not False:
                 self._steps = _ragged(steps, "targets")
                 return
+            if per_step is False and _are_labels(steps):
+                self._rows_of_labels = [labels.astype(np.int64) for labels in steps]
+                return
+        if per_step:
+            raise ValueError("targets are not as long as the sequences, expected one per step")
         try:
             self._labels = np.asarray(targets)
         except ValueError as error:
@@ -414,6 +431,8 @@ class Buckets(_Bucketed):
             x = _padded([self._sequences[i] for i in rows], self._padding, self.batch_first)
             if self._labels is not None:
                 target = self._labels[rows]
+            elif self._rows_of_labels is not None:
+                target = _padded([self._rows_of_labels[i] for i in rows], -1, True)
             else:
                 assert self._steps is not None
                 target = _padded([self._steps[i] for i in rows], 0, self.batch_first)
@@ -542,6 +561,28 @@ def pad(
         raise ValueError("sequences is empty, expected at least one")
     _check_padding(padding, arrays)
     return _padded(arrays, padding, checks.boolean(batch_first, "batch_first"))
+
+
+def padded_labels(rows: Any) -> Any:
+    """Return a list of rows of ids, of which some are longer, as (B, S), padded with -1.
+
+    What is anything else is returned as it is.
+    """
+    if not isinstance(rows, list) or not rows or not hasattr(rows[0], "__len__"):
+        return rows
+    try:
+        arrays = [np.asarray(row) for row in rows]
+    except (ValueError, TypeError):
+        return rows
+    if not _are_labels(arrays):
+        return rows
+    return _padded([row.astype(np.int64) for row in arrays], -1, True)
+
+
+def _are_labels(rows: list[AnyArray]) -> bool:
+    """Whether these are rows of ids of unequal lengths."""
+    ids = all(row.ndim == 1 and (row.dtype.kind in "iu" or not row.size) for row in rows)
+    return ids and len({len(row) for row in rows}) > 1
 
 
 def _padded(arrays: list[AnyArray], padding: float, batch_first: bool) -> AnyArray:
