@@ -6,13 +6,13 @@ import json
 import os
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .._base import checks
+from . import atomic
 
 __all__ = ["read", "view", "widen_bfloat16", "write"]
 
@@ -30,8 +30,6 @@ def write(
     path: str | os.PathLike[str], arrays: Mapping[str, npt.NDArray[Any]], metadata: dict[str, str]
 ) -> None:
     """Write arrays and strings. A file that is there stays as it is until all is written."""
-    import tempfile  # not before: it takes some time to import
-
     from safetensors.numpy import save_file
 
     target = checks.path(path, "path")
@@ -39,19 +37,7 @@ def write(
     # Behind the string, not beside it: safetensors writes several in any order.
     checksum = _checksum(whole, metadata)
     metadata = {key: f"{text}{_CHECKSUM}{checksum}" for key, text in metadata.items()}
-    # In the same folder, so that it can be renamed, which replaces the old file at once.
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        save_file(whole, temporary, metadata)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    atomic.replace(target, lambda temporary: save_file(whole, temporary, metadata))
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
@@ -125,9 +111,3 @@ def _checksum(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str
         crc = zlib.crc32(f"{name} {array.dtype.str} {array.shape}".encode(), crc)
         crc = zlib.crc32(array.reshape(-1).view(np.uint8).data, crc)
     return f"{crc:08x}"
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

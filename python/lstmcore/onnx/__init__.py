@@ -104,7 +104,8 @@ def to_onnx(
         Of Linear, Embedding, LayerNorm, BatchNorm, Conv1D, activations, pooling, Flip and Dropout
         too.
     path : path, optional
-        Where to write; nothing is written if anything is wrong.
+        Where to write; nothing is written if anything is wrong, and a file that is there is
+        replaced when the new one is complete, not before.
     states : bool, default False
         Whether there are inputs ``h0`` (and ``c0``) and outputs ``hn`` (and ``cn``), (L*D, B, H);
         with ``"0."`` and the like before the name if there are several recurrent layers. Layers
@@ -142,10 +143,12 @@ def to_onnx(
     ['Cast', 'LSTM', 'Squeeze']
     """
     from .._base import checks
+    from .._files import atomic
     from ._to_onnx import export
 
     target = None if path is None else checks.path(path, "path")
     proto = export(layer_or_model, states, lengths, opset)
     if target is not None:
-        target.write_bytes(proto.SerializeToString())
+        content = proto.SerializeToString()
+        atomic.replace(target, lambda temporary: temporary.write_bytes(content))
     return proto
