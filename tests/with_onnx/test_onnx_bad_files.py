@@ -141,6 +141,7 @@ def a_body(proto: Any) -> None:
     body = helper.make_graph([], "body", [], [])
     made = helper.make_node("If", ["X"], ["z"], name="choice", then_branch=body)
     proto.graph.node.append(made)
+    proto.graph.output[0].name = "z"
 
 
 def two_of_one_name(proto: Any) -> None:

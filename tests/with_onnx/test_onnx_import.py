@@ -774,3 +774,11 @@ def test_ignored_attributes_are_noticed(
 
     monkeypatch.setattr(recurrent, "_options", wrong)
     assert worst(op) > 1e-2
+
+
+def test_the_table_of_operators_is_that_of_the_code() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "onnx.md").read_text("utf-8")
+    table = operators.table()
+    assert table in text
+    assert all(name in table for name in operators.names())
+    assert len(operators.names()) > 150

@@ -351,6 +351,7 @@ _ACTIVATIONS: dict[str, Callable[[Mapping[str, Any]], Module]] = {
     "Gelu": lambda said: GELU(said.get("approximate", "none")),
 }
 _NODES: dict[str, _Rule] = {
+    "Identity": _Chain.own,
     "Transpose": _Chain.transpose,
     "Squeeze": _Chain.squeeze,
     "Reshape": _Chain.reshape,

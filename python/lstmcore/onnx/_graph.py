@@ -52,7 +52,7 @@ class _RecurrentStep:
         if self._unidirectional:
             y = y[:, :, None] if first else y[:, None]
         else:
-            y = y.reshape(*y.shape[:2], 2, -1)
+            y = y.reshape(*y.shape[:2], 2, layer.hidden_size)
             y = y if first else y.transpose(0, 2, 1, 3)
         if first:
             states = tuple(state.transpose(1, 0, 2) for state in states)

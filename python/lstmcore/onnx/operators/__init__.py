@@ -7,8 +7,24 @@ from __future__ import annotations
 
 from . import _elementwise, _norms, _products, _quantized, _sequences, _shaping
 from ._elementwise import activation
-from ._registry import LIMIT, TooLarge, bind, growth, known, names, sizes
+from ._registry import LIMIT, TooLarge, bind, growth, in_room, known, names, sizes
 
 __all__ = ["LIMIT", "TooLarge", "activation", "bind", "growth", "known", "names", "sizes"]
 
-_ROOMS = (_elementwise, _norms, _products, _quantized, _sequences, _shaping)
+# What each module's operators are, for the documentation.
+_ROOMS = {
+    "shapes, parts and places": _shaping,
+    "functions of numbers": _elementwise,
+    "products, convolutions, pooling": _products,
+    "reductions, softmax, normalisation": _norms,
+    "quantised": _quantized,
+    "sequences": _sequences,
+}
+
+
+def table() -> str:
+    """Return the operators as a table in Markdown, as docs/onnx.md has it."""
+    rows = ["| | operators |", "|---|---|"]
+    for what, module in _ROOMS.items():
+        rows.append(f"| {what} | {', '.join(in_room(module.__name__))} |")
+    return "\n".join(rows)

@@ -27,6 +27,7 @@ __all__ = [
     "TooLarge",
     "bind",
     "growth",
+    "in_room",
     "known",
     "names",
     "operator",
@@ -77,6 +78,17 @@ def operator(
 def names() -> list[str]:
     """Return the names of all operators, those of other domains as "domain.name"."""
     return sorted(f"{domain}.{name}" if domain else name for domain, name in _OPERATORS)
+
+
+def in_room(module: str) -> list[str]:
+    """Return the names of a module's operators, with the version they begin at if it is late."""
+    found = []
+    for (domain, name), versions in _OPERATORS.items():
+        if versions[-1].run.__module__ == module:
+            full = f"{domain}.{name}" if domain else name
+            since = versions[0].since
+            found.append(f"{full} (from {since})" if since > 7 else full)
+    return sorted(found)
 
 
 def _version(node: Node) -> _Version | None:
