@@ -58,6 +58,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "_scripts",
     "gallery_dirs": "gallery",
     "plot_gallery": False,
+    "within_subsection_order": "FileNameSortKey",
     "remove_config_comments": True,
     "download_all_examples": False,
     "show_signature": False,

@@ -23,6 +23,7 @@ EXAMPLES: dict[str, tuple[str, str | None]] = {
     "voice_activity": ("", "voice_activity"),
 }
 
+PLAIN = ".. code-block:: none\n\n"
 GALLERY = """Examples
 ========
 
@@ -39,16 +40,18 @@ def write_scripts(folder: Path) -> None:
         _, text, code = path.read_text("utf-8").split('"""', 2)
         summary, _, rest = text.partition("\n\n")
         title = re.split("[:,.]", summary)[0]
-        rest = re.sub(r"^(    python)", r"::\n\n\1", rest, count=1)
+        rest = re.sub(r"^(    python)", rf"{PLAIN}\1", rest, count=1)
         text = f"{title}\n{'=' * len(title)}\n\n{summary}\n\n{rest}\n"
         _, picture = EXAMPLES.get(path.stem, ("", None))
         if picture:
             text += f".. image:: /images/{picture}.png\n   :alt: {title}\n\n"
         recorded = HERE / "recorded" / path.with_suffix(".txt").name
         if recorded.exists():
-            text += "What it prints::\n\n" + textwrap.indent(recorded.read_text("utf-8"), "    ")
+            text += f"What it prints:\n\n{PLAIN}" + textwrap.indent(
+                recorded.read_text("utf-8"), "    "
+            )
         thumbnail = f"images/{picture or 'output_' + path.stem}.png"
         if not (HERE / thumbnail).exists():
-            thumbnail = "images/gradient_flow.png"
+            thumbnail = "images/adding_problem.png"
         code = f'"""\n{text}"""\n\n# sphinx_gallery_thumbnail_path = "{thumbnail}"\n{code}'
         (folder / path.name).write_text(code)

@@ -63,5 +63,4 @@ if __name__ == "__main__":
         ax.set_ylim(1e-12, 1e6)
         ax.figure.set_size_inches(8, 4)
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-        ax.figure.set_layout_engine("constrained")
         ax.figure.savefig(arguments.picture)

@@ -70,6 +70,4 @@ if __name__ == "__main__":
     if arguments.picture:
         ax = lc.plot.training(histories[-1])
         ax.set_title("Japanese Vowels (validation: the test set)")
-        ax.figure.set_size_inches(6, 3.5)
-        ax.figure.tight_layout()
         ax.figure.savefig(arguments.picture)

@@ -133,7 +133,7 @@ def draw(path: str, audio: np.ndarray, probabilities: np.ndarray) -> None:
     above.set(ylabel="probability", ylim=(-0.03, 1.03), title="Where somebody speaks")
     below.plot(np.arange(len(audio)) / RATE, audio, color="0.5", linewidth=0.5)
     below.set(xlabel="time (s)", ylabel="audio\n(full scale = 1)")
-    below.margins(x=0)
+    below.set_xlim(0, len(audio) / RATE)
     figure.savefig(path)
 
 

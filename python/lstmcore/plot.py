@@ -480,8 +480,18 @@ def training(history: History, ax: Any = None) -> Any:
     >>> history.record(0.5, 0.6, {"accuracy": 0.75}, 1e-3, 2.0)
     >>> ax = lc.plot.training(history)  # doctest: +SKIP
     """
-    ax = _axes(ax, "Training")
+    if ax is not None:
+        _draw_training(history, ax, {})
+        return ax
+    ax = _axes(None, "Training")
+    with _pyplot().style.context(_STYLE):
+        # The legend is below the axes, where it hides nothing.
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 4}
+        _draw_training(history, ax, below)
+    return ax
 
+
+def _draw_training(history: History, ax: Any, where: dict[str, Any]) -> None:
     def latest(values: Sequence[float]) -> range:  # a resumed run may measure more than before
         return range(history.epochs + 1 - len(values), history.epochs + 1)
 
@@ -492,19 +502,21 @@ def training(history: History, ax: Any = None) -> Any:
     if history.epochs > 1:
         best = history.best_epoch
         ax.axvline(best, linestyle=":", color="0.5", label=f"best epoch, {best}")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_xlabel("epoch")
     ax.set_ylabel("loss")
     lines = [*ax.get_lines()]
     if history.metrics:
+        from matplotlib.colors import to_hex
+
         other = ax.twinx()
         for i, (name, values) in enumerate(history.metrics.items()):
-            lines += other.plot(latest(values), values, "--", color=f"C{i + 2}", label=name)
+            lines += other.plot(latest(values), values, "--", color=to_hex(f"C{i + 2}"), label=name)
         other.set_ylabel(", ".join(history.metrics))
         other.spines["right"].set_visible(True)
-    # Above the axes, where it hides no line of either.
-    where = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2}
-    ax.legend(handles=lines, ncols=2 if len(lines) > 3 else len(lines), **where)
-    return ax
+        ax.set_zorder(other.get_zorder() + 1)  # so that no line crosses the legend
+        ax.patch.set_visible(False)
+    ax.legend(handles=lines, **where)
 
 
 def forecast(
@@ -622,7 +634,7 @@ def _axes(ax: Any, title: str = "") -> Any:
     """Return the axes to draw on: those given, or new ones, which get the title."""
     if ax is None:
         ax = _new_axes(None)
-        ax.set_title(title, loc="left")
+        ax.set_title(title)
     return ax
 
 

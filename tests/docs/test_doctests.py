@@ -7,6 +7,7 @@ import importlib
 import inspect
 import os
 import pkgutil
+import sys
 from types import ModuleType
 
 import pytest
@@ -21,16 +22,28 @@ MODULES = ["lstmcore"] + [
     module.name for module in pkgutil.walk_packages(lstmcore.__path__, "lstmcore.")
 ]
 DOCUMENTS = sorted(str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md"))
+NEEDS = {
+    "deploy.md": ["torch"],
+    "keras.md": ["keras"],
+    "onnx.md": ["onnx"],
+    "torch.md": ["torch"],
+    "tour/gates.md": ["matplotlib"],
+    "tour/gradients.md": ["matplotlib"],
+    "training.md": ["pandas", "matplotlib"],
+}
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
 
 @pytest.fixture(autouse=True)
 def restore_settings():
-    """Examples show how to set threads and levels; the tests after them want their own."""
+    """Examples set threads, levels and the style of pictures; the tests after them want theirs."""
     threads, isa = lstmcore.get_num_threads(), lstmcore.isa()
     yield
     lstmcore.set_num_threads(threads)
     lstmcore.set_isa(isa)
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+        sys.modules["matplotlib"].rcdefaults()
 
 
 class _Finder(doctest.DocTestFinder):
@@ -77,9 +90,6 @@ def test_readme(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_documents(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    if name in ("torch.md", "keras.md", "onnx.md"):
-        require(name.removesuffix(".md"))
-    if name == "training.md":
-        require("pandas")
-        require("matplotlib")
+    for library in NEEDS.get(name, ()):
+        require(library)
     pages.run(f"docs/{name}")

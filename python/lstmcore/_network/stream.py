@@ -111,7 +111,7 @@ class ModelStream:
         Parameters
         ----------
         *x : array_like, or tuple or dict of them
-            As of `step`, with (T, B, F) for inputs with steps, **whatever `batch_first` says**.
+            As of `step`, with (T, B, F) for inputs with steps, **whatever batch_first says**.
 
         Returns
         -------

@@ -3,7 +3,7 @@
 Sizes: T steps, B rows, I inputs, H hidden units; L = num_layers, D = 2 if bidirectional else 1,
 P = proj_size or H.
 
-**States are (L*D, B, P) and (L*D, B, H) whatever `batch_first` says**, as in PyTorch: layer 0
+**States are (L*D, B, P) and (L*D, B, H) whatever batch_first says**, as in PyTorch: layer 0
 forward, layer 0 reverse, layer 1 forward and so on. Only x, y and resets change their axes.
 """
 
@@ -396,7 +396,7 @@ class RNN(SingleStateLayer):
 
     h_t = f(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)
 
-    **The state is (num_layers*D, B, H) whatever `batch_first` says**, D = 2 if bidirectional else
+    **The state is (num_layers*D, B, H) whatever batch_first says**, D = 2 if bidirectional else
     1; (num_layers*D, H) for unbatched x.
 
     Parameters
@@ -485,7 +485,7 @@ class GRU(SingleStateLayer):
     h_t = (1 - z) * n + z * h_{t-1}
 
     The parameters hold the gates in the order r, z, n. **The state is (num_layers*D, B, H) whatever
-    `batch_first` says**, D = 2 if bidirectional else 1; (num_layers*D, H) for unbatched x.
+    batch_first says**, D = 2 if bidirectional else 1; (num_layers*D, H) for unbatched x.
 
     Parameters
     ----------
@@ -577,7 +577,7 @@ class LSTM(Layer[Pair]):
     The parameters hold the gates in the order i, f, g, o; without a learned f, i, g, o.
 
     **The state is a pair (h, c): h (num_layers*D, B, P) and c (num_layers*D, B, H) whatever
-    `batch_first` says**, D = 2 if bidirectional else 1, P = proj_size or H; without B for
+    batch_first says**, D = 2 if bidirectional else 1, P = proj_size or H; without B for
     unbatched x.
 
     Parameters

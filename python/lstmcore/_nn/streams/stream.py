@@ -45,7 +45,7 @@ class Stream(_core.Stream):
     Modules that the core does not know, such as `GELU` and `Conv1D`, run in Python between streams
     of the core. A step then allocates, and each of them costs it some microseconds more.
 
-    x and y are time-major, **(T, B, features), whatever `batch_first` says**. Streams pickle and
+    x and y are time-major, **(T, B, features), whatever batch_first says**. Streams pickle and
     deep-copy, weights and state included.
 
     Examples
