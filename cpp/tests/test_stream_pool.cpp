@@ -207,6 +207,8 @@ TEST(what_is_wrong_is_said_and_changes_nothing) {
     refused({-1}, PoolError::unknown, 0);
     refused({INT64_MAX, 0}, PoolError::unknown, 0);
     refused({INT64_MIN}, PoolError::unknown, 0);
+    for (const int shift : {61, 62})  // nor is it taken for 0, whatever is added to an id inside
+        refused({int64_t(1) << shift}, PoolError::unknown, 0);
     refused({2, 1, 2}, PoolError::repeated, 2);
     refused({0, 1, 2, 0, 1}, PoolError::repeated, 3);
     for (const int64_t id : {0, 1, 2}) CHECK(state_of(pool, id) == before[id]);
@@ -215,6 +217,7 @@ TEST(what_is_wrong_is_said_and_changes_nothing) {
     refused({0, 1}, PoolError::closed, 1);
     CHECK(pool.close(1).error == PoolError::closed);
     CHECK(pool.close(5).error == PoolError::unknown);
+    CHECK(pool.close(int64_t(1) << 62).error == PoolError::unknown);
     const StreamState<float> nowhere;
     CHECK(pool.get_state(1, &nowhere).error == PoolError::closed);
     CHECK_EQUAL(pool.open(), 5);  // the place of 1, a new number

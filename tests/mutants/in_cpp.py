@@ -451,4 +451,49 @@ CPP = [
             ),
         },
     ),
+    *of(
+        "cpp/src/stream/stream_ids.cpp",
+        ["ctest:test_stream_pool"],
+        {
+            "pools-use-ids-again": (
+                "claimed ? word_of(id, kClosing) : word_of(id + generation_, kFree)",
+                "claimed ? word_of(id, kClosing) : word_of(id, kFree)",
+            ),
+            "pools-take-large-ids-for-small": ("id <= INT64_MAX / kStates && place", "place"),
+            "pools-claim-some": (
+                "            release(*first);\n            PoolResult",
+                "            PoolResult",
+            ),
+            "pools-do-not-close-what-is-claimed": (
+                "            add_free(first);\n",
+                "",
+            ),
+            "pools-take-an-id-twice-for-busy": ("result.error = PoolError::repeated;", ";"),
+        },
+    ),
+    *of(
+        "cpp/src/stream/stream_pool.cpp",
+        ["ctest:test_stream_pool"],
+        {
+            "pools-open-with-an-old-state": ("    body_->clear(ids.place(id));\n", ""),
+            "pools-forget-the-second-group": (
+                "        while (place >= 0) {",
+                "        if (place >= 0) {",
+            ),
+            "pools-let-two-step": (
+                "if (stepping_.exchange(true, std::memory_order_acquire))",
+                "if (stepping_.exchange(true, std::memory_order_acquire) && false)",
+            ),
+        },
+    ),
+    *of(
+        "cpp/src/stream/stream_ops.h",
+        ["ctest:test_stream_pool"],
+        {
+            "pools-keep-the-old-h": (
+                "std::memcpy(h_.at(places_[i]), y_.at(i)",
+                "std::memcpy(y_.at(i), y_.at(i)",
+            )
+        },
+    ),
 ]

@@ -241,4 +241,45 @@ MODULES = [
             "saved-temporary-left": ("temporary.unlink(missing_ok=True)", "pass"),
         },
     ),
+    *of(
+        "python/lstmcore/_nn/streams/pool.py",
+        ["tests/nn/test_stream_pool.py"],
+        {
+            "pools-in-python-clear-nothing": (
+                "            self._clear(np.array([place]))",
+                "            pass",
+            ),
+            "pools-forget-past-steps": ("self._past[:, places] = steps[1:]", "pass"),
+            "pools-set-the-first-state": ("            del rest[:count]", "            pass"),
+            "pools-take-floats-for-ids": (
+                'ids = stream_ids(checks.integers(ids, "ids"))\n        x = checks.real',
+                "ids = stream_ids(np.asarray(ids).astype(int))\n        x = checks.real",
+            ),
+        },
+    ),
+    *of(
+        "python/lstmcore/_network/pool.py",
+        ["tests/network/test_model_pool.py"],
+        {
+            "model-pools-begin-anew": ("begun[places] = new_begun", "pass"),
+            "model-pools-take-x-without-a-batch": ("stream._may_lack_batch = False", "pass"),
+            "model-pools-do-not-look-at-out": (
+                "checks.out(made, to, made.shape, made.dtype)",
+                "pass",
+            ),
+        },
+    ),
+    *of(
+        "python/lstmcore/_base/loads.py",
+        ["tests/base/test_loads.py"],
+        {
+            "loads-are-not-noticed": ("_LOADS.count == before or not", "True or not"),
+            "loads-disturb-others": ("not _loaded_since(module, before)", "False"),
+            "loads-do-not-make-calls-wait": ("        if _LOADS.busy:", "        if False:"),
+            "loads-of-the-parent-last-for-ever": (
+                "after_in_child=_LOADS.renew",
+                "after_in_child=int",
+            ),
+        },
+    ),
 ]

@@ -269,6 +269,8 @@ def test_what_is_wrong_is_refused_and_changes_nothing(python: bool) -> None:
         (lambda: pool.state([0]), TypeError, r"id is \[0\] \(list\), expected an int"),
         (lambda: pool.close(1), ValueError, "id is 1, a stream that is closed"),
         (lambda: pool.close(17), ValueError, "id is 17, which no stream"),
+        (lambda: pool.close(2**62), ValueError, f"id is {2**62}, which no stream"),
+        (lambda: pool.step([2**62, 2], x, out), ValueError, "which no stream"),
         (lambda: pool.close(2**63), ValueError, f"id is {2**63}, which no stream"),
         (lambda: pool.close(-1), ValueError, "id is -1, expected at least 0"),
         (lambda: pool.close(True), TypeError, "id is True"),

@@ -63,6 +63,7 @@ private:
         std::atomic<int32_t> link;  ///< the next place of a chain, or of the free ones; -1: none
     };
 
+    bool may_be(int64_t id) const noexcept;
     PoolResult refuse(int64_t id, int64_t index) const noexcept;
     void add_free(int64_t place) noexcept;
 

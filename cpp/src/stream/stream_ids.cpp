@@ -59,8 +59,8 @@ int64_t StreamIds::open() noexcept {
 }
 
 PoolResult StreamIds::close(int64_t id) noexcept {
+    if (!may_be(id)) return refuse(id, 0);
     const int64_t at = place(id);
-    if (id < 0 || at >= capacity_) return refuse(id, 0);
     std::atomic<int64_t>& word = slots_[at].word;
     int64_t seen = word.load(std::memory_order_acquire);
     for (;;) {
@@ -81,10 +81,9 @@ PoolResult StreamIds::claim(const int64_t* ids, int64_t n, int64_t* first) noexc
     std::atomic<int32_t>* last = nullptr;
     for (int64_t i = 0; i < n; ++i) {
         const int64_t id = ids[i], at = place(id);
-        int64_t expected = word_of(id, kOpen);
-        if (id < 0 || at >= capacity_ ||
-            !slots_[at].word.compare_exchange_strong(expected, word_of(id, kClaimed),
-                                                     std::memory_order_acquire)) {
+        int64_t expected = may_be(id) ? word_of(id, kOpen) : -1;
+        if (expected < 0 || !slots_[at].word.compare_exchange_strong(
+                                expected, word_of(id, kClaimed), std::memory_order_acquire)) {
             release(*first);
             PoolResult result = refuse(id, i);
             if (result.error == PoolError::in_use && std::find(ids, ids + i, id) != ids + i)
@@ -116,9 +115,14 @@ void StreamIds::release(int64_t first) noexcept {
     }
 }
 
+/// Whether it has a place, and a word can hold it.
+bool StreamIds::may_be(int64_t id) const noexcept {
+    return id >= 0 && id <= INT64_MAX / kStates && place(id) < capacity_;
+}
+
 /// What is wrong with an id that is not open, or is claimed.
 PoolResult StreamIds::refuse(int64_t id, int64_t index) const noexcept {
-    if (id < 0 || place(id) >= capacity_) return {PoolError::unknown, index};
+    if (!may_be(id)) return {PoolError::unknown, index};
     const int64_t word = slots_[place(id)].word.load(std::memory_order_acquire);
     if (id < id_of(word) || word == word_of(id, kClosing)) return {PoolError::closed, index};
     if (id > id_of(word) || state_of(word) == kFree) return {PoolError::unknown, index};
