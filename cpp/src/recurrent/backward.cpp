@@ -156,7 +156,7 @@ private:
                 multiply_input(w, layer, d, first, end);
             });
             team.barrier();
-            sums_.sum(team, weights_->kernels(), layer, rows, gradients);
+            sums_.sum(team, *weights_, layer, rows, gradients);
             team.barrier();
         }
         if (looks_up(layer)) sums_.finish_table(team, *weights_, d, dx_, zeros_, gradients);
