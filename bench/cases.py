@@ -36,6 +36,7 @@ class Case:
     lengths: bool = False  # rows of unequal lengths, uniform in 1 .. T
     dtype: str = "float32"
     int8: bool = False  # weights in int8, what they are multiplied with rounded as it comes
+    bfloat16: bool = False  # factors in bfloat16; in PyTorch all numbers
     denormal: bool = False  # inputs and gradients too small to be normal numbers
     network: str = ""  # where layers of this shape are found
     jax: bool = False  # whether JAX, slow to compile, takes part
@@ -80,6 +81,7 @@ class Case:
             "lengths": self.lengths,
             "float64": self.dtype == "float64",
             "int8": self.int8,
+            "bfloat16": self.bfloat16,
             "denormal": self.denormal,
         }
         return "/".join(parts + [option for option, on in options.items() if on])
@@ -97,6 +99,7 @@ class Case:
             lengths=False,
             dtype="float32",
             int8=False,
+            bfloat16=False,
             denormal=False,
         )
         return None if plain == self else plain

@@ -42,6 +42,8 @@ class Ours:
             options["reset_after"] = case.reset_after
         layer: Any = getattr(lc, case.cell.upper())(case.I, case.H, **options)
         layer.load_state_dict(data.parameters)
+        if case.bfloat16:
+            layer.precision = "bfloat16"
         if case.int8:
             layer = lc.quantize(layer)
         x, dy, lengths = data.x, data.dy, data.lengths

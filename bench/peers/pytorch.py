@@ -51,6 +51,8 @@ class PyTorch:
             layer = torch.ao.quantization.quantize_dynamic(
                 torch.nn.Sequential(layer), {type(layer)}, dtype=torch.qint8
             )[0]
+        if case.bfloat16:
+            layer = layer.bfloat16()
         make_ways = self._train if case.mode == "train" else self._infer
         for name, enabled in (("native", False), ("oneDNN", True)):
             run, outputs = make_ways(case, data, layer)
@@ -63,13 +65,15 @@ class PyTorch:
         x: Any = torch.from_numpy(data.x)
         if data.lengths is not None:
             x = _pack(data.x, data.lengths)
+        if case.bfloat16:
+            x = x.bfloat16()
 
         def run() -> Any:
             with torch.inference_mode():
                 return layer(x)[0]
 
         def outputs(y: Any) -> dict[str, Array]:
-            return {"y": _padded(y, case.T)}
+            return {"y": _padded(y.float() if case.bfloat16 else y, case.T)}
 
         return run, outputs
 

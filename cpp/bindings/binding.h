@@ -38,6 +38,7 @@ struct Spec {
 using ActivationTuple = std::tuple<std::string, double, double>;
 
 Activation parse_activation(const ActivationTuple& from);
+Precision parse_precision(const std::string& name);
 
 /// What the core has packed, of either dtype; the other is null.
 template <template <class> class Packed>

@@ -10,23 +10,25 @@ namespace {
 
 template <class T>
 std::shared_ptr<const Linear<T>> pack_as(const py::array& weight,
-                                         const std::optional<py::array>& bias, bool train) {
+                                         const std::optional<py::array>& bias, bool train,
+                                         Precision precision) {
     const int64_t outputs = weight.shape(0), inputs = weight.shape(1);
     const T* w = numbers_or_null<const T>(weight, {outputs, inputs}, "weight");
     const T* b = numbers_or_null<const T>(bias, {outputs}, "bias");
     const ReleaseGil release;
-    return pack_linear(w, b, inputs, outputs, train, get_num_threads());
+    return pack_linear(w, b, inputs, outputs, train, get_num_threads(), precision);
 }
 
-PyLinear pack_any(const py::array& weight, const std::optional<py::array>& bias, bool train) {
+PyLinear pack_any(const py::array& weight, const std::optional<py::array>& bias, bool train,
+                  const std::string& precision) {
     require(weight.ndim() == 2, "weight: wrong shape");
     PyLinear linear;
     linear.outputs = weight.shape(0);
     linear.inputs = weight.shape(1);
     if (is_of<double>(weight))
-        linear.f64 = pack_as<double>(weight, bias, train);
+        linear.f64 = pack_as<double>(weight, bias, train, parse_precision(precision));
     else
-        linear.f32 = pack_as<float>(weight, bias, train);
+        linear.f32 = pack_as<float>(weight, bias, train, parse_precision(precision));
     return linear;
 }
 
@@ -87,7 +89,8 @@ py::array backward_of(const PyLinear& linear, const py::array& x, const py::arra
 
 void bind_linear(py::module_& m) {
     const py::class_<PyLinear> type(m, "Linear", py::is_final());
-    m.def("pack_linear", &pack_any, py::arg("weight"), py::arg("bias"), py::arg("train"));
+    m.def("pack_linear", &pack_any, py::arg("weight"), py::arg("bias"), py::arg("train"),
+          py::arg("precision") = "float32");
     m.def("pack_quantized_linear", &pack_quantized_linear, py::arg("weight"), py::arg("scales"),
           py::arg("bias"));
     m.def("linear_forward", [](const PyLinear& linear, const py::array& x) {

@@ -53,6 +53,10 @@ Activation parse_activation(const ActivationTuple& from) {
     return {parse_name("activation", kActivationNames, name), alpha, beta};
 }
 
+Precision parse_precision(const std::string& name) {
+    return parse_name("precision", kPrecisionNames, name);
+}
+
 void bind_spec(py::module_& m) {
     py::class_<Spec>(m, "Spec", py::is_final()).def(py::init(&make_spec));
 }

@@ -10,18 +10,19 @@ namespace {
 
 template <class T>
 std::shared_ptr<const Weights<T>> pack_as(const Spec& spec, const std::vector<py::array>& arrays,
-                                          bool train) {
+                                          bool train, Precision precision) {
     const auto sets = split_sets<Parameters<const T>, const T>(spec, arrays, "parameters");
     const ReleaseGil release;
-    return pack<T>(spec.layer, sets, train, get_num_threads());
+    return pack<T>(spec.layer, sets, train, get_num_threads(), precision);
 }
 
-PyWeights pack_weights(const Spec& spec, const std::vector<py::array>& arrays, bool train) {
+PyWeights pack_weights(const Spec& spec, const std::vector<py::array>& arrays, bool train,
+                       const std::string& precision) {
     PyWeights weights{{}, spec};
     if (spec.is_double)
-        weights.f64 = pack_as<double>(spec, arrays, train);
+        weights.f64 = pack_as<double>(spec, arrays, train, parse_precision(precision));
     else
-        weights.f32 = pack_as<float>(spec, arrays, train);
+        weights.f32 = pack_as<float>(spec, arrays, train, parse_precision(precision));
     return weights;
 }
 
@@ -82,7 +83,8 @@ bool same_bits(const std::vector<py::array>& some, const std::vector<py::array>&
 void bind_weights(py::module_& m) {
     py::class_<PyWeights>(m, "Weights", py::is_final())
         .def_property_readonly("nbytes", &PyWeights::nbytes);
-    m.def("pack", &pack_weights, py::arg("spec"), py::arg("parameters"), py::arg("train"));
+    m.def("pack", &pack_weights, py::arg("spec"), py::arg("parameters"), py::arg("train"),
+          py::arg("precision") = "float32");
     m.def("pack_quantized", &pack_quantized, py::arg("spec"), py::arg("parameters"));
     m.def("quantize", &quantize_matrix, py::arg("matrix"));
     m.def("same_bits", &same_bits, py::arg("some"), py::arg("others"));

@@ -50,13 +50,14 @@ void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* ro
         }
     };
     if constexpr (!kTrain && !std::is_same_v<Factors, QuantizedFactors>) {
-        if (n == 1) return step_gates<T, 3>(step, *rows, between, finish);
+        if (n == 1 && !factors.are_rounded()) return step_gates<T, 3>(step, *rows, between, finish);
     }
     multiply_gates<T, 3>(step, factors, n, start, between, finish);
 }
 
 template <class T, bool kPlain>
-void gru_backward_reset_after(const StepArgs<T>& step, const GruBackwardRow<T>* rows, int64_t n) {
+void gru_backward_reset_after(const StepArgs<T>& step, const GruBackwardRow<T>* rows,
+                              FloatFactors<GruBackwardRow<T>> factors, int64_t n) {
     using P = Packet<T>;
     const CellActivations<T, kPlain> act{step.cell};
     const int64_t H = step.H;
@@ -86,8 +87,8 @@ void gru_backward_reset_after(const StepArgs<T>& step, const GruBackwardRow<T>* 
         store(at.carry + unit, pmul(dh, z), valid);
     };
     multiply_columns<T, false>(
-        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; }, no_input<T>(),
-        start, each_register<T>(finish));
+        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return factors.a(row); },
+        no_input<T>(), start, each_register<T>(finish));
 }
 
 /// n = candidate(pre_n + W_hn (r h_prev)): Cho et al. (2014), ONNX's default. step.w holds r and z.
@@ -135,19 +136,21 @@ void gru_forward_reset_before(const StepArgs<T>& step, const GruForwardRow<T>* r
         rh.set(n, H, rh_of);
         multiply_rh([&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rh.rows()[row]; });
     } else {
-        multiply_rh(rh_of);
+        multiply_rh(factors.again(step.w_n, n, rh_of));
     }
 }
 
 template <class T, bool kPlain>
-void gru_backward_reset_before(const StepArgs<T>& step, const GruBackwardRow<T>* rows, int64_t n) {
+void gru_backward_reset_before(const StepArgs<T>& step, const GruBackwardRow<T>* rows,
+                               FloatFactors<GruBackwardRow<T>> factors, int64_t n) {
     using P = Packet<T>;
     const CellActivations<T, kPlain> act{step.cell};
     const int64_t H = step.H;
 
     // 2. candidate and update gate
     multiply_columns<T, false>(
-        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; }, no_input<T>(),
+        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return factors.a(row); },
+        no_input<T>(),
         [&](auto vectors, int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
             return chains_from(vectors, rows[row].extra + unit, H - unit, tile);
         },
@@ -165,9 +168,9 @@ void gru_backward_reset_before(const StepArgs<T>& step, const GruBackwardRow<T>*
             store(at.carry + unit, pmul(dh, z), valid);
         }));
     // 1. through W_hn to r h_prev, and so to the reset gate and h_prev
+    const auto dn_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].dgates; };
     multiply_columns<T, false>(
-        step.w_n, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].dgates; },
-        no_input<T>(),
+        step.w_n, n, factors.again(step.w_n, n, dn_of), no_input<T>(),
         [](auto vectors, int64_t, int64_t, T* tile)
             LSTMCORE_INLINE_LAMBDA { return chains_from(vectors, tile, 0, tile); },
         each_register<T>([=](int64_t unit, int64_t row, const P& d_rh) LSTMCORE_INLINE_LAMBDA {
@@ -190,6 +193,16 @@ void gru_forward_with(const StepArgs<T>& step, const GruForwardRow<T>* rows, Fac
     run(step, rows, factors, n);
 }
 
+template <class T>
+void gru_backward_with(const StepArgs<T>& step, const GruBackwardRow<T>* rows,
+                       FloatFactors<GruBackwardRow<T>> factors, int64_t n) {
+    const bool plain = has_standard_activations(step.cell), after = step.cell.reset_after;
+    const auto run =
+        after ? (plain ? gru_backward_reset_after<T, true> : gru_backward_reset_after<T, false>)
+              : (plain ? gru_backward_reset_before<T, true> : gru_backward_reset_before<T, false>);
+    run(step, rows, factors, n);
+}
+
 }  // namespace
 
 template <class T, bool kTrain>
@@ -201,11 +214,9 @@ void gru_forward(const StepArgs<T>& step, const GruForwardRow<T>* rows, int64_t 
 
 template <class T>
 void gru_backward(const StepArgs<T>& step, const GruBackwardRow<T>* rows, int64_t n) {
-    const bool plain = has_standard_activations(step.cell), after = step.cell.reset_after;
-    const auto run =
-        after ? (plain ? gru_backward_reset_after<T, true> : gru_backward_reset_after<T, false>)
-              : (plain ? gru_backward_reset_before<T, true> : gru_backward_reset_before<T, false>);
-    run(step, rows, n);
+    with_factors<false>(step, rows, n, [&](auto part, auto factors, int64_t count) {
+        gru_backward_with<T>(step, part, factors, count);
+    });
 }
 
 template void gru_forward<float, false>(const StepArgs<float>&, const GruForwardRow<float>*,

@@ -19,6 +19,17 @@ constexpr int64_t round_to_groups(int64_t n) {
 /// from 2^31.
 constexpr int64_t kMostQuantized = 32768;
 
+/// The upper half of a float: its sign, its exponent and 7 bits of its fraction.
+using Bfloat16 = uint16_t;
+/// Numbers in bfloat16 lie in pairs.
+constexpr int64_t kPair = 2;
+constexpr int64_t round_to_pairs(int64_t n) {
+    return (n + kPair - 1) / kPair * kPair;
+}
+/// Matrices with a larger K stay in float32 where bfloat16 is asked for: the rows that they are
+/// multiplied with are rounded on the stack.
+constexpr int64_t kMostBfloat16 = 8192;
+
 /// A (K, N) matrix packed for products row · matrix: panels of `vectors` registers of columns, the
 /// last possibly narrower; a panel holds its columns for k = 0, 1, ... one after the other. N is a
 /// multiple of lanes, padded with zeros. `vectors` is 4, or 3 if the matrix is for `product` alone.
@@ -29,9 +40,12 @@ constexpr int64_t kMostQuantized = 32768;
 /// columns behind the last gate are padding.
 ///
 /// Or the same matrix in int8: then `data` is null, w[k][n] is scales[n] times a whole number of
-/// -127
-/// .. 127, and a panel holds for k = 0, 4, 8, ... four numbers (w[k] .. w[k + 3]) of each column,
-/// zeros from K on. Rows are quantised before they are multiplied, see quantized-inl.h.
+/// -127 .. 127, and a panel holds for k = 0, 4, 8, ... four numbers (w[k] .. w[k + 3]) of each
+/// column, zeros from K on. Rows are quantised before they are multiplied, see quantized-inl.h.
+///
+/// Or in bfloat16: `data` is null, too, and a panel holds for k = 0, 2, 4, ... a pair of numbers
+/// (w[k], w[k + 1]) of each column, a zero at K. Rows are rounded before they are multiplied, see
+/// bfloat16-inl.h.
 template <class T>
 struct Packed {
     const T* data = nullptr;
@@ -40,8 +54,11 @@ struct Packed {
     int64_t vectors = 0;
     const int8_t* quantized = nullptr;
     const float* scales = nullptr;  ///< (N)
+    const Bfloat16* bfloat16 = nullptr;
 
-    explicit operator bool() const { return data != nullptr || quantized != nullptr; }
+    explicit operator bool() const {
+        return data != nullptr || quantized != nullptr || bfloat16 != nullptr;
+    }
 
     /// The `count` columns from `column` on, both at the borders of panels.
     Packed columns(int64_t column, int64_t count) const {
@@ -52,6 +69,7 @@ struct Packed {
             part.quantized += column * round_to_groups(K);
             part.scales += column;
         }
+        if (bfloat16 != nullptr) part.bfloat16 += column * round_to_pairs(K);
         return part;
     }
 };
@@ -264,6 +282,8 @@ struct Kernels {
     void (*scale)(T factor, T* x, int64_t n);
     /// out[c] = factor softmax(x)[c] for c < C, unless out is null.
     SoftmaxSums<T> (*softmax)(const T* x, T* out, int64_t C, T factor);
+    /// x becomes the nearest number in bfloat16, of two the even one. Not for double.
+    void (*round)(T* x, int64_t n);
 };
 
 struct KernelTable {

@@ -1,6 +1,7 @@
 // The table of one ISA level, and the small kernels. All files in this folder are compiled once per
 // level, with -DLSTMCORE_LEVEL=... and that level's instructions.
 #include "activations-inl.h"
+#include "bfloat16-inl.h"
 #include "entries.h"
 #include "kernel_table.h"
 #include "log-inl.h"
@@ -41,7 +42,8 @@ constexpr Kernels<T> make_kernels() {
             adam<T>,
             sum_squares<T>,
             scale<T>,
-            softmax<T>};
+            softmax<T>,
+            round_array<T>};
 }
 
 }  // namespace

@@ -83,14 +83,15 @@ void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows
         if constexpr (kTrain) store(at.gates + (kGates - 1) * H + unit, o, valid);
     };
     if constexpr (!kTrain && !std::is_same_v<Factors, QuantizedFactors>) {
-        if (n == 1)
+        if (n == 1 && !factors.are_rounded())
             return step_gates<T, kGates>(step, *rows, Nothing{}, finish_cell, finish_output);
     }
     multiply_gates<T, kGates>(step, factors, n, start, Nothing{}, finish_cell, finish_output);
 }
 
 template <class T, int kGates, bool kPlain>
-void lstm_backward_variant(const StepArgs<T>& step, const LstmBackwardRow<T>* rows, int64_t n) {
+void lstm_backward_variant(const StepArgs<T>& step, const LstmBackwardRow<T>* rows,
+                           FloatFactors<LstmBackwardRow<T>> factors, int64_t n) {
     using P = Packet<T>;
     const CellActivations<T, kPlain> act{step.cell};
     const bool peeps = !kPlain && step.cell.peephole;
@@ -143,8 +144,8 @@ void lstm_backward_variant(const StepArgs<T>& step, const LstmBackwardRow<T>* ro
         if (at.m != nullptr) store(at.m + unit, pmul(o, squashed), valid);
     };
     multiply_columns<T, false>(
-        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; }, no_input<T>(),
-        start, each_register<T>(finish));
+        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return factors.a(row); },
+        no_input<T>(), start, each_register<T>(finish));
 }
 
 template <class T, bool kTrain, class Factors>
@@ -155,6 +156,16 @@ void lstm_forward_with(const StepArgs<T>& step, const LstmForwardRow<T>* rows, F
                                    : lstm_forward_variant<T, 4, false, kTrain, Factors>)
                           : (plain ? lstm_forward_variant<T, 3, true, kTrain, Factors>
                                    : lstm_forward_variant<T, 3, false, kTrain, Factors>);
+    run(step, rows, factors, n);
+}
+
+template <class T>
+void lstm_backward_with(const StepArgs<T>& step, const LstmBackwardRow<T>* rows,
+                        FloatFactors<LstmBackwardRow<T>> factors, int64_t n) {
+    const bool plain = is_plain_lstm(step.cell), four = step.cell.gates() == 4;
+    const auto run =
+        four ? (plain ? lstm_backward_variant<T, 4, true> : lstm_backward_variant<T, 4, false>)
+             : (plain ? lstm_backward_variant<T, 3, true> : lstm_backward_variant<T, 3, false>);
     run(step, rows, factors, n);
 }
 
@@ -169,11 +180,9 @@ void lstm_forward(const StepArgs<T>& step, const LstmForwardRow<T>* rows, int64_
 
 template <class T>
 void lstm_backward(const StepArgs<T>& step, const LstmBackwardRow<T>* rows, int64_t n) {
-    const bool plain = is_plain_lstm(step.cell), four = step.cell.gates() == 4;
-    const auto run =
-        four ? (plain ? lstm_backward_variant<T, 4, true> : lstm_backward_variant<T, 4, false>)
-             : (plain ? lstm_backward_variant<T, 3, true> : lstm_backward_variant<T, 3, false>);
-    run(step, rows, n);
+    with_factors<false>(step, rows, n, [&](auto part, auto factors, int64_t count) {
+        lstm_backward_with<T>(step, part, factors, count);
+    });
 }
 
 template void lstm_forward<float, false>(const StepArgs<float>&, const LstmForwardRow<float>*,

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "bfloat16-inl.h"
 #include "kernel_table.h"
 #include "quantized-inl.h"
 #include "simd-inl.h"
@@ -28,32 +29,33 @@ constexpr int64_t kStepsAhead = 16;
 /// What the other tiles prefetch to the L2 cache while they are computed, a part of the next panel:
 /// for every k the cache line at data + k step. Without it, a matrix larger than the cache would be
 /// multiplied at the speed of the memory behind the cache.
-template <class T>
+template <class W>
 struct Ahead {
-    const T* data;
+    const W* data;
     int64_t step;
 };
 
 /// sum[panel][row][vector] += a[row][offset] w[panel][vector]
-template <class T, int kVectors, int kPanels, int kRows>
-LSTMCORE_INLINE void add_term(const T* const (&a)[kRows], int64_t offset, const T* w,
+template <int kTerm, class T, class W, int kVectors, int kPanels, int kRows>
+LSTMCORE_INLINE void add_term(const T* const (&a)[kRows], int64_t offset, const W* w,
                               int64_t w_panel, Packet<T> (&sum)[kPanels][kRows][kVectors]) {
     using P = Packet<T>;
-    constexpr int L = kLanes<T>;
+    constexpr int L = kLanes<T> * kTerms<T, W>;
     // Beside the sums the registers hold all factors or all weights, whichever are fewer.
     if constexpr (kRows <= kPanels * kVectors) {
         P factor[kRows];
         for (int r = 0; r < kRows; ++r) factor[r] = set(a[r][offset]);
         for (int p = 0; p < kPanels; ++p)
             for (int v = 0; v < kVectors; ++v) {
-                const P weight = load(w + p * w_panel + v * L);
+                const P weight = load_weight<kTerm>(w + p * w_panel + v * L);
                 for (int r = 0; r < kRows; ++r)
                     sum[p][r][v] = pmadd(factor[r], weight, sum[p][r][v]);
             }
     } else {
         P weight[kPanels][kVectors];
         for (int p = 0; p < kPanels; ++p)
-            for (int v = 0; v < kVectors; ++v) weight[p][v] = load(w + p * w_panel + v * L);
+            for (int v = 0; v < kVectors; ++v)
+                weight[p][v] = load_weight<kTerm>(w + p * w_panel + v * L);
         for (int r = 0; r < kRows; ++r) {
             const P factor = set(a[r][offset]);
             for (int p = 0; p < kPanels; ++p)
@@ -64,15 +66,15 @@ LSTMCORE_INLINE void add_term(const T* const (&a)[kRows], int64_t offset, const 
 }
 
 /// to[panel][row][vector] = from[panel][row][vector] +
-///     sum_k a[row][k a_step] w[panel][k w_step + vector], for k < K.
+///     sum_k a[row][k a_step] w[panel][k w_step + vector], for k < K; in pairs of k for bfloat16.
 /// a_step is 1 where rows of `a` lie in one piece, as in products: a loop made for that. For sums
 /// over rows it is given, and nothing is fetched ahead, as all lies in the cache.
-template <class T, int kVectors, int kPanels, int kRows, bool kProduct>
-__attribute__((noinline)) void accumulate(const T* const* a, int64_t a_step, const T* w,
+template <class T, class W, int kVectors, int kPanels, int kRows, bool kProduct>
+__attribute__((noinline)) void accumulate(const T* const* a, int64_t a_step, const W* w,
                                           int64_t w_panel, int64_t w_step, int64_t K,
-                                          Ahead<T> ahead, const Ends<T>* ends) {
+                                          Ahead<W> ahead, const Ends<T>* ends) {
     using P = Packet<T>;
-    constexpr int L = kLanes<T>;
+    constexpr int L = kLanes<T>, kStep = kTerms<T, W>;
     P sum[kPanels][kRows][kVectors];
     for (int p = 0; p < kPanels; ++p)
         for (int r = 0; r < kRows; ++r)
@@ -81,17 +83,22 @@ __attribute__((noinline)) void accumulate(const T* const* a, int64_t a_step, con
     const T* row[kRows];
     for (int r = 0; r < kRows; ++r) row[r] = a[r];
 #pragma GCC unroll 2
-    for (int64_t k = 0, offset = 0; k < K; ++k, offset += kProduct ? 1 : a_step, w += w_step) {
+    for (int64_t k = 0, offset = 0; k < K; ++k, offset += kProduct ? kStep : a_step, w += w_step) {
         if constexpr (kPanels > 1 || kRows == 1) {
             // One row, of a panel or several, is read faster without.
         } else if constexpr (is_alone(kVectors, kRows)) {
-            for (int64_t v = 0; v < kVectors * L; v += kCacheLine / int64_t(sizeof(T)))
+            for (int64_t v = 0; v < kVectors * L * kStep; v += kCacheLine / int64_t(sizeof(W)))
                 prefetch_near(w + kStepsAhead * w_step + v);
         } else if constexpr (kProduct) {
             prefetch(ahead.data);
             ahead.data += ahead.step;
         }
-        add_term<T, kVectors, kPanels, kRows>(row, offset, w, w_panel, sum);
+        add_term<0>(row, offset, w, w_panel, sum);
+        if constexpr (kStep > 1) {
+            // Weights are read again: kept from the first half, they would displace the sums.
+            __asm__ volatile("" : : : "memory");
+            add_term<1>(row, offset + 1, w, w_panel, sum);
+        }
     }
     for (int p = 0; p < kPanels; ++p)
         for (int r = 0; r < kRows; ++r)
@@ -99,43 +106,43 @@ __attribute__((noinline)) void accumulate(const T* const* a, int64_t a_step, con
 }
 
 /// accumulate() for the number of rows met at run time, 1 .. kRows.
-template <class T, int kVectors, int kPanels, int kRows, bool kProduct>
-LSTMCORE_INLINE void accumulate_rows(int64_t rows, const T* const* a, int64_t a_step, const T* w,
-                                     int64_t w_panel, int64_t w_step, int64_t K, Ahead<T> ahead,
+template <class T, class W, int kVectors, int kPanels, int kRows, bool kProduct>
+LSTMCORE_INLINE void accumulate_rows(int64_t rows, const T* const* a, int64_t a_step, const W* w,
+                                     int64_t w_panel, int64_t w_step, int64_t K, Ahead<W> ahead,
                                      const Ends<T>* ends) {
     if constexpr (kRows > 1) {
         if (rows < kRows)
-            return accumulate_rows<T, kVectors, kPanels, kRows - 1, kProduct>(
+            return accumulate_rows<T, W, kVectors, kPanels, kRows - 1, kProduct>(
                 rows, a, a_step, w, w_panel, w_step, K, ahead, ends);
     }
-    accumulate<T, kVectors, kPanels, kRows, kProduct>(a, a_step, w, w_panel, w_step, K, ahead,
-                                                      ends);
+    accumulate<T, W, kVectors, kPanels, kRows, kProduct>(a, a_step, w, w_panel, w_step, K, ahead,
+                                                         ends);
 }
 
 /// accumulate() for one panel of fewer registers than others, 1 .. kVectors.
-template <class T, int kVectors, int kRows>
-void accumulate_narrow(int64_t vectors, int64_t rows, const T* const* a, int64_t a_step, const T* w,
-                       int64_t w_step, int64_t K, Ahead<T> ahead, const Ends<T>* ends) {
+template <class T, class W, int kVectors, int kRows>
+void accumulate_narrow(int64_t vectors, int64_t rows, const T* const* a, int64_t a_step, const W* w,
+                       int64_t w_step, int64_t K, Ahead<W> ahead, const Ends<T>* ends) {
     if constexpr (kVectors > 1) {
         if (vectors < kVectors)
-            return accumulate_narrow<T, kVectors - 1, kRows>(vectors, rows, a, a_step, w, w_step, K,
-                                                             ahead, ends);
+            return accumulate_narrow<T, W, kVectors - 1, kRows>(vectors, rows, a, a_step, w, w_step,
+                                                                K, ahead, ends);
     }
-    accumulate_rows<T, kVectors, 1, kRows, true>(rows, a, a_step, w, 0, w_step, K, ahead, ends);
+    accumulate_rows<T, W, kVectors, 1, kRows, true>(rows, a, a_step, w, 0, w_step, K, ahead, ends);
 }
 
 /// accumulate() for kPanels panels, or for one that may be narrower: of `columns` columns.
-template <class T, int kVectors, int kPanels, int kRows>
-LSTMCORE_INLINE void add_panels(int64_t rows, const T* const* a, const T* w, int64_t w_panel,
-                                int64_t columns, int64_t K, Ahead<T> ahead, const Ends<T>* ends) {
+template <class T, class W, int kVectors, int kPanels, int kRows>
+LSTMCORE_INLINE void add_panels(int64_t rows, const T* const* a, const W* w, int64_t w_panel,
+                                int64_t columns, int64_t K, Ahead<W> ahead, const Ends<T>* ends) {
     constexpr int64_t width = kVectors * kLanes<T>;
     if constexpr (kVectors > 1 && kPanels == 1) {
         if (columns < width)
-            return accumulate_narrow<T, kVectors - 1, kRows>(columns / kLanes<T>, rows, a, 1, w,
-                                                             columns, K, ahead, ends);
+            return accumulate_narrow<T, W, kVectors - 1, kRows>(
+                columns / kLanes<T>, rows, a, 1, w, columns * kTerms<T, W>, K, ahead, ends);
     }
-    accumulate_rows<T, kVectors, kPanels, kRows, true>(rows, a, 1, w, w_panel, width, K, ahead,
-                                                       ends);
+    accumulate_rows<T, W, kVectors, kPanels, kRows, true>(rows, a, 1, w, w_panel,
+                                                          width * kTerms<T, W>, K, ahead, ends);
 }
 
 /// What a tile adds to its chains before the product that it is for: x W_in, packed in panels like
@@ -188,7 +195,8 @@ LSTMCORE_ONE_COPY void finish_tile(const TilePlace& place, T* tile, Finish... fi
 
 /// Walks panels [first, last) of w, each of kVectors registers and the last possibly narrower, in
 /// tiles of `kPanels` panels and at most `kRows` rows.
-///   a_of(row)                          the row's (K) numbers, or it as a QuantizedRow
+///   a_of(row)                          the row's (K) numbers, rounded where the matrix is in
+///                                      bfloat16, or the row as a QuantizedRow
 ///   start(vectors, column, row, tile)  gives the Ends of the chains; `tile` is room for `vectors`
 ///                                      registers
 ///   finish(vectors, column, row, tile) takes what is in the tile; of several, each goes over the
@@ -221,14 +229,23 @@ LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last,
             const auto add_product = [&](const Packed<T>& m, int64_t part,
                                          auto row_of) LSTMCORE_INLINE_LAMBDA {
                 for (int64_t r = 0; r < rows; ++r) a[r] = row_of(row + r);
+                // The product with the matrix at `data`.
+                const auto add = [&](const auto* data) LSTMCORE_INLINE_LAMBDA {
+                    using W = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
+                    constexpr int64_t terms = kTerms<T, W>;
+                    const int64_t turns = terms == 1 ? m.K : round_to_pairs(m.K) / terms;
+                    const int64_t size = turns * terms * step;
+                    const W* weights = data + panel * size;
+                    const W* next = weights + (last_first ? -size : size) + i * part;
+                    add_panels<T, W, kVectors, kPanels, kRows>(rows, a, weights, size, columns,
+                                                               turns, {next, pace * terms}, ends);
+                };
                 if constexpr (kQuantized) {
                     add_quantized<kVectors, kPanels, kRows>(m, panel, columns, rows, a, ends);
                 } else {
-                    const int64_t size = m.K * step;
-                    const T* weights = m.data + panel * size;
-                    const T* next = weights + (last_first ? -size : size) + i * part;
-                    add_panels<T, kVectors, kPanels, kRows>(rows, a, weights, size, columns, m.K,
-                                                            {next, pace}, ends);
+                    if constexpr (std::is_same_v<T, float>)
+                        if (m.bfloat16 != nullptr) return add(m.bfloat16);
+                    add(m.data);
                 }
             };
             Ends<T>* end = ends;
@@ -301,19 +318,64 @@ struct GatePanels {
     }
 };
 
-/// What the matrices of a step are multiplied with: the rows as they are ...
+/// Whether rows are those of backward, whose left factor is `a`; in forward it is h_prev.
+template <class Row, class = void>
+constexpr bool kIsBackward = false;
+template <class Row>
+constexpr bool kIsBackward<Row, std::void_t<decltype(Row::a)>> = true;
+
+/// A pointer to what a row of this type reads.
+template <class Row>
+struct RowPointer;
+template <template <class> class Row, class T>
+struct RowPointer<Row<T>> {
+    using type = const T*;
+};
+
+/// What the matrices of a step are multiplied with: the rows as they are, or rounded to bfloat16
+/// ...
 template <class Row>
 struct FloatFactors {
     const Row* rows;
+    Bfloat16Rows* a_rounded = nullptr;  ///< where they are rounded, else null
+    Bfloat16Rows* x_rounded = nullptr;
 
-    LSTMCORE_INLINE auto h(int64_t row) const { return rows[row].h_prev; }
-    LSTMCORE_INLINE auto x(int64_t row) const { return rows[row].x; }
+    using Pointer = typename RowPointer<Row>::type;
+    static constexpr bool kFloat = std::is_same_v<Pointer, const float*>;
+
+    bool are_rounded() const { return a_rounded != nullptr || x_rounded != nullptr; }
+
+    LSTMCORE_INLINE Pointer a(int64_t row) const {
+        if constexpr (kFloat)
+            if (a_rounded != nullptr) return a_rounded->at(row);
+        if constexpr (kIsBackward<Row>)
+            return rows[row].a;
+        else
+            return rows[row].h_prev;
+    }
+    LSTMCORE_INLINE Pointer x(int64_t row) const {
+        if constexpr (kFloat)
+            if (x_rounded != nullptr) return x_rounded->at(row);
+        return rows[row].x;
+    }
+    /// What gives the rows at row_of(row) for one more product of the step, with w: rounded if
+    /// those of a() were, which from here on are gone.
+    template <class T, class RowOf>
+    LSTMCORE_INLINE auto again(const Packed<T>& w, int64_t n, RowOf row_of) const {
+        if constexpr (kFloat)
+            if (a_rounded != nullptr) a_rounded->set(w, n, row_of);
+        return [rounded = a_rounded, row_of](int64_t row) LSTMCORE_INLINE_LAMBDA -> Pointer {
+            if constexpr (kFloat)
+                if (rounded != nullptr) return rounded->at(row);
+            return row_of(row);
+        };
+    }
 };
 /// ... or quantised.
 struct QuantizedFactors {
-    const QuantizedRow *h_rows, *x_rows;
+    const QuantizedRow *a_rows, *x_rows;
 
-    LSTMCORE_INLINE QuantizedRow h(int64_t row) const { return h_rows[row]; }
+    LSTMCORE_INLINE QuantizedRow a(int64_t row) const { return a_rows[row]; }
     LSTMCORE_INLINE QuantizedRow x(int64_t row) const { return x_rows[row]; }
 };
 
@@ -328,7 +390,7 @@ __attribute__((noinline)) void in_quantized_rows(const StepArgs<float>& step, co
     for (int64_t count; n > 0; rows += count, n -= count) {
         count = std::min(n, most);
         const FloatFactors<Row> of{rows};
-        h.set(count, step.w.K, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return of.h(row); });
+        h.set(count, step.w.K, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return of.a(row); });
         if (step.w_in)
             x.set(count, step.w_in.K,
                   [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return of.x(row); });
@@ -336,12 +398,42 @@ __attribute__((noinline)) void in_quantized_rows(const StepArgs<float>& step, co
     }
 }
 
-/// Calls run(rows, factors, n) for a step, in parts where its matrices are in int8, which they may
-/// be only in float32 and if kInference.
+/// The same for matrices in bfloat16.
+template <class Row, class Run>
+__attribute__((noinline)) void in_bfloat16_rows(const StepArgs<float>& step, const Row* rows,
+                                                int64_t n, Run run) {
+    Bfloat16Rows a, x;
+    const auto fits = [&](const Packed<float>& w) {
+        return w.bfloat16 != nullptr ? Bfloat16Rows::most(w) : n;
+    };
+    const int64_t most = std::min({fits(step.w), fits(step.w_n), fits(step.w_in)});
+    for (int64_t count; n > 0; rows += count, n -= count) {
+        count = std::min(n, most);
+        const FloatFactors<Row> of{rows};
+        FloatFactors<Row> factors = of;
+        if (step.w.bfloat16 != nullptr) {
+            a.set(step.w, count, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return of.a(row); });
+            factors.a_rounded = &a;
+        }
+        if constexpr (!kIsBackward<Row>)
+            if (step.w_in.bfloat16 != nullptr) {
+                x.set(step.w_in, count,
+                      [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return of.x(row); });
+                factors.x_rounded = &x;
+            }
+        run(rows, factors, count);
+    }
+}
+
+/// Calls run(rows, factors, n) for a step, in parts where its matrices are in bfloat16 or in int8,
+/// which they may be only in float32, and in int8 only if kInference.
 template <bool kInference, class T, class Row, class Run>
 LSTMCORE_INLINE void with_factors(const StepArgs<T>& step, const Row* rows, int64_t n, Run run) {
-    if constexpr (kInference && std::is_same_v<T, float>) {
-        if (step.w.quantized != nullptr) return in_quantized_rows(step, rows, n, run);
+    if constexpr (std::is_same_v<T, float>) {
+        if (step.w.bfloat16 != nullptr || step.w_in.bfloat16 != nullptr)
+            return in_bfloat16_rows(step, rows, n, run);
+        if constexpr (kInference)
+            if (step.w.quantized != nullptr) return in_quantized_rows(step, rows, n, run);
     }
     run(rows, FloatFactors<Row>{rows}, n);
 }
@@ -379,10 +471,10 @@ LSTMCORE_INLINE void multiply_gates(const StepArgs<T>& step, Factors factors, in
     const auto spread = [=](int64_t unit, int64_t, T* tile) LSTMCORE_INLINE_LAMBDA {
         if (panels.is_narrow(unit)) panels.spread(tile);
     };
-    const auto h_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return factors.h(row); };
+    const auto a_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return factors.a(row); };
     const auto x_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return factors.x(row); };
     multiply_panels<T, kGates, true>(step.w, step.first_panel, panels.end(step.last_panel),
-                                     step.last_first, n, h_of, input<T>(step.w_in, x_of, change),
+                                     step.last_first, n, a_of, input<T>(step.w_in, x_of, change),
                                      of_unit(start_tile), of_unit(spread), of_unit(finish)...);
 }
 

@@ -43,15 +43,37 @@ __attribute__((noinline)) void multiply_quantized(const Packed<float>& w, int64_
     }
 }
 
+/// The same with the rows as they are given.
+template <class T>
+LSTMCORE_ONE_COPY void multiply_given(const Packed<T>& w, int64_t columns,
+                                      const ProductRow<T>* rows, int64_t n) {
+    multiply_rows(w, columns, rows, n,
+                  [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; });
+}
+
+/// The same with a matrix in bfloat16: some rows rounded after the other.
+__attribute__((noinline)) void multiply_bfloat16(const Packed<float>& w, int64_t columns,
+                                                 const ProductRow<float>* rows, int64_t n) {
+    constexpr int64_t kMost = 64;
+    Bfloat16Rows rounded;
+    ProductRow<float> part[kMost];
+    for (int64_t count; n > 0; rows += count, n -= count) {
+        count = std::min({n, kMost, Bfloat16Rows::most(w)});
+        rounded.set(w, count, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; });
+        for (int64_t i = 0; i < count; ++i) part[i] = {rounded.at(i), rows[i].init, rows[i].out};
+        multiply_given(w, columns, part, count);
+    }
+}
+
 }  // namespace
 
 template <class T>
 void product(const Packed<T>& w, int64_t columns, const ProductRow<T>* rows, int64_t n) {
     if constexpr (std::is_same_v<T, float>) {
         if (w.quantized != nullptr) return multiply_quantized(w, columns, rows, n);
+        if (w.bfloat16 != nullptr) return multiply_bfloat16(w, columns, rows, n);
     }
-    multiply_rows(w, columns, rows, n,
-                  [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; });
+    multiply_given(w, columns, rows, n);
 }
 
 template void product<float>(const Packed<float>&, int64_t, const ProductRow<float>*, int64_t);

@@ -19,7 +19,7 @@ void rnn_forward_variant(const StepArgs<T>& step, const RnnForwardRow<T>* rows, 
     const int64_t H = step.H;
     const auto x_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return factors.x(row); };
     multiply_columns<T, false>(
-        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return factors.h(row); },
+        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return factors.a(row); },
         input<T>(step.w_in, x_of, Nothing{}),
         [&](auto vectors, int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
             prefetch_panel<T>(vectors, rows[row].y + unit);
@@ -32,11 +32,13 @@ void rnn_forward_variant(const StepArgs<T>& step, const RnnForwardRow<T>* rows, 
 }
 
 template <class T, bool kPlain>
-void rnn_backward_variant(const StepArgs<T>& step, const RnnBackwardRow<T>* rows, int64_t n) {
+void rnn_backward_variant(const StepArgs<T>& step, const RnnBackwardRow<T>* rows,
+                          FloatFactors<RnnBackwardRow<T>> factors, int64_t n) {
     const CellActivations<T, kPlain> act{step.cell};
     const int64_t H = step.H;
     multiply_columns<T, false>(
-        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; }, no_input<T>(),
+        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return factors.a(row); },
+        no_input<T>(),
         [&](auto vectors, int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
             const RnnBackwardRow<T>& at = rows[row];
             prefetch_panel<T>(vectors, at.y + unit, at.dy + unit);
@@ -59,6 +61,14 @@ void rnn_forward_with(const StepArgs<T>& step, const RnnForwardRow<T>* rows, Fac
     run(step, rows, factors, n);
 }
 
+template <class T>
+void rnn_backward_with(const StepArgs<T>& step, const RnnBackwardRow<T>* rows,
+                       FloatFactors<RnnBackwardRow<T>> factors, int64_t n) {
+    const auto run =
+        is_plain_rnn(step.cell) ? rnn_backward_variant<T, true> : rnn_backward_variant<T, false>;
+    run(step, rows, factors, n);
+}
+
 }  // namespace
 
 template <class T>
@@ -70,8 +80,9 @@ void rnn_forward(const StepArgs<T>& step, const RnnForwardRow<T>* rows, int64_t 
 
 template <class T>
 void rnn_backward(const StepArgs<T>& step, const RnnBackwardRow<T>* rows, int64_t n) {
-    const bool plain = is_plain_rnn(step.cell);
-    (plain ? rnn_backward_variant<T, true> : rnn_backward_variant<T, false>)(step, rows, n);
+    with_factors<false>(step, rows, n, [&](auto part, auto factors, int64_t count) {
+        rnn_backward_with<T>(step, part, factors, count);
+    });
 }
 
 template void rnn_forward<float>(const StepArgs<float>&, const RnnForwardRow<float>*, int64_t);

@@ -35,8 +35,8 @@ LSTMCORE_INLINE void outer_columns(const OuterArgs<T>& args, int64_t first, int6
         for (int64_t r = 0; r < next_rows; ++r)
             for (int64_t v = 0; v < width; v += kCacheLine / int64_t(sizeof(T)))
                 prefetch(next + r * args.N + v);
-        accumulate_rows<T, kVectors, 1, kRows, false>(rows, a, args.a.width, b, 0, args.b.width,
-                                                      args.M, {}, ends);
+        accumulate_rows<T, T, kVectors, 1, kRows, false>(rows, a, args.a.width, b, 0, args.b.width,
+                                                         args.M, {}, ends);
         for (int64_t r = 0; r < rows && !whole; ++r) {
             T* c = args.c + (j + r) * args.N + column;
             for (int64_t v = 0; v < width; v += L)

@@ -383,6 +383,24 @@ TEST(json) {
     CHECK_THROWS(a[0].string("size"), std::runtime_error, "size is not a string");
 }
 
+TEST(precision_bfloat16) {
+    const auto description = [](const std::string& dtype) {
+        return R"({"type": "Linear", "in_features": 2, "out_features": 1, "bias": true,
+                   "dtype": ")" +
+               dtype + R"(", "precision": "bfloat16"})";
+    };
+    const std::vector<Named> tensors{{"weight", {1, 2}, {1.00390625f, 2}, {}},
+                                     {"bias", {1}, {0.001f}, {}}};
+    Stream<float> stream(load(make_file(description("float32"), tensors)), 1);
+    const float x[2] = {1, 1.01171875f};
+    float y;
+    stream.step(x, &y);
+    CHECK_EQUAL(y, 0.001f + 1 + 2 * 1.015625f);  // rounded, of two to the even one
+    CHECK_THROWS(load_model<double>(make_file(description("float64"), tensors).data(),
+                                    make_file(description("float64"), tensors).size(), "model"),
+                 std::runtime_error, "precision is bfloat16, which is there in float32 alone");
+}
+
 TEST(matrices_in_int8) {
     const std::vector<int8_t> values{1, -2, 3, 127, -127, 0};
     const std::vector<float> scales{0.5, 2}, bias{1, -1};
@@ -401,7 +419,7 @@ TEST(matrices_in_int8) {
     CHECK_NEAR(y[1], 2.0 * 127 * 127 - 1, 1e-2);
 
     CHECK_THROWS(load(make_file(description("int4"), tensors)), std::runtime_error,
-                 "precision is int4, expected int8");
+                 "precision is int4, which is unknown");
     auto changed = tensors;
     changed[1].name = "other";
     CHECK_THROWS(load(make_file(description("int8"), changed)), std::runtime_error,

@@ -16,6 +16,9 @@ name that is absent is a term that is absent. A matrix may be in int8, as `lstmc
 it: then ``weight_ih_l{k}_scale`` (G*H,) has the scales of its rows, and what it is multiplied with
 is rounded to int8, too. Backward is not there for it.
 
+With ``precision="bfloat16"`` both factors of every product with a matrix are rounded to bfloat16,
+in backward too, and all else, sums included, stays float64. `round_bfloat16` is how.
+
 Activations are named as in ONNX: ``"sigmoid"``, ``"tanh"``, ``"relu"``, ``"softsign"``,
 ``"identity"``, ``"hard_sigmoid"`` or ``("hard_sigmoid", alpha, beta)``, and
 ``("scaled_tanh", alpha, beta)``.
@@ -37,6 +40,7 @@ __all__ = [
     "lstm_forward",
     "rnn_backward",
     "rnn_forward",
+    "round_bfloat16",
 ]
 
 
@@ -118,6 +122,7 @@ def _activation(spec: Activation, clip: float | None = None) -> Pair:
 # of the parameters by name (the biases always; who has none leaves them out).
 
 _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+_MATRICES = ("weight_ih", "weight_hh", "weight_hr")
 
 
 class _Cell(Protocol):
@@ -145,9 +150,47 @@ class _Int8(NamedTuple):
         return [_Int8(*parts) for parts in zip(np.split(self.values, n), np.split(self.scale, n))]
 
 
+class _Bfloat16(NamedTuple):
+    """A matrix in bfloat16; `values` are the rounded ones."""
+
+    values: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    def split(self, n: int) -> list[_Bfloat16]:
+        return [_Bfloat16(part) for part in np.split(self.values, n)]
+
+
 def _split(w: Any, n: int) -> list[Any]:
     """The rows of a matrix in n parts."""
-    return w.split(n) if isinstance(w, _Int8) else np.split(w, n)
+    return w.split(n) if isinstance(w, (_Int8, _Bfloat16)) else np.split(w, n)
+
+
+def round_bfloat16(x: npt.ArrayLike) -> Array:
+    """Round to bfloat16, the upper half of a float32: to nearest, of two to the even one.
+
+    Parameters
+    ----------
+    x : array_like
+        Rounded to float32 first. NaN stays NaN; what is beyond the largest becomes infinite.
+
+    Returns
+    -------
+    array of float64
+
+    Examples
+    --------
+    >>> round_bfloat16([1.0, 1.00390625, 1.01171875, np.pi, 3.4e38])
+    array([1.      , 1.      , 1.015625, 3.140625,      inf])
+    """
+    bits = np.array(x, dtype=np.float32).view(np.uint32)
+    with np.errstate(over="ignore"):
+        rounded = bits + (np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1)))
+    is_nan = bits & np.uint32(0x7FFFFFFF) > np.uint32(0x7F800000)
+    rounded = np.where(is_nan, bits | np.uint32(0x400000), rounded) & np.uint32(0xFFFF0000)
+    return rounded.astype(np.uint32).view(np.float32).astype(np.float64)
 
 
 def _round_rows(x: Array) -> tuple[Array, Array]:
@@ -165,11 +208,16 @@ def _linear(x: Array, w: Any, b: Array | float = 0.0) -> Array:
     if isinstance(w, _Int8):
         values, scale = _round_rows(x)
         return (values @ w.values.T) * (scale * w.scale) + b
+    if isinstance(w, _Bfloat16):
+        return np.asarray(round_bfloat16(x) @ w.values.T + b)
     return np.asarray(x @ w.T + b)
 
 
-def _linear_backward(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
-    return dy @ w, dy.T @ x, dy.sum(axis=0)  # dx, dw, db
+def _linear_backward(dy: Array, x: Array, w: Any) -> tuple[Array, Array, Array]:
+    db = dy.sum(axis=0)
+    if isinstance(w, _Bfloat16):
+        dy, x, w = round_bfloat16(dy), round_bfloat16(x), w.values
+    return dy @ w, dy.T @ x, db  # dx, dw, db
 
 
 @dataclass(frozen=True)
@@ -335,7 +383,7 @@ class _GRU:
         (_, dgate), (_, dcandidate) = self.activations
         x, h_prev, r, z, v, q, n = saved
         (dh,) = dstate
-        w_r, w_z, w_n = np.split(p["weight_hh"], 3)
+        w_r, w_z, w_n = _split(p["weight_hh"], 3)
         dp: Weights = {}
         # 5. the output
         dn, dz, dh_prev = dh * (1.0 - z), dh * (h_prev - n), dh * z
@@ -402,7 +450,7 @@ def _run_backward(
     """Walk back: the gradients of x, of the initial state, and of the parameters."""
     dx = np.zeros((*dy.shape[:2], run.p["weight_ih"].shape[1]))
     dstate = tuple(d.copy() for d in dstate)
-    dp = {name: np.zeros_like(value) for name, value in run.p.items()}
+    dp = {name: np.zeros(value.shape) for name, value in run.p.items()}
     for t, rows, drop, saved in reversed(run.steps):
         dh, *rest = (d[rows] for d in dstate)
         dx[t, rows], dbefore, dp_t = cell.step_backward(saved, (dh + dy[t, rows], *rest), run.p)
@@ -471,7 +519,9 @@ def _array(name: str, value: Any, shape: tuple[int, ...]) -> Array:
     return array
 
 
-def _weights(cell: _Cell, params: Mapping[str, npt.ArrayLike], inputs: int, suffix: str) -> Weights:
+def _weights(
+    cell: _Cell, params: Mapping[str, npt.ArrayLike], inputs: int, suffix: str, precision: str
+) -> Weights:
     """The parameters of one direction of one layer, without the suffix of their names."""
     for name in ("weight_ih", "weight_hh"):
         if name + suffix not in params:
@@ -497,6 +547,8 @@ def _weights(cell: _Cell, params: Mapping[str, npt.ArrayLike], inputs: int, suff
         if of_scale in params:
             scale = _array(of_scale, params[of_scale], shapes[name][:1])
             weights[name] = _Int8(values, scale)
+        elif precision == "bfloat16" and name in _MATRICES:
+            weights[name] = _Bfloat16(round_bfloat16(values))
         else:
             weights[name] = values
     return weights
@@ -512,10 +564,13 @@ def _forward(
     lengths: npt.ArrayLike | None,
     resets: npt.ArrayLike | None,
     dropout_masks: Sequence[npt.ArrayLike] | None,
+    precision: str,
 ) -> tuple[Array, Arrays, _Tape]:
     y = np.array(x, dtype=np.float64)
     if y.ndim != 3:
         raise ValueError(f"x has shape {y.shape}, expected (T, B, I)")
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"precision is {precision!r}, expected 'float32' or 'bfloat16'")
     T, B, features = y.shape
     layers = range(stack.num_layers)
 
@@ -531,7 +586,10 @@ def _forward(
 
     weights: list[list[Weights]] = []
     for k in layers:
-        ps = [_weights(cell, params, features, suffix) for _, suffix, _ in stack.directions(k)]
+        ps = [
+            _weights(cell, params, features, suffix, precision)
+            for _, suffix, _ in stack.directions(k)
+        ]
         outputs = ps[0]["weight_hh"].shape[1]
         features = outputs * (len(ps) if stack.merge == "concat" else 1)
         weights.append(ps)
@@ -610,6 +668,7 @@ def rnn_forward(
     lengths: npt.ArrayLike | None = None,
     resets: npt.ArrayLike | None = None,
     dropout_masks: Sequence[npt.ArrayLike] | None = None,
+    precision: str = "float32",
 ) -> tuple[Array, Array, _Tape]:
     """Run a simple recurrent network (Elman 1990) over sequences.
 
@@ -641,6 +700,9 @@ def rnn_forward(
         in either direction.
     dropout_masks : L-1 arrays (T, B, F), or None
         Factors on the output of each layer but the last, already scaled.
+    precision : "float32" or "bfloat16"
+        Whether both factors of every product with a matrix are rounded to bfloat16. Without, this
+        is float64.
 
     Returns
     -------
@@ -676,6 +738,7 @@ def rnn_forward(
         lengths,
         resets,
         dropout_masks,
+        precision,
     )
     return y, h, tape
 
@@ -731,6 +794,7 @@ def lstm_forward(
     lengths: npt.ArrayLike | None = None,
     resets: npt.ArrayLike | None = None,
     dropout_masks: Sequence[npt.ArrayLike] | None = None,
+    precision: str = "float32",
 ) -> tuple[Array, tuple[Array, Array], _Tape]:
     """Run a long short-term memory (Hochreiter & Schmidhuber 1997) over sequences.
 
@@ -764,7 +828,7 @@ def lstm_forward(
         Initial state, (L*D, B, P) and (L*D, B, H); None is zeros.
     forget_gate, coupled, cell_clip, gate_clip, activations
         See above.
-    x, params, num_layers, bidirectional, reverse, merge, lengths, resets, dropout_masks
+    x, params, num_layers, bidirectional, reverse, merge, lengths, resets, dropout_masks, precision
         As in `rnn_forward`.
 
     Returns
@@ -816,6 +880,7 @@ def lstm_forward(
         lengths,
         resets,
         dropout_masks,
+        precision,
     )
     return y, (h, c), tape
 
@@ -872,6 +937,7 @@ def gru_forward(
     lengths: npt.ArrayLike | None = None,
     resets: npt.ArrayLike | None = None,
     dropout_masks: Sequence[npt.ArrayLike] | None = None,
+    precision: str = "float32",
 ) -> tuple[Array, Array, _Tape]:
     """Run gated recurrent units (Cho et al. 2014, equations 5 to 8) over sequences.
 
@@ -892,7 +958,8 @@ def gru_forward(
     ----------
     reset_after, gate_clip, activations
         See above.
-    x, state, params, num_layers, bidirectional, reverse, merge, lengths, resets, dropout_masks
+    x, state, params, num_layers, bidirectional, reverse, merge, lengths, resets, dropout_masks,
+    precision
         As in `rnn_forward`.
 
     Returns
@@ -932,6 +999,7 @@ def gru_forward(
         lengths,
         resets,
         dropout_masks,
+        precision,
     )
     return y, h, tape
 

@@ -67,7 +67,7 @@ dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 _REFERENCE_OPTIONS = {
     "num_layers", "bidirectional", "reverse", "merge", "forget_gate", "coupled", "cell_clip",
-    "gate_clip", "activations", "reset_after", "nonlinearity",
+    "gate_clip", "activations", "reset_after", "nonlinearity", "precision",
 }  # fmt: skip
 
 

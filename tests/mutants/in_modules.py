@@ -226,7 +226,7 @@ MODULES = [
         },
     ),
     *of(
-        "python/lstmcore/_files/atomic.py",
+        "python/lstmcore/_files/replacing.py",
         ["tests/files/test_files.py", "-k", "mode or whole_or_not or damaged"],
         {
             "saved-mode-of-the-temporary": (

@@ -38,7 +38,7 @@ OTHER: dict[str, Any] = {
     "batch_first": True, "dropout": 0.5, "bidirectional": True, "reverse": True, "merge": "sum",
     "proj_size": 1, "forget_gate": False, "coupled": True, "peephole": True, "cell_clip": 0.5,
     "gate_clip": 0.5, "reset_after": False, "activations": ("relu", "relu", "relu"),
-    "forget_bias": 0.5, "dtype": np.dtype("float64"),
+    "forget_bias": 0.5, "dtype": np.dtype("float64"), "precision": "bfloat16",
 }  # fmt: skip
 NEEDS = {"merge": {"bidirectional": True}, "dropout": {"num_layers": 2}}
 
@@ -62,6 +62,10 @@ def test_options_arrive_or_are_refused(module: Any, name: str) -> None:
     text = repr(value.name if name == "dtype" else value)
     if name not in ("input_size", "hidden_size"):
         assert f", {name}={text}" in repr(made)
+    if name == "precision":  # the only one that can be set
+        made.precision = "float32"
+        assert ", precision=" not in repr(made)
+        return
     with pytest.raises(AttributeError, match=f"{name} is fixed"):
         setattr(made, name, value)
 

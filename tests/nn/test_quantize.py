@@ -1,9 +1,13 @@
-"""quantize: int8 weights in recurrent layers, cells and Linear, held to the reference."""
+"""quantize: int8 weights in recurrent layers, cells and Linear, held to the reference.
+
+What is promised of bits is promised of bfloat16, too: those tests run for both.
+"""
 
 from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,17 @@ def rounded_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def layer_of(cell: Cell, sizes: tuple[int, int] = (7, 12), **options: Any) -> Any:
     kind, own = cell
     return getattr(lc, kind)(*sizes, seed=0, **own, **options)
+
+
+def in_bfloat16(model: Any) -> Any:
+    """Return a copy in bfloat16."""
+    model = copy.deepcopy(model)
+    model.precision = "bfloat16"
+    return model
+
+
+Lowered = Callable[[Any], Any]
+both = pytest.mark.parametrize("lowered", [lc.quantize, in_bfloat16], ids=["int8", "bfloat16"])
 
 
 def numbers(*shape: int, seed: int = 0) -> np.ndarray:
@@ -103,11 +118,12 @@ def test_errors_of_all_variants_are_small(cell: Cell, stack: Options) -> None:
 # ---- Bits ---------------------------------------------------------------------------------------
 
 
+@both
 @cells
 @stacks
 @pytest.mark.usefixtures("isa")
-def test_a_row_does_not_depend_on_the_others(cell: Cell, stack: Options) -> None:
-    layer = lc.quantize(layer_of(cell, (7, 37), **stack))
+def test_a_row_does_not_depend_on_the_others(cell: Cell, stack: Options, lowered: Lowered) -> None:
+    layer = lowered(layer_of(cell, (7, 37), **stack))
     x, lengths = numbers(11, 70, 7), np.arange(70) % 12
     x[:, 1] *= 1000  # its scale is its own
     state = state_of(layer, 70)
@@ -126,10 +142,11 @@ def test_a_row_does_not_depend_on_the_others(cell: Cell, stack: Options) -> None
             assert_same_bits(all_ends[:, one], own_end)
 
 
+@both
 @cells
 @pytest.mark.usefixtures("isa")
-def test_streams_and_chunks_give_the_same_bits(cell: Cell) -> None:
-    layer = lc.quantize(layer_of(cell, (7, 37), num_layers=2))
+def test_streams_and_chunks_give_the_same_bits(cell: Cell, lowered: Lowered) -> None:
+    layer = lowered(layer_of(cell, (7, 37), num_layers=2))
     x = numbers(9, 3, 7)
     y, _ = layer(x)
     first, state = layer(x[:4])
@@ -142,9 +159,10 @@ def test_streams_and_chunks_give_the_same_bits(cell: Cell) -> None:
     assert_same_bits(np.stack([alone.step(frame[0]) for frame in x]), y[:, 0])
 
 
+@both
 @cells
-def test_threads_change_no_bit(cell: Cell) -> None:
-    layer = lc.quantize(layer_of(cell, (64, 300)))
+def test_threads_change_no_bit(cell: Cell, lowered: Lowered) -> None:
+    layer = lowered(layer_of(cell, (64, 300)))
     x, few = numbers(6, 70, 64), numbers(6, 1, 64)
     before, results = lc.get_num_threads(), []
     try:
@@ -158,9 +176,10 @@ def test_threads_change_no_bit(cell: Cell) -> None:
         assert_same_bits(y_few, results[0][1])
 
 
+@both
 @cells
-def test_levels_with_fused_multiply_add_give_the_same_bits(cell: Cell) -> None:
-    layer = lc.quantize(layer_of(cell, (13, 33)))
+def test_levels_with_fused_multiply_add_give_the_same_bits(cell: Cell, lowered: Lowered) -> None:
+    layer = lowered(layer_of(cell, (13, 33)))
     x, results = numbers(9, 5, 13), []
     before = lc.isa()
     try:
@@ -174,8 +193,9 @@ def test_levels_with_fused_multiply_add_give_the_same_bits(cell: Cell) -> None:
         assert_same_bits(y, results[0])
 
 
-def test_resets_begin_anew() -> None:
-    layer = lc.quantize(lc.GRU(3, 5, seed=0))
+@both
+def test_resets_begin_anew(lowered: Lowered) -> None:
+    layer = lowered(lc.GRU(3, 5, seed=0))
     x = numbers(8, 1, 3)
     resets = np.zeros((8, 1), bool)
     resets[5] = True
@@ -183,20 +203,22 @@ def test_resets_begin_anew() -> None:
     assert_same_bits(y[5:], layer(x[5:])[0])
 
 
+@both
 @pytest.mark.parametrize("kind", ["RNNCell", "LSTMCell", "GRUCell"])
-def test_cells_are_their_layers(kind: str) -> None:
+def test_cells_are_their_layers(kind: str, lowered: Lowered) -> None:
     cell = getattr(lc, kind)(3, 5, seed=0)
     layer = getattr(lc, kind[:-4])(3, 5)
     layer.load_state_dict({f"{k}_l0": v for k, v in cell.state_dict().items()})
     x = numbers(4, 3)
-    state = lc.quantize(cell)(x)
+    state = lowered(cell)(x)
     h = state[0] if isinstance(state, tuple) else state
-    assert_same_bits(h, lc.quantize(layer)(x[None])[0][0])
+    assert_same_bits(h, lowered(layer)(x[None])[0][0])
 
 
-def test_ids_that_are_looked_up_give_the_same_bits() -> None:
+@both
+def test_ids_that_are_looked_up_give_the_same_bits(lowered: Lowered) -> None:
     embedding = lc.Embedding(11, 6, seed=0)
-    layer = lc.quantize(lc.LSTM(6, 9, seed=1))
+    layer = lowered(lc.LSTM(6, 9, seed=1))
     ids = np.random.default_rng(0).integers(11, size=(13, 4))
     model = lc.Sequential(embedding, layer)
     assert_same_bits(model(ids), layer(embedding(ids))[0])
@@ -231,11 +253,12 @@ def test_a_row_with_nan_or_infinity_gives_nan_and_no_other_does(wrong: float) ->
     assert_same_bits(y[:, [0, 2]], expected[:, [0, 2]])
 
 
-def test_empty_calls() -> None:
-    model = lc.quantize(lc.LSTM(5, 7, seed=0))
+@both
+def test_empty_calls(lowered: Lowered) -> None:
+    model = lowered(lc.LSTM(5, 7, seed=0))
     assert model(np.zeros((0, 3, 5), "f4"))[0].shape == (0, 3, 7)
     assert model(np.zeros((3, 0, 5), "f4"))[0].shape == (3, 0, 7)
-    assert lc.quantize(lc.Linear(5, 7))(np.zeros((0, 5), "f4")).shape == (0, 7)
+    assert lowered(lc.Linear(5, 7))(np.zeros((0, 5), "f4")).shape == (0, 7)
 
 
 def test_a_row_of_zeros_in_a_matrix() -> None:
@@ -302,7 +325,7 @@ def test_a_file_may_not_make_more_than_it_holds(tmp_path: Path) -> None:
     text = metadata["lstmcore.model"]
     for old, new, message in (
         ('"in_features": 30', '"in_features": 99', "larger than its parameters"),
-        ('"precision": "int8"', '"precision": "int4"', "precision is 'int4', expected 'int8'"),
+        ('"precision": "int8"', '"precision": "int4"', "precision is 'int4', expected one of"),
     ):
         assert old in text
         tensor_file.write(path, arrays, {"lstmcore.model": text.replace(old, new)})

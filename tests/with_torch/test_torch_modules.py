@@ -597,9 +597,12 @@ def test_types() -> None:
         layer(x)
     with torch.no_grad(), pytest.raises(ValueError, match="hx has dtype"):
         layer(x.double(), (torch.zeros(1, B, H), torch.zeros(1, B, H)))
-    for dtype in (torch.float16, torch.bfloat16):
-        with pytest.raises(TypeError, match=f"weights of {dtype}, expected float32 or float64"):
-            layer.to(dtype)(x.to(dtype))
+    with pytest.raises(TypeError, match=r"weights of torch\.float16, expected float32, float64 or"):
+        layer.to(torch.float16)(x.to(torch.float16))
+    with pytest.raises(
+        ValueError, match=r"input has dtype torch\.float32, expected torch\.bfloat16"
+    ):
+        layer.to(torch.bfloat16)(x)
     layer.float().bias_hh_l0 = nn.Parameter(torch.zeros(4 * H, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"a weight has dtype torch\.float64"):
         layer(x)
@@ -613,6 +616,52 @@ def test_autocast() -> None:
     assert y.dtype == torch.float32
     torch.testing.assert_close(y, model(x)[0], rtol=0, atol=0.05)
     y.sum().backward()
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_autocast_to_bfloat16_is_our_precision(kind: str) -> None:
+    theirs = getattr(ours, kind)(I, H, num_layers=2, bidirectional=True)
+    own = getattr(lc, kind)(I, H, num_layers=2, bidirectional=True, precision="bfloat16")
+    own.load_state_dict(theirs.state_dict())
+    x = torch.randn(T, B, I)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, _ = theirs(x)
+        with torch.inference_mode():
+            inferred, _ = theirs(x)
+    y.sum().backward()
+    expected, _, tape = own.forward(x.numpy())
+    own.backward(tape, np.ones_like(expected))
+    for tensor in (y, inferred):
+        np.testing.assert_array_equal(tensor.detach().numpy(), expected)
+    for name, p in own.named_parameters():
+        np.testing.assert_array_equal(theirs.get_parameter(name).grad.numpy(), p.grad)
+    with torch.autocast("cpu", torch.float16), torch.inference_mode():
+        exact, _ = theirs(x)
+    own.precision = "float32"
+    np.testing.assert_array_equal(exact.numpy(), own(x.numpy())[0])
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_modules_in_bfloat16(kind: str) -> None:
+    layer = getattr(ours, kind)(I, H, num_layers=2).bfloat16()
+    truth = getattr(nn, kind)(I, H, num_layers=2).double()
+    truth.load_state_dict(layer.state_dict())
+    x = torch.randn(T, B, I).bfloat16().requires_grad_()
+    x64 = x.detach().double().requires_grad_()
+    y, state = layer(x)
+    expected, _ = truth(x64)
+    assert {t.dtype for t in (y, *(state if kind == "LSTM" else (state,)))} == {torch.bfloat16}
+    torch.testing.assert_close(y.double(), expected, rtol=0, atol=0.02)
+    y.float().square().sum().backward()
+    expected.square().sum().backward()
+    for mine, true in [(x, x64), *zip(layer.parameters(), truth.parameters(), strict=True)]:
+        assert mine.grad.dtype == torch.bfloat16
+        scale = float(true.grad.abs().max())
+        torch.testing.assert_close(mine.grad.double(), true.grad, rtol=0, atol=0.05 * scale)
+    with torch.inference_mode():
+        again, _ = layer(x, state)  # states go in as they came out
+        torch.testing.assert_close(layer(x)[0], y, rtol=0, atol=0)
+    assert again.dtype == torch.bfloat16
 
 
 def test_hx_is_checked() -> None:

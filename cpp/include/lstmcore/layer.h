@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "lstmcore/machine.h"
+#include "lstmcore/precision.h"
 #include "lstmcore/quantized.h"
 #include "lstmcore/spec.h"
 
@@ -43,10 +44,15 @@ class Weights;
 /// Packs L*D parameter sets, ordered (layer, direction), by up to `num_threads` threads where they
 /// are large. With `train` also what backward needs. The sources are only read here. Throws
 /// std::invalid_argument, std::bad_alloc.
+///
+/// In `bfloat16` the matrices are rounded here, and what is multiplied with them, x, h and what a
+/// projection reads, when it is multiplied. In backward so are both factors of every product with a
+/// matrix, and of every sum over steps that is the gradient of one. Refused for double.
 template <class T>
 std::shared_ptr<const Weights<T>> pack(const LayerSpec& spec,
                                        const std::vector<Parameters<const T>>& parameters,
-                                       bool train, int num_threads = 1);
+                                       bool train, int num_threads = 1,
+                                       Precision precision = Precision::own);
 
 /// The same with matrices in int8, for inference in float32: what is multiplied with them, x, h and
 /// what a projection reads, is rounded to int8 row by row, each row by its largest number, and the

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "lstmcore/precision.h"
 #include "lstmcore/quantized.h"
 
 namespace lstmcore {
@@ -13,11 +14,13 @@ template <class T>
 class Linear;
 
 /// W is (outputs, inputs), b (outputs) or null. With `train` also what backward needs. Up to
-/// `num_threads` threads pack a large W. Throws std::invalid_argument, std::bad_alloc.
+/// `num_threads` threads pack a large W. In `bfloat16` both factors of every product are rounded,
+/// in backward too, see pack() in layer.h. Throws std::invalid_argument, std::bad_alloc.
 template <class T>
 std::shared_ptr<const Linear<T>> pack_linear(const T* weight, const T* bias, int64_t inputs,
                                              int64_t outputs, bool train = false,
-                                             int num_threads = 1);
+                                             int num_threads = 1,
+                                             Precision precision = Precision::own);
 
 /// The same with W in int8, for inference in float32; rows of x are rounded as in a layer, see
 /// pack() in layer.h.

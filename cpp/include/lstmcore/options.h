@@ -8,6 +8,7 @@
 #include <variant>
 
 #include "lstmcore/layer.h"
+#include "lstmcore/precision.h"
 #include "lstmcore/spec.h"
 
 namespace lstmcore {
@@ -30,6 +31,9 @@ inline constexpr Named<ActivationKind> kActivationNames[] = {
     {"identity", ActivationKind::identity}};
 inline constexpr Named<Merge> kMergeNames[] = {
     {"concat", Merge::concat}, {"sum", Merge::sum}, {"mul", Merge::mul}, {"ave", Merge::ave}};
+
+inline constexpr Named<Precision> kPrecisionNames[] = {
+    {"float32", Precision::own}, {"float64", Precision::own}, {"bfloat16", Precision::bfloat16}};
 
 /// The value of this name, if there is one.
 template <class Value, std::size_t N>

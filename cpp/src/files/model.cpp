@@ -38,14 +38,11 @@ public:
             }
         throw std::runtime_error("the description lacks " + name);
     }
-    /// Whether it is there, and a name that it has to have then.
-    bool is(const std::string& name, const char* expected) {
+    /// A name, or "" if there is none.
+    std::string name_or_none(const std::string& name) {
         const bool there = std::any_of(values_.begin(), values_.end(),
                                        [&](const Value& value) { return *value.name == name; });
-        if (there && get(name).string(name) != expected)
-            throw std::runtime_error(name + " is " + get(name).string(name) + ", expected " +
-                                     expected);
-        return there;
+        return there ? get(name).string(name) : "";
     }
     bool boolean(const std::string& name) { return get(name).boolean(name); }
     int64_t size(const std::string& name) { return get(name).integer(name); }
@@ -220,7 +217,7 @@ private:
     template <CellKind kCell>
     void add_recurrent(Options& options, const std::string& prefix, int) {
         check_dtype(options);
-        const bool quantized = is_quantized(options);
+        const auto [quantized, precision] = read_precision(options);
         const LayerSpec spec = read_layer(kCell, options);
         kept_.clear();
         if constexpr (std::is_same_v<T, float>) {
@@ -231,7 +228,7 @@ private:
             }
         }
         const auto sets = take_sets<Parameters<const T>>(spec, prefix, &Builder::take);
-        stages_.push_back(pack<T>(spec, sets, false));
+        stages_.push_back(pack<T>(spec, sets, false, 1, precision));
     }
 
     /// The parameters of all directions of a layer; (this->*matrix)(name, shape) gives a matrix.
@@ -254,17 +251,22 @@ private:
         return sets;
     }
 
-    /// Whether the matrices of a module are in int8.
-    static bool is_quantized(Options& options) {
-        const bool quantized = options.is("precision", "int8");
-        if (quantized && sizeof(T) != 4)
-            throw std::runtime_error("its precision is int8, which is there in float32 alone");
-        return quantized;
+    /// Whether the matrices of a module are in int8 in the file, and what the others become.
+    static std::pair<bool, Precision> read_precision(Options& options) {
+        const std::string name = options.name_or_none("precision");
+        if (name.empty()) return {false, Precision::own};
+        const auto precision = find_name(kPrecisionNames, name);
+        if (name != "int8" && !precision)
+            throw std::runtime_error("its precision is " + name + ", which is unknown");
+        if (sizeof(T) != 4)
+            throw std::runtime_error("its precision is " + name +
+                                     ", which is there in float32 alone");
+        return {name == "int8", precision.value_or(Precision::own)};
     }
 
     void add_linear(Options& options, const std::string& prefix, int) {
         check_dtype(options);
-        const bool quantized = is_quantized(options);
+        const auto [quantized, precision] = read_precision(options);
         kept_.clear();
         const int64_t inputs = options.size("in_features"), outputs = options.size("out_features");
         const T* bias = options.boolean("bias") ? take(prefix + "bias", {outputs}) : nullptr;
@@ -275,7 +277,7 @@ private:
             }
         }
         const T* weight = take(prefix + "weight", {outputs, inputs});
-        stages_.push_back(pack_linear<T>(weight, bias, inputs, outputs));
+        stages_.push_back(pack_linear<T>(weight, bias, inputs, outputs, false, 1, precision));
     }
 
     void add_layer_norm(Options& options, const std::string& prefix, int) {

@@ -5,13 +5,17 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <stdexcept>
+#include <type_traits>
 #include <vector>
 
 #include "kernel_table.h"
 #include "lstmcore/memory.h"
+#include "lstmcore/precision.h"
 #include "lstmcore/quantized.h"
 #include "machine/call_threads.h"
 #include "memory/arena.h"
+#include "memory/bfloat16.h"
 
 namespace lstmcore {
 
@@ -20,31 +24,34 @@ namespace lstmcore {
 template <class T>
 class Packing {
 public:
-    Packing(void* base, const Kernels<T>& kernels) : arena_(base), kernels_(kernels) {}
+    Packing(void* base, const Kernels<T>& kernels, Precision precision)
+        : arena_(base), kernels_(kernels), precision_(precision) {}
 
     /// The matrix whose column c is row row_of(c) of `source` (rows, K), in panels of `vectors`
     /// registers; a negative row is padding. `source` is read by copy().
     template <class RowOf>
     Packed<T> transposed(int vectors, int64_t K, int64_t columns, const T* source, RowOf row_of) {
-        T* out;
-        const Packed<T> packed = take(vectors, K, columns, &out);
-        const int64_t width = vectors * kernels_.lanes, panels = (packed.N + width - 1) / width;
+        const Room room = take(vectors, K, columns);
+        const int64_t N = room.packed.N, width = vectors * kernels_.lanes;
+        const int64_t panels = (N + width - 1) / width;
         longest_ = std::max(longest_, K);
-        if (out != nullptr)
+        if (room)
             copies_.push_back([=](int64_t part, int64_t parts, const T* padding) {
-                constexpr int64_t kMaxWidth = 4 * kAlignment / int64_t(sizeof(T));
                 const T* rows[kMaxWidth];
                 const int64_t end = panels * (part + 1) / parts * width;
                 for (int64_t first = panels * part / parts * width; first < end; first += width) {
-                    const int64_t count = std::min(width, packed.N - first);
+                    const int64_t count = std::min(width, N - first);
                     for (int64_t i = 0; i < count; ++i) {
                         const int64_t row = row_of(first + i);
                         rows[i] = row < 0 ? padding : source + row * K;
                     }
-                    kernels_.transpose(rows, K, count, out + first * K);
+                    if (room.out != nullptr)
+                        kernels_.transpose(rows, K, count, room.out + first * K);
+                    else
+                        transpose_rounded(rows, K, count, room.rounded + first * round_to_pairs(K));
                 }
             });
-        return packed;
+        return room.packed;
     }
 
     /// The same of a matrix in int8.
@@ -82,23 +89,39 @@ public:
     template <class RowOf>
     Packed<T> in_rows(int64_t K, int64_t columns, const T* source, RowOf row_of) {
         constexpr int kVectors = 4;
-        T* out;
-        const Packed<T> packed = take(kVectors, K, columns, &out);
-        const int64_t full = kVectors * kernels_.lanes;
-        if (out != nullptr)
+        const Room room = take(kVectors, K, columns);
+        const int64_t N = room.packed.N, full = kVectors * kernels_.lanes;
+        if (room.out != nullptr)
             copies_.push_back([=](int64_t part, int64_t parts, const T*) {
                 for (int64_t k = K * part / parts; k < K * (part + 1) / parts; ++k) {
                     const T* from = source + row_of(k) * columns;
-                    for (int64_t first = 0; first < packed.N; first += full) {
-                        const int64_t width = std::min(full, packed.N - first);
+                    for (int64_t first = 0; first < N; first += full) {
+                        const int64_t width = std::min(full, N - first);
                         const int64_t count = std::min(width, columns - first);
-                        T* to = out + first * K + k * width;
+                        T* to = room.out + first * K + k * width;
                         std::copy(from + first, from + first + count, to);
                         std::fill(to + count, to + width, T(0));
                     }
                 }
             });
-        return packed;
+        if (room.rounded != nullptr)
+            copies_.push_back([=](int64_t part, int64_t parts, const T*) {
+                const int64_t even = round_to_pairs(K), pairs = even / kPair;
+                const int64_t end = pairs * (part + 1) / parts * kPair;
+                for (int64_t k = pairs * part / parts * kPair; k < end; ++k) {
+                    const T* from = k < K ? source + row_of(k) * columns : nullptr;
+                    for (int64_t first = 0; first < N; first += full) {
+                        const int64_t width = std::min(full, N - first);
+                        Bfloat16* to =
+                            room.rounded + first * even + k / kPair * kPair * width + k % kPair;
+                        for (int64_t i = 0; i < width; ++i)
+                            to[i * kPair] = from != nullptr && first + i < columns
+                                                ? to_bfloat16(float(from[first + i]))
+                                                : Bfloat16(0);
+                    }
+                }
+            });
+        return room.packed;
     }
 
     /// The numbers value_of(0), ... value_of(n - 1).
@@ -123,19 +146,54 @@ public:
     }
 
 private:
-    /// Room for a matrix of `columns` columns in panels of `vectors` registers.
-    Packed<T> take(int vectors, int64_t K, int64_t columns, T** out) {
+    static constexpr int64_t kMaxWidth = 4 * kAlignment / int64_t(sizeof(T));
+
+    /// Where a matrix goes; both are null while it is only counted.
+    struct Room {
         Packed<T> packed;
-        packed.K = K;
-        packed.N = round_up(columns, kernels_.lanes);
-        packed.vectors = vectors;
-        *out = arena_.template take<T>(size_product(K, packed.N));
-        packed.data = *out;
-        return packed;
+        T* out = nullptr;
+        Bfloat16* rounded = nullptr;  ///< or here, in bfloat16
+
+        explicit operator bool() const { return out != nullptr || rounded != nullptr; }
+    };
+
+    /// Room for a matrix of `columns` columns in panels of `vectors` registers.
+    Room take(int vectors, int64_t K, int64_t columns) {
+        Room room;
+        room.packed.K = K;
+        room.packed.N = round_up(columns, kernels_.lanes);
+        room.packed.vectors = vectors;
+        if (precision_ == Precision::bfloat16 && K <= kMostBfloat16) {
+            room.rounded =
+                arena_.template take<Bfloat16>(size_product(round_to_pairs(K), room.packed.N));
+            room.packed.bfloat16 = room.rounded;
+        } else {
+            room.out = arena_.template take<T>(size_product(K, room.packed.N));
+            room.packed.data = room.out;
+        }
+        return room;
+    }
+
+    /// Kernels::transpose, rounded and in pairs of k.
+    void transpose_rounded(const T* const* rows, int64_t K, int64_t width, Bfloat16* out) const {
+        constexpr int64_t kBlock = 32;
+        T block[kBlock * kMaxWidth];
+        const T* from[kMaxWidth];
+        for (int64_t k = 0; k < K; k += kBlock) {
+            const int64_t count = std::min(kBlock, K - k);
+            for (int64_t i = 0; i < width; ++i) from[i] = rows[i] + k;
+            kernels_.transpose(from, count, width, block);
+            std::fill(block + count * width, block + round_to_pairs(count) * width, T(0));
+            for (int64_t pair = 0; pair < count; pair += kPair)
+                for (int64_t i = 0; i < width; ++i)
+                    for (int64_t j = 0; j < kPair; ++j)
+                        *out++ = to_bfloat16(float(block[(pair + j) * width + i]));
+        }
     }
 
     Arena arena_;
     const Kernels<T>& kernels_;
+    const Precision precision_;
     int64_t longest_ = 0;  // of the rows that padding stands for
     /// Each copies its part of so many.
     std::vector<std::function<void(int64_t part, int64_t parts, const T* padding)>> copies_;
@@ -144,11 +202,14 @@ private:
 /// A buffer with what lay_out(packing) asks for, which is called twice: to count, then to
 /// place.
 template <class T, class LayOut>
-Buffer pack_into_buffer(const Kernels<T>& kernels, int num_threads, LayOut lay_out) {
-    Packing<T> counting(nullptr, kernels);
+Buffer pack_into_buffer(const Kernels<T>& kernels, Precision precision, int num_threads,
+                        LayOut lay_out) {
+    if (precision != Precision::own && !std::is_same_v<T, float>)
+        throw std::invalid_argument("precision: bfloat16, which is there beside float32 alone");
+    Packing<T> counting(nullptr, kernels, precision);
     lay_out(counting);
     Buffer memory(counting.bytes());
-    Packing<T> packing(memory.data(), kernels);
+    Packing<T> packing(memory.data(), kernels, precision);
     lay_out(packing);
     packing.copy(num_threads);
     return memory;
@@ -159,6 +220,13 @@ template <class T>
 void copy_to_panels(const Panels<T>& to, int64_t row, const T* from, int64_t n) {
     for (int64_t i = 0; i < n; i += to.width)
         std::memcpy(to.at(row, i), from + i, sizeof(T) * std::min(n - i, to.width));
+}
+
+/// Rounds the n numbers of a row there to bfloat16.
+template <class T>
+void round_in_panels(const Kernels<T>& kernels, const Panels<T>& panels, int64_t row, int64_t n) {
+    for (int64_t i = 0; i < n; i += panels.width)
+        kernels.round(panels.at(row, i), std::min(n - i, panels.width));
 }
 
 }  // namespace lstmcore

@@ -160,7 +160,7 @@ private:
             });
             team.barrier();
             // Whoever left out a part above had heard of the stop, and now all have.
-            if (!stop_.stopped()) sums_.sum(team, weights_->kernels(), layer, rows, gradients);
+            if (!stop_.stopped()) sums_.sum(team, *weights_, layer, rows, gradients);
             team.barrier();
         }
         if (looks_up(layer)) sums_.finish_table(team, *weights_, d, dx_, zeros_, gradients);

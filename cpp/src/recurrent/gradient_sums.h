@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 #include "kernel_table.h"
 #include "lstmcore/layer.h"
@@ -87,41 +88,31 @@ public:
     bool finishes_rows() const { return dgates_panels.data != dgates.data || spec_.proj_size > 0; }
 
     /// Adds the sums over a chunk to the gradients `to`: the share of one member of the team.
-    void sum(const Team& team, const Kernels<T>& kernels, int64_t layer, int64_t rows,
+    void sum(Team& team, const Weights<T>& weights, int64_t layer, int64_t rows,
              const Parameters<T>& to) {
+        const Kernels<T>& kernels = weights.kernels();
         const int64_t I = spec_.layer_input_size(layer), H = H_;
-        // The gradients of so many gates: those from `to_gate` on in the order of the weights,
-        // which are the blocks from `from` on in dgates.
-        const auto gates = [&](int from, int to_gate, int64_t gates, T* dw, const Panels<T>& b,
-                               int64_t columns, T* db) {
-            if (dw)
-                sum_outer(team, kernels, dgates_panels, from * H, gates * H, b, columns,
-                          dw + to_gate * H * columns, rows);
-            const StridedRows<T> a{dgates.data + from * H, dgates.stride};
-            if (db) sum_columns(team, kernels, a, gates * H, {}, db + to_gate * H, rows);
-        };
-        if (layer == 0 && in_.lookup)
-            add_to_table(team, rows);
-        else
-            sum_input(team, kernels, dgates_panels, x, I, to.w_ih, rows);
-        if (!gru_) {
-            gates(0, 0, G_, nullptr, x, I, to.b_ih);
-            gates(0, 0, G_, to.w_hh, h_prev, P_, to.b_hh);
-        } else {  // the blocks of dgates are n, r, z and, reset after, n of the hidden product
-            gates(0, 2, 1, nullptr, x, I, to.b_ih);
-            gates(1, 0, 2, nullptr, x, I, to.b_ih);
-            gates(1, 0, 2, to.w_hh, h_prev, P_, to.b_hh);
-            if (cell_.reset_after)
-                gates(3, 2, 1, to.w_hh, h_prev, P_, to.b_hh);
-            else
-                gates(0, 2, 1, to.w_hh, rh, P_, to.b_hh);
+        const bool looks_up = layer == 0 && in_.lookup;
+        sum_vectors(team, kernels, rows, to);
+        if (looks_up) add_to_table(team, rows);
+        if (weights.precision() == Precision::bfloat16) {
+            team.barrier();
+            round_factors(team, kernels, looks_up ? 0 : I, rows);
+            team.barrier();
         }
-        if (cell_.peephole)
-            for (int64_t g = 0; g < cell_.peepholes(); ++g) {
-                const bool output = g + 1 == cell_.peepholes();
-                const StridedRows<T> a{dgates.data + (output ? G_ - 1 : g) * H, dgates.stride};
-                sum_columns(team, kernels, a, H, output ? c : c_prev, to.w_ch + g * H, rows);
-            }
+        // The gradient of so many gates: those from `to_gate` on in the order of the weights, which
+        // are the blocks from `from` on in dgates.
+        const auto gates = [&](int from, int to_gate, int64_t gates, const Panels<T>& b) {
+            sum_outer(team, kernels, dgates_panels, from * H, gates * H, b, P_,
+                      to.w_hh + to_gate * H * P_, rows);
+        };
+        if (!looks_up) sum_input(team, kernels, dgates_panels, x, I, to.w_ih, rows);
+        if (!gru_) {
+            gates(0, 0, G_, h_prev);
+        } else {  // the blocks of dgates are n, r, z and, reset after, n of the hidden product
+            gates(1, 0, 2, h_prev);
+            cell_.reset_after ? gates(3, 2, 1, h_prev) : gates(0, 2, 1, rh);
+        }
         if (spec_.proj_size > 0)
             sum_outer(team, kernels, dh_panels, 0, P_, m_panels, H, to.w_hr, rows);
     }
@@ -144,8 +135,15 @@ public:
         const int64_t V = in_.table_rows, I = spec_.input_size;
         const PackedDirection<T>& w = weights.direction(0, d);
         const Kernels<T>& kernels = weights.kernels();
-        sum_input(team, kernels, {dlookup_.data, dlookup_.stride, V}, table_, I, to.w_ih, V);
         const int64_t first = V * team.rank / team.size, last = V * (team.rank + 1) / team.size;
+        if (weights.precision() == Precision::bfloat16) {
+            for (int64_t i = first; i < last; ++i) {
+                kernels.round(dlookup_.at(i), G_ * H_);
+                round_in_panels(kernels, table_, i, I);
+            }
+            team.barrier();
+        }
+        sum_input(team, kernels, {dlookup_.data, dlookup_.stride, V}, table_, I, to.w_ih, V);
         for (int64_t i = first; i < last; ++i) {
             T* out = dx.at(0, i);
             dtable_products_[i] = {dlookup_.at(i), d == 0 ? zeros : out, out};
@@ -155,6 +153,46 @@ public:
     }
 
 private:
+    /// Adds the sums that are no products with a matrix: the gradients of biases and peepholes.
+    void sum_vectors(const Team& team, const Kernels<T>& kernels, int64_t rows,
+                     const Parameters<T>& to) {
+        const int64_t H = H_;
+        const auto gates = [&](int from, int to_gate, int64_t gates, T* db) {
+            const StridedRows<T> a{dgates.data + from * H, dgates.stride};
+            if (db) sum_columns(team, kernels, a, gates * H, {}, db + to_gate * H, rows);
+        };
+        if (!gru_) {
+            gates(0, 0, G_, to.b_ih);
+            gates(0, 0, G_, to.b_hh);
+        } else {
+            gates(0, 2, 1, to.b_ih);
+            gates(1, 0, 2, to.b_ih);
+            gates(1, 0, 2, to.b_hh);
+            gates(cell_.reset_after ? 3 : 0, 2, 1, to.b_hh);
+        }
+        for (int64_t g = 0; cell_.peephole && g < cell_.peepholes(); ++g) {
+            const bool output = g + 1 == cell_.peepholes();
+            const StridedRows<T> a{dgates.data + (output ? G_ - 1 : g) * H, dgates.stride};
+            sum_columns(team, kernels, a, H, output ? c : c_prev, to.w_ch + g * H, rows);
+        }
+    }
+
+    /// Rounds what the gradients of matrices are summed of to bfloat16: the rows of one member.
+    /// `inputs` is 0 where x is looked up.
+    void round_factors(const Team& team, const Kernels<T>& kernels, int64_t inputs, int64_t rows) {
+        const int64_t first = rows * team.rank / team.size;
+        const int64_t last = rows * (team.rank + 1) / team.size;
+        const std::pair<Panels<T>, int64_t> factors[] = {{dgates_panels, gate_rows * H_},
+                                                         {x, inputs},
+                                                         {h_prev, P_},
+                                                         {dh_panels, P_},
+                                                         {m_panels, H_},
+                                                         {rh, H_}};
+        for (const auto& [panels, columns] : factors)
+            for (int64_t row = first; panels.data != nullptr && row < last; ++row)
+                round_in_panels(kernels, panels, row, columns);
+    }
+
     /// dW_ih += dgates^T x over `rows` of both.
     void sum_input(const Team& team, const Kernels<T>& kernels, const Panels<T>& dgates,
                    const Panels<T>& x, int64_t I, T* dw_ih, int64_t rows) {

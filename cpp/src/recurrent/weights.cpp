@@ -13,16 +13,17 @@ namespace lstmcore {
 template <class T>
 template <class Set>
 Weights<T>::Weights(const LayerSpec& spec, const std::vector<Set>& parameters, bool train,
-                    int num_threads)
+                    int num_threads, Precision precision)
     : spec_(spec),
       kernels_(kernel_table().of<T>()),
       train_(train),
-      quantized_(std::is_same_v<Set, QuantizedParameters>) {
+      quantized_(std::is_same_v<Set, QuantizedParameters>),
+      precision_(precision) {
     spec.check();
     if (int64_t(parameters.size()) != spec.num_layers * spec.directions())
         throw std::invalid_argument("parameters: one set for each layer and direction is expected");
     for (const Set& set : parameters) require_parameters(spec, set, "parameters");
-    memory_ = pack_into_buffer(kernels_, num_threads,
+    memory_ = pack_into_buffer(kernels_, precision, num_threads,
                                [&](Packing<T>& packing) { lay_out(parameters, packing); });
 }
 
@@ -132,8 +133,8 @@ void Weights<T>::lay_out_backward(const Parameters<const T>& from, int64_t input
 template <class T>
 std::shared_ptr<const Weights<T>> pack(const LayerSpec& spec,
                                        const std::vector<Parameters<const T>>& parameters,
-                                       bool train, int num_threads) {
-    return std::make_shared<const Weights<T>>(spec, parameters, train, num_threads);
+                                       bool train, int num_threads, Precision precision) {
+    return std::make_shared<const Weights<T>>(spec, parameters, train, num_threads, precision);
 }
 
 std::shared_ptr<const Weights<float>> pack(const LayerSpec& spec,
@@ -148,7 +149,8 @@ std::shared_ptr<const Weights<float>> pack(const LayerSpec& spec,
         if (set.w_hh) check_quantized(set.w_hh, G * H, P, "w_hh");
         if (set.w_hr) check_quantized(set.w_hr, P, H, "w_hr");
     }
-    return std::make_shared<const Weights<float>>(spec, parameters, false, num_threads);
+    return std::make_shared<const Weights<float>>(spec, parameters, false, num_threads,
+                                                  Precision::own);
 }
 
 template <class T>
@@ -160,10 +162,10 @@ template class Weights<float>;
 template class Weights<double>;
 template std::shared_ptr<const Weights<float>> pack(const LayerSpec&,
                                                     const std::vector<Parameters<const float>>&,
-                                                    bool, int);
+                                                    bool, int, Precision);
 template std::shared_ptr<const Weights<double>> pack(const LayerSpec&,
                                                      const std::vector<Parameters<const double>>&,
-                                                     bool, int);
+                                                     bool, int, Precision);
 template int64_t packed_bytes(const Weights<float>&);
 template int64_t packed_bytes(const Weights<double>&);
 

@@ -46,7 +46,8 @@ class Weights {
 public:
     /// Of Parameters<const T>, or, without `train`, of QuantizedParameters.
     template <class Set>
-    Weights(const LayerSpec& spec, const std::vector<Set>& parameters, bool train, int num_threads);
+    Weights(const LayerSpec& spec, const std::vector<Set>& parameters, bool train, int num_threads,
+            Precision precision);
 
     const LayerSpec& spec() const { return spec_; }
     const PackedDirection<T>& direction(int64_t layer, int d) const {
@@ -55,6 +56,7 @@ public:
     const Kernels<T>& kernels() const { return kernels_; }
     bool can_train() const { return train_; }
     bool is_quantized() const { return quantized_; }
+    Precision precision() const { return precision_; }
     int64_t bytes() const { return memory_.bytes(); }
 
 private:
@@ -69,6 +71,7 @@ private:
     LayerSpec spec_;
     const Kernels<T>& kernels_;
     bool train_, quantized_;
+    Precision precision_;
     std::vector<PackedDirection<T>> directions_;
     Buffer memory_;
 };

@@ -20,12 +20,16 @@ namespace lstmcore {
 template <class T>
 template <class Matrix>
 Linear<T>::Linear(Matrix weight, const T* bias, int64_t inputs, int64_t outputs, bool train,
-                  int num_threads)
-    : inputs_(inputs), outputs_(outputs), train_(train), kernels_(kernel_table().of<T>()) {
+                  int num_threads, Precision precision)
+    : inputs_(inputs),
+      outputs_(outputs),
+      train_(train),
+      precision_(precision),
+      kernels_(kernel_table().of<T>()) {
     check_size(inputs, "inputs");
     check_size(outputs, "outputs");
     if (!weight) throw std::invalid_argument("weight is null, expected (outputs, inputs)");
-    memory_ = pack_into_buffer(kernels_, num_threads, [&](Packing<T>& packing) {
+    memory_ = pack_into_buffer(kernels_, precision, num_threads, [&](Packing<T>& packing) {
         weight_ = packing.transposed(4, inputs, outputs, weight, [=](int64_t column) {
             return column < outputs ? column : -1;
         });
@@ -40,8 +44,10 @@ Linear<T>::Linear(Matrix weight, const T* bias, int64_t inputs, int64_t outputs,
 
 template <class T>
 std::shared_ptr<const Linear<T>> pack_linear(const T* weight, const T* bias, int64_t inputs,
-                                             int64_t outputs, bool train, int num_threads) {
-    return std::make_shared<const Linear<T>>(weight, bias, inputs, outputs, train, num_threads);
+                                             int64_t outputs, bool train, int num_threads,
+                                             Precision precision) {
+    return std::make_shared<const Linear<T>>(weight, bias, inputs, outputs, train, num_threads,
+                                             precision);
 }
 
 std::shared_ptr<const Linear<float>> pack_linear(QuantizedMatrix weight, const float* bias,
@@ -49,7 +55,8 @@ std::shared_ptr<const Linear<float>> pack_linear(QuantizedMatrix weight, const f
     check_size(inputs, "inputs");
     check_size(outputs, "outputs");
     if (weight) check_quantized(weight, outputs, inputs, "weight");
-    return std::make_shared<const Linear<float>>(weight, bias, inputs, outputs, false, num_threads);
+    return std::make_shared<const Linear<float>>(weight, bias, inputs, outputs, false, num_threads,
+                                                 Precision::own);
 }
 
 namespace {
@@ -99,48 +106,61 @@ void linear_backward(const Linear<T>& linear, const T* x, const T* dy, int64_t r
     if (!linear.can_train()) throw std::invalid_argument("linear was packed for inference only");
     const int64_t I = linear.inputs(), O = linear.outputs();
     const Kernels<T>& kernels = linear.kernels();
+    const bool rounds = linear.precision() == Precision::bfloat16;  // what dweight is summed of
     const auto lay_out = [&](void* base) {
         Arena arena(base);
         Panels<T> panels{nullptr, Panels<T>::kWidth, kLinearPieceRows};
         panels.data = arena.take<T>(size_product(kLinearPieceRows, round_up(I, panels.width)));
         T* zeros = arena.take<T>(I);
-        return std::make_tuple(panels, zeros, arena.used());
+        T* rounded = rounds ? arena.take<T>(size_product(kLinearPieceRows, O)) : nullptr;
+        return std::make_tuple(panels, zeros, rounded, arena.used());
     };
-    const Buffer memory(std::get<2>(lay_out(nullptr)));
-    const auto [panels, zeros, bytes] = lay_out(memory.data());
+    const Buffer memory(std::get<3>(lay_out(nullptr)));
+    const auto [panels, zeros, rounded, bytes] = lay_out(memory.data());
     std::fill_n(zeros, I, T(0));
     const int team_size = team_size_for(rows, I, O, num_threads);
-    run_fast_team(
-        CallKind({'L', rows, I, O, sizeof(T)}), team_size,
-        [&, panels = panels, zeros = zeros](Team& team) noexcept {
-            const FlushDenormals mode;
-            // A piece of rows after the other: its dx by rows, then the sums by outputs.
-            const int64_t first = O * team.rank / team.size;
-            const int64_t last = O * (team.rank + 1) / team.size;
-            for (int64_t piece = 0; piece < rows; piece += kLinearPieceRows) {
-                const int64_t n = std::min(rows - piece, kLinearPieceRows);
-                const int64_t mine = n * team.rank / team.size;
-                const int64_t end = n * (team.rank + 1) / team.size;
-                multiply_rows(kernels, linear.weight_t(), I, zeros, dy, dx, piece + mine,
-                              piece + end);
-                for (int64_t i = mine; i < end; ++i)
-                    copy_to_panels(panels, i, x + (piece + i) * I, I);
-                team.barrier();
-                T* from = const_cast<T*>(dy) + piece * O;
-                kernels.outer(
-                    {{from, O, n}, first, panels, dweight + first * I, n, last - first, I});
-                if (dbias)
-                    kernels.column_sum(
-                        {from + first, O, nullptr, 0, dbias + first, n, last - first});
-                team.barrier();
-            }
-        });
+    const CallKind kind({'L', rows, I, O, sizeof(T), rounds});
+    run_fast_team(kind, team_size,
+                  [&, panels = panels, zeros = zeros, rounded = rounded](Team& team) noexcept {
+                      const FlushDenormals mode;
+                      // A piece of rows after the other: its dx by rows, then the sums by outputs.
+                      const int64_t first = O * team.rank / team.size;
+                      const int64_t last = O * (team.rank + 1) / team.size;
+                      for (int64_t piece = 0; piece < rows; piece += kLinearPieceRows) {
+                          const int64_t n = std::min(rows - piece, kLinearPieceRows);
+                          const int64_t mine = n * team.rank / team.size;
+                          const int64_t end = n * (team.rank + 1) / team.size;
+                          multiply_rows(kernels, linear.weight_t(), I, zeros, dy, dx, piece + mine,
+                                        piece + end);
+                          for (int64_t i = mine; i < end; ++i) {
+                              copy_to_panels(panels, i, x + (piece + i) * I, I);
+                              if (rounds) round_in_panels(kernels, panels, i, I);
+                          }
+                          T* from = const_cast<T*>(dy) + piece * O;
+                          if (rounds) {
+                              std::copy(from + mine * O, from + end * O, rounded + mine * O);
+                              kernels.round(rounded + mine * O, (end - mine) * O);
+                          }
+                          team.barrier();
+                          kernels.outer({{rounds ? rounded : from, O, n},
+                                         first,
+                                         panels,
+                                         dweight + first * I,
+                                         n,
+                                         last - first,
+                                         I});
+                          if (dbias)
+                              kernels.column_sum(
+                                  {from + first, O, nullptr, 0, dbias + first, n, last - first});
+                          team.barrier();
+                      }
+                  });
 }
 
 #define LSTMCORE_INSTANTIATE(T)                                                                 \
     template class Linear<T>;                                                                   \
     template std::shared_ptr<const Linear<T>> pack_linear(const T*, const T*, int64_t, int64_t, \
-                                                          bool, int);                           \
+                                                          bool, int, Precision);                \
     template void linear_forward(const Linear<T>&, const T*, int64_t, T*, int);                 \
     template void linear_backward(const Linear<T>&, const T*, const T*, int64_t, T*, T*, T*, int);
 LSTMCORE_INSTANTIATE(float)

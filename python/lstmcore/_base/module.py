@@ -118,6 +118,7 @@ class Module:
     _children: Mapping[str, Module] = MappingProxyType({})  # their parameters come after its own
     _watch: Watch
     _quantized: bool = False  # whether its matrices are in int8
+    _multiplies: bool = False  # whether it has a precision of its own, as recurrent layers have
     _dropout_rng: np.random.Generator | None = None
 
     each_step: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any, ClassVar
@@ -9,18 +10,31 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import _core
+from . import checks
 from .budget import BUDGET
 from .checks import Array
 from .loads import whole
 from .module import Module
 from .parameter import Parameter, Watch, settled
 
-__all__ = ["PacksWeights"]
+__all__ = ["PRECISIONS", "PacksWeights", "PrecisionOfParts", "check_precision"]
+
+PRECISIONS = ("float32", "bfloat16")
 
 # Set while a module is made from a file that has its matrices in int8.
 _IN_INT8: ContextVar[bool] = ContextVar("IN_INT8", default=False)
 _MOST_COLUMNS = 32768  # of a matrix in int8; kMostQuantized in cpp/kernels/kernel_table.h
 _SCALE = "_scale"  # behind the name of a matrix in int8: the scales of its rows
+
+
+def check_precision(value: Any, name: str, dtype: np.dtype[Any] | None = None) -> str:
+    """Return a precision, or refuse what is none, or none beside the dtype."""
+    if value == "int8":
+        raise ValueError(f"{name} is 'int8', which lstmcore.quantize(model) makes of a model")
+    precision: str = checks.choice(value, name, PRECISIONS)
+    if dtype == np.float64 and precision != "float32":
+        raise ValueError(f"{name} is {precision!r}, which needs dtype='float32', not float64")
+    return precision
 
 
 class PacksWeights(Module):
@@ -39,8 +53,39 @@ class PacksWeights(Module):
 
     @property
     def precision(self) -> str:
-        """What the matrices are in: ``"int8"`` after `lstmcore.quantize`, else the dtype."""
-        return "int8" if self._quantized else str(self._config.dtype.name)
+        """What matrices are multiplied in: float32, bfloat16, int8, or float64.
+
+        It can be set to ``"float32"`` and ``"bfloat16"`` at any time, and the parameters stay as
+        they are. ``"int8"`` is what `lstmcore.quantize` makes, float64 follows from the dtype.
+        """
+        if self._quantized:
+            return "int8"
+        precision: str = getattr(self._config, "precision", "float32")
+        return self._config.dtype.name if precision == "float32" else precision
+
+    @precision.setter
+    def precision(self, value: str) -> None:
+        if not self._multiplies:
+            raise AttributeError(f"{self!r} has no precision to be set: it computes in its dtype")
+        self._set_precision(self._check_precision(value, "precision"))
+
+    def _check_precision(self, value: Any, name: str) -> str:
+        dtype = self._config.dtype
+        if value == dtype.name == "float64":
+            return "float32"  # nothing else than the dtype
+        precision = check_precision(value, name, dtype)
+        if self._quantized:
+            raise TypeError(
+                f"{self!r} is in int8, expected the model that it was made of by quantize(): its "
+                "precision can be set"
+            )
+        return precision
+
+    def _set_precision(self, value: str) -> None:
+        config = copy.copy(self._config)
+        config.__dict__["precision"] = value
+        self._config = config
+        self._packed = PacksWeights._packed
 
     def _pack(self, parameters: list[Array], train: bool) -> Any:
         """Return the parameters packed for the core."""
@@ -107,7 +152,7 @@ class PacksWeights(Module):
                 self._parameters[key + _SCALE]._storage[...] = scales
             else:
                 self._parameters[key]._storage[...] = p._storage
-        self._packed = PacksWeights._packed
+        self._set_precision("float32")
         return True
 
     def _refuse_in_int8(self, what: str) -> None:
@@ -119,16 +164,18 @@ class PacksWeights(Module):
             )
 
     def _options(self) -> dict[str, Any]:
-        options = super()._options()
-        return {**options, "precision": "int8"} if self._quantized else options
+        options = {**super()._options(), "precision": self.precision}
+        if options["precision"] in ("float32", "float64"):
+            del options["precision"]  # as files of older versions have it
+        return options
 
     @classmethod
     def _from_options(cls, options: dict[str, Any]) -> Module:
         options = dict(options)
-        precision = options.pop("precision", None)
-        if precision not in (None, "int8"):
-            raise ValueError(f"precision is {precision!r}, expected 'int8' or none")
-        token = _IN_INT8.set(precision == "int8")
+        in_int8 = options.get("precision") == "int8"
+        if in_int8:
+            del options["precision"]
+        token = _IN_INT8.set(in_int8)
         try:
             return super()._from_options(options)
         finally:
@@ -168,3 +215,29 @@ class PacksWeights(Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_packed"}
+
+
+class PrecisionOfParts(Module):
+    """What containers share: the precision of all recurrent layers, cells and Linear in them."""
+
+    @property
+    def precision(self) -> str:
+        """What all recurrent layers and Linear in it multiply matrices in, or ``"mixed"``.
+
+        Setting it sets that of each of them, or of none if one refuses.
+        """
+        found = {part.precision for _, part in self._parts()}
+        return found.pop() if len(found) == 1 else "mixed"
+
+    @precision.setter
+    def precision(self, value: str) -> None:
+        parts = self._parts()
+        checked = [part._check_precision(value, f"precision of module {p}") for p, part in parts]
+        for (_, part), precision in zip(parts, checked, strict=True):
+            part._set_precision(precision)
+
+    def _parts(self) -> list[tuple[str, Any]]:
+        parts = [(path, module) for path, module in self._modules() if module._multiplies]
+        if not parts:
+            raise ValueError(f"{self!r} has no precision: it has no recurrent layer and no Linear")
+        return parts

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from .._base import checks
 from .._base.checks import Array
 from .._base.module import Module, storable
+from .._base.packed_weights import PrecisionOfParts
 from .._nn.sequential import Sequential, SequentialTape, as_sequential
 from .._nn.tape import check_owner
 from ..attention import Attention
@@ -52,7 +53,7 @@ class Seq2SeqTape:
 
 
 @storable
-class Seq2Seq(Module):
+class Seq2Seq(PrecisionOfParts):
     """An encoder reads a sequence, a decoder says another, by teacher forcing or by search.
 
     The decoder starts with the encoder's final states. With an attention, what the decoder gives at

@@ -12,6 +12,7 @@ from .._base.checks import Array, Lengths
 from .._base.flow import BackwardFlow, Ends, Flow
 from .._base.loads import whole
 from .._base.module import Module, overridden, storable
+from .._base.packed_weights import PrecisionOfParts
 from .._base.symbolic import Axes, Symbolic
 from .._base.tree import leaves, matched, rebuilt
 from .._nn.recurrent import GRADIENT
@@ -69,7 +70,7 @@ class ModelTape:
 
 
 @storable
-class Model(Module):
+class Model(PrecisionOfParts):
     """A network of any shape, described by calling modules with symbols.
 
     The same expressions that compute with arrays describe a network when they are given `Input`

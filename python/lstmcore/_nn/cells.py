@@ -123,7 +123,7 @@ class RNNCell(Cell[Array]):
         Whether there are b_ih and b_hh.
     nonlinearity : str or (str, float, float), default "tanh"
         As of `RNN`.
-    gate_clip, dtype, seed
+    gate_clip, dtype, precision, seed
         As of `RNN`.
 
     Raises
@@ -155,6 +155,7 @@ class RNNCell(Cell[Array]):
         *,
         gate_clip: float | None = None,
         dtype: npt.DTypeLike = "float32",
+        precision: str = "float32",
         seed: int | None = None,
     ) -> None:
         super().__init__(locals())
@@ -177,7 +178,7 @@ class GRUCell(Cell[Array]):
         Features of x and h.
     bias : bool, default True
         Whether there are b_ih and b_hh.
-    reset_after, gate_clip, activations, dtype, seed
+    reset_after, gate_clip, activations, dtype, precision, seed
         As of `GRU`.
 
     Raises
@@ -208,6 +209,7 @@ class GRUCell(Cell[Array]):
         gate_clip: float | None = None,
         activations: tuple[Activation, Activation] = ("sigmoid", "tanh"),
         dtype: npt.DTypeLike = "float32",
+        precision: str = "float32",
         seed: int | None = None,
     ) -> None:
         super().__init__(locals())
@@ -232,7 +234,7 @@ class LSTMCell(Cell[Pair]):
         Whether there are b_ih and b_hh.
     proj_size, forget_gate, coupled, peephole, cell_clip, gate_clip, activations
         As of `LSTM`.
-    forget_bias, dtype, seed
+    forget_bias, dtype, precision, seed
         As of `LSTM`.
 
     Raises
@@ -278,6 +280,7 @@ class LSTMCell(Cell[Pair]):
         activations: tuple[Activation, Activation, Activation] = ("sigmoid", "tanh", "tanh"),
         forget_bias: float | None = None,
         dtype: npt.DTypeLike = "float32",
+        precision: str = "float32",
         seed: int | None = None,
     ) -> None:
         super().__init__(locals())

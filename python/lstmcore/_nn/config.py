@@ -17,6 +17,7 @@ from .. import _core
 from .._base import checks
 from .._base.checks import Activation
 from .._base.machine import memory_limit
+from .._base.packed_weights import check_precision
 
 KINDS = ("rnn", "lstm", "gru")
 MERGES = ("concat", "sum", "mul", "ave")
@@ -106,6 +107,7 @@ class Config:
         float | None, Rule(checks.number, ("lstm",), core=False, number=True)
     ] = None
     dtype: Annotated[np.dtype[Any], Rule(_dtype, encode=_name)] = np.dtype(np.float32)  # noqa: RUF009
+    precision: Annotated[str, Rule(check_precision, core=False)] = "float32"
 
     def __post_init__(self) -> None:
         """Check every option by itself, then together."""
@@ -160,6 +162,7 @@ class Config:
         ):
             if wrong:
                 raise ValueError(f"{one} contradicts {other}")
+        check_precision(self.precision, "precision", self.dtype)
 
     def _check_memory(self) -> None:
         """Refuse what would be allocated, but have the process killed when written to."""

@@ -425,6 +425,11 @@ class RNN(SingleStateLayer):
         How the outputs of the two directions of every layer become one.
     dtype : {"float32", "float64"}
         Of parameters, inputs and outputs.
+    precision : {"float32", "bfloat16"}
+        What matrices are multiplied in; the attribute can be set at any time. In bfloat16 weights,
+        x and h are rounded to 8 bits where they are multiplied, in `backward` the gradients, too;
+        parameters, states and all else stay float32, which the dtype has to be. See
+        docs/precision.md.
     seed : int, optional
         For the parameters and for dropout.
 
@@ -467,6 +472,7 @@ class RNN(SingleStateLayer):
         reverse: bool = False,
         merge: str = "concat",
         dtype: npt.DTypeLike = "float32",
+        precision: str = "float32",
         seed: int | None = None,
     ) -> None:
         super().__init__(locals())
@@ -514,6 +520,11 @@ class GRU(SingleStateLayer):
         passes where it acts.
     dtype : {"float32", "float64"}
         Of parameters, inputs and outputs.
+    precision : {"float32", "bfloat16"}
+        What matrices are multiplied in; the attribute can be set at any time. In bfloat16 weights,
+        x and h are rounded to 8 bits where they are multiplied, in `backward` the gradients, too;
+        parameters, states and all else stay float32, which the dtype has to be. See
+        docs/precision.md.
     seed : int, optional
         For the parameters and for dropout.
 
@@ -559,6 +570,7 @@ class GRU(SingleStateLayer):
         gate_clip: float | None = None,
         activations: tuple[Activation, Activation] = ("sigmoid", "tanh"),
         dtype: npt.DTypeLike = "float32",
+        precision: str = "float32",
         seed: int | None = None,
     ) -> None:
         super().__init__(locals())
@@ -619,6 +631,11 @@ class LSTM(Layer[Pair]):
         Where the bias of f starts (1 helps with long lags [2]_).
     dtype : {"float32", "float64"}
         Of parameters, inputs and outputs.
+    precision : {"float32", "bfloat16"}
+        What matrices are multiplied in; the attribute can be set at any time. In bfloat16 weights,
+        x and h are rounded to 8 bits where they are multiplied, in `backward` the gradients, too;
+        parameters, states and all else stay float32, which the dtype has to be. See
+        docs/precision.md.
     seed : int, optional
         For the parameters and for dropout.
 
@@ -683,6 +700,7 @@ class LSTM(Layer[Pair]):
         activations: tuple[Activation, Activation, Activation] = ("sigmoid", "tanh", "tanh"),
         forget_bias: float | None = None,
         dtype: npt.DTypeLike = "float32",
+        precision: str = "float32",
         seed: int | None = None,
     ) -> None:
         super().__init__(locals())

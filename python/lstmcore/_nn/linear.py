@@ -12,7 +12,7 @@ from .. import _core
 from .._base import checks
 from .._base.checks import Array
 from .._base.module import storable
-from .._base.packed_weights import PacksWeights
+from .._base.packed_weights import PacksWeights, check_precision
 from .config import Option
 from .feed_forward import FeedForward
 
@@ -33,6 +33,8 @@ class Linear(PacksWeights, FeedForward):
         Of the parameters, x and y.
     seed : int, optional
         Of the first parameters, as in `reset_parameters`.
+    precision : {"float32", "bfloat16"}
+        What W and x are multiplied in, as of `LSTM`; can be set later, too.
 
     Raises
     ------
@@ -60,6 +62,7 @@ class Linear(PacksWeights, FeedForward):
     """
 
     _MATRICES = ("weight",)
+    _multiplies = True
 
     in_features = Option[int]()
     out_features = Option[int]()
@@ -73,12 +76,15 @@ class Linear(PacksWeights, FeedForward):
         bias: bool = True,
         dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
+        *,
+        precision: str = "float32",
     ) -> None:
         self._config = SimpleNamespace(
             in_features=checks.integer(in_features, "in_features", 1),
             out_features=checks.integer(out_features, "out_features", 1),
             bias=checks.boolean(bias, "bias"),
             dtype=checks.dtype(dtype),
+            precision=check_precision(precision, "precision", checks.dtype(dtype)),
         )
         shapes = {"weight": (self.out_features, self.in_features), "bias": (self.out_features,)}
         self._make_parameters(list(shapes.items())[: 1 + self.bias], self.dtype)
@@ -114,7 +120,8 @@ class Linear(PacksWeights, FeedForward):
 
     def _pack(self, parameters: list[Array], train: bool) -> _core.Linear:
         weight, *bias = parameters
-        return _core.pack_linear(weight, bias[0] if bias else None, train)
+        precision = self._config.precision
+        return _core.pack_linear(weight, bias[0] if bias else None, train, precision)
 
     def _pack_quantized(self, parameters: list[Any]) -> _core.Linear:
         weight, scales, *bias = parameters

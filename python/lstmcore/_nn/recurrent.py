@@ -36,6 +36,7 @@ class Recurrent(PacksWeights, Generic[State]):
     """What layers and cells share: options, parameters, states, the calls of the core."""
 
     _MATRICES = ("weight_ih", "weight_hh", "weight_hr")
+    _multiplies = True
     _kind: ClassVar[str]
     _is_cell: ClassVar[bool] = False
     _state_parts: tuple[str, ...] = ("h",)
@@ -98,7 +99,7 @@ class Recurrent(PacksWeights, Generic[State]):
         self._watch.token = object()
 
     def _pack(self, parameters: list[Array], train: bool) -> _core.Weights:
-        return _core.pack(self._spec, parameters, train)
+        return _core.pack(self._spec, parameters, train, self._config.precision)
 
     def _pack_quantized(self, parameters: list[Any]) -> _core.Weights:
         return _core.pack_quantized(self._spec, parameters)

@@ -13,6 +13,7 @@ from .._base.checks import Array
 from .._base.flow import BackwardFlow, Ends, Flow
 from .._base.loads import whole
 from .._base.module import Module, overridden, storable
+from .._base.packed_weights import PrecisionOfParts
 from .._base.symbolic import Symbolic
 from .recurrent import GRADIENT
 from .streams.pool import StreamPool, open_pool
@@ -58,7 +59,7 @@ class SequentialTape:
 
 
 @storable
-class Sequential(Module):
+class Sequential(PrecisionOfParts):
     """Modules one after the other: each gets what the one before it gives.
 
     Recurrent layers hand on their y; their states are a tuple beside it, one per recurrent layer

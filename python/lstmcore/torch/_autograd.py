@@ -27,6 +27,7 @@ class Call(NamedTuple):
     lengths: npt.NDArray[np.int64] | None  # (B,)
     dropout: float
     key: int  # of the random numbers for dropout
+    precision: str  # of the layer, see lstmcore.LSTM
     resets: npt.NDArray[np.bool_] | None = None  # (T, B), or (B, T) if batch_first
     cells: bool = False  # whether every c is asked for
 
@@ -57,7 +58,7 @@ def train(
     weights: Sequence[Tensor],
 ) -> list[Tensor]:
     """Return y and the final state, with dropout, and with gradients where they are asked for."""
-    packed = _pack(module, call.spec, weights, True)
+    packed = _pack(module, call, weights, True)
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *state, *weights)):
         apply: Any = _Recurrence.apply
         return list(apply(call, packed, len(state), x, *state, *weights))
@@ -73,7 +74,7 @@ def infer(
     weights: Sequence[Tensor],
 ) -> list[Tensor]:
     """Return y and the final state, without dropout and without gradients."""
-    packed = _pack(module, call.spec, weights, False)
+    packed = _pack(module, call, weights, False)
     arrays, _ = call.run(packed, _walkable(x), [_contiguous(s) for s in state], False)
     return [torch.from_numpy(array) for array in arrays]
 
@@ -110,7 +111,8 @@ class _Recurrence(torch.autograd.Function):
         with torch.no_grad():
             tape: Any = getattr(holder, "tape", None)
             if tape is None:
-                packed = _core.pack(ctx.call.spec, [_contiguous(w) for w in weights], True)
+                arrays = [_contiguous(w) for w in weights]
+                packed = _core.pack(ctx.call.spec, arrays, True, ctx.call.precision)
                 _, tape = ctx.call.run(packed, _walkable(x), [_contiguous(s) for s in state], True)
             dy, dh, dc = (*gradients, None)[:3]
             dweights = [np.zeros(w.shape, x.detach().numpy().dtype) for w in weights]
@@ -155,6 +157,7 @@ class _Packed(NamedTuple):
     """The weights of a module, packed."""
 
     spec: _core.Spec
+    precision: str
     isa: int
     train: bool  # packed for training serves inference too
     marks: list[tuple[int, int]]  # address and version of every tensor they are of
@@ -166,7 +169,7 @@ _packed: weakref.WeakKeyDictionary[torch.nn.Module, _Packed] = weakref.WeakKeyDi
 
 
 def _pack(
-    module: torch.nn.Module, spec: _core.Spec, tensors: Sequence[Tensor], train: bool
+    module: torch.nn.Module, call: Call, tensors: Sequence[Tensor], train: bool
 ) -> _core.Weights:
     """Return the weights packed: those of the call before, if no number has changed since.
 
@@ -181,7 +184,8 @@ def _pack(
     kept = _packed.get(module)
     again = (
         kept is not None
-        and kept.spec is spec
+        and kept.spec is call.spec
+        and kept.precision == call.precision
         and kept.isa == isa
         and kept.train >= train
         and kept.marks == marks
@@ -189,8 +193,9 @@ def _pack(
     if again and kept and kept.numbers and _core.same_bits(kept.numbers, arrays):
         return kept.weights
     numbers = [array.copy() for array in arrays] if again else None
-    weights = _core.pack(spec, numbers or arrays, train)  # of the copies: others may be writing
-    _packed[module] = _Packed(spec, isa, train, marks, numbers, weights)
+    # Of the copies, if there are some: others may be writing.
+    weights = _core.pack(call.spec, numbers or arrays, train, call.precision)
+    _packed[module] = _Packed(call.spec, call.precision, isa, train, marks, numbers, weights)
     return weights
 
 

@@ -111,9 +111,15 @@ class _Drop(nn.RNNBase):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         weights = [self._weight(name) for names in self._all_weights for name in names]
         dtype = weights[0].dtype
-        if x.dtype != dtype and torch.is_autocast_enabled("cpu"):
+        cast = torch.is_autocast_enabled("cpu")
+        if x.dtype != dtype and cast:
             x, state = x.to(dtype), tuple(s.to(dtype) for s in state)
         self._check(x, state, weights)
+        if dtype == torch.bfloat16:  # autograd takes gradients back through these
+            x, *others = (tensor.float() for tensor in (x, *state, *weights))
+            state, weights = tuple(others[: len(state)]), others[len(state) :]
+        lowers = cast and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        low = dtype == torch.bfloat16 or (dtype == torch.float32 and lowers)
         drops = self.training and self.dropout > 0 and self.num_layers > 1
         call = _autograd.Call(
             _autograd.spec(
@@ -125,12 +131,13 @@ class _Drop(nn.RNNBase):
                 bias=self.bias,
                 bidirectional=self.bidirectional,
                 proj_size=self.proj_size,
-                dtype=str(dtype).removeprefix("torch."),
+                dtype="float64" if dtype == torch.float64 else "float32",
             ),
             self.batch_first,
             lengths,
             self.dropout if drops else 0.0,
             int(torch.randint(2**63 - 1, ())) if drops else 0,
+            "bfloat16" if low else "float32",
             resets,
             cells,
         )
@@ -138,6 +145,8 @@ class _Drop(nn.RNNBase):
             y, *final = _autograd.train(self, call, x, state, weights)
         else:
             y, *final = _autograd.infer(self, call, x, state, weights)
+        if dtype == torch.bfloat16:
+            y, *final = (tensor.bfloat16() for tensor in (y, *final))
         return y, tuple(final)
 
     def _weight(self, name: str) -> Any:
@@ -157,8 +166,10 @@ class _Drop(nn.RNNBase):
                 f"{_name(self)} has no forward-mode derivatives: use torch.nn's own layer for them"
             )
         dtype = weights[0].dtype
-        if dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"{_name(self)} has weights of {dtype}, expected float32 or float64")
+        if dtype not in (torch.float32, torch.float64, torch.bfloat16):
+            raise TypeError(
+                f"{_name(self)} has weights of {dtype}, expected float32, float64 or bfloat16"
+            )
         for tensor in (x, *state, *weights):
             if not tensor.is_cpu or tensor.dtype != dtype:
                 own = any(tensor is w for w in weights)
@@ -205,7 +216,7 @@ class LSTM(_Drop, nn.LSTM):
     RuntimeError
         For tensors that are not on the CPU; when asked for second derivatives; when traced.
     TypeError
-        For weights of other dtypes than float32 and float64, or resets that are no bools.
+        For weights of other dtypes than float32, float64 and bfloat16, or resets that are no bools.
     ValueError
         For lengths and resets of other shapes or values; beside a PackedSequence.
 

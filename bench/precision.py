@@ -1,11 +1,12 @@
-"""Measure layers with int8 weights: ours, ONNX Runtime's and PyTorch's, beside our float32.
+"""Measure layers in bfloat16 and int8: ours, ONNX Runtime's and PyTorch's, beside our float32.
 
-    python bench/int8.py [--rounds 15] [--markdown FILE]
+    python bench/precision.py [--rounds 15] [--markdown FILE]
 
 One thread, inference, I = H. Each library works in a process of its own; rounds go through all of
 them. Times are medians over the rounds, "float32 / int8" and "best / ours" medians of ratios within
-a round. An error is the largest of y against our own float64. ONNX Runtime is what
-`quantize_dynamic` makes of the model (LSTM alone), PyTorch what its `quantize_dynamic` does.
+a round. An error is the largest of y against our own float64. In int8 ONNX Runtime is what
+`quantize_dynamic` makes of the model (LSTM alone), PyTorch what its `quantize_dynamic` does; in
+bfloat16 PyTorch has all its numbers in it.
 """
 
 from __future__ import annotations
@@ -32,9 +33,18 @@ SHAPES = [
     ("lstm", 20, 32, 512),
     ("gru", 100, 32, 256),
 ]
-PEERS = ("onnxruntime", "torch")
-FLOAT32 = "float32"  # the key of our own float32
+FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
+# What is measured: a library and a precision.
+COLUMNS = (
+    (OURS, FLOAT32), (OURS, BFLOAT16), ("torch", BFLOAT16),
+    (OURS, INT8), ("onnxruntime", INT8), ("torch", INT8),
+)  # fmt: skip
 SLICE = 0.02  # seconds of a library in a round
+
+
+def key_of(library: str, precision: str) -> str:
+    """Name what is measured."""
+    return f"{'ours' if library == OURS else LABELS[library]} {precision}"
 
 
 class Row:
@@ -42,15 +52,18 @@ class Row:
 
     def __init__(self, shape: tuple[str, int, int, int], workers: dict[str, WorkerProcess]) -> None:
         cell, steps, batch, size = shape
-        exact = Case("int8", "infer", cell, steps, batch, size, size)
+        exact = Case("precision", "infer", cell, steps, batch, size, size)
         self.name = f"{cell.upper()} T{steps} B{batch} H{size}"
         self.errors: dict[str, float] = {}
         self.ask: dict[str, Any] = {}
         ours = workers[OURS]
         _, _, truth = ours("prepare", "float64", replace(exact, dtype="float64"), None, SLICE)
-        wanted = [(FLOAT32, ours, exact)]
-        wanted += [(name, worker, replace(exact, int8=True)) for name, worker in workers.items()]
-        for key, worker, case in wanted:
+        for library, precision in COLUMNS:
+            if library not in workers:
+                continue
+            key, worker = key_of(library, precision), workers[library]
+            low = {} if precision == FLOAT32 else {precision: True}
+            case = replace(exact, **low)
             try:
                 _, _, outputs = worker("prepare", key, case, None, SLICE)
             except (NotSupported, Failed):
@@ -69,10 +82,10 @@ class Row:
 
     def cells(self) -> list[str]:
         """Return the row of the table."""
-        mine = self.times[OURS]
 
-        def ratio(times: list[float]) -> float:
-            return statistics.median(t / m for t, m in zip(times, mine))
+        def ratio(one: str, other: str) -> float:
+            times = zip(self.times[one], self.times[other], strict=True)
+            return statistics.median(a / b for a, b in times)
 
         def cell(key: str) -> str:
             if key not in self.times:
@@ -80,10 +93,14 @@ class Row:
             time = statistics.median(self.times[key]) * 1e6
             return f"{time:.0f} ({self.errors[key]:.0e})"
 
-        peers = [ratio(self.times[key]) for key in PEERS if key in self.times]
-        best = f"{min(peers):.2f}" if peers else "-"
-        found = [cell(key) for key in (FLOAT32, OURS, *PEERS)]
-        return [self.name, *found, f"{ratio(self.times[FLOAT32]):.2f}", best]
+        exact, *_ = keys = [key_of(*column) for column in COLUMNS]
+        found = [cell(key) for key in keys]
+        for precision in (BFLOAT16, INT8):
+            mine = key_of(OURS, precision)
+            peers = [k for k in self.times if k.endswith(precision) and k != mine]
+            best = f"{min(ratio(peer, mine) for peer in peers):.2f}" if peers else "-"
+            found += [f"{ratio(exact, mine):.2f}", best]
+        return [self.name, *found]
 
 
 def main() -> None:
@@ -92,13 +109,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--markdown", type=Path, help="a file for the table")
     arguments = parser.parse_args()
-    names = ["case", "ours float32", "ours", *(LABELS[p] for p in PEERS)]
-    names += ["float32 / int8", "best / ours"]
+    names = ["case", *(key_of(*column) for column in COLUMNS)]
+    for precision in (BFLOAT16, INT8):
+        names += [f"float32 / {precision}", f"best / ours, {precision}"]
     lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
     with ExitStack() as stack:
         env = environment(1, None)
         workers = {}
-        for name in (OURS, *PEERS):
+        for name in (OURS, "onnxruntime", "torch"):
             try:
                 workers[name] = stack.enter_context(WorkerProcess(name, "1", env))
             except (NotSupported, Failed) as reason:

@@ -1,0 +1,13 @@
+// What matrices are multiplied in.
+#pragma once
+
+namespace lstmcore {
+
+/// `own`: in the dtype of all else. `bfloat16`, beside float32 alone: both factors are rounded to
+/// the upper half of a float, to nearest and of two to even, and their products summed in float32.
+/// That is half the bytes of the weights. Gates, cells, states, biases, outputs and gradients are
+/// float32, and so are the parameters that are packed. What has more than 8,192 products to a sum
+/// stays in float32.
+enum class Precision { own, bfloat16 };
+
+}  // namespace lstmcore
