@@ -7,9 +7,9 @@
 
 #include "kernel_table.h"
 #include "machine/caches.h"
+#include "machine/call_threads.h"
 #include "machine/float_mode.h"
 #include "machine/isa.h"
-#include "machine/threads.h"
 #include "memory/arena.h"
 #include "memory/pack.h"
 #include "memory/sizes.h"
@@ -74,7 +74,7 @@ struct Model {
                 reversed[turned] = transitions[at];
                 reversed_powers[turned] = powers[at] = std::exp(transitions[at] - highest);
             }
-        memory = pack_into_buffer(kernels, 1, [&](Packing<double>& packing) {
+        memory = pack_into_buffer(kernels, Precision::own, 1, [&](Packing<double>& packing) {
             const auto same = [](int64_t k) { return k; };
             forward = packing.in_rows(C, C, powers.data(), same);
             backward = packing.in_rows(C, C, reversed_powers.data(), same);
@@ -335,7 +335,8 @@ void crf(const T* scores, const CrfShape& shape, const CrfParameters<T>& paramet
     const Kept kept = Kept::take(arena, steps.all(), C);
     double* const rooms = arena.take<double>(room_bytes / int64_t(sizeof(double)));
     const Sums sums{model, kernels, steps, kept, shape, target, factor, losses};
-    run_team(team_size, [&](Team& team) noexcept {
+    const CallKind kind({'k', shape.B, C, sizeof(T)}, double(steps.all() + 1));
+    run_fast_team(kind, team_size, [&](Team& team) noexcept {
         const FlushDenormals mode;
         double* const room = rooms + team.rank * room_size;
         for (int64_t b = team.rank; b < shape.B; b += team.size) {
@@ -372,7 +373,9 @@ int64_t crf_decode(const T* scores, const CrfShape& shape, const CrfParameters<T
     const std::vector<double> transitions(parameters.transitions, parameters.transitions + C * C);
     // The best score of all that ends in each label, for each step.
     std::vector<double> best(size_t(size_product(steps.all(), C)));
-    run_team(team_size_for(shape, steps, num_threads), [&](Team& team) noexcept {
+    const int team_size = team_size_for(shape, steps, num_threads);
+    const CallKind kind({'v', shape.B, C, sizeof(T)}, double(steps.all() + 1));
+    run_fast_team(kind, team_size, [&](Team& team) noexcept {
         for (int64_t b = team.rank; b < shape.B; b += team.size) {
             const int64_t first = steps.first[size_t(b)], end = steps.first[size_t(b) + 1];
             for (int64_t m = first; m < end; ++m) {

@@ -6,9 +6,9 @@
 
 #include "kernel_table.h"
 #include "machine/caches.h"
+#include "machine/call_threads.h"
 #include "machine/float_mode.h"
 #include "machine/isa.h"
-#include "machine/threads.h"
 #include "memory/arena.h"
 #include "training/ctc_scores.h"
 
@@ -193,26 +193,29 @@ void ctc(const T* logits, const CtcScores& scores, const int64_t* labels,
     Arena counting(nullptr);
     Workspace::take(counting, scores.T, states, scores.C);
     const Buffer memory(size_product(counting.used(), team_size));
-    run_team(team_size, [&](Team& team) noexcept {
-        const FlushDenormals mode;
-        Arena arena(static_cast<char*>(memory.data()) + counting.used() * team.rank);
-        const Workspace workspace = Workspace::take(arena, scores.T, states, scores.C);
-        for (int64_t b = team.rank; b < scores.B; b += team.size) {
-            const int64_t steps = scores.lengths ? scores.lengths[b] : scores.T;
-            const int64_t at = b * scores.row_stride;
-            T* const dx = dlogits ? dlogits + at : nullptr;
-            Row<T> row(kernels, workspace, logits + at, dx, scores.step_stride, steps, scores.C);
-            const double loss = losses[b] =
-                row.forward(labels + starts[b], target_lengths[b], scores.blank);
-            if (!dx) continue;
-            if (std::isfinite(loss) && factor[b] != 0)
-                row.backward(factor[b]);
-            else
-                row.fill_gradient(std::isnan(loss) ? std::numeric_limits<T>::quiet_NaN() : T(0));
-            for (int64_t t = steps; t < scores.T; ++t)
-                std::fill_n(dx + t * scores.step_stride, scores.C, T(0));
-        }
-    });
+    run_fast_team(
+        CallKind({'c', states, scores.B, scores.C}, work), team_size, [&](Team& team) noexcept {
+            const FlushDenormals mode;
+            Arena arena(static_cast<char*>(memory.data()) + counting.used() * team.rank);
+            const Workspace workspace = Workspace::take(arena, scores.T, states, scores.C);
+            for (int64_t b = team.rank; b < scores.B; b += team.size) {
+                const int64_t steps = scores.lengths ? scores.lengths[b] : scores.T;
+                const int64_t at = b * scores.row_stride;
+                T* const dx = dlogits ? dlogits + at : nullptr;
+                Row<T> row(kernels, workspace, logits + at, dx, scores.step_stride, steps,
+                           scores.C);
+                const double loss = losses[b] =
+                    row.forward(labels + starts[b], target_lengths[b], scores.blank);
+                if (!dx) continue;
+                if (std::isfinite(loss) && factor[b] != 0)
+                    row.backward(factor[b]);
+                else
+                    row.fill_gradient(std::isnan(loss) ? std::numeric_limits<T>::quiet_NaN()
+                                                       : T(0));
+                for (int64_t t = steps; t < scores.T; ++t)
+                    std::fill_n(dx + t * scores.step_stride, scores.C, T(0));
+            }
+        });
 }
 
 #define LSTMCORE_INSTANTIATE(T)                                                                  \
