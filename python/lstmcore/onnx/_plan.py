@@ -80,7 +80,9 @@ class Plan:
             return made
         if node.bodies():
             return self._with_bodies(node)
-        return operators.bind(node), node.inputs
+        run = operators.bind(node)
+        fixed = operators.fixed(node, self._constants)
+        return (run, node.inputs) if fixed is None else (fixed, node.inputs[:1])
 
     def _with_bodies(self, node: Node) -> tuple[Callable[..., Any], tuple[str, ...]]:
         names = list(node.inputs)

@@ -1,0 +1,75 @@
+"""Operators whose places or shapes are constants: worked out once, so that a call does the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .._model import Node, Tensor
+from ._registry import Function
+
+__all__ = ["fixed"]
+
+
+def fixed(node: Node, constants: Mapping[str, Tensor]) -> Function | None:
+    """Return a function of the first input alone, if all others are constants that allow it."""
+    rule = None if node.domain else _RULES.get(node.op)
+    others = [constants.get(name) if name else None for name in node.inputs[1:]]
+    absent = any(name and a is None for name, a in zip(node.inputs[1:], others, strict=True))
+    if rule is None or absent or not node.inputs or len(node.outputs) > 1:
+        return None
+    return rule(node, *others)
+
+
+def _slice(node: Node, *given: Tensor | None) -> Function | None:
+    if node.opset < 10 or len(given) < 2 or given[0] is None or given[1] is None:
+        return None
+    lists: list[Any] = [None if a is None else a.tolist() for a in (*given, None, None)]
+    starts, stops, axes, steps = lists[:4]
+    axes = list(range(len(starts))) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else steps
+    if min([*axes, *steps, 0]) < 0 or 0 in steps or not len(starts) == len(stops) == len(axes):
+        return None
+    where = [slice(None)] * (max(axes, default=-1) + 1)
+    for axis, start, stop, step in zip(axes, starts, stops, steps, strict=True):
+        where[axis] = slice(start, stop, step)
+    index = tuple(where)
+    return lambda x: x[index]
+
+
+def _squeeze(node: Node, axes: Tensor | None = None) -> Function | None:
+    if node.opset < 13 or axes is None:
+        return None
+    gone: Any = tuple(axes.reshape(-1).tolist())
+    return lambda x: x.squeeze(gone)
+
+
+def _unsqueeze(node: Node, axes: Tensor | None = None) -> Function | None:
+    if node.opset < 13 or axes is None or axes.reshape(-1).tolist() != [0]:
+        return None
+    return lambda x: x[None]
+
+
+def _reshape(node: Node, shape: Tensor | None = None) -> Function | None:
+    if shape is None or 0 in shape or (shape.size and shape.min() < 0):
+        return None
+    asked = shape.tolist()
+    return lambda x: x.reshape(asked)
+
+
+def _gather(node: Node, index: Tensor | None = None) -> Function | None:
+    """One place of an axis: a view, which no other index gives."""
+    axis = node.attributes.get("axis", 0)
+    if index is None or index.shape != () or axis < 0:
+        return None
+    where = (*[slice(None)] * axis, int(index))
+    return lambda x: x[where]
+
+
+_RULES: dict[str, Callable[..., Function | None]] = {
+    "Gather": _gather,
+    "Reshape": _reshape,
+    "Slice": _slice,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+}
