@@ -54,13 +54,10 @@ def _content(source: Any) -> tuple[str, bytes]:
             )
         return str(getattr(source, "name", "source")), data
     where = os.fspath(source)
-    if os.path.isdir(where):
-        what = "a folder"
-        if os.path.exists(os.path.join(where, "saved_model.pb")):
-            what = "a SavedModel folder of TensorFlow, which is a program and no description"
+    if os.path.exists(os.path.join(where, "saved_model.pb")):
         raise ValueError(
-            f"{where} is {what}, expected a .keras or .h5 file: open it in Keras or TensorFlow and "
-            "save the model as one of these"
+            f"{where} is a SavedModel folder of TensorFlow, which is a program and no description; "
+            "expected a .keras or .h5 file: open it in TensorFlow and save the model as one of these"
         )
     with open(where, "rb") as file:
         return where, file.read()

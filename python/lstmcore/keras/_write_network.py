@@ -274,7 +274,7 @@ def _known_steps(plan: Plan) -> dict[int, int]:
 
     for step in plan.steps:
         module = step.module
-        given = getattr(module, "given", None) or ()
+        given: Any = getattr(module, "given", None) or ()
         if len(given) > 1:
             learn(step.xs[0], given[0])
         options: Any = getattr(module, "_given", None)
