@@ -1,6 +1,6 @@
-"""Attention over the states of an encoder: scaled dot-product, and multi-head.
+"""Attention over the states of an encoder: scaled dot-product, multi-head, and additive.
 
-Both take `query`, `key` and `value`, and give for every query a mean of the values, weighted by how
+All take `query`, `key` and `value`, and give for every query a mean of the values, weighted by how
 well their keys fit the query. With an encoder, key and value are its outputs y, the queries are the
 decoder's; add the gradients of key and value then.
 """
@@ -27,7 +27,7 @@ from ._nn.dropout import dropout_scale
 from ._nn.linear import Linear
 from ._nn.tape import ModuleTape
 
-__all__ = ["AttentionTape", "MultiHead", "ScaledDotProduct"]
+__all__ = ["Additive", "AttentionTape", "MultiHead", "ScaledDotProduct"]
 
 
 def __dir__() -> list[str]:
@@ -308,6 +308,105 @@ class ScaledDotProduct(Attention):
 
 
 @storable
+class Additive(Attention):
+    """y = softmax(sum over e of v[e] tanh(query[e] + key[e])) value.
+
+    It is the attention of Bahdanau et al. behind its two projections, which are a `Linear` each for
+    query and key; Keras calls it AdditiveAttention.
+
+    Parameters
+    ----------
+    size : int
+        Size of query and key.
+    scale : bool, default True
+        Whether there is a v, the parameter ``weight``; without, it is 1.
+    batch_first : bool, default False
+        Whether query, key, value and y are (B, T, ...) rather than (T, B, ...).
+    dtype : {"float32", "float64"}, default "float32"
+        Of the parameter, arguments and results.
+    seed : int, optional
+        Of the first parameter, as in `reset_parameters`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option has a wrong value or type.
+
+    Notes
+    -----
+    D. Bahdanau, K. Cho, Y. Bengio, "Neural machine translation by jointly learning to align and
+    translate", ICLR 2015 (arXiv:1409.0473), appendix A.1.2. It needs memory for T S size numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lstmcore as lc
+    >>> attention = lc.attention.Additive(8, seed=0)
+    >>> query, states = np.ones((3, 2, 8), "float32"), np.ones((5, 2, 8), "float32")
+    >>> y, weights = attention(query, states, states, lengths=[5, 4])
+    >>> y.shape, weights.shape, weights[1, 0].round(2)
+    ((3, 2, 8), (2, 3, 5), array([0.25, 0.25, 0.25, 0.25, 0.  ], dtype=float32))
+    """
+
+    size = Option[int]()
+    scale = Option[bool]()
+    dtype = Option[np.dtype[Any]]()
+
+    def __init__(
+        self,
+        size: int,
+        scale: bool = True,
+        batch_first: bool = False,
+        dtype: npt.DTypeLike = "float32",
+        seed: int | None = None,
+    ) -> None:
+        self._config = SimpleNamespace(
+            size=checks.integer(size, "size", 1),
+            scale=checks.boolean(scale, "scale"),
+            batch_first=checks.boolean(batch_first, "batch_first"),
+            dtype=checks.dtype(dtype),
+        )
+        shapes: list[tuple[str, tuple[int, ...]]] = [("weight", (self.size,))]
+        self._make_parameters(shapes[: self.scale], self.dtype)
+        self.reset_parameters(seed)
+
+    def reset_parameters(self, seed: int | None = None) -> None:
+        """Draw v from U(-s, s) with s = 1 / sqrt(size).
+
+        Parameters
+        ----------
+        seed : int, optional
+            Of ``numpy.random.default_rng``.
+        """
+        rng = np.random.default_rng(checks.seed(seed))
+        for p in self._parameters.values():
+            p._draw(lambda count: rng.uniform(-(self.size**-0.5), self.size**-0.5, count))
+
+    def _features(self, size: int) -> tuple[int, int, int | None]:
+        return self.size, self.size, None
+
+    def _forward(
+        self, query: Array, key: Array, value: Array, valid: Any, train: bool
+    ) -> tuple[Array, Array, tuple[Any, ...]]:
+        query, key, value = (self._swap(x) for x in (query, key, value))
+        bent = np.tanh(query[:, :, None] + key[:, None])
+        v = np.array(self._parameters["weight"]._storage, subok=False) if self.scale else None
+        weights = _masked_softmax(bent.sum(axis=-1) if v is None else bent @ v, valid)
+        return self._swap(weights @ value), weights, (bent, value, v)
+
+    def _backward(
+        self, dy: Array, weights: Array, bent: Array, value: Array, v: Array | None
+    ) -> tuple[Array, Array, Array]:
+        dy = self._swap(dy)
+        dvalue = weights.swapaxes(-1, -2) @ dy
+        dscores = softmax_backward(dy @ value.swapaxes(-1, -2), weights)[..., None]
+        if v is not None:
+            self._parameters["weight"].grad += (dscores * bent).sum(axis=(0, 1, 2))
+        dbent = dscores * (1 - bent * bent) * (1 if v is None else v)
+        return self._swap(dbent.sum(axis=2)), self._swap(dbent.sum(axis=1)), self._swap(dvalue)
+
+
+@storable
 class MultiHead(Attention):
     """Several scaled dot-product attentions side by side, between learned projections.
 
@@ -529,7 +628,11 @@ def _size(saved: Any, shared: tuple[Array, ...]) -> int:
 
 def _weights(query: Array, key: Array, valid: Any) -> Array:
     """Return softmax(query key') over the valid (..., S), 0 where there is none."""
-    scores = query @ key.swapaxes(-1, -2)
+    return _masked_softmax(query @ key.swapaxes(-1, -2), valid)
+
+
+def _masked_softmax(scores: Array, valid: Any) -> Array:
+    """Return the softmax of scores over the valid (..., S), 0 where there is none."""
     if valid is None:
         return softmax(scores)
     valid = valid[..., None, :]

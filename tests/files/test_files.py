@@ -81,6 +81,7 @@ def models() -> dict[str, Any]:
         "Flip": lc.Flip(),
         "Masking": lc.Masking(ids=True),
         "ScaledDotProduct": lc.attention.ScaledDotProduct(),
+        "Additive": lc.attention.Additive(4, seed=0),
         "MultiHead": lc.attention.MultiHead(4, 2, seed=0),
         "Seq2Seq": lc.Seq2Seq(encoder, decoder, lc.Linear(4, 2, seed=2)),
         "Sequential": lc.Sequential(

@@ -197,7 +197,18 @@ def test_what_is_refused(make: Any, error: type[Exception], message: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "name", ["exponential", "hard_sigmoid", "hard_silu", "mish", "relu6", "selu", "softsign"]
+    "name",
+    [
+        "absolute",
+        "square",
+        "exponential",
+        "hard_sigmoid",
+        "hard_silu",
+        "mish",
+        "relu6",
+        "selu",
+        "softsign",
+    ],
 )
 def test_activations_by_name(name: str) -> None:
     module = lc.Activation(name)
@@ -205,6 +216,8 @@ def test_activations_by_name(name: str) -> None:
     lc.gradcheck(module, RNG.standard_normal((4, 3)) * 2)
     x32 = x.astype("f4")
     expected = {
+        "absolute": abs(x),
+        "square": x**2,
         "exponential": np.exp(x),
         "hard_sigmoid": np.clip(x / 6 + 0.5, 0, 1),
         "hard_silu": x * np.clip(x / 6 + 0.5, 0, 1),

@@ -13,7 +13,7 @@ import pytest
 import lstmcore as lc
 from helpers.numeric import assert_same_bits, numeric_gradient, parameter_gradient
 from helpers.peers import require
-from lstmcore.attention import MultiHead, ScaledDotProduct
+from lstmcore.attention import Additive, MultiHead, ScaledDotProduct
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -43,6 +43,8 @@ def multi_head(**options: Any) -> MultiHead:
 MODULES: dict[str, tuple[Callable[..., Any], tuple[int, int, int]]] = {
     "ScaledDotProduct": (ScaledDotProduct, (6, 6, 2)),
     "with another scale": (lambda **k: ScaledDotProduct(scale=1.5, **k), (6, 6, 2)),
+    "Additive": (lambda **k: Additive(6, dtype="float64", seed=0, **k), (6, 6, 2)),
+    "Additive without scale": (lambda **k: Additive(6, False, dtype="float64", **k), (6, 6, 2)),
     "MultiHead": (multi_head, (8, 8, 8)),
     "MultiHead of other sizes": (lambda **k: multi_head(kdim=3, vdim=5, **k), (8, 3, 5)),
     "MultiHead without bias": (lambda **k: multi_head(bias=False, **k), (8, 8, 8)),

@@ -243,9 +243,8 @@ def test_masked_outputs_for_every_step(kind: str) -> None:
     ours = lc.from_keras(model)
     valid = IDS > 0
     np.testing.assert_allclose(ours(IDS)[valid], call(model, IDS)[valid], atol=1e-6)
-    with pytest.raises(ValueError, match="before the end of a row"):
-        ours(GAPS)
-    # In between, Keras repeats the last output where a step is masked; nothing may depend on it.
+    for ids in (IDS, GAPS):  # also where a step is masked
+        np.testing.assert_allclose(ours(ids), call(model, ids), atol=1e-6)
     assert lc.from_keras(lc.to_keras(ours)) == ours
 
 
@@ -514,8 +513,8 @@ class Mine(L.LSTM):  # type: ignore[misc, name-defined]
     [
         (lambda: L.LSTM(4, activation="elu"), "'elu', which is not imported"),
         (lambda: L.GRU(4, recurrent_activation=lambda x: x), "recurrent_activation="),
-        (lambda: L.Dense(4, activation="mish"), "'mish', which is not imported"),
-        (lambda: L.Bidirectional(L.LSTM(4), merge_mode=None), "merge_mode=None"),
+        (lambda: L.LSTM(4, recurrent_activation="mish"), "'mish', which is not imported"),
+        (lambda: L.Dense(4, activation="celu"), "'celu', which is not imported"),
         (
             lambda: L.Bidirectional(
                 L.LSTM(4), backward_layer=L.LSTM(4, activation="relu", go_backwards=True)
@@ -532,51 +531,42 @@ class Mine(L.LSTM):  # type: ignore[misc, name-defined]
         (lambda: L.LayerNormalization(axis=1), r"has axis=\[1\]"),
         (lambda: L.LayerNormalization(scale=False, center=False), "neither scale nor center"),
         (lambda: L.LayerNormalization(rms_scaling=True), "rms_scaling=True"),
-        (lambda: L.ReLU(max_value=6.0), "has a threshold or a max_value"),
-        (lambda: L.Softmax(axis=1), "has axis=1"),
+        (lambda: L.ReLU(max_value=5.0), "has a threshold or a max_value"),
         (lambda: L.Dropout(0.1, noise_shape=(None, 1, 3)), "noise_shape"),
-        (lambda: L.GlobalAveragePooling1D(keepdims=True), "keepdims"),
         (lambda: L.GlobalMaxPooling1D(data_format="data_format="), "data_format="),
-        (lambda: L.TimeDistributed(L.LSTM(4), input_shape=(None, None, 3)), "inside|called"),
-        (lambda: L.RNN(L.StackedRNNCells([L.LSTMCell(4)])), "the cell 'StackedRNNCells'"),
+        (lambda: L.TimeDistributed(L.Lambda(lambda x: x)), "the Lambda layer"),
+        (lambda: L.MaxPooling1D(2, data_format="channels_first"), "data_format='channels_first'"),
         (lambda: Mine(4), "the Mine layer"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Keras's, of input_shape
 def test_refused_by_name(layer: Any, message: str) -> None:
-    shape = (5, None, 3) if message.startswith("inside") else (6, 3)
     with pytest.raises(ValueError, match=message):
-        lc.from_keras(model_of(layer(), shape=shape))
+        lc.from_keras(model_of(layer(), shape=(6, 3)))
 
 
-@pytest.mark.parametrize(
-    ("layers", "message"),
-    [
-        (
-            lambda: (L.Masking(), L.LSTM(4, go_backwards=True, return_sequences=True)),
-            "opposite directions",
-        ),
-        (lambda: (L.Masking(), L.Masking(1.0), L.LSTM(4)), "a layer before it does already"),
-        (
-            lambda: (L.Masking(), L.LSTM(4, return_sequences=True), L.GlobalMaxPooling1D()),
-            "Keras overlooks",
-        ),
-    ],
-)
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Keras's, of a mask that is lost
-def test_masks_that_are_refused(layers: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        lc.from_keras(model_of(*layers()))
+def test_masks_of_several_layers_and_masks_that_are_overlooked() -> None:
+    backwards = L.LSTM(4, go_backwards=True, return_sequences=True)
+    with pytest.raises(ValueError, match="opposite directions"):
+        lc.from_keras(model_of(L.Masking(), backwards))
+    for layers in (
+        (L.Masking(), L.Masking(0.25), L.LSTM(4)),
+        (L.Masking(0.25), L.LSTM(4, return_sequences=True), L.GlobalMaxPooling1D()),
+    ):
+        model = model_of(*layers)
+        x = masked(0.25)
+        np.testing.assert_allclose(lc.from_keras(model)(x), call(model, x), atol=1e-6)
 
 
 def test_graphs_that_are_refused() -> None:
     x = L.Input((None, 3))
     mask = L.Input((None,), dtype="bool")
-    with pytest.raises(ValueError, match="is given a mask, which is imported in chains"):
+    with pytest.raises(ValueError, match=r"the input .* is of bools"):
         lc.from_keras(keras.Model([x, mask], L.GRU(4)(x, mask=mask)))
     own = keras.ops.any(keras.ops.not_equal(x, 3.0), axis=-1)
-    with pytest.raises(ValueError, match="'masked' has a mask of its own"):
-        lc.from_keras(keras.Model(x, L.GRU(4, name="masked")(x, mask=own)))
+    model = keras.Model(x, L.GRU(4)(x, mask=own))
+    np.testing.assert_allclose(lc.from_keras(model)(X), call(model, X), atol=1e-6)
     with pytest.raises(ValueError, match="is not imported"):
         lc.from_keras(keras.Model(x, keras.ops.sort(x, axis=1)))
 

@@ -20,7 +20,7 @@ from .operations import Operation
 
 __all__ = [
     "OPERATIONS", "Dot", "Extreme", "Join", "OnRows", "PadSame", "Reduce", "SoftmaxOver", "Take",
-    "axes_of",
+    "UnitLength", "axes_of",
 ]  # fmt: skip
 
 
@@ -200,6 +200,24 @@ class PadSame(OnRows):
         return (dy[:, left : left + time],)
 
 
+class UnitLength(OnRows):
+    """x over its length along an axis, or over 1e-7 where it is shorter."""
+
+    _options_in_order = ("axis",)
+
+    def forward(self, x: Array) -> tuple[Array, Any]:
+        square = np.square(x).sum(axis=self._config.axis, keepdims=True)
+        length = np.sqrt(np.maximum(square, x.dtype.type(1e-14)))
+        y = x / length
+        return y, (y, length, square > 1e-14)
+
+    def backward(self, tape: Any, dy: Array) -> tuple[Array]:
+        y, length, long = tape
+        along = (dy * y).sum(axis=self._config.axis, keepdims=True)
+        return ((dy - np.where(long, y * along, 0)) / length,)
+
+
 OPERATIONS: dict[str, type[Operation]] = {
-    kind.__name__: kind for kind in (Dot, Extreme, Join, PadSame, Reduce, SoftmaxOver, Take)
+    kind.__name__: kind
+    for kind in (Dot, Extreme, Join, PadSame, Reduce, SoftmaxOver, Take, UnitLength)
 }

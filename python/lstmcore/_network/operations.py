@@ -15,7 +15,7 @@ from .._base.flow import BackwardFlow, Flow
 from .._base.module import Module
 from .._base.symbolic import Axes
 
-__all__ = ["OPERATIONS", "Affine", "Binary", "Concat", "Index", "Operation", "Repeat"]
+__all__ = ["OPERATIONS", "Affine", "Binary", "Concat", "Index", "Operation", "Repeat", "Stack"]
 
 
 class Operation(Module):
@@ -37,6 +37,11 @@ class Operation(Module):
     def _apply_all_backward(self, tape: Any, dy: tuple[Any, ...], flow: BackwardFlow) -> Any:
         with np.errstate(all="ignore"):
             return self.backward(tape, *dy)
+
+    def _given_symbols(self, *args: Any) -> Any:
+        """Return what stands for its y, without lengths that it may find."""
+        made = args[0]._enter(self, args)
+        return made[0] if self._finds_lengths else made
 
     def __repr__(self) -> str:
         return type(self).__name__.lower()
@@ -221,8 +226,25 @@ class Index(Operation):
         return f"x[{_text(bounds)}]" if kind == "layers" else f"x[..., {_text(bounds)}]"
 
 
+class Stack(Operation):
+    """A state (n, B, F) of n arrays (B, F)."""
+
+    def _axes(self, *x: Axes) -> tuple[Axes, ...]:
+        _check_features(*x)
+        for one in x:
+            if one.steps or one.states or one != x[0]:
+                raise ValueError(f"their shapes are {x[0]} and {one}, expected (B, F) of the same")
+        return (replace(x[0], states=len(x)),)
+
+    def forward(self, *x: Array) -> tuple[Array, Any]:
+        return np.stack(x), None
+
+    def backward(self, tape: Any, dy: Array) -> tuple[Array, ...]:
+        return tuple(dy)
+
+
 OPERATIONS: dict[str, type[Operation]] = {
-    kind.__name__: kind for kind in (Affine, Binary, Concat, Index, Repeat)
+    kind.__name__: kind for kind in (Affine, Binary, Concat, Index, Repeat, Stack)
 }
 
 

@@ -447,6 +447,7 @@ def _exponential(x: Array) -> tuple[Any, Any]:
 
 # y and the slope dy/dx of each.
 FUNCTIONS: dict[str, Callable[[Array], tuple[Any, Any]]] = {
+    "absolute": lambda x: (np.abs(x), np.sign(x)),
     "exponential": _exponential,
     "hard_sigmoid": _hard_sigmoid,
     "hard_silu": _hard_silu,
@@ -454,6 +455,7 @@ FUNCTIONS: dict[str, Callable[[Array], tuple[Any, Any]]] = {
     "relu6": lambda x: (np.clip(x, 0, 6), (x > 0) & (x < 6)),
     "selu": _selu,
     "softsign": _softsign,
+    "square": lambda x: (x * x, 2 * x),
 }
 
 
@@ -467,9 +469,10 @@ class Activation(_FromInput):
     Parameters
     ----------
     name : str
-        "exponential", exp(x); "hard_sigmoid", x / 6 + 1/2 between 0 and 1; "hard_silu", x times
-        that; "mish", x tanh(log(1 + exp(x))); "relu6", x between 0 and 6; "selu", 1.0507 x above 0,
-        else 1.7581 (exp(x) - 1); "softsign", x / (1 + abs(x)).
+        "absolute", abs(x); "exponential", exp(x); "hard_sigmoid", x / 6 + 1/2 between 0 and 1;
+        "hard_silu", x times that; "mish", x tanh(log(1 + exp(x))); "relu6", x between 0 and 6;
+        "selu", 1.0507 x above 0, else 1.7581 (exp(x) - 1); "softsign", x / (1 + abs(x)); "square",
+        x * x.
 
     Raises
     ------

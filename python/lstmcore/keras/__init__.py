@@ -5,7 +5,6 @@ What does it is imported when it is used.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from .._base.checks import describe
@@ -25,10 +24,9 @@ def from_keras(source: Any, *, layer: str | None = None, config: Any = None) -> 
 
     Parameters
     ----------
-    source : layer, model or path
-        A layer or model of Keras 2 or 3, built; or the path of a ``.keras`` file or of an ``.h5``
-        file. Models are Sequential or functional ones, the latter of Keras 2 only if they are a
-        chain of layers.
+    source : layer, model, path, bytes or binary file
+        A layer or model of Keras 2 or 3, built; or a ``.keras`` or ``.h5`` file, by its path, its
+        bytes, or opened for reading. Models are Sequential or functional ones.
     layer : str, optional
         The name of one layer of the model: only that is imported, whatever the rest of it is.
     config : dict or str, optional
@@ -49,20 +47,24 @@ def from_keras(source: Any, *, layer: str | None = None, config: Any = None) -> 
     ValueError
         If something is not imported, naming the layer and the option; or if the file is damaged.
     TypeError
-        If `source` is no layer or model of Keras and no path.
+        If `source` is no layer or model of Keras and no file.
     OSError
         If the file cannot be opened.
 
     Notes
     -----
-    Imported are SimpleRNN, LSTM, GRU and their cells, CuDNNLSTM, CuDNNGRU, RNN with one of the
-    cells, Bidirectional, Embedding, Dense, Conv1D, LayerNormalization, BatchNormalization, Masking,
-    Activation, ReLU, LeakyReLU, ELU, Softmax, Dropout, TimeDistributed, GlobalAveragePooling1D and
-    GlobalMaxPooling1D; in models that are no chain also Add, Subtract, Multiply, Average,
-    Concatenate, Rescaling and the operations of the same names, initial states and layers that are
-    called twice, but no masks. What acts in training only (dropout inside recurrent layers, noise,
-    regularizers, frozen layers) is left out. Past the end of a masked row our outputs are 0, where
-    a recurrent layer of Keras repeats the last one.
+    Imported are SimpleRNN, LSTM, GRU and their cells, CuDNNLSTM, CuDNNGRU, RNN with one or several
+    of the cells, Bidirectional, Embedding, Dense, Conv1D, LayerNormalization, BatchNormalization,
+    Normalization, Rescaling, Masking, Activation, ReLU, LeakyReLU, ELU, Softmax, Dropout,
+    TimeDistributed, Flatten, Reshape, Permute, RepeatVector, ZeroPadding1D, Cropping1D,
+    UpSampling1D, MaxPooling1D, AveragePooling1D, GlobalAveragePooling1D, GlobalMaxPooling1D, and in
+    functional models Add, Subtract, Multiply, Average, Maximum, Minimum, Concatenate, Dot,
+    Attention, AdditiveAttention, MultiHeadAttention, many functions of ``keras.ops``, initial
+    states, models in models and layers that are called twice. What acts in training only (dropout
+    inside recurrent layers and attention, noise, regularizers) is left out.
+
+    Masked steps are passed over wherever they are, and outputs stay where their inputs are. Where a
+    step is masked, an output is what it is in Keras.
 
     Examples
     --------
@@ -72,11 +74,11 @@ def from_keras(source: Any, *, layer: str | None = None, config: Any = None) -> 
     """
     from . import _files, _functional, _live, _model
 
-    if isinstance(source, (str, os.PathLike)):
+    if _files.is_file(source):
         try:
             return _functional.import_model(_files.read(source, config), layer)
         except RecursionError:
-            raise ValueError(f"{os.fspath(source)} has parts within parts without end") from None
+            raise ValueError("source has parts within parts without end") from None
     if config is not None:
         raise ValueError("config is given, but source is no file of weights: it has its own")
     if _live.is_model(source):
@@ -135,9 +137,10 @@ def to_keras(module: Module) -> Any:
             'to_keras needs Keras, pip install "lstmcore[keras]", and what is to compute for it, '
             "such as PyTorch or JAX"
         ) from error
-    if module._network is not None:
-        from ._write_network import write_network
+    from ._write_network import unfolded, write_network
 
+    module = unfolded(module)
+    if module._network is not None:
         return write_network(keras, module)
     from ._write import write
 

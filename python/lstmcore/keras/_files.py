@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 
 from .._base.checks import describe
 from ._hdf5 import SIGNATURE, Dataset, File, Group
-from ._layer import Stored, name_of
-from ._model import Source, layers_of, major
+from ._layer import FUNCTIONAL, Stored, layers_of, name_of
+from ._model import Source, major
 
-__all__ = ["read"]
+__all__ = ["is_file", "read"]
 
 T = TypeVar("T")
 
@@ -32,14 +32,40 @@ _INSIDE = {
     "Bidirectional": ("forward_layer", "backward_layer"),
     "TimeDistributed": ("layer",),
     **dict.fromkeys(("SimpleRNN", "LSTM", "GRU", "RNN"), ("cell",)),
+    "MultiHeadAttention": ("query_dense", "key_dense", "value_dense", "output_dense"),
 }
 
 
-def read(path: str | os.PathLike[str], config: Any) -> Source:
+def is_file(source: Any) -> bool:
+    """Whether it is a path, the bytes of a file or an open file."""
+    kinds = (str, os.PathLike, bytes, bytearray, memoryview)
+    return isinstance(source, kinds) or callable(getattr(source, "read", None))
+
+
+def _content(source: Any) -> tuple[str, bytes]:
+    """Return what messages call a file, and all of it; it is opened once."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return "source", bytes(source)
+    if not isinstance(source, (str, os.PathLike)):
+        data = source.read()
+        if not isinstance(data, bytes):
+            raise TypeError(
+                f"source gives {describe(data)} when it is read, expected bytes: open it with 'rb'"
+            )
+        return str(getattr(source, "name", "source")), data
+    where = os.fspath(source)
+    if os.path.exists(os.path.join(where, "saved_model.pb")):
+        raise ValueError(
+            f"{where} is a SavedModel folder of TensorFlow, which is a program and no description; "
+            "expected a .keras or .h5 file: open it in TensorFlow and save the model as one of these"
+        )
+    with open(where, "rb") as file:
+        return where, file.read()
+
+
+def read(source: Any, config: Any) -> Source:
     """Return the model in a file, described by `config` unless that is None."""
-    with open(path, "rb") as file:
-        data = file.read()
-    where = os.fspath(path)
+    where, data = _content(source)
     text = version = None
     if data.startswith(b"PK"):
         text, version, data = _sound(where, _unzip, data)
@@ -130,25 +156,45 @@ class _Store:
         versions = [self._text(g, "keras_version") for g in groups if isinstance(g, Group)]
         return self._text(self._root, "model_config"), next(filter(None, versions), None)
 
-    def weights_of(self, model: Any) -> Callable[[str], list[Stored]]:
-        """Return what gives the weights of a layer of the model by its name."""
-        layers = {name_of(layer): layer for layer in layers_of(model)}
+    def weights_of(self, model: Any) -> Callable[..., list[Stored]]:
+        """Return what gives the weights of a layer by its name, behind those of models around."""
         for container in _LAYERS:
             group = self._get(self._root, container)
             if group is not None:  # as Keras 3
-                places = dict(zip(layers, _places(layers.values())))
-                return lambda name: list(self._inside(group, places[name], layers[name], _DEPTH))
+                return lambda *names: list(self._of_path(group, model, names))
         group = self._get(self._root, "model_weights") or self._root
-        return lambda name: list(self._listed(self._get(group, name)))
+        return lambda name, *inside: list(self._listed(self._get(group, name), inside))
 
-    def _listed(self, group: Any) -> Iterator[Stored]:
-        """Yield the arrays of a layer, of which Keras 2 keeps a list, in pieces if it is long."""
+    def _of_path(self, group: Any, model: Any, names: tuple[str, ...]) -> Iterator[Stored]:
+        """Yield the arrays of a layer of a model whose layers are in a group."""
+        layers = {name_of(layer): layer for layer in layers_of(model)}
+        name, *inside = names
+        if name not in layers:
+            return
+        layer, place = layers[name], dict(zip(layers, _places(layers.values())))[name]
+        if not inside:
+            yield from self._inside(group, place, layer, _DEPTH)
+            return
+        group = self._get(group, place)
+        while layer["class_name"] == "TimeDistributed":
+            group, layer = self._get(group, "layer"), layer["config"].get("layer")
+            name_of(layer)
+        for container in _LAYERS:
+            if self._get(group, container) is not None:
+                yield from self._of_path(self._get(group, container), layer, tuple(inside))
+
+    def _listed(self, group: Any, inside: tuple[str, ...] = ()) -> Iterator[Stored]:
+        """Yield the arrays of a layer, of which Keras 2 keeps a list, in pieces if it is long.
+
+        Of a model, those of a layer in it: their names have its name.
+        """
         if isinstance(group, Group):
             names = _sound(self._where, group.strings, "weight_names")
             piece = 0
             while names is not None:
                 for name in names:
-                    yield self._array(group, name)
+                    if not inside or inside[-1] in name.split("/"):
+                        yield self._array(group, name)
                 names = _sound(self._where, group.strings, f"weight_names{piece}")
                 piece += 1
 
@@ -158,7 +204,7 @@ class _Store:
         kind, config = layer["class_name"], layer["config"]
         if depth == 0:
             raise ValueError(f"{self._where} has more than {_DEPTH} layers in each other")
-        if kind == "Sequential":
+        if kind in ("Sequential", *FUNCTIONAL):
             inside = [self._get(group, container) for container in _LAYERS]
             children = layers_of(layer)
             for child, its_place in zip(children, _places(children)):
@@ -170,6 +216,12 @@ class _Store:
         for i in range(count):
             yield self._array(own, str(i))
         inner = config.get("layer") if isinstance(config, dict) else None
+        cells = _cells(config)
+        if cells:
+            group = self._get(group, "cell/cells")
+            for place in _places(cells):
+                yield from self._inside(group, place, {"class_name": "", "config": {}}, depth - 1)
+            return
         for part in _INSIDE.get(kind, ()):
             what = {"class_name": "", "config": {}} if inner is None else inner
             name_of(what)
@@ -180,6 +232,18 @@ class _Store:
         if not isinstance(dataset, Dataset):
             raise ValueError(f"{self._where} has no array {name[:100]!r}, which it speaks of")
         return dataset
+
+
+def _cells(config: Any) -> list[Any]:
+    """Return the cells of an RNN that has several."""
+    cell = config.get("cell") if isinstance(config, dict) else None
+    stacked = isinstance(cell, dict) and cell.get("class_name") == "StackedRNNCells"
+    cells = cell.get("config", {}).get("cells") if stacked and isinstance(cell, dict) else None
+    if not isinstance(cells, list):
+        return []
+    for one in cells:
+        name_of(one)
+    return cells
 
 
 def _places(layers: Iterable[Any]) -> Iterator[str]:

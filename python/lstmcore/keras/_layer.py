@@ -10,7 +10,10 @@ import numpy as np
 from .._base import checks
 from .._base.checks import Array
 
-__all__ = ["KerasLayer", "Stored", "name_of"]
+__all__ = ["FUNCTIONAL", "KerasLayer", "NoChain", "Stored", "layers_of", "name_of", "unstacked"]
+
+FUNCTIONAL = ("Functional", "Model")
+_MOST = 1000  # layers
 
 # What changes how a layer is made, trained or computed, but not what it computes.
 _HARMLESS = {
@@ -50,6 +53,53 @@ def name_of(description: Any) -> str:
     )
 
 
+def layers_of(model: Any) -> list[Any]:
+    """Return the descriptions of all layers of a model; each has a class_name and a config."""
+    config = model.get("config") if isinstance(model, dict) else None
+    kind = model.get("class_name") if isinstance(model, dict) else None
+    if kind not in ("Sequential", *FUNCTIONAL):
+        raise ValueError(
+            f"the model is of class {str(kind)[:60]!r}, expected a Sequential or functional one"
+        )
+    layers = config.get("layers") if isinstance(config, dict) else None
+    if kind == "Sequential" and isinstance(config, list):  # before Keras 2.3
+        layers = config
+    if not isinstance(layers, list):
+        raise ValueError(f"the model has layers={checks.describe(layers)}, expected a list")
+    if len(layers) > _MOST:
+        raise ValueError(f"the model has {len(layers)} layers, expected {_MOST} at most")
+    names = [name_of(layer) for layer in layers]
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise ValueError(f"the model has two layers of the name {twice!r}, expected one")
+    return layers
+
+
+def unstacked(description: Any) -> list[Any]:
+    """Return descriptions of layers that one after the other are the layer; itself, mostly.
+
+    An RNN of StackedRNNCells is a layer for each cell.
+    """
+    config = description["config"]
+    cell = config.get("cell") if isinstance(config, dict) else None
+    if description["class_name"] != "RNN" or not isinstance(cell, dict):
+        return [description]
+    name_of(cell)
+    cells = cell["config"].get("cells") if isinstance(cell["config"], dict) else None
+    if cell["class_name"] != "StackedRNNCells" or not isinstance(cells, list) or not cells:
+        return [description]
+    layers = [{**description, "config": {**config, "cell": one}} for one in cells]
+    for layer in layers[:-1]:
+        layer["config"]["return_sequences"] = True
+    for layer in layers[1:]:
+        layer["config"]["go_backwards"] = False
+    return layers
+
+
+class NoChain(ValueError):
+    """What cannot be a chain of modules; a network may have it."""
+
+
 class KerasLayer:
     """A layer as its configuration describes it.
 
@@ -76,6 +126,7 @@ class KerasLayer:
         module = description.get("module")
         if module is not None and str(module).split(".")[0] not in ("keras", "tf_keras"):
             raise self.error(f"is of {str(module)[:60]!r}, not of Keras; it is not imported")
+        self.is_function = str(module).startswith("keras.src.ops")
         if kind == "RNN":  # a cell in a loop: the layer that has the cell
             cell: Any = config.get("cell")
             kind = name_of(cell) and cell["class_name"]
@@ -87,8 +138,14 @@ class KerasLayer:
         self.kind: str = kind
         self.config: dict[str, Any] = config
         self.version = version
-        self._weights = weights
+        self.left = weights
         self._asked: set[str] = set()
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of what the layer computes with, float32 or float64."""
+        double = "float64" in str(self.config.get("dtype"))
+        return np.dtype(np.float64 if double else np.float32)
 
     def error(self, text: str) -> ValueError:
         """Return an error that names the layer."""
@@ -128,9 +185,9 @@ class KerasLayer:
 
     def take(self, what: str, *shapes: tuple[int | None, ...]) -> Array:
         """Read the next weight, if it has one of the shapes (None is any size)."""
-        if not self._weights:
+        if not self.left:
             raise self.error(f"has no {what}: it is not built, or its weights are not there")
-        weight = self._weights.pop(0)
+        weight = self.left.pop(0)
         fits = any(
             len(shape) == len(weight.shape)
             and all(n in (None, m) for n, m in zip(shape, weight.shape, strict=True))
@@ -150,7 +207,7 @@ class KerasLayer:
 
     def inside(self, description: Any, kinds: Collection[str]) -> KerasLayer:
         """Return a layer inside this one, if it is of one of these kinds."""
-        layer = KerasLayer(description, self._weights, self.version)
+        layer = KerasLayer(description, self.left, self.version)
         if layer.kind not in kinds:
             raise self.error(f"has {layer.where} inside, which is not imported there")
         return layer

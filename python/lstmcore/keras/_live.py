@@ -22,8 +22,17 @@ def is_model(value: Any) -> bool:
 def source_of(model: Any) -> Source:
     """Return a model as if it had come from a file."""
     version = _version(model)
-    weights = {layer.name: _weights(layer) for layer in model.layers}
-    return Source(_description(model), version, lambda name: weights.get(name, []))
+    known = {layer.name: layer for layer in model.layers}
+
+    def weights(name: str, *inside: str) -> list[Any]:
+        layer: Any = known.get(name)
+        for one in inside:
+            while not is_model(layer) and hasattr(layer, "layer"):  # TimeDistributed
+                layer = layer.layer
+            layer = layer.get_layer(one) if is_model(layer) else None
+        return [] if layer is None else _weights(layer)
+
+    return Source(_description(model), version, weights)
 
 
 def layer_of(layer: Any) -> tuple[KerasLayer, list[Any]]:

@@ -12,13 +12,10 @@ from typing import Any
 from .._base.checks import describe
 from .._base.module import Module
 from ._chain import Chain, alone
-from ._layer import KerasLayer, Stored, name_of
+from ._layer import KerasLayer, NoChain, Stored, layers_of, name_of
 
-__all__ = ["Source", "add_to", "check_taken", "import_layer", "import_model", "layers_of", "major"]
+__all__ = ["Source", "check_taken", "import_layer", "import_model", "major"]
 
-_FUNCTIONAL = ("Functional", "Model")
-_DEPTH = 16  # of models in models
-_MOST = 1000  # layers
 _MASKING = {"Masking": "mask_value", "Embedding": "mask_zero"}
 
 
@@ -28,7 +25,8 @@ class Source:
 
     model: Any  # as Keras describes it: {"class_name": ..., "config": ...}
     version: int  # of Keras, 2 or 3
-    weights: Callable[[str], Sequence[Stored]]  # of a layer, by its name, in Keras's order
+    # Of a layer, in Keras's order, by its name, behind those of the models that it is in.
+    weights: Callable[..., Sequence[Stored]]
 
 
 def import_model(source: Source, name: str | None = None) -> Module:
@@ -37,7 +35,7 @@ def import_model(source: Source, name: str | None = None) -> Module:
         chain = Chain()
         for layer in chain_of(source.model):
             weights = list(source.weights(name_of(layer)))
-            add_to(chain, layer, weights, source.version)
+            chain.read(layer, weights, source.version)
             check_taken(f"the layer {name_of(layer)!r}", weights)
         return chain.model()
     layers = {name_of(layer): layer for layer in layers_of(source.model)}
@@ -55,26 +53,6 @@ def import_layer(layer: KerasLayer, weights: list[Stored]) -> Module:
     return module
 
 
-def add_to(
-    chain: Chain, layer: Any, weights: list[Stored], version: int, depth: int = _DEPTH
-) -> None:
-    """Append a layer, or those of a Sequential model, to a chain."""
-    if layer["class_name"] != "Sequential":
-        chain.add(KerasLayer(layer, weights, version))
-        return
-    inside = chain_of(layer)
-    if depth == 0:
-        raise ValueError(f"the model has more than {_DEPTH} models in each other")
-    if len({child["config"].get("trainable", True) is True for child in inside}) > 1:
-        # Keras 2 stores the weights of frozen layers after all others.
-        raise ValueError(
-            f"the model {name_of(layer)!r} inside the model has layers with trainable=False beside "
-            "others, which is not imported: set all to the same before saving"
-        )
-    for child in inside:
-        add_to(chain, child, weights, version, depth - 1)
-
-
 def check_taken(where: str, weights: list[Stored]) -> None:
     """Refuse weights that are left over."""
     if weights:
@@ -83,28 +61,6 @@ def check_taken(where: str, weights: list[Stored]) -> None:
 
 
 # Which layers -------------------------------------------------------------------------------------
-
-
-def layers_of(model: Any) -> list[Any]:
-    """Return the descriptions of all layers of a model; each has a class_name and a config."""
-    config = model.get("config") if isinstance(model, dict) else None
-    kind = model.get("class_name") if isinstance(model, dict) else None
-    if kind not in ("Sequential", *_FUNCTIONAL):
-        raise ValueError(
-            f"the model is of class {str(kind)[:60]!r}, expected a Sequential or functional one"
-        )
-    layers = config.get("layers") if isinstance(config, dict) else None
-    if kind == "Sequential" and isinstance(config, list):  # before Keras 2.3
-        layers = config
-    if not isinstance(layers, list):
-        raise ValueError(f"the model has layers={describe(layers)}, expected a list")
-    if len(layers) > _MOST:
-        raise ValueError(f"the model has {len(layers)} layers, expected {_MOST} at most")
-    names = [name_of(layer) for layer in layers]
-    if len(set(names)) < len(names):
-        twice = next(name for i, name in enumerate(names) if name in names[:i])
-        raise ValueError(f"the model has two layers of the name {twice!r}, expected one")
-    return layers
 
 
 def major(version: Any, where: str) -> int:
@@ -226,7 +182,7 @@ class _Graph:
                 ):
                     return
                 break
-        raise ValueError(f"the layer {name!r} has a mask of its own, which is not imported")
+        raise NoChain(f"the layer {name!r} has a mask of its own")
 
 
 def _history(tensor: Any) -> Any:

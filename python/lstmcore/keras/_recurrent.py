@@ -143,10 +143,10 @@ def direction(layer: KerasLayer) -> Direction:
     return Direction(kind, chosen, weights, one_bias, sequences, backwards)
 
 
-def both_directions(layer: KerasLayer) -> tuple[Direction, Direction, str]:
-    """Read a Bidirectional layer: forward, reverse, and how they are merged."""
+def both_directions(layer: KerasLayer) -> tuple[Direction, Direction, str | None]:
+    """Read a Bidirectional layer: forward, reverse, and how they are merged, None if not."""
     merge = layer.get("merge_mode", "concat")
-    if merge not in MERGES:
+    if merge not in (None, *MERGES):
         expected = ", ".join(map(repr, MERGES))
         raise layer.error(f"has merge_mode={describe(merge)}, expected one of {expected}")
     inside, own = layer.need("layer"), layer.get("backward_layer")

@@ -11,6 +11,7 @@ from .._files.export_options import check_options, not_written
 from .._nn.activations import (
     ELU,
     GELU,
+    Activation,
     LeakyReLU,
     ReLU,
     Sigmoid,
@@ -30,6 +31,9 @@ from .._nn.normalization import BatchNorm, LayerNorm
 from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool
 from .._nn.sequential import Sequential
 from .._nn.time_reversal import Flip
+from .._shapes.each_step import EachStep
+from .._shapes.rows import Permute, RepeatVector, Reshape
+from .._shapes.steps import AvgPool1D, MaxPool1D, Pad1D, UpSample1D
 from ._model import major
 from ._recurrent import keras_options, to_weights
 
@@ -69,6 +73,15 @@ _OPTIONS: dict[type[Module], tuple[str, ...]] = {
     BothEnds: ("merge", "batch_first"),
     MeanPool: ("batch_first",),
     MaxPool: ("batch_first",),
+    Activation: ("name",),
+    Reshape: ("given", "shape", "batch_first"),
+    Permute: ("given", "order", "batch_first"),
+    RepeatVector: ("steps", "batch_first"),
+    Pad1D: ("left", "right", "batch_first"),
+    UpSample1D: ("size", "batch_first"),
+    MaxPool1D: ("size", "stride", "padding", "batch_first"),
+    AvgPool1D: ("size", "stride", "padding", "batch_first"),
+    EachStep: ("module", "batch_first"),
     Tanh: (),
     ReLU: (),
     Sigmoid: (),
@@ -121,6 +134,9 @@ def check(module: Module) -> None:
         )
         raise inexpressible(module, how)
     check_options(module, _OPTIONS[type(module)], "Keras")
+    if type(module) is EachStep:
+        for _, part in module.module._chain():
+            check(part)
 
 
 def _cell(keras: Any, version: int, module: Module) -> Any:
@@ -132,14 +148,31 @@ def _cell(keras: Any, version: int, module: Module) -> Any:
 
 def _input(keras: Any, modules: list[Module]) -> Any:
     """Return what says to Keras what the first module takes."""
-    first = next((m for m in modules if not m._finds_lengths), modules[0])
+    first: Any = next((m for m in modules if not m._finds_lengths), modules[0])
+    inner = (None,) if type(first) is EachStep and first.module._knows_time else ()
     if first._takes_ids:
-        return keras.layers.Input((None,), dtype="int32")
+        return keras.layers.Input((None, *inner), dtype="int32")
+    if type(first) in (Reshape, Permute):
+        return keras.layers.Input(first.given, dtype=_dtype(modules))
     sizes = (module._input_size for module in modules)
     size = next((size for size in sizes if size is not None), None)
     dtype = _dtype(modules)
-    with_steps = any(module._knows_time for module in modules)
-    return keras.layers.Input((None, size) if with_steps else (size,), dtype=dtype)
+    makes = next((i for i, m in enumerate(modules) if m._makes_time), len(modules))
+    with_steps = any(m._knows_time or type(m) is EachStep for m in modules[:makes])
+    time = _known_steps(modules)
+    return keras.layers.Input((time, *inner, size) if with_steps else (size,), dtype=dtype)
+
+
+def _known_steps(modules: list[Any]) -> int | None:
+    """Return how many steps a chain takes, if one of its modules says so."""
+    for module in modules:
+        given = getattr(module, "given", None)
+        if given is not None:
+            size: int | None = given[0] if len(given) > 1 else None
+            return size
+        if module._changes_lengths or not module._keeps_time:
+            return None
+    return None
 
 
 def _dtype(modules: list[Module]) -> str:
@@ -175,7 +208,7 @@ class Writer:
         dtype: str | None = None,
         states: bool = False,
     ) -> None:
-        self._kinds = keras.layers
+        self._keras, self._kinds = keras, keras.layers
         self._version = version
         self._modules = modules
         self._masked = any(module._finds_lengths for module in modules)
@@ -280,6 +313,56 @@ class Writer:
         weight, *bias = module.state_dict().values()
         self._add(layer, weight.transpose(2, 1, 0), *bias)
 
+    def _check_unmasked(self, module: Module) -> None:
+        if self._masked:
+            raise inexpressible(module, "its layer overlooks masks")
+
+    def _by_name(self, module: Activation) -> None:
+        if module.name in ("absolute", "square"):
+            raise inexpressible(module, "its functions are no activations")
+        self._add(self._kinds.Activation(module.name, dtype=self._dtype))
+
+    def _reshape(self, module: Reshape) -> None:
+        self._check_unmasked(module)
+        shape = [-1 if n is None else n for n in module._made(None)]
+        self._add(self._kinds.Reshape(shape, dtype=self._dtype))
+
+    def _permute(self, module: Permute) -> None:
+        self._check_unmasked(module)
+        self._add(self._kinds.Permute(module.order, dtype=self._dtype))
+
+    def _repeat_vector(self, module: RepeatVector) -> None:
+        self._add(self._kinds.RepeatVector(module.steps, dtype=self._dtype))
+
+    def _pad(self, module: Pad1D) -> None:
+        self._check_unmasked(module)
+        sizes = module.left, module.right
+        if min(sizes) < 0:
+            crops = tuple(max(-n, 0) for n in sizes)
+            self._add(self._kinds.Cropping1D(crops, dtype=self._dtype))
+        if max(sizes) > 0:
+            pads = tuple(max(n, 0) for n in sizes)
+            self._add(self._kinds.ZeroPadding1D(pads, dtype=self._dtype))
+
+    def _up_sample(self, module: UpSample1D) -> None:
+        self._check_unmasked(module)
+        self._add(self._kinds.UpSampling1D(module.size, dtype=self._dtype))
+
+    def _window_pool(self, module: MaxPool1D | AvgPool1D) -> None:
+        self._check_unmasked(module)
+        kinds = self._kinds
+        kind = kinds.MaxPooling1D if type(module) is MaxPool1D else kinds.AveragePooling1D
+        options = {"strides": module.stride, "padding": module.padding, "dtype": self._dtype}
+        self._add(kind(module.size, **options))
+
+    def _each_step(self, module: EachStep) -> None:
+        self._check_unmasked(module)
+        parts = [part for _, part in module.module._chain()]
+        writer = Writer(self._keras, self._version, parts, self._dtype)
+        layers = writer.write()
+        inside = layers[0] if len(layers) == 1 else self._keras.Sequential(layers)
+        self._add(self._kinds.TimeDistributed(inside), *writer.weights)
+
     def _dropout(self, module: Dropout) -> None:
         self._add(self._kinds.Dropout(module.p, dtype=self._dtype))
 
@@ -376,6 +459,15 @@ _SINGLE: dict[type[Module], Callable[[Writer, Any], None]] = {
     MeanPool: Writer._mean_pool,
     MaxPool: Writer._max_pool,
     **dict.fromkeys((Tanh, ReLU, Sigmoid, Softmax, GELU, SiLU, Softplus), Writer._activation),
+    Activation: Writer._by_name,
+    AvgPool1D: Writer._window_pool,
+    EachStep: Writer._each_step,
     ELU: Writer._elu,
     LeakyReLU: Writer._leaky_relu,
+    MaxPool1D: Writer._window_pool,
+    Pad1D: Writer._pad,
+    Permute: Writer._permute,
+    RepeatVector: Writer._repeat_vector,
+    Reshape: Writer._reshape,
+    UpSample1D: Writer._up_sample,
 }

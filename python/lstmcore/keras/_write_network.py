@@ -1,7 +1,8 @@
 """Networks of any shape become functional models of Keras.
 
 Keras is batch-first, and has a state as one array (B, H) for each layer and direction: here a value
-is a list of tensors, which has one entry but for states.
+is a list of tensors, which has one entry but for states. Steps that were moved up stay where they
+are: beside such a value is its mask, which Keras's layers are called with.
 """
 
 from __future__ import annotations
@@ -13,16 +14,33 @@ from .._base.checks import Array
 from .._base.module import Module
 from .._base.symbolic import Axes
 from .._base.tree import leaves, rebuilt
-from .._network.operations import Affine, Binary, Concat, Index, Repeat
+from .._network import arrays, masks
+from .._network.model import Model
+from .._network.operations import Affine, Binary, Concat, Index, Operation, Repeat, Stack
 from .._network.plan import Plan, Step
-from .._nn.pooling import BothEnds, LastStep
+from .._network.symbol import Input
+from .._nn.activations import Activation
+from .._nn.embedding import Embedding
+from .._nn.pooling import BothEnds, LastStep, MeanPool
 from .._nn.time_reversal import Flip
 from ._model import major
 from ._write import Writer, check, inexpressible
 
-__all__ = ["write_network"]
+__all__ = ["unfolded", "write_network"]
 
 Value = list[Any]
+
+
+def unfolded(module: Any) -> Any:
+    """Return a chain that begins with a network as one network of all; else the module."""
+    first, *others = (part for _, part in module._chain())
+    if module._network is not None or first._network is None or not others:
+        return module
+    axes, dtype = first._network.given[0]
+    x = Input(
+        axes.features, steps=axes.steps, ids=axes.features is None, dtype=dtype, inner=axes.inner
+    )
+    return Model(x, module(x))
 
 
 def write_network(keras: Any, model: Any) -> Any:
@@ -47,9 +65,11 @@ class _NetworkWriter:
         given = (d for d in self._dtypes if d is not None)
         self.dtype: str = next(given, "float32") if model.dtype is None else model.dtype.name
         self.values: dict[int, Value] = {}
+        self.masks: dict[int, Any] = {}  # of values whose steps were moved up
         # The layers of each module, which its calls share, and their weights.
         self._layers: dict[int, list[tuple[Any, list[Array]]]] = {}
         self._steps: dict[int, list[Step]] = {}  # the calls of each module
+        self._steps_of = _known_steps(self.plan)
         self._users: dict[int, list[Step | None]] = {}  # of each value; None is the user
         for step in self.plan.steps:
             self._steps.setdefault(id(step.module), []).append(step)
@@ -77,11 +97,12 @@ class _NetworkWriter:
 
     def _input(self, slot: int) -> Any:
         axes, _ = self.plan.given[slot]
-        steps = (None,) * axes.steps
+        steps: tuple[int | None, ...] = (self._steps_of.get(slot),) * axes.steps
         names = dict.fromkeys(self.plan.names)
         inputs = self.plan.inputs
         name = list(inputs)[slot] if isinstance(inputs, dict) and len(inputs) == len(names) else ""
         name = name if isinstance(name, str) and name.isidentifier() else None
+        steps = (*steps, *axes.inner)
         if axes.features is None:
             return self.keras.layers.Input(steps, dtype="int32", name=name)
         dtype = self._dtypes[slot] or self.dtype
@@ -102,13 +123,20 @@ class _NetworkWriter:
         """Write a call, and return the slots of pooling that it has in it."""
         module = step.module
         kind = type(module)
+        if isinstance(module, Operation) and kind not in _OPERATIONS:
+            raise inexpressible(module)
         if kind in _OPERATIONS:
             self.values[step.outs[0]] = _OPERATIONS[kind](self, module, step)
             return set()
         if step.place is not None:
             return self._recurrent(step)
         (x,) = self.values[step.xs[0] or 0]
-        if kind is LastStep:
+        mask = self.masks.get(step.xs[0] or 0)
+        if mask is not None:
+            x = self._masked(step, x, mask)
+        elif kind is Activation and module.name in ("absolute", "square"):
+            x = getattr(self.keras.ops, module.name)(x)
+        elif kind is LastStep:
             x = x[:, -1]
         elif kind is Flip:
             x = self.keras.ops.flip(x, axis=1)
@@ -119,6 +147,22 @@ class _NetworkWriter:
                 x = layer(x)
         self.values[step.outs[0]] = [x]
         return set()
+
+    def _masked(self, step: Step, x: Any, mask: Any) -> Any:
+        """Write a call with steps that were moved up, which stay where they are in Keras."""
+        kind = type(step.module)
+        if kind is MeanPool:
+            ((layer, _),) = self._made(step.module)
+            return layer(x, mask=mask)
+        if kind is Flip:
+            mask, x = (self.keras.ops.flip(one, axis=1) for one in (mask, x))
+        elif kind is Embedding:
+            ((layer, _),) = self._made(step.module)
+            x = layer(x)
+        else:
+            raise inexpressible(step.module, "masked steps were taken out before it")
+        self.masks[step.outs[0]] = mask
+        return x
 
     def _made(
         self, module: Any, *after: Module, states: bool = False
@@ -139,12 +183,16 @@ class _NetworkWriter:
         after = pools[0].module if pools else None
         made = self._made(module, *([] if after is None else [after]), states=states)
         x = self.values[step.xs[0] or 0][0]
+        mask = self.masks.get(step.xs[0] or 0)
+        given = {} if mask is None else {"mask": mask}
         initial, final = self._initial(step), []
         for layer, weights in made:
             if not weights:  # the dropout between layers
                 x = layer(x)
                 continue
-            x = layer(x, initial_state=initial.pop(0)) if initial else layer(x)
+            if mask is not None and self._fills_zeros(step):
+                layer.zero_output_for_mask = True
+            x = layer(x, initial_state=initial.pop(0), **given) if initial else layer(x, **given)
             if states:
                 x, *parts = x
                 final.append(parts)
@@ -154,7 +202,24 @@ class _NetworkWriter:
         mine = next((pool for pool in pools if pool.xs[0] == step.outs[0]), None)
         y = step.outs[0] if mine is None else mine.outs[0]
         self.values[y] = [x]
+        if mask is not None and mine is None:
+            self.masks[y] = mask
         return set() if mine is None else {y}
+
+    def masking_of(self, step: Step) -> Any:
+        """Return the Masking layer for the product of a value and of its mask, if it is that."""
+        by_mask = [one for one in self.plan.steps if step.xs[1] in one.outs]
+        module = by_mask[0].module if by_mask else None
+        if not isinstance(module, (masks.Valid, masks.Either)):
+            return None
+        if isinstance(module, masks.Valid) and by_mask[0].xs == step.xs[:1]:
+            return self.keras.layers.Masking(module._given[0], dtype=self.dtype)
+        raise inexpressible(step.module, "it is a product with a mask")
+
+    def _fills_zeros(self, step: Step) -> bool:
+        """Whether outputs of masked steps are zeros, and not those before them."""
+        users = [user.module for user in self._users.get(step.outs[0], []) if user is not None]
+        return any(isinstance(m, masks.Spread) and m._given[0] == "zero" for m in users)
 
     def _pools(self, calls: list[Step]) -> list[Step]:
         """Return the pooling after the calls of a layer, if Keras's layer can have it in it."""
@@ -198,6 +263,30 @@ class _NetworkWriter:
                 self.values[slot] = parts[i::count]
 
 
+def _known_steps(plan: Plan) -> dict[int, int]:
+    """Return how many steps inputs have, as far as modules say that need to know."""
+    source = {slot: slot for slot, (axes, _) in enumerate(plan.given) if axes.steps}
+    found: dict[int, int] = {}
+
+    def learn(slot: int | None, size: Any) -> None:
+        if slot in source and size is not None:
+            found[source[slot]] = size
+
+    for step in plan.steps:
+        module = step.module
+        given: Any = getattr(module, "given", None) or ()
+        if len(given) > 1:
+            learn(step.xs[0], given[0])
+        options: Any = getattr(module, "_given", None)
+        if isinstance(module, arrays.Dot) and options[:2] == (2, 2):
+            for slot, size in zip(step.xs, options[-1], strict=False):
+                learn(slot, size)
+        along = [source[slot] for slot in step.along if slot in source]
+        if along and not module._changes_lengths:
+            source |= dict.fromkeys(step.timed, along[0])
+    return found
+
+
 def _lists(tree: Any) -> Any:
     """Return a structure with lists for its tuples, as Keras has them."""
     if isinstance(tree, dict):
@@ -214,6 +303,9 @@ def _given(w: _NetworkWriter, step: Step) -> list[Value]:
 
 def _binary(w: _NetworkWriter, module: Binary, step: Step) -> Value:
     kinds = {"add": "Add", "subtract": "Subtract", "multiply": "Multiply"}
+    masking = w.masking_of(step)
+    if masking is not None:  # what is masked becomes 0
+        return [masking(one) for one in _given(w, step)[0]]
     kind = getattr(w.keras.layers, kinds[module._config.kind])
     return [kind(dtype=w.dtype)([a, b]) for a, b in zip(*_given(w, step), strict=True)]
 
@@ -260,10 +352,86 @@ def _index(w: _NetworkWriter, module: Index, step: Step) -> Value:
     return [w.keras.ops.flip(one[..., part], axis=-1) for one in x]
 
 
+def _stack(w: _NetworkWriter, module: Stack, step: Step) -> Value:
+    return [part for (part,) in _given(w, step)]
+
+
+# Along axes ---------------------------------------------------------------------------------------
+
+
+def _softmax_over(w: _NetworkWriter, module: arrays.SoftmaxOver, step: Step) -> Value:
+    ((x,),) = _given(w, step)
+    return [w.keras.ops.softmax(x, axis=module._given[0])]
+
+
+def _reduce(w: _NetworkWriter, module: arrays.Reduce, step: Step) -> Value:
+    ((x,),) = _given(w, step)
+    kind, axis, keep, *_ = module._given
+    return [getattr(w.keras.ops, kind)(x, axis=axis, keepdims=keep)]
+
+
+def _dot(w: _NetworkWriter, module: arrays.Dot, step: Step) -> Value:
+    (a,), (b,) = _given(w, step)
+    return [w.keras.layers.Dot(tuple(module._given[:2]), dtype=w.dtype)([a, b])]
+
+
+def _join(w: _NetworkWriter, module: arrays.Join, step: Step) -> Value:
+    parts = [one for (one,) in _given(w, step)]
+    return [w.keras.layers.Concatenate(axis=module._given[0], dtype=w.dtype)(parts)]
+
+
+def _take(w: _NetworkWriter, module: arrays.Take, step: Step) -> Value:
+    ((x,),) = _given(w, step)
+    return [x[module._key]]
+
+
+def _extreme(w: _NetworkWriter, module: arrays.Extreme, step: Step) -> Value:
+    (a,), (b,) = _given(w, step)
+    kind = getattr(w.keras.layers, module._given[0].capitalize())
+    return [kind(dtype=w.dtype)([a, b])]
+
+
+# Masks --------------------------------------------------------------------------------------------
+
+
+def _valid(w: _NetworkWriter, module: masks.Valid, step: Step) -> Value:
+    ((x,),) = _given(w, step)
+    there = w.keras.ops.not_equal(x, module._given[0])
+    ids = w.plan.axes[step.xs[0] or 0].features is None
+    return [there if ids else w.keras.ops.any(there, axis=-1)]
+
+
+def _either(w: _NetworkWriter, module: masks.Either, step: Step) -> Value:
+    (a,), (b,) = _given(w, step)
+    return [w.keras.ops.logical_or(a, b)]
+
+
+def _compact(w: _NetworkWriter, module: masks.Compact, step: Step) -> Value:
+    x, (mask,) = _given(w, step)
+    w.masks[step.outs[0]] = mask
+    return x
+
+
+def _unmoved(w: _NetworkWriter, module: Module, step: Step) -> Value:
+    return _given(w, step)[0]
+
+
 _OPERATIONS: dict[type[Module], Callable[[_NetworkWriter, Any, Step], Value]] = {
     Affine: _affine,
     Binary: _binary,
     Concat: _concat,
     Index: _index,
     Repeat: _repeat,
+    Stack: _stack,
+    arrays.Dot: _dot,
+    arrays.Extreme: _extreme,
+    arrays.Join: _join,
+    arrays.Reduce: _reduce,
+    arrays.SoftmaxOver: _softmax_over,
+    arrays.Take: _take,
+    masks.Compact: _compact,
+    masks.Either: _either,
+    masks.Marked: _unmoved,
+    masks.Spread: _unmoved,
+    masks.Valid: _valid,
 }
