@@ -123,8 +123,8 @@ public:
                  kept.later + begin};
     }
 
-    /// Returns the loss. `target` is that of the row's first step.
-    double forward(const int64_t* target, double* room) noexcept {
+    /// Returns the loss. `labels` are those of the row.
+    double forward(const int64_t* labels, double* room) noexcept {
         if (n_ == 0) return 0;
         for (int64_t k = 0; k < n_; ++k)
             for (int64_t c = 0; c < C_; ++c)
@@ -136,13 +136,13 @@ public:
             for (int64_t c = 0; c < C_; ++c) alpha(k)[c] += double(x(k)[c]);
         }
         const double all = log_sum(alpha(n_ - 1), model_.end.data(), C_);
-        const double score = score_of(target);
+        const double score = score_of(labels);
         return score == kImpossible ? -kImpossible : all - score;
     }
 
     /// Writes the gradient of the scores and what that of the parameters is made of, for a loss
     /// that is finite.
-    void backward(const int64_t* target, double factor, double* room, T* dscores) noexcept {
+    void backward(const int64_t* labels, double factor, double* room, T* dscores) noexcept {
         std::copy(model_.end.begin(), model_.end.end(), beta(n_ - 1));
         for (int64_t k = n_ - 2; k >= 0; --k) {
             double* const later = kept_.later + k * C_;
@@ -159,7 +159,7 @@ public:
                 // Negative where it was too small, see add_transitions.
                 left[c] = p[c] == 0 ? 0 : left[c] >= kSafe ? p[c] / left[c] : -p[c];
             }
-            p[target_of(target, k)] -= factor;
+            p[labels[k]] -= factor;
             T* const dx = dscores + step_[k] * stride_;
             for (int64_t c = 0; c < C_; ++c) dx[c] = T(p[c]);
         }
@@ -169,9 +169,6 @@ private:
     const T* x(int64_t k) const { return scores_ + step_[k] * stride_; }
     double* alpha(int64_t k) const { return kept_.alphas + k * C_; }
     double* beta(int64_t k) const { return kept_.betas + k * C_; }
-    int64_t target_of(const int64_t* target, int64_t k) const {
-        return target[step_[k] * stride_ / C_];
-    }
 
     /// out[j] = log(sum_i exp(in[i] + matrix[i][j])), where `powers` has the exponentials of the
     /// matrix and `columns` its columns. exp(in[i]), by their sum, is left in `powers_in`, and
@@ -207,11 +204,11 @@ private:
         }
     }
 
-    double score_of(const int64_t* target) const noexcept {
-        int64_t before = target_of(target, 0);
+    double score_of(const int64_t* labels) const noexcept {
+        int64_t before = labels[0];
         double score = model_.start[size_t(before)] + double(x(0)[before]);
         for (int64_t k = 1; k < n_; ++k) {
-            const int64_t label = target_of(target, k);
+            const int64_t label = labels[k];
             score += model_.transitions[size_t(before * C_ + label)] + double(x(k)[label]);
             before = label;
         }
@@ -235,17 +232,13 @@ struct Sums {
     const Steps& steps;
     const Kept& kept;
     const CrfShape& shape;
-    const int64_t* target;
+    const int64_t* labels;  ///< of all steps
     const double *factor, *losses;
 
     bool counts(int64_t b) const {
         return steps.first[size_t(b)] < steps.first[size_t(b) + 1] && std::isfinite(losses[b]) &&
                factor[b] != 0;
     }
-    int64_t label(int64_t b, int64_t number) const {
-        return target[Steps::at(shape, steps.step[size_t(number)], b) / shape.C];
-    }
-
     /// The gradient of the transitions from label i, over all rows and steps in order.
     template <class T>
     void add_transitions(int64_t i, double* products, double* exact, double* room,
@@ -268,7 +261,7 @@ struct Sums {
                     kernels.softmax(room, room, C, -left);
                     for (int64_t j = 0; j < C; ++j) exact[j] += room[j];
                 }
-                if (label(b, m) == i) exact[label(b, m + 1)] -= factor[b];
+                if (labels[m] == i) exact[labels[m + 1]] -= factor[b];
             }
         }
         for (int64_t j = 0; j < C; ++j)
@@ -290,12 +283,16 @@ struct Sums {
     }
 };
 
-void check_target(const CrfShape& shape, const Steps& steps, const int64_t* target) {
+/// The labels of all steps, one row after the other.
+std::vector<int64_t> take_labels(const CrfShape& shape, const Steps& steps, const int64_t* target) {
+    std::vector<int64_t> labels(steps.step.size());
     for (int64_t b = 0; b < shape.B; ++b)
         for (int64_t m = steps.first[size_t(b)]; m < steps.first[size_t(b) + 1]; ++m) {
             const int64_t k = target[Steps::at(shape, steps.step[size_t(m)], b) / shape.C];
             if (k < 0 || k >= shape.C) throw std::invalid_argument("target: not a class");
+            labels[size_t(m)] = k;
         }
+    return labels;
 }
 
 int team_size_for(const CrfShape& shape, const Steps& steps, int num_threads) {
@@ -319,7 +316,7 @@ void crf(const T* scores, const CrfShape& shape, const CrfParameters<T>& paramet
          const int64_t* target, const double* factor, double* losses, T* dscores,
          const CrfGradients<T>* gradients, int num_threads) {
     const Steps steps(shape);
-    check_target(shape, steps, target);
+    const std::vector<int64_t> labels = take_labels(shape, steps, target);
     const KernelTable& table = kernel_table();
     const Kernels<double>& kernels = table.f64;
     const int64_t C = shape.C;
@@ -334,7 +331,7 @@ void crf(const T* scores, const CrfShape& shape, const CrfParameters<T>& paramet
     Arena arena(memory.data());
     const Kept kept = Kept::take(arena, steps.all(), C);
     double* const rooms = arena.take<double>(room_bytes / int64_t(sizeof(double)));
-    const Sums sums{model, kernels, steps, kept, shape, target, factor, losses};
+    const Sums sums{model, kernels, steps, kept, shape, labels.data(), factor, losses};
     const CallKind kind({'k', shape.B, C, sizeof(T)}, double(steps.all() + 1));
     run_fast_team(kind, team_size, [&](Team& team) noexcept {
         const FlushDenormals mode;
@@ -342,7 +339,8 @@ void crf(const T* scores, const CrfShape& shape, const CrfParameters<T>& paramet
         for (int64_t b = team.rank; b < shape.B; b += team.size) {
             Row<T> row(kernels, table, model, shape, steps, kept, b, scores);
             const int64_t at = b * shape.row_stride;
-            losses[b] = row.forward(target + at / C, room);
+            const int64_t* const own = labels.data() + steps.first[size_t(b)];
+            losses[b] = row.forward(own, room);
             if (!dscores) continue;
             const bool unknown = std::isnan(losses[b]);
             T* const dx = dscores + at;
@@ -350,7 +348,7 @@ void crf(const T* scores, const CrfShape& shape, const CrfParameters<T>& paramet
             for (int64_t m = steps.first[size_t(b)]; unknown && m < steps.first[size_t(b) + 1]; ++m)
                 std::fill_n(dx + steps.step[size_t(m)] * shape.step_stride, C,
                             std::numeric_limits<T>::quiet_NaN());
-            if (sums.counts(b)) row.backward(target + at / C, factor[b], room, dx);
+            if (sums.counts(b)) row.backward(own, factor[b], room, dx);
         }
         if (!dscores || !gradients) return;
         team.barrier();
