@@ -135,7 +135,7 @@ def draw_attention(model: lc.Seq2Seq, text: str, path: Path) -> None:
     previous = np.concatenate([[DIGITS[START]], DIGITS.encode(iso)])[:, None]
     weights = model.attention_weights((source, previous))[0, : len(iso)]
     figure, ax = pyplot.subplots(figsize=(7, 3.4))
-    image = ax.imshow(weights, cmap="Greys", vmin=0, vmax=1)
+    image = ax.imshow(weights, aspect="auto", cmap="Greys", vmin=0, vmax=1)
     figure.colorbar(image, ax=ax, label="weight of the attention")
     ax.set_xticks(range(len(text)), text)
     ax.set_yticks(range(len(iso)), iso)
