@@ -644,6 +644,90 @@ def test_sequential_that_ends_in_a_layer() -> None:
     np.testing.assert_allclose(state[0], h.numpy(), rtol=0, atol=1e-6)
 
 
+def test_wrappers_are_taken_off() -> None:
+    torch = require("torch")
+    nn = torch.nn
+    layer = nn.GRU(3, 4)
+    model = nn.Sequential(nn.Linear(3, 3), nn.DataParallel(nn.Tanh()), layer)
+    for wrapped, plain in (
+        (nn.DataParallel(layer), layer),
+        (torch.compile(layer), layer),
+        (nn.DataParallel(torch.compile(layer)), layer),
+        (nn.DataParallel(model), model),
+    ):
+        assert lc.from_torch(wrapped) == lc.from_torch(plain)
+    assert repr(lc.from_torch(model)[1]) == "Tanh()"
+
+
+@pytest.mark.filterwarnings("ignore:.*(weight|spectral)_norm.*:FutureWarning")
+@pytest.mark.parametrize("old", [True, False])
+def test_parametrised_weights_are_those_computed_with(old: bool) -> None:
+    torch = require("torch")
+    nn = torch.nn
+    made = nn.utils if old else nn.utils.parametrizations
+    gru, linear = nn.GRU(3, 4), nn.Linear(3, 2)
+    made.weight_norm(gru, "weight_hh_l0")
+    made.weight_norm(gru, "weight_ih_l0")
+    for p in gru.parameters():
+        nn.init.normal_(p)  # since when the older one has not computed its weights
+    made.spectral_norm(linear)
+    x = torch.randn(5, 2, 3)
+    linear(x)
+    linear.eval()
+    for theirs in (gru, linear):
+        mine = lc.from_torch(theirs)
+        with torch.no_grad():
+            expected = flat(theirs(x))[0].numpy()
+        np.testing.assert_allclose(flat(mine(x.numpy()))[0], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"kdim": 6, "vdim": 4, "bias": False, "batch_first": True}, {"dropout": 0.2}],
+    ids=str,
+)
+def test_attention_there_and_back(options: dict[str, Any]) -> None:
+    torch = require("torch")
+    theirs = torch.nn.MultiheadAttention(8, 2, **options).eval()
+    for p in theirs.parameters():
+        torch.nn.init.normal_(p)
+    mine = lc.from_torch(theirs)
+    x = [torch.randn(5, 5, size) for size in (8, theirs.kdim, theirs.vdim)]
+    with torch.no_grad():
+        expected = theirs(*x)
+    for a, b in zip(mine(*(t.numpy() for t in x)), expected, strict=True):
+        np.testing.assert_allclose(a, b.numpy(), rtol=0, atol=1e-5)
+    again = lc.to_torch(mine).eval()
+    assert lc.from_torch(again) == mine
+    with torch.no_grad():
+        assert torch.equal(again(*x)[0], expected[0])
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("activation", ["relu", "gelu", "module"])
+def test_a_transformer_layer_becomes_a_model(activation: str, norm_first: bool) -> None:
+    torch = require("torch")
+    nn = torch.nn
+    theirs = nn.TransformerEncoderLayer(
+        8,
+        2,
+        16,
+        activation=nn.SiLU() if activation == "module" else activation,
+        norm_first=norm_first,
+        batch_first=norm_first,
+        bias=norm_first,
+        dtype=torch.float64,
+    ).eval()
+    for p in theirs.parameters():
+        nn.init.normal_(p)
+    mine = lc.from_torch(theirs)
+    assert isinstance(mine, lc.Model)
+    x = torch.randn(5, 3, 8, dtype=torch.float64)
+    with torch.no_grad():
+        np.testing.assert_allclose(mine(x.numpy()), theirs(x).numpy(), rtol=0, atol=1e-9)
+    lc.gradcheck(mine, x.numpy()[:2, :2])
+
+
 def test_what_has_no_counterpart_here() -> None:
     torch = require("torch")
     nn = torch.nn
@@ -654,6 +738,7 @@ def test_what_has_no_counterpart_here() -> None:
     watched.register_forward_pre_hook(lambda module, inputs: None)
     same.register_forward_hook(lambda module, inputs, output: 2 * output)
     nn.utils.parametrizations.weight_norm(normed, "weight_hh_l0")
+    normed.register_forward_pre_hook(lambda module, inputs: None)
 
     class Mine(nn.LSTM):  # type: ignore[misc, name-defined]
         pass
@@ -667,7 +752,14 @@ def test_what_has_no_counterpart_here() -> None:
         (watched, ValueError, "module, Sequential, has a forward pre-hook"),
         (nn.Sequential(nn.Linear(3, 3), watched), ValueError, "module 1 has a forward pre-hook"),
         (nn.Sequential(nn.Linear(3, 3), same), ValueError, "module 1, Identity.* forward hook"),
-        (normed, TypeError, "ParametrizedGRU"),
+        (normed, ValueError, "ParametrizedGRU, has a forward pre-hook"),
+        (nn.MultiheadAttention(4, 2, add_zero_attn=True), ValueError, "add_zero_attn=True"),
+        (nn.MultiheadAttention(4, 2, add_bias_kv=True), ValueError, "bias_k="),
+        (
+            nn.TransformerEncoderLayer(4, 2, 8, activation=lambda x: x),
+            ValueError,
+            "activation that is a function",
+        ),
         (nn.Embedding(3, 4, max_norm=1.0), ValueError, "max_norm=1.0"),
         (nn.Embedding(3, 4, scale_grad_by_freq=True), ValueError, "scale_grad_by_freq=True"),
         (nn.Softmax(dim=1), ValueError, "dim=1, expected -1"),

@@ -108,26 +108,19 @@ class _Recurrence(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         holder, _, x, *others = ctx.saved_tensors
         state, weights = others[: ctx.parts], others[ctx.parts :]
-        with torch.no_grad():
-            tape: Any = getattr(holder, "tape", None)
-            if tape is None:
+        tape: Any = getattr(holder, "tape", None)
+        if tape is None:
+            with torch.no_grad():
                 arrays = [_contiguous(w) for w in weights]
                 packed = _core.pack(ctx.call.spec, arrays, True, ctx.call.precision)
                 _, tape = ctx.call.run(packed, _walkable(x), [_contiguous(s) for s in state], True)
-            dy, dh, dc = (*gradients, None)[:3]
-            dweights = [np.zeros(w.shape, x.detach().numpy().dtype) for w in weights]
-            dx, *dstate = _core.backward(
-                tape,
-                None if dy is None else _walkable(dy),
-                None if dh is None else _contiguous(dh),
-                None if dc is None else _contiguous(dc),
-                dweights,
-            )
-            found = [dx, *dstate[: ctx.parts], *dweights]
-            wanted = [
-                torch.from_numpy(array) if needed else None
-                for array, needed in zip(found, ctx.needs_input_grad[3:], strict=True)
-            ]
+        with torch.no_grad():
+            found = list(_backward(tape, x, weights, gradients))
+        del found[1 + ctx.parts : len(found) - len(weights)]  # of states that were not given
+        wanted = [
+            gradient if needed else None
+            for gradient, needed in zip(found, ctx.needs_input_grad[3:], strict=True)
+        ]
         if torch.is_grad_enabled():  # create_graph=True
             once: Any = _Once.apply
             sources = [t for t in (x, *others, *gradients) if t is not None]
@@ -135,12 +128,85 @@ class _Recurrence(torch.autograd.Function):
         return None, None, None, *wanted
 
 
+def _backward(
+    tape: _core.Tape, x: Tensor, weights: Sequence[Tensor], gradients: Sequence[Tensor | None]
+) -> Sequence[Tensor]:
+    """Return the gradients of everything, for given ones of y and the final state.
+
+    Of many at once, which ``jacobian(vectorize=True)`` and ``is_grads_batched=True`` ask for, by
+    one at a time.
+    """
+    batched: Any = torch._C._functorch.is_legacy_batchedtensor
+    if not any(g is not None and batched(g) for g in gradients):
+        apply: Any = _Gradients.apply
+        made: Sequence[Tensor] = apply(tape, x, weights, *gradients)
+        return made
+    nesting: Any = torch._C
+    level = nesting._vmapmode_increment_nesting() - 1
+    nesting._vmapmode_decrement_nesting()
+    whole: Any = torch
+    # (N, ...) of those that there are many of, the others as they are.
+    bare: list[Any] = [
+        whole._remove_batch_dim(g, level, 1, 0) if g is not None and batched(g) else g
+        for g in gradients
+    ]
+    many = [g is not None and batched(g) for g in gradients]
+    size = next(len(b) for b, is_many in zip(bare, many, strict=True) if is_many)
+    rows = []
+    for i in range(size):
+        one = [b[i] if is_many else b for b, is_many in zip(bare, many, strict=True)]
+        rows.append(_backward(tape, x, weights, one))
+    return [whole._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*rows, strict=True)]
+
+
+class _Gradients(torch.autograd.Function):
+    """One backward, and what ``torch.func.vmap`` makes of it."""
+
+    @staticmethod
+    def forward(
+        tape: _core.Tape, x: Tensor, weights: Sequence[Tensor], *gradients: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        dy, dh, dc = (*gradients, None)[:3]
+        dweights = [np.zeros(w.shape, x.detach().numpy().dtype) for w in weights]
+        found = _core.backward(
+            tape,
+            None if dy is None else _walkable(dy),
+            None if dh is None else _contiguous(dh),
+            None if dc is None else _contiguous(dc),
+            dweights,
+        )
+        arrays = [array for array in (*found, *dweights) if array is not None]  # no c
+        return tuple(torch.from_numpy(array) for array in arrays)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
+        rows = []
+        for i in range(info.batch_size):
+            one: list[Any] = [
+                a if dim is None or not isinstance(a, Tensor) else a.select(dim, i)
+                for a, dim in zip(arguments, in_dims, strict=True)
+            ]
+            rows.append(_Gradients.forward(*one))
+        made = tuple(torch.stack(parts) for parts in zip(*rows, strict=True))
+        return made, (0,) * len(made)
+
+
 class _Once(torch.autograd.Function):
     """A gradient that refuses to be differentiated, rather than passing for a constant."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, *sources: Tensor) -> Tensor:
+    def forward(gradient: Tensor, *sources: Tensor) -> Tensor:
         return gradient.view_as(gradient)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from .._base import checks
 from .._base.module import Module
 from .._files.export_options import check_options, not_written
+from .._network.model import Model
+from .._network.symbol import Input
 from .._nn.activations import (
     ELU,
     GELU,
@@ -31,6 +33,7 @@ from .._nn.linear import Linear
 from .._nn.normalization import BatchNorm, LayerNorm
 from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool
 from .._nn.sequential import Sequential
+from ..attention import MultiHead
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -62,9 +65,15 @@ _OPTIONS: dict[type[Module], tuple[str, ...]] = {
     ELU: ("alpha",),
     LeakyReLU: ("negative_slope",),
     Softplus: ("beta", "threshold"),
+    MultiHead: ("embed_dim", "num_heads", "dropout", "bias", "kdim", "vdim", "batch_first"),
 }
-# Those of another name there. Their features are the second axis, and not the last.
-_OTHER_NAMES: dict[type[Module], str] = {BatchNorm: "BatchNorm1d", Conv1D: "Conv1d"}
+# Those of another name there. The features of the first two are the second axis, not the last.
+_FEATURES_SECOND = (BatchNorm, Conv1D)
+_OTHER_NAMES: dict[type[Module], str] = {
+    BatchNorm: "BatchNorm1d",
+    Conv1D: "Conv1d",
+    MultiHead: "MultiheadAttention",
+}
 _POOLS = (LastStep, MeanPool, MaxPool, BothEnds)  # which PyTorch has from us
 _LEFT_OUT = ("forget_bias",)  # only where the numbers started
 
@@ -74,6 +83,7 @@ def _name_there(kind: type[Module]) -> str:
 
 
 _NAMES = ", ".join(map(_name_there, _OPTIONS))
+_BLOCK = "TransformerEncoderLayer"  # which becomes a Model
 
 
 def _torch(caller: str) -> Any:
@@ -95,14 +105,17 @@ def from_torch(module: nn.Module) -> Any:
     module : torch.nn.Module
         RNN, LSTM, GRU, their cells, Linear, Embedding, LayerNorm, Dropout, Tanh, ReLU, Sigmoid,
         GELU, SiLU, ELU, LeakyReLU, Softplus, Softmax over the last axis, BatchNorm1d, Conv1d, the
-        layers of `lstmcore.torch`, or a Sequential of them.
+        layers of `lstmcore.torch`, or a Sequential of them; MultiheadAttention; a
+        TransformerEncoderLayer. What DataParallel or torch.compile has wrapped is taken out, and of
+        weights under weight_norm or another parametrisation, the ones computed with are taken.
 
     Returns
     -------
     module : module
         Of the class of the same name, in float64 if the numbers are, else in float32. BatchNorm1d
         and Conv1d become `BatchNorm` and `Conv1D`: x has its features on the last axis where they
-        are the second there.
+        are the second there. MultiheadAttention becomes `lstmcore.attention.MultiHead`, a
+        TransformerEncoderLayer a `Model` of its parts.
 
     Raises
     ------
@@ -138,6 +151,7 @@ def from_torch(module: nn.Module) -> Any:
             f"module is {checks.describe(module)}, expected a torch.nn.Module; load_torch reads "
             "files"
         )
+    module = _unwrapped(module)
     tensors = (t for t in module.parameters() if t.is_floating_point())
     dtype = str(next((t.dtype for t in tensors), torch.get_default_dtype()))
     _refuse_hooks(module, f"module, {type(module).__name__},")
@@ -151,21 +165,29 @@ def _from_one(module: Any, dtype: str, path: str) -> Module:
 
     from . import _modules
 
-    name = type(module).__name__
+    module = _unwrapped(module)
+    theirs = type(module)
+    if nn.utils.parametrize.is_parametrized(module):  # of a class made for it, derived from that
+        theirs = theirs.__bases__[0]
+    name = theirs.__name__
+    if theirs is nn.TransformerEncoderLayer:
+        return _from_transformer(module, dtype, path)
     ours = next((kind for kind in _OPTIONS if _name_there(kind) == name), None)
-    if ours is None or type(module) not in (
+    if ours is None or theirs not in (
         getattr(nn, name),
         getattr(_modules, name, None),
     ):
         pool = next((kind for kind in _POOLS if kind.__name__ == name), None)
-        if pool is not None and type(module) is getattr(_modules, name):
+        if pool is not None and theirs is getattr(_modules, name):
             return pool(batch_first=module.batch_first)
         raise TypeError(
-            f"{path} is a {type(module).__module__}.{name}, expected one of {_NAMES} of torch.nn, "
-            "or a Sequential of them: convert the parts of other models one by one"
+            f"{path} is a {theirs.__module__}.{name}, expected one of {_NAMES}, {_BLOCK} of "
+            "torch.nn, or a Sequential of them: convert the parts of other models one by one"
         )
     _refuse_options(module, f"{path}, {module!r},")
-    options = {option: getattr(module, option) for option in _OPTIONS[ours]}
+    options = {option: getattr(module, option, None) for option in _OPTIONS[ours]}
+    if ours is MultiHead:
+        options["bias"] = module.in_proj_bias
     if ours is Conv1D:
         options |= _conv_options(module, f"{path}, {module!r},")
     if "bias" in options:
@@ -175,8 +197,76 @@ def _from_one(module: Any, dtype: str, path: str) -> Module:
         own = next((str(t.dtype) for t in numbers), dtype)
         options["dtype"] = "float64" if own == "torch.float64" else "float32"
     result = ours(**options)
-    result.load_state_dict(module.state_dict())
+    result.load_state_dict(_numbers(module, list(result.state_dict())))
     return result
+
+
+def _unwrapped(module: Any) -> Any:
+    """Return the module within what DataParallel and torch.compile make of it."""
+    from torch import nn
+
+    wrappers = {nn.DataParallel: "module", nn.parallel.DistributedDataParallel: "module"}
+    while True:
+        name = wrappers.get(type(module))
+        if name is None and type(module).__name__ == "OptimizedModule":
+            name = "_orig_mod"
+        if name is None:
+            return module
+        module = getattr(module, name)
+
+
+def _numbers(module: Any, names: list[str]) -> dict[str, Any]:
+    """Return the parameters that a module computes with, by their names."""
+    from torch import nn, no_grad
+
+    state: dict[str, Any] = module.state_dict()
+    with no_grad():
+        if nn.utils.parametrize.is_parametrized(module):
+            return {name: getattr(module, name) for name in names}
+        for hook in module._forward_pre_hooks.values():  # norms as they were made before
+            name = hook.name
+            for part in ("_g", "_v", "_u", "_orig"):
+                state.pop(name + part, None)
+            power = {"do_power_iteration": False} if _is_norm(hook, "SpectralNorm") else {}
+            state[name] = hook.compute_weight(module, **power)
+    return state
+
+
+def _is_norm(hook: Any, *names: str) -> bool:
+    """Whether a hook is torch.nn.utils' own, which computes a weight of its parts."""
+    kind = type(hook)
+    return kind.__module__.startswith("torch.nn.utils.") and kind.__name__ in names
+
+
+def _from_transformer(module: Any, dtype: str, path: str) -> Model:
+    """Return attention and a feed-forward part, each added to what it was given, with norms."""
+    names = ("self_attn", "linear1", "linear2", "norm1", "norm2")
+    parts: dict[str, Any] = {n: _from_one(getattr(module, n), dtype, f"{path}.{n}") for n in names}
+    kind = {1: ReLU, 2: GELU}.get(module.activation_relu_or_gelu)
+    if kind is None:
+        if not hasattr(module.activation, "forward"):
+            raise ValueError(f"{path} has an activation that is a function, expected relu or gelu")
+        parts["activation"] = _from_one(module.activation, dtype, f"{path}.activation")
+    else:
+        parts["activation"] = kind()
+    drops = {n: getattr(module, n).p for n in ("dropout", "dropout1", "dropout2")}
+
+    def dropped(name: str, x: Any) -> Any:
+        return Dropout(drops[name])(x) if drops[name] else x
+
+    def attended(x: Any) -> Any:
+        return dropped("dropout1", parts["self_attn"](x, x, x)[0])
+
+    def fed(x: Any) -> Any:
+        hidden = dropped("dropout", parts["activation"](parts["linear1"](x)))
+        return dropped("dropout2", parts["linear2"](hidden))
+
+    x: Any = Input(parts["linear1"].in_features, dtype=parts["linear1"].dtype)
+    if module.norm_first:
+        y = x + attended(parts["norm1"](x))
+        return Model(x, y + fed(parts["norm2"](y)))
+    y = parts["norm1"](x + attended(x))
+    return Model(x, parts["norm2"](y + fed(y)))
 
 
 def _conv_options(module: Any, what: str) -> dict[str, Any]:
@@ -200,9 +290,11 @@ def _conv_options(module: Any, what: str) -> dict[str, Any]:
 
 def _refuse_hooks(module: nn.Module, what: str) -> None:
     """Refuse what would run beside a module's own code, or in its place."""
+    before = module._forward_pre_hooks.values()
+    foreign = [hook for hook in before if not _is_norm(hook, "WeightNorm", "SpectralNorm")]
     for kind, there in (
         ("forward hook", module._forward_hooks),
-        ("forward pre-hook", module._forward_pre_hooks),
+        ("forward pre-hook", foreign),
         ("forward of its own", "forward" in vars(module)),
     ):
         if there:
@@ -216,6 +308,8 @@ def _refuse_options(module: nn.Module, what: str) -> None:
         ("scale_grad_by_freq", False),
         ("dim", -1),
         ("track_running_stats", True),
+        ("add_zero_attn", False),
+        ("bias_k", None),
     ):
         value = getattr(module, option, plain)
         if value != plain:
@@ -250,7 +344,7 @@ def _check_features(modules: list[Any]) -> None:
     if any(type(module) is Conv1D for module in modules):
         for module in modules:
             each = module._input_size is None and not module._knows_time
-            if type(module) is Softmax or not (each or type(module) in _OTHER_NAMES):
+            if type(module) is Softmax or not (each or type(module) in _FEATURES_SECOND):
                 raise ValueError(
                     f"{module!r} stands beside a Conv1D: PyTorch's takes features as the last "
                     "axis, and Conv1d as the second; convert them one by one"
@@ -260,7 +354,7 @@ def _check_features(modules: list[Any]) -> None:
     for module in modules:
         if not module._keeps_time:
             timed = False
-        elif timed and type(module) in _OTHER_NAMES:
+        elif timed and type(module) in _FEATURES_SECOND:
             raise ValueError(
                 f"{module!r} stands where there are time steps: PyTorch's takes features as the "
                 "second axis there, and ours as the last"

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
@@ -25,12 +25,77 @@ class _Beside(NamedTuple):
     resets: Any = None
     cells: bool = False
 
+    def given(self) -> dict[str, Any]:
+        """Return what is not at its default, by name."""
+        return {k: v for k, v in self._asdict().items() if v is not None and v is not False}
+
 
 _NOTHING = _Beside()
 
 
 class _Drop(nn.RNNBase):
-    """What the three share: torch.nn's module, whose forward runs here."""
+    """What the three share: torch.nn's module, whose forward runs here.
+
+    Where PyTorch does not compute but writes down or transforms what is computed (TorchScript, fx,
+    export, torch.func), its own layer stands in, with the same parameters.
+    """
+
+    def _leaf(self, x: Any, hx: Any, beside: _Beside) -> Any:
+        """Return what torch.fx notes for a call of this module, None if it is not tracing."""
+        tensors = x if isinstance(x, fx.Proxy) else hx
+        tensors = tensors[0] if isinstance(tensors, (tuple, list)) and tensors else tensors
+        if not isinstance(tensors, fx.Proxy):
+            return None
+        tracer: Any = tensors.tracer
+        if tracer.root is self:
+            raise RuntimeError(
+                f"{_name(self)} cannot be traced by itself, but as a part of a model"
+            )
+        path = tracer.path_of_module(self)
+        arguments = (x,) if hx is None else (x, hx)
+        return tracer.create_proxy("call_module", path, arguments, beside.given())
+
+    def _written_down(self, x: Any, hx: Any, beside: _Beside) -> bool:
+        """Whether PyTorch's own layer is to stand in for this call."""
+        stands_in = self._is_watched(x, hx)
+        if stands_in and beside.given():
+            raise RuntimeError(
+                f"{_name(self)}: {', '.join(beside.given())} cannot be traced, exported or transformed"
+            )
+        return stands_in
+
+    def _is_watched(self, x: Any, hx: Any) -> bool:
+        """Whether PyTorch writes down or transforms what is computed."""
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            return True
+        data = x.data if isinstance(x, PackedSequence) else x
+        parts = hx if isinstance(hx, (tuple, list)) else (hx,)
+        tensors = [t for t in (data, *parts, *self._parameters.values()) if isinstance(t, Tensor)]
+        if any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in tensors):
+            self._refuse_transforms(tensors)
+            return True
+        return any(type(t) not in (Tensor, nn.Parameter) and _is_symbolic(t) for t in tensors)
+
+    def _refuse_transforms(self, tensors: list[Tensor]) -> None:
+        """Refuse those of torch.func that torch.nn's layers do not have either."""
+        if forward_ad._current_level >= 0:
+            raise RuntimeError(f"{_name(self)} has no forward-mode derivatives: use jacrev or grad")
+        for tensor in tensors:
+            while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+                if torch._C._functorch.is_batchedtensor(tensor):
+                    raise RuntimeError(
+                        f"{_name(self)} cannot be called within vmap, as torch.nn's own layers "
+                        "cannot: give it the batch as a batch"
+                    )
+                tensor = torch._C._functorch.get_unwrapped(tensor)
+
+    def __prepare_scriptable__(self) -> nn.RNNBase:
+        """Return what torch.jit.script compiles in its place: the layer of torch.nn."""
+        kind = next(k for k in (nn.LSTM, nn.GRU, nn.RNN) if isinstance(self, k))
+        twin: Any = kind.__new__(kind)
+        twin.__dict__.update(self.__dict__)
+        own: nn.RNNBase = twin
+        return own
 
     def _forward(
         self, x: Any, state: tuple[Tensor, ...], beside: _Beside = _NOTHING
@@ -59,17 +124,19 @@ class _Drop(nn.RNNBase):
                 )
         lengths, resets = self._checked(x, beside)
         if x.dim() == 3:
-            return self._run(x, state, lengths, resets, beside.cells)
-        batch = 0 if self.batch_first else 1
-        y, final = self._run(
-            x.unsqueeze(batch),
-            tuple(s.unsqueeze(1) for s in state),
-            lengths,
-            resets,
-            beside.cells,
-        )
-        rows = {3: 1, 4: 1 + batch}  # of a state, and of every c
-        return y.squeeze(batch), tuple(s.squeeze(rows[s.dim()]) for s in final)
+            y, final = self._run(x, state, lengths, resets, beside.cells)
+        else:
+            batch = 0 if self.batch_first else 1
+            y, final = self._run(
+                x.unsqueeze(batch),
+                tuple(s.unsqueeze(1) for s in state),
+                lengths,
+                resets,
+                beside.cells,
+            )
+            rows = {3: 1, 4: 1 + batch}  # of a state, and of every c
+            y, final = y.squeeze(batch), tuple(s.squeeze(rows[s.dim()]) for s in final)
+        return _like(y, x), tuple(_like(s, x) for s in final)
 
     def _checked(self, x: Tensor, beside: _Beside) -> tuple[Any, Any]:
         """Return lengths (B,) and resets (T, B), or (B, T) if batch_first, as arrays or None."""
@@ -156,8 +223,6 @@ class _Drop(nn.RNNBase):
 
     def _check(self, x: Tensor, state: tuple[Tensor, ...], weights: list[nn.Parameter]) -> None:
         """Refuse what cannot be computed here; messages on sizes are PyTorch's own."""
-        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-            raise RuntimeError(f"{_name(self)} cannot be traced: trace torch.nn's own layer")
         unpack: Any = forward_ad.unpack_dual
         if forward_ad._current_level >= 0 and any(
             unpack(tensor).tangent is not None for tensor in (x, *state, *weights)
@@ -189,6 +254,12 @@ class _Drop(nn.RNNBase):
             raise RuntimeError(
                 f"{_name(self)} runs on the CPU only, but {name} is on {tensor.device}: move "
                 "it there, or use torch.nn's own layer"
+            )
+        if name == "input":  # PyTorch's own words
+            raise ValueError(
+                f"{_name(self)}: RNN input dtype ({tensor.dtype}) does not match weight dtype "
+                f"({dtype}). Convert input: input.to({dtype}), or convert model: "
+                f"model.to({tensor.dtype})"
             )
         raise ValueError(
             f"{_name(self)}: {name} has dtype {tensor.dtype}, expected {dtype}, that of "
@@ -247,6 +318,11 @@ class LSTM(_Drop, nn.LSTM):
     ) -> Any:
         """Return y and (h, c), as torch.nn.LSTM does, and with `cells` every c."""
         beside = _Beside(lengths, resets, checks.boolean(cells, "cells"))
+        leaf = self._leaf(input, hx, beside)
+        if leaf is not None:
+            return leaf
+        if self._written_down(input, hx, beside):
+            return super().forward(input, hx)
         y, (h, c, *every) = self._forward(input, () if hx is None else self._pair(hx), beside)
         return (y, (h, c), *every)
 
@@ -281,6 +357,11 @@ class GRU(_Drop, nn.GRU):
     ) -> tuple[Sequences, Tensor]:
         """Return y and h, as torch.nn.GRU does; `lengths` and `resets` are as of `LSTM`."""
         beside = _Beside(lengths, resets)
+        leaf = self._leaf(input, hx, beside)
+        if leaf is not None:
+            return leaf  # type: ignore[no-any-return]
+        if self._written_down(input, hx, beside):
+            return super().forward(input, hx)
         y, (h,) = self._forward(input, () if hx is None else (hx,), beside)
         return y, h
 
@@ -307,8 +388,26 @@ class RNN(_Drop, nn.RNN):
     ) -> tuple[Sequences, Tensor]:
         """Return y and h, as torch.nn.RNN does; `lengths` and `resets` are as of `LSTM`."""
         beside = _Beside(lengths, resets)
+        leaf = self._leaf(input, hx, beside)
+        if leaf is not None:
+            return leaf  # type: ignore[no-any-return]
+        if self._written_down(input, hx, beside):
+            return super().forward(input, hx)
         y, (h,) = self._forward(input, () if hx is None else (hx,), beside)
         return y, h
+
+
+def _is_symbolic(tensor: Tensor) -> bool:
+    """Whether it is of a class that decides itself what is computed, as those of export are."""
+    kind: Any = type(tensor)
+    return kind.__torch_dispatch__ is not Tensor.__torch_dispatch__
+
+
+def _like(y: Any, x: Any) -> Any:
+    """Return y as a tensor of the class of x, as PyTorch's operations do."""
+    if not isinstance(x, Tensor) or type(x) in (Tensor, nn.Parameter):
+        return y
+    return y.as_subclass(type(x))
 
 
 def _name(module: nn.Module) -> str:
