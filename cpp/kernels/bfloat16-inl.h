@@ -35,11 +35,19 @@ void round_array(T* x, int64_t n) {
     }
 }
 
+/// Weights in bfloat16 where a multiply-add takes a pair of them: Bfloat16Unit::dot.
+enum class DotBfloat16 : Bfloat16 {};
+
 /// How many k lie side by side in a matrix of W, for each of its columns: one, or a pair.
 template <class T, class W>
 constexpr int kTerms = std::is_same_v<T, W> ? 1 : int(kPair);
+/// How many numbers of a row a step through the matrix takes. The pairs that `dot` multiplies are
+/// one: 32 bits.
+template <class T, class W>
+constexpr int kFactors = std::is_same_v<W, DotBfloat16> ? 1 : kTerms<T, W>;
 
-/// The weights of one k, of those side by side at w.
+/// The weights of one k, of those side by side at w. The first of a pair is its upper half: what
+/// VDPBF16PS adds first.
 template <int kTerm, class T>
 LSTMCORE_INLINE Packet<T> load_weight(const T* w) {
     return load(w);
@@ -48,7 +56,33 @@ template <int kTerm>
 LSTMCORE_INLINE Packet<float> load_weight(const Bfloat16* w) {
     Ints pairs;
     std::memcpy(&pairs, w, sizeof pairs);
-    return (Packet<float>)(kTerm == 0 ? pairs << 16 : pairs & int32_t(0xffff0000u));
+    return (Packet<float>)(kTerm == 0 ? pairs & int32_t(0xffff0000u) : pairs << 16);
+}
+template <int kTerm>
+LSTMCORE_INLINE Packet<float> load_weight(const DotBfloat16* w) {
+    Packet<float> pairs;
+    std::memcpy(&pairs, w, sizeof pairs);
+    return pairs;
+}
+
+/// sum + factor * weight; of pairs, both products, the first one first.
+template <class W, class P>
+LSTMCORE_INLINE P multiply_add(const P& factor, const P& weight, P sum) {
+    if constexpr (!std::is_same_v<W, DotBfloat16>) {
+        return pmadd(factor, weight, sum);
+    } else {
+#if defined(__AVX512F__)
+        __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(factor), "v"(weight));
+        return sum;
+#else
+        // What that instruction does, for tests where there is none.
+        const auto half = [](const P& pairs, int term) {
+            return (P)(term == 0 ? (Ints)pairs & int32_t(0xffff0000u) : (Ints)pairs << 16);
+        };
+        sum = pmadd(half(factor, 0), half(weight, 0), sum);
+        return pmadd(half(factor, 1), half(weight, 1), sum);
+#endif
+    }
 }
 
 /// Room for some rounded rows, on the stack: kernels allocate nothing.
@@ -59,18 +93,17 @@ public:
         return kMostBfloat16 / std::max<int64_t>(stride_of(w), 1);
     }
 
-    /// Rounds the rows row_of(0), ... row_of(n - 1), to be multiplied with w.
+    /// Rounds the rows row_of(0), ... row_of(n - 1), to be multiplied with w: floats for
+    /// Bfloat16Unit::widening, else pairs of bfloat16.
     template <class RowOf>
     LSTMCORE_INLINE void set(const Packed<float>& w, int64_t n, RowOf row_of) {
         stride_ = stride_of(w);
         for (int64_t i = 0; i < n; ++i) {
-            const float* const from = row_of(i);
             float* const to = numbers_ + i * stride_;
-            for (int64_t k = 0; k < w.K; k += L)
-                store(to + k, round_to_bfloat16(load(from + k, w.K - k)));
-            // The second of the last pair: its product with the weight, 0, is then -0, which
-            // changes no sum.
-            if (w.K % kPair != 0) to[w.K] = -0.0f;
+            if (w.unit == Bfloat16Unit::widening)
+                round_row(row_of(i), w.K, to);
+            else
+                round_row_in_pairs(row_of(i), w.K, w.padded_K(), to);
         }
     }
     const float* at(int64_t row) const { return numbers_ + row * stride_; }
@@ -78,10 +111,32 @@ public:
 private:
     static constexpr int64_t L = kLanes<float>;
 
-    static int64_t stride_of(const Packed<float>& w) { return (w.K + L - 1) / L * L; }
+    static int64_t stride_of(const Packed<float>& w) {
+        const int64_t n = w.unit == Bfloat16Unit::widening ? w.K : w.padded_K() / kPair;
+        return (n + L - 1) / L * L;
+    }
+    // Where K is odd, the second of the last pair is -0: its product with the weight, 0, is then
+    // -0, which changes no sum.
+    static void round_row(const float* from, int64_t K, float* to) {
+        for (int64_t k = 0; k < K; k += L) store(to + k, round_to_bfloat16(load(from + k, K - k)));
+        if (K % kPair != 0) to[K] = -0.0f;
+    }
+    static void round_row_in_pairs(const float* from, int64_t K, int64_t padded, float* to) {
+        for (int64_t k = 0; k < padded; k += kPair * L) {
+            uint32_t bits[kPair * L], pairs[L];
+            for (int64_t i = 0; i < kPair; ++i) {
+                const Packet<float> x = round_to_bfloat16(load(from + k + i * L, K - k - i * L));
+                std::memcpy(bits + i * L, &x, sizeof x);
+            }
+            for (int64_t i = 0; i < L; ++i) pairs[i] = bits[kPair * i] | bits[kPair * i + 1] >> 16;
+            if (K - k < kPair * L && K > k && K % kPair != 0) pairs[(K - k) / kPair] |= 0x8000;
+            std::memcpy(to + k / kPair, pairs, sizeof pairs);
+        }
+    }
 
     int64_t stride_ = 0;
-    alignas(64) float numbers_[kMostBfloat16];
+    // An AMX tile may read one more row, whose sums are not used.
+    alignas(64) float numbers_[kMostBfloat16 + kMostBfloat16 / kPair];
 };
 
 }  // namespace

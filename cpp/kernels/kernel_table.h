@@ -23,9 +23,15 @@ constexpr int64_t kMostQuantized = 32768;
 using Bfloat16 = uint16_t;
 /// Numbers in bfloat16 lie in pairs.
 constexpr int64_t kPair = 2;
-constexpr int64_t round_to_pairs(int64_t n) {
-    return (n + kPair - 1) / kPair * kPair;
-}
+/// How a product in bfloat16 is computed.
+enum class Bfloat16Unit : uint8_t {
+    widening,  ///< weights become float32 in registers, and are multiplied as such
+    dot,       ///< by VDPBF16PS of AVX512-BF16: the same sums
+    amx,       ///< by TDPBF16PS, see amx-inl.h
+};
+/// An AMX tile takes the products of so many k at once.
+constexpr int64_t kAmxTerms = 32;
+
 /// Matrices with a larger K stay in float32 where bfloat16 is asked for: the rows that they are
 /// multiplied with are rounded on the stack.
 constexpr int64_t kMostBfloat16 = 8192;
@@ -44,8 +50,8 @@ constexpr int64_t kMostBfloat16 = 8192;
 /// column, zeros from K on. Rows are quantised before they are multiplied, see quantized-inl.h.
 ///
 /// Or in bfloat16: `data` is null, too, and a panel holds for k = 0, 2, 4, ... a pair of numbers
-/// (w[k], w[k + 1]) of each column, a zero at K. Rows are rounded before they are multiplied, see
-/// bfloat16-inl.h.
+/// (w[k + 1], w[k]) of each column, so that w[k] is the upper half of 32 bits, zeros from K to
+/// padded_K(). Rows are rounded before they are multiplied, see bfloat16-inl.h.
 template <class T>
 struct Packed {
     const T* data = nullptr;
@@ -55,7 +61,13 @@ struct Packed {
     const int8_t* quantized = nullptr;
     const float* scales = nullptr;  ///< (N)
     const Bfloat16* bfloat16 = nullptr;
+    Bfloat16Unit unit = Bfloat16Unit::widening;
 
+    /// K with the zeros of a matrix in bfloat16.
+    int64_t padded_K() const {
+        const int64_t group = unit == Bfloat16Unit::amx ? kAmxTerms : kPair;
+        return (K + group - 1) / group * group;
+    }
     explicit operator bool() const {
         return data != nullptr || quantized != nullptr || bfloat16 != nullptr;
     }
@@ -69,7 +81,7 @@ struct Packed {
             part.quantized += column * round_to_groups(K);
             part.scales += column;
         }
-        if (bfloat16 != nullptr) part.bfloat16 += column * round_to_pairs(K);
+        if (bfloat16 != nullptr) part.bfloat16 += column * padded_K();
         return part;
     }
 };
@@ -288,6 +300,7 @@ struct Kernels {
 
 struct KernelTable {
     const char* isa;
+    bool has_bfloat16_units;  ///< dot and amx
     Kernels<float> f32;
     Kernels<double> f64;
     /// out[i] = log(exp(x[i]) + exp(x[i - 1]) + exp(x[i - 2] + allowed[i])) for i < n. None of them

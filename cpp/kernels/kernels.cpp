@@ -1,6 +1,7 @@
 // The table of one ISA level, and the small kernels. All files in this folder are compiled once per
 // level, with -DLSTMCORE_LEVEL=... and that level's instructions.
 #include "activations-inl.h"
+#include "amx-inl.h"
 #include "bfloat16-inl.h"
 #include "entries.h"
 #include "kernel_table.h"
@@ -53,8 +54,11 @@ namespace kernels {
 
 extern const KernelTable LSTMCORE_JOIN(table_, LSTMCORE_LEVEL);
 constexpr KernelTable LSTMCORE_JOIN(table_, LSTMCORE_LEVEL) = {
-    LSTMCORE_ISA_NAME, LSTMCORE_LEVEL::make_kernels<float>(),
-    LSTMCORE_LEVEL::make_kernels<double>(), LSTMCORE_LEVEL::log_sums_of_three,
+    LSTMCORE_ISA_NAME,
+    LSTMCORE_BFLOAT16_UNITS != 0,
+    LSTMCORE_LEVEL::make_kernels<float>(),
+    LSTMCORE_LEVEL::make_kernels<double>(),
+    LSTMCORE_LEVEL::log_sums_of_three,
     LSTMCORE_LEVEL::log_array};
 
 }  // namespace kernels

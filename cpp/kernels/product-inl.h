@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "amx-inl.h"
 #include "bfloat16-inl.h"
 #include "kernel_table.h"
 #include "quantized-inl.h"
@@ -49,7 +50,7 @@ LSTMCORE_INLINE void add_term(const T* const (&a)[kRows], int64_t offset, const 
             for (int v = 0; v < kVectors; ++v) {
                 const P weight = load_weight<kTerm>(w + p * w_panel + v * L);
                 for (int r = 0; r < kRows; ++r)
-                    sum[p][r][v] = pmadd(factor[r], weight, sum[p][r][v]);
+                    sum[p][r][v] = multiply_add<W>(factor[r], weight, sum[p][r][v]);
             }
     } else {
         P weight[kPanels][kVectors];
@@ -60,7 +61,7 @@ LSTMCORE_INLINE void add_term(const T* const (&a)[kRows], int64_t offset, const 
             const P factor = set(a[r][offset]);
             for (int p = 0; p < kPanels; ++p)
                 for (int v = 0; v < kVectors; ++v)
-                    sum[p][r][v] = pmadd(factor, weight[p][v], sum[p][r][v]);
+                    sum[p][r][v] = multiply_add<W>(factor, weight[p][v], sum[p][r][v]);
         }
     }
 }
@@ -74,7 +75,7 @@ __attribute__((noinline)) void accumulate(const T* const* a, int64_t a_step, con
                                           int64_t w_panel, int64_t w_step, int64_t K,
                                           Ahead<W> ahead, const Ends<T>* ends) {
     using P = Packet<T>;
-    constexpr int L = kLanes<T>, kStep = kTerms<T, W>;
+    constexpr int L = kLanes<T>, kStep = kFactors<T, W>;
     P sum[kPanels][kRows][kVectors];
     for (int p = 0; p < kPanels; ++p)
         for (int r = 0; r < kRows; ++r)
@@ -233,7 +234,7 @@ LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last,
                 const auto add = [&](const auto* data) LSTMCORE_INLINE_LAMBDA {
                     using W = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
                     constexpr int64_t terms = kTerms<T, W>;
-                    const int64_t turns = terms == 1 ? m.K : round_to_pairs(m.K) / terms;
+                    const int64_t turns = terms == 1 ? m.K : m.padded_K() / terms;
                     const int64_t size = turns * terms * step;
                     const W* weights = data + panel * size;
                     const W* next = weights + (last_first ? -size : size) + i * part;
@@ -244,7 +245,16 @@ LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last,
                     add_quantized<kVectors, kPanels, kRows>(m, panel, columns, rows, a, ends);
                 } else {
                     if constexpr (std::is_same_v<T, float>)
-                        if (m.bfloat16 != nullptr) return add(m.bfloat16);
+                        if (m.bfloat16 != nullptr) {
+#if LSTMCORE_BFLOAT16_UNITS
+                            if (m.unit == Bfloat16Unit::dot)
+                                return add(reinterpret_cast<const DotBfloat16*>(m.bfloat16));
+                            if (m.unit == Bfloat16Unit::amx)
+                                return add_by_amx<kVectors, kPanels>(m, panel, columns, rows, a,
+                                                                     ends);
+#endif
+                            return add(m.bfloat16);
+                        }
                     add(m.data);
                 }
             };
@@ -403,6 +413,9 @@ template <class Row, class Run>
 __attribute__((noinline)) void in_bfloat16_rows(const StepArgs<float>& step, const Row* rows,
                                                 int64_t n, Run run) {
     Bfloat16Rows a, x;
+#if LSTMCORE_BFLOAT16_UNITS
+    const TileScope tiles(step.w.unit == Bfloat16Unit::amx || step.w_in.unit == Bfloat16Unit::amx);
+#endif
     const auto fits = [&](const Packed<float>& w) {
         return w.bfloat16 != nullptr ? Bfloat16Rows::most(w) : n;
     };

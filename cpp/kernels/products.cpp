@@ -57,6 +57,9 @@ __attribute__((noinline)) void multiply_bfloat16(const Packed<float>& w, int64_t
     constexpr int64_t kMost = 64;
     Bfloat16Rows rounded;
     ProductRow<float> part[kMost];
+#if LSTMCORE_BFLOAT16_UNITS
+    const TileScope tiles(w.unit == Bfloat16Unit::amx);
+#endif
     for (int64_t count; n > 0; rows += count, n -= count) {
         count = std::min({n, kMost, Bfloat16Rows::most(w)});
         rounded.set(w, count, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; });

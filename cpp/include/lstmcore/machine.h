@@ -26,6 +26,12 @@ void set_isa(const std::string& name);
 /// Grows each time the level changes; two equal values mean the level was the same.
 long isa_version();
 
+/// What multiplies in bfloat16 at the chosen level: "amx", "avx512-bf16", or "float32", whose
+/// registers weights are widened to. `LSTMCORE_BFLOAT16` of the environment, one of these names,
+/// keeps better ones from being used. The first use finds out what there is, and asks the operating
+/// system for AMX. Throws std::invalid_argument for another name, as pack() does then.
+std::string bfloat16_instructions();
+
 /// The cores this process may use: the smaller of its CPU affinity and its cgroup's CPU quota
 /// (versions 1 and 2, rounded up; read once), at least 1. In a build without OpenMP it is 1.
 int max_threads();

@@ -1,4 +1,4 @@
-// Numbers in bfloat16.
+// Numbers in bfloat16, and which instructions their products use; see Bfloat16Unit.
 #pragma once
 
 #include <cstdint>
@@ -16,5 +16,11 @@ inline Bfloat16 to_bfloat16(float x) {
     const uint32_t rounded = nan ? bits | 0x00400000u : bits + ((bits >> 16) & 1) + 0x7fffu;
     return Bfloat16(rounded >> 16);
 }
+
+/// The unit for what is packed now: the best that the machine, its operating system and the chosen
+/// ISA level have, or what `LSTMCORE_BFLOAT16` of the environment names. Found out once: a unit is
+/// tried with a small product, and left alone if that does not come out right. AMX is asked for
+/// then, too, for the whole process.
+Bfloat16Unit bfloat16_unit();
 
 }  // namespace lstmcore

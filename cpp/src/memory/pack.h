@@ -48,7 +48,8 @@ public:
                     if (room.out != nullptr)
                         kernels_.transpose(rows, K, count, room.out + first * K);
                     else
-                        transpose_rounded(rows, K, count, room.rounded + first * round_to_pairs(K));
+                        transpose_rounded(rows, room.packed, count,
+                                          room.rounded + first * room.packed.padded_K());
                 }
             });
         return room.packed;
@@ -106,14 +107,14 @@ public:
             });
         if (room.rounded != nullptr)
             copies_.push_back([=](int64_t part, int64_t parts, const T*) {
-                const int64_t even = round_to_pairs(K), pairs = even / kPair;
+                const int64_t padded = room.packed.padded_K(), pairs = padded / kPair;
                 const int64_t end = pairs * (part + 1) / parts * kPair;
                 for (int64_t k = pairs * part / parts * kPair; k < end; ++k) {
                     const T* from = k < K ? source + row_of(k) * columns : nullptr;
                     for (int64_t first = 0; first < N; first += full) {
                         const int64_t width = std::min(full, N - first);
-                        Bfloat16* to =
-                            room.rounded + first * even + k / kPair * kPair * width + k % kPair;
+                        Bfloat16* to = room.rounded + first * padded + k / kPair * kPair * width +
+                                       1 - k % kPair;
                         for (int64_t i = 0; i < width; ++i)
                             to[i * kPair] = from != nullptr && first + i < columns
                                                 ? to_bfloat16(float(from[first + i]))
@@ -164,8 +165,9 @@ private:
         room.packed.N = round_up(columns, kernels_.lanes);
         room.packed.vectors = vectors;
         if (precision_ == Precision::bfloat16 && K <= kMostBfloat16) {
+            room.packed.unit = bfloat16_unit();
             room.rounded =
-                arena_.template take<Bfloat16>(size_product(round_to_pairs(K), room.packed.N));
+                arena_.template take<Bfloat16>(size_product(room.packed.padded_K(), room.packed.N));
             room.packed.bfloat16 = room.rounded;
         } else {
             room.out = arena_.template take<T>(size_product(K, room.packed.N));
@@ -175,18 +177,20 @@ private:
     }
 
     /// Kernels::transpose, rounded and in pairs of k.
-    void transpose_rounded(const T* const* rows, int64_t K, int64_t width, Bfloat16* out) const {
+    void transpose_rounded(const T* const* rows, const Packed<T>& packed, int64_t width,
+                           Bfloat16* out) const {
         constexpr int64_t kBlock = 32;
         T block[kBlock * kMaxWidth];
         const T* from[kMaxWidth];
-        for (int64_t k = 0; k < K; k += kBlock) {
-            const int64_t count = std::min(kBlock, K - k);
+        for (int64_t k = 0; k < packed.padded_K(); k += kBlock) {
+            const int64_t count = std::min(kBlock, packed.K - k);
+            const int64_t padded = std::min(kBlock, packed.padded_K() - k);
             for (int64_t i = 0; i < width; ++i) from[i] = rows[i] + k;
             kernels_.transpose(from, count, width, block);
-            std::fill(block + count * width, block + round_to_pairs(count) * width, T(0));
-            for (int64_t pair = 0; pair < count; pair += kPair)
+            std::fill(block + count * width, block + padded * width, T(0));
+            for (int64_t pair = 0; pair < padded; pair += kPair)
                 for (int64_t i = 0; i < width; ++i)
-                    for (int64_t j = 0; j < kPair; ++j)
+                    for (int64_t j = kPair; j-- > 0;)
                         *out++ = to_bfloat16(float(block[(pair + j) * width + i]));
         }
     }

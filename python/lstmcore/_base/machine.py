@@ -137,8 +137,9 @@ def info() -> Info:
     result["cpu"] = _cpu() or platform.processor() or platform.machine()
     result.update(build)
     result["isa"] = f"{isa()} (of {', '.join(available_isas())})"
+    result["bfloat16"] = _core.bfloat16_instructions()
     result["threads"] = f"{get_num_threads()} (of {_core.max_threads()})"
-    for name in ("LSTMCORE_ISA", "LSTMCORE_NUM_THREADS"):
+    for name in ("LSTMCORE_ISA", "LSTMCORE_BFLOAT16", "LSTMCORE_NUM_THREADS"):
         if name in os.environ:
             result[name] = os.environ[name]
     return result

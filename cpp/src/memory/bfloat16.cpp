@@ -1,0 +1,121 @@
+#include "memory/bfloat16.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "machine/float_mode.h"
+#include "machine/isa.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace lstmcore {
+namespace {
+
+constexpr const char* kVariable = "LSTMCORE_BFLOAT16";
+// In the order of Bfloat16Unit.
+constexpr const char* kNames[] = {"float32", "avx512-bf16", "amx"};
+
+/// The best unit that may be used, if its instructions do as they should.
+Bfloat16Unit best_allowed() {
+    const char* const wanted = std::getenv(kVariable);
+    if (wanted == nullptr || *wanted == 0) return Bfloat16Unit::amx;
+    for (int unit = 0; unit < 3; ++unit)
+        if (std::strcmp(wanted, kNames[unit]) == 0) return Bfloat16Unit(unit);
+    throw std::invalid_argument(std::string(kVariable) + " is '" + wanted +
+                                "', expected float32, avx512-bf16 or amx");
+}
+
+/// Whether the processor has AVX512-BF16. What it needs of the operating system, level x86-64-v4
+/// needs, too.
+bool has_dot() {
+#if defined(__x86_64__)
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & (1u << 5)) != 0;
+#else
+    return false;
+#endif
+}
+
+/// Whether there is AMX for bfloat16, and the operating system lets this process use it.
+bool has_amx() {
+#if defined(__x86_64__) && defined(__linux__)
+    unsigned eax, ebx, ecx, edx;
+    constexpr unsigned kBits = (1u << 22) | (1u << 24);  // AMX-BF16, AMX-TILE
+    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || (edx & kBits) != kBits) return false;
+    unsigned low, high;  // XCR0: OSXSAVE is there, or the level were not x86-64-v4
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    constexpr unsigned kTileState = (1u << 17) | (1u << 18);
+    if ((low & kTileState) != kTileState) return false;
+    constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+    return false;
+#endif
+}
+
+/// A product of some rows with a matrix, by a unit.
+std::vector<float> try_unit(const Kernels<float>& kernels, Bfloat16Unit unit) {
+    constexpr int64_t K = 70, kRows = 13;
+    Packed<float> w;
+    w.K = K;
+    w.N = 7 * kernels.lanes;  // a panel, and a narrower one
+    w.vectors = 4;
+    w.unit = unit;
+    std::vector<Bfloat16> weights(size_t(w.padded_K() * w.N));
+    // Small whole numbers, whose sums are exact in any order.
+    const auto number = [](int64_t i) { return float(i * 7919 % 31 - 15); };
+    const int64_t width = w.vectors * kernels.lanes;
+    for (int64_t k = 0; k < K; ++k)
+        for (int64_t n = 0; n < w.N; ++n) {
+            const int64_t first = n / width * width, columns = n < width ? width : w.N - width;
+            weights[size_t(first * w.padded_K() + (k / kPair * columns + n - first) * kPair + 1 -
+                           k % kPair)] = to_bfloat16(number(k * w.N + n));
+        }
+    w.bfloat16 = weights.data();
+    std::vector<float> a(kRows * K), start(size_t(w.N)), out(size_t(kRows * w.N));
+    for (size_t i = 0; i < a.size(); ++i) a[i] = number(int64_t(i * i));
+    for (size_t i = 0; i < start.size(); ++i) start[i] = number(int64_t(3 * i)) / 4;
+    std::vector<ProductRow<float>> rows;
+    for (int64_t r = 0; r < kRows; ++r)
+        rows.push_back({a.data() + r * K, start.data(), out.data() + r * w.N});
+    const FlushDenormals mode;
+    kernels.product(w, w.N, rows.data(), kRows);
+    return out;
+}
+
+bool comes_out_right(const Kernels<float>& kernels, Bfloat16Unit unit) {
+    return try_unit(kernels, unit) == try_unit(kernels, Bfloat16Unit::widening);
+}
+
+Bfloat16Unit find_unit(const Kernels<float>& kernels) {
+    const Bfloat16Unit best = best_allowed();
+    if (best == Bfloat16Unit::amx && has_amx() && comes_out_right(kernels, Bfloat16Unit::amx))
+        return Bfloat16Unit::amx;
+    if (best != Bfloat16Unit::widening && has_dot() && comes_out_right(kernels, Bfloat16Unit::dot))
+        return Bfloat16Unit::dot;
+    return Bfloat16Unit::widening;
+}
+
+}  // namespace
+
+Bfloat16Unit bfloat16_unit() {
+    const KernelTable& table = kernel_table();
+    if (!table.has_bfloat16_units) return Bfloat16Unit::widening;
+    static const Bfloat16Unit unit = find_unit(table.f32);
+    return unit;
+}
+
+std::string bfloat16_instructions() {
+    return kNames[int(bfloat16_unit())];
+}
+
+}  // namespace lstmcore
