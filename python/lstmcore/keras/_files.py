@@ -57,7 +57,7 @@ def _content(source: Any) -> tuple[str, bytes]:
     if os.path.exists(os.path.join(where, "saved_model.pb")):
         raise ValueError(
             f"{where} is a SavedModel folder of TensorFlow, which is a program and no description; "
-            "expected a .keras or .h5 file: open it in TensorFlow and save the model as one of these"
+            "expected a .keras or .h5 file: open it in TensorFlow and save the model as one"
         )
     with open(where, "rb") as file:
         return where, file.read()
