@@ -60,6 +60,8 @@ def _aligned(layer: KerasLayer, a: Any, b: Any) -> tuple[Any, Any]:
     """Return two values with the same steps: one without is repeated over those of the other."""
     if not (isinstance(a, Value) and isinstance(b, Value)):
         return a, b
+    if layer.is_function and len(a.shape) != len(b.shape):  # where axes meet from the last
+        return a, b
     if _is_row(a, b):
         return _repeated(a, b), b
     if _is_row(b, a):
