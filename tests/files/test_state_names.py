@@ -69,6 +69,17 @@ def test_a_trained_model_by_its_prefix() -> None:
             "fold_norms",
         ),
     ],
+    ids=[
+        "bias given",
+        "LSTM for GRU",
+        "GRU for RNN",
+        "coupled",
+        "Linear",
+        "two layers",
+        "no shapes",
+        "no mapping",
+        "weight norm",
+    ],
 )
 def test_what_is_no_such_layer(
     kind: str, state: Any, options: dict[str, Any], error: type[Exception], message: str

@@ -24,10 +24,11 @@ constexpr const char* kVariable = "LSTMCORE_BFLOAT16";
 // In the order of Bfloat16Unit.
 constexpr const char* kNames[] = {"float32", "avx512-bf16", "amx"};
 
-/// The best unit that may be used, if its instructions do as they should.
+/// The best unit that may be used, if its instructions do as they should. The others have been run
+/// by emulation only, so they wait for somebody to ask for them.
 Bfloat16Unit best_allowed() {
     const char* const wanted = std::getenv(kVariable);
-    if (wanted == nullptr || *wanted == 0) return Bfloat16Unit::amx;
+    if (wanted == nullptr || *wanted == 0) return Bfloat16Unit::widening;
     for (int unit = 0; unit < 3; ++unit)
         if (std::strcmp(wanted, kNames[unit]) == 0) return Bfloat16Unit(unit);
     throw std::invalid_argument(std::string(kVariable) + " is '" + wanted +
