@@ -60,7 +60,7 @@ class _Drop(nn.RNNBase):
         stands_in = self._is_watched(x, hx)
         if stands_in and beside.given():
             raise RuntimeError(
-                f"{_name(self)}: {', '.join(beside.given())} cannot be traced, exported or transformed"
+                f"{_name(self)}: no {', '.join(beside.given())} where PyTorch traces or transforms"
             )
         return stands_in
 
