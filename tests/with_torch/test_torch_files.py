@@ -644,6 +644,7 @@ def test_sequential_that_ends_in_a_layer() -> None:
     np.testing.assert_allclose(state[0], h.numpy(), rtol=0, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_wrappers_are_taken_off() -> None:
     torch = require("torch")
     nn = torch.nn

@@ -36,7 +36,7 @@ _NOTHING = _Beside()
 class _Drop(nn.RNNBase):
     """What the three share: torch.nn's module, whose forward runs here.
 
-    Where PyTorch does not compute but writes down or transforms what is computed (TorchScript, fx,
+    Where PyTorch does not compute but writes down or transforms what is computed (tracing, fx,
     export, torch.func), its own layer stands in, with the same parameters.
     """
 
@@ -89,13 +89,13 @@ class _Drop(nn.RNNBase):
                     )
                 tensor = torch._C._functorch.get_unwrapped(tensor)
 
-    def __prepare_scriptable__(self) -> nn.RNNBase:
-        """Return what torch.jit.script compiles in its place: the layer of torch.nn."""
-        kind = next(k for k in (nn.LSTM, nn.GRU, nn.RNN) if isinstance(self, k))
-        twin: Any = kind.__new__(kind)
-        twin.__dict__.update(self.__dict__)
-        own: nn.RNNBase = twin
-        return own
+    def __prepare_scriptable__(self) -> NoReturn:
+        """Refuse torch.jit.script: what it would take in its place stays in the user's model."""
+        kind = next(k.__name__ for k in (nn.LSTM, nn.GRU, nn.RNN) if isinstance(self, k))
+        raise RuntimeError(
+            f"{_name(self)} cannot be scripted: trace the model, or give the layer the class of "
+            f"torch.nn before, layer.__class__ = torch.nn.{kind}"
+        )
 
     def _forward(
         self, x: Any, state: tuple[Tensor, ...], beside: _Beside = _NOTHING
