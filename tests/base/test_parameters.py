@@ -48,9 +48,9 @@ def packs(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     seen: list[bool] = []
     pack = _core.pack
 
-    def counted(spec: Any, parameters: Any, train: bool) -> Any:
+    def counted(spec: Any, parameters: Any, train: bool, *more: Any) -> Any:
         seen.append(train)
-        return pack(spec, parameters, train)
+        return pack(spec, parameters, train, *more)
 
     monkeypatch.setattr(_core, "pack", counted)
     return seen
@@ -180,8 +180,8 @@ def test_a_view_taken_while_another_thread_packs(monkeypatch: pytest.MonkeyPatch
     p = layer.parameters()[0]
     pack = _core.pack
 
-    def slow(spec: Any, parameters: Any, train: bool) -> Any:
-        weights = pack(spec, parameters, train)
+    def slow(*given: Any) -> Any:
+        weights = pack(*given)
         monkeypatch.undo()
         p.data[...] = 0  # as another thread might
         return weights

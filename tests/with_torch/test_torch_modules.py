@@ -472,9 +472,9 @@ def test_packs_only_when_something_changed(monkeypatch: pytest.MonkeyPatch) -> N
     seen: list[bool] = []
     pack = _core.pack
 
-    def noted(spec: Any, arrays: Any, train: bool) -> Any:
+    def noted(spec: Any, arrays: Any, train: bool, *more: Any) -> Any:
         seen.append(train)
-        return pack(spec, arrays, train)
+        return pack(spec, arrays, train, *more)
 
     monkeypatch.setattr(_core, "pack", noted)
 
