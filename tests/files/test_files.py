@@ -33,6 +33,7 @@ def models() -> dict[str, Any]:
         "rows": [1 - lc.Linear(4, 3, seed=5)(h[-1]), h],
     }
     return {
+        "CRF": lc.CRF(4, seed=0),
         "RNN": lc.RNN(3, 4, nonlinearity=("scaled_tanh", 1.5, 0.5), seed=0),
         "LSTM": lc.LSTM(3, 4, 2, bidirectional=True, dropout=0.25, dtype="float64", seed=0),
         "LSTM of 1997": lc.LSTM(

@@ -489,13 +489,10 @@ def test_keras_options() -> None:
     ours = lc.from_keras(theirs)
     assert [type(m).__name__ for m in ours] == ["Conv1D", "GELU", "MaxPool"]
     np.testing.assert_allclose(ours(x), keras.ops.convert_to_numpy(theirs(x)), atol=1e-6)
-    for layer, message in (
-        (layers.Conv1D(3, 3, groups=3), "has groups or channels_first"),
-        (layers.Conv1D(4, 3, strides=2, padding="same"), "padding is 'same' and stride 2"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            lc.from_keras(model(layer))
-    with pytest.raises(ValueError, match="after a layer that masks steps"):
-        lc.from_keras(model(layers.Masking(), layers.Conv1D(4, 3)))
+    with pytest.raises(ValueError, match="has groups or channels_first"):
+        lc.from_keras(model(layers.Conv1D(3, 3, groups=3)))
+    masked = model(layers.Masking(), layers.Conv1D(4, 3))
+    found = lc.from_keras(masked)(x)
+    np.testing.assert_allclose(found, keras.ops.convert_to_numpy(masked(x)), atol=1e-6)
     with pytest.raises(ValueError, match="its Conv1D overlooks masks"):
         lc.to_keras(lc.Sequential(lc.Masking(), lc.Conv1D(I, 4, 3), lc.GRU(4, 2)))

@@ -20,6 +20,7 @@ from helpers.peers import require
 from helpers.variants import CELLS, STACKS, Cell, Options, cells, name_of, stacks
 from lstmcore import _core, reference
 from lstmcore._files import tensor_file
+from lstmcore._files.source import opened
 
 SIZES = [(1, 1), (3, 5), (8, 16), (13, 33), (64, 100)]
 
@@ -320,7 +321,8 @@ def test_copies_pickles_and_files_are_equal(tmp_path: Path) -> None:
 def test_a_file_may_not_make_more_than_it_holds(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     lc.save(lc.quantize(lc.Linear(30, 30)), path)
-    arrays, metadata = tensor_file.view(path)
+    with opened(path) as source:
+        arrays, metadata = tensor_file.view(source)
     arrays = {name: np.array(array) for name, array in arrays.items()}
     text = metadata["lstmcore.model"]
     for old, new, message in (

@@ -450,3 +450,30 @@ def test_packed_rows_of_any_length() -> None:
         compare(proto, {"x": x, "lengths": np.array(lengths)})
         plain = lc.from_onnx(proto, node="gru")(x, lengths=lengths)[0]
         np.testing.assert_array_equal(graph_of(proto)(x, np.array(lengths)), plain)
+
+
+def test_sequences() -> None:
+    """Split, put together, changed and counted, as exporters of loops do."""
+    x = rng.standard_normal((4, 3)).astype("float32")
+    nodes = [
+        helper.make_node("SplitToSequence", ["x"], ["rows"], axis=0, keepdims=1),
+        helper.make_node("SequenceAt", ["rows", "one"], ["second"]),
+        helper.make_node("SequenceErase", ["rows", "zero"], ["shorter"]),
+        helper.make_node("SequenceInsert", ["shorter", "second", "zero"], ["changed"]),
+        helper.make_node("ConcatFromSequence", ["changed"], ["joined"], axis=0),
+        helper.make_node("SequenceLength", ["shorter"], ["count"]),
+        helper.make_node("SequenceEmpty", [], ["none"]),
+        helper.make_node("SequenceInsert", ["none", "second"], ["only"]),
+        helper.make_node("ConcatFromSequence", ["only"], ["single"], axis=1),
+        helper.make_node("SequenceConstruct", ["second", "x"], ["pair"]),
+        helper.make_node("ConcatFromSequence", ["pair"], ["stacked"], axis=0),
+    ]
+    outputs = [info(name) for name in ("second", "joined", "single", "stacked")]
+    constants_ = [
+        onnx.numpy_helper.from_array(np.array(i), name) for i, name in enumerate(("zero", "one"))
+    ]
+    graph = helper.make_graph(
+        nodes, "test", [info("x", (4, 3))], [*outputs, info("count", (), "i8")], constants_
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    compare(proto, {"x": x})

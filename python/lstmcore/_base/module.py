@@ -467,6 +467,7 @@ class Module:
         Traceback (most recent call last):
         ValueError: state_dict does not fit RNN(2, 3):
           missing: bias_ih_l0, bias_hh_l0
+          its names are those of bias=False
           weight_ih_l0 has shape (3, 4), expected (3, 2)
         """
         if not isinstance(state_dict, Mapping):

@@ -55,7 +55,7 @@ def _options(names: list[str], own: list[str]) -> list[str]:
     if mine is None or theirs is None:
         return []
     advice = []
-    if mine[0] != theirs[0]:
+    if mine[0] != theirs[0] and not any(f"_l{theirs[0]}" in name for name in own):
         advice.append(f"its names are those of num_layers={theirs[0]}, the layer has {mine[0]}")
     if mine[1] != theirs[1]:
         advice.append(f"its names are those of bidirectional={theirs[1]}")

@@ -112,6 +112,8 @@ class _Scope(NamedTuple):
     given: Mapping[str, Callable[[], Any]] = {}  # a function's attributes
 
     def name(self, name: str) -> str:
+        if not isinstance(name, str):  # protobuf gives the bytes of what is no UTF-8
+            raise ValueError(f"the name {name!r} is no text in UTF-8")
         return self.names.get(name, self.prefix + name) if name else ""
 
 
@@ -212,6 +214,9 @@ class _Reader:
 
     def _node(self, proto: Any, scope: _Scope, depth: int) -> Node:
         outputs = tuple(map(scope.name, proto.output))
+        for text in (proto.name, proto.op_type, proto.domain):
+            if not isinstance(text, str):
+                raise ValueError(f"the name {text!r} of a node is no text in UTF-8")
         own = scope.prefix + proto.name if proto.name else ""
         names = [name for name in (own, *outputs) if name and name not in self._names]
         name = names[0] if names else own
