@@ -435,6 +435,7 @@ def test_load_that_fails_names_everything_and_changes_nothing() -> None:
         "state_dict does not fit LSTM(3, 4, num_layers=2):",
         "  missing: bias_hh_l0, weight_ih_l1",
         "  unexpected: weight_hr_l0, fc.bias",
+        "  its names are those of a proj_size",
         "  weight_ih_l0 has shape (16, 5), expected (16, 3)",
         "  bias_ih_l1 has shape (1, 16), expected (16,)",
         "  bias_hh_l1 has dtype complex128, expected real numbers to convert to float32",

@@ -317,12 +317,13 @@ class LSTM(_Drop, nn.LSTM):
         cells: bool = False,
     ) -> Any:
         """Return y and (h, c), as torch.nn.LSTM does, and with `cells` every c."""
-        beside = _Beside(lengths, resets, checks.boolean(cells, "cells"))
+        beside = _Beside(lengths, resets, cells)
         leaf = self._leaf(input, hx, beside)
         if leaf is not None:
             return leaf
         if self._written_down(input, hx, beside):
             return super().forward(input, hx)
+        checks.boolean(cells, "cells")
         y, (h, c, *every) = self._forward(input, () if hx is None else self._pair(hx), beside)
         return (y, (h, c), *every)
 
