@@ -11,7 +11,7 @@ import lstmcore as lc
 from helpers.numeric import assert_same_bits
 
 # A call of several seconds, of little memory.
-UNITS, STEPS = 1536, 4000
+UNITS, STEPS = 1536, 12000
 
 
 class Alarm(Exception):
@@ -59,7 +59,7 @@ def test_inference(bidirectional: bool, batch: int) -> None:
 @pytest.mark.parametrize("kind", [lc.LSTM, lc.GRU], ids=["LSTM", "GRU"])
 def test_training(kind: type[lc.LSTM | lc.GRU]) -> None:
     layer = kind(2, UNITS, seed=0)
-    x = small_input(STEPS // 4)
+    x = small_input(STEPS // 8)
     interrupted(lambda: layer.forward(small_input(STEPS)))
     y, _, tape = layer.forward(x)
     for parameter in layer.parameters():
