@@ -1,23 +1,15 @@
 // Linear-chain conditional random fields.
 #include "lstmcore/crf.h"
 
-#include "binding.h"
 #include "lstmcore/machine.h"
+#include "scores.h"
 
 namespace {
 
 CrfShape shape_of(const py::array& scores, const std::optional<py::array>& lengths,
                   const std::optional<py::array>& mask, bool batch_first) {
-    require(scores.ndim() == 3, "scores: three axes expected");
-    const int64_t first = scores.shape(0), second = scores.shape(1), C = scores.shape(2);
-    CrfShape shape{};
-    shape.T = batch_first ? second : first;
-    shape.B = batch_first ? first : second;
-    shape.C = C;
-    shape.step_stride = batch_first ? C : shape.B * C;
-    shape.row_stride = batch_first ? shape.T * C : C;
-    shape.lengths = numbers_or_null<const int64_t>(lengths, {shape.B}, "lengths");
-    shape.mask = numbers_or_null<const bool>(mask, {first, second}, "mask");
+    CrfShape shape = laid_out<CrfShape>(scores, lengths, batch_first, "scores");
+    shape.mask = numbers_or_null<const bool>(mask, {scores.shape(0), scores.shape(1)}, "mask");
     return shape;
 }
 

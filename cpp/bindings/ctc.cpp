@@ -1,22 +1,14 @@
 // CTC: the loss, and the search for the likeliest labels.
 #include "lstmcore/ctc.h"
 
-#include "binding.h"
 #include "lstmcore/machine.h"
+#include "scores.h"
 
 namespace {
 
 CtcScores scores_of(const py::array& logits, const std::optional<py::array>& lengths, int64_t blank,
                     bool batch_first) {
-    require(logits.ndim() == 3, "logits: three axes expected");
-    const int64_t first = logits.shape(0), second = logits.shape(1), C = logits.shape(2);
-    CtcScores scores{};
-    scores.T = batch_first ? second : first;
-    scores.B = batch_first ? first : second;
-    scores.C = C;
-    scores.step_stride = batch_first ? C : scores.B * C;
-    scores.row_stride = batch_first ? scores.T * C : C;
-    scores.lengths = numbers_or_null<const int64_t>(lengths, {scores.B}, "lengths");
+    CtcScores scores = laid_out<CtcScores>(logits, lengths, batch_first, "logits");
     scores.blank = blank;
     return scores;
 }
