@@ -66,6 +66,8 @@ class CallThreads {
 public:
     /// At most `most`.
     CallThreads(const CallKind& kind, int most) noexcept;
+    /// This many, with nothing to learn.
+    explicit CallThreads(int count) noexcept : kind_({}), most_(count), count_(count) {}
     ~CallThreads();
     CallThreads(const CallThreads&) = delete;
     CallThreads& operator=(const CallThreads&) = delete;

@@ -17,10 +17,10 @@ double now() noexcept {
 /// over.
 class Histories {
 public:
-    CallHistory* find(uint64_t key, int most) {
+    CallHistory& find(uint64_t key, int most) {
         CallHistory& history = places_[key % places_.size()];
         if (!history.is_of(key, most)) history.start(key, most);
-        return &history;
+        return history;
     }
     std::mutex mutex;
 
@@ -44,9 +44,9 @@ CallThreads::CallThreads(const CallKind& kind, int most) noexcept
     if (most <= 1 || threads_are_exact()) return;
     const std::unique_lock<std::mutex> lock(histories.mutex, std::try_to_lock);
     if (!lock.owns_lock()) return;  // another call is just looking: not worth waiting for
-    CallHistory* const history = histories.find(kind.key, most);
-    level_ = history->choose();
-    count_ = history->threads(level_);
+    CallHistory& history = histories.find(kind.key, most);
+    level_ = history.choose();
+    count_ = history.threads(level_);
     start_ = now();
 }
 
@@ -55,7 +55,7 @@ CallThreads::~CallThreads() {
     const double seconds = now() - start_;
     const std::unique_lock<std::mutex> lock(histories.mutex, std::try_to_lock);
     if (!lock.owns_lock()) return;
-    histories.find(kind_.key, most_)->add(level_, float(seconds / kind_.work), kind_.work);
+    histories.find(kind_.key, most_).add(level_, float(seconds / kind_.work), kind_.work);
 }
 
 }  // namespace lstmcore

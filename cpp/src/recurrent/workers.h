@@ -101,8 +101,9 @@ private:
 /// calls. `pass` tells forward, with and without a tape, and backward from each other.
 template <class T>
 CallThreads threads_of(const LayerSpec& spec, const Sequences<T>& in, char pass, int most) {
+    if (most > 1) most = Workers(spec, in.steps, in.batch, sizeof(T), most).team();
+    if (most <= 1) return CallThreads(1);
     const CellSpec& cell = spec.cell;
-    const Workers workers(spec, in.steps, in.batch, sizeof(T), most);
     double steps = 1;  // of all rows
     for (int64_t b = 0; b < in.batch; ++b)
         steps += double(in.lengths ? std::max<int64_t>(in.lengths[b], 0) : in.steps);
@@ -110,7 +111,7 @@ CallThreads threads_of(const LayerSpec& spec, const Sequences<T>& in, char pass,
                          spec.input_size, spec.hidden_size, spec.proj_size, spec.num_layers,
                          spec.directions(), in.batch, in.table_rows, std::ilogb(steps)},
                         steps);
-    return CallThreads(kind, workers.team());
+    return CallThreads(kind, most);
 }
 
 }  // namespace lstmcore
