@@ -2,6 +2,7 @@
 #pragma once
 
 #include "binding.h"
+#include "lstmcore/stop.h"
 
 /// Whether a call of so many multiply-adds is to end on Ctrl-C: it takes long, and runs on the main
 /// thread, where alone Python runs the handlers of signals.

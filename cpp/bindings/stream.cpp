@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <stdexcept>
 #include <utility>
 #include <variant>
@@ -80,19 +79,16 @@ private:
 
     /// Runs, and ends when the handler of a signal raises: with the state that it began with.
     void run_in_pieces(const void* x, void* y, int64_t steps) {
-        using Clock = std::chrono::steady_clock;
         const auto before = get_states().cast<StateArrays>();
         const int64_t piece = std::max<int64_t>(int64_t(kPieceWork / work_), 1);
         const int64_t x_step = batch_size * input_size * dtype.itemsize();
         const int64_t y_step = batch_size * output_size * dtype.itemsize();
-        const auto run_all = [&](const StopCheck& stop) {
-            Clock::time_point asked = Clock::now();
+        const auto run_all = [&](const StopCheck& check) {
+            Stop stop(check);
             for (int64_t first = 0; first < steps; first += piece) {
                 run(static_cast<const char*>(x) + first * x_step,
                     static_cast<char*>(y) + first * y_step, std::min(piece, steps - first));
-                if (Clock::now() - asked < std::chrono::milliseconds(200)) continue;
-                asked = Clock::now();
-                if (stop.ask(stop.context)) throw Stopped();
+                if (stop.ask()) throw Stopped();
             }
         };
         try {

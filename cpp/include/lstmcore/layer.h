@@ -6,13 +6,13 @@
 
 #include <cstdint>
 #include <memory>
-#include <stdexcept>
 #include <vector>
 
 #include "lstmcore/machine.h"
 #include "lstmcore/precision.h"
 #include "lstmcore/quantized.h"
 #include "lstmcore/spec.h"
+#include "lstmcore/stop.h"
 
 namespace lstmcore {
 
@@ -75,18 +75,6 @@ struct View {
 
     T* at(int64_t t, int64_t b) const { return data + t * step + b * row; }
     explicit operator bool() const { return data != nullptr; }
-};
-
-/// Whether a call is to end before its time, as by Ctrl-C: asked a few times a second, on the
-/// thread that called. Must not throw. Null `ask`: never.
-struct StopCheck {
-    bool (*ask)(void* context) = nullptr;
-    void* context = nullptr;
-};
-
-/// Thrown by a call that its StopCheck has ended. What it has written until then is of no use.
-struct Stopped : std::runtime_error {
-    Stopped() : std::runtime_error("the call was stopped") {}
 };
 
 /// The sequences of a call. Null `lengths`: all are `steps` long. Null `resets`: none.

@@ -101,9 +101,6 @@ constexpr int64_t kSharedUnitsRowsOfThread = 16;
 /// few microseconds.
 constexpr int kBarrierSpins = 512;
 
-/// How often a call asks whether it is to stop. Asking takes the lock of the Python interpreter.
-constexpr int kMillisecondsOfStop = 200;
-
 // ---- Memory -------------------------------------------------------------------------------------
 
 /// Large buffers take whole huge pages: with pages of 4 KB, looking up addresses takes much of the

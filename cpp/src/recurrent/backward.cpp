@@ -39,7 +39,7 @@ class Backward : Pass<T> {
     using Pass<T>::spec_, Pass<T>::cell_, Pass<T>::in_, Pass<T>::workers_;
     using Pass<T>::D_, Pass<T>::G_, Pass<T>::H_, Pass<T>::P_;
     using Pass<T>::weights_, Pass<T>::schedule_, Pass<T>::zeros_, Pass<T>::stop_;
-    using Pass<T>::state, Pass<T>::looks_up;
+    using Pass<T>::state, Pass<T>::stops, Pass<T>::looks_up;
 
 public:
     Backward(const LayerSpec& spec, const Sequences<T>& in, int num_threads, Arena& arena)
@@ -152,7 +152,7 @@ private:
             workers_.each(team, [&](int w) {
                 int64_t row = 0;
                 for (int64_t step = end; step-- > first; row += schedule_->alive(step)) {
-                    if (stop_(team)) return;
+                    if (stops(team)) return;
                     run_step(w, layer, d, step, end, row);
                 }
                 finish_chunk(w, first, end, rows);

@@ -66,7 +66,7 @@ template <class T>
 class Forward : Pass<T> {
     using Pass<T>::spec_, Pass<T>::in_, Pass<T>::workers_, Pass<T>::D_, Pass<T>::H_, Pass<T>::P_;
     using Pass<T>::weights_, Pass<T>::schedule_, Pass<T>::zeros_, Pass<T>::stop_;
-    using Pass<T>::state, Pass<T>::looks_up;
+    using Pass<T>::state, Pass<T>::stops, Pass<T>::looks_up;
 
 public:
     Forward(const LayerSpec& spec, const Sequences<T>& in, bool train, int num_threads,
@@ -194,7 +194,7 @@ private:
             const int64_t end = std::min(step + chunk_, last);
             start_chunk(worker, layer, d, step, end);
             for (int64_t s = step; s < end; ++s) {
-                if (stop_(team)) return;
+                if (stops(team)) return;
                 run_step(worker, layer, d, s);
                 end_states(worker, layer, d, s);
             }
@@ -215,7 +215,7 @@ private:
             if (!stop_.stopped())
                 workers_.each(team, [&](int w) { start_chunk(w, layer, 0, step, end); });
             for (int64_t s = step; s < end; ++s) {
-                const bool stopped = stop_(team);
+                const bool stopped = stops(team);
                 if (!stopped) workers_.each(team, [&](int w) { run_step(w, layer, 0, s); });
                 team.barrier();
                 if (!stopped) first_parts([&](int w) { end_states(w, layer, 0, s); });

@@ -8,7 +8,6 @@
 
 #include "lstmcore/layer.h"
 #include "recurrent/schedule.h"
-#include "recurrent/stop.h"
 #include "recurrent/weights.h"
 #include "recurrent/workers.h"
 
@@ -78,6 +77,11 @@ protected:
         if (!in_.resets) return false;
         return backwards ? step > 0 && *in_.resets.at(t + 1, b) : *in_.resets.at(t, b);
     }
+
+    /// Whether the call is to end. Members of the team ask it between two pieces of work. Once it
+    /// says so, those that have heard it leave out their work, but still call every barrier,
+    /// because others may not have heard it yet.
+    bool stops(const Team& team) { return team.rank == 0 ? stop_.ask() : stop_.stopped(); }
 
     /// Whether the layer reads rows of a table (Sequences::lookup): the product of each row with
     /// W_ih is made once, and looked up by the steps.
