@@ -14,8 +14,8 @@ from ... import _core
 from ..._base import checks
 from ..._base.checks import Array
 from ..._base.module import Module
-from .frozen import Frozen, PythonStage, dtype_of, embedded, freeze, sections, sizes_of, too_large
-from .states import joined_state, split_state
+from .chain import Chained
+from .frozen import Frozen, PythonStage, embedded, freeze, sections, sizes_of
 
 __all__ = ["InPython", "Pool", "StreamPool", "open_pool"]
 
@@ -213,7 +213,7 @@ class InPython(Pool):
         raise NotImplementedError
 
 
-class StreamPool(_core.StreamPool, Pool):
+class StreamPool(_core.StreamPool, Chained, Pool):
     """Streams of one layer or model that come and go, any of which take a step together.
 
     Made by ``layer.stream_pool(capacity)`` or ``model.stream_pool(capacity)``, for servers: a
@@ -263,40 +263,21 @@ class StreamPool(_core.StreamPool, Pool):
     <StreamPool of LSTM(3, 5), 2 of 1000 streams open>
     """
 
+    _KIND = "pool"
+    _COUNT = "capacity"
+
     def __init__(self, module: Module, capacity: int) -> None:
         frozen = freeze(module, capacity, "capacity")
         if any(f.in_python for f in frozen) or module._takes_ids:
             raise TypeError(f"module is {module!r}, of which module.stream_pool() makes a pool")
         self._make(frozen, module._gives_state, capacity)
 
-    def _make(self, frozen: list[Frozen], bare: bool, capacity: int) -> None:
-        """Make the pool of the core. `bare`: a state is that of one layer, not a tuple."""
-        if "_frozen" in self.__dict__:
-            raise RuntimeError("this pool is made already, expected a new one")
-        dtype = dtype_of(frozen, capacity, "capacity")
-        try:
-            self._start(frozen, capacity, dtype)
-        except MemoryError:
-            raise too_large(capacity, "capacity") from None
-        self._frozen = frozen
-        self._bare = bare
-        self._layers: list[Any] = [f.state_of for f in frozen if f.state_of is not None]
-        self._dtype = dtype
-
     def _start(self, frozen: list[Frozen], capacity: int, dtype: np.dtype[Any]) -> None:
         stages = [f.stage for f in frozen if f.stage is not None]
         _core.StreamPool.__init__(self, stages, capacity, dtype == np.float64)
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of x and y."""
-        return self._dtype
-
     def _split(self, state: Any) -> list[Any]:
-        return split_state(self._layers, state, 1, self._dtype, self._bare)
-
-    def _joined(self, states: list[Any]) -> Any:
-        return joined_state(self._layers, states, self._bare)
+        return self._split_rows(state, 1)
 
     def _convert(self, ids: Any, x: Any, out: Any) -> tuple[Ids, Array, Array | None]:
         """Return the arguments of `step` as the core takes them."""

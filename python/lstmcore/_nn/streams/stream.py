@@ -15,22 +15,14 @@ from ... import _core
 from ..._base import checks
 from ..._base.checks import Array
 from ..._base.module import Module
-from .frozen import (
-    Frozen,
-    PythonStage,
-    dtype_of,
-    embedded,
-    freeze,
-    sections,
-    sizes_of,
-    too_large,
-)
-from .states import chosen_rows, joined_state, split_state
+from .chain import Chained
+from .frozen import Frozen, PythonStage, embedded, freeze, sections, sizes_of
+from .states import chosen_rows
 
 __all__ = ["Stream", "open_stream"]
 
 
-class Stream(_core.Stream):
+class Stream(_core.Stream, Chained):
     """A layer or model, one step after the other, for a batch of independent rows.
 
     Made by ``layer.stream(batch_size)`` or ``model.stream(batch_size)``. The outputs of a layer are
@@ -60,34 +52,18 @@ class Stream(_core.Stream):
     True
     """
 
+    _KIND = "stream"
+    _COUNT = "batch_size"
+
     def __init__(self, module: Module, batch_size: int = 1) -> None:
         frozen = freeze(module, batch_size)
         if any(f.in_python for f in frozen):
             raise TypeError(f"module is {module!r}, of which module.stream() makes a stream")
-        self._open(frozen, module._gives_state, batch_size)
-
-    def _open(self, frozen: list[Frozen], bare: bool, batch_size: int) -> None:
-        """Make the stream of the core. `bare`: the state is that of one layer, not a tuple."""
-        if "_frozen" in self.__dict__:
-            raise RuntimeError("this stream is made already, expected a new one")
-        dtype = dtype_of(frozen, batch_size, "batch_size")
-        try:
-            self._start(frozen, batch_size, dtype)
-        except MemoryError:
-            raise too_large(batch_size, "batch_size") from None
-        self._frozen = frozen
-        self._bare = bare
-        self._layers: list[Any] = [f.state_of for f in frozen if f.state_of is not None]
-        self._dtype = dtype
+        self._make(frozen, module._gives_state, batch_size)
 
     def _start(self, frozen: list[Frozen], batch_size: int, dtype: np.dtype[Any]) -> None:
         stages = [f.stage for f in frozen if f.stage is not None]
-        super().__init__(stages, batch_size, dtype == np.float64)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of x and y."""
-        return self._dtype
+        _core.Stream.__init__(self, stages, batch_size, dtype == np.float64)
 
     @property
     def state(self) -> Any:
@@ -97,12 +73,11 @@ class Stream(_core.Stream):
         (num_layers, B, H); of a model a tuple of these, one per recurrent layer. None, for all or a
         part, is zeros.
         """
-        states = self._get_states()
-        return joined_state(self._layers, states, self._bare)
+        return self._joined(self._get_states())
 
     @state.setter
     def state(self, value: Any) -> None:
-        self._set_states(split_state(self._layers, value, self.batch_size, self._dtype, self._bare))
+        self._set_states(self._split_rows(value, self.batch_size))
 
     def reset(self, rows: int | Sequence[int] | npt.NDArray[Any] | None = None) -> None:
         """Set the state to zeros.
@@ -315,7 +290,7 @@ def open_stream(module: Any, batch_size: int) -> Stream:
 
 def _opened(cls: type[Stream], frozen: list[Frozen], bare: bool, batch_size: int) -> Stream:
     stream = cls.__new__(cls)
-    stream._open(frozen, bare, batch_size)
+    stream._make(frozen, bare, batch_size)
     return stream
 
 
