@@ -33,7 +33,15 @@ from ._base import checks
 from ._base.checks import Array
 from ._base.public import publish
 from ._base.scoring import Mean, says
-from ._base.targets import check_weights, classified, labelled, paired, parted, scored_steps
+from ._base.targets import (
+    blank_class,
+    check_weights,
+    classified,
+    labelled,
+    paired,
+    parted,
+    scored_steps,
+)
 
 __all__ = [
     "Mean",
@@ -611,9 +619,7 @@ def ctc(
     """
     x, ends, batch_first, batched = scored_steps(logits, lengths, batch_first)
     classes, rows = x.shape[-1], x.shape[0 if batch_first else 1]
-    blank = checks.integer(blank, "blank", 0)
-    if blank >= classes:
-        raise ValueError(f"blank is {blank}, expected 0 to {classes - 1}, one of the classes")
+    blank = blank_class(blank, classes)
     reduction = checks.choice(reduction, "reduction", ("mean", "sum", "none"))
     zero_infinity = checks.boolean(zero_infinity, "zero_infinity")
     ids, counts = labelled(targets, target_lengths, rows, classes, blank)

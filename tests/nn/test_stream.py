@@ -192,6 +192,12 @@ def test_bad_batch_sizes_are_refused() -> None:
         lc.Stream(3)  # type: ignore[arg-type]
 
 
+def test_a_batch_size_may_be_an_integer_of_numpy_of_any_size() -> None:
+    lstm = lc.LSTM(3, 50, seed=0)
+    for stream in (lstm.stream(np.int8(5)), lc.Stream(lstm, np.int8(5))):  # type: ignore[arg-type]
+        assert stream.batch_size == 5
+
+
 # State --------------------------------------------------------------------------------------------
 
 

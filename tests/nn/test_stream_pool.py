@@ -301,6 +301,12 @@ def test_ids_are_not_used_again() -> None:
             pool.state(id)
 
 
+def test_a_capacity_may_be_an_integer_of_numpy_of_any_size() -> None:
+    lstm = lc.LSTM(3, 50, seed=0)
+    for pool in (lstm.stream_pool(np.int8(5)), lc.StreamPool(lstm, np.int8(5))):  # type: ignore[arg-type]
+        assert pool.capacity == 5
+
+
 def test_bad_capacities_and_modules_are_refused() -> None:
     gru = lc.GRU(3, 5, seed=0)
     for bad, error in [(0, ValueError), (-1, ValueError), (1.0, TypeError), (True, TypeError)]:

@@ -14,7 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 from . import checks
 from .checks import Array
 
-__all__ = ["check_weights", "classified", "labelled", "paired", "parted", "scored_steps"]
+__all__ = [
+    "blank_class",
+    "check_weights",
+    "classified",
+    "labelled",
+    "paired",
+    "parted",
+    "scored_steps",
+]
 
 
 def classified(
@@ -75,6 +83,14 @@ def scored_steps(
     if lengths is not None:
         ends = checks.lengths(lengths, batch, time, batched=batched, of=name)
     return checks.in_order(x), ends, batch_first, batched
+
+
+def blank_class(value: object, classes: int) -> int:
+    """Return the class that stands for no label, having checked that it is one of them."""
+    blank = checks.integer(value, "blank", 0)
+    if blank >= classes:
+        raise ValueError(f"blank is {blank}, expected 0 to {classes - 1}, one of the classes")
+    return blank
 
 
 def labelled(

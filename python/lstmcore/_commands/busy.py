@@ -1,4 +1,4 @@
-"""Whether other programs keep the machine busy, which times of ours should be read with."""
+"""Whether other programs keep the machine busy: the times that we show are longer then."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["hint"]
 
 
 def hint(load: float | None = None) -> list[str]:
-    """Return a line to show where more than half of the cores work already; else none.
+    """Return a line to show if more than half of the cores are busy already, else none.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from .. import _core
 from .._base import checks
-from .._base.targets import scored_steps
+from .._base.targets import blank_class, scored_steps
 
 __all__ = ["LabelHypothesis", "ctc_beam_search", "ctc_decode"]
 
@@ -67,7 +67,7 @@ def ctc_decode(
     """
     x, ends, batch_first, batched = scored_steps(logits, lengths, batch_first)
     rows = x if batch_first else x.swapaxes(0, 1)
-    blank = _blank(blank, rows.shape[-1])
+    blank = blank_class(blank, rows.shape[-1])
     ends = np.full(len(rows), rows.shape[1]) if ends is None else ends
     best = rows.argmax(axis=-1)
     _check_known(rows, best, ends)
@@ -128,20 +128,13 @@ def ctc_beam_search(
     (array([1]), 0.64)
     """
     x, ends, batch_first, batched = scored_steps(logits, lengths, batch_first)
-    blank = _blank(blank, x.shape[-1])
+    blank = blank_class(blank, x.shape[-1])
     beam_size = checks.integer(beam_size, "beam_size", 1)
     rows = x if batch_first else x.swapaxes(0, 1)
     _check_known(rows, rows.argmax(axis=-1), ends)
     beams = _core.ctc_beam_search(x, ends, blank, batch_first, beam_size)
     found = [[LabelHypothesis(*one) for one in beam] for beam in beams]
     return found if batched else found[0]
-
-
-def _blank(value: object, classes: int) -> int:
-    blank = checks.integer(value, "blank", 0)
-    if blank >= classes:
-        raise ValueError(f"blank is {blank}, expected 0 to {classes - 1}, one of the classes")
-    return blank
 
 
 def _check_known(rows: npt.NDArray[Any], best: npt.NDArray[Any], ends: Any) -> None:

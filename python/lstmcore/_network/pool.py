@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._base import checks
-from .._base.machine import memory_limit
 from .._base.tree import leaves, matched
-from .._nn.streams.frozen import MOST_ROWS, too_large
+from .._nn.streams.frozen import check_room, counted, too_large
 from .._nn.streams.pool import Ids, InPython, stream_ids
 from .stream import ModelStream, check_streamable, frozen, restored, zero_states
 
@@ -49,15 +48,13 @@ class ModelStreamPool(InPython):
     """
 
     def __init__(self, model: Model, capacity: int) -> None:
-        if checks.integer(capacity, "capacity", 1) > MOST_ROWS:
-            raise ValueError(f"capacity is {capacity}, expected at most {MOST_ROWS}")
+        capacity = counted(capacity, "capacity")
         check_streamable(model)
         self._model = frozen(model)
         recurrent = self._model._plan.recurrent
         row = sum(part.nbytes for step in recurrent for part in zero_states(step.module, 1))
+        check_room(capacity, row, "capacity")
         try:
-            if capacity * row > 2**28 and capacity * row > memory_limit():
-                raise MemoryError
             self._states = [zero_states(step.module, capacity) for step in recurrent]
             self._begun = [np.zeros(capacity, np.bool_) if s.wired else None for s in recurrent]
             self._begin(capacity)

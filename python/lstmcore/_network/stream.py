@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .._base import checks
 from .._base.checks import Array
 from .._base.flow import Flow
 from .._base.loads import whole
 from .._base.module import overridden
 from .._base.parameter import settled
 from .._base.tree import leaves, matched, rebuilt
-from .._nn.streams.frozen import MOST_ROWS
+from .._nn.streams.frozen import counted
 from .._nn.streams.states import check_entries, chosen_rows, state_parts
 from .operations import Operation
 
@@ -53,9 +52,7 @@ class ModelStream:
     """
 
     def __init__(self, model: Model, batch_size: int = 1) -> None:
-        batch_size = checks.integer(batch_size, "batch_size", 1)
-        if batch_size > MOST_ROWS:
-            raise ValueError(f"batch_size is {batch_size}, expected at most {MOST_ROWS}")
+        batch_size = counted(batch_size, "batch_size")
         check_streamable(model)
         self._open(frozen(model), batch_size)
 

@@ -13,7 +13,7 @@ from .._files.foreign import what_it_is
 from .._files.source import Source, opened
 from ._archive import Archive
 from ._folding import fold_norms
-from ._tensors import BUILDS, CALLS, Storage, Storages
+from ._tensors import BUILDS, CALLS, Storage, Storages, tensor
 from ._unpickling import Placeholder, unpickle
 
 __all__ = ["load_torch"]
@@ -240,8 +240,6 @@ def _load_exported(archive: Archive) -> Any:
 
 def _exported(archive: Archive, folder: str, entry: Any, little: bool) -> Any:
     """Return one of its tensors."""
-    from ._tensors import tensor
-
     try:
         path, meta = entry["path_name"], entry["tensor_meta"]
         if not isinstance(path, str) or f"{folder}/{path}" not in archive:
@@ -289,9 +287,9 @@ def _load_index(source: Source) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in dict.fromkeys(names):
         part = load_torch(source.folder / name)
-        wanted = [tensor for tensor, place in places.items() if place == name]
+        wanted = [t for t, place in places.items() if place == name]
         missing = [t for t in wanted if not isinstance(part, dict) or t not in part]
         if missing:
             raise ValueError(f"{name} lacks {', '.join(missing)[:200]}")
-        found |= {tensor: part[tensor] for tensor in wanted}
-    return {tensor: found[tensor] for tensor in places}
+        found |= {t: part[t] for t in wanted}
+    return {t: found[t] for t in places}

@@ -336,7 +336,30 @@ class LSTM(_Drop, nn.LSTM):
         return tuple(hx)
 
 
-class GRU(_Drop, nn.GRU):
+class _OneState(_Drop):
+    """What GRU and RNN share: a state that is h alone."""
+
+    def forward(
+        self,
+        input: Sequences,
+        hx: Tensor | None = None,
+        *,
+        lengths: Any = None,
+        resets: Any = None,
+    ) -> tuple[Sequences, Tensor]:
+        """Return y and h, as torch.nn's layer does; `lengths` and `resets` are as of `LSTM`."""
+        beside = _Beside(lengths, resets)
+        leaf = self._leaf(input, hx, beside)
+        if leaf is not None:
+            return leaf  # type: ignore[no-any-return]
+        if self._written_down(input, hx, beside):
+            theirs: tuple[Sequences, Tensor] = super().forward(input, hx)
+            return theirs
+        y, (h,) = self._forward(input, () if hx is None else (hx,), beside)
+        return y, h
+
+
+class GRU(_OneState, nn.GRU):  # type: ignore[misc]
     """torch.nn.GRU, computed by lstmcore; see `LSTM` for what is raised.
 
     Examples
@@ -348,26 +371,8 @@ class GRU(_Drop, nn.GRU):
     (torch.Size([7, 2, 10]), torch.Size([2, 2, 5]))
     """
 
-    def forward(  # type: ignore[override]
-        self,
-        input: Sequences,
-        hx: Tensor | None = None,
-        *,
-        lengths: Any = None,
-        resets: Any = None,
-    ) -> tuple[Sequences, Tensor]:
-        """Return y and h, as torch.nn.GRU does; `lengths` and `resets` are as of `LSTM`."""
-        beside = _Beside(lengths, resets)
-        leaf = self._leaf(input, hx, beside)
-        if leaf is not None:
-            return leaf  # type: ignore[no-any-return]
-        if self._written_down(input, hx, beside):
-            return super().forward(input, hx)
-        y, (h,) = self._forward(input, () if hx is None else (hx,), beside)
-        return y, h
 
-
-class RNN(_Drop, nn.RNN):
+class RNN(_OneState, nn.RNN):  # type: ignore[misc]
     """torch.nn.RNN, computed by lstmcore; see `LSTM` for what is raised.
 
     Examples
@@ -378,24 +383,6 @@ class RNN(_Drop, nn.RNN):
     >>> y.shape, h.shape
     (torch.Size([7, 5]), torch.Size([1, 5]))
     """
-
-    def forward(  # type: ignore[override]
-        self,
-        input: Sequences,
-        hx: Tensor | None = None,
-        *,
-        lengths: Any = None,
-        resets: Any = None,
-    ) -> tuple[Sequences, Tensor]:
-        """Return y and h, as torch.nn.RNN does; `lengths` and `resets` are as of `LSTM`."""
-        beside = _Beside(lengths, resets)
-        leaf = self._leaf(input, hx, beside)
-        if leaf is not None:
-            return leaf  # type: ignore[no-any-return]
-        if self._written_down(input, hx, beside):
-            return super().forward(input, hx)
-        y, (h,) = self._forward(input, () if hx is None else (hx,), beside)
-        return y, h
 
 
 def _is_symbolic(tensor: Tensor) -> bool:

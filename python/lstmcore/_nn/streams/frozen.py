@@ -19,9 +19,10 @@ from ..._base.module import Module, overridden
 from ..._base.parameter import settled
 
 __all__ = [
-    "MOST_ROWS",
     "Frozen",
     "PythonStage",
+    "check_room",
+    "counted",
     "dtype_of",
     "embedded",
     "freeze",
@@ -30,7 +31,7 @@ __all__ = [
     "too_large",
 ]
 
-MOST_ROWS = 2**31 - 1
+_MOST_ROWS = 2**31 - 1
 
 
 class PythonStage:
@@ -80,13 +81,16 @@ class Frozen:
         return Frozen, (self.module, repr(self.module))
 
 
-def freeze(module: Any, rows: Any, name: str = "batch_size") -> list[Frozen]:
-    """Return copies of the modules of a layer or model, having checked what a stream is made of.
+def counted(rows: Any, name: str) -> int:
+    """Return how many streams there are to be, which messages call `name`."""
+    count = checks.integer(rows, name, 1)
+    if count > _MOST_ROWS:
+        raise ValueError(f"{name} is {count}, expected at most {_MOST_ROWS}")
+    return count
 
-    `rows` is how many streams there are, and `name` what messages call that.
-    """
-    if checks.integer(rows, name, 1) > MOST_ROWS:
-        raise ValueError(f"{name} is {rows}, expected at most {MOST_ROWS}")
+
+def freeze(module: Any) -> list[Frozen]:
+    """Return copies of the modules of a layer or model, having checked what a stream is made of."""
     if not (isinstance(module, Module) and callable(getattr(module, "stream", None))):
         what = checks.describe(module)
         raise TypeError(f"module is {what}, expected a recurrent layer or a Sequential")
@@ -171,12 +175,19 @@ def dtype_of(frozen: list[Frozen], rows: int, name: str) -> np.dtype[Any]:
     if not sized:
         raise ValueError("a stream needs a recurrent layer, a Linear or a LayerNorm")
     dtype: np.dtype[Any] = sized[0].dtype
-    # The size of states and gates, roughly. A large allocation may succeed, and have the process
-    # killed when it is written to.
+    # The size of states and gates, roughly.
     row = sum(6 * m.num_layers * m._hidden for m in modules if m._gives_state) * dtype.itemsize
+    check_room(rows, row, name)
+    return dtype
+
+
+def check_room(rows: int, row: int, name: str) -> None:
+    """Refuse so many rows of so many bytes if there is no memory for them.
+
+    A large allocation may succeed, and have the process killed when it is written to.
+    """
     if rows * row > 2**28 and rows * row > memory_limit():
         raise too_large(rows, name)
-    return dtype
 
 
 def too_large(rows: int, name: str) -> MemoryError:

@@ -15,7 +15,7 @@ from ..._base import checks
 from ..._base.checks import Array
 from ..._base.module import Module
 from .chain import Chained
-from .frozen import Frozen, PythonStage, embedded, freeze, sections, sizes_of
+from .frozen import Frozen, PythonStage, counted, embedded, freeze, sections, sizes_of
 
 __all__ = ["InPython", "Pool", "StreamPool", "open_pool"]
 
@@ -267,7 +267,8 @@ class StreamPool(_core.StreamPool, Chained, Pool):
     _COUNT = "capacity"
 
     def __init__(self, module: Module, capacity: int) -> None:
-        frozen = freeze(module, capacity, "capacity")
+        capacity = counted(capacity, "capacity")
+        frozen = freeze(module)
         if any(f.in_python for f in frozen) or module._takes_ids:
             raise TypeError(f"module is {module!r}, of which module.stream_pool() makes a pool")
         self._make(frozen, module._gives_state, capacity)
@@ -400,7 +401,8 @@ class _PartedIdPool(_TakesIds, _PartedPool):
 
 def open_pool(module: Any, capacity: int) -> StreamPool:
     """Return a pool of streams of a layer or of a model."""
-    frozen = freeze(module, capacity, "capacity")
+    capacity = counted(capacity, "capacity")
+    frozen = freeze(module)
     kind: type[StreamPool]
     if any(f.in_python for f in frozen):
         kind = _PartedIdPool if module._takes_ids else _PartedPool

@@ -16,7 +16,7 @@ from ..._base import checks
 from ..._base.checks import Array
 from ..._base.module import Module
 from .chain import Chained
-from .frozen import Frozen, PythonStage, embedded, freeze, sections, sizes_of
+from .frozen import Frozen, PythonStage, counted, embedded, freeze, sections, sizes_of
 from .states import chosen_rows
 
 __all__ = ["Stream", "open_stream"]
@@ -56,7 +56,8 @@ class Stream(_core.Stream, Chained):
     _COUNT = "batch_size"
 
     def __init__(self, module: Module, batch_size: int = 1) -> None:
-        frozen = freeze(module, batch_size)
+        batch_size = counted(batch_size, "batch_size")
+        frozen = freeze(module)
         if any(f.in_python for f in frozen):
             raise TypeError(f"module is {module!r}, of which module.stream() makes a stream")
         self._make(frozen, module._gives_state, batch_size)
@@ -280,7 +281,8 @@ class _PartedIdStream(_TakesIds, _PartedStream):
 
 def open_stream(module: Any, batch_size: int) -> Stream:
     """Return a stream of a layer or of a model."""
-    frozen = freeze(module, batch_size)
+    batch_size = counted(batch_size, "batch_size")
+    frozen = freeze(module)
     if any(f.in_python for f in frozen):
         kind: type[Stream] = _PartedIdStream if module._takes_ids else _PartedStream
     else:
