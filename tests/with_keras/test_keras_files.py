@@ -444,8 +444,17 @@ DEEP = 100_000
             "'d' has no kernel",
         ),
         (zipped({"class_name": "Sequential", "config": {"layers": [{}] * 2000}}), "2000 layers"),
+        (
+            zipped(
+                described(
+                    class_name="RNN",
+                    config={"cell": {"class_name": "StackedRNNCells", "config": []}},
+                )
+            ),
+            "has the cell 'StackedRNNCells', which is not imported",
+        ),
     ],
-    ids=range(20),
+    ids=range(21),
 )
 def test_bad_keras_files(data: bytes, message: str, tmp_path: Path) -> None:
     refused(tmp_path / "model.keras", data, message)

@@ -420,6 +420,15 @@ def distance_of_sequences() -> Any:
     return keras.Model([left, right], ops.exp(-distance)), (X, X[::-1, 2:])
 
 
+@case
+def rows_beside_steps_in_another_shape() -> Any:
+    x, row = steps(4), L.Input((4,))
+    gate = L.Reshape((1, 4))(row)
+    return keras.Model(
+        [x, row], L.Add()([L.Multiply()([L.Permute((2, 1))(x), gate]), L.Reshape((3, 4))(x), gate])
+    ), (X[:, :4], S[:, :4])
+
+
 CANNOT_GO_BACK = {
     "luong_attention_of_any_length": "ScaledDotProduct.* is nothing that Keras can express",
     "conv_of_unknown_lengths": "padsame is nothing that Keras can express",

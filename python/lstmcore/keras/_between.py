@@ -12,6 +12,7 @@ from typing import Any
 
 from .._base.checks import describe
 from .._network.arrays import Dot, Extreme, Join, Reduce, SoftmaxOver, Take, UnitLength
+from .._network.operations import Index
 from .._network.symbol import concat, repeat
 from .._nn.activations import Softmax
 from .._nn.pooling import LastStep
@@ -71,14 +72,9 @@ def _aligned(layer: KerasLayer, a: Any, b: Any) -> tuple[Any, Any]:
 
 def _is_row(a: Value, b: Value) -> bool:
     """Whether a has no steps, or one alone, where b has several."""
-    if layer_rank(a) == 1:
-        return layer_rank(b) == 2
-    return layer_rank(a) == layer_rank(b) == 2 and a.shape[0] == 1 and b.shape[0] != 1
-
-
-def layer_rank(value: Value) -> int:
-    """Return how many axes a row has."""
-    return len(value.shape)
+    if len(b.shape) != 2:
+        return False
+    return len(a.shape) == 1 or (len(a.shape) == 2 and a.shape[0] == 1 and b.shape[0] != 1)
 
 
 def _repeated(row: Value, like: Value) -> Value:
@@ -429,9 +425,8 @@ def _ones(layer: KerasLayer, x: Given) -> Any:
 def _source_of_part(x: Any) -> Any:
     """Return what features were taken from, which has the same steps."""
     call = x.call
-    if call is not None and getattr(call.module, "_given", ("",))[:1] == ("features",):
-        return call.args[0]
-    return x
+    taken = call is not None and isinstance(call.module, Index)
+    return call.args[0] if taken and call.module._given[0] == "features" else x
 
 
 def _zeros(layer: KerasLayer, x: Given) -> Zeros:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from .._base.checks import describe
 from ._hdf5 import SIGNATURE, Dataset, File, Group
-from ._layer import FUNCTIONAL, Stored, layers_of, name_of
+from ._layer import FUNCTIONAL, Stored, cells_of, layers_of, name_of
 from ._model import Source, major
 
 __all__ = ["is_file", "read"]
@@ -216,7 +216,7 @@ class _Store:
         for i in range(count):
             yield self._array(own, str(i))
         inner = config.get("layer") if isinstance(config, dict) else None
-        cells = _cells(config)
+        cells = cells_of(layer)
         if cells:
             group = self._get(group, "cell/cells")
             for place in _places(cells):
@@ -232,18 +232,6 @@ class _Store:
         if not isinstance(dataset, Dataset):
             raise ValueError(f"{self._where} has no array {name[:100]!r}, which it speaks of")
         return dataset
-
-
-def _cells(config: Any) -> list[Any]:
-    """Return the cells of an RNN that has several."""
-    cell = config.get("cell") if isinstance(config, dict) else None
-    stacked = isinstance(cell, dict) and cell.get("class_name") == "StackedRNNCells"
-    cells = cell.get("config", {}).get("cells") if stacked and isinstance(cell, dict) else None
-    if not isinstance(cells, list):
-        return []
-    for one in cells:
-        name_of(one)
-    return cells
 
 
 def _places(layers: Iterable[Any]) -> Iterator[str]:

@@ -10,7 +10,9 @@ import numpy as np
 from .._base import checks
 from .._base.checks import Array
 
-__all__ = ["FUNCTIONAL", "KerasLayer", "NoChain", "Stored", "layers_of", "name_of", "unstacked"]
+__all__ = [
+    "FUNCTIONAL", "KerasLayer", "NoChain", "Stored", "cells_of", "layers_of", "name_of", "unstacked",
+]  # fmt: skip
 
 FUNCTIONAL = ("Functional", "Model")
 _MOST = 1000  # layers
@@ -75,19 +77,30 @@ def layers_of(model: Any) -> list[Any]:
     return layers
 
 
+def cells_of(description: Any) -> list[Any]:
+    """Return the cells of an RNN of StackedRNNCells; none of any other layer."""
+    config = description["config"]
+    cell = config.get("cell") if isinstance(config, dict) else None
+    if description["class_name"] != "RNN" or not isinstance(cell, dict):
+        return []
+    name_of(cell)
+    cells = cell["config"].get("cells") if isinstance(cell["config"], dict) else None
+    if cell["class_name"] != "StackedRNNCells" or not isinstance(cells, list):
+        return []
+    for one in cells:
+        name_of(one)
+    return cells
+
+
 def unstacked(description: Any) -> list[Any]:
     """Return descriptions of layers that one after the other are the layer; itself, mostly.
 
     An RNN of StackedRNNCells is a layer for each cell.
     """
+    cells = cells_of(description)
+    if not cells:
+        return [description]
     config = description["config"]
-    cell = config.get("cell") if isinstance(config, dict) else None
-    if description["class_name"] != "RNN" or not isinstance(cell, dict):
-        return [description]
-    name_of(cell)
-    cells = cell["config"].get("cells") if isinstance(cell["config"], dict) else None
-    if cell["class_name"] != "StackedRNNCells" or not isinstance(cells, list) or not cells:
-        return [description]
     layers = [{**description, "config": {**config, "cell": one}} for one in cells]
     for layer in layers[:-1]:
         layer["config"]["return_sequences"] = True
