@@ -181,6 +181,45 @@ def test_a_bad_model(proto: Any, message: str) -> None:
         lc.from_onnx(proto)
 
 
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (helper.make_node("Reshape", ["x"], ["y"]), "Reshape 'y'.*'shape'"),
+        (helper.make_node("Gather", ["x"], ["y"]), "Gather 'y'.*'indices'"),
+        (helper.make_node("Concat", ["x", "x"], ["y"]), "Concat 'y'.*'axis'"),
+        (helper.make_node("Gather", ["x", "i"], ["y"], axis="a"), "Gather 'y'"),
+        (helper.make_node("Gather", ["s", "i"], ["y"]), "Gather 'y'"),
+        (helper.make_node("Concat", ["x", "x"], ["y"], axis=7), "Concat 'y'"),
+        (helper.make_node("ConstantOfShape", ["n"], ["y"], value=3), "ConstantOfShape 'y'"),
+    ],
+)
+def test_a_node_that_does_not_fit(made: Any, message: str) -> None:
+    """It is refused by name: when the model is read, or when it runs at the latest."""
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0),
+        helper.make_node("Shape", ["x"], ["n"]),
+        made,
+        helper.make_node("Gather", ["y", "i"], ["z"], axis=7),
+    ]
+    proto = model(nodes, [value("x", "f4", [2, 3])], [value("z", "f4")], {"i": np.array(1)})
+    with pytest.raises(ValueError, match=message):
+        lc.from_onnx(proto)(np.ones((2, 3), "f4"))
+
+
+def test_constants_that_are_not_computed_stay_nodes() -> None:
+    """The first is larger than what a file may make constant; so nothing is left for the other."""
+    nodes = [
+        helper.make_node("Constant", [], ["a"], value_floats=[1.0] * 300_000),
+        helper.make_node("Constant", [], ["b"], value_float=2.0),
+        helper.make_node("Mul", ["x", "a"], ["y"]),
+        helper.make_node("Add", ["x", "b"], ["z"]),
+    ]
+    proto = model(nodes, [value("x", "f4", [1])], [value("y", "f4"), value("z", "f4")])
+    y, z = lc.from_onnx(proto)(np.ones(1, "f4"))
+    assert y.shape == (300_000,)
+    np.testing.assert_array_equal(z, [3])
+
+
 def test_a_cycle() -> None:
     nodes = [helper.make_node("Neg", ["b"], ["a"]), helper.make_node("Neg", ["a"], ["b"])]
     with pytest.raises(ValueError, match="needs its own output: nodes stand in a circle"):

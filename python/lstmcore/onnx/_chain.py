@@ -22,6 +22,7 @@ from .._nn.sequential import Sequential
 from . import _recurrent
 from ._facts import Facts, axes_of, bounds_of
 from ._model import Model, Node, Tensor
+from .operators import FAILURES
 
 __all__ = ["as_sequential"]
 
@@ -42,7 +43,7 @@ def as_sequential(model: Model) -> Sequential | None:
         return None
     try:
         return _Chain(model, shape).whole()
-    except (_NoChain, _recurrent.NotOurs, LookupError):
+    except (_NoChain, *FAILURES):  # what does not fit is refused by the graph, by name
         return None
 
 
@@ -79,10 +80,7 @@ class _Chain:
         if self.left or self._users.get(end) or self.time is None or not whole:
             raise _NoChain
         batch_first = self.time == "b"
-        try:
-            return Sequential(*(make(batch_first) for make in self.modules))
-        except (TypeError, ValueError):
-            raise _NoChain from None
+        return Sequential(*(make(batch_first) for make in self.modules))
 
     def _only_user(self, name: str) -> Node:
         """Return the node that takes a value; it counts as visited then."""

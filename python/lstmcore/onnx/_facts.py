@@ -12,6 +12,7 @@ import numpy as np
 
 from . import _recurrent
 from ._model import Model, Node, Tensor
+from .operators import FAILURES
 
 __all__ = ["Fact", "Facts"]
 
@@ -38,7 +39,7 @@ class Facts:
 
     def __init__(self, model: Model) -> None:
         self._facts: dict[str, Fact] = {}
-        self.constants = model.constants
+        self._constants = model.constants
         for value in model.inputs:
             shape = value.shape
             sizes = (
@@ -49,8 +50,8 @@ class Facts:
             self._facts[value.name] = Fact(sizes)
 
     def __getitem__(self, name: str) -> Fact:
-        if name in self.constants:
-            return _of_constant(self.constants[name])
+        if name in self._constants:
+            return _of_constant(self._constants[name])
         return self._facts.get(name, Fact())
 
     def add(self, node: Node) -> None:
@@ -62,7 +63,7 @@ class Facts:
         else:
             try:
                 found = [_RULES[node.op](self, node, *map(self.__getitem__, node.inputs))]
-            except (LookupError, TypeError, ValueError):  # a node that does not fit its inputs
+            except FAILURES:  # a node that does not fit its inputs
                 return
         for name, fact in zip(node.outputs, found, strict=False):
             if name and fact is not None:

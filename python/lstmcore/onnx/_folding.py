@@ -11,10 +11,7 @@ import numpy as np
 from . import operators
 from ._model import Body, Model, Node, Tensor, all_nodes
 
-__all__ = ["FAILURES", "Allowance", "around", "computed", "fold"]
-
-# What a node may raise if its inputs do not fit.
-FAILURES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+__all__ = ["Allowance", "around", "computed", "fold"]
 
 
 class Allowance:
@@ -42,7 +39,7 @@ def computed(node: Node, inputs: Sequence[Any], allowance: Allowance) -> tuple[A
             return None
         finally:
             operators.LIMIT.reset(before)
-    except FAILURES as error:
+    except operators.FAILURES as error:
         raise ValueError(f"{node}: {error}") from error
     results = results if isinstance(results, tuple) else (results,)
     results = tuple(np.asarray(a) if isinstance(a, np.generic) else a for a in results)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from . import _control, operators
-from ._folding import FAILURES, around
+from ._folding import around
 from ._model import Body, Node, Tensor
 
 __all__ = ["Plan", "Special"]
@@ -149,7 +149,7 @@ class Plan:
                     raise ValueError(f"it has {len(results)} outputs here, not {len(made)}")
                 for place, result in zip(made, results, strict=False):
                     values[place] = result
-            except FAILURES as error:
+            except operators.FAILURES as error:
                 raise ValueError(f"{node}: {error}") from error
             for place in drop:
                 values[place] = None

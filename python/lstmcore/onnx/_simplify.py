@@ -6,6 +6,8 @@ what does nothing in inference goes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy as np
 from . import _recurrent
 from ._facts import Facts, axes_of
 from ._model import Body, Model, Node, Tensor
+from .operators import FAILURES
 
 __all__ = ["needed", "simplify"]
 
@@ -43,8 +46,7 @@ class _Simplifier:
     def __init__(self, model: Model) -> None:
         self.nodes: list[Node] = []
         self.constants: dict[str, Tensor] = dict(model.constants)
-        self._facts = Facts(model)
-        self._facts.constants = self.constants
+        self._facts = Facts(model._replace(constants=self.constants))
         self._outputs = set(model.outputs)
         self._same: dict[str, str] = {}  # names of values that are others
         self._parts: dict[str, tuple[list[str], int]] = {}  # of joined values: parts, axis
@@ -55,10 +57,11 @@ class _Simplifier:
         if self._does_nothing(node):
             self._same[node.outputs[0]] = node.inputs[0]
             return
-        node = self._simpler(node)
+        with suppress(*FAILURES):  # a node that does not fit its inputs is refused later, by name
+            node = self._simpler(node)
         self._facts.add(node)
         if node.op == "Concat" and not node.domain:
-            self._parts[node.outputs[0]] = list(node.inputs), node.attributes["axis"]
+            self._parts[node.outputs[0]] = list(node.inputs), node.attributes.get("axis")
         self.nodes.append(node)
 
     def _renamed(self, node: Node) -> Node:
@@ -95,8 +98,8 @@ class _Simplifier:
     def _simpler(self, node: Node) -> Node:
         if _recurrent.is_recurrent(node):
             return self._without_zero_states(node)
-        rule = None if node.domain else getattr(self, f"_{node.op.lower()}", None)
-        return node if rule is None else rule(node)
+        rule = None if node.domain else _RULES.get(node.op)
+        return node if rule is None else rule(self, node)
 
     def _without_zero_states(self, node: Node) -> Node:
         roles = _recurrent.INPUTS.get(node.op, _recurrent.QUANTIZED)
@@ -110,7 +113,7 @@ class _Simplifier:
             inputs.pop()
         return node.replaced(inputs=tuple(inputs))
 
-    def _reshape(self, node: Node) -> Node:
+    def reshape(self, node: Node) -> Node:
         """Make the shape a constant, if all but one of its sizes are known or as they were."""
         x, asked = self._facts[node.inputs[0]], self._facts[node.inputs[1]].numbers
         if x.shape is None or asked is None or node.inputs[1] in self.constants:
@@ -129,7 +132,7 @@ class _Simplifier:
         attributes = {k: v for k, v in node.attributes.items() if k != "allowzero"}
         return node.replaced(inputs=(node.inputs[0], name), attributes=attributes)
 
-    def _gather(self, node: Node) -> Node:
+    def gather(self, node: Node) -> Node:
         """Take one part of values that have been joined, such as the state of one layer."""
         joined = self._parts.get(node.inputs[0])
         index = self._facts[node.inputs[1]]
@@ -151,7 +154,7 @@ class _Simplifier:
             at -= size
         return node
 
-    def _squeeze(self, node: Node) -> Node:
+    def squeeze(self, node: Node) -> Node:
         """Make the axes known, where they are left to the sizes and these are numbers."""
         x = self._facts[node.inputs[0]].shape
         if axes_of(self._facts, node) is not None or x is None or len(node.inputs) > 1:
@@ -163,3 +166,10 @@ class _Simplifier:
             return node.replaced(attributes={"axes": axes})
         name = self._constant(node.outputs[0], np.array(axes, np.int64))
         return node.replaced(inputs=(node.inputs[0], name))
+
+
+_RULES: dict[str, Callable[[_Simplifier, Node], Node]] = {
+    "Gather": _Simplifier.gather,
+    "Reshape": _Simplifier.reshape,
+    "Squeeze": _Simplifier.squeeze,
+}

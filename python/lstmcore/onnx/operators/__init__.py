@@ -8,9 +8,20 @@ from __future__ import annotations
 from . import _elementwise, _norms, _products, _quantized, _sequences, _shaping
 from ._elementwise import activation
 from ._fixed import fixed
-from ._registry import LIMIT, TooLarge, bind, growth, in_room, known, names, sizes
+from ._registry import FAILURES, LIMIT, TooLarge, bind, growth, in_room, known, names, sizes
 
-__all__ = ["LIMIT", "TooLarge", "activation", "bind", "fixed", "growth", "known", "names", "sizes"]
+__all__ = [
+    "FAILURES",
+    "LIMIT",
+    "TooLarge",
+    "activation",
+    "bind",
+    "fixed",
+    "growth",
+    "known",
+    "names",
+    "sizes",
+]
 
 # What each module's operators are, for the documentation.
 _ROOMS = {

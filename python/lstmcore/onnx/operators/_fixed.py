@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._model import Node, Tensor
-from ._registry import Function
+from ._registry import FAILURES, Function
 
 __all__ = ["fixed"]
 
@@ -18,7 +18,10 @@ def fixed(node: Node, constants: Mapping[str, Tensor]) -> Function | None:
     absent = any(name and a is None for name, a in zip(node.inputs[1:], others, strict=True))
     if rule is None or absent or not node.inputs or len(node.outputs) > 1:
         return None
-    return rule(node, *others)
+    try:
+        return rule(node, *others)
+    except FAILURES:  # the operator itself says what does not fit
+        return None
 
 
 def _slice(node: Node, *given: Tensor | None) -> Function | None:

@@ -21,6 +21,7 @@ from .._model import Node, Tensor
 from .._reading import dtype_of
 
 __all__ = [
+    "FAILURES",
     "LIMIT",
     "MICROSOFT",
     "Function",
@@ -36,6 +37,9 @@ __all__ = [
 ]
 
 Function: TypeAlias = Callable[..., Any]
+
+# What a node may raise if its inputs or attributes do not fit.
+FAILURES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 MICROSOFT = "com.microsoft"  # the domain of what ONNX Runtime makes of models
 
