@@ -14,10 +14,10 @@ import lstmcore
 from helpers.peers import what_to_install
 
 
-def test_there_are_two_dependencies():
+def test_numpy_is_the_only_dependency():
     requirements = metadata.requires("lstmcore") or []
     needed = [r for r in requirements if "extra ==" not in r]
-    assert needed == ["numpy>=1.24", "safetensors>=0.4.4"]
+    assert needed == ["numpy>=1.24"]
 
 
 def test_versions_agree():

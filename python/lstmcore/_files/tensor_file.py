@@ -1,4 +1,9 @@
-"""Safetensors files: written whole or not at all, and checked when read."""
+"""Safetensors files: written whole or not at all, and checked when read.
+
+The package of that name opens a path of its own accord, which may be another file by then, or takes
+all bytes and copies them; here a file is opened once and mapped. Tests read what is written with
+it, and write with it what is read.
+"""
 
 from __future__ import annotations
 
