@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from server import HOP, Latencies, WebSocket
+from server import HOP, WebSocket, percentiles
 from voice_activity import WEIGHTS, listen
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
@@ -30,18 +31,18 @@ from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-RECORDING = np.round(WEIGHTS["recording"] * 32768).clip(-32768, 32767).astype("<i2")
 STARTS = 16  # different places in the recording
+SAMPLES = np.round(WEIGHTS["recording"] * 32768).clip(-32768, 32767).astype("<i2")
+FRAMES = SAMPLES[: len(SAMPLES) // HOP * HOP].reshape(-1, HOP)
+MESSAGES = [Frame(Opcode.BINARY, frame.tobytes()).serialize(mask=True) for frame in FRAMES]
 
 
 class Caller(WebSocket):
     """A connection that sends frames and keeps the replies."""
 
-    def __init__(self, url: str, number: int, latencies: Latencies) -> None:
-        super().__init__(ClientProtocol(parse_uri(url), max_size=4))
-        frames = RECORDING[: len(RECORDING) // HOP * HOP].reshape(-1, HOP)
-        self.start = number % STARTS * len(frames) // STARTS
-        self.frames = [frame.tobytes() for frame in np.roll(frames, -self.start, axis=0)]
+    def __init__(self, url: str, number: int, latencies: list[float]) -> None:
+        super().__init__(ClientProtocol(parse_uri(url), max_size=125), 4)
+        self.start = number % STARTS * len(MESSAGES) // STARTS
         self.latencies = latencies
         self.sent: list[float] = []
         self.replies: list[bytes] = []
@@ -55,16 +56,20 @@ class Caller(WebSocket):
         self.flush()
 
     def received(self, event: object) -> None:
-        """Take a reply, or the beginning."""
+        """Take the beginning, or a reply."""
+        super().received(event)
         if isinstance(event, Response):
             error = self.protocol.handshake_exc
             if error is None:
                 self.ready.set_result(None)
             else:
                 self.ready.set_exception(error)
-        elif isinstance(event, Frame) and event.opcode is Opcode.BINARY:
-            self.latencies.add(time.perf_counter() - self.sent[len(self.replies)])
-            self.replies.append(bytes(event.data))
+
+    def message(self, message: bytes) -> None:
+        """Take a reply."""
+        self.latencies.append(time.perf_counter() - self.sent[len(self.replies)])
+        self.replies.append(message)
+        if len(self.replies) == len(self.sent):
             self.done.set()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -76,27 +81,38 @@ class Caller(WebSocket):
     def send(self) -> None:
         """Send the next frame."""
         if self.protocol.state is not State.OPEN:
-            raise SystemExit(f"the service has hung up: {self.protocol.close_reason}")
+            self.give_up()
+        self.done.clear()
+        message = MESSAGES[(self.start + len(self.sent)) % len(MESSAGES)]
         self.sent.append(time.perf_counter())
-        self.protocol.send_binary(self.frames[(len(self.sent) - 1) % len(self.frames)])
-        self.flush()
+        self.transport.write(message)
+
+    def give_up(self) -> None:
+        """End the program: say what the service did in place of replying."""
+        missing = f"{len(self.sent) - len(self.replies)} frames had no reply"
+        if self.protocol.state is State.OPEN:
+            raise SystemExit(f"{missing} within ten seconds")
+        reason = self.protocol.close_rcvd or "without a word"
+        raise SystemExit(f"the service has hung up: {reason}; {missing}")
 
     async def finish(self) -> None:
-        """Wait for the last reply, and hang up."""
-        while len(self.replies) < len(self.sent) and not self.transport.is_closing():
-            self.done.clear()
-            await asyncio.wait_for(self.done.wait(), 10)
-        if not self.transport.is_closing():
+        """Wait for the last reply, ten seconds at most, and hang up."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            if self.sent:
+                await asyncio.wait_for(self.done.wait(), 10)
+        if len(self.replies) < len(self.sent):
+            self.give_up()
+        if self.protocol.state is State.OPEN:
             self.protocol.send_close()
             self.flush()
 
 
 async def load(
     url: str, connections: int, interval: float, seconds: float
-) -> tuple[list[Caller], Latencies]:
+) -> tuple[list[Caller], list[float]]:
     """Call, send for so long, and hang up; times are in seconds."""
     loop = asyncio.get_running_loop()
-    latencies = Latencies(int(connections * seconds / interval) + connections)
+    latencies: list[float] = []
     uri = parse_uri(url)
     callers = []
     for number in range(connections):
@@ -105,12 +121,19 @@ async def load(
         )
         await caller.ready
         callers.append(caller)
+    gc.freeze()
+    sent, late = 0, 0.0
+    total = connections * max(int(seconds / interval), 1)
     begin = time.perf_counter()
-    for number in range(connections * max(int(seconds / interval), 1)):
-        wait = begin + number * interval / connections - time.perf_counter()
-        if wait > 0:
-            await asyncio.sleep(wait)
-        callers[number % connections].send()
+    while sent < total:
+        due = int((time.perf_counter() - begin) / interval * connections) + 1
+        late = max(late, (due - sent) * interval / connections)
+        for number in range(sent, min(due, total)):
+            callers[number % connections].send()
+        sent = max(sent, due)
+        await asyncio.sleep(0.001)
+    if late > interval:
+        print(f"these callers do not keep up: frames were sent up to {1000 * late:.0f} ms late")
     for caller in callers:
         await caller.finish()
     return callers, latencies
@@ -121,13 +144,10 @@ def compare(callers: list[Caller]) -> int:
     same = 0
     expected: dict[int, bytes] = {}
     for caller in callers:
-        if len(caller.replies) != len(caller.sent):
-            raise SystemExit(f"{len(caller.sent)} frames sent, {len(caller.replies)} replies")
         length = len(caller.replies)
         if len(expected.get(caller.start, b"")) < 4 * length:
-            rolled = np.roll(RECORDING[: len(caller.frames) * HOP], -caller.start * HOP)
-            audio = np.resize(rolled, length * HOP).astype("float32") / 32768
-            expected[caller.start] = listen(audio)[0].tobytes()
+            samples = np.resize(np.roll(FRAMES, -caller.start, axis=0), length * HOP)
+            expected[caller.start] = listen(samples.astype("float32") / 32768)[0].tobytes()
         if b"".join(caller.replies) != expected[caller.start][: 4 * length]:
             raise SystemExit("a reply is not that of a lone stream")
         same += length
@@ -161,7 +181,7 @@ def main() -> None:
         callers, latencies = asyncio.run(
             load(url, arguments.connections, arguments.interval / 1000, arguments.seconds)
         )
-    print(f"{len(callers)} connections, {latencies.count} frames: {latencies}")
+    print(f"{len(callers)} connections, {len(latencies)} frames: {percentiles(latencies)}")
     print(f"all {compare(callers)} replies are those of a lone stream")
 
 

@@ -34,32 +34,36 @@ with np.load(Path(__file__).with_suffix(".npz")) as _file:
 class FrontEnd:
     """576 samples in, 128 features out: spectrum, then four convolutions with ReLU.
 
-    All products are made by `lc.Linear`, so that a frame has the same bits alone and among others.
+    Products are made by `lc.Linear`, so that a frame has the same bits alone and among others.
     There are four windows only, so that a convolution over them is best made as one matrix.
     """
 
     def __init__(self) -> None:
-        n, k = np.arange(WINDOW), np.arange(WINDOW // 2 + 1)[:, None]
-        hann = 0.5 - 0.5 * np.cos(2 * np.pi * n / WINDOW)
-        angle = 2 * np.pi * k * n / WINDOW
-        self.fourier = linear(np.concatenate([np.cos(angle) * hann, np.sin(angle) * hann]))
+        n = np.arange(WINDOW)
+        self.hann = (0.5 - 0.5 * np.cos(2 * np.pi * n / WINDOW)).astype("float32")
         self.layers = []
         steps = WINDOWS
         for i, stride in enumerate(STRIDES):
             weight, bias = (WEIGHTS[f"encoder.{i}.{name}"] for name in ("weight", "bias"))
             matrix = convolution(weight, steps, stride)
             steps = len(matrix) // len(weight)
-            self.layers.append((linear(matrix), np.tile(bias, steps)))
+            product = lc.Linear(matrix.shape[1], matrix.shape[0], bias=False)
+            product.load_state_dict({"weight": matrix})
+            self.layers.append((product, np.tile(bias, steps)))
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         """Return the features, (n, 128), of frames, (n, 576)."""
         samples = np.concatenate([frames, frames[:, -2 : -2 - CONTEXT : -1]], axis=1)  # reflected
         halves = samples.reshape(len(frames), WINDOWS + 1, SHIFT)
         windows = np.concatenate([halves[:, :-1], halves[:, 1:]], axis=2)
-        cos, sin = np.split(self.fourier(windows), 2, axis=2)
-        x = np.hypot(cos, sin).reshape(len(frames), -1)
+        windows *= self.hann
+        spectrum = np.fft.rfft(windows)
+        power = spectrum.real**2 + spectrum.imag**2
+        x = np.sqrt(power, dtype="float32").reshape(len(frames), -1)
         for product, bias in self.layers:
-            x = np.maximum(product(x) + bias, 0)
+            x = product(x)
+            x += bias
+            np.maximum(x, 0, out=x)
         return x
 
 
@@ -73,13 +77,6 @@ def convolution(weight: np.ndarray, steps: int, stride: int) -> np.ndarray:
             if 0 <= step < steps:
                 matrix[to, :, step] = weight[:, :, tap]
     return matrix.reshape(-1, steps * inputs)
-
-
-def linear(weight: np.ndarray) -> lc.Linear:
-    """Return the product with this matrix."""
-    layer = lc.Linear(weight.shape[1], weight.shape[0], bias=False)
-    layer.load_state_dict({"weight": weight})
-    return layer
 
 
 def make_model() -> lc.Sequential:
