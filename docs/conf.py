@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lstmcore
-from lstmcore import Module, datasets
+from lstmcore import Module, datasets, sklearn
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -88,7 +88,7 @@ numpydoc_show_class_members = False  # _templates/autosummary/class.rst says whi
 
 def public_classes() -> Iterator[tuple[str, type]]:
     """Yield the public classes, by the names that people import."""
-    modules = [lstmcore, datasets, *(getattr(lstmcore, name) for name in lstmcore.__all__)]
+    modules = [lstmcore, datasets, sklearn, *(getattr(lstmcore, n) for n in lstmcore.__all__)]
     for module in filter(inspect.ismodule, modules):
         for name in () if module is lstmcore.torch else module.__all__:
             if inspect.isclass(getattr(module, name)):
@@ -102,6 +102,7 @@ def shown_members(kind: type) -> list[str]:
         owner = next(base for base in kind.__mro__ if name in vars(base))
         ours = owner.__module__.startswith("lstmcore") and (owner is not Module or kind is Module)
         member = vars(owner)[name]
+        ours &= not type(member).__module__.startswith("sklearn.")  # which adds set_fit_request
         spoken = callable(getattr(kind, name)) or isinstance(member, property)
         if ours and spoken and member.__doc__ and (name[0] != "_" or name == "__call__"):
             shown.append(name)

@@ -18,6 +18,8 @@ EXAMPLES: dict[str, tuple[str, str | None]] = {
     "gradient_flow": ("", "gradient_flow"),
     "japanese_vowels": ("", "japanese_vowels"),
     "reber_grammar": ("", None),
+    "sklearn_forecast": ("", None),
+    "sklearn_vowels": ("", None),
     "temporal_order": ("--seeds 0", None),
     "translation": ("", "translation"),
     "voice_activity": ("", "voice_activity"),

@@ -8,6 +8,9 @@
 (7, 2, 5)
 """
 
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from . import (
     _base,  # noqa: F401  before NumPy: it refuses subinterpreters
     attention,
@@ -176,3 +179,14 @@ publish(globals())
 
 def __dir__() -> list[str]:
     return __all__
+
+
+if not _TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name == "sklearn":  # which imports scikit-learn, and so is not imported before
+            try:
+                return _import_module("lstmcore.sklearn")
+            except ImportError as error:  # hasattr expects the other
+                raise AttributeError(str(error)) from error
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

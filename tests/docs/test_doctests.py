@@ -26,6 +26,7 @@ NEEDS = {
     "deploy.md": ["torch"],
     "keras.md": ["keras"],
     "onnx.md": ["onnx"],
+    "sklearn.md": ["sklearn", "pandas"],
     "torch.md": ["torch"],
     "tour/gates.md": ["matplotlib"],
     "tour/gradients.md": ["matplotlib"],
@@ -61,6 +62,8 @@ def test_docstrings(name):
         require("torch")
     if name == "lstmcore.onnx":
         require("onnx")
+    if name.startswith("lstmcore.sklearn"):
+        require("sklearn")
     module = importlib.import_module(name)
     runner = doctest.DocTestRunner(optionflags=pages.FLAGS)
     for test in _Finder().find(module, name):
@@ -70,9 +73,11 @@ def test_docstrings(name):
 
 def test_public_names_have_examples():
     bases = {"AttentionTape", "Optimizer", "Schedule", "Sequences"}  # not for users to make
+    require("sklearn")
+    modules = [lstmcore, *(getattr(lstmcore, n) for n in lstmcore.__all__), datasets]
     lacking = [
         f"{module.__name__}.{name}"
-        for module in (lstmcore, *(getattr(lstmcore, n) for n in lstmcore.__all__), datasets)
+        for module in (*modules, lstmcore.sklearn)
         if isinstance(module, ModuleType) and module is not lstmcore.torch
         for name in module.__all__
         if callable(getattr(module, name)) and name not in bases

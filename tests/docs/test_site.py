@@ -8,6 +8,7 @@ from types import ModuleType
 
 import lstmcore
 from helpers.paths import ROOT
+from helpers.peers import require
 from lstmcore import datasets
 
 DOCS = ROOT / "docs"
@@ -27,8 +28,10 @@ def on_pages() -> Counter[str]:
 
 
 def test_every_public_name_has_its_page() -> None:
+    require("sklearn")
     public = {f"lstmcore.torch.{name}": None for name in lstmcore.torch.__all__}
-    for module in (lstmcore, datasets, *(getattr(lstmcore, name) for name in lstmcore.__all__)):
+    others = (datasets, lstmcore.sklearn)
+    for module in (lstmcore, *others, *(getattr(lstmcore, name) for name in lstmcore.__all__)):
         if isinstance(module, ModuleType) and module is not lstmcore.torch:
             for name in module.__all__:
                 public[f"{module.__name__}.{name}"] = getattr(module, name)

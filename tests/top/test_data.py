@@ -126,6 +126,18 @@ def test_buckets_hand_on_every_sequence_whole(batch_first: bool, per_step: bool)
     assert len(buckets) == 7
 
 
+def test_buckets_hand_on_weights() -> None:
+    sequences = [np.full(n, n) for n in range(1, 30)]
+    weight = np.arange(29) / 7
+    seen = []
+    for batch in Buckets(sequences, np.arange(29), weight=weight, batch_size=8, seed=0):
+        assert batch.resets is None
+        assert np.array_equal(batch.weight, weight[batch.target])
+        assert np.array_equal(batch.lengths, batch.target + 1)
+        seen += batch.target.tolist()
+    assert sorted(seen) == list(range(29))
+
+
 def test_buckets_pad_little() -> None:
     rng = np.random.default_rng(2)
     sequences = [np.zeros(n) for n in rng.integers(1, 200, 1000)]
@@ -326,6 +338,11 @@ def pairs(sources: Any, targets: Any, **options: Any) -> Pairs:
         (lambda: Buckets([], [], batch_size=2), ValueError, "the data are empty"),
         (lambda: Buckets([[1]], [0, 1], batch_size=2), ValueError, "targets has 2 entries"),
         (lambda: Buckets([[1], 2], [0, 1], batch_size=2), TypeError, r"sequences\[1\] is 2"),
+        (
+            lambda: Buckets([[1], [2]], [0, 1], weight=[1, 2, 3], batch_size=2),
+            ValueError,
+            r"weight has shape \(3,\), expected \(2,\), one for each sequence",
+        ),
         (
             lambda: Buckets([X[0], X[0, :, :1]], [0, 1], batch_size=2),
             ValueError,

@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 
 import lstmcore as lc
+from helpers.peers import require
 from lstmcore._base.module import STORABLE, Module
 
 ROOT = Path(lc.__file__).parent
@@ -26,7 +27,7 @@ ORDER = (
     ("_network",),
     ("_models", "callbacks", "plot"),
     ("_train",),
-    ("torch", "keras", "onnx"),
+    ("torch", "keras", "onnx", "sklearn"),
     ("_commands",),
     ("",),
     ("__main__",),
@@ -34,7 +35,7 @@ ORDER = (
 PLACE = {room: i for i, rooms in enumerate(ORDER) for room in rooms}
 PUBLIC = (
     "attention", "baselines", "callbacks", "data", "datasets", "keras", "losses", "metrics", "onnx",
-    "optim", "plot", "reference", "sampling", "torch",
+    "optim", "plot", "reference", "sampling", "sklearn", "torch",
 )  # fmt: skip
 
 
@@ -123,6 +124,8 @@ def test_no_folder_has_more_than_twenty_files() -> None:
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_modules_show_their_names_alone(name: str) -> None:
+    if name == "sklearn":
+        require("sklearn")
     module = importlib.import_module(f"lstmcore.{name}")
     shown = set(dir(module))
     assert shown == set(module.__all__)
@@ -149,6 +152,8 @@ def test_the_package_shows_its_names_alone() -> None:
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_no_function_hides_a_public_module(name: str) -> None:
+    if name == "sklearn":
+        require("sklearn")
     assert isinstance(importlib.import_module(f"lstmcore.{name}"), ModuleType)
     assert isinstance(getattr(lc, name), ModuleType)
 

@@ -347,6 +347,8 @@ class Buckets(_Bucketed):
         One per sequence or, as a list of arrays as long as the sequences, one per step. With
         ``per_step=False`` also labels of each sequence, as many as it has, as for `losses.ctc`:
         the target is (B, S) then, padded with -1.
+    weight : array (B,), optional
+        How much each sequence counts.
     batch_size : int
         Sequences per batch; one batch has what is left.
     shuffle : bool, default True
@@ -367,6 +369,7 @@ class Buckets(_Bucketed):
     x : ndarray (T, B, ...)
     target : ndarray (B, ...) or (T, B, ...)
     lengths : ndarray (B,), int64
+        With `weight`, they are in a `Batch`.
 
     Raises
     ------
@@ -388,6 +391,7 @@ class Buckets(_Bucketed):
         sequences: Sequence[npt.ArrayLike],
         targets: npt.ArrayLike | Sequence[npt.ArrayLike],
         *,
+        weight: npt.ArrayLike | None = None,
         batch_size: int,
         shuffle: bool = True,
         seed: int | None = None,
@@ -401,6 +405,14 @@ class Buckets(_Bucketed):
         self._padding = checks.number(padding, "padding")
         _check_padding(padding, self._sequences)
         _check_count(targets, self._rows, "sequence")
+        self._weight = None
+        if weight is not None:
+            self._weight = checks._asarray(weight, "weight")
+            if self._weight.shape != (self._rows,):
+                raise ValueError(
+                    f"weight has shape {self._weight.shape}, expected ({self._rows},), one for "
+                    "each sequence"
+                )
         self._steps: list[AnyArray] | None = None
         self._labels: AnyArray | None = None
         self._rows_of_labels: list[AnyArray] | None = None
@@ -425,7 +437,7 @@ class Buckets(_Bucketed):
                 "one per sequence"
             ) from error
 
-    def __iter__(self) -> Iterator[tuple[AnyArray, AnyArray, IntArray]]:
+    def __iter__(self) -> Iterator[Any]:
         """Go through one epoch."""
         for rows in self._row_batches():
             x = _padded([self._sequences[i] for i in rows], self._padding, self.batch_first)
@@ -436,7 +448,11 @@ class Buckets(_Bucketed):
             else:
                 assert self._steps is not None
                 target = _padded([self._steps[i] for i in rows], 0, self.batch_first)
-            yield x, target, self._lengths[rows]
+            lengths = self._lengths[rows]
+            if self._weight is None:
+                yield x, target, lengths
+            else:
+                yield Batch(x, target, lengths, weight=self._weight[rows])
 
 
 class Pairs(_Bucketed):
