@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._base import checks
@@ -97,7 +97,7 @@ def _torch(caller: str) -> Any:
 # In -----------------------------------------------------------------------------------------------
 
 
-def from_torch(module: nn.Module) -> Any:
+def from_torch(module: nn.Module, *, inputs: Sequence[Input] | None = None) -> Any:
     """Make a module of ours from one of PyTorch: the same options, the same numbers.
 
     Parameters
@@ -106,8 +106,12 @@ def from_torch(module: nn.Module) -> Any:
         RNN, LSTM, GRU, their cells, Linear, Embedding, LayerNorm, Dropout, Tanh, ReLU, Sigmoid,
         GELU, SiLU, ELU, LeakyReLU, Softplus, Softmax over the last axis, BatchNorm1d, Conv1d, the
         layers of `lstmcore.torch`, or a Sequential of them; MultiheadAttention; a
-        TransformerEncoderLayer. What DataParallel or torch.compile has wrapped is taken out, and of
+        TransformerEncoderLayer; or a module of a class of your own made of these, whose forward
+        torch.fx traces. What DataParallel or torch.compile has wrapped is taken out, and of
         weights under weight_norm or another parametrisation, the ones computed with are taken.
+    inputs : list of Input, optional
+        Of a class of your own: what the arguments of its forward are, where sizes or steps cannot
+        be told from what takes them. Without those that are initial states or lengths.
 
     Returns
     -------
@@ -115,12 +119,13 @@ def from_torch(module: nn.Module) -> Any:
         Of the class of the same name, in float64 if the numbers are, else in float32. BatchNorm1d
         and Conv1d become `BatchNorm` and `Conv1D`: x has its features on the last axis where they
         are the second there. MultiheadAttention becomes `lstmcore.attention.MultiHead`, a
-        TransformerEncoderLayer a `Model` of its parts.
+        TransformerEncoderLayer, and a class of your own, a `Model` of its parts.
 
     Raises
     ------
     TypeError, ValueError
-        If `module` or one in it is of another kind, or has an option or a hook that ours lacks.
+        If `module` or one in it is of another kind, or has an option or a hook that ours lacks, or
+        a forward does what has no counterpart here: its node and line are named.
     ImportError
         Without PyTorch.
 
@@ -131,9 +136,13 @@ def from_torch(module: nn.Module) -> Any:
     write for it. A module without parameters in that place is called with numbers to see what it
     takes: y, its last step, mean or maximum over time, or the final h.
 
-    A model of a class of your own is not converted: its forward is code. Convert its parts, or
-    make the modules here and load its ``state_dict()`` with a prefix. Parameters that two modules
-    share become two of the same numbers.
+    A forward of your own is traced by torch.fx, so that it may not branch on values or loop over
+    steps. Then the axes of every tensor are followed: sums, products, parts of features, the first
+    and last step, means and maxima over steps, transpositions, cat, chunk, activations. An argument
+    that is an initial state, or goes to ``pack_padded_sequence`` as lengths, is no input of the
+    `Model`: states and lengths are given when that is called. A last axis of size 1 that the
+    forward squeezes stays. Parameters that two modules of a Sequential share become two of the same
+    numbers; a module that a forward calls twice stays one.
 
     Examples
     --------
@@ -144,6 +153,18 @@ def from_torch(module: nn.Module) -> Any:
       (0): Embedding(9, 3)
       (1): GRU(3, 5)
     )
+    >>> class Tagger(torch.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.gru = torch.nn.GRU(3, 5, batch_first=True)
+    ...         self.head = torch.nn.Linear(5, 2)
+    ...
+    ...     def forward(self, x):
+    ...         y, h = self.gru(x)
+    ...         return self.head(y), self.head(h[-1])
+    >>> steps, rows = lc.from_torch(Tagger().double())([[[1.0, 2.0, 3.0]] * 7])
+    >>> steps.shape, rows.shape
+    ((1, 7, 2), (1, 2))
     """
     torch = _torch("from_torch")
     if not isinstance(module, torch.nn.Module):
@@ -155,9 +176,46 @@ def from_torch(module: nn.Module) -> Any:
     tensors = (t for t in module.parameters() if t.is_floating_point())
     dtype = str(next((t.dtype for t in tensors), torch.get_default_dtype()))
     _refuse_hooks(module, f"module, {type(module).__name__},")
+    if _has_code(module):
+        return _from_code(module, dtype, inputs)
+    if inputs is not None:
+        raise ValueError(f"inputs is given for a {type(module).__name__}, which tells its own")
     if type(module) is torch.nn.Sequential:
         return _from_sequential(module, dtype)
     return _from_one(module, dtype, "module")
+
+
+def _has_code(module: Any) -> bool:
+    """Whether it is a class of somebody's own, or a Sequential with one that has to be read."""
+    from torch import nn
+
+    from ._tracing import is_code
+
+    if type(module) is not nn.Sequential:
+        return is_code(module)
+    layer = False  # whether the one before is recurrent
+    for _, child in _leaves(module, ""):
+        takes = layer and not any(True for _ in child.parameters())
+        if not takes and _has_code(_unwrapped(child)):
+            return True
+        layer = isinstance(child, nn.RNNBase)
+    return False
+
+
+def _from_code(module: Any, dtype: str, inputs: Any) -> Model:
+    from ._tracing import from_code
+
+    for path, child in module.named_modules():
+        _refuse_hooks(child, f"module {path}, {type(child).__name__},")
+
+    def convert(child: Any, path: str) -> Module:
+        from torch import nn
+
+        if isinstance(child, (nn.Softmax, nn.Identity)) or type(child).__name__ == "Output":
+            return ReLU()  # what stands for it is found by its arguments
+        return _from_one(child, dtype, path)
+
+    return from_code(module, convert, inputs)
 
 
 def _from_one(module: Any, dtype: str, path: str) -> Module:
