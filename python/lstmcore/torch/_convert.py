@@ -16,6 +16,7 @@ from .._network.symbol import Input
 from .._nn.activations import (
     ELU,
     GELU,
+    Activation,
     LeakyReLU,
     ReLU,
     Sigmoid,
@@ -33,6 +34,7 @@ from .._nn.linear import Linear
 from .._nn.normalization import BatchNorm, LayerNorm
 from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool
 from .._nn.sequential import Sequential
+from .._shapes.steps import AvgPool1D, MaxPool1D
 from ..attention import MultiHead
 
 if TYPE_CHECKING:
@@ -67,22 +69,33 @@ _OPTIONS: dict[type[Module], tuple[str, ...]] = {
     Softplus: ("beta", "threshold"),
     MultiHead: ("embed_dim", "num_heads", "dropout", "bias", "kdim", "vdim", "batch_first"),
 }
-# Those of another name there. The features of the first two are the second axis, not the last.
-_FEATURES_SECOND = (BatchNorm, Conv1D)
+# Those whose features are the second axis there, not the last.
+_FEATURES_SECOND = (BatchNorm, Conv1D, MaxPool1D, AvgPool1D)
+# Those of another name there.
 _OTHER_NAMES: dict[type[Module], str] = {
     BatchNorm: "BatchNorm1d",
     Conv1D: "Conv1d",
     MultiHead: "MultiheadAttention",
 }
+_ACTIVATIONS = {
+    "Hardsigmoid": "hard_sigmoid",
+    "Hardswish": "hard_silu",
+    "Mish": "mish",
+    "ReLU6": "relu6",
+    "SELU": "selu",
+    "Softsign": "softsign",
+}
+_WINDOWS: dict[str, type[Module]] = {"AvgPool1d": AvgPool1D, "MaxPool1d": MaxPool1D}
 _POOLS = (LastStep, MeanPool, MaxPool, BothEnds)  # which PyTorch has from us
-_LEFT_OUT = ("forget_bias",)  # only where the numbers started
+# Only where the numbers started; and where features are the second axis, it is no question.
+_LEFT_OUT = ("forget_bias", "batch_first")
 
 
 def _name_there(kind: type[Module]) -> str:
     return _OTHER_NAMES.get(kind, kind.__name__)
 
 
-_NAMES = ", ".join(map(_name_there, _OPTIONS))
+_NAMES = ", ".join((*map(_name_there, _OPTIONS), *_ACTIVATIONS, *_WINDOWS))
 _BLOCK = "TransformerEncoderLayer"  # which becomes a Model
 
 
@@ -104,7 +117,8 @@ def from_torch(module: nn.Module, *, inputs: Sequence[Input] | None = None) -> A
     ----------
     module : torch.nn.Module
         RNN, LSTM, GRU, their cells, Linear, Embedding, LayerNorm, Dropout, Tanh, ReLU, Sigmoid,
-        GELU, SiLU, ELU, LeakyReLU, Softplus, Softmax over the last axis, BatchNorm1d, Conv1d, the
+        GELU, SiLU, ELU, LeakyReLU, Softplus, Hardsigmoid, Hardswish, Mish, ReLU6, SELU, Softsign,
+        Softmax over the last axis, BatchNorm1d, Conv1d, MaxPool1d, AvgPool1d without padding, the
         layers of `lstmcore.torch`, or a Sequential of them; MultiheadAttention; a
         TransformerEncoderLayer; or a module of a class of your own made of these, whose forward
         torch.fx traces. What DataParallel or torch.compile has wrapped is taken out, and of
@@ -116,10 +130,11 @@ def from_torch(module: nn.Module, *, inputs: Sequence[Input] | None = None) -> A
     Returns
     -------
     module : module
-        Of the class of the same name, in float64 if the numbers are, else in float32. BatchNorm1d
-        and Conv1d become `BatchNorm` and `Conv1D`: x has its features on the last axis where they
-        are the second there. MultiheadAttention becomes `lstmcore.attention.MultiHead`, a
-        TransformerEncoderLayer, and a class of your own, a `Model` of its parts.
+        Of the class of the same name, in float64 if the numbers are, else in float32. BatchNorm1d,
+        Conv1d and pooling become `BatchNorm`, `Conv1D` and so on: x has its features on the last
+        axis where they are the second there. MultiheadAttention becomes
+        `lstmcore.attention.MultiHead`, a TransformerEncoderLayer, and a class of your own, a
+        `Model` of its parts.
 
     Raises
     ------
@@ -230,6 +245,8 @@ def _from_one(module: Any, dtype: str, path: str) -> Module:
     name = theirs.__name__
     if theirs is nn.TransformerEncoderLayer:
         return _from_transformer(module, dtype, path)
+    if name in (*_ACTIVATIONS, *_WINDOWS) and theirs is getattr(nn, name):
+        return _from_plain(module, name, path)
     ours = next((kind for kind in _OPTIONS if _name_there(kind) == name), None)
     if ours is None or theirs not in (
         getattr(nn, name),
@@ -257,6 +274,21 @@ def _from_one(module: Any, dtype: str, path: str) -> Module:
     result = ours(**options)
     result.load_state_dict(_numbers(module, list(result.state_dict())))
     return result
+
+
+def _from_plain(module: Any, name: str, path: str) -> Module:
+    """Return a function of every number, or pooling over windows."""
+    if name in _ACTIVATIONS:
+        return Activation(_ACTIVATIONS[name])
+    for option, plain in (("padding", 0), ("dilation", 1), ("ceil_mode", False)):
+        value = getattr(module, option, plain)
+        value = value[0] if isinstance(value, tuple) else value
+        if value != plain:
+            raise ValueError(f"{path}, {module!r}, has {option}={value}, expected {plain}")
+    if getattr(module, "return_indices", False) or getattr(module, "divisor_override", None):
+        raise ValueError(f"{path}, {module!r}, has return_indices, expected y alone")
+    sizes = (module.kernel_size, module.stride)
+    return _WINDOWS[name](*(n[0] if isinstance(n, tuple) else n for n in sizes))
 
 
 def _unwrapped(module: Any) -> Any:
@@ -397,7 +429,7 @@ def _from_sequential(module: nn.Module, dtype: str) -> Sequential:
     return Sequential(*modules)
 
 
-def _check_features(modules: list[Any]) -> None:
+def _check_features(modules: list[Any], second: tuple[Any, ...] = _FEATURES_SECOND) -> None:
     """Refuse modules whose features are the second axis in PyTorch where that is the batch."""
     if any(type(module) is Conv1D for module in modules):
         for module in modules:
@@ -412,7 +444,7 @@ def _check_features(modules: list[Any]) -> None:
     for module in modules:
         if not module._keeps_time:
             timed = False
-        elif timed and type(module) in _FEATURES_SECOND:
+        elif timed and type(module) in second:
             raise ValueError(
                 f"{module!r} stands where there are time steps: PyTorch's takes features as the "
                 "second axis there, and ours as the last"
@@ -486,14 +518,18 @@ def to_torch(module: Module) -> Any:
     ----------
     module : module
         RNN, LSTM, GRU, their cells, Linear, Embedding, LayerNorm, BatchNorm, Conv1D, Dropout,
-        activations, or a Sequential of them and of pooling.
+        activations, MultiHead, a Sequential of them and of pooling, or a `Model`. Also what
+        torch.nn lacks: Reshape, Permute, RepeatVector, Pad1D, UpSample1D, MaxPool1D, AvgPool1D,
+        EachStep, Flip, the other kinds of attention.
 
     Returns
     -------
     module : torch.nn.Module
         Of the class of the same name in ``torch.nn``. In a Sequential each recurrent layer is
         followed by an `lstmcore.torch.Output`, so that the model returns what ours does, and
-        pooling by the modules of the same name in `lstmcore.torch`.
+        pooling by the modules of the same name in `lstmcore.torch`. A `Model`, and what torch.nn
+        lacks, becomes a ``torch.fx.GraphModule``: it takes the inputs of the `Model` one by one, or
+        by name if they are a dict, and has their layout. Its ``code`` can be printed.
 
     Raises
     ------
@@ -522,10 +558,20 @@ def to_torch(module: Module) -> Any:
 def _to_one(module: Module, batch_first: bool) -> nn.Module:
     import torch
 
+    from ._writing import WRITTEN, write_model, write_one
+
     if type(module) is Sequential:
         return _to_sequential(module)
+    if type(module) is Model:
+        return write_model(module, _to_one)
     if type(module) in _POOLS:
         return _to_pool(module, batch_first)
+    name = next((n for n, named in _ACTIVATIONS.items() if _is_named(module, named)), None)
+    if name is not None:
+        result: nn.Module = getattr(torch.nn, name)()
+        return result
+    if type(module) in WRITTEN:
+        return write_one(module, batch_first, _to_one)
     if type(module) not in _OPTIONS:
         raise TypeError(f"{module!r} has no counterpart in PyTorch, expected one of {_NAMES}")
     written = _OPTIONS[type(module)]
@@ -539,10 +585,14 @@ def _to_one(module: Module, batch_first: bool) -> nn.Module:
         taken["dim"] = -1
     if hasattr(module._config, "dtype"):
         taken["dtype"] = getattr(torch, module._config.dtype.name)
-    result: nn.Module = getattr(torch.nn, _name_there(type(module)))(**taken)
+    result = getattr(torch.nn, _name_there(type(module)))(**taken)
     state = module.state_dict()
     result.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
     return result
+
+
+def _is_named(module: Module, name: str) -> bool:
+    return type(module) is Activation and module.name == name
 
 
 def _to_pool(module: Any, batch_first: bool) -> nn.Module:
@@ -555,15 +605,30 @@ def _to_pool(module: Any, batch_first: bool) -> nn.Module:
     return result
 
 
+def _to_window(module: Any) -> nn.Module:
+    """Return pooling of (B, F, T), as it stands beside a Conv1d."""
+    import torch
+
+    check_options(module, ("size", "stride", "batch_first"), "PyTorch")
+    name = next(name for name, kind in _WINDOWS.items() if kind is type(module))
+    result: nn.Module = getattr(torch.nn, name)(module.size, module.stride)
+    return result
+
+
 def _to_sequential(model: Sequential) -> nn.Module:
     from torch import nn
 
     from ._modules import Output
 
-    _check_features([module for _, module in model._chain()])
+    chain = [module for _, module in model._chain()]
+    _check_features(chain, (BatchNorm,))
+    second = any(type(module) is Conv1D for module in chain)
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     for i, child in enumerate(model):
-        parts[str(i)] = _to_one(child, model.batch_first)
+        if second and type(child) in _WINDOWS.values():
+            parts[str(i)] = _to_window(child)
+        else:
+            parts[str(i)] = _to_one(child, model.batch_first)
         if child._state_parts:
             parts[f"{i}_output"] = Output()  # a name that leaves those of the parameters alone
     return nn.Sequential(parts)

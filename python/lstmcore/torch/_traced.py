@@ -457,6 +457,8 @@ class Rules:
 
     def _part(self, x: Value, axis: str, key: Any) -> tuple[Any, list[str]]:
         """Return a part along an axis, and the axes that stay of it."""
+        if axis in "FL" and isinstance(key, list):
+            key = _as_slice(key)
         if axis == "F" and isinstance(key, slice):
             return x.symbol[..., key], ["F"]
         if axis == "F" and isinstance(key, int):
@@ -607,6 +609,15 @@ class Rules:
             raise Refused(f"it takes {_said(sequence)}, expected a PackedSequence")
         order = self._steps(batch_first, "P")
         return Value(sequence.value.symbol, order), _OPAQUE
+
+
+def _as_slice(places: list[int]) -> slice:
+    """Return what takes the same places, if they are equally far from each other."""
+    by = places[1] - places[0] if len(places) > 1 else 1
+    stop = places[-1] + by
+    if not by or list(range(places[0], stop, by)) != places:
+        raise Refused(f"{places} are not equally far from each other")
+    return slice(places[0], None if stop < 0 else stop, by)
 
 
 Rule = Callable[..., Any]
