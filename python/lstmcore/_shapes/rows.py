@@ -56,6 +56,10 @@ class Rows(Module):
         return len(self._made(None)) > 1 or len(self._given(None)) < 2
 
     @property
+    def _takes_time(self) -> bool:
+        return len(self._given(None)) > 1
+
+    @property
     def _makes_time(self) -> bool:  # type: ignore[override]
         return len(self._made(None)) > 1
 

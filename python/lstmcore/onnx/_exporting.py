@@ -16,6 +16,7 @@ from .._files.export_options import check_options
 from .._nn.activations import (
     ELU,
     GELU,
+    Activation,
     LeakyReLU,
     ReLU,
     Sigmoid,
@@ -32,6 +33,8 @@ from .._nn.linear import Linear
 from .._nn.normalization import BatchNorm, LayerNorm
 from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool
 from .._nn.time_reversal import Flip
+from .._shapes.rows import Permute, RepeatVector, Reshape
+from .._shapes.steps import AvgPool1D, MaxPool1D, Pad1D, UpSample1D
 from . import _description, _recurrent
 from ._model import Tensor
 from ._reading import require
@@ -507,6 +510,104 @@ def _max_pool(w: _Writer, pool: MaxPool) -> None:
     w.pool(w.node("Where", [w.some(), most, w.number(0)]))
 
 
+def _permute(w: _Writer, module: Permute) -> None:
+    _rows(
+        w, module.given, module.order, lambda x: w.node("Transpose", [x], perm=[0, *module.order])
+    )
+
+
+def _reshape(w: _Writer, module: Reshape) -> None:
+    shape = w.integers(0, *module.shape)  # 0 keeps the size of the batch
+    _rows(w, module.given, module.shape, lambda x: w.node("Reshape", [x, shape]))
+
+
+def _repeat_vector(w: _Writer, module: RepeatVector) -> None:
+    def repeated(x: str) -> str:
+        column = w.node("Unsqueeze", [x, w.integers(1)])
+        return str(w.node("Tile", [column, w.integers(1, module.steps, 1)]))
+
+    _rows(w, (None,), (None, None), repeated)
+
+
+def _rows(w: _Writer, given: Any, made: Any, write: Callable[[str], str]) -> None:
+    """Write what takes and gives rows (B, ...), whatever the layout is."""
+    if max(len(given), len(made)) > 2:
+        raise _Inexpressible("it has axes between time and features")
+    if w.lengths is not None and len(given) > 1:
+        raise _Inexpressible("it makes other steps, whose lengths are not written")
+    if len(given) > 1:
+        w.time_major()
+        w.x = w.node("Transpose", [w.x], perm=[1, 0, 2])
+    y = write(w.x)
+    if len(made) < 2:
+        w.pool(y)
+        return
+    w.x, w._swapped, w.pooled = y, False, False
+    w._time = f"{w.prefix}time"
+    if w._batch_first:
+        return
+    w.x = w.node("Transpose", [w.x], perm=[1, 0, 2])
+
+
+def _pad(w: _Writer, pad: Pad1D) -> None:
+    """Write steps of zeros, or fewer steps; of rows with ends those behind them are zeros, too."""
+    w.time_major()
+    w.zero_past_ends()
+    pads = w.integers(pad.left, 0, 0, pad.right, 0, 0)
+    if w.lengths is not None and pad.right < 0:
+        raise _Inexpressible("it leaves out steps at the ends of rows of several lengths")
+    w.x = w.node("Pad", [w.x, pads, w.number(0)])
+    w.change_lengths(-pad.left - pad.right, 1)
+
+
+def _up_sample(w: _Writer, module: UpSample1D) -> None:
+    w.time_major()
+    size, one = w.integers(module.size), w.integers(1)
+    column = w.node("Unsqueeze", [w.x, one])
+    wide = w.node("Tile", [column, w.node("Concat", [one, size, one, one], axis=0)])
+    last = w.node("Slice", [w.node("Shape", [w.x]), one, w.integers(3), w.integers(0)])
+    shape = w.node("Concat", [w.integers(-1), last], axis=0)
+    w.x = w.node("Reshape", [wide, shape])
+    w._time = f"{w.prefix}time"
+    if w.lengths is not None:
+        w.lengths = w.node("Mul", [w.lengths, w.whole(module.size)])
+
+
+def _window_pool(w: _Writer, pool: MaxPool1D | AvgPool1D) -> None:
+    """Features are the second axis there; of rows with ends the last windows differ."""
+    if w.lengths is not None and pool.padding == "same":
+        raise _Inexpressible("its windows reach over the ends of rows, whose lengths are given")
+    w.time_major()
+    most = type(pool) is MaxPool1D
+    said: dict[str, Any] = {"kernel_shape": [pool.size], "strides": [pool.stride]}
+    if pool.padding == "same":
+        said["auto_pad"] = "SAME_UPPER"
+    turned = w.node("Transpose", [w.x], perm=[1, 2, 0])
+    y = w.node("MaxPool" if most else "AveragePool", [turned], **said)
+    w.x = w.node("Transpose", [y], perm=[2, 0, 1])
+    w.change_lengths(pool.size - pool.stride, pool.stride)
+    w.zero_past_ends()
+
+
+def _named(w: _Writer, activation: Activation) -> None:
+    x, name = w.x, activation.name
+    if name == "hard_sigmoid":
+        w.x = w.node("HardSigmoid", [x], alpha=1 / 6, beta=0.5)
+    elif name == "hard_silu":
+        w.x = w.node("Mul", [x, w.node("HardSigmoid", [x], alpha=1 / 6, beta=0.5)])
+    elif name == "mish":
+        w.x = w.node("Mul", [x, w.node("Tanh", [w.node("Softplus", [x])])])
+    elif name == "relu6":
+        w.x = w.node("Clip", [x, w.number(0), w.number(6)])
+    elif name == "selu":
+        w.x = w.node("Selu", [x], alpha=1.6732632423543772, gamma=1.0507009873554805)
+    elif name == "square":
+        w.x = w.node("Mul", [x, x])
+    else:
+        op = {"absolute": "Abs", "exponential": "Exp", "softsign": "Softsign"}[name]
+        w.x = w.node(op, [x])
+
+
 def _flip(w: _Writer, flip: Flip) -> None:
     w.time_major()
     if w.lengths is None:
@@ -558,6 +659,14 @@ _MODULES: dict[type[Module], tuple[Callable[[_Writer, Any], None], tuple[str, ..
             "dtype",
         ),
     ),
+    Activation: (_named, ("name",)),
+    AvgPool1D: (_window_pool, ("size", "stride", "padding", "batch_first")),
+    MaxPool1D: (_window_pool, ("size", "stride", "padding", "batch_first")),
+    Pad1D: (_pad, ("left", "right", "batch_first")),
+    Permute: (_permute, ("given", "order", "batch_first")),
+    RepeatVector: (_repeat_vector, ("steps", "batch_first")),
+    Reshape: (_reshape, ("given", "shape", "batch_first")),
+    UpSample1D: (_up_sample, ("size", "batch_first")),
     Dropout: (_dropout, ("p",)),
     LastStep: (_last_step, ("batch_first",)),
     BothEnds: (_both_ends, ("merge", "batch_first")),

@@ -69,11 +69,13 @@ def _chain(module: Module, states: bool, lengths: bool, opset: int) -> _Writer:
     timed = [m for _, m in modules if m._knows_time]
     _check_uses(states, layers, lengths, timed)
     dtype = next((m.dtype for _, m in modules if hasattr(m, "dtype")), np.dtype("f4"))
-    batch_first = any(m.batch_first for m in timed)
+    batch_first = any(getattr(m, "batch_first", False) for _, m in modules)
     w = _Writer(opset, dtype, batch_first, states, len(layers) == 1)
     first = modules[0][1]
     size = first._input_size
     shape = w.axes(None if first._takes_ids else size or "features")
+    if not getattr(first, "_takes_time", True):
+        shape, w.pooled = ["batch", size or "features"], True
     w.x = w.input("x", np.dtype("i8") if first._takes_ids else dtype, shape)
     y = w.claim("y")
     if lengths:
@@ -167,6 +169,7 @@ class _NetworkWriter(_Writer):
         # In whichever layout it is, unless the module needs ONNX's.
         self._swapped = timed and (step.module._knows_time or False not in self._values[slot])
         self.x = self._value_of(slot, self._swapped)
+        self.pooled = not self._plan.axes[slot].steps
 
     def _call(self, step: Step) -> None:
         module = step.module
