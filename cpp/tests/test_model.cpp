@@ -300,6 +300,23 @@ TEST(the_checksum_is_that_of_python) {
                  "checksum");
 }
 
+TEST(the_checksum_of_int8_is_that_of_python) {
+    // As Python's lstmcore.save wrote quantize(Linear(1, 2)), with the weights 1 and -2.
+    const std::string good = header_and(
+        R"({"__metadata__":{"lstmcore.model":"{\"version\": 1, \"model\": {\"type\": \"Linear\", \"in_features\": 1, \"out_features\": 2)"
+        R"(, \"bias\": false, \"dtype\": \"float32\", \"precision\": \"int8\"}, \"frozen\": [\"weight\", \"weight_scale\"]})"
+        R"(\ncrc32:89d875e9"},"weight_scale":{"dtype":"F32","shape":[2],"data_offsets":[0,8]})"
+        R"(,"weight":{"dtype":"I8","shape":[2,1],"data_offsets":[8,10]}})",
+        std::string("\x04\x02\x01<\x04\x02\x81<\x7f\x81", 10));
+    Stream<float> stream(load(good));
+    const float x = 127;
+    float y[2];
+    stream.step(&x, y);
+    CHECK_NEAR(y[0], 127, 1e-4);
+    CHECK_NEAR(y[1], -254, 1e-4);
+    CHECK_THROWS(load(with(good, "\x7f\x81", "\x7f\x82")), std::runtime_error, "checksum");
+}
+
 TEST(damaged_files_never_do_harm) {
     const Example example;
     const std::string good = make_file(example.model, example.tensors);

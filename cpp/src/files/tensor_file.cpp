@@ -13,12 +13,19 @@ namespace {
 
 constexpr uint64_t kMostHeader = 1 << 24;
 
-/// Bytes of a number; 0 for a dtype that no model has.
-int64_t size_of(const std::string& dtype) {
-    using Size = std::pair<const char*, int64_t>;
-    for (const auto& [name, size] : {Size{"F64", 8}, Size{"F32", 4}, Size{"I8", 1}})
-        if (dtype == name) return size;
-    return 0;
+/// The dtypes that models have.
+struct Dtype {
+    const char* name;
+    const char* numpy;  ///< what NumPy calls it
+    int64_t bytes;      ///< of a number
+};
+constexpr Dtype kDtypes[] = {{"F64", "<f8", 8}, {"F32", "<f4", 4}, {"I8", "|i1", 1}};
+
+/// Null of one that no model has.
+const Dtype* find_dtype(const std::string& name) {
+    for (const Dtype& dtype : kDtypes)
+        if (name == dtype.name) return &dtype;
+    return nullptr;
 }
 
 Tensor parse_tensor(const std::string& name, const Json& description, const char* data,
@@ -43,10 +50,11 @@ Tensor parse_tensor(const std::string& name, const Json& description, const char
                                  std::to_string(last) + " in " + std::to_string(bytes) + " bytes");
     tensor.data = data + first;
     tensor.bytes = last - first;
-    int64_t expected = size_of(tensor.dtype);
-    if (expected == 0)
+    const Dtype* const dtype = find_dtype(tensor.dtype);
+    if (!dtype)
         throw std::runtime_error("dtype" + of + " is " + tensor.dtype +
                                  ", expected F32, F64 or I8");
+    int64_t expected = dtype->bytes;
     for (const int64_t size : tensor.shape)
         if (__builtin_mul_overflow(expected, size, &expected))
             throw std::runtime_error("shape" + of + " is too large");
@@ -140,7 +148,7 @@ void check_and_strip(TensorFile& file) {
         for (const int64_t size : tensor.shape)
             shape += (shape.empty() ? "" : ", ") + std::to_string(size);
         if (tensor.shape.size() == 1) shape += ",";
-        crc.add(name + (tensor.dtype == "F32" ? " <f4 (" : " <f8 (") + shape + ")");
+        crc.add(name + " " + find_dtype(tensor.dtype)->numpy + " (" + shape + ")");
         crc.add(tensor.data, size_t(tensor.bytes));
     }
     if (crc.hex() != expected)
