@@ -230,7 +230,9 @@ TEST(bad_files_are_refused) {
     const auto described = [&](const std::string& from, const std::string& to) {
         return make_file(with(example.model, from, to), example.tensors);
     };
-    refused(described("\"type\": \"Sigmoid\"", "\"type\": \"Flip\""), "known to Python only");
+    refused(described("\"type\": \"Sigmoid\"", "\"type\": \"Pad1D\""), "known to Python only");
+    refused(described("\"type\": \"Sigmoid\"", "\"type\": \"SiLU\""),
+            "module 4, SiLU: streams do not run it");
     refused(described("\"type\": \"Sigmoid\"", "\"type\": \"Sigmoid\", \"x\": 1"), "option x");
     refused(described("\"hidden_size\": 5", "\"hidden_size\": 6"), "0.weight_ih_l0");
     refused(described("\"hidden_size\": 5", "\"hidden_size\": -5"), "hidden_size");

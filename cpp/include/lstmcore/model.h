@@ -1,17 +1,22 @@
-// Models from files that Python's lstmcore.save wrote.
+// Models from files that Python's lstmcore.save wrote, for streams.
+//
+// For whole sequences, of models of any shape, see load_network() in network.h.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <vector>
 
+#include "lstmcore/result.h"
 #include "lstmcore/stream.h"
 
 namespace lstmcore {
 
 /// Reads a model: a safetensors file whose metadata describes it. Its recurrent layers, Linear,
-/// LayerNorm, Tanh, ReLU, Sigmoid and Softmax, in a Sequential or alone, become stages, Dropout
-/// none. They are for a Stream; the weights of a recurrent stage are for forward() as well. T must
-/// be the type that the file holds, and float where its matrices are in int8.
+/// LayerNorm, Tanh, ReLU, Sigmoid and Softmax, one after the other in a Sequential or a Model, or
+/// alone, become stages, Dropout and CRF none. They are for a Stream; the weights of a recurrent
+/// stage are for forward() as well. T must be the type that the file holds, and float where its
+/// matrices are in int8.
 /// Throws std::runtime_error, naming the file and what is wrong, if it cannot be read, is damaged
 /// or holds anything else; std::bad_alloc.
 template <class T>
@@ -20,5 +25,16 @@ std::vector<Stage<T>> load_model(const std::string& path);
 /// Reads the same from memory. `name` is what messages call it.
 template <class T>
 std::vector<Stage<T>> load_model(const void* data, size_t bytes, const std::string& name);
+
+/// The same without throwing.
+template <class T>
+Result<std::vector<Stage<T>>> try_load_model(const std::string& path) noexcept;
+template <class T>
+Result<std::vector<Stage<T>>> try_load_model(const void* data, size_t bytes,
+                                             const std::string& name) noexcept;
+
+/// Stream(stages, batch_size) without throwing.
+template <class T>
+Result<Stream<T>> try_open_stream(std::vector<Stage<T>> stages, int64_t batch_size = 1) noexcept;
 
 }  // namespace lstmcore

@@ -1,0 +1,18 @@
+// A value, or why there is none: what functions give that do not throw.
+#pragma once
+
+#include <optional>
+#include <string>
+
+namespace lstmcore {
+
+/// For programs without exceptions. Only one of the two is there.
+template <class V>
+struct Result {
+    std::optional<V> value;
+    std::string error;  ///< as the exception of the function that throws says it; empty if none
+
+    explicit operator bool() const noexcept { return value.has_value(); }
+};
+
+}  // namespace lstmcore

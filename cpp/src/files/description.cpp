@@ -1,0 +1,61 @@
+#include "files/description.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "lstmcore/options.h"
+
+namespace lstmcore {
+namespace {
+
+Activation parse_activation(const Json& json) {
+    const Json::Array* parts = json.is_string() ? nullptr : &json.array("an activation");
+    if (parts && parts->size() != 3)
+        throw std::runtime_error("an activation has " + std::to_string(parts->size()) +
+                                 " parts, expected 3");
+    const std::string& name = (parts ? (*parts)[0] : json).string("an activation");
+    const auto kind = find_name(kActivationNames, name);
+    if (!kind) throw std::runtime_error("the activation " + name + " is unknown");
+    if (!parts) return {*kind};
+    return {*kind, (*parts)[1].number("alpha"), (*parts)[2].number("beta")};
+}
+
+}  // namespace
+
+Merge parse_merge(const Json& json) {
+    const std::string& name = json.string("merge");
+    if (const auto merge = find_name(kMergeNames, name)) return *merge;
+    throw std::runtime_error("merge is " + name + ", which is unknown");
+}
+
+LayerSpec read_layer(CellKind kind, Options& options) {
+    LayerSpec spec;
+    spec.cell.kind = kind;
+    std::vector<Activation*> activations;
+    for (const Option& option : kOptions) {
+        if (!option.allowed(kind)) continue;
+        const OptionField field = option.field(spec);
+        if (const auto* size = std::get_if<int64_t*>(&field)) **size = options.size(option.name);
+        if (const auto* on = std::get_if<bool*>(&field)) **on = options.boolean(option.name);
+        if (const auto* limit = std::get_if<double*>(&field)) **limit = options.clip(option.name);
+        if (const auto* merge = std::get_if<Merge*>(&field))
+            **merge = parse_merge(options.get(option.name));
+        if (const auto* f = std::get_if<Activation*>(&field)) activations.push_back(*f);
+    }
+    if (kind == CellKind::rnn) {
+        *activations[0] = parse_activation(options.get("nonlinearity"));
+    } else {
+        const Json::Array& given = options.get("activations").array("activations");
+        if (given.size() != activations.size())
+            throw std::runtime_error("activations has the wrong length");
+        for (size_t i = 0; i < given.size(); ++i) *activations[i] = parse_activation(given[i]);
+    }
+    // Of no meaning to inference.
+    options.ignore("batch_first");
+    options.ignore("dropout");
+    if (kind == CellKind::lstm) options.ignore("forget_bias");
+    spec.check();
+    return spec;
+}
+
+}  // namespace lstmcore

@@ -1,0 +1,144 @@
+#include "network/functions.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "lstmcore/row_functions.h"
+
+namespace lstmcore {
+namespace {
+
+/// y(x), where p are the options. What is computed in T alone is so in Python, too.
+template <class T>
+using Function = T (*)(T x, const T* p);
+
+template <class T>
+struct NamedFunction {
+    const char* name;
+    Function<T> f;
+};
+
+/// log(1 + exp(x))
+template <class T>
+T softplus(T x) {
+    return std::max(x, T(0)) + std::log1p(std::exp(-std::abs(x)));
+}
+
+template <class T>
+T hard_sigmoid(T x) {
+    return std::min(std::max(x / 6 + T(0.5), T(0)), T(1));
+}
+
+template <class T>
+T gelu(T x, const T*) {
+    return T(x * (0.5 * std::erfc(-double(x) * 0.70710678118654752)));
+}
+
+template <class T>
+T gelu_tanh(T x, const T*) {
+    const T inner = T(0.79788456080286536) * (x + T(0.044715) * x * x * x);
+    return T(0.5) * x * (1 + std::tanh(inner));
+}
+
+template <class T>
+T selu(T x, const T*) {
+    const T scale = T(1.0507009873554805), alpha = T(1.6732632423543772);
+    return scale * (x > 0 ? x : alpha * std::expm1(x));
+}
+
+template <class T>
+constexpr NamedFunction<T> kFunctions[] = {
+    {"GELU", gelu<T>},
+    {"GELU(tanh)", gelu_tanh<T>},
+    {"ELU", [](T x, const T* p) { return x > 0 ? x : p[0] * std::expm1(x); }},
+    {"LeakyReLU", [](T x, const T* p) { return x > 0 ? x : x * p[0]; }},
+    {"Softplus",
+     [](T x, const T* p) {
+         const T scaled = p[0] * x;
+         return scaled > p[1] ? x : softplus(scaled) / p[0];
+     }},
+};
+
+/// Those of Activation, which have no options.
+template <class T>
+constexpr NamedFunction<T> kNamed[] = {
+    {"absolute", [](T x, const T*) { return std::abs(x); }},
+    {"exponential", [](T x, const T*) { return std::exp(x); }},
+    {"hard_sigmoid", [](T x, const T*) { return hard_sigmoid(x); }},
+    {"hard_silu", [](T x, const T*) { return x * hard_sigmoid(x); }},
+    {"mish", [](T x, const T*) { return x * std::tanh(softplus(x)); }},
+    {"relu6", [](T x, const T*) { return std::min(std::max(x, T(0)), T(6)); }},
+    {"selu", selu<T>},
+    {"softsign", [](T x, const T*) { return x * (1 / (1 + std::abs(x))); }},
+    {"square", [](T x, const T*) { return x * x; }},
+};
+
+template <class T>
+class FunctionPart : public Unary<T> {
+public:
+    FunctionPart(Function<T> f, const std::vector<double>& numbers)
+        : f_(f), numbers_(numbers.begin(), numbers.end()) {}
+
+private:
+    Axes axes_of(const Axes& x) const override {
+        check_features(x);
+        return x;
+    }
+    Value<T> value_of(const Value<T>& x, int) const override {
+        NewValue<T> y = like(x, x.features());
+        for (int64_t i = 0; i < x.rows() * x.features(); ++i) {
+            const T number = x.x[i];
+            y.y[i] = std::isnan(number) ? number : f_(number, numbers_.data());
+        }
+        return y;
+    }
+
+    Function<T> f_;
+    std::vector<T> numbers_;
+};
+
+/// x / (1 + exp(-x)), by the kernel's sigmoid.
+template <class T>
+class SiluPart : public Unary<T> {
+    Axes axes_of(const Axes& x) const override {
+        check_features(x);
+        return x;
+    }
+    Value<T> value_of(const Value<T>& x, int num_threads) const override {
+        NewValue<T> y = like(x, x.features());
+        const int64_t n = x.rows() * x.features();
+        activate({ActivationKind::sigmoid}, x.x, n, y.y, num_threads);
+        for (int64_t i = 0; i < n; ++i) y.y[i] *= x.x[i];
+        return y;
+    }
+};
+
+template <class T, size_t kCount>
+PartPointer<T> find(const NamedFunction<T> (&functions)[kCount], const std::string& name,
+                    const std::vector<double>& numbers) {
+    for (const NamedFunction<T>& function : functions)
+        if (name == function.name) return std::make_shared<FunctionPart<T>>(function.f, numbers);
+    return nullptr;
+}
+
+}  // namespace
+
+template <class T>
+PartPointer<T> function_part(const std::string& name, const std::vector<double>& numbers) {
+    if (name == "SiLU") return std::make_shared<SiluPart<T>>();
+    return find(kFunctions<T>, name, numbers);
+}
+
+template <class T>
+PartPointer<T> named_function_part(const std::string& name) {
+    return find(kNamed<T>, name, {});
+}
+
+#define LSTMCORE_INSTANTIATE(T)                                                            \
+    template PartPointer<T> function_part(const std::string&, const std::vector<double>&); \
+    template PartPointer<T> named_function_part(const std::string&);
+LSTMCORE_INSTANTIATE(float)
+LSTMCORE_INSTANTIATE(double)
+#undef LSTMCORE_INSTANTIATE
+
+}  // namespace lstmcore

@@ -1,0 +1,20 @@
+// Functions of single numbers that the kernels do not have, by the names that Python gives them.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "network/part.h"
+
+namespace lstmcore {
+
+/// GELU, GELU(tanh), SiLU, ELU (alpha), LeakyReLU (negative_slope) or Softplus (beta, threshold);
+/// `numbers` are its options.
+template <class T>
+PartPointer<T> function_part(const std::string& name, const std::vector<double>& numbers);
+
+/// One of those of Activation; null for any other name.
+template <class T>
+PartPointer<T> named_function_part(const std::string& name);
+
+}  // namespace lstmcore
