@@ -354,7 +354,10 @@ def cpp(session: nox.Session) -> None:
         session.run("cmake", "--build", str(BUILD / name))
     session.run(str(BUILD / "consumer" / "consumer"), external=True)
     main_environment(session).run(
-        "pytest", "tests/docs/test_example_filter_wav.py", LSTMCORE_EXAMPLES=str(BUILD / "examples")
+        "pytest",
+        "tests/docs/test_example_filter_wav.py",
+        "tests/docs/test_example_run_model.py",
+        LSTMCORE_EXAMPLES=str(BUILD / "examples"),
     )
 
 
