@@ -1,12 +1,13 @@
-"""Measure layers in bfloat16 and int8: ours, ONNX Runtime's and PyTorch's, beside our float32.
+"""Measure layers in bfloat16 and int8, ours and those of the others, beside our float32.
 
     python bench/precision.py [--rounds 15] [--markdown FILE]
 
-One thread, inference, I = H. Each library works in a process of its own; rounds go through all of
-them. Times are medians over the rounds, "float32 / int8" and "best / ours" medians of ratios within
-a round. An error is the largest of y against our own float64. In int8 ONNX Runtime is what
-`quantize_dynamic` makes of the model (LSTM alone), PyTorch what its `quantize_dynamic` does; in
-bfloat16 PyTorch has all its numbers in it.
+One thread, I = H; inference, and training in bfloat16. Each library works in a process of its own;
+rounds go through all of them. Times are medians over the rounds, "float32 / int8" and "best / ours"
+medians of ratios within a round. An error is the largest of y against our own float64. In int8 ONNX
+Runtime is what `quantize_dynamic` makes of the model (LSTM alone), PyTorch what its
+`quantize_dynamic` does. In bfloat16 PyTorch has all its numbers in it, and OpenVINO what it chooses
+by itself: bfloat16 where the processor has instructions for it, else float32.
 """
 
 from __future__ import annotations
@@ -25,18 +26,22 @@ from peers import LABELS, OURS
 from workers import Failed, NotSupported, WorkerProcess, environment
 
 SHAPES = [
-    *(("lstm", 100, 1, h) for h in (64, 128, 256, 384, 512)),
-    ("lstm", 50, 1, 1024),
-    *(("gru", 100, 1, h) for h in (128, 256, 512)),
-    *(("lstm", 100, 8, h) for h in (128, 256)),
-    *(("lstm", 100, 32, h) for h in (128, 256)),
-    ("lstm", 20, 32, 512),
-    ("gru", 100, 32, 256),
+    *(("infer", "lstm", 100, 1, h) for h in (64, 128, 256, 384, 512)),
+    ("infer", "lstm", 50, 1, 1024),
+    *(("infer", "gru", 100, 1, h) for h in (128, 256, 512)),
+    *(("infer", "lstm", 100, 8, h) for h in (128, 256)),
+    *(("infer", "lstm", 100, 32, h) for h in (128, 256)),
+    ("infer", "lstm", 20, 32, 512),
+    ("infer", "gru", 100, 32, 256),
+    ("train", "lstm", 100, 32, 64),
+    ("train", "lstm", 100, 32, 128),
+    ("train", "lstm", 20, 32, 512),
+    ("train", "gru", 100, 32, 128),
 ]
 FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
 # What is measured: a library and a precision.
 COLUMNS = (
-    (OURS, FLOAT32), (OURS, BFLOAT16), ("torch", BFLOAT16),
+    (OURS, FLOAT32), (OURS, BFLOAT16), ("torch", BFLOAT16), ("openvino", BFLOAT16),
     (OURS, INT8), ("onnxruntime", INT8), ("torch", INT8),
 )  # fmt: skip
 SLICE = 0.02  # seconds of a library in a round
@@ -50,16 +55,19 @@ def key_of(library: str, precision: str) -> str:
 class Row:
     """What is measured of one shape."""
 
-    def __init__(self, shape: tuple[str, int, int, int], workers: dict[str, WorkerProcess]) -> None:
-        cell, steps, batch, size = shape
-        exact = Case("precision", "infer", cell, steps, batch, size, size)
-        self.name = f"{cell.upper()} T{steps} B{batch} H{size}"
+    def __init__(
+        self, shape: tuple[str, str, int, int, int], workers: dict[str, WorkerProcess]
+    ) -> None:
+        mode, cell, steps, batch, size = shape
+        exact = Case("precision", mode, cell, steps, batch, size, size)
+        training = "training " if mode == "train" else ""
+        self.name = f"{training}{cell.upper()} T{steps} B{batch} H{size}"
         self.errors: dict[str, float] = {}
         self.ask: dict[str, Any] = {}
         ours = workers[OURS]
         _, _, truth = ours("prepare", "float64", replace(exact, dtype="float64"), None, SLICE)
         for library, precision in COLUMNS:
-            if library not in workers:
+            if library not in workers or (mode == "train" and precision == INT8):
                 continue
             key, worker = key_of(library, precision), workers[library]
             low = {} if precision == FLOAT32 else {precision: True}
@@ -99,7 +107,7 @@ class Row:
             mine = key_of(OURS, precision)
             peers = [k for k in self.times if k.endswith(precision) and k != mine]
             best = f"{min(ratio(peer, mine) for peer in peers):.2f}" if peers else "-"
-            found += [f"{ratio(exact, mine):.2f}", best]
+            found += [f"{ratio(exact, mine):.2f}" if mine in self.times else "-", best]
         return [self.name, *found]
 
 
@@ -116,7 +124,7 @@ def main() -> None:
     with ExitStack() as stack:
         env = environment(1, None)
         workers = {}
-        for name in (OURS, "onnxruntime", "torch"):
+        for name in (OURS, "onnxruntime", "openvino", "torch"):
             try:
                 workers[name] = stack.enter_context(WorkerProcess(name, "1", env))
             except (NotSupported, Failed) as reason:

@@ -73,7 +73,7 @@ class PyTorch:
                 return layer(x)[0]
 
         def outputs(y: Any) -> dict[str, Array]:
-            return {"y": _padded(y.float() if case.bfloat16 else y, case.T)}
+            return {"y": _padded(y, case.T)}
 
         return run, outputs
 
@@ -87,6 +87,8 @@ class PyTorch:
         else:
             packed = _pack(data.x, data.lengths)
             leaf, dy = packed.data, _pack(data.dy, data.lengths).data
+        if case.bfloat16:
+            leaf, dy = leaf.bfloat16(), dy.bfloat16()
         leaf.requires_grad_()
 
         def run() -> Any:
@@ -100,7 +102,7 @@ class PyTorch:
             if packed is not None:
                 dx = packed._replace(data=dx)
             found = {"y": _padded(y, case.T), "dx": _padded(dx, case.T)}
-            found.update((n, g.numpy()) for n, g in zip(names, gradients))
+            found.update((n, _array(g)) for n, g in zip(names, gradients))
             return found
 
         return run, outputs
@@ -132,7 +134,12 @@ def _pack(array: Array, lengths: Array) -> PackedSequence:
 def _padded(value: Any, steps: int) -> Array:
     if isinstance(value, PackedSequence):
         value = pad_packed_sequence(value, total_length=steps)[0]
-    array: Array = value.detach().numpy()
+    return _array(value.detach())
+
+
+def _array(tensor: torch.Tensor) -> Array:
+    """Return it in NumPy, which has no bfloat16."""
+    array: Array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
     return array
 
 
