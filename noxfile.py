@@ -27,7 +27,7 @@ STYLE_TOOLS = ["ruff==0.17.5", "clang-format==23.1.5"]
 # Libraries that tests compare with. torch's version is the one whose stubs mypy was run with.
 PEERS = ["torch==2.13.0", "onnx", "onnxruntime", "keras", "cloudpickle", "threadpoolctl"]
 PEERS += ["tqdm", "matplotlib", "tensorboardX", "distributed", "pandas", "scikit-learn"]
-PEERS += ["websockets", "sb3-contrib"]
+PEERS += ["websockets", "sb3-contrib", "optuna", "pyarrow"]
 MYPY = "mypy==2.4.1"
 # For builds that ask something else than whether every ISA level compiles.
 ONE_LEVEL = "LSTMCORE_ISAS=" + ("x86-64-v2" if platform.machine() == "x86_64" else "neon")

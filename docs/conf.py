@@ -44,6 +44,7 @@ def links_to_pages(app: object, name: str, source: list[str]) -> None:
     up = "../" * name.count("/")
     pages = {"README": "index", "CONTRIBUTING": "contributing", "CHANGELOG": "changelog"}
     pages["bench/README"] = "measuring"
+    pages["examples/distributed/README"] = "clusters"
     for file, page in pages.items():
         source[0] = source[0].replace(f"](../{up}{file}.md", f"]({up}{page}.md")
     source[0] = re.sub(rf"\]\(\.\./{up}examples/(\w+)\.py\)", rf"]({up}gallery/\1.rst)", source[0])

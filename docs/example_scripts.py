@@ -17,6 +17,7 @@ EXAMPLES: dict[str, tuple[str, str | None]] = {
     "g2p": ("long short term memory", None),
     "gradient_flow": ("", "gradient_flow"),
     "japanese_vowels": ("", "japanese_vowels"),
+    "optuna_search": ("", None),
     "reber_grammar": ("", None),
     "sklearn_forecast": ("", None),
     "sklearn_vowels": ("", None),

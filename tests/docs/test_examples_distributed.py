@@ -1,0 +1,131 @@
+"""The examples of several processes: one of which is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lstmcore as lc
+from helpers.example_scripts import EXAMPLES, load, run
+from helpers.peers import require
+
+
+@pytest.fixture(autouse=True)
+def one_thread(threads: None) -> None:
+    lc.set_num_threads(1)
+
+
+def test_training_goes_on_where_a_process_was_killed(tmp_path: Path) -> None:
+    torch, psutil = require("torch"), require("psutil")
+    script, saved = EXAMPLES / "distributed" / "train_ddp.py", tmp_path / "run.pt"
+    options = ["--hidden", "16", "--batch", "90", "--epochs", "12", "--checkpoint", str(saved)]
+    command = ["torchrun", "--standalone", "--nproc-per-node", "2", "--max-restarts", "2"]
+    # As a module: the script beside this Python may not be there.
+    launch = [sys.executable, "-m", "torch.distributed.run", *command[1:], str(script), *options]
+    with subprocess.Popen(
+        launch, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as torchrun:
+        assert torchrun.stdout is not None
+        assert torchrun.stdout.readline() == "epoch 1 is saved\n"
+        workers = [
+            child
+            for child in psutil.Process(torchrun.pid).children()
+            if str(script) in child.cmdline()
+        ]
+        assert len(workers) == 2
+        os.kill(workers[1].pid, signal.SIGKILL)
+        output, errors = torchrun.communicate(timeout=300)
+    assert torchrun.returncode == 0, errors
+    assert "SIGKILL" in errors or "-9" in errors
+    epochs = [int(line.split()[1]) for line in output.splitlines() if line.startswith("epoch")]
+    assert epochs[-1] == 12
+    assert sorted(set(epochs)) == list(range(2, 13))
+    assert "2 processes: " in output
+
+    example = load("distributed/train_ddp")
+    alone = example.Run(16, None)
+    example.train(alone, 12, 90)
+    state = torch.load(saved, weights_only=True)
+    assert state["epoch"] == 12
+    for name, value in alone.model.state_dict().items():
+        torch.testing.assert_close(state["model"][name], value, rtol=0, atol=2e-4)
+
+
+@pytest.fixture(scope="module")
+def parquet() -> Any:
+    require("distributed")
+    require("pyarrow")
+    return load("distributed/predict_parquet")
+
+
+def results(folder: Path) -> dict[int, int]:
+    """Return the class of each id, of which none may come twice."""
+    import pyarrow.parquet
+
+    assert not list(folder.glob("*.new"))
+    tables = [pyarrow.parquet.read_table(path) for path in folder.glob("*.parquet")]
+    ids = [i for table in tables for i in table["id"].to_pylist()]
+    assert len(set(ids)) == len(ids)
+    return dict(zip(ids, [c for table in tables for c in table["class"].to_pylist()], strict=True))
+
+
+def test_files_of_a_killed_worker_are_computed_by_others(parquet: Any, tmp_path: Path) -> None:
+    psutil = require("psutil")
+    source, target = tmp_path / "files", tmp_path / "results"
+    parquet.make(source, 30, 24)
+    script = str(EXAMPLES / "distributed" / "predict_parquet.py")
+    with subprocess.Popen(
+        [sys.executable, script, str(source), str(target)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        while running.poll() is None and len(list(target.glob("*.parquet"))) < 3:
+            time.sleep(0.01)
+        workers = [
+            child
+            for child in psutil.Process(running.pid).children()
+            if any("spawn_main" in word for word in child.cmdline())
+        ]
+        os.kill(workers[0].pid, signal.SIGKILL)
+        output, errors = running.communicate(timeout=300)
+    assert running.returncode == 0, errors
+    assert "Removing worker" in errors
+    assert output.startswith("2 workers: 720 sequences, ") or "1 workers: 720" in output
+    found = results(target)
+    assert sorted(found) == list(range(720))
+
+    # One row at a time, in this process.
+    import pyarrow.parquet
+
+    model = lc.load(source / "model.safetensors")
+    table = pyarrow.parquet.read_table(source / "part-00017.parquet").to_pydict()
+    for i, steps in list(zip(table["id"], table["steps"], strict=True))[:10]:
+        x = np.array(steps, np.float32).reshape(-1, 1, 12)
+        assert found[i] == model(x).argmax()
+    assert len(set(found.values())) > 1
+
+
+def test_what_is_there_is_not_computed_again(parquet: Any, tmp_path: Path) -> None:
+    parquet.make(tmp_path, 1, 5)
+    source, target = tmp_path / "part-00000.parquet", tmp_path / "there.parquet"
+    target.write_bytes(b"kept")
+    assert parquet.predict(source, target, tmp_path / "no model") == 5
+    assert target.read_bytes() == b"kept"
+
+
+def test_the_script_of_parquet_files(parquet: Any, tmp_path: Path) -> None:
+    folders = str(tmp_path / "files"), str(tmp_path / "results")
+    lines = run("distributed/predict_parquet", *folders, "--make", "--files", "3", "--rows", "20")
+    assert lines[0].startswith("3 files of 20 sequences in ")
+    assert lines[1].startswith("2 workers: 60 sequences, ")
+    assert lines[2].startswith("one process: ")
+    assert len(results(tmp_path / "results")) == 60
