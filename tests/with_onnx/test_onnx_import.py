@@ -573,7 +573,18 @@ def test_dynamically_quantised_lstm(
         t.name: onnx.numpy_helper.to_array(t)
         for t in onnx.load(tmp_path / "q.onnx").graph.initializer
     }
-    for name, weight in layer.state_dict().items():
+    middle = 0 if signed else 128
+    zeros = [theirs[f"0.{which}_l0_zero_point"] for which in "WR"]
+    kept = all((zero == middle).all() for zero in zeros)  # symmetric
+    assert kept or not signed
+    assert layer._quantized == kept
+    state = layer.state_dict()
+    if kept:
+        for name in [name for name in state if name.endswith("_scale")]:
+            steps, scale = state[name.removesuffix("_scale")], state.pop(name)
+            assert steps.dtype == np.int8
+            state[name.removesuffix("_scale")] = steps * scale[:, None]
+    for name, weight in state.items():
         which = "W" if "_ih" in name else "R"
         half_a_step = theirs[f"0.{which}_l0_scale"].max() / 2
         allowed = 0 if name.startswith("bias") else half_a_step * 1.001
@@ -586,6 +597,94 @@ def test_dynamically_quantised_lstm(
     expected = session.run(None, {"x": x, "lengths": lengths})[0]
     np.testing.assert_allclose(graph(x, lengths), expected, atol=0.02)
     np.testing.assert_allclose(graph(x, lengths), real(x, lengths=lengths), atol=0.02)
+
+
+def quantised(options: dict[str, Any]) -> Any:
+    layer = lc.LSTM(12, 16, seed=0, **options)
+    width = 16 * (2 if options.get("bidirectional") else 1)
+    return lc.quantize(lc.Sequential(layer, lc.Linear(width, 5, seed=1)))
+
+
+@pytest.mark.parametrize("lengths", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bidirectional": True, "peephole": True},
+        {"num_layers": 2, "bidirectional": True},
+        {"bias": False, "batch_first": True},
+        {"reverse": True, "forget_gate": False},
+    ],
+    ids=str,
+)
+def test_int8_there_and_back(options: dict[str, Any], lengths: bool) -> None:
+    """ONNX Runtime's own run of it, an equal model, and the integers of the nodes kept."""
+    runtime = peers.require("onnxruntime")
+    model = quantised(options)
+    proto = lc.to_onnx(model, lengths=lengths)
+    onnx.checker.check_model(proto)
+    shape = (6, 3, 12) if options.get("batch_first") else (3, 6, 12)
+    x = np.random.default_rng(0).standard_normal(shape).astype("f4")
+    feed = {"x": x} | ({"lengths": np.array([3, 2, 1, 0, 3, 3])} if lengths else {})
+    expected = model(**feed)
+    session = runtime.InferenceSession(proto.SerializeToString())
+    # It has one scale for all of x, and we one for each row.
+    np.testing.assert_allclose(session.run(None, feed)[0], expected, atol=0.006)
+    assert lc.from_onnx(proto) == model
+    del proto.metadata_props[:]
+    graph = lc.from_onnx(proto)
+    np.testing.assert_allclose(graph(**feed), expected, atol=0.006)
+    for level, layer in enumerate(graph.values()):
+        assert layer._quantized
+        for name in ("weight_ih", "weight_hh"):
+            if options.get("forget_gate", True):
+                kept = model[0].state_dict()[f"{name}_l{level}"]
+                np.testing.assert_array_equal(layer.state_dict()[f"{name}_l0"], kept)
+
+
+def test_int8_in_a_chain_and_what_is_refused() -> None:
+    layer = lc.quantize(lc.LSTM(3, 4, seed=0))
+    proto = lc.to_onnx(lc.Sequential(layer, lc.LastStep(), lc.Linear(4, 2, seed=1)))
+    del proto.metadata_props[:]
+    again = lc.from_onnx(proto)
+    assert isinstance(again, lc.Sequential)
+    assert again[0] == layer
+    for module, message in (
+        (lc.quantize(lc.GRU(3, 4)), "GRU.*in int8, which ONNX has in LSTM and Linear alone"),
+        (lc.quantize(lc.LSTM(3, 4, proj_size=2)), "proj_size=2 cannot be written to ONNX"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            lc.to_onnx(module)
+
+
+def test_integers_that_are_not_symmetric_become_real_numbers() -> None:
+    rng = np.random.default_rng(0)
+    W, R = (rng.integers(-127, 128, (1, n, 12)).astype(np.int8) for n in (4, 3))
+
+    def layer(**changed: Any) -> Any:
+        arrays = {
+            "W": W, "R": R, "W_scale": np.ones(1, "f4"), "W_zero_point": np.zeros(1, np.int8),
+            "R_scale": np.ones(1, "f4"), "R_zero_point": np.zeros(1, np.int8),
+        } | changed  # fmt: skip
+        names = [n if n in arrays or n == "X" else "" for n in recurrent.QUANTIZED]
+        one = helper.make_node("DynamicQuantizeLSTM", names, ["Y"], name="q", hidden_size=3,
+                               domain="com.microsoft")  # fmt: skip
+        return lc.from_onnx(model([one], [value("X", "f4")], [value("Y", "f4")], arrays))
+
+    assert layer()._quantized
+    unsigned = (W.astype(np.int16) + 128).astype(np.uint8)
+    assert layer(W=unsigned, W_zero_point=np.full(1, 128, np.uint8)) == layer()
+    least = W.copy()
+    least[0, 0, 0] = -128
+    for changed in (
+        {"W": least},
+        {"W_zero_point": np.ones(1, np.int8)},
+        {"R_scale": -np.ones(1, "f4")},
+        {"W": unsigned, "W_zero_point": np.full(1, 127, np.uint8)},
+    ):
+        found = layer(**changed)
+        assert not found._quantized
+        assert found.dtype == np.float32
 
 
 def test_bad_quantised_weights_are_refused() -> None:

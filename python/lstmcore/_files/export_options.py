@@ -14,7 +14,9 @@ from .._base.module import Module
 __all__ = ["check_options", "not_written"]
 
 
-def check_options(module: Module, written: Collection[str], to: str, path: str = "") -> None:
+def check_options(
+    module: Module, written: Collection[str], to: str, path: str = "", in_int8: bool = False
+) -> None:
     """Refuse a module with an option that is neither the default nor among those written.
 
     Parameters
@@ -28,13 +30,15 @@ def check_options(module: Module, written: Collection[str], to: str, path: str =
         Where the module goes, for the message.
     path : str, default ""
         Where it stands in a model, for the message.
+    in_int8 : bool, default False
+        Whether weights in int8 can be written.
 
     Raises
     ------
     ValueError
         Naming the option.
     """
-    if module._quantized:
+    if module._quantized and not in_int8:
         raise ValueError(
             f"{_where(module, path)}: weights in int8 cannot be written to {to}, write those of "
             "the model that it was made of"

@@ -63,8 +63,9 @@ def from_onnx(model: str | os.PathLike[str] | bytes | Any, node: str | None = No
 
     Notes
     -----
-    The dtype is that of the node's weights; float16 and bfloat16 become float32. The integer
-    weights of a DynamicQuantizeLSTM become real numbers.
+    The dtype is that of the node's weights; float16 and bfloat16 become float32. A
+    DynamicQuantizeLSTM with symmetric integers becomes a layer in int8, as `lstmcore.quantize`
+    makes it; of others the weights become real numbers.
 
     For a row of length 0 ONNX Runtime returns 0 as the final state, and we the initial one.
 

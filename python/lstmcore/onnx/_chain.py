@@ -150,8 +150,6 @@ class _Chain:
         self.own(node)
         if set(recurrent.at_run_time()) != {"X"} or len(self.axes) != 3 or self.axes[2] != "F":
             raise _NoChain
-        if node.op == "DynamicQuantizeLSTM":
-            raise _NoChain
         layer = _recurrent.layer_of(recurrent, self._model.constants)
         first = layer.batch_first
         time, rows = (self.axes[1], self.axes[0]) if first else (self.axes[0], self.axes[1])

@@ -10,6 +10,8 @@ import json
 import zlib
 from typing import Any
 
+import numpy as np
+
 from .._base.budget import BUDGET, Budget
 from .._base.module import Module
 from .._files.models import _make
@@ -67,11 +69,13 @@ def _state(module: Module, model: Model) -> dict[str, Any]:
             nodes = [
                 {
                     name: model.constants[f"{prefix}{name}_l{level}"]
-                    for name in ("W", "R", "B", "P")
+                    for name in ("W", "R", "B", "P", "W_scale", "R_scale")
                     if f"{prefix}{name}_l{level}" in model.constants
                 }
                 for level in range(part.num_layers)
             ]
+            if part._quantized:
+                nodes = [_recurrent.turned(one) for one in nodes]
             own = _recurrent.to_state(part._config, nodes)
         else:
             own = {name: _parameter(prefix + name, model) for name in part._parameters}
@@ -86,4 +90,6 @@ def _state(module: Module, model: Model) -> dict[str, Any]:
 
 def _parameter(name: str, model: Model) -> Tensor:
     transposed = model.constants.get(name + TRANSPOSED)
+    if transposed is not None and transposed.dtype == np.uint8:
+        transposed = _recurrent.signed(transposed)
     return model.constants[name] if transposed is None else transposed.T

@@ -39,6 +39,8 @@ from . import _description, _recurrent
 from ._model import Tensor
 from ._reading import require
 
+MICROSOFT = "com.microsoft"  # whose operators ONNX Runtime has beside ONNX's own
+_MIDDLE = 128  # of uint8, which stands for 0
 _INSIDE = " in a Sequential: call that with a lc.Input, and export the lc.Model of what comes of it"
 
 
@@ -86,7 +88,7 @@ class _Writer:
             how = "" if module._network is None else _INSIDE
             raise ValueError(f"{name} is not expressible in ONNX{how}")
         write, options = _MODULES[type(module)]
-        check_options(module, options, "ONNX", path)
+        check_options(module, options, "ONNX", path, in_int8=True)
         self.prefix = f"{path}." if path else ""
         try:
             write(self, module)
@@ -296,8 +298,12 @@ def _layer(w: _Writer, layer: Layer[Any]) -> None:
         weights = [_recurrent.from_state(config, state, n) for n in range(config.num_layers)]
     except ValueError as error:
         raise _Inexpressible(str(error)) from None
+    if layer._quantized:
+        if op != "LSTM":
+            raise _Inexpressible("its weights are in int8, which ONNX has in LSTM and Linear alone")
+        op, weights = "DynamicQuantizeLSTM", [_quantized(one) for one in weights]
     w.time_major()
-    letters = "hc" if op == "LSTM" else "h"
+    letters = "hc" if layer._config.kind == "lstm" else "h"
     D = config.directions
     initial = {letter: w.state_input(layer, letter) for letter in letters}
     final: dict[str, list[str]] = {letter: [] for letter in letters}
@@ -309,7 +315,8 @@ def _layer(w: _Writer, layer: Layer[Any]) -> None:
                 ends = [w.integers(level * D), w.integers(level * D + D), w.integers(0)]
                 value = w.node("Slice", [value, *ends])
             given[f"initial_{letter}"] = value or ""
-        inputs = [given.get(name, "") for name in _recurrent.INPUTS[op]]
+        roles = _recurrent.INPUTS.get(op, _recurrent.QUANTIZED)
+        inputs = [given.get(name, "") for name in roles]
         while not inputs[-1]:
             inputs.pop()
         y, *last = w.node(
@@ -317,6 +324,7 @@ def _layer(w: _Writer, layer: Layer[Any]) -> None:
             inputs,
             1 + len(letters),
             name=f"{w.prefix}{config.kind}_l{level}",
+            **({"domain": MICROSOFT} if layer._quantized else {}),
             **_recurrent.attributes_of(config),
         )
         for letter, value in zip(letters, last, strict=True):
@@ -324,6 +332,20 @@ def _layer(w: _Writer, layer: Layer[Any]) -> None:
         w.x = _merged(w, layer, y)
     for letter in letters:
         w.state_output(layer, letter, final[letter])
+
+
+def _quantized(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of a DynamicQuantizeLSTM, with zero points."""
+    made = _recurrent.turned(weights)
+    for name in ("W", "R"):
+        made[name] = _unsigned(made[name])
+        made[f"{name}_zero_point"] = np.full(made[f"{name}_scale"].shape, _MIDDLE, np.uint8)
+    return made
+
+
+def _unsigned(steps: Tensor) -> Tensor:
+    """Return int8 as uint8 about its middle: ONNX Runtime's sums of int8 saturate without VNNI."""
+    return (steps.astype(np.int16) + _MIDDLE).astype(np.uint8)
 
 
 def _merged(w: _Writer, layer: Layer[Any], y: str) -> str:
@@ -347,8 +369,18 @@ def _joined(w: _Writer, merge: str, parts: list[str]) -> str:
 
 def _linear(w: _Writer, linear: Linear) -> None:
     # As tools that quantise or merge products expect it: a constant, inputs first.
-    transposed = w.weight(linear.state_dict()["weight"].T, "weight" + _description.TRANSPOSED)
-    w.x = w.node("MatMul", [w.x, transposed])
+    weight = linear.state_dict()["weight"].T
+    name = "weight" + _description.TRANSPOSED
+    transposed = w.weight(_unsigned(weight) if linear._quantized else weight, name)
+    if linear._quantized:
+        steps, scale, zero = w.node("DynamicQuantizeLinear", [w.x], 3)
+        middle = w.weight(np.array(_MIDDLE, np.uint8), "weight_zero_point")
+        sums = w.node("MatMulInteger", [steps, transposed, zero, middle])
+        real = w.node("Cast", [sums], to=w._onnx.TensorProto.FLOAT)
+        scales = w.node("Mul", [w.parameter(linear, "weight_scale"), scale])
+        w.x = w.node("Mul", [real, scales])
+    else:
+        w.x = w.node("MatMul", [w.x, transposed])
     if linear.bias:
         w.x = w.node("Add", [w.x, w.parameter(linear, "bias")])
 

@@ -156,8 +156,9 @@ class Graph(Mapping[str, Layer]):
     Notes
     -----
     It computes what ONNX defines, with three freedoms: recurrent nodes of float16 compute in
-    float32; the weights of DynamicQuantizeLSTM become real numbers, and its inputs stay real; a row
-    of length 0 keeps its initial state, where ONNX Runtime returns zeros.
+    float32; the inputs of a DynamicQuantizeLSTM are rounded row by row if its integers are
+    symmetric, else they stay real, as its weights become; a row of length 0 keeps its initial
+    state, where ONNX Runtime returns zeros.
     """
 
     __hash__ = object.__hash__

@@ -118,7 +118,8 @@ def layer_of(recurrent: RecurrentNode, constants: Mapping[str, Tensor]) -> Layer
     """Return the layer that a node is, with its weights; its states and lengths are its callers'.
 
     With layout=1 the layer is batch_first. The dtype is that of the weights, but float32 for
-    float16 and bfloat16.
+    float16 and bfloat16. A DynamicQuantizeLSTM whose integers are symmetric, as those of
+    `lstmcore.quantize` are, is a layer in int8; of others the weights become real numbers.
 
     Raises
     ------
@@ -130,12 +131,17 @@ def layer_of(recurrent: RecurrentNode, constants: Mapping[str, Tensor]) -> Layer
     node, kind, _ = recurrent
     weights = weights_of(recurrent, constants)
     options = _options(node, kind, weights, attributes(node, kind))
+    integers = _integers(recurrent, constants) if node.op == "DynamicQuantizeLSTM" else None
+    if integers is not None:
+        options["precision"] = "int8"
+        weights |= integers
     try:
-        layer: Layer = LAYERS[kind](**options, seed=0)
+        kind_of: Any = LAYERS[kind]
+        layer: Any = kind_of._from_options({**options, "seed": 0})
     except (ValueError, TypeError) as error:
         raise ValueError(f"{node}: {error}") from error
     layer.load_state_dict(to_state(layer._config, [weights]))
-    return layer
+    return layer  # type: ignore[no-any-return]
 
 
 def weights_of(recurrent: RecurrentNode, constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -188,6 +194,27 @@ def _dequantized(recurrent: RecurrentNode, constants: Mapping[str, Tensor], name
     per_row = scale.reshape(len(scale), 1, -1)
     steps = values.astype(np.int32) - zero.reshape(per_row.shape).astype(np.int32)
     return np.ascontiguousarray((steps * per_row).astype(np.float32).transpose(0, 2, 1))
+
+
+def _integers(
+    recurrent: RecurrentNode, constants: Mapping[str, Tensor]
+) -> dict[str, Tensor] | None:
+    """Return W and R in int8 as ONNX's LSTM has them, with the scales of their rows.
+
+    None if a zero point is not in the middle, or a matrix has an integer without a negative.
+    """
+    found: dict[str, Tensor] = {}
+    for name in ("W", "R"):
+        parts = (recurrent.given[f"{name}{end}"] for end in ("", "_scale", "_zero_point"))
+        values, scale, zero = (constants[part] for part in parts)
+        steps = signed(values)
+        sound = np.isfinite(scale).all() and (scale >= 0).all()
+        if signed(zero).any() or not sound or steps.min(initial=0) < -127:
+            return None
+        found[name] = np.ascontiguousarray(steps.transpose(0, 2, 1))
+        rows = found[name].shape[:2]
+        found[f"{name}_scale"] = np.broadcast_to(scale.reshape(len(scale), -1), rows)
+    return found
 
 
 # Attributes ---------------------------------------------------------------------------------------
@@ -391,7 +418,10 @@ def _order(config: Config) -> str:
 
 
 def to_state(config: Config, nodes: list[dict[str, Tensor]]) -> dict[str, Array]:
-    """Return the state dict of a layer whose every stacked layer is a node with these weights."""
+    """Return the state dict of a layer whose every stacked layer is a node with these weights.
+
+    Of W and R in int8 there are W_scale and R_scale (D, 4H), too.
+    """
     theirs, ours = _order(config), config.gate_order
     state = {}
     for level, weights in enumerate(nodes):
@@ -399,6 +429,10 @@ def to_state(config: Config, nodes: list[dict[str, Tensor]]) -> dict[str, Array]
             suffix = f"_l{level}" + "_reverse" * d
             state["weight_ih" + suffix] = reordered(weights["W"][d], theirs, ours)
             state["weight_hh" + suffix] = reordered(weights["R"][d], theirs, ours)
+            for name, parameter in (("W_scale", "weight_ih"), ("R_scale", "weight_hh")):
+                if name in weights:
+                    scale = reordered(weights[name][d], theirs, ours)
+                    state[f"{parameter}{suffix}_scale"] = scale
             if config.bias:
                 both = reordered(weights["B"][d].reshape(2, -1), theirs, ours, axis=1)
                 state["bias_ih" + suffix], state["bias_hh" + suffix] = both
@@ -420,6 +454,9 @@ def from_state(config: Config, state: Mapping[str, Array], level: int) -> dict[s
         suffix = f"_l{level}" + "_reverse" * d
         for name, parameter in (("W", "weight_ih"), ("R", "weight_hh")):
             weights.setdefault(name, []).append(reordered(state[parameter + suffix], ours, theirs))
+            scale = state.get(f"{parameter}{suffix}_scale")
+            if scale is not None:
+                weights.setdefault(f"{name}_scale", []).append(reordered(scale, ours, theirs))
         if config.bias or not config.forget_gate:
             both = np.zeros((2, len(theirs) * H), config.dtype)
             if config.bias:
@@ -434,6 +471,19 @@ def from_state(config: Config, state: Mapping[str, Array], level: int) -> dict[s
             p = reordered(p, _without_g(ours), _without_g(theirs))
             weights.setdefault("P", []).append(p)
     return {name: np.stack(parts) for name, parts in weights.items()}
+
+
+def turned(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of an LSTM in int8 as DynamicQuantizeLSTM has them, or back."""
+    return {
+        name: np.ascontiguousarray(signed(a).transpose(0, 2, 1)) if name in ("W", "R") else a
+        for name, a in weights.items()
+    }
+
+
+def signed(steps: Tensor) -> Tensor:
+    """Return integers about 0 of those in uint8 about 128; those in int8 are that."""
+    return steps if steps.dtype == np.int8 else (steps.astype(np.int16) - 128).astype(np.int8)
 
 
 def _without_g(order: str) -> str:

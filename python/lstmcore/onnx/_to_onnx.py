@@ -48,6 +48,8 @@ def export(module: Any, states: bool, lengths: bool, opset: int) -> Any:
     )
     imports = [helper.make_opsetid("", opset)]
     version = helper.find_min_ir_version_for(imports)
+    domains = {node.domain for node in writer.nodes} - {""}
+    imports += [helper.make_opsetid(domain, 1) for domain in sorted(domains)]
     proto = helper.make_model(
         graph, opset_imports=imports, ir_version=version, producer_name="lstmcore"
     )
