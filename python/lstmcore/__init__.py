@@ -30,6 +30,7 @@ from ._base.parameter import Parameter
 from ._base.public import publish
 from ._base.quantize import quantize
 from ._core import build_info as _build_info
+from ._files.audio_models import from_nam, from_rtneural
 from ._files.checkpoints import load_checkpoint, save_checkpoint
 from ._files.layouts import convert_weights
 from ._files.models import load, save
@@ -146,7 +147,9 @@ __all__ = [
     "evaluate",
     "fit",
     "from_keras",
+    "from_nam",
     "from_onnx",
+    "from_rtneural",
     "from_torch",
     "generate",
     "get_num_threads",
