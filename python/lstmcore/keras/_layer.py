@@ -11,7 +11,8 @@ from .._base import checks
 from .._base.checks import Array
 
 __all__ = [
-    "FUNCTIONAL", "KerasLayer", "NoChain", "Stored", "cells_of", "layers_of", "name_of", "unstacked",
+    "FUNCTIONAL", "KerasLayer", "NoChain", "Stored",
+    "cells_of", "layers_of", "name_of", "unstacked",
 ]  # fmt: skip
 
 FUNCTIONAL = ("Functional", "Model")

@@ -49,7 +49,7 @@ class _Simplifier:
         self._facts = Facts(model._replace(constants=self.constants))
         self._outputs = set(model.outputs)
         self._same: dict[str, str] = {}  # names of values that are others
-        self._parts: dict[str, tuple[list[str], int]] = {}  # of joined values: parts, axis
+        self._parts: dict[str, tuple[list[str], Any]] = {}  # of joined values: parts, axis
 
     def visit(self, node: Node) -> None:
         """Add a node, or what it comes to."""

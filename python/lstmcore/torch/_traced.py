@@ -145,37 +145,46 @@ class Rules:
 
     def module(self, theirs: Any, ours: Any, args: Any, options: dict[str, Any]) -> Any:
         """Return what a module of theirs gives, of which ours was made."""
-        if isinstance(theirs, nn.RNNBase):
-            return self._layer(theirs, ours, *args, **options)
-        if isinstance(theirs, nn.RNNCellBase):
-            return self._cell(ours, *args, **options)
-        if isinstance(theirs, nn.MultiheadAttention):
-            return self._attention(theirs, ours, *args, **options)
+        for kind, rule in _MODULES.items():
+            if isinstance(theirs, kind):
+                try:
+                    return rule(self, theirs, ours, *args, **options)
+                except TypeError as error:
+                    raise Refused(f"it takes what is not known here ({error})") from error
         if len(args) != 1 or options:
             raise Refused("it is called with more than one argument")
         (x,) = args
-        name = type(theirs).__name__
-        if name == "Output":
+        if type(theirs).__name__ == "Output":
             return x[0]
-        if isinstance(theirs, nn.Identity):
-            return x
         x = _value(x)
-        if isinstance(theirs, nn.Softmax):
-            return self.softmax(x, theirs.dim)
-        if isinstance(theirs, nn.Embedding):
-            self._expect(x, ("B",), ("B", "T"), ("T", "B"))
-            return Value(ours(x.symbol), (*x.order, "F"))
-        if isinstance(theirs, nn.TransformerEncoderLayer):
-            self._expect(x, self._steps(theirs.self_attn.batch_first))
-            return Value(ours(x.symbol), x.order)
         if hasattr(theirs, "batch_first"):  # pooling of ours
             self._expect(x, self._steps(theirs.batch_first))
             return Value(ours(x.symbol), ("B", "F"))
-        if ours._knows_time or isinstance(theirs, nn.BatchNorm1d):
-            self._expect(x, ("B", "F", "T"), *([("B", "F")] if "BatchNorm" in name else []))
-            return Value(ours(x.symbol), x.order)
-        if ours._input_size is not None and x.order[-1:] != ("F",):
+        if ours._knows_time:
+            self._expect(x, ("B", "F", "T"))
+        elif ours._input_size is not None and x.order[-1:] != ("F",):
             raise Refused(f"x has the axes {x}, expected the features last")
+        return Value(ours(x.symbol), x.order)
+
+    def _identity(self, theirs: Any, ours: Any, input: Any) -> Any:
+        return input
+
+    def _softmax(self, theirs: Any, ours: Any, input: Any) -> Value:
+        return self.softmax(_value(input), theirs.dim)
+
+    def _embedding(self, theirs: Any, ours: Any, input: Any) -> Value:
+        x = _value(input)
+        self._expect(x, ("B",), ("B", "T"), ("T", "B"))
+        return Value(ours(x.symbol), (*x.order, "F"))
+
+    def _encoder(self, theirs: Any, ours: Any, src: Any) -> Value:
+        x = _value(src)
+        self._expect(x, self._steps(theirs.self_attn.batch_first))
+        return Value(ours(x.symbol), x.order)
+
+    def _batch_norm(self, theirs: Any, ours: Any, input: Any) -> Value:
+        x = _value(input)
+        self._expect(x, ("B", "F", "T"), ("B", "F"))
         return Value(ours(x.symbol), x.order)
 
     def _steps(self, batch_first: bool, time: str = "T") -> Order:
@@ -211,7 +220,7 @@ class Rules:
         self._expect(_value(hx), ("L", "B", "F"))
         return hx.symbol
 
-    def _cell(self, ours: Any, input: Any, hx: Any = None) -> Any:
+    def _cell(self, theirs: Any, ours: Any, input: Any, hx: Any = None) -> Any:
         x = _value(input)
         self._expect(x, ("B", "F"))
         parts = hx if isinstance(hx, (tuple, list)) else (hx,)
@@ -663,6 +672,18 @@ def _pool(kind: Callable[..., Module]) -> Rule:
 
     return rule
 
+
+# Modules of PyTorch whose axes are not those of most: by class, subclasses with them.
+_MODULES: dict[type[nn.Module], Rule] = {
+    nn.RNNBase: Rules._layer,
+    nn.RNNCellBase: Rules._cell,
+    nn.MultiheadAttention: Rules._attention,
+    nn.Identity: Rules._identity,
+    nn.Softmax: Rules._softmax,
+    nn.Embedding: Rules._embedding,
+    nn.TransformerEncoderLayer: Rules._encoder,
+    nn.BatchNorm1d: Rules._batch_norm,
+}
 
 _ADD, _SUB, _MUL = (_arithmetic(kind) for kind in ("add", "sub", "mul"))
 _FUNCTIONS: dict[str, Rule] = {

@@ -35,6 +35,7 @@ _MAKERS = ("zeros", "ones", "full", "empty", "rand", "randn")  # fx does not tra
 _PACKING = ("pack_padded_sequence", "pad_packed_sequence")
 _LAYOUTS: tuple[Order, ...] = (("B", "F"), ("B", "T", "F"), ("T", "B", "F"), ("B", "F", "T"))
 _MACHINERY = ("torch.", "lstmcore.")  # what stands between somebody's code and a node
+_HANDED_ON = (nn.Identity, nn.Dropout)  # modules that give what they take
 _IN_PLACE = ("iadd", "imul", "isub", "itruediv")
 _MOST = 5  # arguments whose layouts are tried
 _SAME = {  # what leaves the features what they are
@@ -298,7 +299,7 @@ class _Reading:
         modules = dict(self._root.named_modules())
         for user in node.all_input_nodes[0].users:
             module = modules.get(str(user.target)) if user.op == "call_module" else None
-            copied = user < node and module and not isinstance(module, (nn.Identity, nn.Dropout))
+            copied = user < node and module and not isinstance(module, _HANDED_ON)
             if user is not node and not copied:
                 raise Refused(f"it changes in place what node {user.name} takes, too")
 
