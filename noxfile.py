@@ -258,6 +258,7 @@ def bench_quick(session: nox.Session) -> None:
     main.run("python", "bench/report.py", results, "--markdown", str(out / "results.md"))
     main.run("python", "bench/stream.py", "--steps", "1000", "--markdown", str(out / "stream.md"))
     main.run("python", "bench/pool.py", "--streams", "20", "--seconds", "0")
+    main.run("python", "bench/graphs.py", "--rounds", "1")
     main.run("python", "bench/train.py", "--rounds", "1")
     main.run(
         "bench/run_micro",

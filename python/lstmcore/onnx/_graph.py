@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,35 +18,38 @@ from ._recurrent import Layer, NotOurs, RecurrentNode
 __all__ = ["Graph", "check_known"]
 
 
+_STATES = ("initial_h", "initial_c")
+
+
 class _RecurrentStep:
     """A recurrent node: ONNX's axes outside, a layer inside."""
 
     def __init__(self, roles: tuple[str, ...], layer: Layer) -> None:
         self._layer, self._roles = layer, roles
-        self._plain = roles == ("X",)
         self._dtype = layer.dtype
+        self._dtypes = [self._dtype] * len(roles)
         self._unidirectional = not layer.bidirectional
         self._count = len(layer._state_parts)
+        whole = ("X", *_STATES[: self._count])  # nothing or all of what a layer takes
+        self._plain = roles in (whole, whole[:1]) and not layer.batch_first and self._unidirectional
 
     def __call__(self, *values: Tensor) -> tuple[Tensor, ...]:
         layer: Any = self._layer
         x = values[0]
+        if self._plain and x.ndim == 3 and [a.dtype for a in values] == self._dtypes:
+            if self._count == 1:
+                y, h = layer(*values)
+                return y[:, None], h
+            y, (h, c) = layer(x, values[1:] or None)
+            return y[:, None], h, c
         if x.ndim != 3 or x.dtype.kind != "f":
             raise ValueError(f"X is {x.dtype} of shape {x.shape}, expected three axes of reals")
         first = layer.batch_first  # of states only: layout=1
         ours = x.dtype == self._dtype
-        state: Any = None
-        lengths = None
-        if not self._plain:
-            given = dict(zip(self._roles, values, strict=True))
-            lengths = given.get("sequence_lens")
-            parts = [
-                _state(given.get(role), self._dtype, first)
-                for role in ("initial_h", "initial_c")[: self._count]
-            ]
-            state = parts[0] if self._count == 1 else tuple(parts)
-        elif self._count == 2:
-            state = None, None
+        given = dict(zip(self._roles, values, strict=True))
+        lengths = given.get("sequence_lens")
+        parts = [_state(given.get(role), self._dtype, first) for role in _STATES[: self._count]]
+        state = parts[0] if self._count == 1 else tuple(parts)
         y, final = layer(x if ours else x.astype(self._dtype), state, lengths=lengths)
         states = final if type(final) is tuple else (final,)
         if self._unidirectional:
@@ -79,7 +82,7 @@ class _EquationsStep:
         dtype = self._equations.dtype
         if x.ndim != 3 or x.dtype.kind != "f":
             raise ValueError(f"X is {x.dtype} of shape {x.shape}, expected three axes of reals")
-        states = [_state(given.get(r), dtype, self._layout) for r in ("initial_h", "initial_c")]
+        states = [_state(given.get(role), dtype, self._layout) for role in _STATES]
         time_major = x.swapaxes(0, 1) if self._layout else x
         y, *final = self._equations(
             time_major.astype(dtype, copy=False), states, given.get("sequence_lens")
@@ -176,6 +179,7 @@ class Graph(Mapping[str, Layer]):
         self._input_names = tuple(value.name for value in model.inputs)
         self._same: dict[str, Layer] = {}
         self._varying = _varying(model)
+        self._fitted: list[tuple[Any, Any]] = [(None, None)] * len(model.inputs)
         names = self._input_names
         self._plan = Plan(model.nodes, names, model.outputs, model.constants, self._special)
         del self._same, self._varying
@@ -238,10 +242,21 @@ class Graph(Mapping[str, Layer]):
         """
         if named or len(inputs) != len(self._inputs):
             inputs = self._in_order(inputs, named)
-        given = [_as_input(a, value) for a, value in zip(inputs, self._inputs, strict=True)]
+        given = self._checked(inputs)
         with np.errstate(all="ignore"):
             outputs = arrays(self._plan.run(given))
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def _checked(self, inputs: tuple[Any, ...]) -> Sequence[Tensor]:
+        """Return the inputs as arrays, or say what does not fit; most are like those before."""
+        for array, (dtype, shape) in zip(inputs, self._fitted, strict=True):
+            if type(array) is not np.ndarray or array.dtype is not dtype or array.shape != shape:
+                break
+        else:
+            return inputs
+        given = [_as_input(a, value) for a, value in zip(inputs, self._inputs, strict=True)]
+        self._fitted = [(array.dtype, array.shape) for array in given]
+        return given
 
     def _in_order(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
         names = self.input_names

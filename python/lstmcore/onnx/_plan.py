@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -23,7 +24,7 @@ _ABSENT, _UNUSED = 0, 1  # where an input is that was left out, and an output th
 
 class _Step(NamedTuple):
     run: Callable[..., Any]
-    inputs: tuple[int, ...]
+    take: Callable[[list[Any]], Sequence[Any]]  # what it is given, of all values
     outputs: tuple[int, ...]
     drop: tuple[int, ...]  # the values that nobody needs after it
     node: Node
@@ -124,7 +125,7 @@ class Plan:
         for node, run, given, made in reversed(steps):
             last = {place for place in given if place not in kept}
             kept |= last
-            found.append(_Step(run, given, made, tuple(last), node))
+            found.append(_Step(run, _taking(given), made, tuple(last), node))
         return found[::-1]
 
     def __len__(self) -> int:
@@ -140,20 +141,31 @@ class Plan:
         """
         values = self._values.copy()
         values[2 : 2 + self._count] = inputs
-        for run, given, made, drop, node in self._steps:
+        for run, take, made, drop, node in self._steps:
             try:
-                results = run(*[values[place] for place in given])
+                results = run(*take(values))
                 if type(results) is not tuple:
-                    results = (results,)
-                if len(made) > len(results):
+                    if len(made) == 1:  # as nearly all have
+                        values[made[0]] = results
+                    elif made:
+                        raise ValueError(f"it has 1 outputs here, not {len(made)}")
+                elif len(made) > len(results):
                     raise ValueError(f"it has {len(results)} outputs here, not {len(made)}")
-                for place, result in zip(made, results, strict=False):
-                    values[place] = result
+                else:
+                    for place, result in zip(made, results, strict=False):
+                        values[place] = result
             except operators.FAILURES as error:
                 raise ValueError(f"{node}: {error}") from error
             for place in drop:
                 values[place] = None
         return [values[place] for place in self._outputs]
+
+
+def _taking(places: tuple[int, ...]) -> Callable[[list[Any]], Sequence[Any]]:
+    """Return what takes the values at these places, as a list or a tuple."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    return itemgetter(slice(places[0], places[0] + 1) if places else slice(0))
 
 
 def _needed(found: Sequence[Any], needed: set[str]) -> list[Any]:

@@ -69,10 +69,16 @@ def _gather(node: Node, index: Tensor | None = None) -> Function | None:
     return lambda x: x[where]
 
 
+def _transpose(node: Node) -> Function | None:
+    perm = node.attributes.get("perm")
+    return None if not perm or min(perm) < 0 else lambda x: x.transpose(perm)
+
+
 _RULES: dict[str, Callable[..., Function | None]] = {
     "Gather": _gather,
     "Reshape": _reshape,
     "Slice": _slice,
     "Squeeze": _squeeze,
+    "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
 }

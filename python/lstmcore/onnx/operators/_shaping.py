@@ -179,7 +179,7 @@ def _trilu(x: Tensor, k: Tensor | None = None, *, upper: int = 1) -> Any:
 
 @operator("Concat", grows=1)
 def _concat(*parts: Tensor, axis: int) -> Any:
-    if len(parts) > 1 and too_large(sum(part.nbytes for part in parts)):
+    if len(parts) > 1 and too_large(sum([part.nbytes for part in parts])):
         raise TooLarge(f"{len(parts)} arrays together are more than this process may use")
     return np.concatenate(parts, axis)
 
