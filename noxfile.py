@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -395,11 +396,40 @@ def sanitize(session: nox.Session) -> None:
     run_ctest(session, "sanitize")
 
 
+def see_relaxed_barrier(session: nox.Session) -> None:
+    """Let the barrier between threads order nothing, and expect ThreadSanitizer to see that."""
+    folder, sources = BUILD / "relaxed", ROOT / "cpp" / "src" / "machine"
+    folder.mkdir(parents=True, exist_ok=True)
+    text = (sources / "threads.cpp").read_text()
+    start, end = text.index("void Barrier::wait("), text.index("void run_team(")
+    barrier = re.sub(r"(, )?std::memory_order_\w+", "", text[start:end])
+    barrier = re.sub(r"\.load\(\)", ".load(std::memory_order_relaxed)", barrier)
+    barrier = re.sub(
+        r"\.(store|fetch_\w+)\(([^()]*)\)", r".\1(\2, std::memory_order_relaxed)", barrier
+    )
+    (folder / "threads.cpp").write_text(text[:start] + barrier + text[end:])
+    command = ["clang++", "-std=c++17", "-O1", "-g", "-fsanitize=thread", "-fopenmp"]
+    command += [f"-I{ROOT / 'cpp' / name}" for name in ("include", "src", "src/machine", "tests")]
+    command += [str(ROOT / "cpp/tests/test_threads.cpp"), str(sources / "call_threads.cpp")]
+    for name, file, code in [("as it is", sources, 0), ("relaxed", folder, 66)]:
+        program = str(folder / "test_threads")
+        session.run(*command, str(file / "threads.cpp"), "-o", program, external=True)
+        session.log(f"a barrier {name}")
+        session.run(
+            program,
+            "barrier_separates_phases",
+            external=True,
+            success_codes=[code],
+            env={"TSAN_OPTIONS": "ignore_noninstrumented_modules=1 exitcode=66"},
+        )
+
+
 @nox.session
 def tsan(session: nox.Session) -> None:
     """Run ctest with ThreadSanitizer (clang's), at one ISA level: threads know nothing of them."""
     if without_clang(session):
         return
+    see_relaxed_barrier(session)
     session.install("--quiet", *BUILD_TOOLS)
     configure(
         session,
