@@ -338,29 +338,89 @@ def cpp(session: nox.Session) -> None:
     configure(session, "cpp", "-DLSTMCORE_BUILD_TESTS=ON", *python_module(session))
     run_ctest(session, "cpp")
 
-    prefix = str(BUILD / "prefix")
-    shutil.rmtree(prefix, ignore_errors=True)
-    session.run("cmake", "--install", str(BUILD / "cpp"), "--prefix", prefix, "--component", "cpp")
-    for source, name in [("cpp/tests/consumer", "consumer"), ("examples/cpp", "examples")]:
-        shutil.rmtree(BUILD / name, ignore_errors=True)
-        session.run(
-            "cmake",
-            "-S",
-            source,
-            "-B",
-            str(BUILD / name),
-            "-G",
-            "Ninja",
-            f"-DCMAKE_PREFIX_PATH={prefix}",
-        )
-        session.run("cmake", "--build", str(BUILD / name))
-    session.run(str(BUILD / "consumer" / "consumer"), external=True)
+    prefix = install_cpp(session, "cpp")
+    use_installed(session, prefix)
+    build_project(session, "examples", "examples/cpp", f"-DCMAKE_PREFIX_PATH={prefix}")
     main_environment(session).run(
         "pytest",
         "tests/docs/test_example_filter_wav.py",
         "tests/docs/test_example_run_model.py",
         LSTMCORE_EXAMPLES=str(BUILD / "examples"),
     )
+
+
+def install_cpp(session: nox.Session, name: str) -> Path:
+    """Install what was built in the folder `name`, and move it where nobody expects it."""
+    before, prefix = BUILD / f"{name}_installed", BUILD / f"{name}_moved"
+    for folder in (before, prefix):
+        shutil.rmtree(folder, ignore_errors=True)
+    built = str(BUILD / name)
+    session.run("cmake", "--install", built, "--prefix", str(before), "--component", "cpp")
+    return before.rename(prefix)
+
+
+def build_project(session: nox.Session, name: str, source: str, *options: str) -> None:
+    """Build a project that uses lstmcore in the folder `name`."""
+    shutil.rmtree(BUILD / name, ignore_errors=True)
+    session.run("cmake", "-S", source, "-B", str(BUILD / name), "-G", "Ninja", *options)
+    session.run("cmake", "--build", str(BUILD / name))
+
+
+def use_installed(session: nox.Session, prefix: Path) -> None:
+    """Use the installed library by find_package, and by pkg-config where it is there."""
+    consumer = "cpp/tests/consumer"
+    build_project(session, "consumer", consumer, f"-DCMAKE_PREFIX_PATH={prefix}")
+    session.run(str(BUILD / "consumer" / "consumer"), external=True)
+    if not shutil.which("pkg-config"):
+        session.warn("SKIPPED: no pkg-config (Debian: apt-get install pkg-config)")
+        return
+    (pc,) = prefix.rglob("lstmcore.pc")
+    command = ["pkg-config", "--cflags", "--libs", "lstmcore"]
+    environment = {**os.environ, "PKG_CONFIG_PATH": str(pc.parent)}
+    flags = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    program = str(BUILD / "by_pkg_config")
+    compiler = os.environ.get("CXX", "c++")
+    compile_it = [compiler, "-std=c++17", f"{consumer}/main.cpp", *flags.stdout.split()]
+    session.run(*compile_it, "-o", program, external=True)
+    session.run(program, external=True, env={"LD_LIBRARY_PATH": str(pc.parents[1])})
+
+
+def check_exports(session: nox.Session, library: Path) -> None:
+    """See that a shared library shows the functions of the public headers, and nothing else."""
+    command = ["nm", "--dynamic", "--defined-only", "--demangle", str(library)]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    names = [line.split(" ", 2)[2] for line in listed.splitlines()]
+    for needed in ("load_network<float>", "pack<double>", "forward<float>", "isa", "update<float"):
+        if not any(f"lstmcore::{needed}" in name for name in names):
+            session.error(f"{library} does not show {needed}")
+    hidden = ("Eigen", "Json", "TensorFile", "LinearPart", "Arena", "v2::")
+    shown = [name for name in names if any(word in name for word in hidden)]
+    if shown:
+        session.error(f"{library} shows {shown[:3]}")
+
+
+@nox.session
+def packaging(session: nox.Session) -> None:
+    """Use the C++ library as others do: shared, without OpenMP, and within a strict project."""
+    session.install("--quiet", *BUILD_TOOLS)
+    options = ["-DBUILD_SHARED_LIBS=ON", "-DLSTMCORE_OPENMP=OFF", f"-D{ONE_LEVEL}"]
+    configure(session, "shared", *options)
+    session.run("cmake", "--build", str(BUILD / "shared"))
+    prefix = install_cpp(session, "shared")
+    (library,) = prefix.rglob("liblstmcore.so")
+    check_exports(session, library)
+    use_installed(session, prefix)
+    for how in ("add_subdirectory", "FetchContent"):
+        build_project(
+            session,
+            how,
+            "cpp/tests/consumer",
+            f"-DLSTMCORE_BY={how}",
+            f"-DLSTMCORE_SOURCE={ROOT}",
+            f"-DPython_EXECUTABLE={Path(session.bin) / 'python'}",
+            f"-D{ONE_LEVEL}",
+        )
+        session.run(str(BUILD / how / "consumer"), external=True)
 
 
 @nox.session

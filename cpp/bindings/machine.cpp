@@ -6,11 +6,12 @@
 #include <string>
 
 #include "binding.h"
+#include "lstmcore/version.h"
 
 namespace {
 
 std::map<std::string, std::string> build_info() {
-    return {{"version", LSTMCORE_VERSION},
+    return {{"version", LSTMCORE_VERSION_STRING},
             {"compiler", LSTMCORE_COMPILER},
             {"eigen", LSTMCORE_EIGEN_VERSION},
             {"openmp", LSTMCORE_OPENMP_VERSION},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -11,6 +12,7 @@ from importlib.resources import files
 import pytest
 
 import lstmcore
+from helpers.paths import ROOT
 from helpers.peers import what_to_install
 
 
@@ -22,6 +24,27 @@ def test_numpy_is_the_only_dependency():
 
 def test_versions_agree():
     assert lstmcore.__version__ == metadata.version("lstmcore")
+
+
+def test_the_version_of_the_cpp_headers_is_that_of_the_package():
+    header = (ROOT / "cpp/include/lstmcore/version.h").read_text()
+    parts = re.findall(r"^#define LSTMCORE_VERSION_(?:MAJOR|MINOR|PATCH) (\d+)$", header, re.M)
+    assert ".".join(parts) == lstmcore.__version__
+    assert f'#define LSTMCORE_VERSION_STRING "{lstmcore.__version__}"\n' in header
+
+
+def test_every_cpp_header_is_compiled_by_itself_and_in_the_visible_namespace():
+    names = {path.stem for path in (ROOT / "cpp/include/lstmcore").glob("*.h")}
+    consumer = (ROOT / "cpp/tests/consumer/CMakeLists.txt").read_text()
+    listed = re.search(r"IN ITEMS ([\w\s]+)\)", consumer)
+    assert listed is not None
+    assert set(listed[1].split()) == names - {"api"}
+    for name in names - {"api"}:
+        text = (ROOT / f"cpp/include/lstmcore/{name}.h").read_text()
+        assert re.findall(r"^namespace.*", text, re.M) == ["namespace LSTMCORE_API lstmcore {"]
+        declared = re.findall(r"^template <class T[^>]*>\n([^{;]*);", text, re.M)
+        functions = [one for one in declared if "(" in one]
+        assert not [one for one in functions if not one.startswith("LSTMCORE_API ")]
 
 
 @pytest.mark.parametrize("name", ["py.typed", "_core.pyi", "_datasets/japanese_vowels.txt"])

@@ -4,7 +4,9 @@
 
 #include <cstdint>
 
-namespace lstmcore {
+#include "lstmcore/api.h"
+
+namespace LSTMCORE_API lstmcore {
 
 /// Scores of C classes for each step of B rows: those of step t, row b begin at
 /// t * step_stride + b * row_stride, and its target and mask are at that by C.
@@ -42,15 +44,16 @@ struct CrfGradients {
 /// multiply-add. T is float or double. Throws std::invalid_argument for sizes, lengths or targets
 /// out of range.
 template <class T>
-void crf(const T* scores, const CrfShape& shape, const CrfParameters<T>& parameters,
-         const int64_t* target, const double* factor, double* losses, T* dscores,
-         const CrfGradients<T>* gradients, int num_threads);
+LSTMCORE_API void crf(const T* scores, const CrfShape& shape, const CrfParameters<T>& parameters,
+                      const int64_t* target, const double* factor, double* losses, T* dscores,
+                      const CrfGradients<T>* gradients, int num_threads);
 
 /// The likeliest labels of the steps of each row, one row after the other, by Viterbi's
 /// algorithm; of equal ones those whose last, then last but one, ... label is lower. `paths` has
 /// room for T * B; returns how many there are.
 template <class T>
-int64_t crf_decode(const T* scores, const CrfShape& shape, const CrfParameters<T>& parameters,
-                   int64_t* paths, int num_threads);
+LSTMCORE_API int64_t crf_decode(const T* scores, const CrfShape& shape,
+                                const CrfParameters<T>& parameters, int64_t* paths,
+                                int num_threads);
 
-}  // namespace lstmcore
+}  // namespace LSTMCORE_API lstmcore

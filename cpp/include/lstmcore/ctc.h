@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <vector>
 
-namespace lstmcore {
+#include "lstmcore/api.h"
+
+namespace LSTMCORE_API lstmcore {
 
 /// Scores of C classes, before a softmax, for each step of B rows: that of step t, row b begins at
 /// t * step_stride + b * row_stride.
@@ -28,9 +30,9 @@ struct CtcScores {
 /// and none of them blank; losses (B); factor (B) and dlogits, laid out as logits, may both be
 /// null. Throws std::invalid_argument for sizes, lengths or labels out of range.
 template <class T>
-void ctc(const T* logits, const CtcScores& scores, const int64_t* labels,
-         const int64_t* target_lengths, const double* factor, double* losses, T* dlogits,
-         int num_threads);
+LSTMCORE_API void ctc(const T* logits, const CtcScores& scores, const int64_t* labels,
+                      const int64_t* target_lengths, const double* factor, double* losses,
+                      T* dlogits, int num_threads);
 
 /// Labels that a row may say, and the logarithm of their probability.
 struct CtcHypothesis {
@@ -43,7 +45,9 @@ struct CtcHypothesis {
 /// lower bounds, as ways through beginnings that were dropped are missing. Of equals the one with
 /// the lower class, or that was found first, comes first. NaN counts as probability 0.
 template <class T>
-std::vector<std::vector<CtcHypothesis>> ctc_beam_search(const T* logits, const CtcScores& scores,
-                                                        int64_t beam_size, int num_threads);
+LSTMCORE_API std::vector<std::vector<CtcHypothesis>> ctc_beam_search(const T* logits,
+                                                                     const CtcScores& scores,
+                                                                     int64_t beam_size,
+                                                                     int num_threads);
 
-}  // namespace lstmcore
+}  // namespace LSTMCORE_API lstmcore

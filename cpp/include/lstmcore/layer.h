@@ -8,13 +8,14 @@
 #include <memory>
 #include <vector>
 
+#include "lstmcore/api.h"
 #include "lstmcore/machine.h"
 #include "lstmcore/precision.h"
 #include "lstmcore/quantized.h"
 #include "lstmcore/spec.h"
 #include "lstmcore/stop.h"
 
-namespace lstmcore {
+namespace LSTMCORE_API lstmcore {
 
 /// The parameters of one direction of one layer; null where the spec has none. G = cell.gates().
 template <class T>
@@ -49,10 +50,9 @@ class Weights;
 /// projection reads, when it is multiplied. In backward so are both factors of every product with a
 /// matrix, and of every sum over steps that is the gradient of one. Refused for double.
 template <class T>
-std::shared_ptr<const Weights<T>> pack(const LayerSpec& spec,
-                                       const std::vector<Parameters<const T>>& parameters,
-                                       bool train, int num_threads = 1,
-                                       Precision precision = Precision::own);
+LSTMCORE_API std::shared_ptr<const Weights<T>> pack(
+    const LayerSpec& spec, const std::vector<Parameters<const T>>& parameters, bool train,
+    int num_threads = 1, Precision precision = Precision::own);
 
 /// The same with matrices in int8, for inference in float32: what is multiplied with them, x, h and
 /// what a projection reads, is rounded to int8 row by row, each row by its largest number, and the
@@ -64,7 +64,7 @@ std::shared_ptr<const Weights<float>> pack(const LayerSpec& spec,
 
 /// Bytes held by the packed copy.
 template <class T>
-int64_t packed_bytes(const Weights<T>& weights);
+LSTMCORE_API int64_t packed_bytes(const Weights<T>& weights);
 
 /// A (T, B, n) array whose last axis is contiguous; strides in elements.
 template <class T>
@@ -103,19 +103,21 @@ struct Sequences {
 /// lengths, resets and lookup; a workspace is free as soon as the call returns. A num_threads below
 /// 1 counts as 1, here and below. All throw std::bad_alloc when the size is not representable.
 template <class T>
-int64_t tape_size(const LayerSpec& spec, const Sequences<T>& in);
+LSTMCORE_API int64_t tape_size(const LayerSpec& spec, const Sequences<T>& in);
 template <class T>
-int64_t forward_workspace_bytes(const LayerSpec& spec, const Sequences<T>& in, bool train,
-                                int num_threads);
+LSTMCORE_API int64_t forward_workspace_bytes(const LayerSpec& spec, const Sequences<T>& in,
+                                             bool train, int num_threads);
 template <class T>
-int64_t backward_workspace_bytes(const LayerSpec& spec, const Sequences<T>& in, int num_threads);
+LSTMCORE_API int64_t backward_workspace_bytes(const LayerSpec& spec, const Sequences<T>& in,
+                                              int num_threads);
 
 /// A good num_threads for a call with this workspace, of at most `most`: keep the object until the
 /// call has returned, so that it learns from it.
 template <class T>
-CallThreads forward_threads(const LayerSpec& spec, const Sequences<T>& in, bool train, int most);
+LSTMCORE_API CallThreads forward_threads(const LayerSpec& spec, const Sequences<T>& in, bool train,
+                                         int most);
 template <class T>
-CallThreads backward_threads(const LayerSpec& spec, const Sequences<T>& in, int most);
+LSTMCORE_API CallThreads backward_threads(const LayerSpec& spec, const Sequences<T>& in, int most);
 
 /// y (T, B, feature_size), zero past each row's end; h_n (L*D, B, P), c_n (L*D, B, H, LSTM) the
 /// states after each row's last step. With a tape it is filled, without one nothing is kept.
@@ -123,8 +125,8 @@ CallThreads backward_threads(const LayerSpec& spec, const Sequences<T>& in, int 
 /// Throws std::invalid_argument where a length is not in 0..T, or weights in int8 are given a tape;
 /// std::bad_alloc.
 template <class T>
-void forward(const Weights<T>& weights, const Sequences<T>& in, View<T> y, T* h_n, T* c_n, T* tape,
-             void* workspace, int num_threads);
+LSTMCORE_API void forward(const Weights<T>& weights, const Sequences<T>& in, View<T> y, T* h_n,
+                          T* c_n, T* tape, void* workspace, int num_threads);
 
 /// Gradients by back-propagation through time (Werbos 1990) of a loss whose derivatives by y, h_n
 /// and c_n are dy, dh_n and dc_n (null = zeros). `y` and `tape` are forward's. Writes dx (T, B, I),
@@ -134,24 +136,25 @@ void forward(const Weights<T>& weights, const Sequences<T>& in, View<T> y, T* h_
 /// rows first. Throws what forward does, and std::invalid_argument if the weights were packed for
 /// inference only.
 template <class T>
-void backward(const Weights<T>& weights, const Sequences<T>& in, View<const T> y, const T* tape,
-              View<const T> dy, const T* dh_n, const T* dc_n, View<T> dx, T* dh0, T* dc0,
-              const std::vector<Parameters<T>>& gradients, void* workspace, int num_threads);
+LSTMCORE_API void backward(const Weights<T>& weights, const Sequences<T>& in, View<const T> y,
+                           const T* tape, View<const T> dy, const T* dh_n, const T* dc_n,
+                           View<T> dx, T* dh0, T* dc0, const std::vector<Parameters<T>>& gradients,
+                           void* workspace, int num_threads);
 
 /// The gates that forward left on the tape, as (T, B, gates, H) of one layer and direction: i, f,
 /// g, o or i, g, o (LSTM); r, z, n (GRU, `row` may be wider than 3H). Entries past a row's end are
 /// undefined. Empty for the RNN, whose activation is y.
 template <class T>
-View<const T> tape_gates(const LayerSpec& spec, const Sequences<T>& in, const T* tape,
-                         int64_t layer, int direction);
+LSTMCORE_API View<const T> tape_gates(const LayerSpec& spec, const Sequences<T>& in, const T* tape,
+                                      int64_t layer, int direction);
 
 /// Every c_t, (T, B, H), of one layer and direction of an LSTM.
 template <class T>
-View<const T> tape_cells(const LayerSpec& spec, const Sequences<T>& in, const T* tape,
-                         int64_t layer, int direction);
+LSTMCORE_API View<const T> tape_cells(const LayerSpec& spec, const Sequences<T>& in, const T* tape,
+                                      int64_t layer, int direction);
 
 /// Writes into kept (T, B, features) which outputs of `layer` dropout with this key keeps.
 void dropout_mask(uint64_t key, int64_t layer, int64_t steps, int64_t batch, int64_t features,
                   double probability, bool* kept);
 
-}  // namespace lstmcore
+}  // namespace LSTMCORE_API lstmcore

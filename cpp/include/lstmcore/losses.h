@@ -3,7 +3,9 @@
 
 #include <cstdint>
 
-namespace lstmcore {
+#include "lstmcore/api.h"
+
+namespace LSTMCORE_API lstmcore {
 
 /// Cross-entropy of a softmax over each of `rows` rows of `classes` scores:
 ///   losses[i] = -log p[target[i]],  p = softmax(pred[i])
@@ -16,7 +18,8 @@ namespace lstmcore {
 /// pred (rows, classes), target (rows) in 0 .. classes - 1, factor (rows), hit (rows);
 /// losses (rows); dpred (rows, classes) or null.
 template <class T>
-void cross_entropy(const T* pred, const int64_t* target, const T* factor, const T* hit,
-                   int64_t rows, int64_t classes, double* losses, T* dpred, int num_threads);
+LSTMCORE_API void cross_entropy(const T* pred, const int64_t* target, const T* factor, const T* hit,
+                                int64_t rows, int64_t classes, double* losses, T* dpred,
+                                int num_threads);
 
-}  // namespace lstmcore
+}  // namespace LSTMCORE_API lstmcore

@@ -6,7 +6,9 @@
 #include <string>
 #include <vector>
 
-namespace lstmcore {
+#include "lstmcore/api.h"
+
+namespace LSTMCORE_API lstmcore {
 
 /// Name of the ISA level that kernels run at: "x86-64-v2", "x86-64-v3", "x86-64-v4" or "neon". The
 /// first use chooses: `LSTMCORE_ISA` of the environment if it is set, else the best level that both
@@ -80,4 +82,4 @@ private:
     double start_ = 0;
 };
 
-}  // namespace lstmcore
+}  // namespace LSTMCORE_API lstmcore

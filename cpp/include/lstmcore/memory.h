@@ -2,17 +2,20 @@
 #pragma once
 
 #include <cstdint>
-#include <new>
 #include <utility>
 
-namespace lstmcore {
+#include "lstmcore/api.h"
+
+namespace LSTMCORE_API lstmcore {
+
+[[noreturn]] void throw_bad_alloc();
 
 /// a * b * c for sizes >= 0. Throws std::bad_alloc where no memory could hold so much.
 inline int64_t size_product(int64_t a, int64_t b, int64_t c = 1) {
     int64_t ab, abc;
     if (__builtin_mul_overflow(a, b, &ab) || __builtin_mul_overflow(ab, c, &abc) ||
         abc > INT64_MAX / 64)
-        throw std::bad_alloc();
+        throw_bad_alloc();
     return abc;
 }
 
@@ -54,4 +57,4 @@ private:
     int64_t capacity_ = 0;
 };
 
-}  // namespace lstmcore
+}  // namespace LSTMCORE_API lstmcore

@@ -7,10 +7,11 @@
 #include <string>
 #include <vector>
 
+#include "lstmcore/api.h"
 #include "lstmcore/result.h"
 #include "lstmcore/stream.h"
 
-namespace lstmcore {
+namespace LSTMCORE_API lstmcore {
 
 /// Reads a model: a safetensors file whose metadata describes it. Its recurrent layers, Linear,
 /// LayerNorm, Tanh, ReLU, Sigmoid and Softmax, one after the other in a Sequential or a Model, or
@@ -20,21 +21,23 @@ namespace lstmcore {
 /// Throws std::runtime_error, naming the file and what is wrong, if it cannot be read, is damaged
 /// or holds anything else; std::bad_alloc.
 template <class T>
-std::vector<Stage<T>> load_model(const std::string& path);
+LSTMCORE_API std::vector<Stage<T>> load_model(const std::string& path);
 
 /// Reads the same from memory. `name` is what messages call it.
 template <class T>
-std::vector<Stage<T>> load_model(const void* data, size_t bytes, const std::string& name);
+LSTMCORE_API std::vector<Stage<T>> load_model(const void* data, size_t bytes,
+                                              const std::string& name);
 
 /// The same without throwing.
 template <class T>
-Result<std::vector<Stage<T>>> try_load_model(const std::string& path) noexcept;
+LSTMCORE_API Result<std::vector<Stage<T>>> try_load_model(const std::string& path) noexcept;
 template <class T>
-Result<std::vector<Stage<T>>> try_load_model(const void* data, size_t bytes,
-                                             const std::string& name) noexcept;
+LSTMCORE_API Result<std::vector<Stage<T>>> try_load_model(const void* data, size_t bytes,
+                                                          const std::string& name) noexcept;
 
 /// Stream(stages, batch_size) without throwing.
 template <class T>
-Result<Stream<T>> try_open_stream(std::vector<Stage<T>> stages, int64_t batch_size = 1) noexcept;
+LSTMCORE_API Result<Stream<T>> try_open_stream(std::vector<Stage<T>> stages,
+                                               int64_t batch_size = 1) noexcept;
 
-}  // namespace lstmcore
+}  // namespace LSTMCORE_API lstmcore

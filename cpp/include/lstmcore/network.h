@@ -9,9 +9,10 @@
 #include <string>
 #include <vector>
 
+#include "lstmcore/api.h"
 #include "lstmcore/result.h"
 
-namespace lstmcore {
+namespace LSTMCORE_API lstmcore {
 
 /// What an input or output of a network is: (T, B, F) with steps, (states, B, F) of the state of a
 /// recurrent layer, else (B, F). Ids have no F.
@@ -98,17 +99,17 @@ extern template class Network<double>;
 /// int8. Throws std::runtime_error, naming the file and what is wrong, if it cannot be read, is
 /// damaged or holds a module that is none of those above; std::bad_alloc.
 template <class T>
-Network<T> load_network(const std::string& path);
+LSTMCORE_API Network<T> load_network(const std::string& path);
 
 /// Reads the same from memory. `name` is what messages call it.
 template <class T>
-Network<T> load_network(const void* data, size_t bytes, const std::string& name);
+LSTMCORE_API Network<T> load_network(const void* data, size_t bytes, const std::string& name);
 
 /// The same without throwing.
 template <class T>
-Result<Network<T>> try_load_network(const std::string& path) noexcept;
+LSTMCORE_API Result<Network<T>> try_load_network(const std::string& path) noexcept;
 template <class T>
-Result<Network<T>> try_load_network(const void* data, size_t bytes,
-                                    const std::string& name) noexcept;
+LSTMCORE_API Result<Network<T>> try_load_network(const void* data, size_t bytes,
+                                                 const std::string& name) noexcept;
 
-}  // namespace lstmcore
+}  // namespace LSTMCORE_API lstmcore

@@ -8,7 +8,9 @@
 
 #include <cstdint>
 
-namespace lstmcore {
+#include "lstmcore/api.h"
+
+namespace LSTMCORE_API lstmcore {
 
 /// The rows of an array that a call is about: all numbers of it as one row, or rows out of many.
 struct Rows {
@@ -72,8 +74,8 @@ struct Adam {
 
 /// Step t = 1, 2, ... of `rule`, which is Sgd, RmsProp or Adam. Denormal numbers count as zero.
 template <class T, class Rule>
-void update(const Rule& rule, int64_t t, const Trained<T>* parameters, int64_t count,
-            int num_threads);
+LSTMCORE_API void update(const Rule& rule, int64_t t, const Trained<T>* parameters, int64_t count,
+                         int num_threads);
 
 /// A gradient, as `norm` and `scale` take it.
 template <class T>
@@ -85,10 +87,11 @@ struct Gradient {
 /// The square root of the sum of all squares, summed in double in an order that does not depend on
 /// num_threads or the ISA level. Neither overflows nor underflows unless the norm itself does.
 template <class T>
-double norm(const Gradient<T>* gradients, int64_t count, int num_threads);
+LSTMCORE_API double norm(const Gradient<T>* gradients, int64_t count, int num_threads);
 
 /// Multiplies every number by `factor`.
 template <class T>
-void scale(double factor, const Gradient<T>* gradients, int64_t count, int num_threads);
+LSTMCORE_API void scale(double factor, const Gradient<T>* gradients, int64_t count,
+                        int num_threads);
 
-}  // namespace lstmcore
+}  // namespace LSTMCORE_API lstmcore

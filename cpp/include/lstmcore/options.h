@@ -7,11 +7,12 @@
 #include <string>
 #include <variant>
 
+#include "lstmcore/api.h"
 #include "lstmcore/layer.h"
 #include "lstmcore/precision.h"
 #include "lstmcore/spec.h"
 
-namespace lstmcore {
+namespace LSTMCORE_API lstmcore {
 
 template <class Value>
 struct Named {
@@ -104,4 +105,4 @@ Parameters<T> take_parameters(const LayerSpec& spec, int64_t layer, Take take) {
     return take_parameters<Parameters<T>>(spec, layer, take, take);
 }
 
-}  // namespace lstmcore
+}  // namespace LSTMCORE_API lstmcore

@@ -1,7 +1,9 @@
 // What matrices are multiplied in.
 #pragma once
 
-namespace lstmcore {
+#include "lstmcore/api.h"
+
+namespace LSTMCORE_API lstmcore {
 
 /// `own`: in the dtype of all else. `bfloat16`, beside float32 alone: both factors are rounded to
 /// the upper half of a float, to nearest and of two to even, and their products summed in float32.
@@ -10,4 +12,4 @@ namespace lstmcore {
 /// stays in float32.
 enum class Precision { own, bfloat16 };
 
-}  // namespace lstmcore
+}  // namespace LSTMCORE_API lstmcore

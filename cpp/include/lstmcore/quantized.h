@@ -3,7 +3,9 @@
 
 #include <cstdint>
 
-namespace lstmcore {
+#include "lstmcore/api.h"
+
+namespace LSTMCORE_API lstmcore {
 
 /// A (rows, columns) matrix whose element [r][c] is scales[r] times values[r][c]. The values are
 /// -127 .. 127, so that all of them have a negative.
@@ -19,4 +21,4 @@ struct QuantizedMatrix {
 /// number is infinite or NaN.
 bool quantize(const float* matrix, int64_t rows, int64_t columns, int8_t* values, float* scales);
 
-}  // namespace lstmcore
+}  // namespace LSTMCORE_API lstmcore

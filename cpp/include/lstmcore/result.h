@@ -4,7 +4,9 @@
 #include <optional>
 #include <string>
 
-namespace lstmcore {
+#include "lstmcore/api.h"
+
+namespace LSTMCORE_API lstmcore {
 
 /// For programs without exceptions. Only one of the two is there.
 template <class V>
@@ -15,4 +17,4 @@ struct Result {
     explicit operator bool() const noexcept { return value.has_value(); }
 };
 
-}  // namespace lstmcore
+}  // namespace LSTMCORE_API lstmcore

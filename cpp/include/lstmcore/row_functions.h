@@ -9,17 +9,18 @@
 
 #include <cstdint>
 
+#include "lstmcore/api.h"
 #include "lstmcore/spec.h"
 
-namespace lstmcore {
+namespace LSTMCORE_API lstmcore {
 
 /// y[i] = f(x[i]) for i < n. y may be x.
 template <class T>
-void activate(const Activation& f, const T* x, int64_t n, T* y, int num_threads);
+LSTMCORE_API void activate(const Activation& f, const T* x, int64_t n, T* y, int num_threads);
 
 /// y = exp(x - max(x)) / sum(exp(x - max(x))) of each row; x and y (rows, classes). y may be x.
 template <class T>
-void softmax(const T* x, int64_t rows, int64_t classes, T* y, int num_threads);
+LSTMCORE_API void softmax(const T* x, int64_t rows, int64_t classes, T* y, int num_threads);
 
 /// What layer normalization works with; null where there is none.
 template <class T>
@@ -35,6 +36,7 @@ struct LayerNormArgs {
 /// y = weight (x - mean) / sqrt(variance + eps) + bias of each row (Ba, Kiros, Hinton 2016), with
 /// mean and variance, of the population, summed in double. x and y (rows, features). y may be x.
 template <class T>
-void layer_norm(const LayerNormArgs<T>& args, const T* x, int64_t rows, T* y, int num_threads);
+LSTMCORE_API void layer_norm(const LayerNormArgs<T>& args, const T* x, int64_t rows, T* y,
+                             int num_threads);
 
-}  // namespace lstmcore
+}  // namespace LSTMCORE_API lstmcore

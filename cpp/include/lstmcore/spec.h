@@ -3,7 +3,9 @@
 
 #include <cstdint>
 
-namespace lstmcore {
+#include "lstmcore/api.h"
+
+namespace LSTMCORE_API lstmcore {
 
 enum class CellKind { rnn, lstm, gru };
 
@@ -91,4 +93,4 @@ struct LayerSpec {
     void check() const;
 };
 
-}  // namespace lstmcore
+}  // namespace LSTMCORE_API lstmcore

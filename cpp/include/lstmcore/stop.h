@@ -5,7 +5,9 @@
 #include <chrono>
 #include <stdexcept>
 
-namespace lstmcore {
+#include "lstmcore/api.h"
+
+namespace LSTMCORE_API lstmcore {
 
 /// Whether a call is to end before its time, as by Ctrl-C: asked a few times a second, on the
 /// thread that called. Must not throw. Null `ask`: never.
@@ -49,4 +51,4 @@ private:
     std::atomic<bool> stopped_{false};
 };
 
-}  // namespace lstmcore
+}  // namespace LSTMCORE_API lstmcore

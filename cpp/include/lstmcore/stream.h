@@ -8,10 +8,11 @@
 #include <variant>
 #include <vector>
 
+#include "lstmcore/api.h"
 #include "lstmcore/layer.h"
 #include "lstmcore/linear.h"
 
-namespace lstmcore {
+namespace LSTMCORE_API lstmcore {
 
 /// y = weight (x - mean) / sqrt(variance + eps) + bias over the features of a row (Ba et al. 2016);
 /// without `weight` 1, without `bias` 0.
@@ -79,4 +80,4 @@ private:
 extern template class Stream<float>;
 extern template class Stream<double>;
 
-}  // namespace lstmcore
+}  // namespace LSTMCORE_API lstmcore

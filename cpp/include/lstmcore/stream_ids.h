@@ -2,10 +2,13 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 
-namespace lstmcore {
+#include "lstmcore/api.h"
+
+namespace LSTMCORE_API lstmcore {
 
 /// Why a call was refused, which then has changed nothing.
 enum class PoolError {
@@ -52,7 +55,7 @@ public:
     PoolResult claim(const int64_t* ids, int64_t n, int64_t* first) noexcept;
     /// For the one who has claimed it.
     int64_t next(int64_t place) const noexcept {
-        return slots_[place].link.load(std::memory_order_relaxed);
+        return slots_[size_t(place)].link.load(std::memory_order_relaxed);
     }
     /// Gives the streams of a chain free again.
     void release(int64_t first) noexcept;
@@ -74,4 +77,4 @@ private:
     std::atomic<int64_t> count_{0};
 };
 
-}  // namespace lstmcore
+}  // namespace LSTMCORE_API lstmcore

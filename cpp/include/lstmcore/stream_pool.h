@@ -5,10 +5,11 @@
 #include <memory>
 #include <vector>
 
+#include "lstmcore/api.h"
 #include "lstmcore/stream.h"
 #include "lstmcore/stream_ids.h"
 
-namespace lstmcore {
+namespace LSTMCORE_API lstmcore {
 
 /// Where the state of one stream is, of one recurrent stage: h (L, P) and, of an LSTM, c (L, H).
 template <class T>
@@ -71,4 +72,4 @@ private:
 extern template class StreamPool<float>;
 extern template class StreamPool<double>;
 
-}  // namespace lstmcore
+}  // namespace LSTMCORE_API lstmcore

@@ -10,7 +10,7 @@
 #include "files/tensor_file.h"
 #include "lstmcore/network.h"
 #include "network/attempt.h"
-#include "network/graph.h"
+#include "network/part.h"
 
 namespace lstmcore {
 namespace {
@@ -50,16 +50,6 @@ std::string bytes_of(const std::string& path) {
     return data.str();
 }
 
-/// The inputs of a network: those of a graph, or what the chain takes.
-template <class T>
-std::vector<NetworkAxes> inputs_of(const PartPointer<T>& part) {
-    if (const auto* graph = dynamic_cast<const Graph<T>*>(part.get())) return graph->inputs();
-    const Axes wanted = part->wanted();
-    if (wanted.features == kAnyFeatures)
-        throw std::runtime_error("none of its modules says how many features it takes");
-    return {wanted};
-}
-
 }  // namespace
 
 template <class T>
@@ -80,7 +70,10 @@ std::vector<Stage<T>> load_model(const std::string& path) {
 template <class T>
 Network<T> load_network(const void* data, size_t bytes, const std::string& name) {
     return read<T>(data, bytes, name, [](PartPointer<T> part) {
-        std::vector<NetworkAxes> inputs = inputs_of(part);
+        std::vector<NetworkAxes> inputs = part->inputs();
+        for (const NetworkAxes& input : inputs)
+            if (input.features == kAnyFeatures)
+                throw std::runtime_error("none of its modules says how many features it takes");
         return Network<T>(std::move(part), std::move(inputs));
     });
 }

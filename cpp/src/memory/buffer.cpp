@@ -12,6 +12,11 @@
 #include "memory/arena.h"
 
 namespace lstmcore {
+
+void throw_bad_alloc() {
+    throw std::bad_alloc();
+}
+
 namespace {
 
 std::align_val_t alignment_of(int64_t capacity) {

@@ -39,8 +39,8 @@ public:
     /// After all calls.
     void set_outputs(std::vector<int64_t> slots);
 
-    const std::vector<Axes>& inputs() const { return inputs_; }
     Axes wanted() const override { return inputs_[0]; }
+    std::vector<Axes> inputs() const override { return inputs_; }
     std::vector<Axes> axes(const std::vector<Axes>& args) const override;
     std::vector<Value<T>> run(const std::vector<Value<T>>& args, int num_threads) const override;
     /// Of a graph that is a chain.

@@ -91,6 +91,8 @@ public:
     /// What it takes where nothing else says so: features, or kAnyFeatures, and whether there are
     /// steps.
     virtual Axes wanted() const { return {kAnyFeatures, true}; }
+    /// The same of all arguments.
+    virtual std::vector<Axes> inputs() const { return {wanted()}; }
     /// Throws std::runtime_error where the arguments are not what it takes.
     virtual std::vector<Axes> axes(const std::vector<Axes>& args) const = 0;
     /// Of arguments with axes that were accepted. Throws std::invalid_argument, std::bad_alloc.

@@ -1,0 +1,9 @@
+#include "lstmcore/version.h"
+
+namespace lstmcore {
+
+int version() noexcept {
+    return LSTMCORE_VERSION;
+}
+
+}  // namespace lstmcore
