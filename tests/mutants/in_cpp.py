@@ -326,16 +326,85 @@ CPP = [
         },
     ),
     *of(
-        "cpp/src/files/model.cpp",
+        "cpp/src/files/description.h",
+        ["ctest:test_model"],
+        {"model-unknown-options": ("if (!value.used)", "if (false)")},
+    ),
+    *of(
+        "cpp/src/files/parameters.h",
         ["ctest:test_model"],
         {
-            "model-unknown-options": ("if (!value.used)", "if (false)"),
             "model-unknown-tensors": ("if (!used_.count(name))", "if (false)"),
             "model-any-shape": (
                 "if (tensor.shape != shape)",
                 "if (tensor.shape.size() != shape.size())",
             ),
+        },
+    ),
+    *of(
+        "cpp/src/files/module_reader.cpp",
+        ["ctest:test_model", "ctest:test_network"],
+        {
             "model-any-dtype": ("if (dtype != ours)", "if (false)"),
+            "network-causal-is-valid": ("windows.left = windows.reach();", ""),
+            "network-taps-unmoved": (
+                "weight[(o * channels + c) * taps + k]",
+                "weight[(o * taps + k) * channels + c]",
+            ),
+            "network-same-name-twice": ("!names.insert(name).second", "false"),
+        },
+    ),
+    *of(
+        "cpp/src/files/graph_reader.cpp",
+        ["ctest:test_network"],
+        {
+            "graph-other-lengths": ("(args.empty() || call[2]", "(args.empty() && call[2]"),
+            "graph-inputs-in-any-order": ("given[i] != int64_t(i)", "false"),
+            "graph-subtract": ("binary_part<T>(Sign::subtract)", "binary_part<T>(Sign::add)"),
+        },
+    ),
+    *of(
+        "cpp/src/network/graph.cpp",
+        ["ctest:test_network"],
+        {
+            "graph-frees-outputs": (
+                "for (const int64_t slot : outputs_) needed[size_t(slot)] = true;",
+                "",
+            ),
+            "graph-any-axes": ("if (slot >= int64_t(slots_.size()))", "if (false)"),
+            "graph-streams-what-is-no-chain": (
+                "if (call.args != std::vector<int64_t>{before})",
+                "if (false)",
+            ),
+        },
+    ),
+    *of(
+        "cpp/src/network/layers.cpp",
+        ["ctest:test_network"],
+        {
+            "network-no-lengths": ("in.lengths = x.lengths ? x.lengths->data() : nullptr;", ""),
+            "network-no-state": ("if (args.size() > 1) in.h0 = args[1].x;", ""),
+            "network-any-id": ("x.ids[i] >= count_", "x.ids[i] > count_"),
+            "network-windows-reach-over": ("s >= 0 && s < x.end(b)", "s >= 0 && s < x.steps"),
+            "network-windows-past-the-end": (
+                "std::fill_n(y.to(t, b), y.features(), T(0));\n        y.lengths",
+                "y.lengths",
+            ),
+            "network-statistics-past-the-end": (
+                "if (t < x.end(b))\n                    row(",
+                "if (true)\n                    row(",
+            ),
+        },
+    ),
+    *of(
+        "cpp/src/network/steps.cpp",
+        ["ctest:test_network"],
+        {
+            "network-mean-of-all": ("double(std::max<int64_t>(end, 1))", "double(x.steps)"),
+            "network-last-of-all": ("? end - 1 : 0", "? x.steps - 1 : 0"),
+            "network-both-ends-alike": ("x.at(0, b) + half", "x.at(x.end(b) - 1, b) + half"),
+            "network-masks-all-of-it": ("std::any_of(row", "std::all_of(row"),
+            "network-flips-padding": ("x.at(x.end(b) - 1 - t, b)", "x.at(x.steps - 1 - t, b)"),
         },
     ),
     *of(

@@ -42,7 +42,7 @@ def chains() -> dict[str, Any]:
         "convolutions": lc.Sequential(
             lc.Conv1D(3, 4, 3, padding="causal", dilation=2, seed=0),
             lc.BatchNorm(4),
-            lc.ReLU(),
+            *(lc.Linear(4, 4, seed=3), lc.ReLU()),  # not 0 past the end of a row
             lc.Conv1D(4, 4, 3, padding="same", bias=False, seed=1),
             lc.Conv1D(4, 2, 2, stride=2, seed=2),
         ),
@@ -54,7 +54,7 @@ def chains() -> dict[str, Any]:
             *(lc.Activation(name) for name in ("square", "hard_sigmoid", "exponential")),
             lc.Activation("absolute"),
         ),
-        "masking": lc.Sequential(lc.Masking(), lc.GRU(3, 4, seed=0)),
+        "masking": lc.Sequential(lc.Masking(), lc.GRU(3, 4, seed=0), lc.BatchNorm(4)),
         "autoencoder": lc.Sequential(
             lc.GRU(3, 4, seed=0), lc.LastStep(), lc.RepeatVector(2), lc.LSTM(4, 3, seed=1)
         ),
@@ -85,7 +85,7 @@ def graphs() -> dict[str, Any]:
     decoded, _ = lc.GRU(2, 4, seed=1)(lc.Embedding(5, 2, seed=2)(ids), state[-1][None])
     return {
         "two_inputs": two,
-        "encoder_decoder": lc.Model([ids, memory], decoded),
+        "encoder_decoder": lc.Model([ids, memory], [decoded, lc.Linear(4, 2, seed=3)(decoded)]),
     }
 
 
@@ -135,10 +135,12 @@ def main() -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((T, B, 3)).astype("float32")
     gaps = np.array([[0, 0, 1], [1, 0, 1], [0, 0, 0]] * 2, "float32")[..., None]
+    masked_x = x * gaps
+    masked_x[1, 0, 1] = 0  # a step with a zero in it is there
     arrays: dict[str, np.ndarray] = {}
     for case, model in chains().items():
         if case == "masking":
-            arrays |= record(case, model, [x * gaps])
+            arrays |= record(case, model, [masked_x])
         else:
             given = x.astype("float64") if case == "in_float64" else x
             arrays |= record(case, model, [given], LENGTHS)
