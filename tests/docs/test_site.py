@@ -53,6 +53,8 @@ def test_the_page_of_cpp_shows_the_program_that_is_built() -> None:
 
 def test_the_reference_of_cpp_shows_every_header() -> None:
     page = (DOCS / "reference/cpp.rst").read_text()
-    shown = re.findall(r"^\.\. literalinclude:: \.\./\.\./(cpp/include/lstmcore/\w+\.h)$", page, re.M)
+    shown = re.findall(
+        r"^\.\. literalinclude:: \.\./\.\./(cpp/include/lstmcore/\w+\.h)$", page, re.M
+    )
     headers = (ROOT / "cpp/include/lstmcore").glob("*.h")
     assert sorted(shown) == sorted(str(path.relative_to(ROOT)) for path in headers)
