@@ -53,11 +53,12 @@ py::tuple run_forward_any(const PyWeights& weights, const py::array& x,
                           const std::optional<py::array>& h0, const std::optional<py::array>& c0,
                           const std::optional<py::array>& lengths,
                           const std::optional<py::array>& resets, bool batch_first, bool train,
-                          double dropout, uint64_t key, const std::optional<py::array>& lookup,
-                          int64_t first_step, int64_t whole_steps) {
+                          const Dropouts& dropouts, uint64_t key,
+                          const std::optional<py::array>& lookup, int64_t first_step,
+                          int64_t whole_steps) {
     const auto run = [&](auto number) -> py::tuple {
         auto made = run_forward(
-            LayerCall<decltype(number)>(weights, x, h0, c0, lengths, resets, batch_first, dropout,
+            LayerCall<decltype(number)>(weights, x, h0, c0, lengths, resets, batch_first, dropouts,
                                         key, lookup, first_step, whole_steps),
             train);
         return py::make_tuple(made.y, made.h, made.c, made.tape);
@@ -97,7 +98,7 @@ py::object run_inference(const PyWeights& weights, const py::handle& x, const py
             return py::none();
     }
     auto made = run_forward(
-        LayerCall<T>(weights, *rows, h0, c0, {}, {}, batch_first, 0, 0, {}, 0, -1), false);
+        LayerCall<T>(weights, *rows, h0, c0, {}, {}, batch_first, {}, 0, {}, 0, -1), false);
     if (!made.c) return py::make_tuple(made.y, made.h);
     return py::make_tuple(made.y, py::make_tuple(made.h, *made.c));
 }
@@ -108,10 +109,18 @@ py::object run_inference_any(const PyWeights& weights, const py::handle& x, cons
                                   : run_inference<float>(weights, x, state, batch_first);
 }
 
-py::array_t<bool> make_dropout_mask(uint64_t key, int64_t layer, int64_t steps, int64_t batch,
-                                    int64_t features, double p) {
+constexpr Named<DropoutUse> kDropoutUses[] = {{"between_layers", DropoutUse::between_layers},
+                                              {"input", DropoutUse::input},
+                                              {"hidden", DropoutUse::hidden},
+                                              {"zone_h", DropoutUse::zone_h},
+                                              {"zone_c", DropoutUse::zone_c}};
+
+py::array_t<bool> make_dropout_mask(uint64_t key, int64_t part, int64_t steps, int64_t batch,
+                                    int64_t features, double p, const std::string& use) {
+    const auto found = find_name(kDropoutUses, use);
+    require(found.has_value(), "use: unknown");
     py::array_t<bool> kept({steps, batch, features});
-    dropout_mask(key, layer, steps, batch, features, p, kept.mutable_data());
+    dropout_mask(key, *found, part, steps, batch, features, p, kept.mutable_data());
     return kept;
 }
 
@@ -125,7 +134,7 @@ void bind_layer(py::module_& m) {
         .def("cells", &Tape::cells);
     m.def("forward", &run_forward_any, py::arg("weights"), py::arg("x"), py::arg("h0"),
           py::arg("c0"), py::arg("lengths"), py::arg("resets"), py::arg("batch_first"),
-          py::arg("train"), py::arg("dropout"), py::arg("dropout_key"),
+          py::arg("train"), py::arg("dropouts"), py::arg("dropout_key"),
           py::arg("lookup") = py::none(), py::arg("first_step") = 0, py::arg("whole_steps") = -1);
     // Without names of arguments, because keywords would cost a call as much as all the rest of it.
     m.def("infer", &run_inference_any);
@@ -136,6 +145,6 @@ void bind_layer(py::module_& m) {
             return tape.backward(dy, dh, dc, gradients);
         },
         py::arg("tape"), py::arg("dy"), py::arg("dh"), py::arg("dc"), py::arg("gradients"));
-    m.def("dropout_mask", &make_dropout_mask, py::arg("key"), py::arg("layer"), py::arg("time"),
-          py::arg("batch"), py::arg("features"), py::arg("p"));
+    m.def("dropout_mask", &make_dropout_mask, py::arg("key"), py::arg("part"), py::arg("time"),
+          py::arg("batch"), py::arg("features"), py::arg("p"), py::arg("use") = "between_layers");
 }

@@ -1,6 +1,7 @@
 // The arguments of a call of a recurrent layer: arrays as the core wants them.
 #pragma once
 
+#include <array>
 #include <initializer_list>
 #include <memory>
 #include <optional>
@@ -86,6 +87,9 @@ std::vector<Set> split_sets(const Spec& spec, const std::vector<py::array>& arra
     return sets;
 }
 
+/// Probabilities of dropout in training: between layers, of the input, of h into W_hh.
+using Dropouts = std::array<double, 3>;
+
 /// The arrays of a call, kept alive together with the views of them.
 template <class T>
 struct LayerCall {
@@ -98,7 +102,7 @@ struct LayerCall {
 
     LayerCall(const PyWeights& packed, const py::array& x_, const std::optional<py::array>& h0_,
               const std::optional<py::array>& c0_, const std::optional<py::array>& lengths_,
-              const std::optional<py::array>& resets_, bool batch_first_, double dropout,
+              const std::optional<py::array>& resets_, bool batch_first_, const Dropouts& dropouts,
               uint64_t dropout_key, const std::optional<py::array>& lookup_, int64_t first_step,
               int64_t whole_steps)
         : spec(packed.spec),
@@ -131,8 +135,11 @@ struct LayerCall {
         in.lengths = numbers_or_null<const int64_t>(lengths, {in.batch}, "lengths");
         if (resets)
             in.resets = view_of<const bool>(*resets, "resets", batch_first, in.steps, in.batch, 0);
-        require(dropout >= 0 && dropout < 1, "dropout: expected 0 <= dropout < 1");
-        in.dropout = dropout;
+        for (const double p : dropouts)
+            require(p >= 0 && p < 1, "dropouts: expected 0 <= dropout < 1");
+        in.dropout = dropouts[0];
+        in.input_dropout = dropouts[1];
+        in.recurrent_dropout = dropouts[2];
         in.dropout_key = dropout_key;
         in.first_step = first_step;
         in.whole_steps = whole_steps;

@@ -1,5 +1,6 @@
 // What a layer is, from keyword arguments: one for each option of lstmcore/options.h.
 #include <string>
+#include <tuple>
 #include <variant>
 
 #include "binding.h"
@@ -21,6 +22,9 @@ void take(const char*, const py::handle& from, Value& to) {
 }
 void take(const char*, const py::handle& from, Activation& to) {
     to = parse_activation(from.cast<ActivationTuple>());
+}
+void take(const char*, const py::handle& from, Zoneout& to) {
+    std::tie(to.h, to.c) = from.cast<std::tuple<double, double>>();
 }
 void take(const char* name, const py::handle& from, Merge& to) {
     to = parse_name(name, kMergeNames, from.cast<std::string>());

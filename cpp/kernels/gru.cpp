@@ -41,7 +41,7 @@ void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* ro
         const int64_t valid = H - unit;
         const P r = act.gate(load(tile)), z = act.gate(load(tile + L)), hn = load(tile + 2 * L);
         const P candidate = act.candidate(pmadd(r, hn, load(at.rh + unit, valid)));
-        store(at.y + unit, interpolate<T>(z, candidate, load(at.h_prev + unit, valid)), valid);
+        store(at.y + unit, interpolate<T>(z, candidate, load(at.kept + unit, valid)), valid);
         if constexpr (kTrain) {
             store(at.gates + unit, r, valid);
             store(at.gates + H + unit, z, valid);
@@ -67,7 +67,7 @@ void gru_backward_reset_after(const StepArgs<T>& step, const GruBackwardRow<T>* 
                                const GruBackwardRow<T>& at = rows[row];
                                for (int g = 0; g < 4; ++g)
                                    prefetch_panel<T>(vectors, at.gates + g * H + unit);
-                               prefetch_panel<T>(vectors, at.h_prev + unit, at.dy + unit);
+                               prefetch_panel<T>(vectors, at.kept + unit, at.dy + unit);
                                return chains_from(vectors, at.extra + unit, H - unit, tile);
                            };
     const auto finish = [=](int64_t unit, int64_t row, const P& sum) LSTMCORE_INLINE_LAMBDA {
@@ -76,9 +76,9 @@ void gru_backward_reset_after(const StepArgs<T>& step, const GruBackwardRow<T>* 
         const P dh = padd(sum, load(at.dy + unit, valid));
         const P r = load(at.gates + unit, valid), z = load(at.gates + H + unit, valid),
                 candidate = load(at.gates + 2 * H + unit, valid),
-                hn = load(at.gates + 3 * H + unit, valid), h_prev = load(at.h_prev + unit, valid);
+                hn = load(at.gates + 3 * H + unit, valid), kept = load(at.kept + unit, valid);
         const P d_n = pmul(pmul(dh, psub(set(T(1)), z)), act.candidate_derivative(candidate));
-        const P d_z = pmul(pmul(dh, psub(h_prev, candidate)), act.gate_derivative(z));
+        const P d_z = pmul(pmul(dh, psub(kept, candidate)), act.gate_derivative(z));
         const P d_r = pmul(pmul(d_n, hn), act.gate_derivative(r));
         store(at.dgates + unit, d_n, valid);
         store(at.dgates + H + unit, d_r, valid);
@@ -126,7 +126,7 @@ void gru_forward_reset_before(const StepArgs<T>& step, const GruForwardRow<T>* r
                 const GruForwardRow<T>& at = rows[row];
                 const int64_t valid = H - unit;
                 const P candidate = act.candidate(pre), z = load(at.gates + H + unit, valid);
-                store(at.y + unit, interpolate<T>(z, candidate, load(at.h_prev + unit, valid)),
+                store(at.y + unit, interpolate<T>(z, candidate, load(at.kept + unit, valid)),
                       valid);
                 store(at.gates + 2 * H + unit, candidate, valid);
             }));
@@ -160,11 +160,11 @@ void gru_backward_reset_before(const StepArgs<T>& step, const GruBackwardRow<T>*
             const P dh = padd(sum, load(at.dy + unit, valid));
             const P z = load(at.gates + H + unit, valid),
                     candidate = load(at.gates + 2 * H + unit, valid),
-                    h_prev = load(at.h_prev + unit, valid);
+                    kept = load(at.kept + unit, valid);
             const P d_n = pmul(pmul(dh, psub(set(T(1)), z)), act.candidate_derivative(candidate));
             store(at.dgates + unit, d_n, valid);
             store(at.dgates + 2 * H + unit,
-                  pmul(pmul(dh, psub(h_prev, candidate)), act.gate_derivative(z)), valid);
+                  pmul(pmul(dh, psub(kept, candidate)), act.gate_derivative(z)), valid);
             store(at.carry + unit, pmul(dh, z), valid);
         }));
     // 1. through W_hn to r h_prev, and so to the reset gate and h_prev
@@ -178,7 +178,10 @@ void gru_backward_reset_before(const StepArgs<T>& step, const GruBackwardRow<T>*
             const int64_t valid = H - unit;
             const P r = load(at.gates + unit, valid), h_prev = load(at.h_prev + unit, valid);
             store(at.dgates + H + unit, pmul(pmul(d_rh, h_prev), act.gate_derivative(r)), valid);
-            store(at.carry + unit, pmadd(d_rh, r, load(at.carry + unit, valid)), valid);
+            P factor = r;
+            if constexpr (!kPlain)
+                if (at.mask != nullptr) factor = pmul(r, load(at.mask + unit, valid));
+            store(at.carry + unit, pmadd(d_rh, factor, load(at.carry + unit, valid)), valid);
         }));
 }
 
@@ -196,7 +199,9 @@ void gru_forward_with(const StepArgs<T>& step, const GruForwardRow<T>* rows, Fac
 template <class T>
 void gru_backward_with(const StepArgs<T>& step, const GruBackwardRow<T>* rows,
                        FloatFactors<GruBackwardRow<T>> factors, int64_t n) {
-    const bool plain = has_standard_activations(step.cell), after = step.cell.reset_after;
+    const bool after = step.cell.reset_after;
+    const bool plain =
+        has_standard_activations(step.cell) && (after || n == 0 || rows->mask == nullptr);
     const auto run =
         after ? (plain ? gru_backward_reset_after<T, true> : gru_backward_reset_after<T, false>)
               : (plain ? gru_backward_reset_before<T, true> : gru_backward_reset_before<T, false>);

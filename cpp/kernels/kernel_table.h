@@ -212,6 +212,7 @@ struct GruForwardRow {
                       ///< in inference too
     T* rh;            ///< (H) scratch: reset before for r * h_prev, after for W_in x + b_in
     const T* x;       ///< (w_in.K)
+    const T* kept;    ///< (H) the state of which z keeps a part: h_prev, but for its dropout
 };
 
 /// dh = extra + a · W_hh + dy, a being the hidden part of the next step's dgates.
@@ -226,6 +227,9 @@ struct GruBackwardRow {
     const T* h_prev;  ///< (H)
     T* dgates;        ///< (3 or 4, H)
     T* carry;         ///< (H) the part of dh_prev that does not pass W_hh (of r and z)
+    const T* kept;    ///< (H), see GruForwardRow
+    const T* mask;    ///< (H) reset before: the factors of h_prev, by which it differs from `kept`,
+                      ///< or null
 };
 
 /// n numbers of a parameter, their gradient, and what the optimizer remembers of each (or null).

@@ -160,6 +160,8 @@ TEST(threads_do_not_change_a_bit) {
             const Input<float> input(spec, 130 / batch * 13, batch, batch > 1, true);
             Sequences<float> in = input.sequences();
             in.dropout = 0.3;
+            in.input_dropout = batch > 1 ? 0.2 : 0;
+            in.recurrent_dropout = batch > 2 ? 0.4 : 0;
             in.dropout_key = 7;
             const Result<float> one = run(spec, parameters, in, true, 1);
             for (const int threads : {2, 3, 5, 0, -1})
@@ -376,6 +378,12 @@ TEST(pointers_and_sizes_that_cannot_be_are_refused) {
     other = in;
     other.dropout = 1;
     refused(other, "dropout");
+    other = in;
+    other.input_dropout = -0.1;
+    refused(other, "input_dropout");
+    other = in;
+    other.recurrent_dropout = 1;
+    refused(other, "recurrent_dropout");
     other = in;
     other.first_step = -1;
     refused(other, "first_step");

@@ -72,13 +72,14 @@ const char* const kLstm =
     R"({"type": "LSTM", "input_size": 3, "hidden_size": 5, "num_layers": 1, "bias": true,
         "batch_first": false, "dropout": 0.0, "bidirectional": false, "reverse": false,
         "merge": "concat", "proj_size": 0, "forget_gate": true, "coupled": false,
-        "peephole": true, "cell_clip": 2.5, "gate_clip": null,
+        "peephole": true, "cell_clip": 2.5, "gate_clip": null, "zoneout": [0.25, 0.5],
         "activations": [["hard_sigmoid", 0.25, 0.5], "softsign", "tanh"], "forget_bias": 1.0,
         "dtype": "float32"})";
 const char* const kGru =
     R"({"type": "GRU", "input_size": 5, "hidden_size": 4, "num_layers": 2, "bias": false,
         "batch_first": true, "dropout": 0.5, "bidirectional": false, "reverse": false,
-        "merge": "concat", "reset_after": false, "gate_clip": 3, "activations":
+        "merge": "concat", "reset_after": false, "gate_clip": 3, "zoneout": 0.125,
+        "recurrent_dropout": 0.5, "input_dropout": 0.25, "activations":
         ["sigmoid", "tanh"], "dtype": "float32"})";
 const char* const kLinear =
     R"({"type": "Linear", "in_features": 4, "out_features": 2, "bias": true, "dtype": "float32"})";
@@ -99,6 +100,7 @@ struct Example {
         spec.hidden_size = 5;
         spec.cell.peephole = true;
         spec.cell.cell_clip = 2.5;
+        spec.cell.zoneout = {0.25, 0.5};
         spec.cell.gate = {ActivationKind::hard_sigmoid, 0.25, 0.5};
         spec.cell.candidate = {ActivationKind::softsign};
         return spec;
@@ -112,6 +114,7 @@ struct Example {
         spec.bias = false;
         spec.cell.reset_after = false;
         spec.cell.gate_clip = 3;
+        spec.cell.zoneout.h = 0.125;
         return spec;
     }
 

@@ -128,6 +128,12 @@ inline std::vector<Variant> variants() {
     });
     add("gru", CellKind::gru, plain);
     add("gru reset before", CellKind::gru, [](LayerSpec& s) { s.cell.reset_after = false; });
+    add("rnn zoneout", CellKind::rnn, [](LayerSpec& s) { s.cell.zoneout.h = 0.2; });
+    add("lstm zoneout", CellKind::lstm, [](LayerSpec& s) {
+        s.cell.zoneout = {0.2, 0.3};
+        s.proj_size = 3;
+    });
+    add("gru zoneout", CellKind::gru, [](LayerSpec& s) { s.cell.zoneout.h = 0.2; });
     add("gru no bias", CellKind::gru, [](LayerSpec& s) { s.bias = false; });
     for (const CellKind kind : {CellKind::rnn, CellKind::lstm, CellKind::gru}) {
         add("stack", kind, [](LayerSpec& s) { s.num_layers = 3; });

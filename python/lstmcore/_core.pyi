@@ -129,7 +129,7 @@ def forward(
     resets: npt.NDArray[np.bool_] | None,
     batch_first: bool,
     train: bool,
-    dropout: float,
+    dropouts: tuple[float, float, float],  # between layers, of the input, of h into W_hh
     dropout_key: int,
     lookup: npt.NDArray[np.int64] | None = None,
     first_step: int = 0,  # of a piece of longer sequences: lengths and dropout count from there
@@ -144,7 +144,7 @@ def backward(
     gradients: Sequence[_Array],
 ) -> tuple[_Array, _Array, _Array | None]: ...
 def dropout_mask(
-    key: int, layer: int, time: int, batch: int, features: int, p: float
+    key: int, part: int, time: int, batch: int, features: int, p: float, use: str = ...
 ) -> npt.NDArray[np.bool_]: ...
 def isa() -> str: ...
 def available_isas() -> list[str]: ...

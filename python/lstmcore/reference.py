@@ -116,10 +116,11 @@ def _activation(spec: Activation, clip: float | None = None) -> Pair:
 
 
 # Cells ----------------------------------------------------------------------------------------
-# A step takes x (B, I) and the state before it, a tuple of (B, .) arrays whose first is the
-# output, and gives the state after it and what the backward step needs. The backward step takes
-# that and the gradient of the state after, and gives the gradients of x, of the state before, and
-# of the parameters by name (the biases always; who has none leaves them out).
+# A step takes x (B, I), the state before it, a tuple of (B, .) arrays whose first is the output,
+# and u, the output before it on its way into W_hh, which differs from that by recurrent dropout. It
+# gives the state after it and what the backward step needs. The backward step takes that and the
+# gradient of the state after, and gives the gradients of x, of u, of the state before, and of the
+# parameters by name (the biases always; who has none leaves them out).
 
 _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 _MATRICES = ("weight_ih", "weight_hh", "weight_hr")
@@ -130,10 +131,10 @@ class _Cell(Protocol):
     def names(self) -> tuple[str, ...]: ...  # of the parameters it may have
     @property
     def gates(self) -> str: ...  # a letter each, in the order of the rows of the weights
-    def step(self, x: Array, state: Arrays, p: Weights) -> tuple[Arrays, Arrays]: ...
+    def step(self, x: Array, u: Array, state: Arrays, p: Weights) -> tuple[Arrays, Arrays]: ...
     def step_backward(
         self, saved: Arrays, dstate: Arrays, p: Weights
-    ) -> tuple[Array, Arrays, Weights]: ...
+    ) -> tuple[Array, Array, Arrays, Weights]: ...
 
 
 class _Int8(NamedTuple):
@@ -227,29 +228,28 @@ class _RNN:
     activation: Pair
     names, gates = _NAMES, "h"
 
-    def step(self, x: Array, state: Arrays, p: Weights) -> tuple[Arrays, Arrays]:
+    def step(self, x: Array, u: Array, state: Arrays, p: Weights) -> tuple[Arrays, Arrays]:
         act, _ = self.activation
-        (h_prev,) = state
         # 1. the sum of what comes in
         a = _linear(x, p["weight_ih"], p.get("bias_ih", 0.0))
-        a = a + _linear(h_prev, p["weight_hh"], p.get("bias_hh", 0.0))
+        a = a + _linear(u, p["weight_hh"], p.get("bias_hh", 0.0))
         # 2. the output
         h = act(a)
-        return (h,), (x, h_prev, h)
+        return (h,), (x, u, h)
 
     def step_backward(
         self, saved: Arrays, dstate: Arrays, p: Weights
-    ) -> tuple[Array, Arrays, Weights]:
+    ) -> tuple[Array, Array, Arrays, Weights]:
         _, dact = self.activation
-        x, h_prev, h = saved
+        x, u, h = saved
         (dh,) = dstate
         dp: Weights = {}
         # 2. the output
         da = dh * dact(h)
         # 1. the sum of what comes in
         dx, dp["weight_ih"], dp["bias_ih"] = _linear_backward(da, x, p["weight_ih"])
-        dh_prev, dp["weight_hh"], dp["bias_hh"] = _linear_backward(da, h_prev, p["weight_hh"])
-        return dx, (dh_prev,), dp
+        du, dp["weight_hh"], dp["bias_hh"] = _linear_backward(da, u, p["weight_hh"])
+        return dx, du, (np.zeros_like(dh),), dp
 
 
 @dataclass(frozen=True)
@@ -276,13 +276,13 @@ class _LSTM:
         """The peephole of each gate, of none if there are none."""
         return dict(zip(self.gates.replace("g", ""), p.get("weight_ch", ())))
 
-    def step(self, x: Array, state: Arrays, p: Weights) -> tuple[Arrays, Arrays]:
+    def step(self, x: Array, u: Array, state: Arrays, p: Weights) -> tuple[Arrays, Arrays]:
         (gate, _), (candidate, _), (output, _) = self.activations
-        h_prev, c_prev = state
+        _, c_prev = state
         w = self.peepholes(p)
         # 1. the sum of what comes in to each gate
         sums = _linear(x, p["weight_ih"], p.get("bias_ih", 0.0))
-        sums = sums + _linear(h_prev, p["weight_hh"], p.get("bias_hh", 0.0))
+        sums = sums + _linear(u, p["weight_hh"], p.get("bias_hh", 0.0))
         a = dict(zip(self.gates, np.split(sums, len(self.gates), axis=1)))
         # 2. the input and forget gates, which may see the cell as it was
         i = gate(a["i"] + w["i"] * c_prev if w else a["i"])
@@ -305,13 +305,13 @@ class _LSTM:
         m = o * k
         # 7. its projection
         h = _linear(m, p["weight_hr"]) if "weight_hr" in p else m
-        return (h, c), (x, h_prev, c_prev, i, f, g, c, o, k, m)
+        return (h, c), (x, u, c_prev, i, f, g, c, o, k, m)
 
     def step_backward(
         self, saved: Arrays, dstate: Arrays, p: Weights
-    ) -> tuple[Array, Arrays, Weights]:
+    ) -> tuple[Array, Array, Arrays, Weights]:
         (_, dgate), (_, dcandidate), (_, doutput) = self.activations
-        x, h_prev, c_prev, i, f, g, c, o, k, m = saved
+        x, u, c_prev, i, f, g, c, o, k, m = saved
         dh, dc = dstate
         w = self.peepholes(p)
         da, dp = {}, {}
@@ -345,8 +345,8 @@ class _LSTM:
         # 1. the sum of what comes in to each gate
         dsums = np.concatenate([da[n] for n in self.gates], axis=1)
         dx, dp["weight_ih"], dp["bias_ih"] = _linear_backward(dsums, x, p["weight_ih"])
-        dh_prev, dp["weight_hh"], dp["bias_hh"] = _linear_backward(dsums, h_prev, p["weight_hh"])
-        return dx, (dh_prev, dc_prev), dp
+        du, dp["weight_hh"], dp["bias_hh"] = _linear_backward(dsums, u, p["weight_hh"])
+        return dx, du, (np.zeros_like(dh), dc_prev), dp
 
 
 @dataclass(frozen=True)
@@ -357,7 +357,7 @@ class _GRU:
     activations: tuple[Pair, ...]
     names, gates = _NAMES, "rzn"
 
-    def step(self, x: Array, state: Arrays, p: Weights) -> tuple[Arrays, Arrays]:
+    def step(self, x: Array, u: Array, state: Arrays, p: Weights) -> tuple[Arrays, Arrays]:
         (gate, _), (candidate, _) = self.activations
         (h_prev,) = state
         w_r, w_z, w_n = _split(p["weight_hh"], 3)
@@ -366,22 +366,22 @@ class _GRU:
         a = _linear(x, p["weight_ih"], p.get("bias_ih", 0.0))
         a_r, a_z, a_n = np.split(a, 3, axis=1)
         # 2. the reset and update gates
-        r = gate(a_r + _linear(h_prev, w_r, b_r))
-        z = gate(a_z + _linear(h_prev, w_z, b_z))
+        r = gate(a_r + _linear(u, w_r, b_r))
+        z = gate(a_z + _linear(u, w_z, b_z))
         # 3. the part of the state in the candidate, reset after the product or before it
-        v = h_prev if self.reset_after else r * h_prev
+        v = u if self.reset_after else r * u
         q = _linear(v, w_n, b_n)
         # 4. the candidate
         n = candidate(a_n + (r * q if self.reset_after else q))
         # 5. the output
         h = (1.0 - z) * n + z * h_prev
-        return (h,), (x, h_prev, r, z, v, q, n)
+        return (h,), (x, u, h_prev, r, z, v, q, n)
 
     def step_backward(
         self, saved: Arrays, dstate: Arrays, p: Weights
-    ) -> tuple[Array, Arrays, Weights]:
+    ) -> tuple[Array, Array, Arrays, Weights]:
         (_, dgate), (_, dcandidate) = self.activations
-        x, h_prev, r, z, v, q, n = saved
+        x, u, h_prev, r, z, v, q, n = saved
         (dh,) = dstate
         w_r, w_z, w_n = _split(p["weight_hh"], 3)
         dp: Weights = {}
@@ -392,19 +392,49 @@ class _GRU:
         dq = da_n * r if self.reset_after else da_n
         # 3. the part of the state in the candidate
         dv, dw_n, db_n = _linear_backward(dq, v, w_n)
-        dr = da_n * q if self.reset_after else dv * h_prev
-        dh_prev = dh_prev + (dv if self.reset_after else dv * r)
+        dr = da_n * q if self.reset_after else dv * u
+        du = dv if self.reset_after else dv * r
         # 2. the reset and update gates
         da_r, da_z = dr * dgate(r), dz * dgate(z)
-        dh_r, dw_r, db_r = _linear_backward(da_r, h_prev, w_r)
-        dh_z, dw_z, db_z = _linear_backward(da_z, h_prev, w_z)
-        dh_prev = dh_prev + dh_r + dh_z
+        du_r, dw_r, db_r = _linear_backward(da_r, u, w_r)
+        du_z, dw_z, db_z = _linear_backward(da_z, u, w_z)
+        du = du + du_r + du_z
         dp["weight_hh"] = np.concatenate([dw_r, dw_z, dw_n])
         dp["bias_hh"] = np.concatenate([db_r, db_z, db_n])
         # 1. the part of the input in each gate
         da = np.concatenate([da_r, da_z, da_n], axis=1)
         dx, dp["weight_ih"], dp["bias_ih"] = _linear_backward(da, x, p["weight_ih"])
-        return dx, (dh_prev,), dp
+        return dx, du, (dh_prev,), dp
+
+
+# What acts on x and on the state around a step ------------------------------------------------
+
+
+class _Around(NamedTuple):
+    """Dropout and zoneout of one direction; None is none."""
+
+    x: Array | None  # (B, I) factors
+    u: Array | None  # (B, P) factors of h' on its way into W_hh
+    zoneout: tuple[float, ...]  # in the mean: of each part of the state
+    kept: tuple[Array | None, ...]  # (T, B, .) 1 where that part keeps its value, else 0
+
+    def zone(self, part: int, t: int, rows: Any, before: Array, made: Array) -> Array:
+        """A part of the state after a step, of what it was and what the cell has made."""
+        kept = self.kept[part]
+        if kept is not None:
+            return np.where(kept[t, rows] == 1, before, made)
+        p = self.zoneout[part]
+        return p * before + (1.0 - p) * made if p else made
+
+    def zone_backward(self, part: int, t: int, rows: Any, d: Array) -> tuple[Array, Array]:
+        """The gradients of what it was and of what the cell has made."""
+        kept, p = self.kept[part], self.zoneout[part]
+        share = np.full(d.shape, p) if kept is None else kept[t, rows]
+        return share * d, (1.0 - share) * d
+
+
+def _masked(value: Array, mask: Array | None, rows: Any) -> Array:
+    return value if mask is None else value * mask[rows]
 
 
 # One direction through time -------------------------------------------------------------------
@@ -415,11 +445,19 @@ class _Run(NamedTuple):
 
     p: Weights
     y: Array  # (T, B, P)
+    around: _Around
     steps: list[tuple[int, npt.NDArray[np.intp], Mask, Arrays]]
 
 
 def _run(
-    cell: _Cell, x: Array, state: Arrays, p: Weights, valid: Mask, resets: Mask, reverse: bool
+    cell: _Cell,
+    x: Array,
+    state: Arrays,
+    p: Weights,
+    around: _Around,
+    valid: Mask,
+    resets: Mask,
+    reverse: bool,
 ) -> tuple[Arrays, _Run]:
     """Walk through time. `valid` and `resets` are (T, B); returns the last state of each row."""
     T, B = valid.shape
@@ -436,12 +474,13 @@ def _run(
         rows = np.flatnonzero(valid[t])
         drop = cut[t, rows, None]
         before = tuple(np.where(drop, 0.0, s[rows]) for s in state)
-        after, saved = cell.step(x[t, rows], before, p)
-        for s, value in zip(state, after):
-            s[rows] = value
-        y[t, rows] = after[0]
+        u = _masked(before[0], around.u, rows)
+        made, saved = cell.step(_masked(x[t, rows], around.x, rows), u, before, p)
+        for part, s in enumerate(state):
+            s[rows] = around.zone(part, t, rows, before[part], made[part])
+        y[t, rows] = state[0][rows]
         steps.append((t, rows, drop, saved))
-    return state, _Run(p, y, steps)
+    return state, _Run(p, y, around, steps)
 
 
 def _run_backward(
@@ -453,7 +492,13 @@ def _run_backward(
     dp = {name: np.zeros(value.shape) for name, value in run.p.items()}
     for t, rows, drop, saved in reversed(run.steps):
         dh, *rest = (d[rows] for d in dstate)
-        dx[t, rows], dbefore, dp_t = cell.step_backward(saved, (dh + dy[t, rows], *rest), run.p)
+        dafter = (dh + dy[t, rows], *rest)
+        zoned = [run.around.zone_backward(part, t, rows, d) for part, d in enumerate(dafter)]
+        dkept, dmade = zip(*zoned)
+        dx_t, du, dbefore, dp_t = cell.step_backward(saved, dmade, run.p)
+        dx[t, rows] = _masked(dx_t, run.around.x, rows)
+        dbefore = tuple(kept + value for kept, value in zip(dkept, dbefore))
+        dbefore = (dbefore[0] + _masked(du, run.around.u, rows), *dbefore[1:])
         for d, value in zip(dstate, dbefore):
             d[rows] = np.where(drop, 0.0, value)
         for name in dp:
@@ -554,6 +599,34 @@ def _weights(
     return weights
 
 
+class _Options(NamedTuple):
+    """What regularises the layers, as `rnn_forward` takes it."""
+
+    zoneout: Any
+    zoneout_masks: Any
+    input_masks: Any
+    recurrent_masks: Any
+
+    def around(self, parts: int, at: int, x: Array, shapes: list[tuple[int, ...]]) -> _Around:
+        """Of one direction, whose place among the states is `at` and whose state has parts."""
+        T, B, features = x.shape
+        states = shapes[0][0]
+        zoneout = self.zoneout if isinstance(self.zoneout, tuple) else (self.zoneout,) * parts
+        if len(zoneout) != parts or not all(0 <= p < 1 for p in zoneout):
+            raise ValueError(f"zoneout is {self.zoneout}, expected {parts} numbers in [0, 1)")
+        given = self.zoneout_masks if parts > 1 else (self.zoneout_masks,)
+        kept = []
+        for masks, (_, _, n) in zip((None,) * parts if given is None else given, shapes):
+            whole = None if masks is None else _array("zoneout_masks", masks, (states, T, B, n))
+            kept.append(None if whole is None else whole[at])
+        mask_x = mask_u = None
+        if self.input_masks is not None:
+            mask_x = _array(f"input_masks[{at}]", self.input_masks[at], (B, features))
+        if self.recurrent_masks is not None:
+            mask_u = _array("recurrent_masks", self.recurrent_masks, shapes[0])[at]
+        return _Around(mask_x, mask_u, zoneout, tuple(kept))
+
+
 @np.errstate(all="ignore")  # overflow and NaN travel silently, as in the compiled layers
 def _forward(
     cell: _Cell,
@@ -564,6 +637,7 @@ def _forward(
     lengths: npt.ArrayLike | None,
     resets: npt.ArrayLike | None,
     dropout_masks: Sequence[npt.ArrayLike] | None,
+    options: _Options,
     precision: str,
 ) -> tuple[Array, Arrays, _Tape]:
     y = np.array(x, dtype=np.float64)
@@ -610,7 +684,8 @@ def _forward(
             y = y * masks[-1]
         runs = []
         for p, (at, _, back) in zip(weights[k], stack.directions(k)):
-            last, run = _run(cell, y, tuple(s[at] for s in initial), p, valid, starts, back)
+            around = options.around(len(state), at, y, shapes)
+            last, run = _run(cell, y, tuple(s[at] for s in initial), p, around, valid, starts, back)
             for s, value in zip(final, last):
                 s[at] = value
             runs.append(run)
@@ -668,6 +743,10 @@ def rnn_forward(
     lengths: npt.ArrayLike | None = None,
     resets: npt.ArrayLike | None = None,
     dropout_masks: Sequence[npt.ArrayLike] | None = None,
+    input_masks: Sequence[npt.ArrayLike] | None = None,
+    recurrent_masks: npt.ArrayLike | None = None,
+    zoneout: float = 0.0,
+    zoneout_masks: npt.ArrayLike | None = None,
     precision: str = "float32",
 ) -> tuple[Array, Array, _Tape]:
     """Run a simple recurrent network (Elman 1990) over sequences.
@@ -700,6 +779,15 @@ def rnn_forward(
         in either direction.
     dropout_masks : L-1 arrays (T, B, F), or None
         Factors on the output of each layer but the last, already scaled.
+    input_masks : L*D arrays (B, I of the layer), or None
+        Factors on what each direction of each layer reads, at all steps the same.
+    recurrent_masks : (L*D, B, H) array or None
+        Factors on h' where it is multiplied with W_hh, at all steps the same; elsewhere h' is as it
+        is.
+    zoneout : float
+        The state after a step becomes zoneout * h' + (1 - zoneout) * h.
+    zoneout_masks : (L*D, T, B, H) array or None
+        Instead of `zoneout`: 1 where the state after a step is h', 0 where it is h.
     precision : "float32" or "bfloat16"
         Whether both factors of every product with a matrix are rounded to bfloat16. Without, this
         is float64.
@@ -719,6 +807,10 @@ def rnn_forward(
     References
     ----------
     J. L. Elman (1990), Finding structure in time, Cognitive Science 14(2).
+    Y. Gal, Z. Ghahramani (2016), A theoretically grounded application of dropout in recurrent
+    neural networks, NIPS.
+    D. Krueger et al. (2017), Zoneout: regularizing RNNs by randomly preserving hidden activations,
+    ICLR.
     M. Schuster, K. K. Paliwal (1997), Bidirectional recurrent neural networks, IEEE Transactions
     on Signal Processing 45(11).
 
@@ -738,6 +830,7 @@ def rnn_forward(
         lengths,
         resets,
         dropout_masks,
+        _Options(zoneout, zoneout_masks, input_masks, recurrent_masks),
         precision,
     )
     return y, h, tape
@@ -794,6 +887,10 @@ def lstm_forward(
     lengths: npt.ArrayLike | None = None,
     resets: npt.ArrayLike | None = None,
     dropout_masks: Sequence[npt.ArrayLike] | None = None,
+    input_masks: Sequence[npt.ArrayLike] | None = None,
+    recurrent_masks: npt.ArrayLike | None = None,
+    zoneout: float | tuple[float, float] = 0.0,
+    zoneout_masks: tuple[npt.ArrayLike | None, npt.ArrayLike | None] | None = None,
     precision: str = "float32",
 ) -> tuple[Array, tuple[Array, Array], _Tape]:
     """Run a long short-term memory (Hochreiter & Schmidhuber 1997) over sequences.
@@ -828,7 +925,15 @@ def lstm_forward(
         Initial state, (L*D, B, P) and (L*D, B, H); None is zeros.
     forget_gate, coupled, cell_clip, gate_clip, activations
         See above.
-    x, params, num_layers, bidirectional, reverse, merge, lengths, resets, dropout_masks, precision
+    zoneout : float or (float, float)
+        As in `rnn_forward`, of h and of c; one number is for both. o * act_h(c) sees the c of step
+        4, before zoneout.
+    zoneout_masks : (array, array), or None
+        As in `rnn_forward`, (L*D, T, B, P) of h and (L*D, T, B, H) of c; either may be None.
+    recurrent_masks : (L*D, B, P) array or None
+        As in `rnn_forward`.
+    x, params, num_layers, bidirectional, reverse, merge, lengths, resets, dropout_masks, \
+input_masks, precision
         As in `rnn_forward`.
 
     Returns
@@ -880,6 +985,7 @@ def lstm_forward(
         lengths,
         resets,
         dropout_masks,
+        _Options(zoneout, zoneout_masks, input_masks, recurrent_masks),
         precision,
     )
     return y, (h, c), tape
@@ -937,6 +1043,10 @@ def gru_forward(
     lengths: npt.ArrayLike | None = None,
     resets: npt.ArrayLike | None = None,
     dropout_masks: Sequence[npt.ArrayLike] | None = None,
+    input_masks: Sequence[npt.ArrayLike] | None = None,
+    recurrent_masks: npt.ArrayLike | None = None,
+    zoneout: float = 0.0,
+    zoneout_masks: npt.ArrayLike | None = None,
     precision: str = "float32",
 ) -> tuple[Array, Array, _Tape]:
     """Run gated recurrent units (Cho et al. 2014, equations 5 to 8) over sequences.
@@ -958,9 +1068,9 @@ def gru_forward(
     ----------
     reset_after, gate_clip, activations
         See above.
-    x, state, params, num_layers, bidirectional, reverse, merge, lengths, resets, dropout_masks,
-    precision
-        As in `rnn_forward`.
+    x, state, params, num_layers, bidirectional, reverse, merge, lengths, resets, dropout_masks, \
+input_masks, recurrent_masks, zoneout, zoneout_masks, precision
+        As in `rnn_forward`; z keeps a part of h' as it is, without the factors.
 
     Returns
     -------
@@ -999,6 +1109,7 @@ def gru_forward(
         lengths,
         resets,
         dropout_masks,
+        _Options(zoneout, zoneout_masks, input_masks, recurrent_masks),
         precision,
     )
     return y, h, tape

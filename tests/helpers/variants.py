@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 
 import lstmcore as lc
 from helpers.numeric import assert_same_bits
-from lstmcore import reference
+from lstmcore import _core, reference
 
 __all__ = [
     "CELLS", "STACKS", "Cell", "Options", "Result", "assert_close", "assert_same_bits", "cells",
-    "dtypes", "make", "reference_step", "stacks", "states_of", "train_step",
+    "dtypes", "make", "masks_of", "of_a_cell", "reference_forward", "reference_step", "stacks",
+    "states_of", "train_step",
 ]  # fmt: skip
 
 Options = dict[str, Any]
@@ -49,6 +51,11 @@ CELLS: list[Cell] = [
     ("GRU", {"reset_after": False}),
     ("GRU", {"reset_after": False, "gate_clip": 0.5}),
     ("GRU", {"reset_after": False, "activations": ("hard_sigmoid", ("scaled_tanh", 1.5, 0.5))}),
+    ("RNN", {"zoneout": 0.3, "input_dropout": 0.4, "recurrent_dropout": 0.2}),
+    ("LSTM", {"zoneout": (0.3, 0.2), "input_dropout": 0.2, "recurrent_dropout": 0.4}),
+    ("LSTM", {"zoneout": (0.0, 0.3), "recurrent_dropout": 0.3, "proj_size": 2, "peephole": True}),
+    ("GRU", {"zoneout": 0.2, "recurrent_dropout": 0.3}),
+    ("GRU", {"zoneout": 0.1, "recurrent_dropout": 0.3, "input_dropout": 0.3, "reset_after": False}),
 ]
 STACKS: list[Options] = [
     {},
@@ -65,10 +72,18 @@ cells = pytest.mark.parametrize("cell", CELLS)
 stacks = pytest.mark.parametrize("stack", STACKS)
 dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
+_SEED = 7  # of what train_step draws
+
 _REFERENCE_OPTIONS = {
     "num_layers", "bidirectional", "reverse", "merge", "forget_gate", "coupled", "cell_clip",
-    "gate_clip", "activations", "reset_after", "nonlinearity", "precision",
+    "gate_clip", "activations", "reset_after", "nonlinearity", "precision", "zoneout",
 }  # fmt: skip
+
+
+def of_a_cell(kind: str, options: Options) -> Options:
+    """Return those of the options of a layer that cells have, too."""
+    known = inspect.signature(getattr(lc, f"{kind}Cell")).parameters
+    return {name: value for name, value in options.items() if name in known}
 
 
 def name_of(value: Any) -> str:
@@ -119,11 +134,49 @@ def train_step(
     dstate: tuple[np.ndarray, ...],
     **sequences: Any,
 ) -> Result:
-    """Run forward and backward of a layer."""
+    """Run forward and backward of a layer, with the same random numbers each time."""
     layer.zero_grad()
+    if layer._config.draws:
+        layer._dropout_rng = np.random.default_rng(_SEED)
     y, last, tape = layer.forward(x, _packed(layer, state), **sequences)
     dx, first = layer.backward(tape, dy, _packed(layer, dstate))
     return _result(layer, y, last, dx, first, {p.name: p.grad.copy() for p in layer.parameters()})
+
+
+def masks_of(layer: Any, key: int, steps: int, batch: int) -> dict[str, Any]:
+    """Return what the core draws with this key, as the reference takes it."""
+    config = layer._config
+    D, P, H = config.directions, config.output_size, config.hidden_size
+    states = config.num_layers * D
+
+    def factors(use: str, part: int, features: int, p: float, steps: int) -> np.ndarray:
+        return _core.dropout_mask(key, part, steps, batch, features, p, use) / (1 - p)
+
+    masks: dict[str, Any] = {}
+    if p := config.dropout:
+        masks["dropout_masks"] = [
+            factors("between_layers", k, config.features, p, steps)
+            for k in range(config.num_layers - 1)
+        ]
+    if p := config.input_dropout:
+        sizes = [config.features if s >= D else config.input_size for s in range(states)]
+        masks["input_masks"] = [factors("input", s, n, p, 1)[0] for s, n in enumerate(sizes)]
+    if p := config.recurrent_dropout:
+        masks["recurrent_masks"] = np.stack(
+            [factors("hidden", s, P, p, 1)[0] for s in range(states)]
+        )
+    if any(config.zoneouts):
+        kept = tuple(
+            np.stack(
+                [
+                    1.0 - _core.dropout_mask(key, s, steps, batch, n, p, f"zone_{part}")
+                    for s in range(states)
+                ]
+            )
+            for part, n, p in zip("hc", (P, H), config.zoneouts, strict=True)
+        )
+        masks["zoneout_masks"] = kept if isinstance(layer, lc.LSTM) else kept[0]
+    return masks
 
 
 def reference_step(
@@ -136,17 +189,37 @@ def reference_step(
     **sequences: Any,
 ) -> Result:
     """Run the same in the reference."""
+    key = int(np.random.default_rng(_SEED).integers(2**64, dtype=np.uint64))
+    masks = masks_of(layer, key, *x.shape[:2])
+    y, last, tape = reference_forward(layer, options, x, state, **masks, **sequences)
     kind = type(layer).__name__.lower()
-    chosen = {k: v for k, v in options.items() if k in _REFERENCE_OPTIONS}
-    y, last, tape = getattr(reference, f"{kind}_forward")(
-        x, _packed(layer, state), layer.state_dict(), **chosen, **sequences
-    )
     dx, first, gradients = getattr(reference, f"{kind}_backward")(tape, dy, _packed(layer, dstate))
     return _result(layer, y, last, dx, first, gradients)
 
 
+def reference_forward(
+    layer: Any,
+    options: dict[str, Any],
+    x: np.ndarray,
+    state: tuple[np.ndarray, ...] | None,
+    **others: Any,
+) -> tuple[Any, Any, Any]:
+    """Run forward in the reference: inference, unless masks are given."""
+    chosen = {k: v for k, v in options.items() if k in _REFERENCE_OPTIONS}
+    run = getattr(reference, f"{type(layer).__name__.lower()}_forward")
+    made: tuple[Any, Any, Any] = run(
+        x, _packed(layer, state), layer.state_dict(), **chosen, **others
+    )
+    return made
+
+
 def _result(
-    layer: Any, y: np.ndarray, last: Any, dx: np.ndarray, first: Any, gradients: dict[str, Any]
+    layer: Any,
+    y: np.ndarray,
+    last: Any,
+    dx: np.ndarray,
+    first: Any,
+    gradients: dict[str, Any],
 ) -> Result:
     outputs = {"y": y}
     gradients = {"dx": dx, **gradients}

@@ -20,6 +20,7 @@ from helpers.variants import (
     Cell,
     Options,
     cells,
+    reference_forward,
     reference_step,
     stacks,
     states_of,
@@ -124,11 +125,9 @@ def test_a_step_is_that_of_float32_with_rounded_factors(
     state = states_of(low, batch, np.random.default_rng(2))
     h, *c = state
     y, final = low(x, (h, *c) if c else h)
-    if kind == "GRU" or "proj_size" in options:  # what is multiplied is needed as it is, too
-        known = {k: v for k, v in options.items() if k not in ("bias", "peephole", "proj_size")}
-        forward = getattr(reference, f"{kind.lower()}_forward")
-        given = (h, *c) if c else h
-        expected = forward(x, given, low.state_dict(), precision="bfloat16", **known)[0]
+    # What is multiplied is needed as it is, too:
+    if kind == "GRU" or {"proj_size", "zoneout"} & set(options):
+        expected = reference_forward(low, options, x, state, precision="bfloat16")[0]
         # Where a result is rounded again, an ulp of it may decide between two numbers.
         once = options.get("reset_after", True) and "proj_size" not in options
         np.testing.assert_allclose(y, expected, atol=2e-6 if once else 4e-3)
@@ -167,11 +166,13 @@ def test_forward_and_backward_follow_the_reference(
     # nearer to the reference in bfloat16 than that is to the exact one; but for derivatives that
     # jump, which a small difference may move to the other side.
     jumps = any(name in repr(options) for name in ("clip", "relu", "hard_sigmoid"))
+    # Dropout makes larger what it keeps, r * h among it, which is rounded again.
+    share = 0.4 if "recurrent_dropout" in options and "reset_after" in options else 0.2
     for mine, true, unrounded in zip(ours, truth, exact, strict=True):
         distance = sum(float(np.square(true[n] - unrounded[n]).sum()) for n in mine) ** 0.5
         error = sum(float(np.square(mine[n] - true[n]).sum()) for n in mine) ** 0.5
         size = sum(float(np.square(true[n]).sum()) for n in mine) ** 0.5
-        assert error <= (0.05 * size if jumps else 0.2 * distance) + 1e-6 * size
+        assert error <= (0.05 * size if jumps else share * distance) + 1e-6 * size
         assert distance <= 0.3 * size
 
 

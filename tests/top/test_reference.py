@@ -77,6 +77,8 @@ def problem(
     peephole: bool = False,
     bias: bool = True,
     dropout: bool = False,
+    masks: bool = False,
+    zone_masks: bool = False,
     scale: float = 1.0,
     seed: int = 0,
     **options: Any,
@@ -109,6 +111,13 @@ def problem(
     if dropout:
         kept = rng.random((L - 1, T, B, features)) < 0.6
         options["dropout_masks"] = list(np.where(kept, 1 / 0.6, 0.0))
+    if masks:  # of x and of h into W_hh
+        inputs_of = [inputs] * D + [features] * D * (L - 1)
+        options["input_masks"] = [np.where(rng.random((B, n)) < 0.7, 1 / 0.7, 0) for n in inputs_of]
+        options["recurrent_masks"] = np.where(rng.random((L * D, B, P)) < 0.6, 1 / 0.6, 0.0)
+    if zone_masks:
+        kept_h, kept_c = ((rng.random((L * D, T, B, n)) < 0.3) * 1.0 for n in (P, H))
+        options["zoneout_masks"] = (kept_h, kept_c) if kind == "lstm" else kept_h
     state_sizes = (P, H) if kind == "lstm" else (P,)
     state = tuple(rng.standard_normal((L * D, B, size)) for size in state_sizes)
     return Problem(
@@ -149,6 +158,11 @@ STACKS: dict[str, dict[str, Any]] = {
     "resets": {"resets": RESETS, "bidirectional": True},
     "resets reverse": {"resets": RESETS, "lengths": RAGGED, "reverse": True},
     "dropout": {"num_layers": 3, "dropout": True},
+    "masks": {"masks": True, "num_layers": 2, "lengths": RAGGED},
+    "masks and resets": {"masks": True, "bidirectional": True, "resets": RESETS},
+    "zoneout": {"zoneout": 0.3, "num_layers": 2, "resets": RESETS},
+    "zoneout masks": {"zone_masks": True, "bidirectional": True, "lengths": RAGGED},
+    "all masks": {"masks": True, "zone_masks": True, "reverse": True, "lengths": RAGGED},
     "dropout concat": {"num_layers": 2, "bidirectional": True, "dropout": True},
 }
 
@@ -178,6 +192,9 @@ VARIANTS: list[tuple[str, str, dict[str, Any]]] = [
     ("lstm no forget peephole", "lstm", {"forget_gate": False, "peephole": True}),
     ("lstm proj", "lstm", {"proj": 2}),
     ("lstm proj peephole", "lstm", {"proj": 2, "peephole": True}),
+    ("gru before masks", "gru", {"reset_after": False, "masks": True, "zone_masks": True}),
+    ("lstm zoneout of c", "lstm", {"zoneout": (0.0, 0.4)}),
+    ("lstm proj masks", "lstm", {"proj": 2, "masks": True, "zone_masks": True}),
     ("lstm clip", "lstm", {"cell_clip": 0.4}),
     (
         "lstm everything",

@@ -12,7 +12,7 @@ import pytest
 import lstmcore as lc
 from helpers import peers
 from helpers.paths import ROOT
-from helpers.variants import CELLS, STACKS, name_of
+from helpers.variants import CELLS, STACKS, masks_of, name_of, of_a_cell
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 keras = peers.require("keras")
@@ -399,7 +399,10 @@ def test_our_models_in_keras() -> None:
 
 
 # What Keras has no option for, or no such value of.
-LACKS = {"proj_size", "forget_gate", "coupled", "peephole", "cell_clip", "gate_clip"}
+LACKS = {
+    "proj_size", "forget_gate", "coupled", "peephole", "cell_clip", "gate_clip", "zoneout",
+    "input_dropout", "recurrent_dropout",
+}  # fmt: skip
 
 
 def lacks(options: dict[str, Any]) -> set[str]:
@@ -440,6 +443,7 @@ def test_every_variant_there_and_back(
 
 @pytest.mark.parametrize(("kind", "options"), CELLS, ids=name_of)
 def test_every_variant_of_the_cells_there_and_back(kind: str, options: dict[str, Any]) -> None:
+    options = of_a_cell(kind, options)
     cell: Any = getattr(lc, kind + "Cell")(3, 4, seed=0, **options)
     refused = lacks(options)
     if refused:
@@ -638,3 +642,42 @@ def test_the_documentation(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> No
     test = doctest.DocTestParser().get_doctest(text, {}, "keras.md", "keras.md", 0)
     assert test.examples
     assert doctest.DocTestRunner().run(test).failed == 0
+
+
+# Dropout inside recurrent layers ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reset_after", [True, False])
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+def test_masks_of_dropout_mean_what_they_mean_in_keras(kind: str, reset_after: bool) -> None:
+    """Keras's cell, given the masks that ours has drawn: outputs and gradients."""
+    torch = peers.require("torch")
+    options = {"reset_after": reset_after} if kind == "GRU" else {}
+    sizes = {"batch_first": True, "dtype": "float64", "seed": 0, **options}
+    ours = getattr(lc, kind)(3, 5, input_dropout=0.4, recurrent_dropout=0.3, **sizes)
+    layer = lc.to_keras(getattr(lc, kind)(3, 5, **sizes))
+    x = X.astype("float64")
+    y, _, tape = ours.forward(x)
+    masks = masks_of(ours, tape._core.dropout_key, 7, 4)
+    of_x, of_h = (torch.tensor(masks[name][0]) for name in ("input_masks", "recurrent_masks"))
+    cell = layer.cell
+    cell.dropout, cell.recurrent_dropout, cell.implementation = 0.4, 0.3, 1
+    several = 1 if kind == "RNN" else 4  # masks, one for each gate
+    cell.get_dropout_mask = lambda _: of_x if several == 1 else [of_x] * several
+    cell.get_recurrent_dropout_mask = lambda _: of_h if several == 1 else [of_h] * several
+    given = torch.tensor(x, requires_grad=True)
+    made = layer(given, training=True)
+    np.testing.assert_allclose(y, made.detach().numpy(), rtol=0, atol=1e-6)
+    made.sum().backward()
+    dx, _ = ours.backward(tape, np.ones_like(y))
+    np.testing.assert_allclose(dx, given.grad.numpy(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("option", ["input_dropout", "recurrent_dropout", "zoneout"])
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+def test_options_that_keras_layers_of_other_meaning_have_are_refused(
+    kind: str, option: str
+) -> None:
+    layer = getattr(lc, kind)(3, 5, batch_first=True, **{option: 0.25})
+    with pytest.raises(ValueError, match=f"{option}=0.25 cannot be written to Keras"):
+        lc.to_keras(layer)

@@ -17,7 +17,7 @@ import lstmcore as lc
 from helpers import bad_files
 from helpers.paths import DATA
 from helpers.peers import require
-from helpers.variants import CELLS, STACKS, name_of
+from helpers.variants import CELLS, STACKS, name_of, of_a_cell
 
 # Trained models, read without PyTorch -------------------------------------------------------------
 
@@ -780,7 +780,7 @@ def test_what_has_no_counterpart_here() -> None:
 # What PyTorch has no option for, or only this value of it.
 LACKS = {
     "gate_clip", "cell_clip", "forget_gate", "coupled", "peephole", "activations", "reset_after",
-    "reverse", "merge",
+    "reverse", "merge", "zoneout", "input_dropout", "recurrent_dropout",
 }  # fmt: skip
 
 
@@ -816,6 +816,7 @@ def test_every_variant_there_and_back(
 @pytest.mark.parametrize(("kind", "options"), CELLS, ids=name_of)
 def test_every_variant_of_the_cells_there_and_back(kind: str, options: dict[str, Any]) -> None:
     torch = require("torch")
+    options = of_a_cell(kind, options)
     mine = getattr(lc, kind + "Cell")(3, 5, seed=0, **options)
     names = refused(options) | ({"proj_size"} & set(options))  # which PyTorch's cell lacks
     if names:

@@ -90,8 +90,11 @@ struct Sequences {
     const T* c0 = nullptr;             ///< (L*D, B, H), LSTM, null = zeros
     const int64_t* lengths = nullptr;  ///< (B), each in 0..T, of the whole
     View<const bool> resets;           ///< (T, B): the state does not cross from t-1 to t
-    double dropout = 0;                ///< between layers, in training; in [0, 1)
-    uint64_t dropout_key = 0;
+    // In training, probabilities in [0, 1):
+    double dropout = 0;            ///< of the outputs on their way to the next layer
+    double input_dropout = 0;      ///< of what a layer reads: one mask for all steps of a row
+    double recurrent_dropout = 0;  ///< of h on its way into W_hh: one mask for all steps of a row
+    uint64_t dropout_key = 0;      ///< of these, and of zoneout
     // A piece of longer sequences: lengths and dropout count from their first step.
     int64_t first_step = 0;    ///< where it begins
     int64_t whole_steps = -1;  ///< T of the whole; negative where this is all
@@ -153,8 +156,13 @@ template <class T>
 LSTMCORE_API View<const T> tape_cells(const LayerSpec& spec, const Sequences<T>& in, const T* tape,
                                       int64_t layer, int direction);
 
-/// Writes into kept (T, B, features) which outputs of `layer` dropout with this key keeps.
-void dropout_mask(uint64_t key, int64_t layer, int64_t steps, int64_t batch, int64_t features,
-                  double probability, bool* kept);
+/// What dropout with one key acts on. `zone_h` and `zone_c` keep the new state, and not the old.
+enum class DropoutUse { between_layers, input, hidden, zone_h, zone_c };
+
+/// Writes into kept (T, B, features) what dropout with this key keeps: `part` is the layer, or,
+/// but for between_layers, layer * D + direction. For input and hidden all steps have one mask,
+/// which is that of T = 1.
+void dropout_mask(uint64_t key, DropoutUse use, int64_t part, int64_t steps, int64_t batch,
+                  int64_t features, double probability, bool* kept);
 
 }  // namespace LSTMCORE_API lstmcore

@@ -45,14 +45,15 @@ std::optional<Value> find_name(const Named<Value> (&all)[N], const std::string& 
 }
 
 /// Where an option of a spec is kept; its type says what values it takes: a size, a switch, a limit
-/// (0 = none), an activation, a merge.
-using OptionField = std::variant<int64_t*, bool*, double*, Activation*, Merge*>;
+/// (0 = none), an activation, a merge, probabilities.
+using OptionField = std::variant<int64_t*, bool*, double*, Activation*, Merge*, Zoneout*>;
 
 /// One option of a layer. Its default is what LayerSpec() has.
 struct Option {
     const char* name;
     bool rnn, lstm, gru;  ///< which cells have it; in the others it keeps its default
     OptionField (*field)(LayerSpec& spec);
+    bool may_lack = false;  ///< whether a file may be without it, which then means the default
 
     bool allowed(CellKind kind) const {
         return kind == CellKind::rnn ? rnn : kind == CellKind::lstm ? lstm : gru;
@@ -69,6 +70,7 @@ inline constexpr Option kOptions[] = {
     {"reverse", 1, 1, 1, [](LayerSpec& s) -> OptionField { return &s.reverse; }},
     {"merge", 1, 1, 1, [](LayerSpec& s) -> OptionField { return &s.merge; }},
     {"gate_clip", 1, 1, 1, [](LayerSpec& s) -> OptionField { return &s.cell.gate_clip; }},
+    {"zoneout", 1, 1, 1, [](LayerSpec& s) -> OptionField { return &s.cell.zoneout; }, true},
     {"gate_activation", 0, 1, 1, [](LayerSpec& s) -> OptionField { return &s.cell.gate; }},
     {"candidate_activation", 1, 1, 1,
      [](LayerSpec& s) -> OptionField { return &s.cell.candidate; }},

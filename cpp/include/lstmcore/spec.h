@@ -26,6 +26,15 @@ struct Activation {
     double beta = 1;
 };
 
+/// The probability with which a unit keeps the state that it has (Krueger et al. 2017), in training
+/// at random; in inference the state is the mean of what it would be then.
+struct Zoneout {
+    double h = 0;
+    double c = 0;  ///< LSTM
+
+    explicit operator bool() const { return h > 0 || c > 0; }
+};
+
 /// One cell. The variants are options of it:
 ///   RNN   Elman (1990); `candidate` is its nonlinearity.
 ///   LSTM  Hochreiter & Schmidhuber (1997) with the forget gate of Gers et al. (2000). Without
@@ -44,6 +53,7 @@ struct CellSpec {
     bool reset_after = true;
     double cell_clip = 0;  ///< of the LSTM: |c| is held to this; 0 = no clip
     double gate_clip = 0;  ///< what enters gate and candidate is held to this; 0 = no clip
+    Zoneout zoneout;
 
     /// Blocks of hidden_size rows in the weights: 1 (RNN), 3 or 4 (LSTM), 3 (GRU).
     int gates() const {

@@ -20,6 +20,16 @@ Activation parse_activation(const Json& json) {
     return {*kind, (*parts)[1].number("alpha"), (*parts)[2].number("beta")};
 }
 
+/// A number, of h, or two, of h and c.
+Zoneout parse_zoneout(const Json& json) {
+    if (!json.is_array()) return {json.number("zoneout"), 0};
+    const Json::Array& parts = json.array("zoneout");
+    if (parts.size() != 2)
+        throw std::runtime_error("zoneout has " + std::to_string(parts.size()) +
+                                 " parts, expected 2");
+    return {parts[0].number("zoneout"), parts[1].number("zoneout")};
+}
+
 }  // namespace
 
 Merge parse_merge(const Json& json) {
@@ -33,13 +43,15 @@ LayerSpec read_layer(CellKind kind, Options& options) {
     spec.cell.kind = kind;
     std::vector<Activation*> activations;
     for (const Option& option : kOptions) {
-        if (!option.allowed(kind)) continue;
+        if (!option.allowed(kind) || (option.may_lack && !options.has(option.name))) continue;
         const OptionField field = option.field(spec);
         if (const auto* size = std::get_if<int64_t*>(&field)) **size = options.size(option.name);
         if (const auto* on = std::get_if<bool*>(&field)) **on = options.boolean(option.name);
         if (const auto* limit = std::get_if<double*>(&field)) **limit = options.clip(option.name);
         if (const auto* merge = std::get_if<Merge*>(&field))
             **merge = parse_merge(options.get(option.name));
+        if (const auto* zoneout = std::get_if<Zoneout*>(&field))
+            **zoneout = parse_zoneout(options.get(option.name));
         if (const auto* f = std::get_if<Activation*>(&field)) activations.push_back(*f);
     }
     if (kind == CellKind::rnn) {
@@ -53,6 +65,8 @@ LayerSpec read_layer(CellKind kind, Options& options) {
     // Of no meaning to inference.
     options.ignore("batch_first");
     options.ignore("dropout");
+    for (const char* name : {"input_dropout", "recurrent_dropout", "weight_dropout"})
+        options.ignore_if_any(name);
     if (kind == CellKind::lstm) options.ignore("forget_bias");
     spec.check();
     return spec;

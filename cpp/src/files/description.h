@@ -28,11 +28,13 @@ public:
             }
         throw std::runtime_error("the description lacks " + name);
     }
+    bool has(const std::string& name) const {
+        return std::any_of(values_.begin(), values_.end(),
+                           [&](const Value& value) { return *value.name == name; });
+    }
     /// A name, or "" if there is none.
     std::string name_or_none(const std::string& name) {
-        const bool there = std::any_of(values_.begin(), values_.end(),
-                                       [&](const Value& value) { return *value.name == name; });
-        return there ? get(name).string(name) : "";
+        return has(name) ? get(name).string(name) : "";
     }
     bool boolean(const std::string& name) { return get(name).boolean(name); }
     int64_t size(const std::string& name) { return get(name).integer(name); }
@@ -43,6 +45,9 @@ public:
     }
     /// Of no meaning to inference.
     void ignore(const std::string& name) { get(name); }
+    void ignore_if_any(const std::string& name) {
+        if (has(name)) get(name);
+    }
 
     void check_all_used(const std::string& type) const {
         for (const Value& value : values_)

@@ -20,6 +20,7 @@ public:
     static Json parse(std::string_view text);
 
     bool is_null() const { return std::holds_alternative<std::nullptr_t>(value_); }
+    bool is_array() const { return std::holds_alternative<Array>(value_); }
     bool is_string() const { return std::holds_alternative<std::string>(value_); }
     bool is_array() const { return std::holds_alternative<Array>(value_); }
 

@@ -17,6 +17,7 @@
 #include "memory/strided_rows.h"
 #include "recurrent/dropout.h"
 #include "recurrent/gradient_sums.h"
+#include "recurrent/masks.h"
 #include "recurrent/merge.h"
 #include "recurrent/pass.h"
 #include "recurrent/schedule.h"
@@ -24,14 +25,26 @@
 #include "recurrent/tape.h"
 #include "recurrent/weights.h"
 #include "recurrent/workers.h"
+#include "recurrent/zoneout.h"
 
 namespace lstmcore {
 namespace {
+
+/// A row of a step whose gradient of h passes through recurrent dropout or zoneout between the
+/// product with W_hh and the kernel.
+template <class T>
+struct ChangedRow {
+    const T *mask, *extra, *dy;
+    ZoneStreams streams;
+    int64_t slot;
+};
 
 template <class T>
 struct Scratch {
     BackwardRows<T> rows;     ///< (slots) of a step
     ProductRow<T>* products;  ///< (chunk rows)
+    ChangedRow<T>* changed;   ///< (slots)
+    T* masked_x;              ///< (I)
 };
 
 template <class T>
@@ -46,11 +59,22 @@ public:
         : Pass<T>(spec, in, num_threads),
           gru_(cell_.kind == CellKind::gru),
           chunk_(chunk_of(spec, in)),
+          masks_(spec, in, true, arena),
+          zones_(cell_, in.dropout_key),
           sums_(spec, in, size_product(chunk_, in.batch), arena) {
         const int64_t B = in.batch, F = spec.feature_size();
         last_dgates_ = take_rows<T>(arena, B, sums_.gate_rows * H_);
         if (cell_.kind == CellKind::lstm) dc_ = take_rows<T>(arena, B, H_);
-        if (gru_) carry_ = take_rows<T>(arena, B, H_);
+        if (gru_ || cell_.zoneout.h > 0) carry_ = take_rows<T>(arena, B, P_);
+        if (changes() && spec.proj_size == 0) dh_ = take_rows<T>(arena, B, P_);
+        if (masks_.of_hidden()) masked_h_ = take_rows<T>(arena, B, P_);
+        if (masks_.of_input())
+            dx_rows_ = take_rows<T>(arena, size_product(chunk_, B), widest_input(spec));
+        if (cell_.zoneout.h > 0) kept_dh_ = take_rows<T>(arena, B, P_);
+        if (cell_.zoneout.c > 0) {
+            kept_dc_ = take_rows<T>(arena, B, H_);
+            made_dc_ = take_rows<T>(arena, B, H_);
+        }
         for (int64_t l = 0; l < std::min<int64_t>(spec.num_layers - 1, 2); ++l)
             doutput_[l] = take_view<T>(arena, in.steps, B, F);
         if (spec.merge != Merge::concat) dhidden_ = take_view<T>(arena, in.steps, B, 2 * P_);
@@ -58,7 +82,10 @@ public:
         zeros_ = arena.take<T>(zeros_size_);
         for (int w = 0; w < workers_.count(); ++w) {
             const BackwardRows<T> rows(cell_.kind, B, arena);
-            scratch_.push_back({rows, arena.take<ProductRow<T>>(size_product(chunk_, B))});
+            auto* const products = arena.take<ProductRow<T>>(size_product(chunk_, B));
+            auto* const changed = arena.take<ChangedRow<T>>(changes() ? B : 0);
+            T* const x = arena.take<T>(masks_.of_input() ? widest_input(spec) : 0);
+            scratch_.push_back({rows, products, changed, x});
         }
     }
 
@@ -79,6 +106,7 @@ public:
         std::memset(zeros_, 0, sizeof(T) * zeros_size_);
         run_team(workers_.team(), [&](Team& team) noexcept {
             const FlushDenormals mode;
+            masks_.fill(team);
             for (int64_t layer = spec_.num_layers; layer-- > 0;) {
                 if (spec_.merge != Merge::concat)
                     workers_.each(team, [&](int w) { undo_merge(w, layer); });
@@ -91,6 +119,9 @@ public:
     }
 
 private:
+    /// Whether the gradient of h is not simply what the product with W_hh gives.
+    bool changes() const { return masks_.of_hidden() || cell_.zoneout; }
+
     /// Steps of a chunk.
     static int64_t chunk_of(const LayerSpec& spec, const Sequences<T>& in) {
         const int64_t row_bytes =
@@ -180,7 +211,6 @@ private:
         const bool backwards = spec_.reads_backwards(d), project = spec_.proj_size > 0;
         const View<const T> dhidden = dhidden_of(layer), hidden = hidden_of(layer);
         const View<const T> input = input_of(layer), gates = tape_[layer].gates[d];
-        const int64_t I = spec_.layer_input_size(layer);
         Scratch<T>& scratch = scratch_[worker];
         const int64_t next_alive = schedule_->alive(step + 1);
         const StridedRows<T> next =
@@ -199,21 +229,32 @@ private:
             at.dy = dhidden ? dhidden.at(now.t, now.b) + d * P_ : zeros_;
             at.extra = zeros_;
             if (is_last && dh_n_) at.extra = state(dh_n_, layer, d, now.b, P_);
-            if (linked && gru) at.extra = carry_.at(slot);
+            if (linked && carry_.stride > 0) at.extra = carry_.at(slot);
             at.y = hidden.at(now.t, now.b) + d * P_;
             at.h_prev = zeros_;
             if (!now.cut && step > 0) at.h_prev = hidden.at(now.t_prev, now.b) + d * P_;
             if (!now.cut && step == 0 && in_.h0) at.h_prev = state(in_.h0, layer, d, now.b, P_);
+            at.kept = at.h_prev;
+            at.mask = masks_.hidden(layer, d, now.b);
+            if (at.mask) {
+                mask_row(at.mask, at.h_prev, P_, masked_h_.at(slot));
+                at.h_prev = masked_h_.at(slot);
+            }
             at.dgates = sums_.dgates.at(row + slot);
             at.carry = gru ? carry_.at(slot) : nullptr;
-            if (kKind != CellKind::rnn) at.gates = gates.at(now.t, now.b);
+            if (gates) at.gates = gates.at(now.t, now.b);
+            if (kKind == CellKind::rnn && gates) at.y = at.gates;
             if (kKind == CellKind::lstm) set_cell(at, layer, d, step, now, slot, is_last, linked);
             if (looks_up(layer))
                 sums_.looked_up[row + slot] = *in_.lookup.at(now.t, now.b);
             else
-                copy_to_panels(sums_.x, row + slot, input.at(now.t, now.b), I);
+                keep_input(scratch, row + slot, layer, d, now.b, input.at(now.t, now.b));
             keep_row<kKind>(at, row + slot);
-            if (project) {
+            if (changes()) {
+                change_row(scratch, n, at, layer, d, now, slot,
+                           project ? sums_.dh.at(row + slot) : dh_.at(slot));
+                if (project) at.m = sums_.m.at(row + slot);
+            } else if (project) {
                 // First dh, as a product of its own; then dm = dh · W_hr, and the gates behind it.
                 T* const dh = sums_.dh.at(row + slot);
                 std::memcpy(dh, at.extra, sizeof(T) * P_);
@@ -224,7 +265,9 @@ private:
             }
             scratch.rows.template set<kKind>(n++, at);
         }
-        if (project)
+        if (changes())
+            run_changed(scratch, w, running, n);
+        else if (project)
             run_projected(scratch, w, running, n);
         else
             run_rows(scratch, w, running, n);
@@ -236,6 +279,7 @@ private:
                   bool linked) const {
         const View<const T>& cells = tape_[layer].cells[d];
         at.c = cells.at(now.t, now.b);
+        if (cell_.zoneout.c > 0) at.c = tape_[layer].made_cells[d].at(now.t, now.b);
         at.c_prev = zeros_;
         if (!now.cut && step > 0) at.c_prev = cells.at(now.t_prev, now.b);
         if (!now.cut && step == 0 && in_.c0) at.c_prev = state(in_.c0, layer, d, now.b, H_);
@@ -243,6 +287,16 @@ private:
         if (is_last && dc_n_) at.dc_next = state(dc_n_, layer, d, now.b, H_);
         if (linked) at.dc_next = dc_.at(slot);
         at.dc = dc_.at(slot);
+    }
+
+    /// Copies what a row read, with its mask, for the sum that is dW_ih.
+    void keep_input(Scratch<T>& scratch, int64_t row, int64_t layer, int d, int64_t b, const T* x) {
+        const int64_t I = spec_.layer_input_size(layer);
+        if (const T* mask = masks_.input(layer, d, b)) {
+            mask_row(mask, x, I, scratch.masked_x);
+            x = scratch.masked_x;
+        }
+        copy_to_panels(sums_.x, row, x, I);
     }
 
     /// Copies what the weight gradients other than dW_ih are sums of.
@@ -274,6 +328,58 @@ private:
         scratch.rows.run(weights_->kernels(), args, 0, n);
     }
 
+    /// Has the gradient of h of row n computed in `dh`, by run_changed(), and read there.
+    void change_row(Scratch<T>& scratch, int64_t n, BackwardPlace<T>& at, int64_t layer, int d,
+                    const typename Pass<T>::Moment& now, int64_t slot, T* dh) {
+        ChangedRow<T>& row = scratch.changed[n];
+        row = {at.mask, at.extra, at.dy, {}, slot};
+        if (cell_.zoneout) row.streams = {zones_, layer * D_ + d, in_.first_step + now.t, now.b};
+        scratch.products[n] = {at.a, zeros_, dh};
+        at.a = at.extra = dh;
+        at.dy = zeros_;
+        if (spec_.proj_size > 0) at.extra = zeros_;
+        if (cell_.zoneout.c == 0) return;
+        zone_row_backward(zones_.c, row.streams.c, H_, at.dc_next, kept_dc_.at(slot),
+                          made_dc_.at(slot));
+        at.dc_next = made_dc_.at(slot);
+    }
+    /// The gates of such rows, after the product with W_hh and all between the two.
+    void run_changed(Scratch<T>& scratch, const PackedDirection<T>& w, int64_t running, int64_t n) {
+        weights_->kernels().product(w.w_hh_t, P_, scratch.products, running);
+        for (int64_t i = 0; i < n; ++i) {
+            const ChangedRow<T>& row = scratch.changed[i];
+            T* const dh = scratch.products[i].out;
+            finish_product(dh, i < running, row.mask, row.extra);
+            for (int64_t p = 0; p < P_; ++p) dh[p] += row.dy[p];
+            if (cell_.zoneout.h > 0)
+                zone_row_backward(zones_.h, row.streams.h, P_, dh, kept_dh_.at(row.slot), dh);
+        }
+        StepArgs<T> args{cell_, H_, w.w_hh_t, w.w_n_t, nullptr, w.peephole};
+        if (spec_.proj_size > 0)
+            args.w = w.w_hr_t;
+        else
+            args.w.K = 0;
+        scratch.rows.run(weights_->kernels(), args, 0, n);
+        for (int64_t i = 0; i < n; ++i) keep_gradients(scratch.changed[i].slot);
+    }
+    /// The gradient of h from what a product with W_hh, started at zeros, has made of the dgates of
+    /// the next step, if there is one.
+    void finish_product(T* dh, bool running, const T* mask, const T* extra) const {
+        if (!running) std::memset(dh, 0, sizeof(T) * P_);
+        if (mask) mask_row(mask, dh, P_, dh);
+        for (int64_t p = 0; p < P_; ++p) dh[p] += extra[p];
+    }
+    /// Adds the gradients of what zoneout kept of the state to those of the state before.
+    void keep_gradients(int64_t slot) {
+        if (cell_.zoneout.h > 0) {
+            T* const carry = carry_.at(slot);
+            const T* const kept = kept_dh_.at(slot);
+            for (int64_t p = 0; p < P_; ++p) carry[p] = gru_ ? carry[p] + kept[p] : kept[p];
+        }
+        if (cell_.zoneout.c > 0)
+            for (int64_t u = 0; u < H_; ++u) dc_.at(slot)[u] += kept_dc_.at(slot)[u];
+    }
+
     /// Lays out the worker's rows of a chunk for the sums over rows, and keeps the dgates of the
     /// chunk's first step: that is the next step of the last one in the chunk that follows.
     void finish_chunk(int worker, int64_t first, int64_t end, int64_t rows) {
@@ -292,16 +398,32 @@ private:
     void multiply_input(int worker, int64_t layer, int d, int64_t first, int64_t end) {
         if (looks_up(layer)) return;
         const PackedDirection<T>& w = weights_->direction(layer, d);
-        const bool backwards = spec_.reads_backwards(d);
+        const bool backwards = spec_.reads_backwards(d), masked = masks_.of_input();
         const View<T> dx = dinput_of(layer);
+        const int64_t I = spec_.layer_input_size(layer);
         ProductRow<T>* products = scratch_[worker].products;
         int64_t n = 0, row = 0;
-        for (int64_t step = end; step-- > first; row += schedule_->alive(step))
-            for (int64_t slot : slots_of(worker, schedule_->alive(step))) {
-                T* out = dx.at(schedule_->time(slot, step, backwards), schedule_->row(slot));
-                products[n++] = {sums_.dgates.at(row + slot), d == 0 ? zeros_ : out, out};
-            }
-        weights_->kernels().product(w.w_ih_t, spec_.layer_input_size(layer), products, n);
+        const auto each = [&](auto f) {  // f(row of the chunk, b, where its dx is)
+            row = 0;
+            for (int64_t step = end; step-- > first; row += schedule_->alive(step))
+                for (int64_t slot : slots_of(worker, schedule_->alive(step))) {
+                    const int64_t b = schedule_->row(slot);
+                    f(row + slot, b, dx.at(schedule_->time(slot, step, backwards), b));
+                }
+        };
+        each([&](int64_t at, int64_t, T* out) {
+            if (masked)
+                products[n++] = {sums_.dgates.at(at), zeros_, dx_rows_.at(at)};
+            else
+                products[n++] = {sums_.dgates.at(at), d == 0 ? zeros_ : out, out};
+        });
+        weights_->kernels().product(w.w_ih_t, I, products, n);
+        if (!masked) return;
+        each([&](int64_t at, int64_t b, T* out) {
+            T* const from = dx_rows_.at(at);
+            mask_row(masks_.input(layer, d, b), from, I, from);
+            for (int64_t i = 0; i < I; ++i) out[i] = d == 0 ? from[i] : out[i] + from[i];
+        });
     }
 
     /// The gradients of the initial states.
@@ -320,12 +442,20 @@ private:
                 std::memset(dh0, 0, sizeof(T) * P_);
                 if (dc0) std::memset(dc0, 0, sizeof(T) * H_);
             } else {
+                const T* const extra = carry_.stride > 0 ? carry_.at(slot) : zeros_;
+                if (changes())
+                    scratch_[worker].changed[n] = {
+                        masks_.hidden(layer, d, b), extra, zeros_, {}, slot};
                 products[n++] = {last_dgates_.at(slot) + hidden_offset(),
-                                 gru_ ? carry_.at(slot) : zeros_, dh0};
+                                 changes() ? zeros_ : extra, dh0};
                 if (dc0) std::memcpy(dc0, dc_.at(slot), sizeof(T) * H_);
             }
         }
         weights_->kernels().product(w.w_hh_t, P_, products, n);
+        for (int64_t i = 0; changes() && i < n; ++i) {
+            const ChangedRow<T>& row = scratch_[worker].changed[i];
+            finish_product(products[i].out, true, row.mask, row.extra);
+        }
     }
 
     /// Clears dx past the ends of rows, and applies the dropout of the layer below to the rest.
@@ -341,7 +471,8 @@ private:
                 std::memset(dx.at(t, b), 0, sizeof(T) * I);
             if (layer == 0 || in_.dropout == 0) continue;
             for (int64_t t = 0; t < schedule_->length(slot); ++t) {
-                const uint64_t stream = mask.stream(layer - 1, in_.first_step + t, b);
+                const uint64_t stream =
+                    mask.stream(DropoutUse::between_layers, layer - 1, in_.first_step + t, b);
                 T* row = dx.at(t, b);
                 drop_row(mask, stream, scale, I, row);
             }
@@ -350,8 +481,14 @@ private:
 
     const bool gru_;
     const int64_t chunk_;
+    const SequenceMasks<T> masks_;
+    const Zones zones_;
     GradientSums<T> sums_;
-    StridedRows<T> last_dgates_, dc_, carry_;  // by slot
+    StridedRows<T> last_dgates_, dc_, carry_;  // by slot; carry_: what is added to the next product
+    // By slot, with recurrent dropout or zoneout: the gradient of h, h with its mask, the gradients
+    // of what zoneout kept and made.
+    StridedRows<T> dh_, masked_h_, kept_dh_, kept_dc_, made_dc_;
+    StridedRows<T> dx_rows_;  // by row of a chunk, the gradient of x with its mask
     View<T> doutput_[2], dhidden_;
     int64_t zeros_size_;
     std::vector<Scratch<T>> scratch_;

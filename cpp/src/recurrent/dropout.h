@@ -4,16 +4,21 @@
 
 #include <cstdint>
 
+#include "lstmcore/layer.h"
+
 namespace lstmcore {
 
 class Dropout {
 public:
+    Dropout() = default;
     Dropout(uint64_t key, double probability)
         : key_(key), threshold_(uint64_t(probability * 4294967296.0)) {}
 
-    /// The random stream of one layer, step and row; kept(stream, feature) tells its elements.
-    uint64_t stream(int64_t layer, int64_t t, int64_t b) const {
-        return mix(mix(mix(key_ + uint64_t(layer)) + uint64_t(t)) + uint64_t(b));
+    /// The random stream of one use, layer or direction of a layer, step and row; kept(stream,
+    /// feature) tells its elements.
+    uint64_t stream(DropoutUse use, int64_t part, int64_t t, int64_t b) const {
+        const uint64_t place = uint64_t(use) << 48 | uint64_t(part);
+        return mix(mix(mix(key_ + place) + uint64_t(t)) + uint64_t(b));
     }
     bool kept(uint64_t stream, int64_t feature) const {
         return (mix(stream + uint64_t(feature) * 0x9e3779b97f4a7c15u) >> 32) >= threshold_;
@@ -28,7 +33,7 @@ private:
         return z ^ (z >> 31);
     }
 
-    uint64_t key_, threshold_;
+    uint64_t key_ = 0, threshold_ = 0;
 };
 
 }  // namespace lstmcore

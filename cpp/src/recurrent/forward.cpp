@@ -14,6 +14,7 @@
 #include "memory/arena.h"
 #include "memory/strided_rows.h"
 #include "recurrent/dropout.h"
+#include "recurrent/masks.h"
 #include "recurrent/merge.h"
 #include "recurrent/pass.h"
 #include "recurrent/schedule.h"
@@ -21,6 +22,7 @@
 #include "recurrent/tape.h"
 #include "recurrent/weights.h"
 #include "recurrent/workers.h"
+#include "recurrent/zoneout.h"
 
 namespace lstmcore {
 namespace {
@@ -56,6 +58,7 @@ struct SequenceView {
 template <class T>
 struct Scratch {
     T* pre;                   ///< input product of a chunk; rows are in order of step and slot
+    StridedRows<T> x;         ///< what it is made of, where that has a mask
     ProductRow<T>* products;  ///< (chunk rows)
     ForwardRows<T> rows;      ///< (slots) of a step
     const T* next_pre;        ///< the row of `pre` that is to be used next
@@ -73,6 +76,8 @@ public:
             Arena& tape_arena, Arena& arena)
         : Pass<T>(spec, in, num_threads),
           train_(train),
+          masks_(spec, in, train, arena),
+          zones_(spec.cell, in.dropout_key),
           width_(spec.cell.gates() * round_up(H_, kAlignment / int64_t(sizeof(T)))) {
         const int64_t slots = workers_.slots(), row_bytes = width_ * int64_t(sizeof(T));
         int64_t rows = std::min(kInputChunkBytes / row_bytes, kInputChunkMostRows);
@@ -94,8 +99,11 @@ public:
         for (int w = 0; w < workers_.count(); ++w) {
             T* const pre = arena.take<T>(size_product(chunk_, slots, width_));
             auto* const products = arena.take<ProductRow<T>>(chunk_ * slots);
-            scratch_.push_back(
-                {pre, products, ForwardRows<T>(spec, H_, slots, arena), nullptr, {}});
+            StridedRows<T> x;
+            if (masks_.of_input()) x = take_rows<T>(arena, chunk_ * slots, widest_input(spec));
+            const ForwardRows<T> step(spec, H_, slots, arena, masks_.of_hidden(),
+                                      train ? &zones_ : nullptr);
+            scratch_.push_back({pre, x, products, step, nullptr, {}});
         }
     }
 
@@ -111,6 +119,7 @@ public:
         std::memset(zeros_, 0, sizeof(T) * round_up(std::max(H_, P_), kAlignment));
         run_team(workers_.count(), [&](Team& team) noexcept {
             const FlushDenormals mode;
+            masks_.fill(team);
             if (in_.lookup) project_table(team);
             // With one direction a chunk goes through all layers before the next chunk. With two,
             // a layer needs every step of the layer below, so all steps are one segment.
@@ -259,7 +268,7 @@ private:
         team.barrier();
     }
     bool fuses(int64_t layer) const {
-        return !looks_up(layer) && workers_.parts() == 1 &&
+        return !looks_up(layer) && workers_.parts() == 1 && !masks_.of_input() &&
                fuses_input(weights_->direction(layer, 0), weights_->kernels().lanes,
                            workers_.slots(), in_.steps);
     }
@@ -288,8 +297,13 @@ private:
         for (int64_t step = first; step < last; ++step)
             for (int64_t slot : workers_.slots_of(worker, schedule_->alive(step))) {
                 const int64_t t = schedule_->time(slot, step, backwards);
-                scratch.products[n] = {x.at(t, step, schedule_->row(slot)), w.bias + column,
-                                       scratch.pre + n * w.w_ih.N + column};
+                const int64_t b = schedule_->row(slot);
+                const T* from = x.at(t, step, b);
+                if (const T* mask = masks_.input(layer, d, b)) {
+                    mask_row(mask, from, w.w_ih.K, scratch.x.at(n));
+                    from = scratch.x.at(n);
+                }
+                scratch.products[n] = {from, w.bias + column, scratch.pre + n * w.w_ih.N + column};
                 ++n;
             }
         weights_->kernels().product(part, part.N, scratch.products, n);
@@ -326,7 +340,10 @@ private:
             if (!now.cut && step > 0) at.h_prev = hidden.at(now.t_prev, step - 1, now.b) + d * P_;
             if (!now.cut && step == 0 && in_.h0) at.h_prev = state(in_.h0, layer, d, now.b, P_);
             set_cell<kKind>(at, layer, d, step, now);
-            scratch.rows.template set<kKind>(n++, at, zeros_);
+            if (masks_.of_hidden() || spec_.cell.zoneout)
+                scratch.rows.template set_changed<kKind>(n++, at, change_of(layer, d, now), zeros_);
+            else
+                scratch.rows.template set<kKind>(n++, at, zeros_);
         }
         scratch.rows.run(weights_->kernels(), scratch.args, w.w_hr, P_, train_, n);
     }
@@ -336,11 +353,22 @@ private:
     void set_cell(ForwardPlace<T>& at, int64_t layer, int d, int64_t step,
                   const typename Pass<T>::Moment& now) const {
         const LayerTape<T>& tape = layers_[layer];
-        if (kKind != CellKind::rnn && train_) at.gates = tape.gates[d].at(now.t, now.b);
+        if (train_ && tape.gates[d]) at.gates = tape.gates[d].at(now.t, now.b);
         if (kKind != CellKind::lstm) return;
         at.c = train_ ? tape.cells[d].at(now.t, now.b) : state(c_n_, layer, d, now.b, H_);
         if (!now.cut && step > 0) at.c_prev = train_ ? tape.cells[d].at(now.t_prev, now.b) : at.c;
         if (!now.cut && step == 0 && in_.c0) at.c_prev = state(in_.c0, layer, d, now.b, H_);
+    }
+
+    /// What recurrent dropout and zoneout do to a row.
+    ForwardChange<T> change_of(int64_t layer, int d, const typename Pass<T>::Moment& now) const {
+        ForwardChange<T> change;
+        change.mask = masks_.hidden(layer, d, now.b);
+        if (!train_ || !spec_.cell.zoneout) return change;
+        change.streams = {zones_, layer * D_ + d, in_.first_step + now.t, now.b};
+        const View<T>& made = layers_[layer].made_cells[d];
+        if (made) change.made_c = made.at(now.t, now.b);
+        return change;
     }
 
     /// What the kernel is told about all rows of every step.
@@ -383,7 +411,10 @@ private:
                 const int64_t t = schedule_->time(slot, step, spec_.reads_backwards(0));
                 T* const out = output.at(t, step, b);
                 merge_row(spec_, hidden.at(t, step, b), out);
-                if (drop) drop_row(mask, mask.stream(layer, in_.first_step + t, b), scale, F, out);
+                if (drop)
+                    drop_row(mask,
+                             mask.stream(DropoutUse::between_layers, layer, in_.first_step + t, b),
+                             scale, F, out);
             }
         }
     }
@@ -395,6 +426,8 @@ private:
     }
 
     const bool train_;
+    const SequenceMasks<T> masks_;
+    const Zones zones_;
     const int64_t width_;  // of a row of the input product, at most
     int64_t chunk_, ring_ = 0;
     std::vector<LayerTape<T>> layers_;
@@ -473,14 +506,14 @@ View<const T> tape_cells(const LayerSpec& spec, const Sequences<T>& in, const T*
     return read_tape(spec, in, tape)[layer].cells[direction];
 }
 
-void dropout_mask(uint64_t key, int64_t layer, int64_t steps, int64_t batch, int64_t features,
-                  double probability, bool* kept) {
+void dropout_mask(uint64_t key, DropoutUse use, int64_t part, int64_t steps, int64_t batch,
+                  int64_t features, double probability, bool* kept) {
     if (steps < 0 || batch < 0 || features < 0 || !(probability >= 0 && probability < 1))
         throw std::invalid_argument("dropout_mask: a negative size, or not 0 <= probability < 1");
     const Dropout mask(key, probability);
     for (int64_t t = 0; t < steps; ++t)
         for (int64_t b = 0; b < batch; ++b) {
-            const uint64_t stream = mask.stream(layer, t, b);
+            const uint64_t stream = mask.stream(use, part, t, b);
             for (int64_t f = 0; f < features; ++f) *kept++ = mask.kept(stream, f);
         }
 }

@@ -26,6 +26,12 @@ void check_call(const LayerSpec& spec, const Sequences<T>& in, bool c) {
     require(in.whole_steps < 0 || in.first_step <= in.whole_steps - in.steps,
             "first_step, steps: not within whole_steps");
     require(in.dropout >= 0 && in.dropout < 1, "dropout: expected 0 <= dropout < 1");
+    require(in.input_dropout >= 0 && in.input_dropout < 1,
+            "input_dropout: expected 0 <= input_dropout < 1");
+    require(in.recurrent_dropout >= 0 && in.recurrent_dropout < 1,
+            "recurrent_dropout: expected 0 <= recurrent_dropout < 1");
+    require(in.input_dropout == 0 || !in.lookup,
+            "input_dropout: one row of a table has many masks, expected x and no lookup");
     require(!c || spec.cell.kind == CellKind::lstm,
             "c0, c_n, dc_n and dc0: only the LSTM has a cell, expected null");
 }
@@ -50,7 +56,7 @@ protected:
           cell_(spec.cell),
           in_(in),
           stop_(in.stop),
-          workers_(spec, in.steps, in.batch, sizeof(T), num_threads),
+          workers_(spec, in, num_threads),
           D_(spec.directions()),
           G_(spec.cell.gates()),
           H_(spec.hidden_size),

@@ -29,11 +29,19 @@ void check_value(const char* name, const Activation& a) {
     require(a.kind != ActivationKind::scaled_tanh || a.alpha != 0,
             std::string(name) + " is a scaled_tanh of alpha 0, which is always 0");
 }
+void check_value(const char* name, const Zoneout& zoneout) {
+    for (const double p : {zoneout.h, zoneout.c})
+        require(p >= 0 && p < 1,
+                std::string(name) + " is " + std::to_string(p) + ", expected 0 <= zoneout < 1");
+}
 void check_value(const char*, bool) {}
 void check_value(const char*, Merge) {}
 
 bool equal(const Activation& a, const Activation& b) {
     return a.kind == b.kind;
+}
+bool equal(const Zoneout& a, const Zoneout& b) {
+    return a.h == b.h && a.c == b.c;
 }
 template <class Value>
 bool equal(const Value& a, const Value& b) {
@@ -65,6 +73,8 @@ void LayerSpec::check() const {
     require(
         proj_size >= 0 && proj_size < hidden_size,
         "proj_size is " + std::to_string(proj_size) + ", expected 0 <= proj_size < hidden_size");
+    require(cell.kind == CellKind::lstm || cell.zoneout.c == 0,
+            "zoneout of c is an option of the LSTM, which alone has a c");
     require(cell.forget_gate || !cell.coupled, "coupled=True contradicts forget_gate=False");
     require(!(bidirectional && reverse), "reverse=True contradicts bidirectional=True");
     require(bidirectional || merge == Merge::concat,

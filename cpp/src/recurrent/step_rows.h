@@ -3,13 +3,16 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "kernel_table.h"
 #include "lstmcore/spec.h"
 #include "memory/arena.h"
 #include "memory/strided_rows.h"
+#include "recurrent/masks.h"
 #include "recurrent/weights.h"
+#include "recurrent/zoneout.h"
 
 namespace lstmcore {
 
@@ -39,12 +42,29 @@ struct ForwardPlace {
     T* gates;         ///< on the tape; null in inference
 };
 
+/// What recurrent dropout and zoneout change about a row. Null is what is not there.
+template <class T>
+struct ForwardChange {
+    const T* mask = nullptr;  ///< (P) factors of h_prev on its way into W_hh
+    T* made_c = nullptr;      ///< (H) on the tape: c as it was made, before zoneout
+    ZoneStreams streams;      ///< in training
+};
+
 template <class T>
 class ForwardRows {
 public:
-    /// Room for `count` rows. H is hidden_size, or that rounded up where rows are padded.
-    ForwardRows(const LayerSpec& spec, int64_t H, int64_t count, Arena& arena)
-        : kind_(spec.cell.kind) {
+    /// Room for `count` rows. H is hidden_size, or that rounded up where rows are padded. `masked`
+    /// is whether rows may have a mask; `zones` are null in inference.
+    ForwardRows(const LayerSpec& spec, int64_t H, int64_t count, Arena& arena, bool masked = false,
+                const Zones* zones = nullptr)
+        : kind_(spec.cell.kind),
+          H_(spec.hidden_size),
+          P_(spec.output_size()),
+          zoneout_(spec.cell.zoneout),
+          zones_(zones) {
+        if (masked) masked_ = take_rows<T>(arena, count, P_);
+        if (zoneout_) zoned_ = arena.take<ZonedRow>(count);
+        if (zoneout_.c > 0) made_c_ = take_rows<T>(arena, count, H);
         switch (kind_) {
             case CellKind::rnn:
                 rnn_ = arena.take<RnnForwardRow<T>>(count);
@@ -67,16 +87,23 @@ public:
     /// start from.
     template <CellKind kKind>
     void set(int64_t n, const ForwardPlace<T>& at, const T* zeros) noexcept {
-        if constexpr (kKind == CellKind::rnn) {
-            rnn_[n] = {at.pre, at.h_prev, at.y, at.x};
-        } else if constexpr (kKind == CellKind::lstm) {
-            T* const m = projections_ ? m_.at(n) : at.y;
-            if (projections_) projections_[n] = {m, zeros, at.y};
-            lstm_[n] = {at.pre, at.h_prev, at.c_prev, at.c, m, at.gates, at.x};
-        } else {
-            T* const gates = at.gates ? at.gates : gates_.at(n);
-            gru_[n] = {at.pre, at.h_prev, at.y, gates, rh_.at(n), at.x};
+        set_row<kKind>(n, at, at.h_prev, at.c, zeros);
+    }
+    /// The same with this change. Every row needs it if there is zoneout.
+    template <CellKind kKind>
+    void set_changed(int64_t n, const ForwardPlace<T>& at, const ForwardChange<T>& change,
+                     const T* zeros) noexcept {
+        const T* h_prev = at.h_prev;
+        if (change.mask != nullptr) {
+            h_prev = masked_.at(n);
+            mask_row(change.mask, at.h_prev, P_, masked_.at(n));
         }
+        T* made_c = at.c;
+        if (zoned_ != nullptr) {
+            if (zoneout_.c > 0) made_c = change.made_c ? change.made_c : made_c_.at(n);
+            zoned_[n] = {at, made_c, change.streams};
+        }
+        set_row<kKind>(n, at, h_prev, made_c, zeros);
     }
 
     /// Computes the first n rows; a projection has `columns` columns.
@@ -94,17 +121,60 @@ public:
                 kernels.gru_forward[train](args, gru_, n);
                 break;
         }
+        for (int64_t i = 0; zoned_ && i < n; ++i) zone(zoned_[i]);
     }
 
 private:
+    struct ZonedRow {
+        ForwardPlace<T> at;
+        const T* made_c;
+        ZoneStreams streams;
+    };
+
+    /// Row n with other places for what is multiplied with W_hh and for the new c.
+    template <CellKind kKind>
+    void set_row(int64_t n, const ForwardPlace<T>& at, const T* h_prev, T* c,
+                 const T* zeros) noexcept {
+        if constexpr (kKind == CellKind::rnn) {
+            rnn_[n] = {at.pre, h_prev, at.y, at.x};
+        } else if constexpr (kKind == CellKind::lstm) {
+            T* const m = projections_ ? m_.at(n) : at.y;
+            if (projections_) projections_[n] = {m, zeros, at.y};
+            lstm_[n] = {at.pre, h_prev, at.c_prev, c, m, at.gates, at.x};
+        } else {
+            T* const gates = at.gates ? at.gates : gates_.at(n);
+            gru_[n] = {at.pre, h_prev, at.y, gates, rh_.at(n), at.x, at.h_prev};
+        }
+    }
+
+    /// Takes the state of a row that has been computed through zoneout. An RNN keeps its output
+    /// on the tape first, of which backward needs the derivative.
+    void zone(const ZonedRow& row) const noexcept {
+        const ForwardPlace<T>& at = row.at;
+        if (kind_ == CellKind::rnn && at.gates) std::memcpy(at.gates, at.y, sizeof(T) * H_);
+        if (zones_ == nullptr) {
+            if (zoneout_.h > 0) zone_row_in_the_mean(zoneout_.h, P_, at.h_prev, at.y, at.y);
+            if (zoneout_.c > 0) zone_row_in_the_mean(zoneout_.c, H_, at.c_prev, row.made_c, at.c);
+        } else {
+            if (zoneout_.h > 0) zone_row(zones_->h, row.streams.h, P_, at.h_prev, at.y, at.y);
+            if (zoneout_.c > 0) zone_row(zones_->c, row.streams.c, H_, at.c_prev, row.made_c, at.c);
+        }
+    }
+
     CellKind kind_;
+    int64_t H_, P_;
+    Zoneout zoneout_;
+    const Zones* zones_;
     RnnForwardRow<T>* rnn_ = nullptr;  ///< of these three, only the one of the layer's cell is set
     LstmForwardRow<T>* lstm_ = nullptr;
     GruForwardRow<T>* gru_ = nullptr;
     StridedRows<T> m_;  ///< (count, H) what a projection reads
     ProductRow<T>* projections_ = nullptr;
-    StridedRows<T> gates_;  ///< (count, 3H) GRU in inference, see GruForwardRow::gates
-    StridedRows<T> rh_;     ///< (count, H) GRU, see GruForwardRow::rh
+    StridedRows<T> gates_;   ///< (count, 3H) GRU in inference, see GruForwardRow::gates
+    StridedRows<T> rh_;      ///< (count, H) GRU, see GruForwardRow::rh
+    StridedRows<T> masked_;  ///< (count, P) h_prev with recurrent dropout
+    StridedRows<T> made_c_;  ///< (count, H) c before zoneout, where no tape keeps it
+    ZonedRow* zoned_ = nullptr;
 };
 
 /// Where one row of a step reads and writes in backward. dgates are the gradients of the sums that
@@ -115,7 +185,9 @@ struct BackwardPlace {
     const T* dy;       ///< (H) gradient of the output at this step
     const T* extra;    ///< (H) what else is added to the gradient of h
     const T* y;        ///< (H) RNN
-    const T* h_prev;   ///< (H) GRU
+    const T* h_prev;   ///< (H) GRU, what was multiplied with W_hh
+    const T* kept;     ///< (H) GRU, the state itself
+    const T* mask;     ///< (H) GRU, the factors between these two, or null
     const T* gates;    ///< on the tape
     const T* c;        ///< (H) LSTM
     const T* c_prev;   ///< (H) LSTM
@@ -143,7 +215,8 @@ public:
             lstm_[n] = {at.a, at.dy,     at.extra,  at.dc_next, at.gates,
                         at.c, at.c_prev, at.dgates, at.dc,      at.m};
         else
-            gru_[n] = {at.a, at.dy, at.extra, at.gates, at.h_prev, at.dgates, at.carry};
+            gru_[n] = {at.a,      at.dy,    at.extra, at.gates, at.h_prev,
+                       at.dgates, at.carry, at.kept,  at.mask};
     }
 
     /// For an LSTM with a projection: adds dy of the first n rows to what `products` have written,

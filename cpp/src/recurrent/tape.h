@@ -15,13 +15,15 @@ template <class T>
 struct LayerTape {
     View<T> hidden;  ///< n = D*P, every h_t of both directions, unless y is just that
     View<T> output;  ///< n = feature_size, after merge and dropout, unless the same as hidden or y
-    View<T> gates[2];  ///< n = gates_on_tape * H, by direction
-    View<T> cells[2];  ///< n = H, LSTM
+    View<T> gates[2];       ///< n = gates_on_tape * H, by direction
+    View<T> cells[2];       ///< n = H, LSTM
+    View<T> made_cells[2];  ///< the same before zoneout, where c has that
 };
 
-/// Rows of H that a step keeps: the gates, and the GRU's W_hn h + b_hn (reset after).
+/// Rows of H that a step keeps: the gates, and the GRU's W_hn h + b_hn (reset after). An RNN has
+/// its activation in y, unless zoneout changes that.
 inline int gates_on_tape(const CellSpec& cell) {
-    if (cell.kind == CellKind::rnn) return 0;
+    if (cell.kind == CellKind::rnn) return cell.zoneout ? 1 : 0;
     return cell.gates() + (cell.kind == CellKind::gru && cell.reset_after);
 }
 
@@ -55,6 +57,8 @@ std::vector<LayerTape<T>> lay_out_tape(const LayerSpec& spec, const Sequences<T>
                 layer.gates[d] = take_view<T>(arena, in.steps, in.batch, rows * spec.hidden_size);
             if (spec.cell.kind == CellKind::lstm)
                 layer.cells[d] = take_view<T>(arena, in.steps, in.batch, spec.hidden_size);
+            if (spec.cell.zoneout.c > 0)
+                layer.made_cells[d] = take_view<T>(arena, in.steps, in.batch, spec.hidden_size);
         }
     }
     return layers;
@@ -73,7 +77,8 @@ std::vector<LayerTape<const T>> read_tape(const LayerSpec& spec, const Sequences
         layers.push_back({read(l.hidden),
                           read(l.output),
                           {read(l.gates[0]), read(l.gates[1])},
-                          {read(l.cells[0]), read(l.cells[1])}});
+                          {read(l.cells[0]), read(l.cells[1])},
+                          {read(l.made_cells[0]), read(l.made_cells[1])}});
     return layers;
 }
 

@@ -32,10 +32,12 @@ struct Range {
 /// order of Schedule.
 class Workers {
 public:
-    Workers(const LayerSpec& spec, int64_t steps, int64_t batch, int64_t number_bytes,
-            int num_threads)
+    template <class T>
+    Workers(const LayerSpec& spec, const Sequences<T>& in, int num_threads)
         : directions_(spec.directions()) {
-        const double work = spec.multiply_adds() * double(steps) * double(batch);
+        constexpr double number_bytes = sizeof(T);
+        const int64_t batch = in.batch;
+        const double work = spec.multiply_adds() * double(in.steps) * double(batch);
         const int64_t useful = int64_t(std::min(work / kWorkOfThread, 1e6)) + 1;
         const int64_t count = std::clamp<int64_t>(num_threads, 1, useful);
         share_directions_ = directions_ == 2 && batch < count && count > 1;
@@ -43,7 +45,7 @@ public:
                                          : std::max<int64_t>(std::min(count, batch), 1);
         slots_ = (batch + row_workers_ - 1) / row_workers_;
         team_ = int(count);
-        if (directions_ == 1 && can_share_units(spec)) {
+        if (directions_ == 1 && can_share_units(spec, in)) {
             const double weights =
                 double(spec.output_size()) * spec.hidden_size * spec.cell.gates();
             // Threads that shared the rows would each read all these weights, see caches.h.
@@ -87,9 +89,11 @@ public:
 
 private:
     /// Whether the kernel of the cell can compute some of the units of a step without the others.
-    static bool can_share_units(const LayerSpec& spec) {
-        return spec.proj_size == 0 && (spec.cell.kind == CellKind::lstm ||
-                                       (spec.cell.kind == CellKind::gru && spec.cell.reset_after));
+    template <class T>
+    static bool can_share_units(const LayerSpec& spec, const Sequences<T>& in) {
+        return spec.proj_size == 0 && !spec.cell.zoneout && in.recurrent_dropout == 0 &&
+               (spec.cell.kind == CellKind::lstm ||
+                (spec.cell.kind == CellKind::gru && spec.cell.reset_after));
     }
 
     int64_t directions_, row_workers_, slots_;
@@ -101,7 +105,7 @@ private:
 /// calls. `pass` tells forward, with and without a tape, and backward from each other.
 template <class T>
 CallThreads threads_of(const LayerSpec& spec, const Sequences<T>& in, char pass, int most) {
-    if (most > 1) most = Workers(spec, in.steps, in.batch, sizeof(T), most).team();
+    if (most > 1) most = Workers(spec, in, most).team();
     if (most <= 1) return CallThreads(1);
     const CellSpec& cell = spec.cell;
     double steps = 1;  // of all rows

@@ -78,7 +78,10 @@ public:
                 const StatePlace<T> s = place_of(i);
                 const ForwardPlace<T> at{
                     pre + i * pre_.stride, x_, s.h_prev, s.h, s.c, s.c, nullptr};
-                step_rows_.template set<kind()>(i, at, zeros_);
+                if (args_.cell.zoneout)
+                    step_rows_.template set_changed<kind()>(i, at, {}, zeros_);
+                else
+                    step_rows_.template set<kind()>(i, at, zeros_);
             }
         });
         step_rows_.run(*kernels_, args_, w_->w_hr, w_->w_hr.N, false, n);

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from .._base.checks import Activation, Array
 from .._base.module import storable
 from .._base.symbolic import Axes, Symbolic
-from .config import Option
+from .config import Option, Zoneout
 from .recurrent import Pair, PairLike, Recurrent, State
 from .tape import CallShapes, Tape
 
@@ -123,7 +123,7 @@ class RNNCell(Cell[Array]):
         Whether there are b_ih and b_hh.
     nonlinearity : str or (str, float, float), default "tanh"
         As of `RNN`.
-    gate_clip, dtype, precision, seed
+    gate_clip, zoneout, dtype, precision, seed
         As of `RNN`.
 
     Raises
@@ -154,6 +154,7 @@ class RNNCell(Cell[Array]):
         nonlinearity: Activation = "tanh",
         *,
         gate_clip: float | None = None,
+        zoneout: float = 0.0,
         dtype: npt.DTypeLike = "float32",
         precision: str = "float32",
         seed: int | None = None,
@@ -178,7 +179,7 @@ class GRUCell(Cell[Array]):
         Features of x and h.
     bias : bool, default True
         Whether there are b_ih and b_hh.
-    reset_after, gate_clip, activations, dtype, precision, seed
+    reset_after, gate_clip, zoneout, activations, dtype, precision, seed
         As of `GRU`.
 
     Raises
@@ -207,6 +208,7 @@ class GRUCell(Cell[Array]):
         *,
         reset_after: bool = True,
         gate_clip: float | None = None,
+        zoneout: float = 0.0,
         activations: tuple[Activation, Activation] = ("sigmoid", "tanh"),
         dtype: npt.DTypeLike = "float32",
         precision: str = "float32",
@@ -232,7 +234,7 @@ class LSTMCell(Cell[Pair]):
         Features of x and c.
     bias : bool, default True
         Whether there are b_ih and b_hh.
-    proj_size, forget_gate, coupled, peephole, cell_clip, gate_clip, activations
+    proj_size, forget_gate, coupled, peephole, cell_clip, gate_clip, zoneout, activations
         As of `LSTM`.
     forget_bias, dtype, precision, seed
         As of `LSTM`.
@@ -277,6 +279,7 @@ class LSTMCell(Cell[Pair]):
         peephole: bool = False,
         cell_clip: float | None = None,
         gate_clip: float | None = None,
+        zoneout: Zoneout = 0.0,
         activations: tuple[Activation, Activation, Activation] = ("sigmoid", "tanh", "tanh"),
         forget_bias: float | None = None,
         dtype: npt.DTypeLike = "float32",

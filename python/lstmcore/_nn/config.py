@@ -50,6 +50,7 @@ class Rule(NamedTuple):
 
 
 _size = partial(checks.integer, least=1)
+Zoneout = float | tuple[float, float]
 _size_or_0 = partial(checks.integer, least=0)
 _merge = partial(checks.choice, choices=MERGES)
 
@@ -59,6 +60,14 @@ def _clip(value: Any, name: str) -> float:
     if clip <= 0:
         raise ValueError(f"{name} is {clip}, expected a number above 0, or None")
     return clip
+
+
+def _zoneout(value: Any, name: str) -> Zoneout:
+    if not isinstance(value, (tuple, list)):
+        return checks.probability(value, name)
+    if len(value) != 2:
+        raise ValueError(f"{name} has {len(value)} entries, expected two: of h and of c")
+    return checks.probability(value[0], name), checks.probability(value[1], name)
 
 
 def _by_role(value: Any, name: str) -> Any:
@@ -89,6 +98,8 @@ class Config:
     bias: Annotated[bool, Rule(checks.boolean)] = True
     batch_first: Annotated[bool, Rule(checks.boolean, cells=False, core=False)] = False
     dropout: Annotated[float, Rule(checks.probability, cells=False, core=False)] = 0.0
+    input_dropout: Annotated[float, Rule(checks.probability, cells=False, core=False)] = 0.0
+    recurrent_dropout: Annotated[float, Rule(checks.probability, cells=False, core=False)] = 0.0
     bidirectional: Annotated[bool, Rule(checks.boolean, cells=False)] = False
     reverse: Annotated[bool, Rule(checks.boolean, cells=False)] = False
     merge: Annotated[str, Rule(_merge, cells=False)] = "concat"
@@ -98,6 +109,7 @@ class Config:
     peephole: Annotated[bool, Rule(checks.boolean, ("lstm",))] = False
     cell_clip: Annotated[float | None, Rule(_clip, ("lstm",), encode=_or_zero, number=True)] = None
     gate_clip: Annotated[float | None, Rule(_clip, encode=_or_zero, number=True)] = None
+    zoneout: Annotated[Zoneout, Rule(_zoneout, core=False)] = 0.0
     reset_after: Annotated[bool, Rule(checks.boolean, ("gru",))] = True
     activations: Annotated[
         tuple[Activation, ...] | None,  # None: the defaults of the kind
@@ -130,6 +142,10 @@ class Config:
                 raise TypeError(f"{name} is given, which {self.kind.upper()} does not have")
         for name, value in self._numbers():
             checks.fits(value, name, self.dtype)
+        if self.kind != "lstm" and isinstance(self.zoneout, tuple):
+            raise ValueError(
+                f"zoneout is {self.zoneout}, expected one number: {self.kind.upper()} has no c"
+            )
         if self.proj_size >= self.hidden_size:
             raise ValueError(
                 f"proj_size is {self.proj_size}, expected less than hidden_size, which is "
@@ -196,6 +212,23 @@ class Config:
         return self.output_size * (self.directions if self.merge == "concat" else 1)
 
     @property
+    def zoneouts(self) -> tuple[float, float]:
+        """Zoneout of h and of c."""
+        if isinstance(self.zoneout, tuple):
+            return self.zoneout
+        return self.zoneout, self.zoneout if self.kind == "lstm" else 0.0
+
+    @property
+    def dropouts(self) -> tuple[float, float, float]:
+        """What the core drops in training: between layers, of the input, of h into W_hh."""
+        return self.dropout, self.input_dropout, self.recurrent_dropout
+
+    @property
+    def draws(self) -> bool:
+        """Whether training is random."""
+        return any((*self.dropouts, *self.zoneouts))
+
+    @property
     def gate_order(self) -> str:
         """The gates that are learned, in the order of the parameters: "ifgo", "igo", "rzn", "n"."""
         if self.kind == "lstm":
@@ -235,6 +268,7 @@ class Config:
             options[name] = encode(options[name])
         return _core.Spec(
             kind=self.kind,
+            zoneout=self.zoneouts,
             gate_activation=_triple(roles[0] if roles else "sigmoid"),
             candidate_activation=_triple(roles[1] if roles else self.nonlinearity),
             output_activation=_triple(roles[2] if len(roles) > 2 else "tanh"),

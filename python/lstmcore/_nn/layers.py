@@ -23,7 +23,7 @@ from .._base.flow import BackwardFlow, Flow
 from .._base.module import storable
 from .._base.state_names import sizes_of
 from .._base.symbolic import Axes, Symbolic
-from .config import Option
+from .config import Option, Zoneout
 from .recurrent import Pair, PairLike, Recurrent, State
 from .streams.pool import StreamPool, open_pool
 from .streams.stream import Stream, open_stream
@@ -39,11 +39,12 @@ class Layer(Recurrent[State]):
 
     _knows_time = True
     _gives_state = True
-    _takes_lookup = True
     _applies_own = False
     num_layers = Option[int]()
     batch_first = Option[bool]()
     dropout = Option[float]()
+    input_dropout = Option[float]()
+    recurrent_dropout = Option[float]()
     bidirectional = Option[bool]()
     reverse = Option[bool]()
     merge = Option[str]()
@@ -51,16 +52,11 @@ class Layer(Recurrent[State]):
     def __init__(self, given: Mapping[str, Any]) -> None:
         super().__init__(given)
         config = self._config
-        if config.dropout:
-            # A stream of its own, so that dropout does not change the parameters.
-            entropy = np.random.SeedSequence(given["seed"], spawn_key=(0,))
-            self._dropout_rng = np.random.default_rng(entropy)
-            if config.num_layers == 1:
-                warnings.warn(
-                    f"dropout={config.dropout} has no effect with num_layers=1: it acts between "
-                    "layers",
-                    stacklevel=3,
-                )
+        if config.dropout and config.num_layers == 1:
+            warnings.warn(
+                f"dropout={config.dropout} has no effect with num_layers=1: it acts between layers",
+                stacklevel=3,
+            )
 
     @classmethod
     def from_state_dict(
@@ -119,6 +115,10 @@ class Layer(Recurrent[State]):
         return self.bidirectional or self.reverse
 
     @property
+    def _takes_lookup(self) -> bool:  # type: ignore[override]
+        return not self._config.input_dropout  # a row of a table has no mask of its own
+
+    @property
     def _input_size(self) -> int:
         return self._inputs
 
@@ -154,7 +154,7 @@ class Layer(Recurrent[State]):
         resets: npt.ArrayLike | None = None,
         recompute: bool = False,
     ) -> tuple[Array, State, Tape]:
-        """Run with dropout, and remember what `backward` needs.
+        """Run with dropout and zoneout, and remember what `backward` needs.
 
         Parameters
         ----------
@@ -358,7 +358,7 @@ class SingleStateLayer(Layer[Array]):
         lengths: npt.ArrayLike | None = None,
         resets: npt.ArrayLike | None = None,
     ) -> tuple[Array, Array]:
-        """Run for inference: no dropout, nothing remembered.
+        """Run for inference: nothing is dropped, nothing remembered.
 
         Parameters
         ----------
@@ -392,7 +392,7 @@ class SingleStateLayer(Layer[Array]):
 
 @storable
 class RNN(SingleStateLayer):
-    """A layer, or a stack, of simple recurrent units.
+    """A layer, or a stack, of simple recurrent units [1]_.
 
     h_t = f(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)
 
@@ -417,6 +417,12 @@ class RNN(SingleStateLayer):
         Whether x, y and resets are (B, T, ...) rather than (T, B, ...).
     dropout : float, default 0.0
         Probability in [0, 1) that `forward` drops an output on its way to the next layer.
+    input_dropout, recurrent_dropout : float, default 0.0
+        Probability in [0, 1) that `forward` drops a feature of what a layer reads, and of h_{t-1}
+        on its way into W_hh: of each row the same features at all steps [2]_.
+    zoneout : float, default 0.0
+        Probability in [0, 1) that a unit of h keeps its value for a step in `forward` [3]_. When
+        the layer is called, h_t is zoneout * h_{t-1} + (1 - zoneout) times what it would be.
     bidirectional : bool, default False
         Whether a second direction reads every sequence from its end.
     reverse : bool, default False
@@ -431,7 +437,7 @@ class RNN(SingleStateLayer):
         parameters, states and all else stay float32, which the dtype has to be. See
         docs/precision.md.
     seed : int, optional
-        For the parameters and for dropout.
+        For the parameters, and for what `forward` draws: dropout of every kind, and zoneout.
 
     Raises
     ------
@@ -440,9 +446,13 @@ class RNN(SingleStateLayer):
     MemoryError
         If there is not enough memory for the parameters.
 
-    Notes
-    -----
-    J. L. Elman, "Finding structure in time", Cognitive Science 14, 1990.
+    References
+    ----------
+    .. [1] J. L. Elman, "Finding structure in time", Cognitive Science 14, 1990.
+    .. [2] Y. Gal, Z. Ghahramani, "A theoretically grounded application of dropout in recurrent
+       neural networks", NIPS 2016.
+    .. [3] D. Krueger et al., "Zoneout: regularizing RNNs by randomly preserving hidden
+       activations", ICLR 2017.
 
     Examples
     --------
@@ -468,6 +478,9 @@ class RNN(SingleStateLayer):
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
+        input_dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
         bidirectional: bool = False,
         reverse: bool = False,
         merge: str = "concat",
@@ -480,7 +493,7 @@ class RNN(SingleStateLayer):
 
 @storable
 class GRU(SingleStateLayer):
-    """A layer, or a stack, of gated recurrent units.
+    """A layer, or a stack, of gated recurrent units [1]_.
 
     r, z = s(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), their parts of it
 
@@ -505,6 +518,12 @@ class GRU(SingleStateLayer):
         Whether x, y and resets are (B, T, ...) rather than (T, B, ...).
     dropout : float, default 0.0
         Probability in [0, 1) that `forward` drops an output on its way to the next layer.
+    input_dropout, recurrent_dropout : float, default 0.0
+        Probability in [0, 1) that `forward` drops a feature of what a layer reads, and of h_{t-1}
+        on its way into W_hh: of each row the same features at all steps [2]_.
+    zoneout : float, default 0.0
+        Probability in [0, 1) that a unit of h keeps its value for a step in `forward` [3]_. When
+        the layer is called, h_t is zoneout * h_{t-1} + (1 - zoneout) times what it would be.
     bidirectional : bool, default False
         Whether a second direction reads every sequence from its end.
     reverse : bool, default False
@@ -526,7 +545,7 @@ class GRU(SingleStateLayer):
         parameters, states and all else stay float32, which the dtype has to be. See
         docs/precision.md.
     seed : int, optional
-        For the parameters and for dropout.
+        For the parameters, and for what `forward` draws: dropout of every kind, and zoneout.
 
     Raises
     ------
@@ -535,10 +554,14 @@ class GRU(SingleStateLayer):
     MemoryError
         If there is not enough memory for the parameters.
 
-    Notes
-    -----
-    K. Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical
-    machine translation", EMNLP 2014; its z is 1 - z here.
+    References
+    ----------
+    .. [1] K. Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical
+       machine translation", EMNLP 2014; its z is 1 - z here.
+    .. [2] Y. Gal, Z. Ghahramani, "A theoretically grounded application of dropout in recurrent
+       neural networks", NIPS 2016.
+    .. [3] D. Krueger et al., "Zoneout: regularizing RNNs by randomly preserving hidden
+       activations", ICLR 2017.
 
     Examples
     --------
@@ -563,6 +586,9 @@ class GRU(SingleStateLayer):
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
+        input_dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
         bidirectional: bool = False,
         reverse: bool = False,
         merge: str = "concat",
@@ -604,6 +630,13 @@ class LSTM(Layer[Pair]):
         Whether x, y and resets are (B, T, ...) rather than (T, B, ...).
     dropout : float, default 0.0
         Probability in [0, 1) that `forward` drops an output on its way to the next layer.
+    input_dropout, recurrent_dropout : float, default 0.0
+        Probability in [0, 1) that `forward` drops a feature of what a layer reads, and of h_{t-1}
+        on its way into W_hh: of each row the same features at all steps [6]_.
+    zoneout : float or (float, float), default 0.0
+        Probability in [0, 1) that a unit of h, and of c, keeps its value for a step in `forward`
+        [7]_; one number is for both. When the layer is called, the state is
+        zoneout * (what it was) + (1 - zoneout) * (what it would be).
     bidirectional : bool, default False
         Whether a second direction reads every sequence from its end.
     reverse : bool, default False
@@ -637,7 +670,7 @@ class LSTM(Layer[Pair]):
         parameters, states and all else stay float32, which the dtype has to be. See
         docs/precision.md.
     seed : int, optional
-        For the parameters and for dropout.
+        For the parameters, and for what `forward` draws: dropout of every kind, and zoneout.
 
     Raises
     ------
@@ -656,6 +689,10 @@ class LSTM(Layer[Pair]):
     .. [4] H. Sak, A. Senior, F. Beaufays, "Long short-term memory recurrent neural network
        architectures for large scale acoustic modeling", Interspeech 2014.
     .. [5] K. Greff et al., "LSTM: a search space odyssey", IEEE TNNLS 28, 2017.
+    .. [6] Y. Gal, Z. Ghahramani, "A theoretically grounded application of dropout in recurrent
+       neural networks", NIPS 2016.
+    .. [7] D. Krueger et al., "Zoneout: regularizing RNNs by randomly preserving hidden
+       activations", ICLR 2017.
 
     Examples
     --------
@@ -688,6 +725,9 @@ class LSTM(Layer[Pair]):
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
+        input_dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        zoneout: Zoneout = 0.0,
         bidirectional: bool = False,
         reverse: bool = False,
         merge: str = "concat",
@@ -713,7 +753,7 @@ class LSTM(Layer[Pair]):
         lengths: npt.ArrayLike | None = None,
         resets: npt.ArrayLike | None = None,
     ) -> tuple[Array, Pair]:
-        """Run for inference: no dropout, nothing remembered.
+        """Run for inference: nothing is dropped, nothing remembered.
 
         Parameters
         ----------

@@ -30,8 +30,9 @@ class Segments:
     lengths: Any
     resets: Any
     batch_first: bool
-    dropout: float
+    dropouts: tuple[float, float, float]
     key: int
+    draws: bool  # whether training is random
     states: list[tuple[Array | None, Array | None]]  # h and c in front of each segment
 
     @property
@@ -62,7 +63,7 @@ class Segments:
         return _core.forward(
             self.weights, self.of(self.x, segment), *state, self.lengths,
             self.resets if self.resets is None else self.of(self.resets, segment), self.batch_first,
-            train, self.dropout, self.key, None, segment * self.length, self.steps,
+            train, self.dropouts, self.key, None, segment * self.length, self.steps,
         )  # fmt: skip
 
     def backward(
@@ -101,16 +102,17 @@ def forward_segments(
     lengths: Any,
     resets: Any,
     batch_first: bool,
-    dropout: float,
+    dropouts: tuple[float, float, float],
     key: int,
+    draws: bool,
 ) -> tuple[Array, Array, Array | None, Segments]:
     """Do what `_core.forward` does in training, but keep `Segments` instead of a tape."""
-    segments = Segments(weights, x, lengths, resets, batch_first, dropout, key, [])
+    segments = Segments(weights, x, lengths, resets, batch_first, dropouts, key, draws, [])
     y = None
     for segment in range(max(1, -(-segments.steps // segments.length))):
         segments.states.append((h, c))
-        # Inference gives the same bits as training, but for dropout.
-        part, h, c, _ = segments.forward(segment, (h, c), dropout > 0)
+        # Inference gives the same bits as training, where that is not random.
+        part, h, c, _ = segments.forward(segment, (h, c), draws)
         if y is None:
             y = np.empty((*x.shape[:2], part.shape[2]), part.dtype)
         segments.of(y, segment)[...] = part

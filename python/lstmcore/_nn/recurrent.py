@@ -19,7 +19,7 @@ from .. import _core
 from .._base import checks
 from .._base.checks import Array
 from .._base.packed_weights import PacksWeights
-from .config import Config, Option, options_of
+from .config import Config, Option, Zoneout, options_of
 from .recompute import Segments, forward_segments
 from .tape import CallShapes, Tape, check_owner
 
@@ -28,6 +28,8 @@ __all__ = ["GRADIENT", "Pair", "PairLike", "Recurrent", "State"]
 Pair: TypeAlias = tuple[Array, Array]
 PairLike: TypeAlias = tuple[npt.ArrayLike | None, npt.ArrayLike | None]
 State = TypeVar("State", Array, Pair)
+
+_NOTHING = (0.0, 0.0, 0.0)  # is dropped
 
 GRADIENT = ("dstate", "dh", "dc")  # what messages call the gradient of a state, of its h and c
 
@@ -48,6 +50,7 @@ class Recurrent(PacksWeights, Generic[State]):
     hidden_size = Option[int]()
     bias = Option[bool]()
     gate_clip = Option["float | None"]()
+    zoneout = Option[Zoneout]()
     dtype = Option[np.dtype[Any]]()
 
     def __init__(self, given: Mapping[str, Any]) -> None:
@@ -57,6 +60,10 @@ class Recurrent(PacksWeights, Generic[State]):
         self._make_parameters(self._parameter_shapes(), self._config.dtype)
         self._prepare()
         self.reset_parameters(given["seed"])
+        if self._config.draws:
+            # A stream of its own, so that what is drawn does not change the parameters.
+            entropy = np.random.SeedSequence(given["seed"], spawn_key=(0,))
+            self._dropout_rng = np.random.default_rng(entropy)
 
     def _parameter_shapes(self) -> Iterable[tuple[str, tuple[int, ...]]]:
         return self._config.shapes()
@@ -184,7 +191,8 @@ class Recurrent(PacksWeights, Generic[State]):
         if resets is not None:
             text = "(T,)" if shapes.removed_axes else "(B, T)" if shapes.batch_first else "(T, B)"
             resets = checks.resets(resets, shapes.x[:-1], text).reshape(shapes.axes)
-        dropout, key = (0.0, 0) if self._dropout_rng is None or not train else self._draw_dropout()
+        draws = train and self._dropout_rng is not None
+        dropouts, key = self._draw() if draws else (_NOTHING, 0)
         if lookup is not None:
             lookup = lookup.reshape(shapes.axes)
         elif shapes.removed_axes:
@@ -193,12 +201,13 @@ class Recurrent(PacksWeights, Generic[State]):
         try:
             if recompute:
                 y, h, c, tape = forward_segments(
-                    self._weights(True), x, h, c, lengths, resets, shapes.batch_first, dropout, key
-                )
+                    self._weights(True), x, h, c, lengths, resets, shapes.batch_first, dropouts,
+                    key, draws,
+                )  # fmt: skip
             else:
                 y, h, c, tape = _core.forward(
                     weights or self._weights(train), x, h, c, lengths, resets, shapes.batch_first,
-                    train, dropout, key, lookup,
+                    train, dropouts, key, lookup,
                 )  # fmt: skip
         except MemoryError:
             raise MemoryError(f"x has shape {shape}, too large for the memory: {self!r}") from None
@@ -211,11 +220,11 @@ class Recurrent(PacksWeights, Generic[State]):
         final: Any = h if c is None else (h, c)
         return y, final, None if tape is None else Tape(tape, self, shapes)
 
-    def _draw_dropout(self) -> tuple[float, int]:
-        """Return the probability, and a new key, from which the core makes the mask of a call."""
+    def _draw(self) -> tuple[tuple[float, float, float], int]:
+        """Return what is dropped, and a new key, from which the core makes the masks of a call."""
         assert self._dropout_rng is not None
         key = self._dropout_rng.integers(2**64, dtype=np.uint64)  # NumPy's generators have a lock
-        return self._config.dropout, int(key)
+        return self._config.dropouts, int(key)
 
     def _backward(self, tape: Tape, dy: Any, dstate: Any) -> tuple[Array, State]:
         check_owner(tape, Tape, self)

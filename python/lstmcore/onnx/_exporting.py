@@ -653,10 +653,10 @@ def _flip(w: _Writer, flip: Flip) -> None:
 _ACTIVATIONS: dict[type[Module], str] = {Tanh: "Tanh", ReLU: "Relu", Sigmoid: "Sigmoid"}
 
 # The modules that are written, how, and which of their options. Left out are options that act in
-# training only: dropout, forget_bias, padding_idx, sparse, momentum, frozen.
+# training only: dropout of every kind, forget_bias, padding_idx, sparse, momentum, frozen.
 _LAYER = (
-    "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional",
-    "reverse", "merge", "gate_clip", "dtype",
+    "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "input_dropout",
+    "recurrent_dropout", "bidirectional", "reverse", "merge", "gate_clip", "dtype",
 )  # fmt: skip
 _LSTM = ("forget_gate", "coupled", "peephole", "activations", "forget_bias")
 _MODULES: dict[type[Module], tuple[Callable[[_Writer, Any], None], tuple[str, ...]]] = {

@@ -37,8 +37,8 @@ class Call(NamedTuple):
         """Return y, the final state and, if asked for, every c; and a tape if it is to be kept."""
         h0, c0 = (*state, None, None)[:2]
         y, h, c, tape = _core.forward(
-            weights, x, h0, c0, self.lengths, self.resets, self.batch_first, keep, self.dropout,
-            self.key,
+            weights, x, h0, c0, self.lengths, self.resets, self.batch_first, keep,
+            (self.dropout, 0.0, 0.0), self.key,
         )  # fmt: skip
         found = [y, h] if c is None else [y, h, c]
         return [*found, tape.cells()] if self.cells and tape is not None else found, tape
