@@ -67,6 +67,7 @@ def test_a_row_has_its_masks_in_any_batch_and_with_any_padding(
 ) -> None:
     """Row 0 of a batch is row 0 alone; steps behind its end change nothing."""
     given = {"input_dropout": 0.3, "recurrent_dropout": 0.4, "zoneout": 0.2, **options}
+    given["weight_dropout"] = 0.1
     x = x_of(9, 33, dtype="float32")
     lengths = np.random.default_rng(0).integers(1, 10, 33)
     lengths[0] = 6
@@ -87,7 +88,8 @@ def test_a_row_has_its_masks_in_any_batch_and_with_any_padding(
 
 @kinds
 def test_every_forward_draws_anew_from_the_stream_of_the_seed(kind: str) -> None:
-    for options in ({"input_dropout": 0.5}, {"recurrent_dropout": 0.5}, {"zoneout": 0.5}):
+    for name in ("input_dropout", "recurrent_dropout", "weight_dropout", "zoneout"):
+        options = {name: 0.5}
         x = x_of(6, 2)
         one, same, other = (
             getattr(lc, kind)(3, 8, dtype="float64", seed=seed, **options) for seed in (1, 1, 2)
@@ -172,6 +174,70 @@ def test_zoneout_is_that_of_a_loop_over_torch_cells(kind: str, training: bool) -
         np.testing.assert_allclose(mine.grad, p.grad.numpy(), rtol=0, atol=1e-12, err_msg=name)
 
 
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}])
+@kinds
+def test_weight_dropout_is_the_layer_with_masked_weights(
+    kind: str, options: dict[str, Any]
+) -> None:
+    """Outputs to the bit; the gradients of W_hh are those of the masked one, masked."""
+    layer = getattr(lc, kind)(3, 7, weight_dropout=0.4, dtype="float64", seed=0, **options)
+    x, lengths = x_of(5, 4), [5, 2, 0, 4]
+    y, last, tape = layer.forward(x, lengths=lengths)
+    plain = getattr(lc, kind)(3, 7, dtype="float64", **options)
+    masks = tape._masks
+    for mask in masks.values():
+        assert set(np.unique(mask)) == {0, 1 / 0.6}
+        assert 0.4 < np.mean(mask > 0) < 0.8
+    weights = layer.state_dict()
+    plain.load_state_dict({n: w * masks[n] if n in masks else w for n, w in weights.items()})
+    expected, _, plain_tape = plain.forward(x, lengths=lengths)
+    assert_same_bits(y, expected)
+    dx, dstate = layer.backward(tape, y, last)
+    other_dx, other_dstate = plain.backward(plain_tape, y, last)
+    assert_same_bits((dx, dstate), (other_dx, other_dstate))
+    again = {p.name: p.grad.copy() for p in layer.parameters()}
+    for mine, other in zip(layer.parameters(), plain.parameters(), strict=True):
+        expected = other.grad * masks[mine.name] if mine.name in masks else other.grad
+        np.testing.assert_array_equal(mine.grad, expected)
+    layer.backward(tape, y, last)  # gradients add up
+    for p in layer.parameters():
+        np.testing.assert_allclose(p.grad, 2 * again[p.name], rtol=1e-12, atol=1e-13)
+    assert_same_bits(layer.state_dict(), weights)
+    assert tape.nbytes > sum(mask.nbytes for mask in masks.values())
+
+
+@kinds
+def test_gradients_with_weight_dropout_are_finite_differences(kind: str) -> None:
+    layer = getattr(lc, kind)(2, 3, weight_dropout=0.3, dtype="float64", seed=1)
+    x = x_of(6, 2, 2)
+    dy = np.random.default_rng(1).standard_normal((6, 2, 3))
+
+    def value() -> Any:
+        layer._dropout_rng = np.random.default_rng(3)
+        return layer.forward(x)
+
+    _, _, tape = value()
+    layer.backward(tape, dy)
+    for p in layer.parameters():
+        direction = np.random.default_rng(2).standard_normal(p.shape)
+        start, step = p.data.copy(), 1e-6 * direction
+        p.data = start + step
+        more = float(np.sum(value()[0] * dy))
+        p.data = start - step
+        less = float(np.sum(value()[0] * dy))
+        p.data = start
+        assert float(np.sum(p.grad * direction)) == pytest.approx((more - less) / 2e-6, rel=1e-6)
+
+
+@kinds
+def test_weights_of_inference_are_whole_after_training(kind: str) -> None:
+    layer, plain = (getattr(lc, kind)(3, 8, seed=0, weight_dropout=p) for p in (0.5, 0.0))
+    x = x_of(4, 2, dtype="float32")
+    layer.forward(x)
+    assert_same_bits(layer(x)[0], plain(x)[0])
+    assert_same_bits(layer.stream(2).process(x), plain(x)[0])
+
+
 @kinds
 def test_zoneout_in_cells_and_streams(kind: str) -> None:
     zoneout = (0.1, 0.3) if kind == "LSTM" else 0.2
@@ -197,7 +263,9 @@ def test_zoneout_in_cells_and_streams(kind: str) -> None:
 @kinds
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_recompute_gives_the_same_bits(kind: str, dtype: str) -> None:
-    options = {"input_dropout": 0.3, "recurrent_dropout": 0.2, "zoneout": 0.25}
+    options = {
+        "input_dropout": 0.3, "recurrent_dropout": 0.2, "weight_dropout": 0.2, "zoneout": 0.25
+    }  # fmt: skip
     x = x_of(10, 3, dtype=dtype)
     results = []
     for recompute in (False, True):
@@ -212,7 +280,7 @@ def test_recompute_gives_the_same_bits(kind: str, dtype: str) -> None:
 def test_files_keep_the_options(kind: str, tmp_path: Any) -> None:
     zoneout = (0.1, 0.0) if kind == "LSTM" else 0.1
     layer = getattr(lc, kind)(
-        3, 5, input_dropout=0.1, recurrent_dropout=0.2, zoneout=zoneout, seed=0
+        3, 5, input_dropout=0.1, recurrent_dropout=0.2, weight_dropout=0.3, zoneout=zoneout, seed=0
     )
     lc.save(layer, tmp_path / "layer.safetensors")
     back: Any = lc.load(tmp_path / "layer.safetensors")
@@ -223,7 +291,9 @@ def test_files_keep_the_options(kind: str, tmp_path: Any) -> None:
 # Contradictions and bad values --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["input_dropout", "recurrent_dropout", "zoneout"])
+@pytest.mark.parametrize(
+    "name", ["input_dropout", "recurrent_dropout", "weight_dropout", "zoneout"]
+)
 @pytest.mark.parametrize("value", [1, 1.5, -0.1, float("nan")])
 @kinds
 def test_probabilities_are_below_one(kind: str, name: str, value: float) -> None:

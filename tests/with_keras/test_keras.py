@@ -401,7 +401,7 @@ def test_our_models_in_keras() -> None:
 # What Keras has no option for, or no such value of.
 LACKS = {
     "proj_size", "forget_gate", "coupled", "peephole", "cell_clip", "gate_clip", "zoneout",
-    "input_dropout", "recurrent_dropout",
+    "input_dropout", "recurrent_dropout", "weight_dropout",
 }  # fmt: skip
 
 
@@ -673,7 +673,9 @@ def test_masks_of_dropout_mean_what_they_mean_in_keras(kind: str, reset_after: b
     np.testing.assert_allclose(dx, given.grad.numpy(), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("option", ["input_dropout", "recurrent_dropout", "zoneout"])
+@pytest.mark.parametrize(
+    "option", ["input_dropout", "recurrent_dropout", "weight_dropout", "zoneout"]
+)
 @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
 def test_options_that_keras_layers_of_other_meaning_have_are_refused(
     kind: str, option: str

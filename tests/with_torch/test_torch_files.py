@@ -780,7 +780,7 @@ def test_what_has_no_counterpart_here() -> None:
 # What PyTorch has no option for, or only this value of it.
 LACKS = {
     "gate_clip", "cell_clip", "forget_gate", "coupled", "peephole", "activations", "reset_after",
-    "reverse", "merge", "zoneout", "input_dropout", "recurrent_dropout",
+    "reverse", "merge", "zoneout", "input_dropout", "recurrent_dropout", "weight_dropout",
 }  # fmt: skip
 
 

@@ -100,6 +100,7 @@ class Config:
     dropout: Annotated[float, Rule(checks.probability, cells=False, core=False)] = 0.0
     input_dropout: Annotated[float, Rule(checks.probability, cells=False, core=False)] = 0.0
     recurrent_dropout: Annotated[float, Rule(checks.probability, cells=False, core=False)] = 0.0
+    weight_dropout: Annotated[float, Rule(checks.probability, cells=False, core=False)] = 0.0
     bidirectional: Annotated[bool, Rule(checks.boolean, cells=False)] = False
     reverse: Annotated[bool, Rule(checks.boolean, cells=False)] = False
     merge: Annotated[str, Rule(_merge, cells=False)] = "concat"
@@ -226,7 +227,7 @@ class Config:
     @property
     def draws(self) -> bool:
         """Whether training is random."""
-        return any((*self.dropouts, *self.zoneouts))
+        return any((*self.dropouts, *self.zoneouts, self.weight_dropout))
 
     @property
     def gate_order(self) -> str:

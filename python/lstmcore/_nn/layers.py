@@ -45,6 +45,7 @@ class Layer(Recurrent[State]):
     dropout = Option[float]()
     input_dropout = Option[float]()
     recurrent_dropout = Option[float]()
+    weight_dropout = Option[float]()
     bidirectional = Option[bool]()
     reverse = Option[bool]()
     merge = Option[str]()
@@ -420,6 +421,9 @@ class RNN(SingleStateLayer):
     input_dropout, recurrent_dropout : float, default 0.0
         Probability in [0, 1) that `forward` drops a feature of what a layer reads, and of h_{t-1}
         on its way into W_hh: of each row the same features at all steps [2]_.
+    weight_dropout : float, default 0.0
+        Probability in [0, 1) that `forward` drops a number of a W_hh, for all steps and rows of the
+        call [4]_.
     zoneout : float, default 0.0
         Probability in [0, 1) that a unit of h keeps its value for a step in `forward` [3]_. When
         the layer is called, h_t is zoneout * h_{t-1} + (1 - zoneout) times what it would be.
@@ -453,6 +457,8 @@ class RNN(SingleStateLayer):
        neural networks", NIPS 2016.
     .. [3] D. Krueger et al., "Zoneout: regularizing RNNs by randomly preserving hidden
        activations", ICLR 2017.
+    .. [4] S. Merity, N. S. Keskar, R. Socher, "Regularizing and optimizing LSTM language models",
+       ICLR 2018.
 
     Examples
     --------
@@ -480,6 +486,7 @@ class RNN(SingleStateLayer):
         dropout: float = 0.0,
         input_dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
         zoneout: float = 0.0,
         bidirectional: bool = False,
         reverse: bool = False,
@@ -521,6 +528,9 @@ class GRU(SingleStateLayer):
     input_dropout, recurrent_dropout : float, default 0.0
         Probability in [0, 1) that `forward` drops a feature of what a layer reads, and of h_{t-1}
         on its way into W_hh: of each row the same features at all steps [2]_.
+    weight_dropout : float, default 0.0
+        Probability in [0, 1) that `forward` drops a number of a W_hh, for all steps and rows of the
+        call [4]_.
     zoneout : float, default 0.0
         Probability in [0, 1) that a unit of h keeps its value for a step in `forward` [3]_. When
         the layer is called, h_t is zoneout * h_{t-1} + (1 - zoneout) times what it would be.
@@ -562,6 +572,8 @@ class GRU(SingleStateLayer):
        neural networks", NIPS 2016.
     .. [3] D. Krueger et al., "Zoneout: regularizing RNNs by randomly preserving hidden
        activations", ICLR 2017.
+    .. [4] S. Merity, N. S. Keskar, R. Socher, "Regularizing and optimizing LSTM language models",
+       ICLR 2018.
 
     Examples
     --------
@@ -588,6 +600,7 @@ class GRU(SingleStateLayer):
         dropout: float = 0.0,
         input_dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
         zoneout: float = 0.0,
         bidirectional: bool = False,
         reverse: bool = False,
@@ -633,6 +646,9 @@ class LSTM(Layer[Pair]):
     input_dropout, recurrent_dropout : float, default 0.0
         Probability in [0, 1) that `forward` drops a feature of what a layer reads, and of h_{t-1}
         on its way into W_hh: of each row the same features at all steps [6]_.
+    weight_dropout : float, default 0.0
+        Probability in [0, 1) that `forward` drops a number of a W_hh, for all steps and rows of the
+        call [8]_.
     zoneout : float or (float, float), default 0.0
         Probability in [0, 1) that a unit of h, and of c, keeps its value for a step in `forward`
         [7]_; one number is for both. When the layer is called, the state is
@@ -693,6 +709,8 @@ class LSTM(Layer[Pair]):
        neural networks", NIPS 2016.
     .. [7] D. Krueger et al., "Zoneout: regularizing RNNs by randomly preserving hidden
        activations", ICLR 2017.
+    .. [8] S. Merity, N. S. Keskar, R. Socher, "Regularizing and optimizing LSTM language models",
+       ICLR 2018.
 
     Examples
     --------
@@ -727,6 +745,7 @@ class LSTM(Layer[Pair]):
         dropout: float = 0.0,
         input_dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
         zoneout: Zoneout = 0.0,
         bidirectional: bool = False,
         reverse: bool = False,

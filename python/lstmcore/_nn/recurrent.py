@@ -18,8 +18,10 @@ import numpy.typing as npt
 from .. import _core
 from .._base import checks
 from .._base.checks import Array
+from .._base.loads import whole
 from .._base.packed_weights import PacksWeights
 from .config import Config, Option, Zoneout, options_of
+from .dropout import dropout_scale
 from .recompute import Segments, forward_segments
 from .tape import CallShapes, Tape, check_owner
 
@@ -198,16 +200,19 @@ class Recurrent(PacksWeights, Generic[State]):
         elif shapes.removed_axes:
             x = x.reshape(*shapes.axes, self._inputs)
         tape: _core.Tape | Segments | None
+        masks: dict[str, Array] = {}
         try:
+            if draws and self._config.weight_dropout:
+                weights, masks = self._drop_weights()
+            weights = weights or self._weights(train)
             if recompute:
                 y, h, c, tape = forward_segments(
-                    self._weights(True), x, h, c, lengths, resets, shapes.batch_first, dropouts,
-                    key, draws,
-                )  # fmt: skip
+                    weights, x, h, c, lengths, resets, shapes.batch_first, dropouts, key, draws
+                )
             else:
                 y, h, c, tape = _core.forward(
-                    weights or self._weights(train), x, h, c, lengths, resets, shapes.batch_first,
-                    train, dropouts, key, lookup,
+                    weights, x, h, c, lengths, resets, shapes.batch_first, train, dropouts, key,
+                    lookup,
                 )  # fmt: skip
         except MemoryError:
             raise MemoryError(f"x has shape {shape}, too large for the memory: {self!r}") from None
@@ -218,13 +223,34 @@ class Recurrent(PacksWeights, Generic[State]):
         if train:
             y.flags.writeable = False  # the tape needs it as it is
         final: Any = h if c is None else (h, c)
-        return y, final, None if tape is None else Tape(tape, self, shapes)
+        return y, final, None if tape is None else Tape(tape, self, shapes, masks)
 
     def _draw(self) -> tuple[tuple[float, float, float], int]:
         """Return what is dropped, and a new key, from which the core makes the masks of a call."""
         assert self._dropout_rng is not None
         key = self._dropout_rng.integers(2**64, dtype=np.uint64)  # NumPy's generators have a lock
         return self._config.dropouts, int(key)
+
+    def _drop_weights(self) -> tuple[_core.Weights, dict[str, Array]]:
+        """Return the weights of one call in training, and the mask of each W_hh in them."""
+        self._refuse_in_int8("training")
+        rng, p = self._dropout_rng, self._config.weight_dropout
+        assert rng is not None
+        masks = {
+            name: dropout_scale(rng, parameter.shape, p, self._dtype)
+            for name, parameter in self._parameters.items()
+            if name.startswith("weight_hh")
+        }
+
+        def pack() -> _core.Weights:
+            arrays = [
+                _masked(parameter._storage, masks[name]) if name in masks else parameter._storage
+                for name, parameter in self._parameters.items()
+            ]
+            return self._pack(arrays, True)
+
+        weights: _core.Weights = whole(self, pack)
+        return weights, masks
 
     def _backward(self, tape: Tape, dy: Any, dstate: Any) -> tuple[Array, State]:
         check_owner(tape, Tape, self)
@@ -235,11 +261,19 @@ class Recurrent(PacksWeights, Generic[State]):
         dh = dc = None
         if dstate is not None:
             dh, dc = self._check_state(dstate, shapes, GRADIENT)
-        gradients = self._own_gradients()
+        own = self._own_gradients()
+        masks = dict(enumerate(map(tape._masks.get, self._parameters))) if tape._masks else {}
+        gradients = [
+            gradient if masks.get(i) is None else np.zeros_like(gradient)
+            for i, gradient in enumerate(own)
+        ]
         if isinstance(tape._core, Segments):
             dx, dh, dc = tape._core.backward(dy, dh, dc, gradients)
         else:
             dx, dh, dc = _core.backward(tape._core, dy, dh, dc, gradients)
+        for i, mask in masks.items():
+            if mask is not None:
+                own[i] += _masked(gradients[i], mask)
         dh = dh.reshape(shapes.h)
         if dx.ndim == 3:  # after a lookup it is that of the table, (V, I)
             dx = dx.reshape(shapes.x)
@@ -257,3 +291,9 @@ class Recurrent(PacksWeights, Generic[State]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._prepare()
+
+
+def _masked(array: Array, mask: Array) -> Array:
+    """Return an array times a mask; what is dropped is 0, whatever it was."""
+    masked: Array = np.multiply(array, mask, out=np.zeros_like(array), where=mask != 0)
+    return masked

@@ -107,11 +107,16 @@ class Tape:
     (['f', 'g', 'i', 'o'], (1, 5, 1, 3), (1, 5, 1, 3))
     """
 
-    __slots__ = ("__weakref__", "_call_shapes", "_core", "_owner")
+    __slots__ = ("__weakref__", "_call_shapes", "_core", "_masks", "_owner")
 
     def __init__(
-        self, core: _core.Tape | Segments, owner: Recurrent[Any], shapes: CallShapes
+        self,
+        core: _core.Tape | Segments,
+        owner: Recurrent[Any],
+        shapes: CallShapes,
+        masks: dict[str, Array],  # of weight dropout, by the name of the matrix
     ) -> None:
+        self._masks = masks
         self._core = core
         self._owner = owner
         self._call_shapes = shapes
@@ -119,7 +124,7 @@ class Tape:
     @property
     def nbytes(self) -> int:
         """The memory it holds, in bytes, without x or its copy, and y."""
-        return self._core.nbytes
+        return self._core.nbytes + sum(mask.nbytes for mask in self._masks.values())
 
     def gates(self) -> dict[str, Array]:
         """Return copies of the activations of every gate, by their names.

@@ -656,7 +656,8 @@ _ACTIVATIONS: dict[type[Module], str] = {Tanh: "Tanh", ReLU: "Relu", Sigmoid: "S
 # training only: dropout of every kind, forget_bias, padding_idx, sparse, momentum, frozen.
 _LAYER = (
     "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "input_dropout",
-    "recurrent_dropout", "bidirectional", "reverse", "merge", "gate_clip", "dtype",
+    "recurrent_dropout", "weight_dropout", "bidirectional", "reverse", "merge", "gate_clip",
+    "dtype",
 )  # fmt: skip
 _LSTM = ("forget_gate", "coupled", "peephole", "activations", "forget_bias")
 _MODULES: dict[type[Module], tuple[Callable[[_Writer, Any], None], tuple[str, ...]]] = {
