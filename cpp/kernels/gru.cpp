@@ -2,6 +2,7 @@
 // backward under it. h = (1 - z) n + z h_prev.
 #include "activations-inl.h"
 #include "entries.h"
+#include "norm-inl.h"
 #include "product-inl.h"
 #include "step-inl.h"
 
@@ -15,8 +16,32 @@ LSTMCORE_INLINE Packet<T> interpolate(const Packet<T>& z, const Packet<T>& n,
     return pmadd(z, h_prev, pmul(psub(set(T(1)), z), n));
 }
 
+/// A step with layer normalisation, whose products have been made.
+template <class T, class Finish>
+void finish_normalized(const StepArgs<T>& step, const GruForwardRow<T>* rows, int64_t n,
+                       Finish finish) {
+    constexpr int L = kLanes<T>;
+    const int64_t H = step.H;
+    alignas(64) T tile[3 * L];
+    for (int64_t row = 0; row < n; ++row) {
+        const GruForwardRow<T>& at = rows[row];
+        const NormRow<T>& norm = step.norms[row];
+        norm.scales[0] =
+            normalize<T>(3 * H, norm.hidden, step.ln_hh, nullptr, norm.hidden, norm.hidden_normal);
+        for (int64_t unit = 0; unit < H; unit += L) {
+            const int64_t valid = H - unit;
+            for (int g = 0; g < 2; ++g)
+                store(tile + g * L, sum_of_gate<T>(at.pre, norm.hidden, g, unit, H));
+            store(at.rh + unit, load(at.pre + 2 * H + unit, valid), valid);
+            const T* const hidden = norm.hidden + 2 * H + unit;
+            store(tile + 2 * L, padd(load(hidden, valid), load(step.b_hn + unit, valid)));
+            finish(unit, row, tile);
+        }
+    }
+}
+
 /// n = candidate(pre_n + r (W_hn h_prev + b_hn)): Cho et al. (2014) as in cuDNN, one product.
-template <class T, bool kPlain, bool kTrain, class Factors>
+template <class T, bool kPlain, bool kTrain, bool kNorm, class Factors>
 void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* rows, Factors factors,
                              int64_t n) {
     using P = Packet<T>;
@@ -24,7 +49,7 @@ void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* ro
     const CellActivations<T, kPlain> act{step.cell};
     const int64_t H = step.H;
 
-    const auto start = [&](int64_t unit, int64_t row) LSTMCORE_INLINE_LAMBDA {
+    [[maybe_unused]] const auto start = [&](int64_t unit, int64_t row) LSTMCORE_INLINE_LAMBDA {
         const GruForwardRow<T>& at = rows[row];
         if constexpr (kTrain)
             for (int g = 0; g < 4; ++g) prefetch(at.gates + g * H + unit);
@@ -32,10 +57,11 @@ void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* ro
         return at.pre + unit * 3;
     };
     // rh holds the input's part of n until the product is done.
-    const auto between = [&](int64_t unit, int64_t row, P& sums) LSTMCORE_INLINE_LAMBDA {
-        store(rows[row].rh + unit, sums, H - unit);
-        sums = load(step.b_hn + unit);
-    };
+    [[maybe_unused]] const auto between = [&](int64_t unit, int64_t row, P& sums)
+                                              LSTMCORE_INLINE_LAMBDA {
+                                                  store(rows[row].rh + unit, sums, H - unit);
+                                                  sums = load(step.b_hn + unit);
+                                              };
     const auto finish = [=](int64_t unit, int64_t row, const T* tile) LSTMCORE_INLINE_LAMBDA {
         const GruForwardRow<T>& at = rows[row];
         const int64_t valid = H - unit;
@@ -49,10 +75,15 @@ void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* ro
             store(at.gates + 3 * H + unit, hn, valid);
         }
     };
-    if constexpr (!kTrain && !std::is_same_v<Factors, QuantizedFactors>) {
-        if (n == 1 && !factors.are_rounded()) return step_gates<T, 3>(step, *rows, between, finish);
+    if constexpr (kNorm) {
+        finish_normalized<T>(step, rows, n, finish);
+    } else {
+        if constexpr (!kTrain && !std::is_same_v<Factors, QuantizedFactors>) {
+            if (n == 1 && !factors.are_rounded())
+                return step_gates<T, 3>(step, *rows, between, finish);
+        }
+        multiply_gates<T, 3>(step, factors, n, start, between, finish);
     }
-    multiply_gates<T, 3>(step, factors, n, start, between, finish);
 }
 
 template <class T, bool kPlain>
@@ -189,8 +220,8 @@ template <class T, bool kTrain, class Factors>
 void gru_forward_with(const StepArgs<T>& step, const GruForwardRow<T>* rows, Factors factors,
                       int64_t n) {
     const bool plain = has_standard_activations(step.cell), after = step.cell.reset_after;
-    const auto run = after ? (plain ? gru_forward_reset_after<T, true, kTrain, Factors>
-                                    : gru_forward_reset_after<T, false, kTrain, Factors>)
+    const auto run = after ? (plain ? gru_forward_reset_after<T, true, kTrain, false, Factors>
+                                    : gru_forward_reset_after<T, false, kTrain, false, Factors>)
                            : (plain ? gru_forward_reset_before<T, true, Factors>
                                     : gru_forward_reset_before<T, false, Factors>);
     run(step, rows, factors, n);
@@ -212,6 +243,13 @@ void gru_backward_with(const StepArgs<T>& step, const GruBackwardRow<T>* rows,
 
 template <class T, bool kTrain>
 void gru_forward(const StepArgs<T>& step, const GruForwardRow<T>* rows, int64_t n) {
+    if (step.cell.layer_norm) {
+        using Factors = FloatFactors<GruForwardRow<T>>;
+        const auto run = has_standard_activations(step.cell)
+                             ? gru_forward_reset_after<T, true, kTrain, true, Factors>
+                             : gru_forward_reset_after<T, false, kTrain, true, Factors>;
+        return run(step, rows, Factors{rows}, n);
+    }
     with_factors<!kTrain>(step, rows, n, [&](auto part, auto factors, int64_t count) {
         gru_forward_with<T, kTrain>(step, part, factors, count);
     });

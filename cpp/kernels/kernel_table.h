@@ -135,6 +135,25 @@ struct ColumnSumArgs {
     int64_t M, J;
 };
 
+/// What layer normalisation has of one row of a step, beside the row itself.
+template <class T>
+struct NormRow {
+    T* hidden;         ///< (G*H) W_hh h_prev; becomes that normalised, times its gain
+    T* hidden_normal;  ///< (G*H) without the gain, or null
+    T* shown;          ///< (H) LSTM: what output() sees of c
+    T* c_normal;       ///< (H) LSTM: the same without gain and bias, or null
+    T* scales;         ///< (2) of W_hh h_prev and of c, see Kernels::normalize
+};
+
+/// The same in backward, of an LSTM's c.
+template <class T>
+struct NormBackwardRow {
+    const T* normal;  ///< (H) NormRow::c_normal
+    const T* scale;   ///< of c
+    T* dshown;        ///< (H) the gradient of NormRow::shown
+    T* dc;            ///< (H) scratch: what that adds to the gradient of c
+};
+
 /// What all rows of a step share. Only the members that the cell has are set.
 template <class T>
 struct StepArgs {
@@ -154,6 +173,13 @@ struct StepArgs {
     /// Whether to go through the panels from the last to the first. Where steps alternate, each
     /// begins with the weights that the step before used last, which are still in the cache.
     bool last_first = false;
+    // With layer normalisation, where rows have `pre` in the order of the gates, with all biases
+    // but b_hn, and `w` is left out, because the product has been made:
+    const NormRow<T>* norms = nullptr;                   ///< of each row, in forward
+    const NormBackwardRow<T>* backward_norms = nullptr;  ///< LSTM
+    const T* ln_hh = nullptr;
+    const T* ln_c = nullptr;
+    const T* ln_c_bias = nullptr;
 };
 
 /// y = act(pre + W_hh h_prev)
@@ -298,6 +324,10 @@ struct Kernels {
     void (*scale)(T factor, T* x, int64_t n);
     /// out[c] = factor softmax(x)[c] for c < C, unless out is null.
     SoftmaxSums<T> (*softmax)(const T* x, T* out, int64_t C, T factor);
+    /// Layer normalisation of a row, see norm-inl.h.
+    T (*normalize)(int64_t n, const T* x, const T* gain, const T* bias, T* out, T* normal);
+    void (*normalize_backward)(int64_t n, const T* dout, const T* normal, const T* gain, T scale,
+                               T* dx);
     /// x becomes the nearest number in bfloat16, of two the even one. Not for double.
     void (*round)(T* x, int64_t n);
 };

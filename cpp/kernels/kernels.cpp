@@ -6,6 +6,7 @@
 #include "entries.h"
 #include "kernel_table.h"
 #include "log-inl.h"
+#include "norm-inl.h"
 #include "softmax-inl.h"
 #include "transpose-inl.h"
 #include "update-inl.h"
@@ -44,6 +45,8 @@ constexpr Kernels<T> make_kernels() {
             sum_squares<T>,
             scale<T>,
             softmax<T>,
+            normalize<T>,
+            normalize_backward<T>,
             round_array<T>};
 }
 

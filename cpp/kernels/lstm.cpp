@@ -3,6 +3,7 @@
 // Gates i, f, g, o (kGates = 4), or i, g, o (kGates = 3) where f is 1 - i or 1.
 #include "activations-inl.h"
 #include "entries.h"
+#include "norm-inl.h"
 #include "product-inl.h"
 #include "step-inl.h"
 
@@ -22,7 +23,37 @@ LSTMCORE_INLINE Packet<T> peephole(const StepArgs<T>& step, int64_t index, int64
     return load(step.peephole + index * padded + unit);
 }
 
-template <class T, int kGates, bool kPlain, bool kTrain, class Factors>
+/// A step with layer normalisation, whose products have been made: cells, then outputs, which need
+/// the whole of c.
+template <class T, int kGates, class FinishCell, class FinishOutput>
+void finish_normalized(const StepArgs<T>& step, const LstmForwardRow<T>* rows, int64_t n,
+                       FinishCell finish_cell, FinishOutput finish_output) {
+    constexpr int L = kLanes<T>;
+    const int64_t H = step.H;
+    alignas(64) T tile[kGates * L];
+    for (int64_t row = 0; row < n; ++row) {
+        const LstmForwardRow<T>& at = rows[row];
+        const NormRow<T>& norm = step.norms[row];
+        const auto put_sum = [&](int gate, int64_t unit) LSTMCORE_INLINE_LAMBDA {
+            store(tile + gate * L, sum_of_gate<T>(at.pre, norm.hidden, gate, unit, H));
+        };
+        norm.scales[0] = normalize<T>(kGates * H, norm.hidden, step.ln_hh, nullptr, norm.hidden,
+                                      norm.hidden_normal);
+        for (int64_t unit = 0; unit < H; unit += L) {
+            for (int g = 0; g < kGates; ++g) put_sum(g, unit);
+            finish_cell(unit, row, tile);
+        }
+        norm.scales[1] =
+            normalize<T>(H, at.c, step.ln_c, step.ln_c_bias, norm.shown, norm.c_normal);
+        for (int64_t unit = 0; unit < H; unit += L) {
+            store(tile, load(at.c + unit, H - unit));
+            put_sum(kGates - 1, unit);
+            finish_output(unit, row, tile);
+        }
+    }
+}
+
+template <class T, int kGates, bool kPlain, bool kTrain, bool kNorm, class Factors>
 void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows, Factors factors,
                           int64_t n) {
     using P = Packet<T>;
@@ -32,7 +63,7 @@ void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows
     const T clip = T(step.cell.cell_clip);
     const int64_t H = step.H;
 
-    const auto start = [&](int64_t unit, int64_t row) LSTMCORE_INLINE_LAMBDA {
+    [[maybe_unused]] const auto start = [&](int64_t unit, int64_t row) LSTMCORE_INLINE_LAMBDA {
         if constexpr (kTrain) {
             for (int g = 0; g < kGates; ++g) prefetch(rows[row].gates + g * H + unit);
             prefetch(rows[row].c + unit);
@@ -78,18 +109,46 @@ void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows
         if (peeps) o = pmadd(peephole(step, kGates - 2, unit), c, o);
         const P o_sum = o;
         if (!kPlain || kTrain) o = act.gate(o);
-        store(at.m + unit, kPlain ? sigmoid_times_tanh<T>(o_sum, c) : pmul(o, act.output(c)),
-              valid);
+        P shown = c;
+        if constexpr (kNorm) shown = load(step.norms[row].shown + unit, valid);
+        store(at.m + unit,
+              kPlain ? sigmoid_times_tanh<T>(o_sum, shown) : pmul(o, act.output(shown)), valid);
         if constexpr (kTrain) store(at.gates + (kGates - 1) * H + unit, o, valid);
     };
-    if constexpr (!kTrain && !std::is_same_v<Factors, QuantizedFactors>) {
-        if (n == 1 && !factors.are_rounded())
-            return step_gates<T, kGates>(step, *rows, Nothing{}, finish_cell, finish_output);
+    if constexpr (kNorm) {
+        finish_normalized<T, kGates>(step, rows, n, finish_cell, finish_output);
+    } else {
+        if constexpr (!kTrain && !std::is_same_v<Factors, QuantizedFactors>) {
+            if (n == 1 && !factors.are_rounded())
+                return step_gates<T, kGates>(step, *rows, Nothing{}, finish_cell, finish_output);
+        }
+        multiply_gates<T, kGates>(step, factors, n, start, Nothing{}, finish_cell, finish_output);
     }
-    multiply_gates<T, kGates>(step, factors, n, start, Nothing{}, finish_cell, finish_output);
 }
 
-template <class T, int kGates, bool kPlain>
+/// The part of backward that layer normalisation takes in one piece, before all else: from the
+/// gradient of o * output(shown) that of `shown`, and what that adds to the gradient of c.
+template <class T, bool kPlain, class ShownOf>
+void lstm_backward_shown(const StepArgs<T>& step, const LstmBackwardRow<T>* rows, int64_t n,
+                         ShownOf shown_of) {
+    using P = Packet<T>;
+    const CellActivations<T, kPlain> act{step.cell};
+    const int64_t H = step.H, output = step.cell.gates() - 1;
+    for (int64_t row = 0; row < n; ++row) {
+        const LstmBackwardRow<T>& at = rows[row];
+        const NormBackwardRow<T>& norm = step.backward_norms[row];
+        for (int64_t unit = 0; unit < H; unit += kLanes<T>) {
+            const int64_t valid = H - unit;
+            const P dm = padd(load(at.extra + unit, valid), load(at.dy + unit, valid));
+            const P o = load(at.gates + output * H + unit, valid);
+            const P squashed = act.output(shown_of(unit, row));
+            store(norm.dshown + unit, pmul(pmul(dm, o), act.output_derivative(squashed)), valid);
+        }
+        normalize_backward<T>(H, norm.dshown, norm.normal, step.ln_c, *norm.scale, norm.dc);
+    }
+}
+
+template <class T, int kGates, bool kPlain, bool kNorm>
 void lstm_backward_variant(const StepArgs<T>& step, const LstmBackwardRow<T>* rows,
                            FloatFactors<LstmBackwardRow<T>> factors, int64_t n) {
     using P = Packet<T>;
@@ -98,12 +157,18 @@ void lstm_backward_variant(const StepArgs<T>& step, const LstmBackwardRow<T>* ro
     const T clip = T(step.cell.cell_clip);
     const int64_t H = step.H;
 
-    const auto start = [&](auto vectors, int64_t unit, int64_t row,
-                           T* tile) LSTMCORE_INLINE_LAMBDA {
+    [[maybe_unused]] const auto start = [&](auto vectors, int64_t unit, int64_t row,
+                                            T* tile) LSTMCORE_INLINE_LAMBDA {
         const LstmBackwardRow<T>& at = rows[row];
         for (int g = 0; g < kGates; ++g) prefetch_panel<T>(vectors, at.gates + g * H + unit);
         prefetch_panel<T>(vectors, at.c + unit, at.c_prev + unit, at.dy + unit);
         return chains_from(vectors, at.extra + unit, H - unit, tile);
+    };
+    [[maybe_unused]] const auto shown_of = [=, &step](int64_t unit,
+                                                      int64_t row) LSTMCORE_INLINE_LAMBDA {
+        const int64_t valid = H - unit;
+        return pmadd(load(step.backward_norms[row].normal + unit, valid),
+                     load(step.ln_c + unit, valid), load(step.ln_c_bias + unit, valid));
     };
     const auto finish = [=, &step](int64_t unit, int64_t row, const P& sum) LSTMCORE_INLINE_LAMBDA {
         const LstmBackwardRow<T>& at = rows[row];
@@ -114,10 +179,15 @@ void lstm_backward_variant(const StepArgs<T>& step, const LstmBackwardRow<T>* ro
                 o = load(at.gates + (kGates - 1) * H + unit, valid);
         const P c = load(at.c + unit, valid), c_prev = load(at.c_prev + unit, valid);
         // 3. output and output gate
-        const P squashed = act.output(c);
+        P shown = c;
+        if constexpr (kNorm) shown = shown_of(unit, row);
+        const P squashed = act.output(shown);
         const P d_o = pmul(pmul(dm, squashed), act.gate_derivative(o));
         P dc = load(at.dc_next + unit, valid);
-        dc = pmadd(pmul(dm, o), act.output_derivative(squashed), dc);
+        if constexpr (kNorm)
+            dc = padd(load(step.backward_norms[row].dc + unit, valid), dc);
+        else
+            dc = pmadd(pmul(dm, o), act.output_derivative(squashed), dc);
         if (peeps) dc = pmadd(d_o, peephole(step, kGates - 2, unit), dc);
         // 2. cell and candidate
         if (!kPlain && clip > 0)
@@ -143,29 +213,38 @@ void lstm_backward_variant(const StepArgs<T>& step, const LstmBackwardRow<T>* ro
         store(at.dc + unit, dc_prev, valid);
         if (at.m != nullptr) store(at.m + unit, pmul(o, squashed), valid);
     };
-    multiply_columns<T, false>(
-        step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return factors.a(row); },
-        no_input<T>(), start, each_register<T>(finish));
+    if constexpr (kNorm) {
+        // The product has been made, and is in `extra`, but for that with W_hr.
+        lstm_backward_shown<T, kPlain>(step, rows, n, shown_of);
+        for (int64_t row = 0; row < n; ++row)
+            for (int64_t unit = 0; unit < H; unit += kLanes<T>)
+                finish(unit, row, load(rows[row].extra + unit, H - unit));
+    } else {
+        multiply_columns<T, false>(
+            step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return factors.a(row); },
+            no_input<T>(), start, each_register<T>(finish));
+    }
 }
 
-template <class T, bool kTrain, class Factors>
+template <class T, bool kTrain, bool kNorm, class Factors>
 void lstm_forward_with(const StepArgs<T>& step, const LstmForwardRow<T>* rows, Factors factors,
                        int64_t n) {
     const bool plain = is_plain_lstm(step.cell), four = step.cell.gates() == 4;
-    const auto run = four ? (plain ? lstm_forward_variant<T, 4, true, kTrain, Factors>
-                                   : lstm_forward_variant<T, 4, false, kTrain, Factors>)
-                          : (plain ? lstm_forward_variant<T, 3, true, kTrain, Factors>
-                                   : lstm_forward_variant<T, 3, false, kTrain, Factors>);
+    const auto run = four ? (plain ? lstm_forward_variant<T, 4, true, kTrain, kNorm, Factors>
+                                   : lstm_forward_variant<T, 4, false, kTrain, kNorm, Factors>)
+                          : (plain ? lstm_forward_variant<T, 3, true, kTrain, kNorm, Factors>
+                                   : lstm_forward_variant<T, 3, false, kTrain, kNorm, Factors>);
     run(step, rows, factors, n);
 }
 
-template <class T>
+template <class T, bool kNorm>
 void lstm_backward_with(const StepArgs<T>& step, const LstmBackwardRow<T>* rows,
                         FloatFactors<LstmBackwardRow<T>> factors, int64_t n) {
     const bool plain = is_plain_lstm(step.cell), four = step.cell.gates() == 4;
-    const auto run =
-        four ? (plain ? lstm_backward_variant<T, 4, true> : lstm_backward_variant<T, 4, false>)
-             : (plain ? lstm_backward_variant<T, 3, true> : lstm_backward_variant<T, 3, false>);
+    const auto run = four ? (plain ? lstm_backward_variant<T, 4, true, kNorm>
+                                   : lstm_backward_variant<T, 4, false, kNorm>)
+                          : (plain ? lstm_backward_variant<T, 3, true, kNorm>
+                                   : lstm_backward_variant<T, 3, false, kNorm>);
     run(step, rows, factors, n);
 }
 
@@ -173,15 +252,20 @@ void lstm_backward_with(const StepArgs<T>& step, const LstmBackwardRow<T>* rows,
 
 template <class T, bool kTrain>
 void lstm_forward(const StepArgs<T>& step, const LstmForwardRow<T>* rows, int64_t n) {
+    using GivenFactors = FloatFactors<LstmForwardRow<T>>;
+    if (step.cell.layer_norm)
+        return lstm_forward_with<T, kTrain, true>(step, rows, GivenFactors{rows}, n);
     with_factors<!kTrain>(step, rows, n, [&](auto part, auto factors, int64_t count) {
-        lstm_forward_with<T, kTrain>(step, part, factors, count);
+        lstm_forward_with<T, kTrain, false>(step, part, factors, count);
     });
 }
 
 template <class T>
 void lstm_backward(const StepArgs<T>& step, const LstmBackwardRow<T>* rows, int64_t n) {
+    if (step.cell.layer_norm)
+        return lstm_backward_with<T, true>(step, rows, FloatFactors<LstmBackwardRow<T>>{rows}, n);
     with_factors<false>(step, rows, n, [&](auto part, auto factors, int64_t count) {
-        lstm_backward_with<T>(step, part, factors, count);
+        lstm_backward_with<T, false>(step, part, factors, count);
     });
 }
 

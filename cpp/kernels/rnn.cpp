@@ -1,6 +1,7 @@
 // Elman's RNN (1990), one step of n rows: forward, and backward under it.
 #include "activations-inl.h"
 #include "entries.h"
+#include "norm-inl.h"
 #include "product-inl.h"
 
 namespace lstmcore {
@@ -29,6 +30,21 @@ void rnn_forward_variant(const StepArgs<T>& step, const RnnForwardRow<T>* rows, 
                              LSTMCORE_INLINE_LAMBDA {
                                  store(rows[row].y + unit, act.candidate(pre), H - unit);
                              }));
+}
+
+/// The same with layer normalisation.
+template <class T, bool kPlain>
+void rnn_forward_normalized(const StepArgs<T>& step, const RnnForwardRow<T>* rows, int64_t n) {
+    const CellActivations<T, kPlain> act{step.cell};
+    const int64_t H = step.H;
+    for (int64_t row = 0; row < n; ++row) {
+        const NormRow<T>& norm = step.norms[row];
+        norm.scales[0] =
+            normalize<T>(H, norm.hidden, step.ln_hh, nullptr, norm.hidden, norm.hidden_normal);
+        for (int64_t unit = 0; unit < H; unit += kLanes<T>)
+            store(rows[row].y + unit,
+                  act.candidate(sum_of_gate<T>(rows[row].pre, norm.hidden, 0, unit, H)), H - unit);
+    }
 }
 
 template <class T, bool kPlain>
@@ -73,6 +89,9 @@ void rnn_backward_with(const StepArgs<T>& step, const RnnBackwardRow<T>* rows,
 
 template <class T>
 void rnn_forward(const StepArgs<T>& step, const RnnForwardRow<T>* rows, int64_t n) {
+    if (step.cell.layer_norm)
+        return is_plain_rnn(step.cell) ? rnn_forward_normalized<T, true>(step, rows, n)
+                                       : rnn_forward_normalized<T, false>(step, rows, n);
     with_factors<true>(step, rows, n, [&](auto part, auto factors, int64_t count) {
         rnn_forward_with<T>(step, part, factors, count);
     });

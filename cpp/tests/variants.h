@@ -31,7 +31,7 @@ struct ParameterSet {
 
     explicit ParameterSet(const LayerSpec& spec, bool zero = false) {
         const int64_t H = spec.hidden_size, P = spec.output_size(), G = spec.cell.gates();
-        arrays.reserve(6 * spec.num_layers * spec.directions());
+        arrays.reserve(10 * spec.num_layers * spec.directions());
         const auto take = [&](bool wanted, int64_t n) -> T* {
             if (!wanted) return nullptr;
             arrays.push_back(random_numbers<T>(n, unsigned(arrays.size() + 1), zero ? 0 : 0.4));
@@ -45,12 +45,18 @@ struct ParameterSet {
             set.b_hh = take(spec.bias, G * H);
             set.w_ch = take(spec.cell.peephole, spec.cell.peepholes() * H);
             set.w_hr = take(spec.proj_size > 0, P * H);
+            set.ln_ih = take(spec.cell.layer_norm, G * H);
+            set.ln_hh = take(spec.cell.layer_norm, G * H);
+            set.ln_c = take(spec.cell.normalizes_c(), H);
+            set.ln_c_bias = take(spec.cell.normalizes_c(), H);
             sets.push_back(set);
         }
     }
     std::vector<Parameters<const T>> read_only() const {
         std::vector<Parameters<const T>> out;
-        for (const auto& s : sets) out.push_back({s.w_ih, s.w_hh, s.b_ih, s.b_hh, s.w_ch, s.w_hr});
+        for (const auto& s : sets)
+            out.push_back({s.w_ih, s.w_hh, s.b_ih, s.b_hh, s.w_ch, s.w_hr, s.ln_ih, s.ln_hh, s.ln_c,
+                           s.ln_c_bias});
         return out;
     }
 };
@@ -128,6 +134,15 @@ inline std::vector<Variant> variants() {
     });
     add("gru", CellKind::gru, plain);
     add("gru reset before", CellKind::gru, [](LayerSpec& s) { s.cell.reset_after = false; });
+    const auto normalized = [](LayerSpec& s) { s.cell.layer_norm = true; };
+    add("rnn layer norm", CellKind::rnn, normalized);
+    add("lstm layer norm", CellKind::lstm, normalized);
+    add("lstm layer norm projection", CellKind::lstm, [](LayerSpec& s) {
+        s.cell.layer_norm = s.cell.peephole = s.cell.coupled = true;
+        s.cell.zoneout = {0.25, 0.125};
+        s.proj_size = 2;
+    });
+    add("gru layer norm", CellKind::gru, normalized);
     add("rnn zoneout", CellKind::rnn, [](LayerSpec& s) { s.cell.zoneout.h = 0.2; });
     add("lstm zoneout", CellKind::lstm, [](LayerSpec& s) {
         s.cell.zoneout = {0.2, 0.3};

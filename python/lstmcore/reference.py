@@ -11,10 +11,12 @@ the step before, ``*`` is elementwise, and ``a_i`` is the part of ``a`` that bel
 
 Parameters are dicts with PyTorch's names, ``weight_ih_l{k}`` (G*H, I), ``weight_hh_l{k}`` (G*H, P),
 ``bias_ih_l{k}`` and ``bias_hh_l{k}`` (G*H,), and ``_reverse`` at the end for the second direction.
-The LSTM also knows ``weight_ch_l{k}`` (peepholes) and ``weight_hr_l{k}`` (P, H) (projection). A
-name that is absent is a term that is absent. A matrix may be in int8, as `lstmcore.quantize` makes
-it: then ``weight_ih_l{k}_scale`` (G*H,) has the scales of its rows, and what it is multiplied with
-is rounded to int8, too. Backward is not there for it.
+The LSTM also knows ``weight_ch_l{k}`` (peepholes) and ``weight_hr_l{k}`` (P, H) (projection). With
+``weight_ln_ih_l{k}`` and ``weight_ln_hh_l{k}`` (G*H,), and in the LSTM ``weight_ln_c_l{k}`` and
+``bias_ln_c_l{k}`` (H,), there is layer normalisation (Ba et al. 2016) as `rnn_forward` and
+`lstm_forward` say. A name that is absent is a term that is absent. A matrix may be in int8, as
+`lstmcore.quantize` makes it: then ``weight_ih_l{k}_scale`` (G*H,) has the scales of its rows, and
+what it is multiplied with is rounded to int8, too. Backward is not there for it.
 
 With ``precision="bfloat16"`` both factors of every product with a matrix are rounded to bfloat16,
 in backward too, and all else, sums included, stays float64. `round_bfloat16` is how.
@@ -52,6 +54,7 @@ Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 Activation = str | tuple[str, float, float]
 Arrays = tuple[Array, ...]
+Saved = tuple[Any, ...]  # what a step leaves for its backward
 Weights = dict[str, Any]  # of Array, or of _Int8 where a matrix is in int8
 
 
@@ -122,7 +125,7 @@ def _activation(spec: Activation, clip: float | None = None) -> Pair:
 # gradient of the state after, and gives the gradients of x, of u, of the state before, and of the
 # parameters by name (the biases always; who has none leaves them out).
 
-_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_ln_ih", "weight_ln_hh")
 _MATRICES = ("weight_ih", "weight_hh", "weight_hr")
 
 
@@ -131,9 +134,9 @@ class _Cell(Protocol):
     def names(self) -> tuple[str, ...]: ...  # of the parameters it may have
     @property
     def gates(self) -> str: ...  # a letter each, in the order of the rows of the weights
-    def step(self, x: Array, u: Array, state: Arrays, p: Weights) -> tuple[Arrays, Arrays]: ...
+    def step(self, x: Array, u: Array, state: Arrays, p: Weights) -> tuple[Arrays, Saved]: ...
     def step_backward(
-        self, saved: Arrays, dstate: Arrays, p: Weights
+        self, saved: Saved, dstate: Arrays, p: Weights
     ) -> tuple[Array, Array, Arrays, Weights]: ...
 
 
@@ -221,6 +224,53 @@ def _linear_backward(dy: Array, x: Array, w: Any) -> tuple[Array, Array, Array]:
     return dy @ w, dy.T @ x, db  # dx, dw, db
 
 
+# Layer normalisation (Ba et al. 2016) of rows (B, n): what it gives without gain and bias, and the
+# factor that made it so, are what backward needs.
+
+_EPS = 1e-5
+
+
+def _normalize(x: Array) -> Arrays:
+    centred = x - x.mean(axis=1, keepdims=True)
+    scale = 1.0 / np.sqrt((centred * centred).mean(axis=1, keepdims=True) + _EPS)
+    return centred * scale, scale
+
+
+def _normalize_backward(dnormal: Array, saved: Arrays) -> Array:
+    normal, scale = saved
+    slope = (dnormal * normal).mean(axis=1, keepdims=True)
+    return np.asarray(scale * (dnormal - dnormal.mean(axis=1, keepdims=True) - normal * slope))
+
+
+class _Product(NamedTuple):
+    """w x + b, or, with a gain, LN(w x) * gain + b."""
+
+    w: Any
+    b: Array | float
+    gain: Array | None
+
+    @staticmethod
+    def of(p: Weights, side: str) -> _Product:
+        """The product of the input, "ih", or of the state, "hh"."""
+        return _Product(p[f"weight_{side}"], p.get(f"bias_{side}", 0.0), p.get(f"weight_ln_{side}"))
+
+    def run(self, x: Array) -> tuple[Array, Arrays]:
+        if self.gain is None:
+            return _linear(x, self.w, self.b), (x,)
+        normal, scale = _normalize(_linear(x, self.w))
+        return normal * self.gain + self.b, (x, normal, scale)
+
+    def back(self, dy: Array, saved: Arrays, side: str) -> tuple[Array, Weights]:
+        """The gradient of x, and those of the parameters by name."""
+        x, *norm = saved
+        dp: Weights = {f"bias_{side}": dy.sum(axis=0)}
+        if self.gain is not None:
+            dp[f"weight_ln_{side}"] = (dy * norm[0]).sum(axis=0)
+            dy = _normalize_backward(dy * self.gain, tuple(norm))
+        dx, dp[f"weight_{side}"], _ = _linear_backward(dy, x, self.w)
+        return dx, dp
+
+
 @dataclass(frozen=True)
 class _RNN:
     """The steps are those of `rnn_forward`."""
@@ -228,28 +278,27 @@ class _RNN:
     activation: Pair
     names, gates = _NAMES, "h"
 
-    def step(self, x: Array, u: Array, state: Arrays, p: Weights) -> tuple[Arrays, Arrays]:
+    def step(self, x: Array, u: Array, state: Arrays, p: Weights) -> tuple[Arrays, Saved]:
         act, _ = self.activation
         # 1. the sum of what comes in
-        a = _linear(x, p["weight_ih"], p.get("bias_ih", 0.0))
-        a = a + _linear(u, p["weight_hh"], p.get("bias_hh", 0.0))
+        a_x, of_x = _Product.of(p, "ih").run(x)
+        a_u, of_u = _Product.of(p, "hh").run(u)
         # 2. the output
-        h = act(a)
-        return (h,), (x, u, h)
+        h = act(a_x + a_u)
+        return (h,), (of_x, of_u, h)
 
     def step_backward(
-        self, saved: Arrays, dstate: Arrays, p: Weights
+        self, saved: Saved, dstate: Arrays, p: Weights
     ) -> tuple[Array, Array, Arrays, Weights]:
         _, dact = self.activation
-        x, u, h = saved
+        of_x, of_u, h = saved
         (dh,) = dstate
-        dp: Weights = {}
         # 2. the output
         da = dh * dact(h)
         # 1. the sum of what comes in
-        dx, dp["weight_ih"], dp["bias_ih"] = _linear_backward(da, x, p["weight_ih"])
-        du, dp["weight_hh"], dp["bias_hh"] = _linear_backward(da, u, p["weight_hh"])
-        return dx, du, (np.zeros_like(dh),), dp
+        dx, dp_x = _Product.of(p, "ih").back(da, of_x, "ih")
+        du, dp_u = _Product.of(p, "hh").back(da, of_u, "hh")
+        return dx, du, (np.zeros_like(dh),), dp_x | dp_u
 
 
 @dataclass(frozen=True)
@@ -260,7 +309,7 @@ class _LSTM:
     coupled: bool
     cell_clip: float | None
     activations: tuple[Pair, ...]
-    names = (*_NAMES, "weight_ch", "weight_hr")
+    names = (*_NAMES, "weight_ch", "weight_hr", "weight_ln_c", "bias_ln_c")
 
     def __post_init__(self) -> None:
         if self.coupled and not self.forget_gate:
@@ -276,14 +325,14 @@ class _LSTM:
         """The peephole of each gate, of none if there are none."""
         return dict(zip(self.gates.replace("g", ""), p.get("weight_ch", ())))
 
-    def step(self, x: Array, u: Array, state: Arrays, p: Weights) -> tuple[Arrays, Arrays]:
+    def step(self, x: Array, u: Array, state: Arrays, p: Weights) -> tuple[Arrays, Saved]:
         (gate, _), (candidate, _), (output, _) = self.activations
         _, c_prev = state
         w = self.peepholes(p)
         # 1. the sum of what comes in to each gate
-        sums = _linear(x, p["weight_ih"], p.get("bias_ih", 0.0))
-        sums = sums + _linear(u, p["weight_hh"], p.get("bias_hh", 0.0))
-        a = dict(zip(self.gates, np.split(sums, len(self.gates), axis=1)))
+        a_x, of_x = _Product.of(p, "ih").run(x)
+        a_u, of_u = _Product.of(p, "hh").run(u)
+        a = dict(zip(self.gates, np.split(a_x + a_u, len(self.gates), axis=1)))
         # 2. the input and forget gates, which may see the cell as it was
         i = gate(a["i"] + w["i"] * c_prev if w else a["i"])
         if self.coupled:
@@ -301,17 +350,22 @@ class _LSTM:
         # 5. the output gate, which may see the cell as it is now
         o = gate(a["o"] + w["o"] * c if w else a["o"])
         # 6. what the cell shows
-        k = output(c)
+        of_c: Arrays = ()
+        shown = c
+        if "weight_ln_c" in p:
+            of_c = _normalize(c)
+            shown = of_c[0] * p["weight_ln_c"] + p["bias_ln_c"]
+        k = output(shown)
         m = o * k
         # 7. its projection
         h = _linear(m, p["weight_hr"]) if "weight_hr" in p else m
-        return (h, c), (x, u, c_prev, i, f, g, c, o, k, m)
+        return (h, c), (of_x, of_u, of_c, c_prev, i, f, g, c, o, k, m)
 
     def step_backward(
-        self, saved: Arrays, dstate: Arrays, p: Weights
+        self, saved: Saved, dstate: Arrays, p: Weights
     ) -> tuple[Array, Array, Arrays, Weights]:
         (_, dgate), (_, dcandidate), (_, doutput) = self.activations
-        x, u, c_prev, i, f, g, c, o, k, m = saved
+        of_x, of_u, of_c, c_prev, i, f, g, c, o, k, m = saved
         dh, dc = dstate
         w = self.peepholes(p)
         da, dp = {}, {}
@@ -321,7 +375,11 @@ class _LSTM:
             dm, dp["weight_hr"], _ = _linear_backward(dh, m, p["weight_hr"])
         # 6. what the cell shows
         do, dk = dm * k, dm * o
-        dc = dc + dk * doutput(k)
+        dshown = dk * doutput(k)
+        if of_c:
+            dp["weight_ln_c"], dp["bias_ln_c"] = (dshown * of_c[0]).sum(axis=0), dshown.sum(axis=0)
+            dshown = _normalize_backward(dshown * p["weight_ln_c"], of_c)
+        dc = dc + dshown
         # 5. the output gate
         da["o"] = do * dgate(o)
         if w:
@@ -344,9 +402,9 @@ class _LSTM:
             dp["weight_ch"] = np.stack([(da[n] * seen[n]).sum(axis=0) for n in w])
         # 1. the sum of what comes in to each gate
         dsums = np.concatenate([da[n] for n in self.gates], axis=1)
-        dx, dp["weight_ih"], dp["bias_ih"] = _linear_backward(dsums, x, p["weight_ih"])
-        du, dp["weight_hh"], dp["bias_hh"] = _linear_backward(dsums, u, p["weight_hh"])
-        return dx, du, (np.zeros_like(dh), dc_prev), dp
+        dx, dp_x = _Product.of(p, "ih").back(dsums, of_x, "ih")
+        du, dp_u = _Product.of(p, "hh").back(dsums, of_u, "hh")
+        return dx, du, (np.zeros_like(dh), dc_prev), dp | dp_x | dp_u
 
 
 @dataclass(frozen=True)
@@ -357,54 +415,72 @@ class _GRU:
     activations: tuple[Pair, ...]
     names, gates = _NAMES, "rzn"
 
-    def step(self, x: Array, u: Array, state: Arrays, p: Weights) -> tuple[Arrays, Arrays]:
+    def hidden(self, p: Weights) -> tuple[_Product, ...]:
+        """The products with W_hh: of all gates, or first of r and z, then of n."""
+        whole = _Product.of(p, "hh")
+        if self.reset_after:
+            return (whole,)
+        w_r, w_z, w_n = _split(whole.w, 3)
+        H = w_n.shape[0]
+        b = p.get("bias_hh", np.zeros(3 * H))
+        if whole.gain is not None:
+            raise ValueError("layer normalisation contradicts reset_after=False")
+        first = (_Product(w_r, b[:H], None), _Product(w_z, b[H : 2 * H], None))
+        return (*first, _Product(w_n, b[2 * H :], None))
+
+    def step(self, x: Array, u: Array, state: Arrays, p: Weights) -> tuple[Arrays, Saved]:
         (gate, _), (candidate, _) = self.activations
         (h_prev,) = state
-        w_r, w_z, w_n = _split(p["weight_hh"], 3)
-        b_r, b_z, b_n = np.split(p.get("bias_hh", np.zeros(p["weight_hh"].shape[0])), 3)
+        products = self.hidden(p)
         # 1. the part of the input in each gate
-        a = _linear(x, p["weight_ih"], p.get("bias_ih", 0.0))
+        a, of_x = _Product.of(p, "ih").run(x)
         a_r, a_z, a_n = np.split(a, 3, axis=1)
         # 2. the reset and update gates
-        r = gate(a_r + _linear(u, w_r, b_r))
-        z = gate(a_z + _linear(u, w_z, b_z))
+        made = [product.run(u) for product in products[:2]]
+        sums = np.concatenate([q for q, _ in made], axis=1)
+        q_r, q_z, *rest = np.split(sums, 3 if self.reset_after else 2, axis=1)
+        r = gate(a_r + q_r)
+        z = gate(a_z + q_z)
         # 3. the part of the state in the candidate, reset after the product or before it
-        v = u if self.reset_after else r * u
-        q = _linear(v, w_n, b_n)
+        if self.reset_after:
+            (q,) = rest
+        else:
+            made.append(products[2].run(r * u))
+            q = made[2][0]
         # 4. the candidate
         n = candidate(a_n + (r * q if self.reset_after else q))
         # 5. the output
         h = (1.0 - z) * n + z * h_prev
-        return (h,), (x, u, h_prev, r, z, v, q, n)
+        return (h,), (of_x, [of for _, of in made], u, h_prev, r, z, q, n)
 
     def step_backward(
-        self, saved: Arrays, dstate: Arrays, p: Weights
+        self, saved: Saved, dstate: Arrays, p: Weights
     ) -> tuple[Array, Array, Arrays, Weights]:
         (_, dgate), (_, dcandidate) = self.activations
-        x, u, h_prev, r, z, v, q, n = saved
+        of_x, of_u, u, h_prev, r, z, q, n = saved
         (dh,) = dstate
-        w_r, w_z, w_n = _split(p["weight_hh"], 3)
-        dp: Weights = {}
+        products = self.hidden(p)
         # 5. the output
         dn, dz, dh_prev = dh * (1.0 - z), dh * (h_prev - n), dh * z
         # 4. the candidate
         da_n = dn * dcandidate(n)
-        dq = da_n * r if self.reset_after else da_n
-        # 3. the part of the state in the candidate
-        dv, dw_n, db_n = _linear_backward(dq, v, w_n)
-        dr = da_n * q if self.reset_after else dv * u
-        du = dv if self.reset_after else dv * r
-        # 2. the reset and update gates
-        da_r, da_z = dr * dgate(r), dz * dgate(z)
-        du_r, dw_r, db_r = _linear_backward(da_r, u, w_r)
-        du_z, dw_z, db_z = _linear_backward(da_z, u, w_z)
-        du = du + du_r + du_z
-        dp["weight_hh"] = np.concatenate([dw_r, dw_z, dw_n])
-        dp["bias_hh"] = np.concatenate([db_r, db_z, db_n])
+        # 3. the part of the state in the candidate, and 2. the reset and update gates
+        da_z = dz * dgate(z)
+        if self.reset_after:
+            da_r = da_n * q * dgate(r)
+            dq = np.concatenate([da_r, da_z, da_n * r], axis=1)
+            du, dp = products[0].back(dq, of_u[0], "hh")
+        else:
+            dv, dp_n = products[2].back(da_n, of_u[2], "hh")
+            da_r = dv * u * dgate(r)
+            du_r, dp_r = products[0].back(da_r, of_u[0], "hh")
+            du_z, dp_z = products[1].back(da_z, of_u[1], "hh")
+            du = dv * r + du_r + du_z
+            dp = {name: np.concatenate([d[name] for d in (dp_r, dp_z, dp_n)]) for name in dp_n}
         # 1. the part of the input in each gate
         da = np.concatenate([da_r, da_z, da_n], axis=1)
-        dx, dp["weight_ih"], dp["bias_ih"] = _linear_backward(da, x, p["weight_ih"])
-        return dx, du, (dh_prev,), dp
+        dx, dp_x = _Product.of(p, "ih").back(da, of_x, "ih")
+        return dx, du, (dh_prev,), dp | dp_x
 
 
 # What acts on x and on the state around a step ------------------------------------------------
@@ -446,7 +522,7 @@ class _Run(NamedTuple):
     p: Weights
     y: Array  # (T, B, P)
     around: _Around
-    steps: list[tuple[int, npt.NDArray[np.intp], Mask, Arrays]]
+    steps: list[tuple[int, npt.NDArray[np.intp], Mask, Saved]]
 
 
 def _run(
@@ -584,7 +660,14 @@ def _weights(
         "bias_hh": (gates * hidden,),
         "weight_ch": (gates - 1, hidden),
         "weight_hr": (outputs, hidden),
+        "weight_ln_ih": (gates * hidden,),
+        "weight_ln_hh": (gates * hidden,),
+        "weight_ln_c": (hidden,),
+        "bias_ln_c": (hidden,),
     }
+    norms = {name for name in cell.names if "_ln_" in name}
+    if given.keys() & norms not in (set(), norms):
+        raise ValueError(f"params has some of {', '.join(sorted(norms))}, expected all or none")
     weights: Weights = {}
     for name in given:
         values = _array(name + suffix, params[name + suffix], shapes[name])
@@ -756,6 +839,11 @@ def rnn_forward(
         1.  a = W_ih x + b_ih + W_hh h' + b_hh
         2.  h = nonlinearity(a)
 
+    With layer normalisation (Ba et al. 2016) of a product v over all its numbers, all gates of a
+    cell together, LN(v) = (v - mean(v)) / sqrt(var(v) + 1e-5), step 1 is, in every cell::
+
+        1.  a = LN(W_ih x) * weight_ln_ih + b_ih + LN(W_hh h') * weight_ln_hh + b_hh
+
     Parameters
     ----------
     x : (T, B, I) array
@@ -806,6 +894,7 @@ def rnn_forward(
 
     References
     ----------
+    J. L. Ba, J. R. Kiros, G. E. Hinton (2016), Layer normalization, arXiv:1607.06450.
     J. L. Elman (1990), Finding structure in time, Cognitive Science 14(2).
     Y. Gal, Z. Ghahramani (2016), A theoretically grounded application of dropout in recurrent
     neural networks, NIPS.
@@ -916,6 +1005,8 @@ def lstm_forward(
     - The projection (Sak et al. 2014) is there if ``weight_hr_l{k}`` (P, H) is; else h = m.
     - ``cell_clip`` limits c to [-cell_clip, cell_clip] at the end of step 4. The gradient through
       a clipped c is 0.
+    - With layer normalisation, see `rnn_forward`, step 6 is
+      m = o * act_h(LN(c) * weight_ln_c + bias_ln_c); c itself is not normalised.
     - ``gate_clip`` limits what enters s and act_g to [-gate_clip, gate_clip] (ONNX's ``clip``). The
       gradient through it is 0 there.
 
@@ -1061,8 +1152,10 @@ def gru_forward(
         5.  h = (1 - z) * n + z * h'
 
     The reset gate comes after the product with ``W_hn`` (PyTorch, cuDNN), or before it, the
-    right-hand column, with ``reset_after=False`` (the paper). ``gate_clip`` limits what enters s
-    and act to [-gate_clip, gate_clip] (ONNX's ``clip``); the gradient through it is 0 there.
+    right-hand column, with ``reset_after=False`` (the paper), of which there is no form with layer
+    normalisation here: r is needed before the product of all gates is whole. ``gate_clip`` limits
+    what enters s and act to [-gate_clip, gate_clip] (ONNX's ``clip``); the gradient through it is 0
+    there.
 
     Parameters
     ----------

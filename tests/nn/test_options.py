@@ -36,7 +36,8 @@ def test_constructors_have_the_options_of_the_table_with_its_defaults(module: An
 OTHER: dict[str, Any] = {
     "input_size": 5, "hidden_size": 6, "num_layers": 2, "nonlinearity": "relu", "bias": False,
     "batch_first": True, "dropout": 0.5, "input_dropout": 0.4, "recurrent_dropout": 0.3,
-    "weight_dropout": 0.6, "zoneout": 0.2, "bidirectional": True, "reverse": True, "merge": "sum",
+    "weight_dropout": 0.6, "zoneout": 0.2, "layer_norm": True, "bidirectional": True,
+    "reverse": True, "merge": "sum",
     "proj_size": 1, "forget_gate": False, "coupled": True, "peephole": True, "cell_clip": 0.5,
     "gate_clip": 0.5, "reset_after": False, "activations": ("relu", "relu", "relu"),
     "forget_bias": 0.5, "dtype": np.dtype("float64"), "precision": "bfloat16",

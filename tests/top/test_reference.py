@@ -77,6 +77,7 @@ def problem(
     peephole: bool = False,
     bias: bool = True,
     dropout: bool = False,
+    norm: bool = False,
     masks: bool = False,
     zone_masks: bool = False,
     scale: float = 1.0,
@@ -106,6 +107,10 @@ def problem(
                 shapes["weight_ch"] = (G - 1, H)
             if proj:
                 shapes["weight_hr"] = (P, H)
+            if norm:
+                shapes |= {"weight_ln_ih": (G * H,), "weight_ln_hh": (G * H,)}
+                if kind == "lstm":
+                    shapes |= {"weight_ln_c": (H,), "bias_ln_c": (H,)}
             for name, shape in shapes.items():
                 params[name + suffix] = scale * rng.uniform(-0.8, 0.8, shape)
     if dropout:
@@ -158,6 +163,8 @@ STACKS: dict[str, dict[str, Any]] = {
     "resets": {"resets": RESETS, "bidirectional": True},
     "resets reverse": {"resets": RESETS, "lengths": RAGGED, "reverse": True},
     "dropout": {"num_layers": 3, "dropout": True},
+    "norm": {"norm": True, "num_layers": 2, "lengths": RAGGED},
+    "norm and masks": {"norm": True, "masks": True, "zone_masks": True, "bidirectional": True},
     "masks": {"masks": True, "num_layers": 2, "lengths": RAGGED},
     "masks and resets": {"masks": True, "bidirectional": True, "resets": RESETS},
     "zoneout": {"zoneout": 0.3, "num_layers": 2, "resets": RESETS},
@@ -193,6 +200,8 @@ VARIANTS: list[tuple[str, str, dict[str, Any]]] = [
     ("lstm proj", "lstm", {"proj": 2}),
     ("lstm proj peephole", "lstm", {"proj": 2, "peephole": True}),
     ("gru before masks", "gru", {"reset_after": False, "masks": True, "zone_masks": True}),
+    ("lstm norm coupled peephole", "lstm", {"norm": True, "coupled": True, "peephole": True}),
+    ("lstm norm proj clip", "lstm", {"norm": True, "proj": 2, "cell_clip": 0.4, "bias": False}),
     ("lstm zoneout of c", "lstm", {"zoneout": (0.0, 0.4)}),
     ("lstm proj masks", "lstm", {"proj": 2, "masks": True, "zone_masks": True}),
     ("lstm clip", "lstm", {"cell_clip": 0.4}),

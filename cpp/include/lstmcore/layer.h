@@ -26,6 +26,11 @@ struct Parameters {
     T* b_hh = nullptr;  ///< (G*H)
     T* w_ch = nullptr;  ///< (cell.peepholes(), H)
     T* w_hr = nullptr;  ///< (P, H)
+    // With cell.layer_norm, the last two of an LSTM:
+    T* ln_ih = nullptr;      ///< (G*H)
+    T* ln_hh = nullptr;      ///< (G*H)
+    T* ln_c = nullptr;       ///< (H)
+    T* ln_c_bias = nullptr;  ///< (H)
 };
 
 /// The same for inference with matrices in int8.
@@ -35,6 +40,10 @@ struct QuantizedParameters {
     const float* b_hh = nullptr;
     const float* w_ch = nullptr;
     QuantizedMatrix w_hr;
+    const float* ln_ih = nullptr;
+    const float* ln_hh = nullptr;
+    const float* ln_c = nullptr;
+    const float* ln_c_bias = nullptr;
 };
 
 /// Parameters copied into the order in which the kernels read them. Immutable; made for the ISA

@@ -71,6 +71,7 @@ inline constexpr Option kOptions[] = {
     {"merge", 1, 1, 1, [](LayerSpec& s) -> OptionField { return &s.merge; }},
     {"gate_clip", 1, 1, 1, [](LayerSpec& s) -> OptionField { return &s.cell.gate_clip; }},
     {"zoneout", 1, 1, 1, [](LayerSpec& s) -> OptionField { return &s.cell.zoneout; }, true},
+    {"layer_norm", 1, 1, 1, [](LayerSpec& s) -> OptionField { return &s.cell.layer_norm; }, true},
     {"gate_activation", 0, 1, 1, [](LayerSpec& s) -> OptionField { return &s.cell.gate; }},
     {"candidate_activation", 1, 1, 1,
      [](LayerSpec& s) -> OptionField { return &s.cell.candidate; }},
@@ -98,6 +99,14 @@ Set take_parameters(const LayerSpec& spec, int64_t layer, Take take, Matrix matr
     }
     if (spec.cell.peephole) set.w_ch = take("weight_ch", {spec.cell.peepholes(), H});
     if (spec.proj_size > 0) set.w_hr = matrix("weight_hr", {P, H});
+    if (spec.cell.layer_norm) {
+        set.ln_ih = take("weight_ln_ih", {rows});
+        set.ln_hh = take("weight_ln_hh", {rows});
+    }
+    if (spec.cell.normalizes_c()) {
+        set.ln_c = take("weight_ln_c", {H});
+        set.ln_c_bias = take("bias_ln_c", {H});
+    }
     return set;
 }
 

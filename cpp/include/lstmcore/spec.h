@@ -35,6 +35,9 @@ struct Zoneout {
     explicit operator bool() const { return h > 0 || c > 0; }
 };
 
+/// What layer normalisation adds to a variance.
+constexpr double kNormEps = 1e-5;
+
 /// One cell. The variants are options of it:
 ///   RNN   Elman (1990); `candidate` is its nonlinearity.
 ///   LSTM  Hochreiter & Schmidhuber (1997) with the forget gate of Gers et al. (2000). Without
@@ -54,6 +57,9 @@ struct CellSpec {
     double cell_clip = 0;  ///< of the LSTM: |c| is held to this; 0 = no clip
     double gate_clip = 0;  ///< what enters gate and candidate is held to this; 0 = no clip
     Zoneout zoneout;
+    /// Layer normalisation (Ba et al. 2016) of W_ih x and of W_hh h, each over all gates, with a
+    /// gain and without a bias of its own; in the LSTM also of c on its way to the output.
+    bool layer_norm = false;
 
     /// Blocks of hidden_size rows in the weights: 1 (RNN), 3 or 4 (LSTM), 3 (GRU).
     int gates() const {
@@ -61,6 +67,7 @@ struct CellSpec {
         if (kind == CellKind::gru) return 3;
         return forget_gate && !coupled ? 4 : 3;
     }
+    bool normalizes_c() const { return layer_norm && kind == CellKind::lstm; }
     /// Rows of the peephole weights: i, f, o, or i, o where there is no forget gate of its own.
     int peepholes() const { return gates() - 1; }
 };

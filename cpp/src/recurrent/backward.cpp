@@ -30,13 +30,14 @@
 namespace lstmcore {
 namespace {
 
-/// A row of a step whose gradient of h passes through recurrent dropout or zoneout between the
-/// product with W_hh and the kernel.
+/// A row of a step whose gradients pass through recurrent dropout, zoneout or layer normalisation
+/// between the product with W_hh and the kernel, and behind it.
 template <class T>
 struct ChangedRow {
     const T *mask, *extra, *dy;
     ZoneStreams streams;
-    int64_t slot;
+    int64_t slot, row;  ///< row of the chunk
+    const T* norms;     ///< on the tape
 };
 
 template <class T>
@@ -44,7 +45,8 @@ struct Scratch {
     BackwardRows<T> rows;     ///< (slots) of a step
     ProductRow<T>* products;  ///< (chunk rows)
     ChangedRow<T>* changed;   ///< (slots)
-    T* masked_x;              ///< (I)
+    NormBackwardRow<T>* norms;
+    T* masked_x;  ///< (I)
 };
 
 template <class T>
@@ -70,6 +72,8 @@ public:
         if (masks_.of_hidden()) masked_h_ = take_rows<T>(arena, B, P_);
         if (masks_.of_input())
             dx_rows_ = take_rows<T>(arena, size_product(chunk_, B), widest_input(spec));
+        if (cell_.normalizes_c()) dc_norm_ = take_rows<T>(arena, B, H_);
+        if (cell_.normalizes_c() && spec.proj_size > 0) dm_ = take_rows<T>(arena, B, H_);
         if (cell_.zoneout.h > 0) kept_dh_ = take_rows<T>(arena, B, P_);
         if (cell_.zoneout.c > 0) {
             kept_dc_ = take_rows<T>(arena, B, H_);
@@ -82,10 +86,11 @@ public:
         zeros_ = arena.take<T>(zeros_size_);
         for (int w = 0; w < workers_.count(); ++w) {
             const BackwardRows<T> rows(cell_.kind, B, arena);
+            auto* const norms = arena.take<NormBackwardRow<T>>(cell_.normalizes_c() ? B : 0);
             auto* const products = arena.take<ProductRow<T>>(size_product(chunk_, B));
             auto* const changed = arena.take<ChangedRow<T>>(changes() ? B : 0);
             T* const x = arena.take<T>(masks_.of_input() ? widest_input(spec) : 0);
-            scratch_.push_back({rows, products, changed, x});
+            scratch_.push_back({rows, products, changed, norms, x});
         }
     }
 
@@ -120,7 +125,7 @@ public:
 
 private:
     /// Whether the gradient of h is not simply what the product with W_hh gives.
-    bool changes() const { return masks_.of_hidden() || cell_.zoneout; }
+    bool changes() const { return masks_.of_hidden() || cell_.zoneout || cell_.layer_norm; }
 
     /// Steps of a chunk.
     static int64_t chunk_of(const LayerSpec& spec, const Sequences<T>& in) {
@@ -158,9 +163,6 @@ private:
     bool is_cut(int64_t slot, int64_t step, bool backwards) const {
         return in_.resets && this->moment(slot, step, backwards).cut;
     }
-    /// Where the blocks that multiply W_hh begin within a row of dgates, see GruBackwardRow.
-    int64_t hidden_offset() const { return gru_ ? H_ : 0; }
-
     /// The gradients of the directions' h from that of the layer's output.
     void undo_merge(int worker, int64_t layer) {
         const View<const T> dout = doutput_of(layer), hidden = hidden_of(layer);
@@ -214,7 +216,8 @@ private:
         Scratch<T>& scratch = scratch_[worker];
         const int64_t next_alive = schedule_->alive(step + 1);
         const StridedRows<T> next =
-            step + 1 < end ? StridedRows<T>{sums_.dgates.at(row - next_alive), sums_.dgates.stride}
+            step + 1 < end ? StridedRows<T>{sums_.hidden_gradients().at(row - next_alive),
+                                            sums_.hidden_gradients().stride}
                            : last_dgates_;
         int64_t n = 0, running = 0;  // rows; those among them with a next step come first
         for (int64_t slot : slots_of(worker, schedule_->alive(step))) {
@@ -225,21 +228,13 @@ private:
             if (!is_last) ++running;
 
             BackwardPlace<T> at{};
-            at.a = linked ? next.at(slot) + (gru ? hidden_offset() : 0) : zeros_;
+            at.a = linked ? next.at(slot) + sums_.hidden_offset() : zeros_;
             at.dy = dhidden ? dhidden.at(now.t, now.b) + d * P_ : zeros_;
             at.extra = zeros_;
             if (is_last && dh_n_) at.extra = state(dh_n_, layer, d, now.b, P_);
             if (linked && carry_.stride > 0) at.extra = carry_.at(slot);
             at.y = hidden.at(now.t, now.b) + d * P_;
-            at.h_prev = zeros_;
-            if (!now.cut && step > 0) at.h_prev = hidden.at(now.t_prev, now.b) + d * P_;
-            if (!now.cut && step == 0 && in_.h0) at.h_prev = state(in_.h0, layer, d, now.b, P_);
-            at.kept = at.h_prev;
-            at.mask = masks_.hidden(layer, d, now.b);
-            if (at.mask) {
-                mask_row(at.mask, at.h_prev, P_, masked_h_.at(slot));
-                at.h_prev = masked_h_.at(slot);
-            }
+            set_hidden(at, layer, d, step, now, slot);
             at.dgates = sums_.dgates.at(row + slot);
             at.carry = gru ? carry_.at(slot) : nullptr;
             if (gates) at.gates = gates.at(now.t, now.b);
@@ -251,9 +246,7 @@ private:
                 keep_input(scratch, row + slot, layer, d, now.b, input.at(now.t, now.b));
             keep_row<kKind>(at, row + slot);
             if (changes()) {
-                change_row(scratch, n, at, layer, d, now, slot,
-                           project ? sums_.dh.at(row + slot) : dh_.at(slot));
-                if (project) at.m = sums_.m.at(row + slot);
+                change_row(scratch, n, at, layer, d, now, slot, row + slot);
             } else if (project) {
                 // First dh, as a product of its own; then dm = dh · W_hr, and the gates behind it.
                 T* const dh = sums_.dh.at(row + slot);
@@ -271,6 +264,19 @@ private:
             run_projected(scratch, w, running, n);
         else
             run_rows(scratch, w, running, n);
+    }
+
+    /// Where the h that entered the step is.
+    void set_hidden(BackwardPlace<T>& at, int64_t layer, int d, int64_t step,
+                    const typename Pass<T>::Moment& now, int64_t slot) const {
+        at.kept = zeros_;
+        if (!now.cut && step > 0) at.kept = hidden_of(layer).at(now.t_prev, now.b) + d * P_;
+        if (!now.cut && step == 0 && in_.h0) at.kept = state(in_.h0, layer, d, now.b, P_);
+        at.h_prev = at.kept;
+        at.mask = masks_.hidden(layer, d, now.b);
+        if (at.mask == nullptr) return;
+        mask_row(at.mask, at.kept, P_, masked_h_.at(slot));
+        at.h_prev = masked_h_.at(slot);
     }
 
     /// Where the cell state of a row and its gradients are.
@@ -328,18 +334,28 @@ private:
         scratch.rows.run(weights_->kernels(), args, 0, n);
     }
 
-    /// Has the gradient of h of row n computed in `dh`, by run_changed(), and read there.
+    /// Has run_changed() compute the gradient of h of row n, which is row `row` of the chunk.
     void change_row(Scratch<T>& scratch, int64_t n, BackwardPlace<T>& at, int64_t layer, int d,
-                    const typename Pass<T>::Moment& now, int64_t slot, T* dh) {
-        ChangedRow<T>& row = scratch.changed[n];
-        row = {at.mask, at.extra, at.dy, {}, slot};
-        if (cell_.zoneout) row.streams = {zones_, layer * D_ + d, in_.first_step + now.t, now.b};
+                    const typename Pass<T>::Moment& now, int64_t slot, int64_t row) {
+        ChangedRow<T>& changed = scratch.changed[n];
+        changed = {at.mask, at.extra, at.dy, {}, slot, row, nullptr};
+        if (cell_.zoneout)
+            changed.streams = {zones_, layer * D_ + d, in_.first_step + now.t, now.b};
+        T* const dh = spec_.proj_size > 0 ? sums_.dh.at(row) : dh_.at(slot);
         scratch.products[n] = {at.a, zeros_, dh};
         at.a = at.extra = dh;
         at.dy = zeros_;
-        if (spec_.proj_size > 0) at.extra = zeros_;
+        if (spec_.proj_size > 0) {
+            at.m = sums_.m.at(row);
+            at.extra = cell_.layer_norm ? dm_.at(slot) : zeros_;
+        }
+        if (cell_.layer_norm) changed.norms = tape_[layer].norms[d].at(now.t, now.b);
+        if (cell_.normalizes_c()) {
+            const NormPlaces<const T> tape(spec_, changed.norms);
+            scratch.norms[n] = {tape.c, tape.scales + 2, sums_.dshown.at(row), dc_norm_.at(slot)};
+        }
         if (cell_.zoneout.c == 0) return;
-        zone_row_backward(zones_.c, row.streams.c, H_, at.dc_next, kept_dc_.at(slot),
+        zone_row_backward(zones_.c, changed.streams.c, H_, at.dc_next, kept_dc_.at(slot),
                           made_dc_.at(slot));
         at.dc_next = made_dc_.at(slot);
     }
@@ -354,13 +370,32 @@ private:
             if (cell_.zoneout.h > 0)
                 zone_row_backward(zones_.h, row.streams.h, P_, dh, kept_dh_.at(row.slot), dh);
         }
-        StepArgs<T> args{cell_, H_, w.w_hh_t, w.w_n_t, nullptr, w.peephole};
-        if (spec_.proj_size > 0)
-            args.w = w.w_hr_t;
-        else
-            args.w.K = 0;
+        StepArgs<T> args = step_args(cell_, H_, w);
+        args.w = w.w_hh_t;
+        args.w_n = w.w_n_t;
+        args.w.K = 0;
+        args.backward_norms = scratch.norms;
+        if (spec_.proj_size > 0) {
+            if (cell_.layer_norm)
+                project_back(scratch, w, n);
+            else
+                args.w = w.w_hr_t;
+        }
         scratch.rows.run(weights_->kernels(), args, 0, n);
-        for (int64_t i = 0; i < n; ++i) keep_gradients(scratch.changed[i].slot);
+        for (int64_t i = 0; i < n; ++i) {
+            const ChangedRow<T>& row = scratch.changed[i];
+            keep_gradients(row.slot);
+            if (cell_.layer_norm)
+                sums_.normalize_backward(weights_->kernels(), w, row.row,
+                                         NormPlaces<const T>(spec_, row.norms));
+        }
+    }
+    /// dm = dh · W_hr, which the kernel makes itself where c is not normalised.
+    void project_back(Scratch<T>& scratch, const PackedDirection<T>& w, int64_t n) {
+        for (int64_t i = 0; i < n; ++i)
+            scratch.products[i] = {scratch.products[i].out, zeros_,
+                                   dm_.at(scratch.changed[i].slot)};
+        weights_->kernels().product(w.w_hr_t, H_, scratch.products, n);
     }
     /// The gradient of h from what a product with W_hh, started at zeros, has made of the dgates of
     /// the next step, if there is one.
@@ -390,8 +425,8 @@ private:
                 sums_.finish_row(row + slot);
         const int64_t alive = schedule_->alive(first);
         for (int64_t slot : slots_of(worker, alive))
-            std::memcpy(last_dgates_.at(slot), sums_.dgates.at(rows - alive + slot),
-                        sizeof(T) * sums_.gate_rows * H_);
+            std::memcpy(last_dgates_.at(slot), sums_.hidden_gradients().at(rows - alive + slot),
+                        sizeof(T) * sums_.hidden_width());
     }
 
     /// dx += dgates · W_ih for the worker's rows of a chunk; the first direction starts from zeros.
@@ -413,9 +448,9 @@ private:
         };
         each([&](int64_t at, int64_t, T* out) {
             if (masked)
-                products[n++] = {sums_.dgates.at(at), zeros_, dx_rows_.at(at)};
+                products[n++] = {sums_.input_gradients().at(at), zeros_, dx_rows_.at(at)};
             else
-                products[n++] = {sums_.dgates.at(at), d == 0 ? zeros_ : out, out};
+                products[n++] = {sums_.input_gradients().at(at), d == 0 ? zeros_ : out, out};
         });
         weights_->kernels().product(w.w_ih_t, I, products, n);
         if (!masked) return;
@@ -445,8 +480,8 @@ private:
                 const T* const extra = carry_.stride > 0 ? carry_.at(slot) : zeros_;
                 if (changes())
                     scratch_[worker].changed[n] = {
-                        masks_.hidden(layer, d, b), extra, zeros_, {}, slot};
-                products[n++] = {last_dgates_.at(slot) + hidden_offset(),
+                        masks_.hidden(layer, d, b), extra, zeros_, {}, slot, 0, nullptr};
+                products[n++] = {last_dgates_.at(slot) + sums_.hidden_offset(),
                                  changes() ? zeros_ : extra, dh0};
                 if (dc0) std::memcpy(dc0, dc_.at(slot), sizeof(T) * H_);
             }
@@ -488,7 +523,8 @@ private:
     // By slot, with recurrent dropout or zoneout: the gradient of h, h with its mask, the gradients
     // of what zoneout kept and made.
     StridedRows<T> dh_, masked_h_, kept_dh_, kept_dc_, made_dc_;
-    StridedRows<T> dx_rows_;  // by row of a chunk, the gradient of x with its mask
+    StridedRows<T> dm_, dc_norm_;  // and with layer normalisation: of m, and through c's
+    StridedRows<T> dx_rows_;       // by row of a chunk, the gradient of x with its mask
     View<T> doutput_[2], dhidden_;
     int64_t zeros_size_;
     std::vector<Scratch<T>> scratch_;

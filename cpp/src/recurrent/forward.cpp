@@ -78,6 +78,7 @@ public:
           train_(train),
           masks_(spec, in, train, arena),
           zones_(spec.cell, in.dropout_key),
+          changes_(masks_.of_hidden() || spec.cell.zoneout || spec.cell.layer_norm),
           width_(spec.cell.gates() * round_up(H_, kAlignment / int64_t(sizeof(T)))) {
         const int64_t slots = workers_.slots(), row_bytes = width_ * int64_t(sizeof(T));
         int64_t rows = std::min(kInputChunkBytes / row_bytes, kInputChunkMostRows);
@@ -303,10 +304,27 @@ private:
                     mask_row(mask, from, w.w_ih.K, scratch.x.at(n));
                     from = scratch.x.at(n);
                 }
-                scratch.products[n] = {from, w.bias + column, scratch.pre + n * w.w_ih.N + column};
+                scratch.products[n] = {from, w.start + column, scratch.pre + n * w.w_ih.N + column};
                 ++n;
             }
         weights_->kernels().product(part, part.N, scratch.products, n);
+        if (spec_.cell.layer_norm) normalize_input(worker, layer, d, first, last);
+    }
+
+    /// Normalises the input products of a chunk, and adds the biases.
+    void normalize_input(int worker, int64_t layer, int d, int64_t first, int64_t last) {
+        const PackedDirection<T>& w = weights_->direction(layer, d);
+        const View<T>& tape = layers_[layer].norms[d];
+        T* pre = scratch_[worker].pre;
+        for (int64_t step = first; step < last; ++step)
+            for (int64_t slot : workers_.slots_of(worker, schedule_->alive(step))) {
+                const auto now = this->moment(slot, step, spec_.reads_backwards(d));
+                T* const kept = tape ? tape.at(now.t, now.b) : nullptr;
+                const T scale =
+                    weights_->kernels().normalize(this->G_ * H_, pre, w.ln_ih, w.bias, pre, kept);
+                if (kept) *NormPlaces<T>(spec_, kept).scales = scale;
+                pre += w.w_ih.N;
+            }
     }
 
     /// One step of the worker's slots.
@@ -340,8 +358,9 @@ private:
             if (!now.cut && step > 0) at.h_prev = hidden.at(now.t_prev, step - 1, now.b) + d * P_;
             if (!now.cut && step == 0 && in_.h0) at.h_prev = state(in_.h0, layer, d, now.b, P_);
             set_cell<kKind>(at, layer, d, step, now);
-            if (masks_.of_hidden() || spec_.cell.zoneout)
-                scratch.rows.template set_changed<kKind>(n++, at, change_of(layer, d, now), zeros_);
+            if (changes_)
+                scratch.rows.template set_changed<kKind>(n++, at, change_of(layer, d, now),
+                                                         spec_.cell.layer_norm ? w.start : zeros_);
             else
                 scratch.rows.template set<kKind>(n++, at, zeros_);
         }
@@ -360,10 +379,11 @@ private:
         if (!now.cut && step == 0 && in_.c0) at.c_prev = state(in_.c0, layer, d, now.b, H_);
     }
 
-    /// What recurrent dropout and zoneout do to a row.
+    /// What a row has beside its places.
     ForwardChange<T> change_of(int64_t layer, int d, const typename Pass<T>::Moment& now) const {
         ForwardChange<T> change;
         change.mask = masks_.hidden(layer, d, now.b);
+        if (const View<T>& norms = layers_[layer].norms[d]) change.norms = norms.at(now.t, now.b);
         if (!train_ || !spec_.cell.zoneout) return change;
         change.streams = {zones_, layer * D_ + d, in_.first_step + now.t, now.b};
         const View<T>& made = layers_[layer].made_cells[d];
@@ -373,7 +393,7 @@ private:
 
     /// What the kernel is told about all rows of every step.
     StepArgs<T> step_args(int worker, const PackedDirection<T>& w, bool fused) const {
-        StepArgs<T> args{spec_.cell, H_, w.w_hh, w.w_n, w.b_hn, w.peephole};
+        StepArgs<T> args = lstmcore::step_args(spec_.cell, H_, w);
         if (fused) args.w_in = w.w_ih;
         if (workers_.parts() > 1) {
             const Range panels = panels_of(worker, w.w_hh);
@@ -428,6 +448,7 @@ private:
     const bool train_;
     const SequenceMasks<T> masks_;
     const Zones zones_;
+    const bool changes_;   // whether rows have a ForwardChange
     const int64_t width_;  // of a row of the input product, at most
     int64_t chunk_, ring_ = 0;
     std::vector<LayerTape<T>> layers_;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <utility>
 
 #include "kernel_table.h"
@@ -61,6 +62,19 @@ public:
             m_panels = take_panels(rows, H_);
         }
         if (gru_ && !cell_.reset_after) rh = take_panels(rows, H_);
+        if (!cell_.layer_norm) return;
+        input_sums = hidden_sums = dgates;
+        if (gru_) {
+            input_sums = take(rows, G_ * H_);
+            hidden_sums.data += H_;
+        }
+        dinput = take(rows, G_ * H_);
+        dhidden = take(rows, G_ * H_);
+        input_normal = take(rows, G_ * H_);
+        hidden_normal = take(rows, G_ * H_);
+        if (!cell_.normalizes_c()) return;
+        dshown = take(rows, H_);
+        c_normal = take(rows, H_);
     }
 
     /// Blocks of H in a row of dgates: one for each gate. The GRU with reset after has two for n:
@@ -74,6 +88,35 @@ public:
     StridedRows<T> dgates, c, c_prev, dh, m;
     Panels<T> dgates_panels, x, h_prev, dh_panels, m_panels, rh;  ///< laid out for the sums
     int64_t* looked_up = nullptr;  ///< the row of the table that was x
+    // With layer normalisation, all gates in the order of the weights: the gradients of the
+    // normalised products of the input and of h, and of those products; what was normalised of them
+    // and of c; the gradient of what output() saw of c.
+    StridedRows<T> input_sums, hidden_sums, dinput, dhidden, input_normal, hidden_normal;
+    StridedRows<T> dshown, c_normal;
+
+    /// What multiplies the matrices in backward; of W_hh from hidden_offset() on.
+    const StridedRows<T>& input_gradients() const { return cell_.layer_norm ? dinput : dgates; }
+    const StridedRows<T>& hidden_gradients() const { return cell_.layer_norm ? dhidden : dgates; }
+    int64_t hidden_width() const { return cell_.layer_norm ? G_ * H_ : gate_rows * H_; }
+    /// Where the blocks that multiply W_hh begin within a row of dgates, see GruBackwardRow.
+    int64_t hidden_offset() const { return gru_ && !cell_.layer_norm ? H_ : 0; }
+
+    /// Takes the dgates of a row back through both normalisations.
+    void normalize_backward(const Kernels<T>& kernels, const PackedDirection<T>& w, int64_t row,
+                            const NormPlaces<const T>& tape) const {
+        const int64_t n = G_ * H_;
+        if (gru_) {  // n, r, z
+            std::memcpy(input_sums.at(row), dgates.at(row) + H_, sizeof(T) * 2 * H_);
+            std::memcpy(input_sums.at(row) + 2 * H_, dgates.at(row), sizeof(T) * H_);
+        }
+        std::memcpy(input_normal.at(row), tape.input, sizeof(T) * n);
+        std::memcpy(hidden_normal.at(row), tape.hidden, sizeof(T) * n);
+        if (c_normal.data) std::memcpy(c_normal.at(row), tape.c, sizeof(T) * H_);
+        kernels.normalize_backward(n, input_sums.at(row), tape.input, w.ln_ih, tape.scales[0],
+                                   dinput.at(row));
+        kernels.normalize_backward(n, hidden_sums.at(row), tape.hidden, w.ln_hh, tape.scales[1],
+                                   dhidden.at(row));
+    }
 
     /// Copies the dgates of a row and, with a projection, its dh and m into the panels that sum()
     /// reads.
@@ -107,7 +150,10 @@ public:
                       to.w_hh + to_gate * H * P_, rows);
         };
         if (!looks_up) sum_input(team, kernels, dgates_panels, x, I, to.w_ih, rows);
-        if (!gru_) {
+        if (cell_.layer_norm) {
+            sum_outer(team, kernels, in_one_panel(dhidden, rows), 0, G_ * H, h_prev, P_, to.w_hh,
+                      rows);
+        } else if (!gru_) {
             gates(0, 0, G_, h_prev);
         } else {  // the blocks of dgates are n, r, z and, reset after, n of the hidden product
             gates(1, 0, 2, h_prev);
@@ -161,7 +207,9 @@ private:
             const StridedRows<T> a{dgates.data + from * H, dgates.stride};
             if (db) sum_columns(team, kernels, a, gates * H, {}, db + to_gate * H, rows);
         };
-        if (!gru_) {
+        if (cell_.layer_norm) {
+            sum_normalized(team, kernels, rows, to);
+        } else if (!gru_) {
             gates(0, 0, G_, to.b_ih);
             gates(0, 0, G_, to.b_hh);
         } else {
@@ -177,6 +225,23 @@ private:
         }
     }
 
+    /// The gradients of biases, gains and, of c, the bias of layer normalisation.
+    void sum_normalized(const Team& team, const Kernels<T>& kernels, int64_t rows,
+                        const Parameters<T>& to) {
+        const int64_t n = G_ * H_;
+        if (to.b_ih) sum_columns(team, kernels, input_sums, n, {}, to.b_ih, rows);
+        if (to.b_hh) sum_columns(team, kernels, hidden_sums, n, {}, to.b_hh, rows);
+        sum_columns(team, kernels, input_sums, n, input_normal, to.ln_ih, rows);
+        sum_columns(team, kernels, hidden_sums, n, hidden_normal, to.ln_hh, rows);
+        if (!cell_.normalizes_c()) return;
+        sum_columns(team, kernels, dshown, H_, c_normal, to.ln_c, rows);
+        sum_columns(team, kernels, dshown, H_, {}, to.ln_c_bias, rows);
+    }
+
+    static Panels<T> in_one_panel(const StridedRows<T>& rows, int64_t count) {
+        return {rows.data, rows.stride, count};
+    }
+
     /// Rounds what the gradients of matrices are summed of to bfloat16: the rows of one member.
     /// `inputs` is 0 where x is looked up.
     void round_factors(const Team& team, const Kernels<T>& kernels, int64_t inputs, int64_t rows) {
@@ -187,7 +252,9 @@ private:
                                                          {h_prev, P_},
                                                          {dh_panels, P_},
                                                          {m_panels, H_},
-                                                         {rh, H_}};
+                                                         {rh, H_},
+                                                         {in_one_panel(dinput, rows), G_ * H_},
+                                                         {in_one_panel(dhidden, rows), G_ * H_}};
         for (const auto& [panels, columns] : factors)
             for (int64_t row = first; panels.data != nullptr && row < last; ++row)
                 round_in_panels(kernels, panels, row, columns);
@@ -196,6 +263,9 @@ private:
     /// dW_ih += dgates^T x over `rows` of both.
     void sum_input(const Team& team, const Kernels<T>& kernels, const Panels<T>& dgates,
                    const Panels<T>& x, int64_t I, T* dw_ih, int64_t rows) {
+        if (cell_.layer_norm)
+            return sum_outer(team, kernels, in_one_panel(dinput, rows), 0, G_ * H_, x, I, dw_ih,
+                             rows);
         if (!gru_) return sum_outer(team, kernels, dgates, 0, G_ * H_, x, I, dw_ih, rows);
         sum_outer(team, kernels, dgates, 0, H_, x, I, dw_ih + 2 * H_ * I, rows);  // n, r, z
         sum_outer(team, kernels, dgates, H_, 2 * H_, x, I, dw_ih, rows);

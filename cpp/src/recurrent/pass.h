@@ -32,6 +32,8 @@ void check_call(const LayerSpec& spec, const Sequences<T>& in, bool c) {
             "recurrent_dropout: expected 0 <= recurrent_dropout < 1");
     require(in.input_dropout == 0 || !in.lookup,
             "input_dropout: one row of a table has many masks, expected x and no lookup");
+    require(!spec.cell.layer_norm || !in.lookup,
+            "layer_norm: what it normalises is kept for each step, expected x and no lookup");
     require(!c || spec.cell.kind == CellKind::lstm,
             "c0, c_n, dc_n and dc0: only the LSTM has a cell, expected null");
 }

@@ -11,10 +11,21 @@
 #include "memory/arena.h"
 #include "memory/strided_rows.h"
 #include "recurrent/masks.h"
+#include "recurrent/tape.h"
 #include "recurrent/weights.h"
 #include "recurrent/zoneout.h"
 
 namespace lstmcore {
+
+/// What the kernels are told about all rows of every step.
+template <class T>
+StepArgs<T> step_args(const CellSpec& cell, int64_t H, const PackedDirection<T>& w) {
+    StepArgs<T> args{cell, H, w.w_hh, w.w_n, w.b_hn, w.peephole};
+    args.ln_hh = w.ln_hh;
+    args.ln_c = w.ln_c;
+    args.ln_c_bias = w.ln_c_bias;
+    return args;
+}
 
 /// Calls f with the kind of cell as a constant: a loop over rows made for one kind spends nothing
 /// on what only the others have.
@@ -42,12 +53,13 @@ struct ForwardPlace {
     T* gates;         ///< on the tape; null in inference
 };
 
-/// What recurrent dropout and zoneout change about a row. Null is what is not there.
+/// What options that are none of the kernel's own add to a row. Null is what is not there.
 template <class T>
 struct ForwardChange {
     const T* mask = nullptr;  ///< (P) factors of h_prev on its way into W_hh
     T* made_c = nullptr;      ///< (H) on the tape: c as it was made, before zoneout
     ZoneStreams streams;      ///< in training
+    T* norms = nullptr;       ///< on the tape, see NormPlaces
 };
 
 template <class T>
@@ -57,7 +69,8 @@ public:
     /// is whether rows may have a mask; `zones` are null in inference.
     ForwardRows(const LayerSpec& spec, int64_t H, int64_t count, Arena& arena, bool masked = false,
                 const Zones* zones = nullptr)
-        : kind_(spec.cell.kind),
+        : spec_(spec),
+          kind_(spec.cell.kind),
           H_(spec.hidden_size),
           P_(spec.output_size()),
           zoneout_(spec.cell.zoneout),
@@ -65,6 +78,15 @@ public:
         if (masked) masked_ = take_rows<T>(arena, count, P_);
         if (zoneout_) zoned_ = arena.take<ZonedRow>(count);
         if (zoneout_.c > 0) made_c_ = take_rows<T>(arena, count, H);
+        if (spec.cell.layer_norm) {
+            const int64_t G = spec.cell.gates();
+            norms_ = arena.take<NormRow<T>>(count);
+            hidden_products_ = arena.take<ProductRow<T>>(count);
+            // A product writes whole registers.
+            hidden_ = take_rows<T>(arena, count, round_up(G * H, kAlignment / int64_t(sizeof(T))));
+            shown_ = take_rows<T>(arena, count, H);
+            scales_ = take_rows<T>(arena, count, 2);
+        }
         switch (kind_) {
             case CellKind::rnn:
                 rnn_ = arena.take<RnnForwardRow<T>>(count);
@@ -89,7 +111,7 @@ public:
     void set(int64_t n, const ForwardPlace<T>& at, const T* zeros) noexcept {
         set_row<kKind>(n, at, at.h_prev, at.c, zeros);
     }
-    /// The same with this change. Every row needs it if there is zoneout.
+    /// The same with this change. Every row needs it if there is zoneout or layer normalisation.
     template <CellKind kKind>
     void set_changed(int64_t n, const ForwardPlace<T>& at, const ForwardChange<T>& change,
                      const T* zeros) noexcept {
@@ -103,12 +125,31 @@ public:
             if (zoneout_.c > 0) made_c = change.made_c ? change.made_c : made_c_.at(n);
             zoned_[n] = {at, made_c, change.streams};
         }
+        if (norms_ != nullptr) {
+            hidden_products_[n] = {h_prev, zeros, hidden_.at(n)};
+            norms_[n] = {hidden_.at(n), nullptr, shown_.at(n), nullptr, scales_.at(n)};
+            if (change.norms != nullptr) {
+                const NormPlaces<T> tape(spec_, change.norms);
+                norms_[n] = {hidden_.at(n), tape.hidden, shown_.at(n), tape.c, tape.scales + 1};
+            }
+        }
         set_row<kKind>(n, at, h_prev, made_c, zeros);
     }
 
     /// Computes the first n rows; a projection has `columns` columns.
     void run(const Kernels<T>& kernels, const StepArgs<T>& args, const Packed<T>& w_hr,
              int64_t columns, bool train, int64_t n) const noexcept {
+        if (norms_ == nullptr) return run_rows(kernels, args, w_hr, columns, train, n);
+        kernels.product(args.w, args.w.N, hidden_products_, n);
+        StepArgs<T> normalized = args;
+        normalized.w = {};
+        normalized.norms = norms_;
+        run_rows(kernels, normalized, w_hr, columns, train, n);
+    }
+
+private:
+    void run_rows(const Kernels<T>& kernels, const StepArgs<T>& args, const Packed<T>& w_hr,
+                  int64_t columns, bool train, int64_t n) const noexcept {
         switch (kind_) {
             case CellKind::rnn:
                 kernels.rnn_forward(args, rnn_, n);
@@ -124,7 +165,6 @@ public:
         for (int64_t i = 0; zoned_ && i < n; ++i) zone(zoned_[i]);
     }
 
-private:
     struct ZonedRow {
         ForwardPlace<T> at;
         const T* made_c;
@@ -161,6 +201,7 @@ private:
         }
     }
 
+    LayerSpec spec_;
     CellKind kind_;
     int64_t H_, P_;
     Zoneout zoneout_;
@@ -175,6 +216,9 @@ private:
     StridedRows<T> masked_;  ///< (count, P) h_prev with recurrent dropout
     StridedRows<T> made_c_;  ///< (count, H) c before zoneout, where no tape keeps it
     ZonedRow* zoned_ = nullptr;
+    NormRow<T>* norms_ = nullptr;
+    ProductRow<T>* hidden_products_ = nullptr;
+    StridedRows<T> hidden_, shown_, scales_;  ///< (count, G*H), (count, H), (count, 2), see NormRow
 };
 
 /// Where one row of a step reads and writes in backward. dgates are the gradients of the sums that

@@ -18,6 +18,7 @@ struct LayerTape {
     View<T> gates[2];       ///< n = gates_on_tape * H, by direction
     View<T> cells[2];       ///< n = H, LSTM
     View<T> made_cells[2];  ///< the same before zoneout, where c has that
+    View<T> norms[2];       ///< n = norms_on_tape, see NormPlaces
 };
 
 /// Rows of H that a step keeps: the gates, and the GRU's W_hn h + b_hn (reset after). An RNN has
@@ -25,6 +26,23 @@ struct LayerTape {
 inline int gates_on_tape(const CellSpec& cell) {
     if (cell.kind == CellKind::rnn) return cell.zoneout ? 1 : 0;
     return cell.gates() + (cell.kind == CellKind::gru && cell.reset_after);
+}
+
+/// Where the numbers of layer normalisation are that a step keeps: W_ih x, W_hh h and, of an LSTM,
+/// c, each normalised, without gain and bias, and the scales that made them so.
+template <class T>
+struct NormPlaces {
+    T *input, *hidden, *c;  ///< (G*H), (G*H), (H)
+    T* scales;              ///< (3)
+
+    NormPlaces(const LayerSpec& spec, T* at)
+        : input(at),
+          hidden(input + spec.cell.gates() * spec.hidden_size),
+          c(hidden + spec.cell.gates() * spec.hidden_size),
+          scales(c + (spec.cell.normalizes_c() ? spec.hidden_size : 0)) {}
+};
+inline int64_t norms_on_tape(const LayerSpec& spec) {
+    return (2 * spec.cell.gates() + spec.cell.normalizes_c()) * spec.hidden_size + 3;
 }
 
 inline int64_t widest_input(const LayerSpec& spec) {
@@ -59,6 +77,8 @@ std::vector<LayerTape<T>> lay_out_tape(const LayerSpec& spec, const Sequences<T>
                 layer.cells[d] = take_view<T>(arena, in.steps, in.batch, spec.hidden_size);
             if (spec.cell.zoneout.c > 0)
                 layer.made_cells[d] = take_view<T>(arena, in.steps, in.batch, spec.hidden_size);
+            if (spec.cell.layer_norm)
+                layer.norms[d] = take_view<T>(arena, in.steps, in.batch, norms_on_tape(spec));
         }
     }
     return layers;
@@ -78,7 +98,8 @@ std::vector<LayerTape<const T>> read_tape(const LayerSpec& spec, const Sequences
                           read(l.output),
                           {read(l.gates[0]), read(l.gates[1])},
                           {read(l.cells[0]), read(l.cells[1])},
-                          {read(l.made_cells[0]), read(l.made_cells[1])}});
+                          {read(l.made_cells[0]), read(l.made_cells[1])},
+                          {read(l.norms[0]), read(l.norms[1])}});
     return layers;
 }
 

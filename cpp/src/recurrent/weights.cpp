@@ -36,18 +36,23 @@ struct GateColumns {
     int64_t H;
     int lanes;
     bool may_be_narrow;
+    bool in_order;  ///< no panels: one gate behind the other, for layer normalisation
 
+    int vectors(int gates) const { return in_order || gates == 1 ? 4 : gates; }
     int64_t full() const { return H / lanes; }  ///< panels
     int64_t rest(int gates) const {             ///< columns behind them
         if (may_be_narrow) return round_up(gates * (H % lanes), lanes);
         return H % lanes == 0 ? 0 : int64_t(gates) * lanes;
     }
-    int64_t count(int gates) const { return full() * gates * lanes + rest(gates); }
+    int64_t count(int gates) const {
+        return in_order ? round_up(gates * H, lanes) : full() * gates * lanes + rest(gates);
+    }
 
     /// The row of the parameters, from gate `first` on, that a column is; negative for padding.
     auto row_of(int first, int gates) const {
         return [=, H = H, L = lanes, full = full(), width = int64_t(gates) * lanes,
-                rest = rest(gates)](int64_t column) {
+                rest = rest(gates), in_order = in_order](int64_t column) {
+            if (in_order) return column < gates * H ? first * H + column : int64_t(-1);
             const int64_t panel = column / width;
             const int64_t pitch = (panel < full ? width : rest) / gates;
             const int64_t gate = column % width / pitch;
@@ -82,9 +87,9 @@ void Weights<T>::lay_out_forward(const Set& from, int64_t inputs, Packing<T>& pa
     const int L = kernels_.lanes, G = cell.gates();
     const int64_t H = spec_.hidden_size, P = spec_.output_size();
     const bool gru = cell.kind == CellKind::gru, reset_before = gru && !cell.reset_after;
-    const GateColumns columns{H, L, H > L && !reset_before};
+    const GateColumns columns{H, L, H > L && !reset_before, cell.layer_norm};
     const auto pack_gates = [&](int first, int gates, int64_t K, auto source) {
-        return packing.transposed(gates == 1 ? 4 : gates, K, columns.count(gates), source,
+        return packing.transposed(columns.vectors(gates), K, columns.count(gates), source,
                                   columns.row_of(first, gates));
     };
     to.w_ih = pack_gates(0, G, inputs, from.w_ih);
@@ -108,6 +113,19 @@ void Weights<T>::lay_out_forward(const Set& from, int64_t inputs, Packing<T>& pa
             return i % padded < H ? from.w_ch[i / padded * H + i % padded] : T(0);
         });
     }
+    const auto pack_norm = [&](int64_t n, const auto* norm) {
+        return packing.vector(round_up(n, L), [=](int64_t i) { return i < n ? T(norm[i]) : T(0); });
+    };
+    to.start = to.bias;
+    if (cell.layer_norm) {
+        to.ln_ih = pack_norm(G * H, from.ln_ih);
+        to.ln_hh = pack_norm(G * H, from.ln_hh);
+        to.start = packing.vector(columns.count(G), [](int64_t) { return T(0); });
+    }
+    if (cell.normalizes_c()) {
+        to.ln_c = pack_norm(H, from.ln_c);
+        to.ln_c_bias = pack_norm(H, from.ln_c_bias);
+    }
     if (spec_.proj_size > 0)
         to.w_hr = packing.transposed(4, H, P, from.w_hr,
                                      [=](int64_t column) { return column < P ? column : -1; });
@@ -119,10 +137,11 @@ void Weights<T>::lay_out_backward(const Parameters<const T>& from, int64_t input
     const int64_t G = spec_.cell.gates(), H = spec_.hidden_size, P = spec_.output_size();
     const bool gru = spec_.cell.kind == CellKind::gru;
     const bool reset_before = gru && !spec_.cell.reset_after;
+    const bool in_order = spec_.cell.layer_norm;
     const auto same = [](int64_t k) { return k; };
     // The GRU's dgates are n, r, z in front of what multiplies W_hh; see GruBackwardRow.
     to.w_ih_t = packing.in_rows(G * H, inputs, from.w_ih, [=](int64_t k) {
-        return !gru ? k : k < H ? 2 * H + k : k - H;
+        return !gru || in_order ? k : k < H ? 2 * H + k : k - H;
     });
     to.w_hh_t = packing.in_rows((reset_before ? 2 : G) * H, P, from.w_hh, same);
     if (reset_before)

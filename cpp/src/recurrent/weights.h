@@ -23,20 +23,29 @@ struct PackedDirection {
     const T* bias;      ///< b_ih + b_hh in w_ih's column order; GRU with reset after: n has b_ih
     const T* b_hn;      ///< GRU with reset after
     const T* peephole;  ///< LSTM
-    Packed<T> w_ih_t;   ///< N = I; K in the order of dgates
-    Packed<T> w_hh_t;   ///< N = P
-    Packed<T> w_n_t;    ///< N = H
-    Packed<T> w_hr_t;   ///< N = H
+    // With layer normalisation, whose gates stand one behind the other in all columns here:
+    const T* ln_ih;      ///< (N of w_ih)
+    const T* ln_hh;      ///< (N of w_hh)
+    const T* ln_c;       ///< LSTM
+    const T* ln_c_bias;  ///< LSTM
+    const T* start;      ///< what input products begin with: bias, or zeros if that comes later
+    Packed<T> w_ih_t;    ///< N = I; K in the order of dgates
+    Packed<T> w_hh_t;    ///< N = P
+    Packed<T> w_n_t;     ///< N = H
+    Packed<T> w_hr_t;    ///< N = H
 
     /// Whether a step may make the input product itself: the gates of both matrices lie alike.
-    bool can_fuse_input() const { return w_ih.K > 0 && !w_n; }
+    bool can_fuse_input() const { return w_ih.K > 0 && !w_n && !ln_hh; }
 };
 
 /// Refuses a set of parameters, or gradients, that has others than the spec.
 template <class Set>
 void require_parameters(const LayerSpec& spec, const Set& set, const char* name) {
     if (!set.w_ih || !set.w_hh || bool(set.b_ih) != spec.bias || bool(set.b_hh) != spec.bias ||
-        bool(set.w_ch) != spec.cell.peephole || bool(set.w_hr) != (spec.proj_size > 0))
+        bool(set.w_ch) != spec.cell.peephole || bool(set.w_hr) != (spec.proj_size > 0) ||
+        bool(set.ln_ih) != spec.cell.layer_norm || bool(set.ln_hh) != spec.cell.layer_norm ||
+        bool(set.ln_c) != spec.cell.normalizes_c() ||
+        bool(set.ln_c_bias) != spec.cell.normalizes_c())
         throw std::invalid_argument(std::string(name) +
                                     ": a set has others than those of the spec");
 }

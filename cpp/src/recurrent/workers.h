@@ -91,7 +91,8 @@ private:
     /// Whether the kernel of the cell can compute some of the units of a step without the others.
     template <class T>
     static bool can_share_units(const LayerSpec& spec, const Sequences<T>& in) {
-        return spec.proj_size == 0 && !spec.cell.zoneout && in.recurrent_dropout == 0 &&
+        return spec.proj_size == 0 && !spec.cell.zoneout && !spec.cell.layer_norm &&
+               in.recurrent_dropout == 0 &&
                (spec.cell.kind == CellKind::lstm ||
                 (spec.cell.kind == CellKind::gru && spec.cell.reset_after));
     }
@@ -111,10 +112,11 @@ CallThreads threads_of(const LayerSpec& spec, const Sequences<T>& in, char pass,
     double steps = 1;  // of all rows
     for (int64_t b = 0; b < in.batch; ++b)
         steps += double(in.lengths ? std::max<int64_t>(in.lengths[b], 0) : in.steps);
-    const CallKind kind({pass, sizeof(T), int64_t(cell.kind), cell.gates(), cell.reset_after,
-                         spec.input_size, spec.hidden_size, spec.proj_size, spec.num_layers,
-                         spec.directions(), in.batch, in.table_rows, std::ilogb(steps)},
-                        steps);
+    const CallKind kind(
+        {pass, sizeof(T), int64_t(cell.kind), cell.gates(), cell.reset_after, cell.layer_norm,
+         bool(cell.zoneout), spec.input_size, spec.hidden_size, spec.proj_size, spec.num_layers,
+         spec.directions(), in.batch, in.table_rows, std::ilogb(steps)},
+        steps);
     return CallThreads(kind, most);
 }
 

@@ -59,7 +59,8 @@ def _options(names: list[str], own: list[str]) -> list[str]:
         advice.append(f"its names are those of num_layers={theirs[0]}, the layer has {mine[0]}")
     if mine[1] != theirs[1]:
         advice.append(f"its names are those of bidirectional={theirs[1]}")
-    for part, option in (("bias_ih_l0", "bias"), ("weight_ch_l0", "peephole")):
+    named = ("bias_ih_l0", "bias"), ("weight_ch_l0", "peephole"), ("weight_ln_ih_l0", "layer_norm")
+    for part, option in named:
         if _has(own, part) != _has(names, part):
             advice.append(f"its names are those of {option}={_has(own, part)}")
     if _has(own, "weight_hr_l0") != _has(names, "weight_hr_l0"):

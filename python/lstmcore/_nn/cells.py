@@ -123,7 +123,7 @@ class RNNCell(Cell[Array]):
         Whether there are b_ih and b_hh.
     nonlinearity : str or (str, float, float), default "tanh"
         As of `RNN`.
-    gate_clip, zoneout, dtype, precision, seed
+    gate_clip, zoneout, layer_norm, dtype, precision, seed
         As of `RNN`.
 
     Raises
@@ -155,6 +155,7 @@ class RNNCell(Cell[Array]):
         *,
         gate_clip: float | None = None,
         zoneout: float = 0.0,
+        layer_norm: bool = False,
         dtype: npt.DTypeLike = "float32",
         precision: str = "float32",
         seed: int | None = None,
@@ -179,7 +180,7 @@ class GRUCell(Cell[Array]):
         Features of x and h.
     bias : bool, default True
         Whether there are b_ih and b_hh.
-    reset_after, gate_clip, zoneout, activations, dtype, precision, seed
+    reset_after, gate_clip, zoneout, layer_norm, activations, dtype, precision, seed
         As of `GRU`.
 
     Raises
@@ -209,6 +210,7 @@ class GRUCell(Cell[Array]):
         reset_after: bool = True,
         gate_clip: float | None = None,
         zoneout: float = 0.0,
+        layer_norm: bool = False,
         activations: tuple[Activation, Activation] = ("sigmoid", "tanh"),
         dtype: npt.DTypeLike = "float32",
         precision: str = "float32",
@@ -234,9 +236,9 @@ class LSTMCell(Cell[Pair]):
         Features of x and c.
     bias : bool, default True
         Whether there are b_ih and b_hh.
-    proj_size, forget_gate, coupled, peephole, cell_clip, gate_clip, zoneout, activations
+    proj_size, forget_gate, coupled, peephole, cell_clip, gate_clip, zoneout, layer_norm
         As of `LSTM`.
-    forget_bias, dtype, precision, seed
+    activations, forget_bias, dtype, precision, seed
         As of `LSTM`.
 
     Raises
@@ -280,6 +282,7 @@ class LSTMCell(Cell[Pair]):
         cell_clip: float | None = None,
         gate_clip: float | None = None,
         zoneout: Zoneout = 0.0,
+        layer_norm: bool = False,
         activations: tuple[Activation, Activation, Activation] = ("sigmoid", "tanh", "tanh"),
         forget_bias: float | None = None,
         dtype: npt.DTypeLike = "float32",

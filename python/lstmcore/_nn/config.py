@@ -111,6 +111,7 @@ class Config:
     cell_clip: Annotated[float | None, Rule(_clip, ("lstm",), encode=_or_zero, number=True)] = None
     gate_clip: Annotated[float | None, Rule(_clip, encode=_or_zero, number=True)] = None
     zoneout: Annotated[Zoneout, Rule(_zoneout, core=False)] = 0.0
+    layer_norm: Annotated[bool, Rule(checks.boolean)] = False
     reset_after: Annotated[bool, Rule(checks.boolean, ("gru",))] = True
     activations: Annotated[
         tuple[Activation, ...] | None,  # None: the defaults of the kind
@@ -169,10 +170,12 @@ class Config:
         biased = self.forget_bias is not None
         forget_bias = f"forget_bias={self.forget_bias}"
         merge = f"merge={self.merge!r}"
+        before = "reset_after=False (there r is needed before the product of all gates is whole)"
         for wrong, one, other in (
             (self.reverse and self.bidirectional, "reverse=True", "bidirectional=True"),
             (self.merge != "concat" and not self.bidirectional, merge, "bidirectional=False"),
             (self.coupled and not self.forget_gate, "coupled=True", "forget_gate=False"),
+            (self.layer_norm and not self.reset_after, "layer_norm=True", before),
             (biased and not self.forget_gate, forget_bias, "forget_gate=False"),
             (biased and self.coupled, forget_bias, "coupled=True (there f = 1 - i)"),
             (biased and not self.bias, forget_bias, "bias=False"),
@@ -253,6 +256,12 @@ class Config:
             yield "weight_ch", (self.gates - 1, self.hidden_size)
         if self.proj_size:
             yield "weight_hr", (self.proj_size, self.hidden_size)
+        if self.layer_norm:
+            yield "weight_ln_ih", (rows,)
+            yield "weight_ln_hh", (rows,)
+            if self.kind == "lstm":
+                yield "weight_ln_c", (self.hidden_size,)
+                yield "bias_ln_c", (self.hidden_size,)
 
     def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Name and shape of every parameter, in the order of the state dict."""

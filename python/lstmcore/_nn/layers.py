@@ -78,8 +78,8 @@ class Layer(Recurrent[State]):
         Returns
         -------
         layer
-            Its input_size, hidden_size, num_layers, bidirectional, bias, proj_size and peephole
-            are read off; in float64 if weight_ih_l0 is, else in float32.
+            Its input_size, hidden_size, num_layers, bidirectional, bias, proj_size, peephole and
+            layer_norm are read off; in float64 if weight_ih_l0 is, else in float32.
 
         Raises
         ------
@@ -117,7 +117,8 @@ class Layer(Recurrent[State]):
 
     @property
     def _takes_lookup(self) -> bool:  # type: ignore[override]
-        return not self._config.input_dropout  # a row of a table has no mask of its own
+        # A row of a table has no mask of its own, and what is normalised is kept for each step.
+        return not (self._config.input_dropout or self._config.layer_norm)
 
     @property
     def _input_size(self) -> int:
@@ -427,6 +428,10 @@ class RNN(SingleStateLayer):
     zoneout : float, default 0.0
         Probability in [0, 1) that a unit of h keeps its value for a step in `forward` [3]_. When
         the layer is called, h_t is zoneout * h_{t-1} + (1 - zoneout) times what it would be.
+    layer_norm : bool, default False
+        Whether W_ih x_t and W_hh h_{t-1} are normalised, to
+        LN(W_ih x_t) * weight_ln_ih and LN(W_hh h_{t-1}) * weight_ln_hh [5]_, with
+        LN(v) = (v - mean(v)) / sqrt(var(v) + 1e-5). Adds weight_ln_ih and weight_ln_hh, (H,).
     bidirectional : bool, default False
         Whether a second direction reads every sequence from its end.
     reverse : bool, default False
@@ -459,6 +464,7 @@ class RNN(SingleStateLayer):
        activations", ICLR 2017.
     .. [4] S. Merity, N. S. Keskar, R. Socher, "Regularizing and optimizing LSTM language models",
        ICLR 2018.
+    .. [5] J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer normalization", arXiv:1607.06450, 2016.
 
     Examples
     --------
@@ -488,6 +494,7 @@ class RNN(SingleStateLayer):
         recurrent_dropout: float = 0.0,
         weight_dropout: float = 0.0,
         zoneout: float = 0.0,
+        layer_norm: bool = False,
         bidirectional: bool = False,
         reverse: bool = False,
         merge: str = "concat",
@@ -534,6 +541,11 @@ class GRU(SingleStateLayer):
     zoneout : float, default 0.0
         Probability in [0, 1) that a unit of h keeps its value for a step in `forward` [3]_. When
         the layer is called, h_t is zoneout * h_{t-1} + (1 - zoneout) times what it would be.
+    layer_norm : bool, default False
+        Whether W_ih x_t and W_hh h_{t-1} are normalised, each over all gates, to
+        LN(W_ih x_t) * weight_ln_ih and LN(W_hh h_{t-1}) * weight_ln_hh [5]_, with
+        LN(v) = (v - mean(v)) / sqrt(var(v) + 1e-5). Adds weight_ln_ih and weight_ln_hh, (3*H,). Not
+        without `reset_after`.
     bidirectional : bool, default False
         Whether a second direction reads every sequence from its end.
     reverse : bool, default False
@@ -574,6 +586,7 @@ class GRU(SingleStateLayer):
        activations", ICLR 2017.
     .. [4] S. Merity, N. S. Keskar, R. Socher, "Regularizing and optimizing LSTM language models",
        ICLR 2018.
+    .. [5] J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer normalization", arXiv:1607.06450, 2016.
 
     Examples
     --------
@@ -602,6 +615,7 @@ class GRU(SingleStateLayer):
         recurrent_dropout: float = 0.0,
         weight_dropout: float = 0.0,
         zoneout: float = 0.0,
+        layer_norm: bool = False,
         bidirectional: bool = False,
         reverse: bool = False,
         merge: str = "concat",
@@ -653,6 +667,11 @@ class LSTM(Layer[Pair]):
         Probability in [0, 1) that a unit of h, and of c, keeps its value for a step in `forward`
         [7]_; one number is for both. When the layer is called, the state is
         zoneout * (what it was) + (1 - zoneout) * (what it would be).
+    layer_norm : bool, default False
+        Whether W_ih x_t and W_hh h_{t-1} are normalised, each over all gates, to
+        LN(W_ih x_t) * weight_ln_ih and LN(W_hh h_{t-1}) * weight_ln_hh, and what b sees is
+        LN(c_t) * weight_ln_c + bias_ln_c [9]_. LN(v) = (v - mean(v)) / sqrt(var(v) + 1e-5). Adds
+        weight_ln_ih and weight_ln_hh, (4*H,), weight_ln_c and bias_ln_c, (H,).
     bidirectional : bool, default False
         Whether a second direction reads every sequence from its end.
     reverse : bool, default False
@@ -711,6 +730,7 @@ class LSTM(Layer[Pair]):
        activations", ICLR 2017.
     .. [8] S. Merity, N. S. Keskar, R. Socher, "Regularizing and optimizing LSTM language models",
        ICLR 2018.
+    .. [9] J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer normalization", arXiv:1607.06450, 2016.
 
     Examples
     --------
@@ -747,6 +767,7 @@ class LSTM(Layer[Pair]):
         recurrent_dropout: float = 0.0,
         weight_dropout: float = 0.0,
         zoneout: Zoneout = 0.0,
+        layer_norm: bool = False,
         bidirectional: bool = False,
         reverse: bool = False,
         merge: str = "concat",

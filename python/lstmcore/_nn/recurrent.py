@@ -53,6 +53,7 @@ class Recurrent(PacksWeights, Generic[State]):
     bias = Option[bool]()
     gate_clip = Option["float | None"]()
     zoneout = Option[Zoneout]()
+    layer_norm = Option[bool]()
     dtype = Option[np.dtype[Any]]()
 
     def __init__(self, given: Mapping[str, Any]) -> None:
@@ -88,7 +89,7 @@ class Recurrent(PacksWeights, Generic[State]):
         """Draw every parameter from U(-1/sqrt(H), 1/sqrt(H)), as PyTorch does.
 
         With `forget_bias`, the forget gate's part of every bias_ih becomes that, and of every
-        bias_hh 0.
+        bias_hh 0. With `layer_norm`, every weight_ln is 1 and bias_ln_c 0.
 
         Parameters
         ----------
@@ -102,6 +103,9 @@ class Recurrent(PacksWeights, Generic[State]):
         bound = hidden**-0.5
         forget_bias = self._config.forget_bias
         for name, p in self._parameters.items():
+            if "_ln_" in name:
+                p._storage[...] = name.startswith("weight")
+                continue
             p._draw(lambda size: rng.uniform(-bound, bound, size))
             if forget_bias is not None and name.startswith("bias_"):
                 p._storage[hidden : 2 * hidden] = 0 if name.startswith("bias_hh") else forget_bias

@@ -1,0 +1,149 @@
+"""Measure what options of the cells cost, and layer normalisation beside PyTorch's.
+
+    python bench/options.py [--rounds 9] [--threads 1] [--markdown FILE]
+
+Each option of an LSTM or GRU beside the layer without it, in inference and in a training step
+(forward, backward). The LSTM with layer normalisation also beside the loop over steps that one
+writes in PyTorch, compiled by TorchScript: the outputs have to be equal first. Rounds go through
+all of a case, so that a machine whose speed changes favours nobody: the ratio of a row is the
+median of those within a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import lstmcore as lc
+
+Call = Callable[[], Any]
+
+SIZES = [(50, 8, 64, 64), (50, 32, 128, 128), (50, 32, 256, 256)]  # T, B, I, H
+OPTIONS: dict[str, dict[str, Any]] = {
+    "layer_norm": {"layer_norm": True},
+    "zoneout": {"zoneout": 0.1},
+    "input_dropout": {"input_dropout": 0.2},
+    "recurrent_dropout": {"recurrent_dropout": 0.2},
+    "weight_dropout": {"weight_dropout": 0.2},
+}
+
+
+def calls_of(layer: Any, x: Any) -> dict[str, Call]:
+    """Return an inference and a training step."""
+
+    def train() -> Any:
+        layer.zero_grad()
+        y, _, tape = layer.forward(x)
+        return layer.backward(tape, y)
+
+    return {"infer": lambda: layer(x)[0], "train": train}
+
+
+def scripted(layer: Any, x: Any) -> dict[str, Call]:
+    """Return those of a loop in TorchScript with the weights of an LSTM with layer_norm."""
+    import torch
+    from torch import Tensor
+    from torch.nn.functional import layer_norm  # noqa: F401  (the script's)
+
+    source = """
+def run(x: Tensor, p: Dict[str, Tensor]) -> Tensor:
+    H = p["weight_ln_c_l0"].size(0)
+    h, c = torch.zeros(x.size(1), H), torch.zeros(x.size(1), H)
+    ys: List[Tensor] = []
+    for t in range(x.size(0)):
+        a = torch.layer_norm(torch.mm(x[t], p["weight_ih_l0"].t()), [4 * H], p["weight_ln_ih_l0"])
+        u = torch.layer_norm(torch.mm(h, p["weight_hh_l0"].t()), [4 * H], p["weight_ln_hh_l0"])
+        i, f, g, o = (a + p["bias_ih_l0"] + u + p["bias_hh_l0"]).chunk(4, 1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        shown = torch.layer_norm(c, [H], p["weight_ln_c_l0"], p["bias_ln_c_l0"])
+        h = torch.sigmoid(o) * torch.tanh(shown)
+        ys.append(h)
+    return torch.stack(ys)
+"""
+    run = torch.jit.CompilationUnit(source).run
+    given: Tensor = torch.tensor(x)
+    parameters = {n: torch.tensor(v, requires_grad=True) for n, v in layer.state_dict().items()}
+
+    def infer() -> Any:
+        with torch.no_grad():
+            return run(given, parameters).numpy()
+
+    def train() -> Any:
+        for p in parameters.values():
+            p.grad = None
+        y = run(given.requires_grad_(), parameters)
+        y.backward(y.detach())
+
+    for _ in range(3):  # TorchScript compiles in the first calls
+        infer(), train()
+    np.testing.assert_allclose(infer(), layer(x)[0], rtol=1e-3, atol=1e-4)
+    return {"infer": infer, "train": train}
+
+
+def measure(calls: dict[str, Call], rounds: int, least: float) -> dict[str, Any]:
+    """Return the seconds of a call in each round."""
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    names = list(calls)
+    for i in range(rounds):
+        for name in names[i % len(names) :] + names[: i % len(names)]:
+            count, start = 0, time.perf_counter()
+            while count == 0 or time.perf_counter() - start < least:
+                calls[name]()
+                count += 1
+            found[name].append((time.perf_counter() - start) / count)
+    return {name: np.array(seconds) for name, seconds in found.items()}
+
+
+def rows_of(kind: str, size: tuple[int, ...], rounds: int, least: float, torch: bool) -> list[str]:
+    """Return the rows of the table of one size."""
+    T, B, inputs, hidden = size
+    x = np.random.default_rng(0).standard_normal((T, B, inputs)).astype("float32")
+    layers = {"": {}, **OPTIONS}
+    made = {n: getattr(lc, kind)(inputs, hidden, seed=0, **o) for n, o in layers.items()}
+    calls = {name: calls_of(layer, x) for name, layer in made.items()}
+    if torch and kind == "LSTM":
+        calls["TorchScript layer_norm"] = scripted(made["layer_norm"], x)
+    rows = []
+    for what in ("infer", "train"):
+        found = measure({name: call[what] for name, call in calls.items()}, rounds, least)
+        for name, seconds in found.items():
+            if name:
+                rows.append(
+                    f"| {what} {kind} T{T} B{B} H{hidden} {name} | {np.median(seconds) * 1e3:.3f} "
+                    f"| {np.median(seconds / found['']):.2f} |"
+                )
+    return rows
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=0.1, help="of a call in a round, at least")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--no-torch", action="store_true", help="leave TorchScript out")
+    parser.add_argument("--markdown", metavar="FILE")
+    arguments = parser.parse_args()
+    lc.set_num_threads(arguments.threads)
+    if not arguments.no_torch:
+        import torch
+
+        torch.set_num_threads(arguments.threads)
+    lines = ["| | ms | times the plain layer |", "|---|---|---|"]
+    print("\n".join(lines))
+    for kind in ("LSTM", "GRU"):
+        for size in SIZES:
+            new = rows_of(kind, size, arguments.rounds, arguments.seconds, not arguments.no_torch)
+            print("\n".join(new), flush=True)
+            lines += new
+    if arguments.markdown:
+        with open(arguments.markdown, "w", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
