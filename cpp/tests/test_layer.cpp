@@ -92,7 +92,8 @@ Result<T> run(const LayerSpec& spec, const ParameterSet<T>& parameters, const Se
 /// The loss whose gradients run() computes.
 double loss(const LayerSpec& spec, const ParameterSet<double>& parameters,
             const Sequences<double>& in) {
-    const Result<double> r = run(spec, parameters, in, false, 1);
+    // Where training is random, with the same random numbers each time.
+    const Result<double> r = run(spec, parameters, in, bool(spec.cell.zoneout), 1);
     const auto dot = [](const std::vector<double>& a, unsigned seed) {
         const auto w = random_numbers<double>(int64_t(a.size()), seed);
         double sum = 0;
@@ -139,6 +140,7 @@ TEST(inference_gives_the_bits_of_training) {
     for_each_isa([](const std::string&) {
         for (const Variant& variant : variants())
             for (const bool ragged : {false, true}) {
+                if (variant.spec.cell.zoneout) continue;  // which is random in training
                 const ParameterSet<float> parameters(variant.spec);
                 const Input<float> input(variant.spec, 9, 4, ragged, ragged);
                 Result<float> trained = run(variant.spec, parameters, input.sequences(), true, 1);

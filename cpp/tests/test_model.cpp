@@ -72,7 +72,7 @@ const char* const kLstm =
     R"({"type": "LSTM", "input_size": 3, "hidden_size": 5, "num_layers": 1, "bias": true,
         "batch_first": false, "dropout": 0.0, "bidirectional": false, "reverse": false,
         "merge": "concat", "proj_size": 0, "forget_gate": true, "coupled": false,
-        "peephole": true, "cell_clip": 2.5, "gate_clip": null, "zoneout": [0.25, 0.5],
+        "peephole": true, "cell_clip": 2.5, "gate_clip": null, "zoneout": [0.125, 0.5],
         "activations": [["hard_sigmoid", 0.25, 0.5], "softsign", "tanh"], "forget_bias": 1.0,
         "dtype": "float32"})";
 const char* const kGru =
@@ -100,7 +100,7 @@ struct Example {
         spec.hidden_size = 5;
         spec.cell.peephole = true;
         spec.cell.cell_clip = 2.5;
-        spec.cell.zoneout = {0.25, 0.5};
+        spec.cell.zoneout = {0.125, 0.5};
         spec.cell.gate = {ActivationKind::hard_sigmoid, 0.25, 0.5};
         spec.cell.candidate = {ActivationKind::softsign};
         return spec;
@@ -246,6 +246,7 @@ TEST(bad_files_are_refused) {
     refused(described("\"num_layers\": 2", "\"num_layers\": 1"), "2.1.weight_hh_l1 is unknown");
     refused(described("\"softsign\"", "\"swish\""), "swish");
     refused(described("0.25, 0.5", "0.25"), "2 parts");
+    refused(described("0.125, 0.5", "0.125"), "zoneout has 1 parts, expected 2");
     refused(described("\"concat\"", "\"join\""), "join");
     refused(described("\"coupled\": false", "\"coupled\": 0"), "coupled is not true or false");
     refused(described("\"forget_gate\": true, \"coupled\": false",

@@ -517,6 +517,7 @@ template <class T>
 View<const T> tape_gates(const LayerSpec& spec, const Sequences<T>& in, const T* tape,
                          int64_t layer, int direction) {
     check_part(spec, layer, direction);
+    if (spec.cell.kind == CellKind::rnn) return {};  // with zoneout its activation is kept there
     return read_tape(spec, in, tape)[layer].gates[direction];
 }
 
