@@ -22,7 +22,6 @@ public:
     bool is_null() const { return std::holds_alternative<std::nullptr_t>(value_); }
     bool is_array() const { return std::holds_alternative<Array>(value_); }
     bool is_string() const { return std::holds_alternative<std::string>(value_); }
-    bool is_array() const { return std::holds_alternative<Array>(value_); }
 
     // All throw std::runtime_error, saying what `name` should have been.
     bool boolean(const std::string& name) const;
