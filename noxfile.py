@@ -282,12 +282,17 @@ def mutants(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Feed the readers of files with damaged ones for as long as wanted; not in CI.
+    """Feed the readers of files with 30,000 changed ones: nightly, not with every change.
 
-    Arguments are those of the script: `nox -s fuzz -- safetensors -max_total_time=600`.
+    With arguments, which are those of tests/fuzz/fuzz_readers.py, by coverage as long as wanted:
+    `nox -s fuzz -- torch -max_total_time=600`.
     """
-    session.install("atheris", "h5py", ".[onnx]")
-    session.run("python", "tests/fuzz/fuzz_readers.py", *session.posargs)
+    session.install("h5py", ".[onnx]", "hypothesis", "pytest")
+    if session.posargs:
+        session.install("atheris")
+        session.run("python", "tests/fuzz/fuzz_readers.py", *session.posargs)
+    else:
+        session.run("python", "tests/fuzz/mutate_files.py", "30000")
 
 
 # ---- C++ ----------------------------------------------------------------------------------------

@@ -1,0 +1,74 @@
+"""Some of the changed files of which tests/fuzz/mutate_files.py makes 30,000."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from helpers.paths import ROOT
+from helpers.peers import require
+
+SCRIPT = ROOT / "tests" / "fuzz" / "mutate_files.py"
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), *arguments]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+def test_changed_files_are_read_or_refused(tmp_path: Path) -> None:
+    require("h5py")
+    require("onnx")
+    done = run(tmp_path, "180")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("180 files: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_changes_go_beyond_the_door() -> None:
+    """Many files are still read, and most of the others are refused behind their checksums."""
+    require("h5py")
+    require("onnx")
+    sys.path.insert(0, str(SCRIPT.parent))
+    try:
+        import mutate_files
+    finally:
+        sys.path.remove(str(SCRIPT.parent))
+    for name, reader in mutate_files.readers().items():
+        told: list[str] = []
+        for number in range(60):
+            dice = random.Random(number)
+            content = reader.change(dice.choice(reader.seeds), dice)
+            try:
+                reader.read(content)
+                told.append("")
+            except (ValueError, OSError) as error:
+                told.append(str(error))
+        assert 0 < told.count("") < 60, name
+        assert sum("checksum" in one or "CRC" in one for one in told) < 15, name
+        assert len(set(told)) > 4, name
+
+
+def test_a_fault_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require("h5py")
+    require("onnx")
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import mutate_files
+
+    def broken(content: bytes) -> None:
+        raise KeyError("x")
+
+    assert "KeyError" in mutate_files.fault_of(mutate_files.Reader(broken, None, []), b"")
+    greedy = mutate_files.Reader(lambda content: bytearray(30_000_000), None, [])
+    tracemalloc.start()
+    try:
+        assert "30000" in mutate_files.fault_of(greedy, b"x")
+    finally:
+        tracemalloc.stop()
