@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,8 @@ def main() -> None:
     lc.set_num_threads(1)  # of each process; with fewer processes than cores, more
     torch.set_num_threads(1)
     if world > 1:
-        dist.init_process_group("gloo")
+        # Those that do not find each other in time end, and torchrun starts all again.
+        dist.init_process_group("gloo", timeout=timedelta(seconds=60))
     run = Run(args.hidden, args.checkpoint)
     speed = train(run, args.epochs, args.batch, rank, world)
     if rank == 0:

@@ -67,7 +67,7 @@ def test_ids_that_were_written_to_after_forward_are_refused() -> None:
     ids = np.zeros((5, 2), np.int64)
     table = np.zeros((3, 4), np.float32)
     y, _, _, tape = _core.forward(
-        layer._weights(True), table, None, None, None, None, False, True, 0.0, 0, lookup=ids
+        layer._weights(True), table, None, None, None, None, False, True, (0, 0, 0), 0, lookup=ids
     )
     gradients = [np.zeros_like(p.data) for p in layer.parameters()]
     for wrong in (3, -1, 10**7):

@@ -497,7 +497,7 @@ def test_it_comes_in_whole(name: str, tmp_path: Path) -> None:
     ours.backward(
         tape, rebuilt(z, (RNG.standard_normal(one.shape).astype(one.dtype) for one in leaves(z)))
     )
-    assert any(np.any(p.grad) for p in ours.parameters())
+    assert not ours.parameters() or any(np.any(p.grad) for p in ours.parameters())
     trained = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
     assert sum(p.data.size for p in ours.parameters() if p.trainable) <= trained + 2
 
