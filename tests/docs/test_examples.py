@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,7 @@ import numpy as np
 import pytest
 
 import lstmcore as lc
-from helpers.example_scripts import EXAMPLES, load, run
+from helpers.example_scripts import load, run
 
 
 @pytest.fixture(scope="module")
@@ -187,44 +184,3 @@ def test_gradient_flow_runs(tmp_path: Path) -> None:
 def test_the_orthogonal_rnn_is_one() -> None:
     rnn = load("gradient_flow").orthogonal_rnn(8, 0.9, 0)
     np.testing.assert_allclose(lc.plot.gradient_bound(rnn, 2), [1, 0.9, 0.81], rtol=1e-6)
-
-
-# All of them --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "path",
-    [p for p in sorted(EXAMPLES.glob("*.py")) if "__main__" in p.read_text()],
-    ids=lambda path: path.stem,
-)
-def test_every_script_takes_help_and_one_that_draws_a_picture(path: Path) -> None:
-    said = " ".join(run(path.stem, "--help"))
-    assert "usage:" in said
-    assert ("savefig" in path.read_text()) == ("--picture" in said)
-
-
-# All of them -------------------------------------------------------------------------------------
-
-SCRIPTS = [path for path in sorted(EXAMPLES.rglob("*.py")) if "__main__" in path.read_text()]
-
-
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_every_script_takes_help_and_asks_for_matplotlib_at_once(
-    script: Path, tmp_path: Path
-) -> None:
-    def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
-        (tmp_path / "matplotlib.py").write_text("raise ImportError")
-        path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-        command = [sys.executable, str(script), *arguments]
-        return subprocess.run(
-            command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
-        )
-
-    done = run_script("--help")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("usage:")
-    if "--picture" in done.stdout:
-        done = run_script("--picture", str(tmp_path / "picture.png"))
-        assert done.returncode == 1
-        assert done.stdout == ""  # nothing was trained before
-        assert done.stderr.splitlines()[-1].endswith('pip install "lstmcore[train]"')
