@@ -1,6 +1,5 @@
 #include "files/description.h"
 
-#include <algorithm>
 #include <stdexcept>
 
 #include "lstmcore/options.h"

@@ -31,19 +31,12 @@ public:
     PartPointer<T> read(const Json& description, const std::string& prefix, int depth = 0) {
         if (depth > kDepth) throw std::runtime_error("models in models, too deep");
         Options options(description);
-        const std::string type = type_of(description);
-        options.ignore("type");
-        std::string known;
-        for (const Kind& kind : kKinds) {
-            known += (known.empty() ? "" : ", ") + std::string(kind.name);
-            if (type != kind.name) continue;
-            parameters_.forget();
-            PartPointer<T> part = (this->*kind.read)(options, prefix, depth);
-            options.check_all_used(type);
-            return part;
-        }
-        throw std::runtime_error("it has a module of type " + type +
-                                 ", which is known to Python only; C++ knows " + known);
+        const std::string type = options.get("type").string("type");
+        const Kind& kind = find_kind(type);
+        parameters_.forget();
+        PartPointer<T> part = (this->*kind.read)(options, prefix, depth);
+        options.check_all_used(type);
+        return part;
     }
 
     void check_all_used() const { parameters_.check_all_used(); }
@@ -57,9 +50,18 @@ private:
     };
     static const Kind kKinds[];
 
+    static const Kind& find_kind(const std::string& type) {
+        for (const Kind& kind : kKinds)
+            if (type == kind.name) return kind;
+        std::string known;
+        for (const Kind& kind : kKinds)
+            known += (known.empty() ? "" : ", ") + std::string(kind.name);
+        throw std::runtime_error("it has a module of type " + type +
+                                 ", which is known to Python only; C++ knows " + known);
+    }
+
     static std::string type_of(const Json& description) {
-        Options options(description);
-        return options.get("type").string("type");
+        return Options(description).get("type").string("type");
     }
 
     static void check_dtype(Options& options) {

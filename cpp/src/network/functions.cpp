@@ -74,16 +74,12 @@ constexpr NamedFunction<T> kNamed[] = {
 };
 
 template <class T>
-class FunctionPart : public Unary<T> {
+class FunctionPart : public SameAxes<T> {
 public:
     FunctionPart(Function<T> f, const std::vector<double>& numbers)
         : f_(f), numbers_(numbers.begin(), numbers.end()) {}
 
 private:
-    Axes axes_of(const Axes& x) const override {
-        check_features(x);
-        return x;
-    }
     Value<T> value_of(const Value<T>& x, int) const override {
         NewValue<T> y = like(x, x.features());
         for (int64_t i = 0; i < x.rows() * x.features(); ++i) {
@@ -99,11 +95,7 @@ private:
 
 /// x / (1 + exp(-x)), by the kernel's sigmoid.
 template <class T>
-class SiluPart : public Unary<T> {
-    Axes axes_of(const Axes& x) const override {
-        check_features(x);
-        return x;
-    }
+class SiluPart : public SameAxes<T> {
     Value<T> value_of(const Value<T>& x, int num_threads) const override {
         NewValue<T> y = like(x, x.features());
         const int64_t n = x.rows() * x.features();

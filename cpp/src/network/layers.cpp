@@ -118,22 +118,17 @@ void run_rows(const Softmax&, const Value<T>& x, T* y, int num_threads) {
 
 /// `F` is LayerNorm, Activation or Softmax.
 template <class T, class F>
-class RowPart : public Unary<T> {
+class RowPart : public SameAxes<T> {
 public:
     explicit RowPart(F f) : f_(std::move(f)) {}
 
-    Axes wanted() const override { return {size(), true}; }
+    Axes wanted() const override {
+        if constexpr (std::is_same_v<F, LayerNorm<T>>) return {f_.features, true};
+        return {kAnyFeatures, true};
+    }
     void add_stages(std::vector<Stage<T>>& stages) const override { stages.push_back(f_); }
 
 private:
-    int64_t size() const {
-        if constexpr (std::is_same_v<F, LayerNorm<T>>) return f_.features;
-        return kAnyFeatures;
-    }
-    Axes axes_of(const Axes& x) const override {
-        check_features(x, size());
-        return x;
-    }
     Value<T> value_of(const Value<T>& x, int num_threads) const override {
         NewValue<T> y = like(x, x.features());
         run_rows(f_, x, y.y, num_threads);
@@ -220,7 +215,7 @@ private:
 };
 
 template <class T>
-class BatchNormPart : public Unary<T> {
+class BatchNormPart : public SameAxes<T> {
 public:
     explicit BatchNormPart(const RunningStatistics<T>& s)
         : mean_(s.mean), weight_(s.weight), bias_(s.bias) {
@@ -230,10 +225,6 @@ public:
     Axes wanted() const override { return {int64_t(mean_.size()), true}; }
 
 private:
-    Axes axes_of(const Axes& x) const override {
-        check_features(x, int64_t(mean_.size()));
-        return x;
-    }
     Value<T> value_of(const Value<T>& x, int) const override {
         NewValue<T> y = like(x, x.features());
         for (int64_t t = 0; t < x.steps; ++t)

@@ -58,15 +58,11 @@ private:
 };
 
 template <class T>
-class AffinePart : public Unary<T> {
+class AffinePart : public SameAxes<T> {
 public:
     AffinePart(double scale, double shift) : scale_(T(scale)), shift_(T(shift)) {}
 
 private:
-    Axes axes_of(const Axes& x) const override {
-        check_features(x);
-        return x;
-    }
     Value<T> value_of(const Value<T>& x, int) const override {
         NewValue<T> y = like(x, x.features());
         for (int64_t i = 0; i < x.rows() * x.features(); ++i) {

@@ -135,6 +135,15 @@ inline void check_features(const Axes& x, int64_t features = kAnyFeatures) {
         refuse(x, features == kAnyFeatures ? "features" : std::to_string(features) + " features");
 }
 
+/// A unary part whose value has the axes of its argument.
+template <class T>
+class SameAxes : public Unary<T> {
+    Axes axes_of(const Axes& x) const final {
+        check_features(x, this->wanted().features);
+        return x;
+    }
+};
+
 /// Steps and lengths of values that meet, which must be the same.
 template <class T>
 void check_together(const Value<T>& a, const Value<T>& b) {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <numeric>
 #include <utility>
 
 namespace lstmcore {
@@ -150,15 +150,11 @@ private:
         bool moves = false;
         for (int64_t b = 0; b < x.batch; ++b) {
             int64_t* const row = order.data() + b * x.steps;
-            int64_t there = 0;
-            for (int64_t t = 0; t < x.steps; ++t)
-                if (is_there(x, t, b)) {
-                    moves = moves || t != there;
-                    row[there++] = t;
-                }
-            found.push_back(there);
-            for (int64_t t = 0; t < x.steps; ++t)
-                if (!is_there(x, t, b)) row[there++] = t;
+            std::iota(row, row + x.steps, int64_t(0));
+            int64_t* const end = std::stable_partition(
+                row, row + x.steps, [&](int64_t t) { return is_there(x, t, b); });
+            found.push_back(end - row);
+            moves = moves || (end > row && end[-1] != end - row - 1);
         }
         if (moves && !gaps_)
             throw std::invalid_argument(
@@ -193,7 +189,7 @@ private:
 };
 
 template <class T>
-class PassPart : public Unary<T> {
+class PassPart : public SameAxes<T> {
 public:
     explicit PassPart(int64_t features) : features_(features) {}
 
@@ -201,10 +197,6 @@ public:
     void add_stages(std::vector<Stage<T>>&) const override {}
 
 private:
-    Axes axes_of(const Axes& x) const override {
-        check_features(x, features_);
-        return x;
-    }
     Value<T> value_of(const Value<T>& x, int) const override { return x; }
 
     int64_t features_;
