@@ -63,12 +63,13 @@ public:
           chunk_(chunk_of(spec, in)),
           masks_(spec, in, true, arena),
           zones_(cell_, in.dropout_key),
+          changes_(changes_rows(cell_, masks_.of_hidden())),
           sums_(spec, in, size_product(chunk_, in.batch), arena) {
         const int64_t B = in.batch, F = spec.feature_size();
         last_dgates_ = take_rows<T>(arena, B, sums_.gate_rows * H_);
         if (cell_.kind == CellKind::lstm) dc_ = take_rows<T>(arena, B, H_);
         if (gru_ || cell_.zoneout.h > 0) carry_ = take_rows<T>(arena, B, P_);
-        if (changes() && spec.proj_size == 0) dh_ = take_rows<T>(arena, B, P_);
+        if (changes_ && spec.proj_size == 0) dh_ = take_rows<T>(arena, B, P_);
         if (masks_.of_hidden()) masked_h_ = take_rows<T>(arena, B, P_);
         if (masks_.of_input())
             dx_rows_ = take_rows<T>(arena, size_product(chunk_, B), widest_input(spec));
@@ -88,7 +89,7 @@ public:
             const BackwardRows<T> rows(cell_.kind, B, arena);
             auto* const norms = arena.take<NormBackwardRow<T>>(cell_.normalizes_c() ? B : 0);
             auto* const products = arena.take<ProductRow<T>>(size_product(chunk_, B));
-            auto* const changed = arena.take<ChangedRow<T>>(changes() ? B : 0);
+            auto* const changed = arena.take<ChangedRow<T>>(changes_ ? B : 0);
             T* const x = arena.take<T>(masks_.of_input() ? widest_input(spec) : 0);
             scratch_.push_back({rows, products, changed, norms, x});
         }
@@ -124,9 +125,6 @@ public:
     }
 
 private:
-    /// Whether the gradient of h is not simply what the product with W_hh gives.
-    bool changes() const { return masks_.of_hidden() || cell_.zoneout || cell_.layer_norm; }
-
     /// Steps of a chunk.
     static int64_t chunk_of(const LayerSpec& spec, const Sequences<T>& in) {
         const int64_t row_bytes =
@@ -245,7 +243,7 @@ private:
             else
                 keep_input(scratch, row + slot, layer, d, now.b, input.at(now.t, now.b));
             keep_row<kKind>(at, row + slot);
-            if (changes()) {
+            if (changes_) {
                 change_row(scratch, n, at, layer, d, now, slot, row + slot);
             } else if (project) {
                 // First dh, as a product of its own; then dm = dh · W_hr, and the gates behind it.
@@ -258,7 +256,7 @@ private:
             }
             scratch.rows.template set<kKind>(n++, at);
         }
-        if (changes())
+        if (changes_)
             run_changed(scratch, w, running, n);
         else if (project)
             run_projected(scratch, w, running, n);
@@ -334,7 +332,7 @@ private:
         scratch.rows.run(weights_->kernels(), args, 0, n);
     }
 
-    /// Has run_changed() compute the gradient of h of row n, which is row `row` of the chunk.
+    /// Prepares row n, which is row `row` of the chunk, for run_changed().
     void change_row(Scratch<T>& scratch, int64_t n, BackwardPlace<T>& at, int64_t layer, int d,
                     const typename Pass<T>::Moment& now, int64_t slot, int64_t row) {
         ChangedRow<T>& changed = scratch.changed[n];
@@ -437,9 +435,9 @@ private:
         const View<T> dx = dinput_of(layer);
         const int64_t I = spec_.layer_input_size(layer);
         ProductRow<T>* products = scratch_[worker].products;
-        int64_t n = 0, row = 0;
+        int64_t n = 0;
         const auto each = [&](auto f) {  // f(row of the chunk, b, where its dx is)
-            row = 0;
+            int64_t row = 0;
             for (int64_t step = end; step-- > first; row += schedule_->alive(step))
                 for (int64_t slot : slots_of(worker, schedule_->alive(step))) {
                     const int64_t b = schedule_->row(slot);
@@ -478,16 +476,16 @@ private:
                 if (dc0) std::memset(dc0, 0, sizeof(T) * H_);
             } else {
                 const T* const extra = carry_.stride > 0 ? carry_.at(slot) : zeros_;
-                if (changes())
+                if (changes_)
                     scratch_[worker].changed[n] = {
                         masks_.hidden(layer, d, b), extra, zeros_, {}, slot, 0, nullptr};
                 products[n++] = {last_dgates_.at(slot) + sums_.hidden_offset(),
-                                 changes() ? zeros_ : extra, dh0};
+                                 changes_ ? zeros_ : extra, dh0};
                 if (dc0) std::memcpy(dc0, dc_.at(slot), sizeof(T) * H_);
             }
         }
         weights_->kernels().product(w.w_hh_t, P_, products, n);
-        for (int64_t i = 0; changes() && i < n; ++i) {
+        for (int64_t i = 0; changes_ && i < n; ++i) {
             const ChangedRow<T>& row = scratch_[worker].changed[i];
             finish_product(products[i].out, true, row.mask, row.extra);
         }
@@ -518,10 +516,11 @@ private:
     const int64_t chunk_;
     const SequenceMasks<T> masks_;
     const Zones zones_;
+    const bool changes_;  // whether rows have a ChangedRow
     GradientSums<T> sums_;
     StridedRows<T> last_dgates_, dc_, carry_;  // by slot; carry_: what is added to the next product
-    // By slot, with recurrent dropout or zoneout: the gradient of h, h with its mask, the gradients
-    // of what zoneout kept and made.
+    // By slot, where rows are changed: the gradient of h, h with its mask, the gradients of what
+    // zoneout kept and made.
     StridedRows<T> dh_, masked_h_, kept_dh_, kept_dc_, made_dc_;
     StridedRows<T> dm_, dc_norm_;  // and with layer normalisation: of m, and through c's
     StridedRows<T> dx_rows_;       // by row of a chunk, the gradient of x with its mask

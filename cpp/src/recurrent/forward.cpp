@@ -78,7 +78,7 @@ public:
           train_(train),
           masks_(spec, in, train, arena),
           zones_(spec.cell, in.dropout_key),
-          changes_(masks_.of_hidden() || spec.cell.zoneout || spec.cell.layer_norm),
+          changes_(changes_rows(spec.cell, masks_.of_hidden())),
           width_(spec.cell.gates() * round_up(H_, kAlignment / int64_t(sizeof(T)))) {
         const int64_t slots = workers_.slots(), row_bytes = width_ * int64_t(sizeof(T));
         int64_t rows = std::min(kInputChunkBytes / row_bytes, kInputChunkMostRows);
@@ -379,7 +379,7 @@ private:
         if (!now.cut && step == 0 && in_.c0) at.c_prev = state(in_.c0, layer, d, now.b, H_);
     }
 
-    /// What a row has beside its places.
+    /// What a row has beside its place.
     ForwardChange<T> change_of(int64_t layer, int d, const typename Pass<T>::Moment& now) const {
         ForwardChange<T> change;
         change.mask = masks_.hidden(layer, d, now.b);

@@ -41,7 +41,7 @@ public:
         };
         dgates = take(rows, gate_rows * H_);
         dgates_panels = {dgates.data, dgates.stride, rows};
-        if (dgates.stride * int64_t(sizeof(T)) > kPrefetchedStride)
+        if (!cell_.layer_norm && dgates.stride * int64_t(sizeof(T)) > kPrefetchedStride)
             dgates_panels = take_panels(rows, gate_rows * H_);
         x = take_panels(rows, widest_input(spec));
         if (in.lookup) {

@@ -53,7 +53,14 @@ struct ForwardPlace {
     T* gates;         ///< on the tape; null in inference
 };
 
-/// What options that are none of the kernel's own add to a row. Null is what is not there.
+/// Whether rows need more than their kernel does: a ForwardChange in forward, and as much again in
+/// backward. `masked` is whether there is recurrent dropout.
+inline bool changes_rows(const CellSpec& cell, bool masked) {
+    return masked || cell.zoneout || cell.layer_norm;
+}
+
+/// What recurrent dropout, zoneout and layer normalisation, which no kernel does alone, add to a
+/// row; null where there is none.
 template <class T>
 struct ForwardChange {
     const T* mask = nullptr;  ///< (P) factors of h_prev on its way into W_hh
@@ -66,18 +73,14 @@ template <class T>
 class ForwardRows {
 public:
     /// Room for `count` rows. H is hidden_size, or that rounded up where rows are padded. `masked`
-    /// is whether rows may have a mask; `zones` are null in inference.
+    /// is whether rows may have a mask; `zones` are null in inference. Both `spec` and `zones` must
+    /// outlive this.
     ForwardRows(const LayerSpec& spec, int64_t H, int64_t count, Arena& arena, bool masked = false,
                 const Zones* zones = nullptr)
-        : spec_(spec),
-          kind_(spec.cell.kind),
-          H_(spec.hidden_size),
-          P_(spec.output_size()),
-          zoneout_(spec.cell.zoneout),
-          zones_(zones) {
-        if (masked) masked_ = take_rows<T>(arena, count, P_);
-        if (zoneout_) zoned_ = arena.take<ZonedRow>(count);
-        if (zoneout_.c > 0) made_c_ = take_rows<T>(arena, count, H);
+        : spec_(&spec), zones_(zones) {
+        if (masked) masked_ = take_rows<T>(arena, count, spec.output_size());
+        if (spec.cell.zoneout) zoned_ = arena.take<ZonedRow>(count);
+        if (spec.cell.zoneout.c > 0) made_c_ = take_rows<T>(arena, count, H);
         if (spec.cell.layer_norm) {
             const int64_t G = spec.cell.gates();
             norms_ = arena.take<NormRow<T>>(count);
@@ -87,7 +90,7 @@ public:
             shown_ = take_rows<T>(arena, count, H);
             scales_ = take_rows<T>(arena, count, 2);
         }
-        switch (kind_) {
+        switch (spec.cell.kind) {
             case CellKind::rnn:
                 rnn_ = arena.take<RnnForwardRow<T>>(count);
                 break;
@@ -111,25 +114,26 @@ public:
     void set(int64_t n, const ForwardPlace<T>& at, const T* zeros) noexcept {
         set_row<kKind>(n, at, at.h_prev, at.c, zeros);
     }
-    /// The same with this change. Every row needs it if there is zoneout or layer normalisation.
+    /// The same with this change. Every row needs one where changes_rows() says so. With layer
+    /// normalisation there are G*H `zeros`, because the product with W_hh starts from them too.
     template <CellKind kKind>
     void set_changed(int64_t n, const ForwardPlace<T>& at, const ForwardChange<T>& change,
                      const T* zeros) noexcept {
         const T* h_prev = at.h_prev;
         if (change.mask != nullptr) {
             h_prev = masked_.at(n);
-            mask_row(change.mask, at.h_prev, P_, masked_.at(n));
+            mask_row(change.mask, at.h_prev, spec_->output_size(), masked_.at(n));
         }
         T* made_c = at.c;
         if (zoned_ != nullptr) {
-            if (zoneout_.c > 0) made_c = change.made_c ? change.made_c : made_c_.at(n);
+            if (spec_->cell.zoneout.c > 0) made_c = change.made_c ? change.made_c : made_c_.at(n);
             zoned_[n] = {at, made_c, change.streams};
         }
         if (norms_ != nullptr) {
             hidden_products_[n] = {h_prev, zeros, hidden_.at(n)};
             norms_[n] = {hidden_.at(n), nullptr, shown_.at(n), nullptr, scales_.at(n)};
             if (change.norms != nullptr) {
-                const NormPlaces<T> tape(spec_, change.norms);
+                const NormPlaces<T> tape(*spec_, change.norms);
                 norms_[n] = {hidden_.at(n), tape.hidden, shown_.at(n), tape.c, tape.scales + 1};
             }
         }
@@ -150,7 +154,7 @@ public:
 private:
     void run_rows(const Kernels<T>& kernels, const StepArgs<T>& args, const Packed<T>& w_hr,
                   int64_t columns, bool train, int64_t n) const noexcept {
-        switch (kind_) {
+        switch (args.cell.kind) {
             case CellKind::rnn:
                 kernels.rnn_forward(args, rnn_, n);
                 break;
@@ -191,20 +195,20 @@ private:
     /// on the tape first, of which backward needs the derivative.
     void zone(const ZonedRow& row) const noexcept {
         const ForwardPlace<T>& at = row.at;
-        if (kind_ == CellKind::rnn && at.gates) std::memcpy(at.gates, at.y, sizeof(T) * H_);
+        const CellSpec& cell = spec_->cell;
+        const Zoneout p = cell.zoneout;
+        const int64_t H = spec_->hidden_size, P = spec_->output_size();
+        if (cell.kind == CellKind::rnn && at.gates) std::memcpy(at.gates, at.y, sizeof(T) * H);
         if (zones_ == nullptr) {
-            if (zoneout_.h > 0) zone_row_in_the_mean(zoneout_.h, P_, at.h_prev, at.y, at.y);
-            if (zoneout_.c > 0) zone_row_in_the_mean(zoneout_.c, H_, at.c_prev, row.made_c, at.c);
+            if (p.h > 0) zone_row_in_the_mean(p.h, P, at.h_prev, at.y, at.y);
+            if (p.c > 0) zone_row_in_the_mean(p.c, H, at.c_prev, row.made_c, at.c);
         } else {
-            if (zoneout_.h > 0) zone_row(zones_->h, row.streams.h, P_, at.h_prev, at.y, at.y);
-            if (zoneout_.c > 0) zone_row(zones_->c, row.streams.c, H_, at.c_prev, row.made_c, at.c);
+            if (p.h > 0) zone_row(zones_->h, row.streams.h, P, at.h_prev, at.y, at.y);
+            if (p.c > 0) zone_row(zones_->c, row.streams.c, H, at.c_prev, row.made_c, at.c);
         }
     }
 
-    LayerSpec spec_;
-    CellKind kind_;
-    int64_t H_, P_;
-    Zoneout zoneout_;
+    const LayerSpec* spec_;
     const Zones* zones_;
     RnnForwardRow<T>* rnn_ = nullptr;  ///< of these three, only the one of the layer's cell is set
     LstmForwardRow<T>* lstm_ = nullptr;

@@ -9,6 +9,7 @@
 #include "lstmcore/layer.h"
 #include "machine/caches.h"
 #include "machine/threads.h"
+#include "recurrent/step_rows.h"
 
 namespace lstmcore {
 
@@ -91,8 +92,7 @@ private:
     /// Whether the kernel of the cell can compute some of the units of a step without the others.
     template <class T>
     static bool can_share_units(const LayerSpec& spec, const Sequences<T>& in) {
-        return spec.proj_size == 0 && !spec.cell.zoneout && !spec.cell.layer_norm &&
-               in.recurrent_dropout == 0 &&
+        return spec.proj_size == 0 && !changes_rows(spec.cell, in.recurrent_dropout > 0) &&
                (spec.cell.kind == CellKind::lstm ||
                 (spec.cell.kind == CellKind::gru && spec.cell.reset_after));
     }

@@ -46,13 +46,15 @@ public:
         const int64_t H = spec.hidden_size;
         // Layer normalisation counts the units that there are.
         args_ = step_args(spec.cell, spec.cell.layer_norm ? H : round_up(H, kernels_->lanes), *w_);
-        changes_ = spec.cell.zoneout || spec.cell.layer_norm;
+        changes_ = changes_rows(spec.cell, false);
         pre_ = take_rows<T>(arena, most, w_->w_ih.N);
         products_ = arena.take<ProductRow<T>>(most);
         for (int64_t i = 0; pre_.data && i < most; ++i)
             products_[i] = {nullptr, w_->start, pre_.at(i)};
-        if (spec.proj_size > 0) zeros_ = arena.take<T>(w_->w_hr.N);
-        gates_ = spec.cell.gates() * H;
+        if (spec.cell.layer_norm)
+            zeros_ = w_->start;
+        else if (spec.proj_size > 0)
+            zeros_ = arena.take<T>(w_->w_hr.N);
     }
 
     /// Begins with n rows of x: makes their input products. The kernel makes that of a single row
@@ -65,7 +67,8 @@ public:
         for (int64_t i = 0; i < n; ++i) products_[i].a = x.at(i);
         kernels_->product(w_->w_ih, w_->w_ih.N, products_, n);
         for (int64_t i = 0; args_.cell.layer_norm && i < n; ++i)
-            kernels_->normalize(gates_, pre_.at(i), w_->ln_ih, w_->bias, pre_.at(i), nullptr);
+            kernels_->normalize(args_.cell.gates() * args_.H, pre_.at(i), w_->ln_ih, w_->bias,
+                                pre_.at(i), nullptr);
     }
 
     /// Takes the step of n of these rows, from row `first` on; place_of(i) is the StatePlace of
@@ -80,8 +83,7 @@ public:
                 const ForwardPlace<T> at{
                     pre + i * pre_.stride, x_, s.h_prev, s.h, s.c, s.c, nullptr};
                 if (changes_)
-                    step_rows_.template set_changed<kind()>(
-                        i, at, {}, args_.cell.layer_norm ? w_->start : zeros_);
+                    step_rows_.template set_changed<kind()>(i, at, {}, zeros_);
                 else
                     step_rows_.template set<kind()>(i, at, zeros_);
             }
@@ -94,12 +96,11 @@ private:
     const Kernels<T>* kernels_;
     StepArgs<T> args_;
     bool changes_;          ///< whether rows have a ForwardChange
-    int64_t gates_;         ///< G*H
     const T* x_ = nullptr;  ///< the row of which the kernel makes the input product itself
     StridedRows<T> pre_;    ///< the input products
     ProductRow<T>* products_ = nullptr;
     ForwardRows<T> step_rows_;
-    T* zeros_ = nullptr;
+    const T* zeros_ = nullptr;  ///< what products of the kernel's rows start from
 };
 
 /// One row of a layer's states, h (P) and, of an LSTM, c (H).
