@@ -9,7 +9,7 @@ install(DIRECTORY cpp/include/lstmcore DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} C
 
 set(config_folder ${CMAKE_INSTALL_LIBDIR}/cmake/lstmcore)
 install(EXPORT lstmcoreTargets NAMESPACE lstmcore:: DESTINATION ${config_folder} COMPONENT cpp)
-# A shared library brings what it needs; who links a static one links that, too.
+# A shared library brings what it needs; whoever links a static one has to link that as well.
 set(needs_threads TRUE)
 set(needs_openmp FALSE)
 if(BUILD_SHARED_LIBS)

@@ -1,6 +1,6 @@
-// What a shared library shows: what stands in the headers' namespaces. Templates of functions need
-// the word once more. A static library shows nothing, so that a plug-in with it inside does not
-// either.
+// What a shared library exports: everything declared in the headers' namespaces. Templates of
+// functions have to be marked once more. A static library exports nothing, so that a plug-in that
+// contains it does not either.
 #pragma once
 
 #ifdef LSTMCORE_SHARED

@@ -155,7 +155,7 @@ LSTMCORE_API void backward(const Weights<T>& weights, const Sequences<T>& in, Vi
 
 /// The gates that forward left on the tape, as (T, B, gates, H) of one layer and direction: i, f,
 /// g, o or i, g, o (LSTM); r, z, n (GRU, `row` may be wider than 3H). Entries past a row's end are
-/// undefined. Empty for the RNN, whose activation is y.
+/// undefined. Empty for the RNN, whose activation is y where there is no zoneout.
 template <class T>
 LSTMCORE_API View<const T> tape_gates(const LayerSpec& spec, const Sequences<T>& in, const T* tape,
                                       int64_t layer, int direction);
@@ -165,12 +165,12 @@ template <class T>
 LSTMCORE_API View<const T> tape_cells(const LayerSpec& spec, const Sequences<T>& in, const T* tape,
                                       int64_t layer, int direction);
 
-/// What dropout with one key acts on. `zone_h` and `zone_c` keep the new state, and not the old.
+/// What dropout with one key acts on. Of `zone_h` and `zone_c`, what is kept is the new state.
 enum class DropoutUse { between_layers, input, hidden, zone_h, zone_c };
 
-/// Writes into kept (T, B, features) what dropout with this key keeps: `part` is the layer, or,
-/// but for between_layers, layer * D + direction. For input and hidden all steps have one mask,
-/// which is that of T = 1.
+/// Writes into kept (T, B, features) what dropout with this key keeps. `part` is the layer for
+/// between_layers, and layer * D + direction for all others. Input and hidden have one mask for all
+/// steps, which is that of T = 1.
 void dropout_mask(uint64_t key, DropoutUse use, int64_t part, int64_t steps, int64_t batch,
                   int64_t features, double probability, bool* kept);
 

@@ -70,7 +70,7 @@ public:
 
     /// In the order in which the model was given them: of a dict, that of its names.
     const std::vector<NetworkAxes>& inputs() const noexcept { return inputs_; }
-    /// A recurrent layer that was saved alone has y, h and, an LSTM, c.
+    /// A recurrent layer that was saved alone has y, h and, if it is an LSTM, c.
     const std::vector<NetworkAxes>& outputs() const noexcept { return outputs_; }
 
     /// Runs rows in a batch of `batch`, for inference. No row depends on another, nor on

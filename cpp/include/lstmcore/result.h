@@ -1,4 +1,4 @@
-// A value, or why there is none: what functions give that do not throw.
+// A value, or why there is none: what functions that do not throw return.
 #pragma once
 
 #include <optional>

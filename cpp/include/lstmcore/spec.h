@@ -26,8 +26,8 @@ struct Activation {
     double beta = 1;
 };
 
-/// The probability with which a unit keeps the state that it has (Krueger et al. 2017), in training
-/// at random; in inference the state is the mean of what it would be then.
+/// The probability with which a unit keeps its old state in a step (Krueger et al. 2017). Training
+/// draws at random; inference takes the mean of the old and the new state with these weights.
 struct Zoneout {
     double h = 0;
     double c = 0;  ///< LSTM

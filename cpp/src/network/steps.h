@@ -26,8 +26,8 @@ PartPointer<T> flip_part();
 template <class T>
 PartPointer<T> repeat_part(int64_t steps);
 
-/// Finds lengths: steps that are all `value`, features or ids, do not count, and where some of them
-/// have others behind them these move up, or, without `gaps`, are refused.
+/// Finds lengths: a step does not count if all its features, or its id, are `value`. Steps that
+/// count move up where others are before them, or, without `gaps`, are refused.
 template <class T>
 PartPointer<T> masking_part(double value, bool ids, bool gaps);
 

@@ -31,7 +31,7 @@ void zone_row(const Dropout& takes, uint64_t stream, int64_t n, const T* before,
               T* out) noexcept {
     for (int64_t i = 0; i < n; ++i) out[i] = takes.kept(stream, i) ? made[i] : before[i];
 }
-/// What that is in the mean.
+/// The mean of that over all draws, which inference takes.
 template <class T>
 void zone_row_in_the_mean(double p, int64_t n, const T* before, const T* made, T* out) noexcept {
     const T keeps = T(p), takes = T(1 - p);
