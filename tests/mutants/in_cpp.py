@@ -182,7 +182,7 @@ CPP = [
     ),
     *of(
         "cpp/src/recurrent/dropout.h",
-        ["tests/nn/test_layers_face.py", "-k", "dropout"],
+        ["tests/nn/test_variational.py", "-k", "masks"],
         {
             "dropout-of-all-rows-alike": ("+ uint64_t(t)) + uint64_t(b))", "+ uint64_t(t)))"),
             "dropout-of-all-layers-alike": (
