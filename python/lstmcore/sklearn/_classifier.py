@@ -13,8 +13,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from .._nn.activations import Softmax
-from ._network import SequenceEstimator, weights
-from ._reading import read_sequences
+from ._network import SequenceEstimator
+from ._reading import check_given, of_weight, read_sequences
 
 __all__ = ["SequenceClassifier"]
 
@@ -201,17 +201,14 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
         go_on = classes is not None and hasattr(self, "model_")
         steps = read_sequences(self, X, reset=not go_on)
         labels = _labels(y, self, steps.lengths)
-        weight = weights(sample_weight, len(labels))
-        if weight is not None:
-            steps, labels, weight = steps.kept(weight > 0), labels[weight > 0], weight[weight > 0]
+        steps, labels, weight = of_weight(steps, labels, sample_weight)
         known = np.unique(labels) if classes is None else classes
         target = np.searchsorted(known, labels).clip(max=len(known) - 1)
         if (known[target] != labels).any():
             strange = np.setdiff1d(labels, known)
             raise ValueError(f"y has the labels {strange}, expected those of classes, {known}")
         if not go_on:
-            self._fit_scaler(steps, weight)
-            self._make(steps.table.shape[1], len(known), steps.table.dtype)
+            self._make(steps, len(known), weight)
             self.classes_ = known
         if self.class_weight is not None:
             if classes is not None and self.class_weight == "balanced":
@@ -279,9 +276,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
 
 def _labels(y: Any, estimator: Any, lengths: Array) -> Array:
     """Return y as (n,)."""
-    if y is None:
-        name = type(estimator).__name__
-        raise ValueError(f"{name} requires y to be passed, but the target y is None")
+    check_given(y, estimator)
     labels = column_or_1d(y, warn=True)
     if labels.dtype.kind in "fc":
         check_array(labels, ensure_2d=False, input_name="y")  # for NaN

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import r2_score
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from .._base import checks
 from ..data import windows
 from ..data._tables import Table, columns_of, is_pandas
-from ._network import SequenceEstimator
+from ._network import SequenceEstimator, scaled
 from ._reading import Steps, read_series
 
 __all__ = ["Forecaster"]
@@ -166,21 +166,18 @@ class Forecaster(SequenceEstimator):
         go_on = epochs is not None and hasattr(self, "model_")
         whole, steps, several = read_series(self, X, reset=not go_on)
         x, target = self._windows(whole, steps, y, several)
-        shape, target = target.shape[1:], target.reshape(len(target), -1)
+        shape = target.shape[1:]
+        columns = target.reshape(len(target) * shape[0], -1)
         if not go_on:
-            self._fit_scaler(steps, None)
-            self._make(steps.table.shape[1], target.shape[1], steps.table.dtype)
+            self._make(steps, math.prod(shape))
             self._shape = shape
             self._names = _names(whole if y is None else y, self.target if y is None else None)
-            columns = target.reshape(len(target) * shape[0], -1)
-            self.target_scaler_ = StandardScaler().fit(columns) if self.standardize else None
+            self.target_scaler_ = self._fitted_scaler(columns)
         elif shape != self._shape:
             raise ValueError(
                 f"targets of a window are {shape}, but in an earlier call {self._shape}"
             )
-        if self.target_scaler_ is not None:
-            columns = self.target_scaler_.transform(target.reshape(len(target) * shape[0], -1))
-            target = columns.reshape(target.shape)
+        target = scaled(self.target_scaler_, columns).reshape(len(target), -1)
         self._ends = np.cumsum(self._counts(steps.lengths))
         self._train(self._scaled(_of_windows(x)), target, None, loss, epochs=epochs)
         return self
@@ -298,11 +295,9 @@ class Forecaster(SequenceEstimator):
 
     def _said(self, steps: Steps) -> Array:
         """Return forecasts (n, horizon) or (n, horizon, K), in the unit of the series."""
-        said = self._outputs(self._scaled(steps))
-        if self.target_scaler_ is not None:
-            columns = said.reshape(len(said) * self._shape[0], -1)
-            said = self.target_scaler_.inverse_transform(columns)
-        return said.reshape(-1, *self._shape)
+        outputs = self._outputs(self._scaled(steps))
+        columns = outputs.reshape(len(outputs) * self._shape[0], -1)
+        return scaled(self.target_scaler_, columns, back=True).reshape(-1, *self._shape)
 
     def _frame(self, said: Array, index: Any) -> Any:
         """Return a forecast as a Series or frame that goes on from an index."""

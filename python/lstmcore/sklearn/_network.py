@@ -24,7 +24,7 @@ from ..data import Buckets
 from ..optim import AdamW
 from ._reading import Steps
 
-__all__ = ["SequenceEstimator", "weights"]
+__all__ = ["SequenceEstimator", "scaled"]
 
 Array = npt.NDArray[Any]
 
@@ -64,24 +64,26 @@ class SequenceEstimator(BaseEstimator):
 
     # The network ---------------------------------------------------------------------------------
 
-    def _make(self, features: int, outputs: int, dtype: Any) -> None:
-        """Make the network anew, and its optimizer."""
+    def _make(self, steps: Steps, outputs: int, weight: Array | None = None) -> None:
+        """Make the network for such sequences anew, what scales them, and its optimizer."""
+        each = None if weight is None else np.repeat(weight, steps.lengths)
+        self.scaler_ = self._fitted_scaler(steps.table, each)
         kind = _CELLS[checks.choice(self.cell, "cell", tuple(_CELLS))]
         pooling = checks.choice(self.pooling, "pooling", ("last", *_POOLS))
         last = BothEnds if self.bidirectional else LastStep
-        name = "float32" if dtype == np.float32 else "float64"
+        dtype = steps.table.dtype.name
         seed = self._drawn_seed()
         layer = kind(
-            features,
+            steps.table.shape[1],
             self.hidden_size,
             self.num_layers,
             bidirectional=self.bidirectional,
             dropout=self.dropout if self.num_layers > 1 else 0.0,
-            dtype=name,
+            dtype=dtype,
             seed=seed,
         )
         width = layer.hidden_size * (2 if layer.bidirectional else 1)
-        head = Linear(width, outputs, dtype=name, seed=seed + 1)
+        head = Linear(width, outputs, dtype=dtype, seed=seed + 1)
         dropout = [Dropout(self.dropout, seed=seed + 2)] if self.dropout else []
         self.model_ = Sequential(layer, _POOLS.get(pooling, last)(), *dropout, head)
         self._optimizer = AdamW(
@@ -173,30 +175,20 @@ class SequenceEstimator(BaseEstimator):
 
     # Scaling -------------------------------------------------------------------------------------
 
-    def _fit_scaler(self, steps: Steps, weight: Array | None) -> None:
-        """Take mean and standard deviation of each feature over all steps, if that is wanted."""
-        self.scaler_ = None
-        if checks.boolean(self.standardize, "standardize"):
-            each = None if weight is None else np.repeat(weight, steps.lengths)
-            self.scaler_ = StandardScaler().fit(steps.table, sample_weight=each)
+    def _fitted_scaler(self, table: Array, weight: Array | None = None) -> Any:
+        """Return what standardises the columns of a table, or None if that is not wanted."""
+        if not checks.boolean(self.standardize, "standardize"):
+            return None
+        return StandardScaler().fit(table, sample_weight=weight)
 
     def _scaled(self, steps: Steps) -> list[Array]:
         """Return the sequences as the network gets them."""
-        table = steps.table if self.scaler_ is None else self.scaler_.transform(steps.table)
+        table = scaled(self.scaler_, steps.table)
         return steps._replace(table=table.astype(self.model_[-1].dtype, copy=False)).sequences()
 
 
-def weights(sample_weight: Any, count: int) -> Array | None:
-    """Return the weights of so many sequences; None if there are none."""
-    if sample_weight is None:
-        return None
-    array = checks.real(sample_weight, np.dtype(np.float64), "sample_weight", cast=True)
-    if array.shape != (count,):
-        raise ValueError(
-            f"sample_weight has shape {array.shape}, expected ({count},), one for each sequence"
-        )
-    if not np.isfinite(array).all() or array.min() < 0:
-        raise ValueError("sample_weight has numbers that are negative or not finite, expected none")
-    if not array.any():
-        raise ValueError("sample_weight is zero for every sequence, expected some above zero")
-    return array
+def scaled(scaler: Any, table: Array, *, back: bool = False) -> Array:
+    """Standardise the columns of a table or, back, undo it; without a scaler it stays as it is."""
+    if scaler is None:
+        return table
+    return np.asarray(scaler.inverse_transform(table) if back else scaler.transform(table))

@@ -1,4 +1,4 @@
-"""What users hand in, as one table of all steps and the lengths of the sequences in it."""
+"""What users hand in: sequences, as one table of all steps and their lengths; what they weigh."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils.validation import check_array, validate_data
 
+from .._base import checks
 from ..data._tables import is_pandas
 
-__all__ = ["Steps", "read_sequences", "read_series"]
+__all__ = ["Steps", "check_given", "of_weight", "read_sequences", "read_series"]
 
 Array = npt.NDArray[Any]
 # float32 stays, all else becomes float64.
@@ -67,6 +68,31 @@ def read_series(estimator: Any, X: Any, *, reset: bool) -> tuple[Any, Steps, boo
     table = validate_data(estimator, whole, reset=reset, **_CHECKED)
     steps = Steps(table, np.array([len(table)]) if lengths is None else lengths)
     return whole if is_pandas(whole) else table, steps, parts is not None
+
+
+def check_given(y: Any, estimator: Any) -> None:
+    """Refuse a y that is missing, in scikit-learn's words."""
+    if y is None:
+        name = type(estimator).__name__
+        raise ValueError(f"{name} requires y to be passed, but the target y is None")
+
+
+def of_weight(steps: Steps, target: Array, sample_weight: Any) -> tuple[Steps, Array, Array | None]:
+    """Leave out the sequences of weight 0; return the others with their targets and weights."""
+    if sample_weight is None:
+        return steps, target, None
+    count = len(steps.lengths)
+    weight = checks.real(sample_weight, np.dtype(np.float64), "sample_weight", cast=True)
+    if weight.shape != (count,):
+        raise ValueError(
+            f"sample_weight has shape {weight.shape}, expected ({count},), one for each sequence"
+        )
+    if not np.isfinite(weight).all() or weight.min() < 0:
+        raise ValueError("sample_weight has numbers that are negative or not finite, expected none")
+    if not weight.any():
+        raise ValueError("sample_weight is zero for every sequence, expected some above zero")
+    counts = weight > 0
+    return steps.kept(counts), target[counts], weight[counts]
 
 
 def _of_columns(estimator: Any, X: Any, reset: bool) -> Steps:

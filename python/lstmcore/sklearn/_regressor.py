@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import RegressorMixin
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from .._base import checks
-from ._network import SequenceEstimator, weights
-from ._reading import read_sequences
+from ._network import SequenceEstimator, scaled
+from ._reading import check_given, of_weight, read_sequences
 
 __all__ = ["SequenceRegressor"]
 
@@ -145,28 +144,20 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
         go_on = epochs is not None and hasattr(self, "model_")
         steps = read_sequences(self, X, reset=not go_on)
         target = _numbers(y, self, steps.lengths)
-        weight = weights(sample_weight, len(target))
-        if weight is not None:
-            steps, target, weight = steps.kept(weight > 0), target[weight > 0], weight[weight > 0]
+        steps, target, weight = of_weight(steps, target, sample_weight)
         several = target.ndim > 1
         target = target.reshape(len(target), -1)
         if not go_on:
-            self._fit_scaler(steps, weight)
-            self._make(steps.table.shape[1], target.shape[1], steps.table.dtype)
+            self._make(steps, target.shape[1], weight)
             self._several = several
-            self.target_scaler_ = (
-                StandardScaler().fit(target, sample_weight=weight) if self.standardize else None
-            )
+            self.target_scaler_ = self._fitted_scaler(target, weight)
         elif target.shape[1] != self.model_[-1].out_features:
             raise ValueError(
                 f"y has {target.shape[1]} targets for each sequence, but an earlier call had "
                 f"{self.model_[-1].out_features}"
             )
-        if self.target_scaler_ is not None:
-            target = self.target_scaler_.transform(target)
-        self._train(
-            self._scaled(steps), target.astype(steps.table.dtype), weight, loss, epochs=epochs
-        )
+        target = scaled(self.target_scaler_, target).astype(steps.table.dtype)
+        self._train(self._scaled(steps), target, weight, loss, epochs=epochs)
         return self
 
     def predict(self, X: Any) -> Array:
@@ -190,17 +181,14 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
             If X is not what is expected, or other than what `fit` saw.
         """
         check_is_fitted(self)
-        said = self._outputs(self._scaled(read_sequences(self, X, reset=False)))
-        if self.target_scaler_ is not None:
-            said = self.target_scaler_.inverse_transform(said)
-        return said if self._several else said[:, 0]
+        outputs = self._outputs(self._scaled(read_sequences(self, X, reset=False)))
+        y = scaled(self.target_scaler_, outputs, back=True)
+        return y if self._several else y[:, 0]
 
 
 def _numbers(y: Any, estimator: Any, lengths: Array) -> Array:
     """Return y as (n,) or (n, K), in float64."""
-    if y is None:
-        name = type(estimator).__name__
-        raise ValueError(f"{name} requires y to be passed, but the target y is None")
+    check_given(y, estimator)
     numbers = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
     check_consistent_length(lengths, numbers)
     return np.asarray(numbers)
