@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,14 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
+@pytest.fixture
+def mutate_files(monkeypatch: pytest.MonkeyPatch) -> Any:
+    require("h5py")
+    require("onnx")
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    return importlib.import_module("mutate_files")
+
+
 def test_changed_files_are_read_or_refused(tmp_path: Path) -> None:
     require("h5py")
     require("onnx")
@@ -32,15 +42,8 @@ def test_changed_files_are_read_or_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_changes_go_beyond_the_door() -> None:
+def test_changes_go_beyond_the_door(mutate_files: Any) -> None:
     """Many files are still read, and most of the others are refused behind their checksums."""
-    require("h5py")
-    require("onnx")
-    sys.path.insert(0, str(SCRIPT.parent))
-    try:
-        import mutate_files
-    finally:
-        sys.path.remove(str(SCRIPT.parent))
     for name, reader in mutate_files.readers().items():
         told: list[str] = []
         for number in range(60):
@@ -56,12 +59,7 @@ def test_changes_go_beyond_the_door() -> None:
         assert len(set(told)) > 4, name
 
 
-def test_a_fault_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    require("h5py")
-    require("onnx")
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    import mutate_files
-
+def test_a_fault_is_told(mutate_files: Any) -> None:
     def broken(content: bytes) -> None:
         raise KeyError("x")
 

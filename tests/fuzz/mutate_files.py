@@ -13,11 +13,11 @@ it is written to the working folder.
 from __future__ import annotations
 
 import argparse
+import copy
 import io
 import json
 import pickletools
 import random
-import struct
 import sys
 import tempfile
 import time
@@ -39,22 +39,8 @@ from lstmcore._files.source import opened  # noqa: E402
 
 DATA = TESTS / "data"
 NUMBERS = (
-    0,
-    1,
-    -1,
-    2,
-    7,
-    127,
-    128,
-    255,
-    2**15,
-    2**31 - 1,
-    2**31,
-    2**32,
-    2**53,
-    2**63 - 1,
-    -(2**63),
-)
+    0, 1, -1, 2, 7, 127, 128, 255, 2**15, 2**31 - 1, 2**31, 2**32, 2**53, 2**63 - 1, -(2**63),
+)  # fmt: skip
 VALUES: tuple[Any, ...] = (None, True, "", "x", [], {}, [[]], 0.5, 1e308, "LSTM", *NUMBERS)
 
 Dice = random.Random
@@ -87,11 +73,11 @@ def change_json(text: bytes, dice: Dice) -> bytes:
         if how == 0:
             del holder[key]
         elif how == 1 and isinstance(holder, list):
-            holder.insert(key, json.loads(json.dumps(holder[key])))
+            holder.insert(key, copy.deepcopy(holder[key]))
         elif how == 2:
             other, there = dice.choice(found)
             if there in other if isinstance(other, dict) else there < len(other):
-                holder[key] = json.loads(json.dumps(other[there]))
+                holder[key] = copy.deepcopy(other[there])
         elif how == 3 and isinstance(holder[key], int):
             holder[key] += dice.choice((-1, 1, 2, -holder[key] * 2, 10**6))
         else:
@@ -212,16 +198,12 @@ def change_safetensors(content: bytes, dice: Dice) -> bytes:
         header = json.loads(change_json(json.dumps(header).encode(), dice))
     else:
         data = change_bytes(data, dice)
-    return _sealed(_safetensors(header, data), header, data)
+    return _sealed(header, data)
 
 
-def _safetensors(header: Any, data: bytes) -> bytes:
-    text = json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + data
-
-
-def _sealed(content: bytes, header: Any, data: bytes) -> bytes:
-    """Return it with the checksum that fits, if it can be read."""
+def _sealed(header: Any, data: bytes) -> bytes:
+    """Return the file with the checksum that fits, or without where it cannot be read."""
+    content = bad_files.safetensors(header, data)
     try:
         with opened(content) as source:
             arrays, notes = tensor_file.view(source)
@@ -230,7 +212,7 @@ def _sealed(content: bytes, header: Any, data: bytes) -> bytes:
     for name in list(notes)[-1:]:
         crc = tensor_file._checksum(arrays, notes)
         header["__metadata__"][name] += f"\ncrc32:{crc}"
-    return _safetensors(header, data)
+    return bad_files.safetensors(header, data)
 
 
 # Protocol buffers ---------------------------------------------------------------------------------
@@ -285,7 +267,7 @@ def _fields(content: bytes) -> list[tuple[int, Any]] | None:
 
 
 def change_message(content: bytes, dice: Dice) -> bytes:
-    """Change a field somewhere in a message, the lengths around it follow."""
+    """Change a field somewhere in a message; the lengths of what is around it follow."""
     fields = _fields(content)
     if not fields or dice.random() < 0.03:
         return change_bytes(content, dice)
