@@ -167,7 +167,7 @@ class Input(Symbol):
         By default that of the model's parameters.
     inner : sequence of int or None, optional
         Sizes of axes between those of time and batch and that of the features, which `EachStep`
-        takes: (T, B, *inner, features). None is any size. With steps only.
+        takes: ``(T, B, *inner, features)``. None is any size. With steps only.
 
     Raises
     ------
