@@ -15,6 +15,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -97,7 +98,7 @@ def main() -> None:
     """Measure all, and print a table."""
     parser = argparse.ArgumentParser(description="Graphs with states, beside ONNX Runtime.")
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--markdown", metavar="PATH", help="write the table there, too")
+    parser.add_argument("--markdown", type=Path, metavar="PATH", help="write the table there, too")
     arguments = parser.parse_args()
     lines = ["| model | T | ours µs | ONNX Runtime µs | ours / theirs |"]
     lines += ["| --- | ---: | ---: | ---: | ---: |"]
@@ -110,8 +111,7 @@ def main() -> None:
                 lines.append(f"{row} | {ours:.1f} | {theirs:.1f} | {ours / theirs:.2f} |")
                 print(lines[-1], flush=True)
     if arguments.markdown:
-        with open(arguments.markdown, "w", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
+        arguments.markdown.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 
 import lstmcore as lc
+from turns import in_turns
 
 Call = Callable[[], list[Any]]  # returns the loss and gradients
 
@@ -99,28 +100,18 @@ def crf_calls(time: int, batch: int, classes: int) -> dict[str, Call]:
     return {"lstmcore": call, "NumPy": lambda: numpy_crf(scores, target, *parameters)}
 
 
-def measure(calls: dict[str, Call], rounds: int, least: float = 0.1) -> dict[str, list[float]]:
-    """Return the seconds of a call in each round, after a check that all give the same."""
+def check(calls: dict[str, Call]) -> None:
+    """See that both calls give the same."""
     first, second = (call() for call in calls.values())
     for ours, theirs in zip(first, second, strict=True):
         np.testing.assert_allclose(ours, np.asarray(theirs), rtol=2e-4, atol=2e-4)
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    names = list(calls)
-    for i in range(rounds):
-        for name in names[i % 2 :] + names[: i % 2]:
-            count, start = 0, time.perf_counter()
-            while count == 0 or time.perf_counter() - start < least:
-                calls[name]()
-                count += 1
-            found[name].append((time.perf_counter() - start) / count)
-    return found
 
 
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--markdown", metavar="FILE")
+    parser.add_argument("--markdown", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     lc.set_num_threads(1)
     lines = [
@@ -131,7 +122,8 @@ def main() -> None:
     for name, make, cases in (("ctc", ctc_calls, CTC), ("crf", crf_calls, CRF)):
         for case in cases:
             calls = make(*case)
-            ours, theirs = (np.array(s) for s in measure(calls, arguments.rounds).values())
+            check(calls)
+            ours, theirs = in_turns(calls, arguments.rounds).values()
             T, B, C, *more = case
             what = f"{name} T{T} B{B} C{C}" + (f" S{more[0]} x{more[1]:g}" if more else "")
             other = list(calls)[1]
@@ -141,8 +133,7 @@ def main() -> None:
             )
             print(lines[-1], flush=True)
     if arguments.markdown:
-        with open(arguments.markdown, "w", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
+        arguments.markdown.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@ median of those within a round.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import lstmcore as lc
+from turns import in_turns
 
 Call = Callable[[], Any]
 
@@ -84,20 +85,6 @@ def run(x: Tensor, p: Dict[str, Tensor]) -> Tensor:
     return {"infer": infer, "train": train}
 
 
-def measure(calls: dict[str, Call], rounds: int, least: float) -> dict[str, Any]:
-    """Return the seconds of a call in each round."""
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    names = list(calls)
-    for i in range(rounds):
-        for name in names[i % len(names) :] + names[: i % len(names)]:
-            count, start = 0, time.perf_counter()
-            while count == 0 or time.perf_counter() - start < least:
-                calls[name]()
-                count += 1
-            found[name].append((time.perf_counter() - start) / count)
-    return {name: np.array(seconds) for name, seconds in found.items()}
-
-
 def rows_of(kind: str, size: tuple[int, ...], rounds: int, least: float, torch: bool) -> list[str]:
     """Return the rows of the table of one size."""
     T, B, inputs, hidden = size
@@ -109,7 +96,7 @@ def rows_of(kind: str, size: tuple[int, ...], rounds: int, least: float, torch: 
         calls["TorchScript layer_norm"] = scripted(made["layer_norm"], x)
     rows = []
     for what in ("infer", "train"):
-        found = measure({name: call[what] for name, call in calls.items()}, rounds, least)
+        found = in_turns({name: call[what] for name, call in calls.items()}, rounds, least)
         for name, seconds in found.items():
             if name:
                 rows.append(
@@ -126,7 +113,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.1, help="of a call in a round, at least")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--no-torch", action="store_true", help="leave TorchScript out")
-    parser.add_argument("--markdown", metavar="FILE")
+    parser.add_argument("--markdown", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     lc.set_num_threads(arguments.threads)
     if not arguments.no_torch:
@@ -141,8 +128,7 @@ def main() -> None:
             print("\n".join(new), flush=True)
             lines += new
     if arguments.markdown:
-        with open(arguments.markdown, "w", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
+        arguments.markdown.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
