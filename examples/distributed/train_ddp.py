@@ -69,12 +69,20 @@ class Run:
             print(f"epoch {self.epoch} is saved", flush=True)
 
 
+def vowels() -> list[tuple[Any, Any, Any]]:
+    """Return x, standardised by the training set, labels and lengths: to train and to test."""
+    train_set, test = japanese_vowels()
+    steps = train_set.x[np.arange(len(train_set.x))[:, None] < train_set.lengths]
+    mean, deviation = steps.mean(axis=0), steps.std(axis=0)
+    return [
+        tuple(map(torch.from_numpy, ((part.x - mean) / deviation, part.labels, part.lengths)))
+        for part in (train_set, test)
+    ]
+
+
 def train(run: Run, epochs: int, batch_size: int, rank: int = 0, world: int = 1) -> float:
     """Train with every world-th row of each batch; return sequences per second, of all together."""
-    train_set, _ = japanese_vowels()
-    steps = train_set.x[np.arange(len(train_set.x))[:, None] < train_set.lengths]
-    x = torch.from_numpy((train_set.x - steps.mean(axis=0)) / steps.std(axis=0))
-    labels, lengths = (torch.from_numpy(a) for a in (train_set.labels, train_set.lengths))
+    x, labels, lengths = vowels()[0]
     model: Any = DistributedDataParallel(run.model) if world > 1 else run.model
     seen, start = 0, time.perf_counter()
     while run.epoch < epochs:
@@ -96,12 +104,10 @@ def train(run: Run, epochs: int, batch_size: int, rank: int = 0, world: int = 1)
 
 def accuracy(model: Any) -> float:
     """Return the share of the test set that is right."""
-    train_set, test = japanese_vowels()
-    steps = train_set.x[np.arange(len(train_set.x))[:, None] < train_set.lengths]
-    x = torch.from_numpy((test.x - steps.mean(axis=0)) / steps.std(axis=0))
+    x, labels, lengths = vowels()[1]
     with torch.no_grad():
-        scores = model(x, torch.from_numpy(test.lengths))
-    return float((scores.argmax(dim=1).numpy() == test.labels).mean())
+        scores = model(x, lengths)
+    return float((scores.argmax(dim=1) == labels).double().mean())
 
 
 def main() -> None:
