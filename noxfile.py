@@ -33,7 +33,7 @@ MYPY = "mypy==2.4.1"
 # For builds that ask something else than whether every ISA level compiles.
 ONE_LEVEL = "LSTMCORE_ISAS=" + ("x86-64-v2" if platform.machine() == "x86_64" else "neon")
 
-# In megabytes, of what pip downloads.
+# The most a wheel may have, in megabytes: it is what pip downloads.
 LARGEST_WHEEL = 4
 
 nox.options.default_venv_backend = "venv"
@@ -286,7 +286,7 @@ def mutants(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """Feed the readers of files with 30,000 changed ones: nightly, not with every change.
 
-    With arguments, which are those of tests/fuzz/fuzz_readers.py, by coverage as long as wanted:
+    With arguments, those of tests/fuzz/fuzz_readers.py, it is led by coverage, as long as wanted:
     `nox -s fuzz -- torch -max_total_time=600`.
     """
     session.install("h5py", ".[onnx]", "hypothesis", "pytest")

@@ -1,4 +1,4 @@
-"""What follows a series."""
+"""Forecasts of time series."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ Array = npt.NDArray[Any]
 
 
 class Forecaster(SequenceEstimator):
-    """Says what follows a time series, by a recurrent network that reads its last steps.
+    """Forecasts a time series, by a recurrent network that reads its last steps.
 
-    The network reads `window` steps and gives all of the next `horizon` at once; it is trained by
+    The network reads `window` steps and gives all of the next `horizon` at once; it is trained on
     all windows of the series. Rows are steps here, in the order of time, and not independent: cut
     them by ``sklearn.model_selection.TimeSeriesSplit`` for grid searches and cross-validation.
 
     X is a series: a DataFrame, whose dates, if it has some, must be regular (see
     `lstmcore.data.resample`), or an array (N, F); or several, in a list or an array (n, N, F), of
-    which windows do not cross from one to the next. NaN is refused. What is known of the future
-    beside the series, as a calendar, needs a network of your own.
+    which windows do not cross from one to the next. NaN is refused. A network that also reads what
+    is known of the future, such as a calendar, has to be built from layers.
 
     Parameters
     ----------
     window : int, default 8
         Steps that the network reads.
     horizon : int, default 1
-        Steps that it says.
+        Steps that it forecasts.
     target : column or list of columns, optional
         What to forecast, by names or numbers; all columns if not given. As in pandas, a list keeps
         the axis of columns, one column has none.
