@@ -217,11 +217,10 @@ def _linear(x: Array, w: Any, b: Array | float = 0.0) -> Array:
     return np.asarray(x @ w.T + b)
 
 
-def _linear_backward(dy: Array, x: Array, w: Any) -> tuple[Array, Array, Array]:
-    db = dy.sum(axis=0)
+def _linear_backward(dy: Array, x: Array, w: Any) -> tuple[Array, Array]:
     if isinstance(w, _Bfloat16):
         dy, x, w = round_bfloat16(dy), round_bfloat16(x), w.values
-    return dy @ w, dy.T @ x, db  # dx, dw, db
+    return dy @ w, dy.T @ x  # dx, dw
 
 
 # Layer normalisation (Ba et al. 2016) of rows (B, n): what it gives without gain and bias, and the
@@ -267,7 +266,7 @@ class _Product(NamedTuple):
         if self.gain is not None:
             dp[f"weight_ln_{side}"] = (dy * norm[0]).sum(axis=0)
             dy = _normalize_backward(dy * self.gain, tuple(norm))
-        dx, dp[f"weight_{side}"], _ = _linear_backward(dy, x, self.w)
+        dx, dp[f"weight_{side}"] = _linear_backward(dy, x, self.w)
         return dx, dp
 
 
@@ -372,7 +371,7 @@ class _LSTM:
         # 7. its projection
         dm = dh
         if "weight_hr" in p:
-            dm, dp["weight_hr"], _ = _linear_backward(dh, m, p["weight_hr"])
+            dm, dp["weight_hr"] = _linear_backward(dh, m, p["weight_hr"])
         # 6. what the cell shows
         do, dk = dm * k, dm * o
         dshown = dk * doutput(k)
