@@ -266,18 +266,19 @@ class Recurrent(PacksWeights, Generic[State]):
         if dstate is not None:
             dh, dc = self._check_state(dstate, shapes, GRADIENT)
         own = self._own_gradients()
-        masks = dict(enumerate(map(tape._masks.get, self._parameters))) if tape._masks else {}
+        masks = [tape._masks.get(name) for name in self._parameters]
+        # What is masked gets a gradient of its own first, to be masked too.
         gradients = [
-            gradient if masks.get(i) is None else np.zeros_like(gradient)
-            for i, gradient in enumerate(own)
+            gradient if mask is None else np.zeros_like(gradient)
+            for gradient, mask in zip(own, masks, strict=True)
         ]
         if isinstance(tape._core, Segments):
             dx, dh, dc = tape._core.backward(dy, dh, dc, gradients)
         else:
             dx, dh, dc = _core.backward(tape._core, dy, dh, dc, gradients)
-        for i, mask in masks.items():
+        for total, gradient, mask in zip(own, gradients, masks, strict=True):
             if mask is not None:
-                own[i] += _masked(gradients[i], mask)
+                total += _masked(gradient, mask)
         dh = dh.reshape(shapes.h)
         if dx.ndim == 3:  # after a lookup it is that of the table, (V, I)
             dx = dx.reshape(shapes.x)
