@@ -38,9 +38,8 @@ from .._shapes.steps import AvgPool1D, MaxPool1D, Pad1D, UpSample1D
 from . import _description, _recurrent
 from ._model import Tensor
 from ._reading import require
+from .operators import MICROSOFT
 
-MICROSOFT = "com.microsoft"  # whose operators ONNX Runtime has beside ONNX's own
-_MIDDLE = 128  # of uint8, which stands for 0
 _INSIDE = " in a Sequential: call that with a lc.Input, and export the lc.Model of what comes of it"
 
 
@@ -338,14 +337,11 @@ def _quantized(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights of a DynamicQuantizeLSTM, with zero points."""
     made = _recurrent.turned(weights)
     for name in ("W", "R"):
-        made[name] = _unsigned(made[name])
-        made[f"{name}_zero_point"] = np.full(made[f"{name}_scale"].shape, _MIDDLE, np.uint8)
+        made[name] = _recurrent.unsigned(made[name])
+        made[f"{name}_zero_point"] = np.full(
+            made[f"{name}_scale"].shape, _recurrent.MIDDLE, np.uint8
+        )
     return made
-
-
-def _unsigned(steps: Tensor) -> Tensor:
-    """Return int8 as uint8 about its middle: ONNX Runtime's sums of int8 saturate without VNNI."""
-    return (steps.astype(np.int16) + _MIDDLE).astype(np.uint8)
 
 
 def _merged(w: _Writer, layer: Layer[Any], y: str) -> str:
@@ -371,10 +367,10 @@ def _linear(w: _Writer, linear: Linear) -> None:
     # As tools that quantise or merge products expect it: a constant, inputs first.
     weight = linear.state_dict()["weight"].T
     name = "weight" + _description.TRANSPOSED
-    transposed = w.weight(_unsigned(weight) if linear._quantized else weight, name)
+    transposed = w.weight(_recurrent.unsigned(weight) if linear._quantized else weight, name)
     if linear._quantized:
         steps, scale, zero = w.node("DynamicQuantizeLinear", [w.x], 3)
-        middle = w.weight(np.array(_MIDDLE, np.uint8), "weight_zero_point")
+        middle = w.weight(np.array(_recurrent.MIDDLE, np.uint8), "weight_zero_point")
         sums = w.node("MatMulInteger", [steps, transposed, zero, middle])
         real = w.node("Cast", [sums], to=w._onnx.TensorProto.FLOAT)
         scales = w.node("Mul", [w.parameter(linear, "weight_scale"), scale])

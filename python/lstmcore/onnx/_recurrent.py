@@ -16,6 +16,7 @@ from .._files.layouts import LAYOUTS, reordered
 from .._nn.config import Config
 from .._nn.layers import GRU, LSTM, RNN
 from ._model import Node, Tensor
+from .operators import MICROSOFT
 
 Layer: TypeAlias = RNN | LSTM | GRU
 
@@ -30,6 +31,7 @@ WEIGHTS = ("W", "R", "B", "P")
 # What activations are for, and their defaults.
 ROLES = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 AT_RUN_TIME = ("X", "sequence_lens", "initial_h", "initial_c")
+MIDDLE = 128  # of uint8, which stands for 0
 # Those of com.microsoft's LSTM whose weights are integers.
 QUANTIZED = (*INPUTS["LSTM"], "W_scale", "W_zero_point", "R_scale", "R_zero_point")
 
@@ -64,7 +66,7 @@ _OPEN = {"sigmoid": 100.0, "tanh": 100.0, "relu": 1.0, "identity": 1.0}
 
 def is_recurrent(node: Node) -> bool:
     """Whether a node is one of those that become layers."""
-    if node.domain == "com.microsoft":
+    if node.domain == MICROSOFT:
         return node.op == "DynamicQuantizeLSTM"
     return not node.domain and node.op in LAYERS
 
@@ -483,7 +485,12 @@ def turned(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def signed(steps: Tensor) -> Tensor:
     """Return integers about 0 of those in uint8 about 128; those in int8 are that."""
-    return steps if steps.dtype == np.int8 else (steps.astype(np.int16) - 128).astype(np.int8)
+    return steps if steps.dtype == np.int8 else (steps.astype(np.int16) - MIDDLE).astype(np.int8)
+
+
+def unsigned(steps: Tensor) -> Tensor:
+    """Return int8 as uint8 about 128: ONNX Runtime's sums of int8 saturate without VNNI."""
+    return (steps.astype(np.int16) + MIDDLE).astype(np.uint8)
 
 
 def _without_g(order: str) -> str:

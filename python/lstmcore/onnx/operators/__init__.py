@@ -8,11 +8,23 @@ from __future__ import annotations
 from . import _elementwise, _norms, _products, _quantized, _sequences, _shaping
 from ._elementwise import activation
 from ._fixed import fixed
-from ._registry import FAILURES, LIMIT, TooLarge, bind, growth, in_room, known, names, sizes
+from ._registry import (
+    FAILURES,
+    LIMIT,
+    MICROSOFT,
+    TooLarge,
+    bind,
+    growth,
+    in_room,
+    known,
+    names,
+    sizes,
+)
 
 __all__ = [
     "FAILURES",
     "LIMIT",
+    "MICROSOFT",
     "TooLarge",
     "activation",
     "bind",
