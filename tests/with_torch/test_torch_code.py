@@ -338,7 +338,11 @@ def test_a_last_axis_of_size_one_stays() -> None:
 
 
 def parts() -> dict[str, Any]:
-    return {"gru": nn.GRU(3, 5, batch_first=True), "head": nn.Linear(5, 1)}
+    return {
+        "gru": nn.GRU(3, 5, batch_first=True),
+        "two": nn.GRU(3, 5, 2, batch_first=True),
+        "head": nn.Linear(5, 1),
+    }
 
 
 def adds_in_place(m: Any, x: Any) -> Any:
@@ -378,6 +382,22 @@ REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
     "a branch": (branches, "torch.fx does not trace Code"),
     "padding": (padded_mean, "steps past the ends count there, and not here"),
     "a dtype": (lambda m, x: m.gru(x)[0].to(torch.float16), "node to.*torch.float16"),
+    "features repeated": (
+        lambda m, x: m.gru(x)[1][-1].unsqueeze(1).repeat(1, x.size(1), 2),
+        r"node repeat.*repeats axis F of \(B, 1, F\)",
+    ),
+    "rows repeated": (
+        lambda m, x: m.gru(x)[1].repeat(x.size(1), 2, 1),
+        r"node repeat.*repeats axis B of \(1, B, F\)",
+    ),
+    "rows by steps": (
+        lambda m, x: m.gru(x)[1][-1].unsqueeze(1).expand(x.size(1), x.size(1), 5),
+        r"node expand.*repeats axis B of \(B, 1, F\)",
+    ),
+    "layers by steps": (
+        lambda m, x: m.two(x)[1].expand(x.size(1), -1, -1),
+        r"node expand.*\(L, B, F\), expected one of them of size 1",
+    ),
     "a quotient": (lambda m, x: m.gru(x)[0] / x, "node truediv.*expected a number"),
 }
 

@@ -362,17 +362,25 @@ class Rules:
         return Value(symbol, tuple(axis for i, axis in enumerate(x.order) if i not in ones))
 
     def expand(self, x: Any, *sizes: Any) -> Value:
-        """Repeat what has no steps over steps."""
-        x = _value(x)
+        """Repeat what has no steps over steps; the sizes of the other axes are theirs, or -1."""
+        return self._over_steps(_value(x), sizes, self._is_size)
+
+    def repeat(self, x: Any, *counts: Any) -> Value:
+        """Repeat what has no steps over steps, and the other axes once."""
+        return self._over_steps(_value(x), counts, lambda x, axis, count: count == 1)
+
+    def _over_steps(self, x: Value, sizes: Any, stays: Callable[[Value, str, Any], bool]) -> Value:
+        """Repeat over steps; `stays` is whether a number leaves another axis as it is."""
         wanted = sizes[0] if isinstance(sizes[0], (tuple, list)) else sizes
         if x.order == ("L", "B", "F") and wanted[0] not in (1, -1) and x.symbol.axes.states == 1:
-            x = Value(x.symbol[0], ("1", "B", "F"))
-        if x.order == ("L", "B", "F") and isinstance(wanted[0], Size):
             x = Value(x.symbol[0], ("1", "B", "F"))
         if len(wanted) != len(x.order) or x.order.count("1") != 1:
             raise Refused(f"the axes are {x}, expected one of them of size 1")
         place = x.order.index("1")
         steps = wanted[place]
+        for i, (axis, n) in enumerate(zip(x.order, wanted, strict=True)):
+            if i != place and not stays(x, axis, n):
+                raise Refused(f"it repeats axis {axis} of {x}, expected that of the steps alone")
         order = tuple("T" if axis == "1" else axis for axis in x.order)
         if isinstance(steps, Size) and steps.axis == "T":
             symbol = repeat(x.symbol, like=steps.of.symbol, batch_first=self.first)
@@ -414,11 +422,14 @@ class Rules:
         """Whether a shape asks for those axes; one of them may be left to it."""
         if wanted.count(-1) > 1 or len(order) != len(wanted):
             return False
+        return all(self._is_size(x, axis, n) for axis, n in zip(order, wanted, strict=True))
+
+    def _is_size(self, x: Value, axis: str, n: Any) -> bool:
+        """Whether n is the size of an axis, or -1, which stands for it."""
+        if isinstance(n, Size):
+            return n.axis == axis
         known = {"F": x.features, "L": x.symbol.axes.states, "1": 1}
-        return all(
-            n == -1 or (n.axis == axis if isinstance(n, Size) else n == known.get(axis))
-            for axis, n in zip(order, wanted, strict=True)
-        )
+        return bool(n == -1 or n == known.get(axis))
 
     def flatten(self, x: Any, start_dim: int = 0, end_dim: int = -1) -> Value:
         """Put the layers of a state side by side, or rows and steps behind each other."""
@@ -714,7 +725,8 @@ _FUNCTIONS: dict[str, Rule] = {
     "permute": Rules.permute,
     "unsqueeze": Rules.unsqueeze,
     "squeeze": Rules.squeeze,
-    **dict.fromkeys(("expand", "repeat"), Rules.expand),
+    "expand": Rules.expand,
+    "repeat": Rules.repeat,
     **dict.fromkeys(("view", "reshape"), Rules.reshape),
     "flatten": Rules.flatten,
     "getitem": Rules.getitem,
