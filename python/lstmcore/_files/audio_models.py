@@ -68,8 +68,7 @@ def from_rtneural(file: Any) -> Sequential:
         modules: list[Module] = []
         for number, layer in enumerate(_list(content["layers"], "layers")):
             try:
-                made = _rtneural_layer(layer, size)
-                size = _size(_last(layer["shape"]), "shape")
+                made, size = _rtneural_layer(layer, size)
             except (ValueError, TypeError, KeyError, IndexError) as error:
                 raise ValueError(f"layer {number}: {_said(error)}") from error
             modules += made
@@ -160,19 +159,20 @@ def _nam(inputs: int, units: int, count: int, weights: Array) -> tuple[Sequentia
 # RTNeural -----------------------------------------------------------------------------------------
 
 
-def _rtneural_layer(layer: Any, inputs: int) -> list[Module]:
+def _rtneural_layer(layer: Any, inputs: int) -> tuple[list[Module], int]:
+    """Return the modules of a layer, and the size of what it gives."""
     kind = layer["type"]
     if kind not in _LAYERS:
         raise ValueError(f"its type is {kind!r}, expected one of {', '.join(_LAYERS)}")
     size = _size(_last(layer["shape"]), "shape")
     made = _LAYERS[kind](layer, inputs, size)
     if kind in ("gru", "lstm"):  # whose activations are what they are
-        return made
+        return made, size
     name = layer.get("activation", "")
     if name not in _ACTIVATIONS:
         known = ", ".join(filter(None, _ACTIVATIONS))
         raise ValueError(f"its activation is {name!r}, expected none or one of {known}")
-    return [*made, *_ACTIVATIONS[name]()]
+    return [*made, *_ACTIVATIONS[name]()], size
 
 
 def _dense(layer: Any, inputs: int, size: int) -> list[Module]:
