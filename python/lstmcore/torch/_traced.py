@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import builtins
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +111,11 @@ def _said(value: Any) -> str:
     return "an initial state or lengths" if value is FREE else f"a {type(value).__name__}"
 
 
+def _padding(axes: Sequence[str]) -> str:
+    """Return what a refusal adds where one of the axes has padding."""
+    return ": steps past the ends count there, and not here" if "P" in axes else ""
+
+
 def _value(x: Any, what: str = "it") -> Value:
     if not isinstance(x, Value):
         raise Refused(f"{what} takes {_said(x)}, expected a tensor that modules compute")
@@ -193,8 +198,7 @@ class Rules:
     def _expect(self, x: Value, *orders: Order) -> None:
         if x.order not in orders:
             expected = " or ".join(f"({', '.join(order)})" for order in orders)
-            padded = ": steps past the ends count there, and not here" if "P" in x.order else ""
-            raise Refused(f"x has the axes {x}, expected {expected}{padded}")
+            raise Refused(f"x has the axes {x}, expected {expected}{_padding(x.order)}")
 
     def _layer(self, theirs: Any, ours: Any, input: Any, hx: Any = None) -> Any:
         packed = isinstance(input, Packed)
@@ -494,8 +498,7 @@ class Rules:
             return self._end(x, -1), ["1"]
         if axis == "T" and key == slice(None, 1):
             return self._end(x, 0), ["1"]
-        padded = ": steps past the ends count there, and not here" if axis == "P" else ""
-        raise Refused(f"{key!r} of axis {axis} of {x} is not known here{padded}")
+        raise Refused(f"{key!r} of axis {axis} of {x} is not known here{_padding(axis)}")
 
     def _end(self, x: Value, step: int) -> Any:
         symbol = x.symbol if step else Flip(batch_first=self.first)(x.symbol)
@@ -573,8 +576,7 @@ class Rules:
         dim = dim[0] if isinstance(dim, (tuple, list)) and len(dim) == 1 else dim
         place = _axis(x, dim)
         if x.order[place] != "T":
-            padded = ": steps past the ends count there, and not here" if "P" in x.order else ""
-            raise Refused(f"over axis {x.order[place]} of {x} is not known here{padded}")
+            raise Refused(f"over axis {x.order[place]} of {x} is not known here{_padding(x.order)}")
         return place
 
     def sum(self, x: Any, dim: Any = None) -> Value:

@@ -70,7 +70,7 @@ def from_code(module: nn.Module, convert: Callable[[Any, str], Module], inputs: 
     furthest: Refused | None = None
     for first, layouts in arguments.layouts():
         try:
-            return _Reading(module, graph, arguments, first, layouts).model()
+            return _Reading(graph, arguments, first, layouts).model()
         except Refused as error:
             if furthest is None or error.place > furthest.place:
                 furthest = error
@@ -133,7 +133,7 @@ class _Arguments:
     """The arguments of forward, and which of them are inputs of a Model."""
 
     def __init__(self, module: nn.Module, graph: fx.Graph, convert: Any, inputs: Any) -> None:
-        self._modules = dict(module.named_modules())
+        self.modules = dict(module.named_modules())
         self._graph, self._convert = graph, convert
         self._made: dict[int, Module] = {}
         self.kinds: dict[str, Any] = {}  # by the node: FREE, or the Input
@@ -160,7 +160,7 @@ class _Arguments:
 
     def module(self, path: str) -> tuple[Any, Module]:
         """Return a module and what it became, which is made once."""
-        theirs = self._modules[path]
+        theirs = self.modules[path]
         if id(theirs) not in self._made:
             self._made[id(theirs)] = self._convert(theirs, f"module {path}")
         return theirs, self._made[id(theirs)]
@@ -194,7 +194,7 @@ class _Arguments:
             if getattr(user.target, "__name__", "") == _PACKING[0]:
                 return user.args[0] is not node
             layer = user.op == "call_module" and isinstance(
-                self._modules[str(user.target)], nn.RNNBase
+                self.modules[str(user.target)], nn.RNNBase
             )
             return layer and user.args[0] is not node
 
@@ -251,13 +251,12 @@ class _Reading:
 
     def __init__(
         self,
-        module: nn.Module,
         graph: fx.Graph,
         arguments: _Arguments,
         first: bool,
         layouts: dict[str, Order],
     ) -> None:
-        self._root, self._graph, self._arguments = module, graph, arguments
+        self._graph, self._arguments = graph, arguments
         self._first, self._layouts = first, layouts
         self._rules = Rules(first)
         self._values: dict[fx.Node, Any] = {}
@@ -296,7 +295,7 @@ class _Reading:
         """Refuse to change what another node has, unless it has made something else of it."""
         if not changes:
             return
-        modules = dict(self._root.named_modules())
+        modules = self._arguments.modules
         for user in node.all_input_nodes[0].users:
             module = modules.get(str(user.target)) if user.op == "call_module" else None
             copied = user < node and module and not isinstance(module, _HANDED_ON)
@@ -320,7 +319,6 @@ class _Reading:
         return Value(kind, order)
 
     def _output(self, made: Any) -> Model:
-        made = fx.node.map_aggregate(made, lambda one: one)
         values = leaves(made)
         symbols = [_traced.as_output(value, self._first) for value in values]
         inputs: Any = self._inputs[0] if len(self._inputs) == 1 else list(self._inputs)
