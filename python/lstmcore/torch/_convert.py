@@ -280,13 +280,16 @@ def _from_plain(module: Any, name: str, path: str) -> Module:
     """Return a function of every number, or pooling over windows."""
     if name in _ACTIVATIONS:
         return Activation(_ACTIVATIONS[name])
-    for option, plain in (("padding", 0), ("dilation", 1), ("ceil_mode", False)):
+    for option, plain in (
+        ("padding", 0),
+        ("dilation", 1),
+        ("ceil_mode", False),
+        ("return_indices", False),
+    ):
         value = getattr(module, option, plain)
         value = value[0] if isinstance(value, tuple) else value
         if value != plain:
             raise ValueError(f"{path}, {module!r}, has {option}={value}, expected {plain}")
-    if getattr(module, "return_indices", False) or getattr(module, "divisor_override", None):
-        raise ValueError(f"{path}, {module!r}, has return_indices, expected y alone")
     sizes = (module.kernel_size, module.stride)
     return _WINDOWS[name](*(n[0] if isinstance(n, tuple) else n for n in sizes))
 
