@@ -11,6 +11,7 @@ import builtins
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ from .._nn.dropout import Dropout
 from .._nn.pooling import LastStep, MaxPool, MeanPool
 from .._nn.time_reversal import Flip
 from .._shapes.rows import RepeatVector, Reshape
+from ._functions import FUNCTIONS
 
 __all__ = ["FREE", "Order", "Refused", "Rules", "Value", "as_output", "laid_out"]
 
@@ -700,22 +702,14 @@ _MODULES: dict[type[nn.Module], Rule] = {
 
 _ADD, _SUB, _MUL = (_arithmetic(kind) for kind in ("add", "sub", "mul"))
 _FUNCTIONS: dict[str, Rule] = {
-    "abs": _each(lambda: Activation("absolute")),
+    **{there.__name__: _each(partial(Activation, ours)) for ours, there in FUNCTIONS.items()},
     "elu": _each(ELU),
-    "exp": _each(lambda: Activation("exponential")),
     "gelu": _each(GELU),
-    "hardsigmoid": _each(lambda: Activation("hard_sigmoid")),
-    "hardswish": _each(lambda: Activation("hard_silu")),
     "leaky_relu": _each(LeakyReLU),
-    "mish": _each(lambda: Activation("mish")),
     "relu": _each(ReLU),
-    "relu6": _each(lambda: Activation("relu6")),
-    "selu": _each(lambda: Activation("selu")),
     "sigmoid": _each(Sigmoid),
     "silu": _each(SiLU),
     "softplus": _each(Softplus),
-    "softsign": _each(lambda: Activation("softsign")),
-    "square": _each(lambda: Activation("square")),
     "tanh": _each(Tanh),
     **dict.fromkeys(("add", "iadd"), _ADD),
     **dict.fromkeys(("sub", "subtract", "isub"), _SUB),

@@ -30,6 +30,7 @@ from .._shapes.each_step import EachStep
 from .._shapes.rows import Permute, RepeatVector, Reshape
 from .._shapes.steps import AvgPool1D, MaxPool1D, Pad1D, UpSample1D
 from ..attention import Additive, MultiHead, ScaledDotProduct
+from ._functions import FUNCTIONS
 
 __all__ = ["WRITTEN", "write_model", "write_one"]
 
@@ -322,7 +323,7 @@ def _each_step(w: _Writer, each: EachStep, path: str, x: fx.Node) -> fx.Node:
 
 
 def _activation(w: _Writer, module: Activation, path: str, x: fx.Node) -> fx.Node:
-    return w.do(_FUNCTIONS[module.name], x)
+    return w.do(FUNCTIONS[module.name], x)
 
 
 def _scores(w: _Writer, scores: fx.Node, value: fx.Node) -> tuple[fx.Node, fx.Node]:
@@ -351,17 +352,6 @@ def _scaled(w: _Writer, module: ScaledDotProduct, path: str, *given: fx.Node) ->
     return _scores(w, w.do(operator.mul, w.do(torch.matmul, query, turned), scale), value)
 
 
-_FUNCTIONS: dict[str, Any] = {
-    "absolute": torch.abs,
-    "exponential": torch.exp,
-    "hard_sigmoid": functional.hardsigmoid,
-    "hard_silu": functional.hardswish,
-    "mish": functional.mish,
-    "relu6": functional.relu6,
-    "selu": functional.selu,
-    "softsign": functional.softsign,
-    "square": torch.square,
-}
 # How each is written, and which of its options.
 WRITTEN: dict[type[Module], tuple[Callable[..., Any], tuple[str, ...]]] = {
     Activation: (_activation, ("name",)),
