@@ -1,8 +1,8 @@
 """Safetensors files: written whole or not at all, and checked when read.
 
-The package of that name opens a path of its own accord, which may be another file by then, or takes
-all bytes and copies them; here a file is opened once and mapped. Tests read what is written with
-it, and write with it what is read.
+The package safetensors is not used: given a path it opens the file again, which may be another one
+by then, and given bytes it copies them all. Here a file is opened once and mapped. In the tests
+that package reads what is written here, and writes what is read here.
 """
 
 from __future__ import annotations
