@@ -45,7 +45,9 @@ def make(folder: Path, files: int, rows: int) -> None:
         table = pyarrow.table({"id": ids, "steps": steps})
         pyarrow.parquet.write_table(table, folder / f"part-{number:05}.parquet")
     model = lc.Sequential(
-        lc.LSTM(FEATURES, 64, bidirectional=True, seed=0), lc.MeanPool(), lc.Linear(128, CLASSES)
+        lc.LSTM(FEATURES, 64, bidirectional=True, seed=0),
+        lc.MeanPool(),
+        lc.Linear(128, CLASSES, seed=1),
     )
     lc.save(model, folder / "model.safetensors")
 
