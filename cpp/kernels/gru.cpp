@@ -227,6 +227,16 @@ void gru_forward_with(const StepArgs<T>& step, const GruForwardRow<T>* rows, Fac
     run(step, rows, factors, n);
 }
 
+template <class T, bool kTrain>
+LSTMCORE_ONE_COPY void gru_forward_normalized(const StepArgs<T>& step, const GruForwardRow<T>* rows,
+                                              int64_t n) {
+    using Factors = FloatFactors<GruForwardRow<T>>;
+    const auto run = has_standard_activations(step.cell)
+                         ? gru_forward_reset_after<T, true, kTrain, true, Factors>
+                         : gru_forward_reset_after<T, false, kTrain, true, Factors>;
+    run(step, rows, Factors{rows}, n);
+}
+
 template <class T>
 void gru_backward_with(const StepArgs<T>& step, const GruBackwardRow<T>* rows,
                        FloatFactors<GruBackwardRow<T>> factors, int64_t n) {
@@ -243,13 +253,7 @@ void gru_backward_with(const StepArgs<T>& step, const GruBackwardRow<T>* rows,
 
 template <class T, bool kTrain>
 void gru_forward(const StepArgs<T>& step, const GruForwardRow<T>* rows, int64_t n) {
-    if (step.cell.layer_norm) {
-        using Factors = FloatFactors<GruForwardRow<T>>;
-        const auto run = has_standard_activations(step.cell)
-                             ? gru_forward_reset_after<T, true, kTrain, true, Factors>
-                             : gru_forward_reset_after<T, false, kTrain, true, Factors>;
-        return run(step, rows, Factors{rows}, n);
-    }
+    if (step.cell.layer_norm) return gru_forward_normalized<T, kTrain>(step, rows, n);
     with_factors<!kTrain>(step, rows, n, [&](auto part, auto factors, int64_t count) {
         gru_forward_with<T, kTrain>(step, part, factors, count);
     });

@@ -248,13 +248,22 @@ void lstm_backward_with(const StepArgs<T>& step, const LstmBackwardRow<T>* rows,
     run(step, rows, factors, n);
 }
 
+template <class T, bool kTrain>
+LSTMCORE_ONE_COPY void lstm_forward_normalized(const StepArgs<T>& step,
+                                               const LstmForwardRow<T>* rows, int64_t n) {
+    lstm_forward_with<T, kTrain, true>(step, rows, FloatFactors<LstmForwardRow<T>>{rows}, n);
+}
+template <class T>
+LSTMCORE_ONE_COPY void lstm_backward_normalized(const StepArgs<T>& step,
+                                                const LstmBackwardRow<T>* rows, int64_t n) {
+    lstm_backward_with<T, true>(step, rows, FloatFactors<LstmBackwardRow<T>>{rows}, n);
+}
+
 }  // namespace
 
 template <class T, bool kTrain>
 void lstm_forward(const StepArgs<T>& step, const LstmForwardRow<T>* rows, int64_t n) {
-    using GivenFactors = FloatFactors<LstmForwardRow<T>>;
-    if (step.cell.layer_norm)
-        return lstm_forward_with<T, kTrain, true>(step, rows, GivenFactors{rows}, n);
+    if (step.cell.layer_norm) return lstm_forward_normalized<T, kTrain>(step, rows, n);
     with_factors<!kTrain>(step, rows, n, [&](auto part, auto factors, int64_t count) {
         lstm_forward_with<T, kTrain, false>(step, part, factors, count);
     });
@@ -262,8 +271,7 @@ void lstm_forward(const StepArgs<T>& step, const LstmForwardRow<T>* rows, int64_
 
 template <class T>
 void lstm_backward(const StepArgs<T>& step, const LstmBackwardRow<T>* rows, int64_t n) {
-    if (step.cell.layer_norm)
-        return lstm_backward_with<T, true>(step, rows, FloatFactors<LstmBackwardRow<T>>{rows}, n);
+    if (step.cell.layer_norm) return lstm_backward_normalized(step, rows, n);
     with_factors<false>(step, rows, n, [&](auto part, auto factors, int64_t count) {
         lstm_backward_with<T, false>(step, part, factors, count);
     });

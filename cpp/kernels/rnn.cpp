@@ -34,7 +34,7 @@ void rnn_forward_variant(const StepArgs<T>& step, const RnnForwardRow<T>* rows, 
 
 /// The same with layer normalisation.
 template <class T, bool kPlain>
-void rnn_forward_normalized(const StepArgs<T>& step, const RnnForwardRow<T>* rows, int64_t n) {
+void rnn_normalized_variant(const StepArgs<T>& step, const RnnForwardRow<T>* rows, int64_t n) {
     const CellActivations<T, kPlain> act{step.cell};
     const int64_t H = step.H;
     for (int64_t row = 0; row < n; ++row) {
@@ -77,6 +77,15 @@ void rnn_forward_with(const StepArgs<T>& step, const RnnForwardRow<T>* rows, Fac
     run(step, rows, factors, n);
 }
 
+/// Not inlined, here and in the other cells: a plain step would take longer, too.
+template <class T>
+LSTMCORE_ONE_COPY void rnn_forward_normalized(const StepArgs<T>& step, const RnnForwardRow<T>* rows,
+                                              int64_t n) {
+    const auto run = is_plain_rnn(step.cell) ? rnn_normalized_variant<T, true>
+                                             : rnn_normalized_variant<T, false>;
+    run(step, rows, n);
+}
+
 template <class T>
 void rnn_backward_with(const StepArgs<T>& step, const RnnBackwardRow<T>* rows,
                        FloatFactors<RnnBackwardRow<T>> factors, int64_t n) {
@@ -89,9 +98,7 @@ void rnn_backward_with(const StepArgs<T>& step, const RnnBackwardRow<T>* rows,
 
 template <class T>
 void rnn_forward(const StepArgs<T>& step, const RnnForwardRow<T>* rows, int64_t n) {
-    if (step.cell.layer_norm)
-        return is_plain_rnn(step.cell) ? rnn_forward_normalized<T, true>(step, rows, n)
-                                       : rnn_forward_normalized<T, false>(step, rows, n);
+    if (step.cell.layer_norm) return rnn_forward_normalized(step, rows, n);
     with_factors<true>(step, rows, n, [&](auto part, auto factors, int64_t count) {
         rnn_forward_with<T>(step, part, factors, count);
     });

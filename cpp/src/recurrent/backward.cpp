@@ -201,10 +201,11 @@ private:
     /// One step of the worker's slots, whose rows of the chunk's buffers begin at `row`; the rows
     /// of step + 1, if that is in the chunk, are just before.
     void run_step(int worker, int64_t layer, int d, int64_t step, int64_t end, int64_t row) {
-        with_constant(spec_.cell.kind,
-                      [&](auto kind) { run_step_of<kind()>(worker, layer, d, step, end, row); });
+        with_constants(spec_.cell.kind, changes_, [&](auto kind, auto changes) {
+            run_step_of<kind(), changes()>(worker, layer, d, step, end, row);
+        });
     }
-    template <CellKind kKind>
+    template <CellKind kKind, bool kChanges>
     void run_step_of(int worker, int64_t layer, int d, int64_t step, int64_t end, int64_t row) {
         constexpr bool gru = kKind == CellKind::gru;
         const PackedDirection<T>& w = weights_->direction(layer, d);
@@ -217,6 +218,9 @@ private:
             step + 1 < end ? StridedRows<T>{sums_.hidden_gradients().at(row - next_alive),
                                             sums_.hidden_gradients().stride}
                            : last_dgates_;
+        const int64_t offset = gru || kChanges ? sums_.hidden_offset() : 0;
+        const bool carries = gru || (kChanges && carry_.stride > 0);
+        const bool has_gates = kKind != CellKind::rnn || (kChanges && gates);
         int64_t n = 0, running = 0;  // rows; those among them with a next step come first
         for (int64_t slot : slots_of(worker, schedule_->alive(step))) {
             const auto now = this->moment(slot, step, backwards);
@@ -226,24 +230,29 @@ private:
             if (!is_last) ++running;
 
             BackwardPlace<T> at{};
-            at.a = linked ? next.at(slot) + sums_.hidden_offset() : zeros_;
+            at.a = linked ? next.at(slot) + offset : zeros_;
             at.dy = dhidden ? dhidden.at(now.t, now.b) + d * P_ : zeros_;
             at.extra = zeros_;
             if (is_last && dh_n_) at.extra = state(dh_n_, layer, d, now.b, P_);
-            if (linked && carry_.stride > 0) at.extra = carry_.at(slot);
+            if (linked && carries) at.extra = carry_.at(slot);
             at.y = hidden.at(now.t, now.b) + d * P_;
-            set_hidden(at, layer, d, step, now, slot);
+            at.h_prev = zeros_;
+            if (!now.cut && step > 0) at.h_prev = hidden.at(now.t_prev, now.b) + d * P_;
+            if (!now.cut && step == 0 && in_.h0) at.h_prev = state(in_.h0, layer, d, now.b, P_);
+            at.kept = at.h_prev;
+            if constexpr (kChanges) mask_hidden(at, layer, d, now.b, slot);
             at.dgates = sums_.dgates.at(row + slot);
             at.carry = gru ? carry_.at(slot) : nullptr;
-            if (gates) at.gates = gates.at(now.t, now.b);
-            if (kKind == CellKind::rnn && gates) at.y = at.gates;
-            if (kKind == CellKind::lstm) set_cell(at, layer, d, step, now, slot, is_last, linked);
+            if (has_gates) at.gates = gates.at(now.t, now.b);
+            if (kKind == CellKind::rnn && has_gates) at.y = at.gates;
+            if (kKind == CellKind::lstm)
+                set_cell<kChanges>(at, layer, d, step, now, slot, is_last, linked);
             if (looks_up(layer))
                 sums_.looked_up[row + slot] = *in_.lookup.at(now.t, now.b);
             else
                 keep_input(scratch, row + slot, layer, d, now.b, input.at(now.t, now.b));
             keep_row<kKind>(at, row + slot);
-            if (changes_) {
+            if constexpr (kChanges) {
                 change_row(scratch, n, at, layer, d, now, slot, row + slot);
             } else if (project) {
                 // First dh, as a product of its own; then dm = dh · W_hr, and the gates behind it.
@@ -256,7 +265,7 @@ private:
             }
             scratch.rows.template set<kKind>(n++, at);
         }
-        if (changes_)
+        if constexpr (kChanges)
             run_changed(scratch, w, running, n);
         else if (project)
             run_projected(scratch, w, running, n);
@@ -264,26 +273,22 @@ private:
             run_rows(scratch, w, running, n);
     }
 
-    /// Where the h that entered the step is.
-    void set_hidden(BackwardPlace<T>& at, int64_t layer, int d, int64_t step,
-                    const typename Pass<T>::Moment& now, int64_t slot) const {
-        at.kept = zeros_;
-        if (!now.cut && step > 0) at.kept = hidden_of(layer).at(now.t_prev, now.b) + d * P_;
-        if (!now.cut && step == 0 && in_.h0) at.kept = state(in_.h0, layer, d, now.b, P_);
-        at.h_prev = at.kept;
-        at.mask = masks_.hidden(layer, d, now.b);
+    /// Puts the row's mask, if there is one, between the state and what W_hh is multiplied with.
+    void mask_hidden(BackwardPlace<T>& at, int64_t layer, int d, int64_t b, int64_t slot) const {
+        at.mask = masks_.hidden(layer, d, b);
         if (at.mask == nullptr) return;
         mask_row(at.mask, at.kept, P_, masked_h_.at(slot));
         at.h_prev = masked_h_.at(slot);
     }
 
     /// Where the cell state of a row and its gradients are.
+    template <bool kChanges>
     void set_cell(BackwardPlace<T>& at, int64_t layer, int d, int64_t step,
                   const typename Pass<T>::Moment& now, int64_t slot, bool is_last,
                   bool linked) const {
         const View<const T>& cells = tape_[layer].cells[d];
         at.c = cells.at(now.t, now.b);
-        if (cell_.zoneout.c > 0) at.c = tape_[layer].made_cells[d].at(now.t, now.b);
+        if (kChanges && cell_.zoneout.c > 0) at.c = tape_[layer].made_cells[d].at(now.t, now.b);
         at.c_prev = zeros_;
         if (!now.cut && step > 0) at.c_prev = cells.at(now.t_prev, now.b);
         if (!now.cut && step == 0 && in_.c0) at.c_prev = state(in_.c0, layer, d, now.b, H_);

@@ -329,10 +329,11 @@ private:
 
     /// One step of the worker's slots.
     void run_step(int worker, int64_t layer, int d, int64_t step) {
-        with_constant(spec_.cell.kind,
-                      [&](auto kind) { run_step_of<kind()>(worker, layer, d, step); });
+        with_constants(spec_.cell.kind, changes_, [&](auto kind, auto changes) {
+            run_step_of<kind(), changes()>(worker, layer, d, step);
+        });
     }
-    template <CellKind kKind>
+    template <CellKind kKind, bool kChanges>
     void run_step_of(int worker, int64_t layer, int d, int64_t step) {
         const PackedDirection<T>& w = weights_->direction(layer, d);
         const bool backwards = spec_.reads_backwards(d);
@@ -357,22 +358,27 @@ private:
             at.y = hidden.at(now.t, step, now.b) + d * P_;
             if (!now.cut && step > 0) at.h_prev = hidden.at(now.t_prev, step - 1, now.b) + d * P_;
             if (!now.cut && step == 0 && in_.h0) at.h_prev = state(in_.h0, layer, d, now.b, P_);
-            set_cell<kKind>(at, layer, d, step, now);
-            if (changes_)
+            set_cell<kKind, kChanges>(at, layer, d, step, now);
+            if constexpr (kChanges)
                 scratch.rows.template set_changed<kKind>(n++, at, change_of(layer, d, now),
                                                          spec_.cell.layer_norm ? w.start : zeros_);
             else
                 scratch.rows.template set<kKind>(n++, at, zeros_);
         }
-        scratch.rows.run(weights_->kernels(), scratch.args, w.w_hr, P_, train_, n);
+        if constexpr (kChanges)
+            scratch.rows.run_changed(weights_->kernels(), scratch.args, w.w_hr, P_, train_, n);
+        else
+            scratch.rows.run(weights_->kernels(), scratch.args, w.w_hr, P_, train_, n);
     }
 
     /// Where the gates and the cell state of a row are.
-    template <CellKind kKind>
+    template <CellKind kKind, bool kChanges>
     void set_cell(ForwardPlace<T>& at, int64_t layer, int d, int64_t step,
                   const typename Pass<T>::Moment& now) const {
         const LayerTape<T>& tape = layers_[layer];
-        if (train_ && tape.gates[d]) at.gates = tape.gates[d].at(now.t, now.b);
+        // An RNN keeps its activation there, if zoneout changes what is in y.
+        if (train_ && (kKind != CellKind::rnn || (kChanges && tape.gates[d])))
+            at.gates = tape.gates[d].at(now.t, now.b);
         if (kKind != CellKind::lstm) return;
         at.c = train_ ? tape.cells[d].at(now.t, now.b) : state(c_n_, layer, d, now.b, H_);
         if (!now.cut && step > 0) at.c_prev = train_ ? tape.cells[d].at(now.t_prev, now.b) : at.c;

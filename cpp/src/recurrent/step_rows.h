@@ -41,6 +41,17 @@ void with_constant(CellKind kind, F&& f) {
     }
 }
 
+/// The same with whether rows have a change, see changes_rows().
+template <class F>
+void with_constants(CellKind kind, bool changes, F&& f) {
+    with_constant(kind, [&](auto of_kind) {
+        if (changes)
+            f(of_kind, std::true_type());
+        else
+            f(of_kind, std::false_type());
+    });
+}
+
 /// Where one row of a step reads and writes. Members that the cell does not have are ignored.
 template <class T>
 struct ForwardPlace {
@@ -143,17 +154,6 @@ public:
     /// Computes the first n rows; a projection has `columns` columns.
     void run(const Kernels<T>& kernels, const StepArgs<T>& args, const Packed<T>& w_hr,
              int64_t columns, bool train, int64_t n) const noexcept {
-        if (norms_ == nullptr) return run_rows(kernels, args, w_hr, columns, train, n);
-        kernels.product(args.w, args.w.N, hidden_products_, n);
-        StepArgs<T> normalized = args;
-        normalized.w = {};
-        normalized.norms = norms_;
-        run_rows(kernels, normalized, w_hr, columns, train, n);
-    }
-
-private:
-    void run_rows(const Kernels<T>& kernels, const StepArgs<T>& args, const Packed<T>& w_hr,
-                  int64_t columns, bool train, int64_t n) const noexcept {
         switch (args.cell.kind) {
             case CellKind::rnn:
                 kernels.rnn_forward(args, rnn_, n);
@@ -166,9 +166,21 @@ private:
                 kernels.gru_forward[train](args, gru_, n);
                 break;
         }
+    }
+    /// The same of rows with changes.
+    void run_changed(const Kernels<T>& kernels, const StepArgs<T>& args, const Packed<T>& w_hr,
+                     int64_t columns, bool train, int64_t n) const noexcept {
+        StepArgs<T> step = args;
+        if (norms_ != nullptr) {
+            kernels.product(args.w, args.w.N, hidden_products_, n);
+            step.w = {};
+            step.norms = norms_;
+        }
+        run(kernels, step, w_hr, columns, train, n);
         for (int64_t i = 0; zoned_ && i < n; ++i) zone(zoned_[i]);
     }
 
+private:
     struct ZonedRow {
         ForwardPlace<T> at;
         const T* made_c;

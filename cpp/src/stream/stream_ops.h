@@ -77,18 +77,21 @@ public:
     void run(int64_t first, int64_t n, PlaceOf place_of) noexcept {
         const T* pre = args_.w_in ? w_->bias : pre_.at(first);
         args_.last_first = !args_.last_first;
-        with_constant(args_.cell.kind, [&](auto kind) {
+        with_constants(args_.cell.kind, changes_, [&](auto kind, auto changes) {
             for (int64_t i = 0; i < n; ++i) {
                 const StatePlace<T> s = place_of(i);
                 const ForwardPlace<T> at{
                     pre + i * pre_.stride, x_, s.h_prev, s.h, s.c, s.c, nullptr};
-                if (changes_)
+                if constexpr (changes())
                     step_rows_.template set_changed<kind()>(i, at, {}, zeros_);
                 else
                     step_rows_.template set<kind()>(i, at, zeros_);
             }
+            if constexpr (changes())
+                step_rows_.run_changed(*kernels_, args_, w_->w_hr, w_->w_hr.N, false, n);
+            else
+                step_rows_.run(*kernels_, args_, w_->w_hr, w_->w_hr.N, false, n);
         });
-        step_rows_.run(*kernels_, args_, w_->w_hr, w_->w_hr.N, false, n);
     }
 
 private:
