@@ -2,7 +2,7 @@
 // for. None of them changes a result: they decide only in which pieces, and by how many threads,
 // the same chains of additions are computed.
 //
-// Two values for one cache stand here side by side where they were measured with different loops:
+// Several constants describe the same cache where each was measured with another loop:
 // the weights that stay in the L2 cache have kInputWeightsL2Bytes, kFusedL2Bytes and
 // kStepWeightsBytes. What the kernels go by (registers of a tile, bytes kept in the L1 cache) is in
 // cpp/kernels.
@@ -111,6 +111,6 @@ constexpr int64_t kHugePagesFrom = 1 << 20;
 /// once.
 constexpr int kKeptBuffers = 12;
 /// Bytes that all threads keep together.
-constexpr int64_t kKeptBytes = 128 << 20;
+constexpr int64_t kKeptBufferBytes = 128 << 20;
 
 }  // namespace lstmcore

@@ -48,7 +48,7 @@ public:
     /// Keeps the buffer, in the place of the oldest where these would be too many, unless all
     /// threads together keep too much.
     void keep(Buffer& buffer) {
-        const int64_t room = kKeptBytes - buffer.capacity_;
+        const int64_t room = kKeptBufferBytes - buffer.capacity_;
         while (count_ > 0 && (count_ == kKeptBuffers || kept_by_all > room)) drop(take_out(0));
         if (kept_by_all.fetch_add(buffer.capacity_) <= room)
             buffers_[count_++].swap(buffer);
@@ -56,7 +56,7 @@ public:
             kept_by_all -= buffer.capacity_;
     }
     static bool keeps(int64_t capacity) {
-        return capacity >= Buffer::kKeptFrom && capacity <= kKeptBytes && !closed;
+        return capacity >= Buffer::kKeptFrom && capacity <= kKeptBufferBytes && !closed;
     }
     static void release(Buffer& buffer) {
         if (buffer.data_) ::operator delete(buffer.data_, alignment_of(buffer.capacity_));

@@ -138,7 +138,7 @@ class Module:
     _takes_lookup: ClassVar[bool] = False  # whether it reads steps from a table (see `Flow`)
     _gives_probabilities: bool = False  # whether y is behind a softmax or sigmoid
     _needs_whole_sequence: bool = False  # whether y at a step needs steps after it
-    _looks_back: bool = False  # whether it needs steps before it, which no state carries
+    _looks_back: bool = False  # whether it needs x of earlier steps, which no state keeps
     # Whether `_apply` calls `forward` and `__call__`. If so, a derived class may have its own.
     _applies_own: ClassVar[bool] = True
 

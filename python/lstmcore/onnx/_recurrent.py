@@ -399,12 +399,13 @@ def attributes_of(config: Config) -> dict[str, Any]:
         for role in roles * config.directions:
             if role == "identity":
                 role = ("identity", 1.0, 0.0)
-            if isinstance(role, str):
-                names.append(theirs[role])
-            else:
-                names.append(theirs[role[0]])
-                alphas.append(role[1])
-                betas.append(role[2])
+            name, *numbers = (role,) if isinstance(role, str) else role
+            if name not in theirs:
+                raise ValueError(f"its activation {name!r} is none of those of ONNX's nodes")
+            names.append(theirs[name])
+            if numbers:
+                alphas.append(numbers[0])
+                betas.append(numbers[1])
         attributes["activations"] = names
         if alphas:
             attributes |= {"activation_alpha": alphas, "activation_beta": betas}
