@@ -12,6 +12,7 @@ from helpers import peers
 from helpers.paths import DATA
 
 onnx: Any = peers.require("onnx")
+runtime: Any = peers.require("onnxruntime")
 
 WEIGHTS = ("W", "R", "B", "P")
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
@@ -20,6 +21,23 @@ OUTPUTS = ("Y", "Y_h", "Y_c")
 
 with np.load(DATA / "ort_matrix.npz") as _file:
     ARRAYS = dict(_file)
+
+
+def session(proto: Any) -> Any:
+    """A model as ONNX Runtime runs it, which is sound and has no initializer that nothing uses."""
+    onnx.checker.check_model(proto, full_check=True)
+    unused = {one.name for one in proto.graph.initializer} - _used(proto.graph)
+    assert not unused  # ONNX Runtime warns of these
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    return runtime.InferenceSession(proto.SerializeToString(), options)
+
+
+def _used(graph: Any) -> set[str]:
+    """What nodes take, those of graphs within nodes as well."""
+    names = {name for node in graph.node for name in node.input}
+    inside = [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
+    return names.union(*map(_used, inside))
 
 
 def value(name: str, dtype: Any, shape: Any = None) -> Any:

@@ -649,8 +649,10 @@ def test_int8_in_a_chain_and_what_is_refused() -> None:
     assert isinstance(again, lc.Sequential)
     assert again[0] == layer
     for module, message in (
-        (lc.quantize(lc.GRU(3, 4)), "GRU.*in int8, which ONNX has in LSTM and Linear alone"),
-        (lc.quantize(lc.LSTM(3, 4, proj_size=2)), "proj_size=2 cannot be written to ONNX"),
+        (lc.quantize(lc.GRU(3, 4)), "GRU.*in int8, which ONNX has in Linear and LSTM alone"),
+        (lc.quantize(lc.LSTM(3, 4, proj_size=2)), "in int8, .*without .*, proj_size and"),
+        (lc.quantize(lc.LSTM(3, 4, layer_norm=True)), "in int8, .*without layer_norm"),
+        (lc.quantize(lc.LSTM(3, 4, zoneout=0.1)), "in int8, .*without .* zoneout"),
     ):
         with pytest.raises(ValueError, match=message):
             lc.to_onnx(module)

@@ -125,8 +125,7 @@ def to_onnx(
     Raises
     ------
     ValueError
-        Naming the module, and the option of it, that ONNX cannot express: proj_size and cell_clip
-        among others.
+        Naming the module, and the option of it, that ONNX cannot express, such as int8 of a GRU.
     OSError
         If the file cannot be written.
     ImportError
@@ -134,7 +133,9 @@ def to_onnx(
 
     Notes
     -----
-    ONNX Runtime knows LSTM, GRU and RNN of float32 only; a float64 model is written as it is.
+    A layer is a node LSTM, GRU or RNN, or, with an option that these lack (layer_norm, zoneout,
+    proj_size, cell_clip), a Scan over the steps. ONNX Runtime knows the nodes in float32 only; a
+    float64 model is written as it is.
 
     Examples
     --------

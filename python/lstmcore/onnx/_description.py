@@ -65,7 +65,7 @@ def _state(module: Module, model: Model) -> dict[str, Any]:
     for path, part in parts:
         prefix = f"{path}." if path else ""
         own: dict[str, Any]
-        if part._state_parts:
+        if part._state_parts and _recurrent.has_node(part._config):
             nodes = [
                 {
                     name: model.constants[f"{prefix}{name}_l{level}"]

@@ -35,11 +35,15 @@ from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool
 from .._nn.time_reversal import Flip
 from .._shapes.rows import Permute, RepeatVector, Reshape
 from .._shapes.steps import AvgPool1D, MaxPool1D, Pad1D, UpSample1D
-from . import _description, _recurrent
+from . import _description, _recurrent, _scan
 from ._model import Tensor
 from ._reading import require
 from .operators import MICROSOFT
 
+_IN_INT8 = (
+    "its weights are in int8, which ONNX has in Linear and LSTM alone, and there without "
+    "layer_norm, zoneout, proj_size and cell_clip"
+)
 _INSIDE = " in a Sequential: call that with a lc.Input, and export the lc.Model of what comes of it"
 
 
@@ -181,11 +185,51 @@ class _Writer:
             self._shared[key] = make()
         return self._shared[key]
 
-    def reduce(self, op: str, x: str, axis: int) -> str:
-        """Add a reduction over an axis, which goes."""
+    def reduce(self, op: str, x: str, axis: int, *, keep: bool = False) -> str:
+        """Add a reduction over an axis, which goes, or keeps a size of 1."""
         if self._opset >= 18 or op == "ReduceSum":
-            return str(self.node(op, [x, self.integers(axis)], keepdims=0))
-        return str(self.node(op, [x], axes=[axis], keepdims=0))
+            return str(self.node(op, [x, self.integers(axis)], keepdims=int(keep)))
+        return str(self.node(op, [x], axes=[axis], keepdims=int(keep)))
+
+    def joined(self, merge: str, parts: list[str]) -> str:
+        """Return what becomes of the features of two directions."""
+        if merge == "concat":
+            return str(self.node("Concat", parts, axis=-1))
+        y = self.node("Mul" if merge == "mul" else "Add", parts)
+        return str(self.node("Mul", [y, self.number(0.5)])) if merge == "ave" else str(y)
+
+    def scan(
+        self,
+        step: Callable[[list[str], list[str]], tuple[list[str], str]],
+        initial: list[str],
+        scanned: list[str],
+        back: bool,
+    ) -> list[str]:
+        """Add a Scan over the first axis; return the names of the final state and of all y.
+
+        `step` adds the nodes of one step, of the state before it and what it is given of each value
+        that is scanned, and returns the state after it and y. What is shared inside has to be a
+        constant, or there before.
+        """
+        helper = self._onnx.helper
+        before = [self._unused(f"{self.prefix}before") for _ in initial]
+        given = [self._unused(f"{self.prefix}given") for _ in scanned]
+        outer, self.nodes = self.nodes, []
+        after, y = step(before, given)
+        made = [str(self.node("Identity", [name])) for name in (*after, y)]
+        inside, self.nodes = self.nodes, outer
+        untyped = helper.make_empty_tensor_value_info
+        names = [[untyped(n) for n in part] for part in ((*before, *given), made)]
+        found: list[str] = self.node(
+            "Scan",
+            [*initial, *scanned],
+            len(made),
+            body=helper.make_graph(inside, f"{self.prefix}step", *names),
+            num_scan_inputs=len(scanned),
+            scan_input_directions=[int(back)] * len(scanned),
+            scan_output_directions=[int(back)],
+        )
+        return found
 
     # Time -----------------------------------------------------------------------------------------
 
@@ -267,19 +311,22 @@ class _Writer:
         """Add an input for an initial state, (L*D, B, H), if states are asked for."""
         if not self._states:
             return None
-        return self.input(self._state_name(letter + "0"), self._dtype, self._state_shape(layer))
+        shape = self._state_shape(layer, letter)
+        return self.input(self._state_name(letter + "0"), self._dtype, shape)
 
     def state_output(self, layer: Layer[Any], letter: str, parts: list[str]) -> None:
         """Add an output for a final state, from those of every stacked layer."""
         if self._states:
             name = self.node("Concat", parts, axis=0, name=self._state_name(letter + "n"))
-            self.outputs.append(self._value(name, self._dtype, self._state_shape(layer)))
+            self.outputs.append(self._value(name, self._dtype, self._state_shape(layer, letter)))
 
     def _state_name(self, name: str) -> str:
         return name if self._alone else self.prefix + name
 
-    def _state_shape(self, layer: Layer[Any]) -> list[Any]:
-        return [layer.num_layers * (1 + layer.bidirectional), "batch", layer.hidden_size]
+    def _state_shape(self, layer: Layer[Any], letter: str) -> list[Any]:
+        config = layer._config
+        size = config.output_size if letter == "h" else config.hidden_size
+        return [config.num_layers * config.directions, "batch", size]
 
 
 class _Inexpressible(Exception):
@@ -290,6 +337,18 @@ class _Inexpressible(Exception):
 
 
 def _layer(w: _Writer, layer: Layer[Any]) -> None:
+    if layer._quantized and not (
+        layer._config.kind == "lstm" and _recurrent.has_node(layer._config)
+    ):
+        raise _Inexpressible(_IN_INT8)
+    w.time_major()
+    final = _nodes(w, layer) if _recurrent.has_node(layer._config) else _scan.write(w, layer)
+    for letter, parts in final.items():
+        w.state_output(layer, letter, parts)
+
+
+def _nodes(w: _Writer, layer: Layer[Any]) -> dict[str, list[str]]:
+    """Write a recurrent node for each stacked layer; return the final states by their letter."""
     config = layer._config
     op = config.kind.upper()
     state = layer.state_dict()
@@ -298,11 +357,8 @@ def _layer(w: _Writer, layer: Layer[Any]) -> None:
     except ValueError as error:
         raise _Inexpressible(str(error)) from None
     if layer._quantized:
-        if op != "LSTM":
-            raise _Inexpressible("its weights are in int8, which ONNX has in LSTM and Linear alone")
         op, weights = "DynamicQuantizeLSTM", [_quantized(one) for one in weights]
-    w.time_major()
-    letters = "hc" if layer._config.kind == "lstm" else "h"
+    letters = "hc" if config.kind == "lstm" else "h"
     D = config.directions
     initial = {letter: w.state_input(layer, letter) for letter in letters}
     final: dict[str, list[str]] = {letter: [] for letter in letters}
@@ -329,8 +385,7 @@ def _layer(w: _Writer, layer: Layer[Any]) -> None:
         for letter, value in zip(letters, last, strict=True):
             final[letter].append(value)
         w.x = _merged(w, layer, y)
-    for letter in letters:
-        w.state_output(layer, letter, final[letter])
+    return final
 
 
 def _quantized(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -352,15 +407,7 @@ def _merged(w: _Writer, layer: Layer[Any], y: str) -> str:
         beside = w.node("Transpose", [y], perm=[0, 2, 1, 3])
         return str(w.node("Reshape", [beside, w.integers(0, 0, 2 * layer.hidden_size)]))
     parts = w.node("Split", [y, w.integers(1, 1)], 2, axis=1)
-    return _joined(w, layer.merge, [w.node("Squeeze", [part, w.integers(1)]) for part in parts])
-
-
-def _joined(w: _Writer, merge: str, parts: list[str]) -> str:
-    """Return what becomes of the features of two directions."""
-    if merge == "concat":
-        return str(w.node("Concat", parts, axis=-1))
-    y = w.node("Mul" if merge == "mul" else "Add", parts)
-    return str(w.node("Mul", [y, w.number(0.5)])) if merge == "ave" else str(y)
+    return w.joined(layer.merge, [w.node("Squeeze", [part, w.integers(1)]) for part in parts])
 
 
 def _linear(w: _Writer, linear: Linear) -> None:
@@ -513,7 +560,7 @@ def _both_ends(w: _Writer, pool: BothEnds) -> None:
     parts = [_last(w, forward), _step(w, reverse, 0)]
     if w.lengths is not None:
         parts[1] = w.node("Where", [w.some(), parts[1], w.number(0)])
-    w.pool(_joined(w, pool.merge, parts))
+    w.pool(w.joined(pool.merge, parts))
 
 
 def _mean_pool(w: _Writer, pool: MeanPool) -> None:
@@ -653,9 +700,11 @@ _ACTIVATIONS: dict[type[Module], str] = {Tanh: "Tanh", ReLU: "Relu", Sigmoid: "S
 _LAYER = (
     "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "input_dropout",
     "recurrent_dropout", "weight_dropout", "bidirectional", "reverse", "merge", "gate_clip",
-    "dtype",
+    "zoneout", "layer_norm", "dtype",
 )  # fmt: skip
-_LSTM = ("forget_gate", "coupled", "peephole", "activations", "forget_bias")
+_LSTM = (
+    "proj_size", "forget_gate", "coupled", "peephole", "cell_clip", "activations", "forget_bias",
+)  # fmt: skip
 _MODULES: dict[type[Module], tuple[Callable[[_Writer, Any], None], tuple[str, ...]]] = {
     RNN: (_layer, (*_LAYER, "nonlinearity")),
     LSTM: (_layer, (*_LAYER, *_LSTM)),

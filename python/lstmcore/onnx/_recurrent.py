@@ -420,6 +420,12 @@ def _order(config: Config) -> str:
     return LAYOUTS["onnx"].order(config.kind)
 
 
+def has_node(config: Config) -> bool:
+    """Whether ONNX's nodes have all options of a layer; what others are written as is in _scan."""
+    other = config.layer_norm, any(config.zoneouts), config.proj_size, config.cell_clip
+    return not any(other)
+
+
 def to_state(config: Config, nodes: list[dict[str, Tensor]]) -> dict[str, Array]:
     """Return the state dict of a layer whose every stacked layer is a node with these weights.
 
