@@ -300,5 +300,8 @@ class Recurrent(PacksWeights, Generic[State]):
 
 def _masked(array: Array, mask: Array) -> Array:
     """Return an array times a mask; what is dropped is 0, whatever it was."""
-    masked: Array = np.multiply(array, mask, out=np.zeros_like(array), where=mask != 0)
+    with np.errstate(all="ignore"):
+        masked: Array = array * mask
+    if not np.isfinite(masked).all():
+        masked[mask == 0] = 0  # not infinity times 0
     return masked
