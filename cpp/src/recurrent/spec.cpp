@@ -77,7 +77,7 @@ void LayerSpec::check() const {
             "zoneout of c is an option of the LSTM, which alone has a c");
     require(cell.forget_gate || !cell.coupled, "coupled=True contradicts forget_gate=False");
     require(!cell.layer_norm || cell.kind != CellKind::gru || cell.reset_after,
-            "layer_norm=True contradicts reset_after=False");
+            "layer_norm=True contradicts reset_after=False, expected reset_after=True");
     require(!(bidirectional && reverse), "reverse=True contradicts bidirectional=True");
     require(bidirectional || merge == Merge::concat,
             "merge other than \"concat\" needs bidirectional=True");

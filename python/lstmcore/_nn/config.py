@@ -170,7 +170,10 @@ class Config:
         biased = self.forget_bias is not None
         forget_bias = f"forget_bias={self.forget_bias}"
         merge = f"merge={self.merge!r}"
-        before = "reset_after=False (there r is needed before the product of all gates is whole)"
+        before = (
+            "reset_after=False (there r is needed before the product of all gates, which is "
+            "normalised, is whole), expected reset_after=True"
+        )
         for wrong, one, other in (
             (self.reverse and self.bidirectional, "reverse=True", "bidirectional=True"),
             (self.merge != "concat" and not self.bidirectional, merge, "bidirectional=False"),

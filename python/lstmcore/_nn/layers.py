@@ -544,8 +544,9 @@ class GRU(SingleStateLayer):
     layer_norm : bool, default False
         Whether W_ih x_t and W_hh h_{t-1} are normalised, each over all gates, to
         LN(W_ih x_t) * weight_ln_ih and LN(W_hh h_{t-1}) * weight_ln_hh [5]_, with
-        LN(v) = (v - mean(v)) / sqrt(var(v) + 1e-5). Adds weight_ln_ih and weight_ln_hh, (3*H,). Not
-        without `reset_after`.
+        LN(v) = (v - mean(v)) / sqrt(var(v) + 1e-5). Adds weight_ln_ih and weight_ln_hh, (3*H,).
+        Needs `reset_after`, as in [5]_: a reset before the product leaves no W_hh h_{t-1} of all
+        gates to be normalised.
     bidirectional : bool, default False
         Whether a second direction reads every sequence from its end.
     reverse : bool, default False
