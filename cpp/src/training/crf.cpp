@@ -92,15 +92,34 @@ double log_sum(const double* x, const double* y, int64_t n) noexcept {
 }
 
 /// What is kept of every step, each (steps, C): the sums over all labels before it, itself
-/// included (alphas), and after it (betas); for the gradient of the transitions from it to the next
-/// step, what multiplies the powers from the left and from the right, and the latter's logarithms.
+/// included (alphas), and after it (betas), as logarithms. Of each step and the next one, label i
+/// is followed by j with a probability of left[i] powers[i][j] right[j]; left begins as the
+/// exponentials of alphas by their sum, and `sums` are those of powers[i][j] right[j]. Where these
+/// are too small for that, left and right are 0 and `weights` has the probability of i, by factor,
+/// for the same from `later`, the logarithms of right.
 struct Kept {
-    double *alphas, *betas, *left, *right, *later;
+    double *alphas, *betas, *left, *sums, *later, *weights;
+    Panels<double> right;
+    bool* apart;  ///< (steps) whether `weights` counts
 
     static Kept take(Arena& arena, int64_t steps, int64_t C) {
-        const int64_t n = size_product(steps, C);
-        return {arena.take<double>(n), arena.take<double>(n), arena.take<double>(n),
-                arena.take<double>(n), arena.take<double>(n)};
+        const int64_t n = size_product(steps, C), width = Panels<double>::kWidth;
+        Kept kept{};
+        for (double** array :
+             {&kept.alphas, &kept.betas, &kept.left, &kept.sums, &kept.later, &kept.weights})
+            *array = arena.take<double>(n);
+        const int64_t padded = size_product(steps, round_up(C, width));
+        kept.right = {arena.take<double>(padded), width, steps};
+        kept.apart = arena.take<bool>(steps);
+        return kept;
+    }
+    /// Lets steps [first, last) count for nothing in the gradient of the transitions.
+    void leave_out(int64_t first, int64_t last, int64_t C, const double* zeros) const {
+        for (int64_t m = first; m < last; ++m) {
+            std::fill_n(left + m * C, C, 0);
+            copy_to_panels(right, m, zeros, C);
+            apart[m] = false;
+        }
     }
 };
 
@@ -117,22 +136,21 @@ public:
           n_(steps.first[size_t(row) + 1] - steps.first[size_t(row)]),
           step_(steps.step.data() + steps.first[size_t(row)]),
           scores_(scores + row * shape.row_stride),
-          stride_(shape.step_stride) {
-        const int64_t begin = steps.first[size_t(row)] * C_;
-        kept_ = {kept.alphas + begin, kept.betas + begin, kept.left + begin, kept.right + begin,
-                 kept.later + begin};
-    }
+          stride_(shape.step_stride),
+          first_(steps.first[size_t(row)]),
+          kept_(kept) {}
 
     /// Returns the loss. `labels` are those of the row.
     double forward(const int64_t* labels, double* room) noexcept {
         if (n_ == 0) return 0;
+        bool known = model_.known;
         for (int64_t k = 0; k < n_; ++k)
-            for (int64_t c = 0; c < C_; ++c)
-                if (!(x(k)[c] < std::numeric_limits<T>::infinity())) return std::nan("");
-        if (!model_.known) return std::nan("");
+            for (int64_t c = 0; c < C_; ++c) known &= x(k)[c] < std::numeric_limits<T>::infinity();
+        if (!known) return std::nan("");
         for (int64_t c = 0; c < C_; ++c) alpha(0)[c] = model_.start[size_t(c)] + double(x(0)[c]);
         for (int64_t k = 1; k < n_; ++k) {
-            sum_over(alpha(k - 1), model_.forward, model_.reversed, room, nullptr, alpha(k));
+            sum_over(alpha(k - 1), model_.forward, model_.reversed, at(kept_.left, k - 1), room,
+                     alpha(k));
             for (int64_t c = 0; c < C_; ++c) alpha(k)[c] += double(x(k)[c]);
         }
         const double all = log_sum(alpha(n_ - 1), model_.end.data(), C_);
@@ -145,19 +163,19 @@ public:
     void backward(const int64_t* labels, double factor, double* room, T* dscores) noexcept {
         std::copy(model_.end.begin(), model_.end.end(), beta(n_ - 1));
         for (int64_t k = n_ - 2; k >= 0; --k) {
-            double* const later = kept_.later + k * C_;
+            double* const later = at(kept_.later, k);
             for (int64_t c = 0; c < C_; ++c) later[c] = double(x(k + 1)[c]) + beta(k + 1)[c];
-            sum_over(later, model_.backward, model_.transitions, kept_.right + k * C_,
-                     kept_.left + k * C_, beta(k));
+            sum_over(later, model_.backward, model_.transitions, room, at(kept_.sums, k), beta(k));
+            copy_to_panels(kept_.right, first_ + k, room, C_);
         }
         for (int64_t k = 0; k < n_; ++k) {
-            for (int64_t c = 0; c < C_; ++c) room[c] = alpha(k)[c] + beta(k)[c];
             double* const p = alpha(k);  // from here on the probability of each label, by factor
-            kernels_.softmax(room, p, C_, factor);
-            double* const left = kept_.left + k * C_;
-            for (int64_t c = 0; k + 1 < n_ && c < C_; ++c) {
-                // Negative where it was too small, see add_transitions.
-                left[c] = p[c] == 0 ? 0 : left[c] >= kSafe ? p[c] / left[c] : -p[c];
+            if (k + 1 == n_ || !take_shares(k, factor, p)) {
+                for (int64_t c = 0; c < C_; ++c) room[c] = alpha(k)[c] + beta(k)[c];
+                kernels_.softmax(room, p, C_, factor);
+                kept_.leave_out(first_ + k, first_ + k + 1, C_, model_.zeros.data());
+                kept_.apart[first_ + k] = k + 1 < n_;
+                std::copy_n(p, C_, at(kept_.weights, k));
             }
             p[labels[k]] -= factor;
             T* const dx = dscores + step_[k] * stride_;
@@ -167,8 +185,26 @@ public:
 
 private:
     const T* x(int64_t k) const { return scores_ + step_[k] * stride_; }
-    double* alpha(int64_t k) const { return kept_.alphas + k * C_; }
-    double* beta(int64_t k) const { return kept_.betas + k * C_; }
+    double* at(double* array, int64_t k) const { return array + (first_ + k) * C_; }
+    double* alpha(int64_t k) const { return at(kept_.alphas, k); }
+    double* beta(int64_t k) const { return at(kept_.betas, k); }
+
+    /// p becomes the probability of each label of a step that has a next one, by factor, and `left`
+    /// what it is there for. Returns whether that was exact; if not, all is as it was.
+    bool take_shares(int64_t k, double factor, double* p) const noexcept {
+        double* const left = at(kept_.left, k);
+        const double* const sums = at(kept_.sums, k);
+        double all = 0;
+        for (int64_t c = 0; c < C_; ++c) all += left[c] * sums[c];
+        if (!(all >= kSafe)) return false;
+        const double scale = factor / all;
+        for (int64_t c = 0; c < C_; ++c) {
+            left[c] *= scale;
+            p[c] = left[c] * sums[c];
+        }
+        kept_.apart[first_ + k] = false;
+        return true;
+    }
 
     /// out[j] = log(sum_i exp(in[i] + matrix[i][j])), where `powers` has the exponentials of the
     /// matrix and `columns` its columns. exp(in[i]), by their sum, is left in `powers_in`, and
@@ -179,24 +215,23 @@ private:
         const SoftmaxSums<double> scale = kernels_.softmax(in, powers_in, C_, 1);
         if (!(scale.max > kImpossible)) {
             std::fill_n(out, C_, kImpossible);
-            if (sums) std::fill_n(sums, C_, 0);
+            std::fill_n(sums, C_, 0);
             std::fill_n(powers_in, C_, 0);
             return;
         }
-        const ProductRow<double> product{powers_in, model_.zeros.data(), out};
+        const ProductRow<double> product{powers_in, model_.zeros.data(), sums};
         kernels_.product(powers, C_, &product, 1);
-        if (sums) std::copy_n(out, C_, sums);
         bool safe = true;
-        for (int64_t j = 0; j < C_; ++j) safe = safe && out[j] >= kSafe;
+        for (int64_t j = 0; j < C_; ++j) safe &= sums[j] >= kSafe;
         const double shift = scale.max + std::log(scale.sum) + model_.highest;
         if (safe) {
-            log_(out, out, C_);
+            log_(sums, out, C_);
             for (int64_t j = 0; j < C_; ++j) out[j] += shift;
             return;
         }
         for (int64_t j = 0; j < C_; ++j) {
-            if (out[j] >= kSafe) {
-                log_(out + j, out + j, 1);
+            if (sums[j] >= kSafe) {
+                log_(sums + j, out + j, 1);
                 out[j] += shift;
             } else {
                 out[j] = log_sum(in, columns.data() + j * C_, C_);
@@ -221,8 +256,8 @@ private:
     const int64_t C_, n_;
     const int64_t* const step_;
     const T* const scores_;
-    const int64_t stride_;
-    Kept kept_;
+    const int64_t stride_, first_;
+    const Kept& kept_;
 };
 
 /// What the sums over all rows need of each.
@@ -239,33 +274,47 @@ struct Sums {
         return steps.first[size_t(b)] < steps.first[size_t(b) + 1] && std::isfinite(losses[b]) &&
                factor[b] != 0;
     }
-    /// The gradient of the transitions from label i, over all rows and steps in order.
+    /// The gradient of the transitions from labels [first, last), over all rows and steps in order.
+    /// `products` and `exact` are (C, C), of which those labels' rows are used; `room` is (C).
     template <class T>
-    void add_transitions(int64_t i, double* products, double* exact, double* room,
+    void add_transitions(int64_t first, int64_t last, double* products, double* exact, double* room,
                          T* out) const noexcept {
-        const int64_t C = model.C;
-        std::fill_n(products, C, 0);
-        std::fill_n(exact, C, 0);
+        const int64_t C = model.C, begin = first * C, end = last * C;
+        std::fill(products + begin, products + end, 0);
+        std::fill(exact + begin, exact + end, 0);
+        for (int64_t m = 0; m < steps.all(); m += kLinearPieceRows) {
+            const Panels<double>& right = kept.right;
+            const int64_t n = std::min(kLinearPieceRows, steps.all() - m);
+            kernels.outer({{kept.left + m * C, C, n},
+                           first,
+                           {right.at(m, 0), right.width, right.rows},
+                           products + begin,
+                           n,
+                           last - first,
+                           C});
+        }
         for (int64_t b = 0; b < shape.B; ++b) {
             if (!counts(b)) continue;
             for (int64_t m = steps.first[size_t(b)]; m + 1 < steps.first[size_t(b) + 1]; ++m) {
-                const double left = kept.left[m * C + i];
-                if (left > 0) {
-                    const double* const right = kept.right + m * C;
-                    for (int64_t j = 0; j < C; ++j) products[j] += left * right[j];
-                } else if (left < 0) {
-                    // The products are too small: the share of each label that may follow anew.
-                    const double* const later = kept.later + m * C;
-                    for (int64_t j = 0; j < C; ++j)
-                        room[j] = later[j] + model.transitions[size_t(i * C + j)];
-                    kernels.softmax(room, room, C, -left);
-                    for (int64_t j = 0; j < C; ++j) exact[j] += room[j];
-                }
-                if (labels[m] == i) exact[labels[m + 1]] -= factor[b];
+                const int64_t label = labels[m];
+                if (label >= first && label < last) exact[label * C + labels[m + 1]] -= factor[b];
+                for (int64_t i = first; kept.apart[m] && i < last; ++i)
+                    add_apart(m, i, exact, room);
             }
         }
-        for (int64_t j = 0; j < C; ++j)
-            out[j] += T(products[j] * model.powers[size_t(i * C + j)] + exact[j]);
+        for (int64_t i = begin; i < end; ++i)
+            out[i] += T(products[i] * model.powers[size_t(i)] + exact[i]);
+    }
+    /// The same of a step whose exponentials are too small: the share of each label that may follow
+    /// label i.
+    void add_apart(int64_t m, int64_t i, double* exact, double* room) const noexcept {
+        const int64_t C = model.C;
+        const double weight = kept.weights[m * C + i];
+        if (weight == 0) return;
+        const double* const later = kept.later + m * C;
+        for (int64_t j = 0; j < C; ++j) room[j] = later[j] + model.transitions[size_t(i * C + j)];
+        kernels.softmax(room, room, C, weight);
+        for (int64_t j = 0; j < C; ++j) exact[i * C + j] += room[j];
     }
 
     /// Those of the first or last labels: alphas are their gradients now.
@@ -325,12 +374,14 @@ void crf(const T* scores, const CrfShape& shape, const CrfParameters<T>& paramet
     Arena counting(nullptr);
     Kept::take(counting, steps.all(), C);
     const int team_size = team_size_for(shape, steps, num_threads);
-    const int64_t room_size = 3 * round_up(C, kAlignment);
-    const int64_t room_bytes = size_product(room_size, sizeof(double), team_size);
-    const Buffer memory(counting.used() + room_bytes);
+    const int64_t room_size = round_up(C, kAlignment);
+    counting.take<double>(size_product(room_size, team_size));
+    counting.take<double>(size_product(2, C, C));
+    const Buffer memory(counting.used());
     Arena arena(memory.data());
     const Kept kept = Kept::take(arena, steps.all(), C);
-    double* const rooms = arena.take<double>(room_bytes / int64_t(sizeof(double)));
+    double* const rooms = arena.take<double>(size_product(room_size, team_size));
+    double* const products = arena.take<double>(size_product(2, C, C));
     const Sums sums{model, kernels, steps, kept, shape, labels.data(), factor, losses};
     const CallKind kind({'k', shape.B, C, sizeof(T)}, double(steps.all() + 1));
     run_fast_team(kind, team_size, [&](Team& team) noexcept {
@@ -348,13 +399,16 @@ void crf(const T* scores, const CrfShape& shape, const CrfParameters<T>& paramet
             for (int64_t m = steps.first[size_t(b)]; unknown && m < steps.first[size_t(b) + 1]; ++m)
                 std::fill_n(dx + steps.step[size_t(m)] * shape.step_stride, C,
                             std::numeric_limits<T>::quiet_NaN());
-            if (sums.counts(b)) row.backward(own, factor[b], room, dx);
+            if (sums.counts(b))
+                row.backward(own, factor[b], room, dx);
+            else
+                kept.leave_out(steps.first[size_t(b)], steps.first[size_t(b) + 1], C,
+                               model.zeros.data());
         }
         if (!dscores || !gradients) return;
         team.barrier();
-        for (int64_t i = team.rank; i < C; i += team.size)
-            sums.add_transitions(i, room, room + room_size / 3, room + 2 * room_size / 3,
-                                 gradients->transitions + i * C);
+        sums.add_transitions(C * team.rank / team.size, C * (team.rank + 1) / team.size, products,
+                             products + C * C, room, gradients->transitions);
     });
     if (!dscores || !gradients) return;
     sums.add_ends(false, gradients->start);
