@@ -103,7 +103,8 @@ private:
 };
 
 /// How many threads a call gets: one where Workers would use no more, else what was learned of such
-/// calls. `pass` tells forward, with and without a tape, and backward from each other.
+/// calls. `pass` tells forward, with and without a tape, and backward from each other; rows with
+/// changes, which workers cannot share by units, are another kind than those without.
 template <class T>
 CallThreads threads_of(const LayerSpec& spec, const Sequences<T>& in, char pass, int most) {
     if (most > 1) most = Workers(spec, in, most).team();
@@ -112,11 +113,11 @@ CallThreads threads_of(const LayerSpec& spec, const Sequences<T>& in, char pass,
     double steps = 1;  // of all rows
     for (int64_t b = 0; b < in.batch; ++b)
         steps += double(in.lengths ? std::max<int64_t>(in.lengths[b], 0) : in.steps);
-    const CallKind kind(
-        {pass, sizeof(T), int64_t(cell.kind), cell.gates(), cell.reset_after, cell.layer_norm,
-         bool(cell.zoneout), spec.input_size, spec.hidden_size, spec.proj_size, spec.num_layers,
-         spec.directions(), in.batch, in.table_rows, std::ilogb(steps)},
-        steps);
+    const CallKind kind({pass, sizeof(T), int64_t(cell.kind), cell.gates(), cell.reset_after,
+                         cell.layer_norm, changes_rows(cell, in.recurrent_dropout > 0),
+                         spec.input_size, spec.hidden_size, spec.proj_size, spec.num_layers,
+                         spec.directions(), in.batch, in.table_rows, std::ilogb(steps)},
+                        steps);
     return CallThreads(kind, most);
 }
 
