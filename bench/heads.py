@@ -2,9 +2,9 @@
 
     python bench/heads.py [--rounds 15] [--markdown FILE]
 
-One thread each. A call is the loss and its gradient; of the CRF those of its parameters, too. The
-numbers have to be equal first. Rounds go through all, so that a machine whose speed changes favours
-nobody: the ratio of a row is the median of those within a round.
+One thread each, in processor time. A call is the loss and its gradient; of the CRF those of its
+parameters, too. The numbers have to be equal first. Rounds go through all, so that a machine whose
+speed changes favours nobody: the ratio of a row is the median of those within a round.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def main() -> None:
         for case in cases:
             calls = make(*case)
             check(calls)
-            ours, theirs = in_turns(calls, arguments.rounds).values()
+            ours, theirs = in_turns(calls, arguments.rounds, threads=1).values()
             T, B, C, *more = case
             what = f"{name} T{T} B{B} C{C}" + (f" S{more[0]} x{more[1]:g}" if more else "")
             other = list(calls)[1]

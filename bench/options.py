@@ -6,7 +6,7 @@ Each option of an LSTM or GRU beside the layer without it, in inference and in a
 (forward, backward). The LSTM with layer normalisation also beside the loop over steps that one
 writes in PyTorch, compiled by TorchScript: the outputs have to be equal first. Rounds go through
 all of a case, so that a machine whose speed changes favours nobody: the ratio of a row is the
-median of those within a round.
+median of those within a round. On one thread all times are of the processor.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def run(x: Tensor, p: Dict[str, Tensor]) -> Tensor:
     return {"infer": infer, "train": train}
 
 
-def rows_of(kind: str, size: tuple[int, ...], rounds: int, least: float, torch: bool) -> list[str]:
+def rows_of(
+    kind: str, size: tuple[int, ...], rounds: int, least: float, threads: int, torch: bool
+) -> list[str]:
     """Return the rows of the table of one size."""
     T, B, inputs, hidden = size
     x = np.random.default_rng(0).standard_normal((T, B, inputs)).astype("float32")
@@ -96,7 +98,8 @@ def rows_of(kind: str, size: tuple[int, ...], rounds: int, least: float, torch: 
         calls["TorchScript layer_norm"] = scripted(made["layer_norm"], x)
     rows = []
     for what in ("infer", "train"):
-        found = in_turns({name: call[what] for name, call in calls.items()}, rounds, least)
+        turns = {name: call[what] for name, call in calls.items()}
+        found = in_turns(turns, rounds, least, threads=threads)
         for name, seconds in found.items():
             if name:
                 rows.append(
@@ -124,7 +127,14 @@ def main() -> None:
     print("\n".join(lines))
     for kind in ("LSTM", "GRU"):
         for size in SIZES:
-            new = rows_of(kind, size, arguments.rounds, arguments.seconds, not arguments.no_torch)
+            new = rows_of(
+                kind,
+                size,
+                arguments.rounds,
+                arguments.seconds,
+                arguments.threads,
+                not arguments.no_torch,
+            )
             print("\n".join(new), flush=True)
             lines += new
     if arguments.markdown:
