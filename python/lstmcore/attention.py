@@ -51,6 +51,7 @@ class Attention(Module):
 
     _takes_one_x = False
     _knows_time = True
+    _looks_back = True  # over all keys
     _lengths_of = 1  # key
 
     batch_first = Option[bool]()

@@ -360,6 +360,24 @@ def test_generate() -> None:
         np.testing.assert_array_equal(whole[-1].argmax(-1), ids[step])
 
 
+def test_an_attention_is_not_given_a_part_of_its_keys() -> None:
+    """One step at a time it would see that step alone."""
+    x = lc.Input(4)
+    attended, _ = lc.attention.MultiHead(4, 2, seed=0)(x, x, x)
+    model = lc.Model(x, lc.LayerNorm(4)(x + attended))
+    values = rng().standard_normal((T, B, 4)).astype("f4")
+    message = r"MultiHead\(4, 2\) needs the whole sequence"
+    with pytest.raises(ValueError, match=message):
+        lc.generate(model, values, 2)
+    before = copy.deepcopy(model)
+    with pytest.raises(ValueError, match=message):
+        lc.fit(
+            model, [(values, values)], loss="mse", truncate=2, progress=False,
+            optimizer=lc.optim.SGD(model.parameters()),
+        )  # fmt: skip
+    assert model == before
+
+
 def test_the_gradient_of_states() -> None:
     x = lc.Input(2)
     y, h = lc.GRU(2, 3, seed=0, **D)(x)
