@@ -18,11 +18,20 @@ namespace {
 constexpr const char* kKey = "lstmcore.model";
 constexpr int64_t kVersion = 1;
 
+/// Lets a file have its tied tensors under their other names, too: {other: first}.
+void name_tied(TensorFile& file, const Json& tied) {
+    for (const auto& [other, first] : tied.object("tied")) {
+        const auto found = file.tensors.find(first.string("tied"));
+        if (found == file.tensors.end() || !file.tensors.emplace(other, found->second).second)
+            throw std::runtime_error("it ties tensors that are not there");
+    }
+}
+
 /// Calls make(part) with what the file describes; what it throws names the file.
 template <class T, class Make>
 auto read(const void* data, size_t bytes, const std::string& name, Make make) {
     try {
-        const TensorFile file = TensorFile::parse(static_cast<const char*>(data), bytes);
+        TensorFile file = TensorFile::parse(static_cast<const char*>(data), bytes);
         const auto text = file.metadata.find(kKey);
         if (text == file.metadata.end())
             throw std::runtime_error("a safetensors file without the description of a model");
@@ -32,6 +41,7 @@ auto read(const void* data, size_t bytes, const std::string& name, Make make) {
             throw std::runtime_error("its description is not of version " +
                                      std::to_string(kVersion));
         if (!model) throw std::runtime_error("its description has no model");
+        if (const Json* tied = content.find("tied")) name_tied(file, *tied);
         return make(read_module<T>(*model, file));
     } catch (const std::runtime_error& error) {
         throw std::runtime_error(name + ": " + error.what());

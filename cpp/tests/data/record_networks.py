@@ -153,6 +153,9 @@ def main() -> None:
     arrays |= record("two_inputs", models["two_inputs"], [x, static], LENGTHS, None)
     arrays |= record("encoder_decoder", models["encoder_decoder"], [ids, x], [4, 3, 1], LENGTHS)
     arrays |= record("masked_ids", masked, [ids])
+    words = lc.Embedding(5, 3, seed=0)
+    head = lc.Linear(3, 5, seed=2).tie("weight", words)
+    arrays |= record("tied", lc.Sequential(words, lc.GRU(3, 3, seed=1), head), [ids])
     save_file(arrays, HERE / "networks.safetensors")
     print(f"{len(arrays)} arrays")
 

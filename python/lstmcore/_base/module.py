@@ -23,6 +23,7 @@ from .machine import memory_limit
 from .parameter import Parameter, Watch, gradients, read_only, zero_gradients
 from .state_names import hints
 from .symbolic import Axes, Symbolic
+from .tying import other_names, under_first_names, use_parameter
 
 __all__ = [
     "STORABLE",
@@ -348,6 +349,52 @@ class Module:
         """Fill every gradient with zeros. `backward` adds to them, so call it before each step."""
         zero_gradients(self.parameters())
 
+    def tie(self: Own, name: str, other: Module, other_name: str | None = None) -> Own:
+        """Use a parameter of another module in the place of one of its own.
+
+        From then on it is one array with one gradient, to which both add. In a model with both it
+        counts once, under the name of the place where it is found first. Files of `lstmcore.save`,
+        copies and pickles of such a model keep it tied; other formats have it twice.
+
+        Parameters
+        ----------
+        name : str
+            Of the parameter of this very module (not of one in it) that is replaced.
+        other : module
+            Whose parameter is used.
+        other_name : str, optional
+            What that is called there; `name` if not given.
+
+        Returns
+        -------
+        module
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter, shapes or dtypes differ, `other` is an Embedding with
+            ``sparse=True``, or this module is tied to another one already.
+        TypeError
+            If one of them has no parameters of its own.
+
+        Notes
+        -----
+        Make the optimizer afterwards. O. Press, L. Wolf, "Using the output embedding to improve
+        language models", EACL 2017, about the example.
+
+        Examples
+        --------
+        >>> import lstmcore as lc
+        >>> embedding = lc.Embedding(1000, 32, seed=0)
+        >>> head = lc.Linear(32, 1000, seed=1).tie("weight", embedding)
+        >>> model = lc.Sequential(embedding, lc.GRU(32, 32, seed=2), head)
+        >>> [name for name, _ in model.named_parameters() if "_" not in name]
+        ['0.weight', '2.bias']
+        """
+        use_parameter(self, name, other, name if other_name is None else other_name)
+        return self
+
     def freeze(self: Own) -> Own:
         """Train none of its parameters until `unfreeze`: they keep their values.
 
@@ -439,6 +486,7 @@ class Module:
         ----------
         state_dict : mapping of str to array_like
             Real arrays of any dtype or ``torch.Tensor``, as `state_dict` or PyTorch's returns them.
+            Of tied parameters one name is enough; if several are there, they must be the same.
             What DataParallel puts before every name, ``"module."``, is left out.
         strict : bool, default True
             Whether missing and unexpected keys are errors. Wrong shapes always are.
@@ -476,12 +524,13 @@ class Module:
             raise TypeError(f"prefix is {checks.describe(prefix)}, expected a str")
         strict = checks.boolean(strict, "strict")
         names = {prefix + name: p for name, p in self._named()}
+        tied = {prefix + name: prefix + first for name, first in other_names(self).items()}
         state_dict = _unwrap(state_dict, names)
+        state_dict, complaints = under_first_names(state_dict, tied)
         ours = [k for k in state_dict if not prefix or str(k).startswith(prefix)]
         missing = [key for key in names if key not in state_dict]
         others = [key for key in ours if key not in names]
         unexpected = [str(key) for key in others]
-        complaints = []
         if strict and missing:
             complaints.append("missing: " + ", ".join(missing))
         if strict and unexpected:

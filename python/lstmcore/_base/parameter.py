@@ -40,20 +40,23 @@ def _zeros_untouched(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 
 class Watch:
-    """What the parameters of one module share: a token, replaced whenever one may have changed."""
+    """What the parameters of a module share: a token, replaced whenever one may have changed."""
 
-    __slots__ = ("frozen", "load", "token")
+    __slots__ = ("frozen", "load", "shared", "token")
 
-    frozen: tuple[object, int, Callable[[], Any]]  # a copy for streams; of which token, which ISA
+    # A copy for streams; of which module, which token, which ISA.
+    frozen: tuple[Callable[[], Any], object, int, Callable[[], Any]]
     load: int  # the number of the last `load_state_dict` that wrote to one, see loads.py
+    shared: bool  # whether several modules have it, as some of their parameters are tied
 
-    def __init__(self) -> None:
+    def __init__(self, shared: bool = False) -> None:
         self.token = object()
         self.load = 0
-        self.frozen = (None, 0, lambda: None)
+        self.shared = shared
+        self.frozen = (lambda: None, None, 0, lambda: None)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Watch, ())
+        return (Watch, (self.shared,))
 
 
 class Parameter:
@@ -217,6 +220,10 @@ class Parameter:
         self._tracked = True
         self._lent, self._lent_grads = False, []
         self._track()
+
+    def _keep_all_rows(self) -> None:
+        """Keep the gradient as a whole from now on, as somebody adds to all rows."""
+        self._tracked, self._rows = False, None
 
     def _track(self) -> None:
         self._rows = np.empty(0, np.intp)

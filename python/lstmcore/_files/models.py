@@ -17,6 +17,7 @@ import numpy as np
 from .._base import checks
 from .._base.budget import BUDGET, Budget
 from .._base.module import STORABLE, Module
+from .._base.tying import other_names, use_parameter
 from . import tensor_file
 from .source import opened
 
@@ -27,6 +28,7 @@ _VERSION = 1  # of the description in a file; kVersion in cpp/src/files/model.cp
 _MOST_TEXT = 2**20  # bytes of a description
 _DEPTH = 30  # of modules in modules
 _EXTRA_DEPTH = 20
+_MOST_TIED = 8  # times the bytes of a file, of parameters that are made and then tied to its own
 
 
 def save(
@@ -92,6 +94,8 @@ def save(
     description = {"version": _VERSION, "model": model._description()}
     frozen = [name for name, p in model.named_parameters() if not p.trainable]
     description |= {"frozen": frozen} if frozen else {}
+    tied = other_names(model)
+    description |= {"tied": tied} if tied else {}
     beside = _plain_value(model.extra if extra is None else extra, "extra", _EXTRA_DEPTH)
     if not isinstance(beside, dict):
         raise TypeError(f"extra is {checks.describe(extra)}, expected a dict")
@@ -201,10 +205,12 @@ def load(path: str | os.PathLike[str] | bytes | BinaryIO) -> Any:
             f"{source.name} is a safetensors file without the description of a model: make the "
             "model, and give it load_torch(path) in load_state_dict"
         )
-    before = BUDGET.set(Budget(len(arrays), sum(array.nbytes for array in arrays.values())))
+    before = BUDGET.set(None)
     try:
-        described, frozen, extra = _read(metadata[_KEY])
+        described, frozen, tied, extra = _read(metadata[_KEY])
+        BUDGET.set(_budget(arrays, tied))
         model = _make(described)
+        _tie(model, tied)
         wrong = [
             f"{name} is {arrays[name].dtype}, expected {p.dtype}"
             for name, p in model._named()
@@ -225,6 +231,31 @@ def load(path: str | os.PathLike[str] | bytes | BinaryIO) -> Any:
     return model
 
 
+def _budget(arrays: Mapping[str, Any], tied: Any) -> Budget:
+    """Return what modules may have: the arrays of the file, and at first those tied to them."""
+    if not isinstance(tied, dict) or not all(
+        isinstance(first, str) and first in arrays and name not in arrays
+        for name, first in tied.items()
+    ):
+        raise ValueError("it ties parameters that are not there")
+    size = sum(array.nbytes for array in arrays.values())
+    more = sum(arrays[first].nbytes for first in tied.values())
+    if more > _MOST_TIED * size:
+        raise ValueError(f"its tied parameters are more than {_MOST_TIED} times what it holds")
+    return Budget(len(arrays) + len(tied), size + more)
+
+
+def _tie(model: Module, tied: Mapping[str, str]) -> None:
+    """Tie parameters as they were when they were saved."""
+    modules = dict(model._modules())
+    for names in tied.items():
+        (path, _, name), (other_path, _, other) = (one.rpartition(".") for one in names)
+        if path not in modules or other_path not in modules:
+            raise ValueError(f"it ties {names[0]!r} and {names[1]!r}, which are not both there")
+        if modules[path] is not modules[other_path]:
+            use_parameter(modules[path], name, modules[other_path], other)
+
+
 def _freeze(model: Module, names: Any) -> None:
     """Make the named parameters untrainable, as they were saved."""
     named = dict(model.named_parameters())
@@ -234,8 +265,8 @@ def _freeze(model: Module, names: Any) -> None:
         named[name].trainable = False
 
 
-def _read(text: str) -> tuple[Any, Any, Any]:
-    """Return the description of a model, the parameters that are not trained, and the extra."""
+def _read(text: str) -> tuple[Any, Any, Any, Any]:
+    """Return the description of a model, its parameters not trained, those tied, and the extra."""
     if len(text) > _MOST_TEXT:
         raise ValueError(f"its description is {len(text)} long, expected at most {_MOST_TEXT}")
     content = json.loads(text)
@@ -243,7 +274,8 @@ def _read(text: str) -> tuple[Any, Any, Any]:
     if version != _VERSION:
         what = version if isinstance(version, int) else "unknown"
         raise ValueError(f"its version is {what}, expected {_VERSION}")
-    return content.get("model"), content.get("frozen", []), content.get("extra")
+    frozen, tied = content.get("frozen", []), content.get("tied", {})
+    return content.get("model"), frozen, tied, content.get("extra")
 
 
 def _make(description: Any, depth: int = 0) -> Module:

@@ -113,8 +113,8 @@ def _frozen(module: Any, name: str) -> Frozen:
         return Frozen(module, name)
     watch = module._watch
     isa = _core.isa_version()
-    token, version, made = watch.frozen
-    found: Frozen | None = made()
+    of, token, version, made = watch.frozen
+    found: Frozen | None = made() if of() is module else None
     if found is not None and token is watch.token and isa == version:
         return found
     # As in PacksWeights: read the token before the copy is made, and keep no copy while somebody
@@ -123,7 +123,7 @@ def _frozen(module: Any, name: str) -> Frozen:
     keep = settled(p for _, p in module._named())
     found = Frozen(copy.deepcopy(module), name)
     if keep:
-        watch.frozen = (token, isa, weakref.ref(found))
+        watch.frozen = (weakref.ref(module), token, isa, weakref.ref(found))
     return found
 
 

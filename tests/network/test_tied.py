@@ -1,0 +1,201 @@
+"""Parameters that several modules have."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lstmcore as lc
+from helpers.numeric import assert_same_bits
+from helpers.peers import require
+
+T, B, WORDS = 6, 3, 7
+IDS = np.random.default_rng(0).integers(0, WORDS, (T + 1, B))
+
+
+def network(kind: str, **d: Any) -> Any:
+    embedding = lc.Embedding(WORDS, 4, seed=0, **d)
+    layer = lc.GRU(4, 4, seed=1, **d)
+    head = lc.Linear(4, WORDS, seed=2, **d).tie("weight", embedding)
+    if kind == "chain":
+        return lc.Sequential(embedding, layer, head)
+    x = lc.Input(ids=True)
+    y = embedding(x)
+    return lc.Model(x, head(y + layer(y)[0]))
+
+
+def parts(model: Any) -> tuple[Any, Any]:
+    *_, embedding, head = (
+        m for _, m in model._modules() if isinstance(m, (lc.Embedding, lc.Linear))
+    )
+    return embedding, head
+
+
+def train(model: Any, epochs: int = 10, **options: Any) -> Any:
+    return lc.fit(
+        model, [(IDS[:-1], IDS[1:])], loss="cross_entropy", epochs=epochs, progress=False,
+        optimizer=lc.optim.Adam(model.parameters(), lr=0.02), **options,
+    )  # fmt: skip
+
+
+kinds = pytest.mark.parametrize("kind", ["chain", "graph"])
+
+
+@kinds
+def test_it_is_one_parameter(kind: str) -> None:
+    model = network(kind, dtype="float64")
+    embedding, head = parts(model)
+    assert sum(p is embedding.parameters()[0] for p in model.parameters()) == 1
+    assert model.num_parameters == WORDS * 4 + 6 * 16 + 24 + WORDS
+    lc.gradcheck(model, IDS[:2])
+    before = train(model).losses
+    assert before[-1] < before[0]
+    assert_same_bits(head.state_dict()["weight"], embedding.state_dict()["weight"])
+    # A change through either is seen by both, by streams and by weights that are packed.
+    stream = model.stream(B)
+    y = model(IDS)
+    assert_same_bits(stream.process(IDS), y)
+    model.state_dict()
+    embedding.parameters()[0].data[...] *= 2
+    assert not np.array_equal(model(IDS), y)
+    assert_same_bits(model.stream(B).process(IDS), model(IDS))
+
+
+@kinds
+def test_what_is_made_of_it_is_tied(kind: str, tmp_path: Path) -> None:
+    model = network(kind)
+    path = tmp_path / "model.safetensors"
+    train(model, 4, callbacks=lc.callbacks.Checkpoint(tmp_path / "run.safetensors"))
+    lc.save(model, path)
+    made = [lc.load(path), copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+    again = network(kind)
+    train(again, 4, resume=tmp_path / "run.safetensors")
+    for other in [*made, again]:
+        assert other == model
+        assert_same_bits(other(IDS), model(IDS))
+        assert other.state_dict().keys() == model.state_dict().keys()
+        embedding, head = parts(other)
+        assert embedding.parameters()[0] is head.parameters()[0]
+    assert train(made[0], 3).losses == train(made[1], 3).losses
+    quantized = lc.quantize(model)
+    lc.save(quantized, path)
+    assert_same_bits(lc.load(path)(IDS), quantized(IDS))
+
+
+@kinds
+def test_as_in_pytorch(kind: str) -> None:
+    torch = require("torch")
+    model = network(kind)
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = torch.nn.Embedding(WORDS, 4), torch.nn.GRU(4, 4)
+            self.c = torch.nn.Linear(4, WORDS)
+            self.c.weight = self.a.weight
+
+        def forward(self, x: Any) -> Any:
+            y = self.a(x)
+            return self.c(self.b(y)[0] + (y if kind == "graph" else 0))
+
+    theirs = Network()
+    # PyTorch has the weight twice. Half of them is enough, both have to be the same.
+    names = dict(zip("abc", model._children, strict=True))
+    state = {names[k[0]] + k[1:]: v for k, v in theirs.state_dict().items()}
+    model.load_state_dict(state)
+    first, second = names["a"] + ".weight", names["c"] + ".weight"
+    model.load_state_dict({k: v for k, v in state.items() if k != first})
+    with pytest.raises(ValueError, match=f"{second} is not {first}, expected the same"):
+        model.load_state_dict({**state, second: state[second] + 1})
+    sgd = torch.optim.SGD(theirs.parameters(), lr=0.5)
+    x, target = torch.tensor(IDS[:-1]), torch.tensor(IDS[1:])
+    expected = []
+    for _ in range(5):
+        loss = torch.nn.functional.cross_entropy(theirs(x).flatten(0, 1), target.flatten())
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+        expected.append(loss.item())
+    found = lc.fit(
+        model, [(IDS[:-1], IDS[1:])], loss="cross_entropy", epochs=5, progress=False,
+        optimizer=lc.optim.SGD(model.parameters(), lr=0.5),
+    )  # fmt: skip
+    np.testing.assert_allclose(found.losses, expected, rtol=1e-5)
+
+
+@kinds
+def test_other_formats_have_it_twice(kind: str) -> None:
+    require("keras")
+    model = network(kind)
+    back = lc.from_onnx(lc.to_onnx(model))
+    np.testing.assert_allclose(back(IDS), model(IDS), atol=1e-6)
+    back = lc.from_keras(lc.to_keras(model))
+    np.testing.assert_allclose(back(IDS.T), model(IDS).swapaxes(0, 1), atol=1e-6)
+
+
+def test_layers_that_share_a_matrix() -> None:
+    a, b = lc.LSTM(3, 4, seed=0), lc.LSTM(3, 4, seed=1)
+    b.tie("weight_hh_l0", a).tie("weight_ih_l0", a)
+    c = lc.LSTM(4, 4, seed=2).tie("weight_ih_l0", a, "weight_hh_l0")
+    model = lc.Sequential(a, lc.Linear(4, 3), b, c)
+    x = np.ones((T, B, 3), "f4")
+    y, tape = model.forward(x)
+    model.backward(tape, np.ones_like(y))
+    assert len({id(p) for p in model.parameters()}) == 3 * 4 + 2 - 3
+    model(x)  # packs all of them
+    a.load_state_dict(lc.LSTM(3, 4, seed=5).state_dict())
+    for layer, untied in ((b, lc.LSTM(3, 4)), (c, lc.LSTM(4, 4))):
+        untied.load_state_dict(layer.state_dict())
+        values = np.ones((T, B, layer.input_size), "f4")
+        assert_same_bits(layer(values)[0], untied(values)[0])
+
+
+class Own(lc.Module):
+    def __init__(self) -> None:
+        self.weight = lc.Parameter("weight", np.ones((7, 4), "f4"))
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    embedding, head = lc.Embedding(7, 4), lc.Linear(4, 7)
+    for module, args, error, message in [
+        (lc.Linear(4, 6), ("weight", embedding), ValueError, r"shape \(7, 4\).* \(6, 4\)"),
+        (head, ("bias", lc.Linear(4, 7, dtype="float64")), ValueError, "dtype float64, expected"),
+        (head, ("weigth", embedding), ValueError, "'weigth', expected one of weight, bias"),
+        (head, ("bias", embedding), ValueError, r"Embedding\(7, 4\) has no parameter 'bias'"),
+        (head, ("weight", lc.Embedding(7, 4, sparse=True)), ValueError, "has sparse=True"),
+        (head, ("weight", lc.Sequential(embedding)), TypeError, "no parameters of its own"),
+        (Own(), ("weight", embedding), TypeError, "in a module of your own, set the attribute"),
+    ]:
+        before = head.state_dict()
+        with pytest.raises(error, match=message):
+            module.tie(*args)
+        assert_same_bits(head.state_dict(), before)
+    lc.Linear(4, 7).tie("weight", embedding)
+    with pytest.raises(ValueError, match="is tied to another module already"):
+        embedding.tie("weight", lc.Linear(4, 7))
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    lc.save(network("chain"), path)
+    data = path.read_bytes()
+    tied = b'{\\"2.weight\\": \\"0.weight\\"}'
+    assert tied in data
+    data = re.sub(rb"\\ncrc32:.{8}", b" " * 16, data)
+    assert lc.load(data)(IDS).shape == (T + 1, B, WORDS)
+    for other, message in [
+        (b'{\\"2.weight\\": \\"0.weighs\\"}', "it ties parameters that are not there"),
+        (b'{\\"2.weighs\\": \\"0.weight\\"}', "has no parameter 'weighs'"),
+        (b'{\\"4.weight\\": \\"0.weight\\"}', "which are not both there"),
+        (b'{\\"2.weight\\": \\"2.bias\\"}  ', "larger than its parameters"),
+        (b'[\\"2.weight\\", \\"0.weight\\"]', "it ties parameters that are not there"),
+    ]:
+        assert len(other) == len(tied)
+        with pytest.raises(ValueError, match=f"damaged: .*{message}"):
+            lc.load(data.replace(tied, other))
