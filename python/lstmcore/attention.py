@@ -179,6 +179,11 @@ class Attention(Module):
             raise ValueError("the weights of an attention have a gradient, expected none")
         return self.backward(tape, dy[0])
 
+    def _stream_stage(self, name: str) -> Any:
+        raise TypeError(
+            f"{name} cannot be streamed: it may need other steps than the one it is given"
+        )
+
     def _axes(self, query: Axes, key: Axes, value: Axes) -> tuple[Any, ...]:
         for name, x in (("query", query), ("key", key), ("value", value)):
             if not x.steps or x.features is None:

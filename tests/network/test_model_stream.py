@@ -79,8 +79,17 @@ def caption(**d: Any) -> tuple[Any, Any]:
     return lc.Model([image, previous], y), [(4,), 3]
 
 
+def convolutions(**d: Any) -> tuple[Any, Any]:
+    """A residual network of causal ones, one of which is called twice; a layer between them."""
+    x = lc.Input(4)
+    conv = lc.Conv1D(4, 4, 3, padding="causal", dilation=2, seed=0, **norm(d))
+    y = x + lc.GELU()(conv(x))
+    y = lc.GRU(4, 4, seed=1, **d)(lc.BatchNorm(4, **norm(d))(y + conv(y)))[0]
+    return lc.Model(x, y + lc.Conv1D(4, 4, 1, seed=2, **norm(d))(x)), 4
+
+
 MODELS: dict[str, Callable[..., tuple[Any, Any]]] = {
-    f.__name__: f for f in (residual_stack, two_inputs, three_inputs, caption)
+    f.__name__: f for f in (residual_stack, two_inputs, three_inputs, caption, convolutions)
 }
 models = pytest.mark.parametrize("name", MODELS)
 
@@ -128,7 +137,11 @@ def test_outputs_are_those_of_the_model(isa: str, name: str, dtype: str, batch_f
         stream = model.stream(batch)
         for one, want in zip(leaves(stream.process(x)), expected, strict=True):
             assert_same_bits(one, want)
-        states = [s for s, step in zip(stream.state, plan.recurrent, strict=True) if not step.wired]
+        states = [
+            state
+            for state, (step, _) in zip(stream.state, stream._calls, strict=True)
+            if step.place is not None and not step.wired
+        ]
         for one, want in zip(leaves(states), leaves(final), strict=True):
             assert_same_bits(one, want)
         stream.reset()
@@ -425,6 +438,29 @@ def test_what_reads_ahead_is_refused_by_name(name: str) -> None:
     x = lc.Input(3)
     with pytest.raises(error, match=message):
         lc.Model(x, make(x)).stream()
+
+
+def test_the_past_steps_of_a_convolution() -> None:
+    """They are a state that can be read, set and reset."""
+    x = lc.Input(2)
+    model = lc.Model(x, x + lc.Conv1D(2, 2, 3, padding="causal", dilation=2, seed=0)(x))
+    values = numbers(T, B, 2)
+    stream = model.stream(B)
+    stream.process(values[:5])
+    (past,) = stream.state
+    assert_same_bits(past, values[1:5])
+    other = model.stream(B)
+    other.state = (past,)
+    expected = model(values)[5:]
+    assert_same_bits(other.process(values[5:]), expected)
+    stream.reset([1])
+    y = stream.process(values[5:])
+    assert_same_bits(y[:, 0], expected[:, 0])
+    assert_same_bits(y[:, 1], model(values[5:])[:, 1])
+    with pytest.raises(ValueError, match=r"state\[0\] has shape \(3, 3, 2\), expected"):
+        stream.state = (past[1:],)
+    with pytest.raises(ValueError, match=r"module conv1d, Conv1D\(2, 2, 3\), needs the whole"):
+        lc.Model(x, [x + 1, lc.Conv1D(2, 2, 3)(x)]).stream()
 
 
 def test_norms_over_more_than_features_are_refused() -> None:

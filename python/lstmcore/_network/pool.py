@@ -11,7 +11,7 @@ from .._base import checks
 from .._base.tree import leaves, matched
 from .._nn.streams.frozen import check_room, counted, too_large
 from .._nn.streams.pool import Ids, InPython, stream_ids
-from .stream import ModelStream, check_streamable, frozen, restored, zero_states
+from .stream import ModelStream, calls_with_states, check_streamable, frozen, restored
 
 if TYPE_CHECKING:
     from .model import Model
@@ -51,12 +51,12 @@ class ModelStreamPool(InPython):
         capacity = counted(capacity, "capacity")
         check_streamable(model)
         self._model = frozen(model)
-        recurrent = self._model._plan.recurrent
-        row = sum(part.nbytes for step in recurrent for part in zero_states(step.module, 1))
+        calls = calls_with_states(self._model._plan)
+        row = sum(part.nbytes for call in calls for part in call.zeros(1))
         check_room(capacity, row, "capacity")
         try:
-            self._states = [zero_states(step.module, capacity) for step in recurrent]
-            self._begun = [np.zeros(capacity, np.bool_) if s.wired else None for s in recurrent]
+            self._states = [call.zeros(capacity) for call in calls]
+            self._begun = [np.zeros(capacity, np.bool_) if s.wired else None for s, _ in calls]
             self._begin(capacity)
         except MemoryError:
             raise too_large(capacity, "capacity") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +16,42 @@ from .._base.loads import whole
 from .._base.module import overridden
 from .._base.parameter import settled
 from .._base.tree import leaves, matched, rebuilt
-from .._nn.streams.frozen import counted
+from .._nn.streams.frozen import PythonStage, counted
 from .._nn.streams.states import check_entries, chosen_rows, state_parts
 from .operations import Operation
 
 if TYPE_CHECKING:
     from .model import Model
-    from .plan import Step
+    from .plan import Plan, Step
 
-__all__ = ["ModelStream", "check_streamable", "frozen", "restored", "zero_states"]
+__all__ = ["ModelStream", "calls_with_states", "check_streamable", "frozen", "restored"]
+
+
+class StatefulCall(NamedTuple):
+    """A call that goes on from a state: of a layer, or of the past steps of a causal convolution.
+
+    `owner` says how many numbers the state has: the layer, or what a stream does for the module.
+    """
+
+    step: Step
+    owner: Any
+
+    def zeros(self, batch_size: int) -> tuple[Array, ...]:
+        """Return the state of new streams."""
+        owner, dtype = self.owner, self.step.module.dtype
+        sizes = [owner._outputs, owner._hidden][: len(owner._state_parts)]
+        return tuple(np.zeros((owner.num_layers, batch_size, size), dtype) for size in sizes)
+
+
+def calls_with_states(plan: Plan) -> list[StatefulCall]:
+    """Return the calls of a network with a stream that go on from a state, in order."""
+    found = []
+    for step in plan.steps:
+        if step.place is not None:
+            found.append(StatefulCall(step, step.module))
+        elif step.module._looks_back:
+            found.append(StatefulCall(step, step.module._stream_stage(repr(step.module))))
+    return found
 
 
 class ModelStream:
@@ -60,14 +87,14 @@ class ModelStream:
         self._model, self._batch_size = model, batch_size
         self._may_lack_batch = batch_size == 1
         self._plan = model._plan
-        # Of every recurrent layer. Arrays of states are replaced and never written to, so that
-        # copies can share them.
-        self._states: list[tuple[Array, ...]] = [
-            zero_states(step.module, batch_size) for step in self._plan.recurrent
-        ]
+        self._calls = calls_with_states(self._plan)
+        self._places = {id(call.step): place for place, call in enumerate(self._calls)}
+        # Of these calls. Arrays of states are replaced and never written to, so that copies can
+        # share them.
+        self._states: list[tuple[Array, ...]] = [call.zeros(batch_size) for call in self._calls]
         # Which rows have taken a step since their reset, where the network gives the initial state.
         self._begun: list[npt.NDArray[np.bool_] | None] = [
-            np.zeros(batch_size, np.bool_) if step.wired else None for step in self._plan.recurrent
+            np.zeros(batch_size, np.bool_) if step.wired else None for step, _ in self._calls
         ]
         self._lock = threading.Lock()
 
@@ -127,7 +154,8 @@ class ModelStream:
         """The states, as copies; assigning sets them.
 
         A tuple with that of every recurrent layer in the order of the calls, as the layer takes and
-        gives it: h, (num_layers, B, P), and of an LSTM a pair (h, c). None, for all or one of them,
+        gives it: h, (num_layers, B, P), and of an LSTM a pair (h, c); of a causal `Conv1D` the past
+        steps that it needs, (steps, B, features). None, for all or one of them,
         is that of a new stream: zeros, or what the network gives at the next step. So it is None
         for a layer whose initial state the network gives, before its first step.
         """
@@ -151,10 +179,10 @@ class ModelStream:
         value = [None] * count if value is None else value
         check_entries(value, count, "state", f"a tuple of {count}, one per layer")
         made = []
-        for i, (step, one) in enumerate(zip(self._plan.recurrent, value, strict=True)):
-            layer, zeros = step.module, zero_states(step.module, self._batch_size)
-            given = state_parts(layer, one, self._batch_size, f"state[{i}]", layer.dtype)
-            pairs = zip(zeros, given, strict=False)
+        for i, (call, one) in enumerate(zip(self._calls, value, strict=True)):
+            dtype = call.step.module.dtype
+            given = state_parts(call.owner, one, self._batch_size, f"state[{i}]", dtype)
+            pairs = zip(call.zeros(self._batch_size), given, strict=False)
             made.append(tuple(z if part is None else part.copy() for z, part in pairs))
         with self._alone():
             self._states = made
@@ -234,21 +262,37 @@ class ModelStream:
         plan = self._plan
         values = [*values, *[None] * (plan.count - len(values))]
         flow = Flow([None] * len(plan.recurrent), None, None, self._model.batch_first)
+        states = list(self._states)
         for step in plan.steps:
             args = rebuilt(step.args, (None if x is None else values[x] for x in step.xs))
-            if step.place is not None:
-                args = (args[0], self._initial(step.place, args[1]))
-            y, _ = step.module._apply_all(args, flow, False)
+            place = self._places.get(id(step))
+            if place is not None and step.place is None:
+                y, states[place] = self._go_on(place, args[0])
+            elif place is not None:
+                given = (args[0], self._initial(place, args[1]))
+                y, _ = step.module._apply_all(given, flow, False)
+                states[place] = tuple(leaves(flow.final[-1]))
+            else:
+                y, _ = step.module._apply_all(args, flow, False)
             made = [y] if len(step.outs) == 1 else leaves(y)
             for slot, value in zip(step.outs, made, strict=True):
                 values[slot] = value
             for slot in step.frees:
                 values[slot] = None
-        self._states = [tuple(leaves(state)) for state in flow.final]
+        self._states = states
         for begun in self._begun:
             if begun is not None:
                 begun.fill(True)
         return [values[slot] for slot in plan.last]
+
+    def _go_on(self, place: int, x: Any) -> tuple[Any, tuple[Array, ...]]:
+        """Return what a module that needs past steps gives, and what is past then."""
+        stage: PythonStage = self._calls[place].owner
+        swap = self._model.batch_first
+        (past,) = self._states[place]
+        x = np.concatenate([past, x.swapaxes(0, 1) if swap else x])
+        y = stage.function(x)
+        return (y.swapaxes(0, 1) if swap else y), (x[len(x) - stage.past :].copy(),)
 
     def _initial(self, place: int, wired: Any) -> Any:
         """Return the state from which a layer goes on, given what the network says it begins with.
@@ -324,11 +368,6 @@ def restored(
     return stream
 
 
-def zero_states(layer: Any, batch_size: int) -> tuple[Array, ...]:
-    sizes = [layer._outputs, layer._hidden][: len(layer._state_parts)]
-    return tuple(np.zeros((layer.num_layers, batch_size, size), layer.dtype) for size in sizes)
-
-
 def _cleared(part: Array, rows: list[int]) -> Array:
     part = part.copy()
     part[:, rows] = 0
@@ -349,7 +388,9 @@ def check_streamable(model: Model) -> None:
             raise ValueError(f"{called(step)} needs the whole sequence, which a stream lacks")
         timed = any(x is not None and plan.axes[x].steps for x in step.xs)
         single = step.place is not None or isinstance(step.module, Operation)
-        if timed and not single and not step.module.each_step:
+        if timed and step.module._looks_back:
+            step.module._stream_stage(called(step))  # refuses where nothing carries the past steps
+        elif timed and not single and not step.module.each_step:
             raise TypeError(
                 f"{called(step)} cannot be streamed: it may need other steps than the one it is "
                 "given, as its each_step is False"

@@ -156,6 +156,11 @@ class Conv1D(PacksWeights, OverTime):
         return self._changes_lengths or (self.padding == "same" and self._reach > 0)
 
     @property
+    def each_step(self) -> bool:  # type: ignore[override]
+        """Whether every step of y comes of the same step of x alone: that of a kernel of 1."""
+        return self._reach == 0 and not self._changes_lengths
+
+    @property
     def _looks_back(self) -> bool:  # type: ignore[override]
         return self._reach > 0
 
