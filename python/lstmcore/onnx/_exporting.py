@@ -354,6 +354,7 @@ def _nodes(w: _Writer, layer: Layer[Any]) -> dict[str, list[str]]:
     state = layer.state_dict()
     try:
         weights = [_recurrent.from_state(config, state, n) for n in range(config.num_layers)]
+        attributes = _recurrent.attributes_of(config)
     except ValueError as error:
         raise _Inexpressible(str(error)) from None
     if layer._quantized:
@@ -380,7 +381,7 @@ def _nodes(w: _Writer, layer: Layer[Any]) -> dict[str, list[str]]:
             1 + len(letters),
             name=f"{w.prefix}{config.kind}_l{level}",
             **({"domain": MICROSOFT} if layer._quantized else {}),
-            **_recurrent.attributes_of(config),
+            **attributes,
         )
         for letter, value in zip(letters, last, strict=True):
             final[letter].append(value)

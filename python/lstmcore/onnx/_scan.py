@@ -155,13 +155,13 @@ class _Cell:
     def _activation(self, role: int, x: str) -> str:
         roles: tuple[Activation, ...] = self._config.activations or (self._config.nonlinearity,)
         chosen = roles[role]
-        if isinstance(chosen, str):
-            return self._(_OPERATORS[chosen], x)
-        name, alpha, beta = chosen
+        name, *numbers = (chosen,) if isinstance(chosen, str) else chosen
         if name == "hard_sigmoid":
-            return self._("HardSigmoid", x, alpha=alpha, beta=beta)
-        inside = self._("Tanh", self._("Mul", x, self._w.number(beta)))
-        return self._("Mul", inside, self._w.number(alpha))  # scaled_tanh
+            return self._("HardSigmoid", x, alpha=numbers[0], beta=numbers[1])
+        if name == "scaled_tanh":
+            outside, inside = (self._w.number(number) for number in numbers)
+            return self._("Mul", self._("Tanh", self._("Mul", x, inside)), outside)
+        return self._(_OPERATORS[name], x)
 
 
 class _RNN(_Cell):
