@@ -264,6 +264,7 @@ def bench_quick(session: nox.Session) -> None:
     main.run("python", "bench/pool.py", "--streams", "20", "--seconds", "0")
     main.run("python", "bench/graphs.py", "--rounds", "1")
     main.run("python", "bench/heads.py", "--rounds", "1")
+    main.run("python", "bench/model.py", "--rounds", "1")
     main.run("python", "bench/options.py", "--rounds", "1", "--seconds", "0.001")
     main.run("python", "bench/train.py", "--rounds", "1")
     main.run(

@@ -436,10 +436,17 @@ class Module:
 
     def _check_gradients(self) -> None:
         """Refuse gradients that cannot be added to."""
-        wrong = read_only(self.parameters())
+        wrong = self._read_only_gradient()
         if wrong is not None:
             name = next(name for name, p in self.named_parameters() if p is wrong)
             raise ValueError(f"{name}.grad is read-only, expected an array to add to")
+
+    def _read_only_gradient(self) -> Parameter | None:
+        """Return the first parameter whose gradient cannot be added to, if there is one."""
+        wrong = read_only(self._parameters.values())
+        for child in self._children.values():
+            wrong = wrong or child._read_only_gradient()
+        return wrong
 
     def _own_gradients(self) -> list[Array]:
         """Return the gradients of its own parameters, which can be added to."""

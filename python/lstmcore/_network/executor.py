@@ -99,11 +99,18 @@ def backward(
             if step.own:
                 tape, like = tape
                 dy = [np.zeros(*a) if d is None else d for d, a in zip(dy, like, strict=True)]
-            dx = step.module._apply_all_backward(tape, rebuilt(step.ys, iter(dy)), flow)
+            dys = tuple(dy) if step.flat else rebuilt(step.ys, iter(dy))
+            dx = step.module._apply_all_backward(tape, dys, flow)
         del tape, dy
         if step.place is not None and not step.wired:
             states.append(dx[1])
-        _add(gradients, step.args, dx)
+        if step.nested or dx is None:
+            _add(gradients, step.args, dx)
+            continue
+        for slot, one in zip(step.args, dx, strict=False):
+            if slot is not None and one is not None:
+                before = gradients[slot]
+                gradients[slot] = one if before is None else before + one
     return gradients[: len(plan.given)], states[::-1]
 
 

@@ -410,7 +410,9 @@ class Model(PrecisionOfParts):
             if array.shape != shape:
                 raise ValueError(f"{name} has shape {array.shape}, expected {shape}, that of y")
             add(slot, array)
-        parts = [] if dstate is None else self._states(dstate, "dstate")
+        if dstate is None:
+            return gradients
+        parts = self._states(dstate, "dstate")
         stateful = self._stateful(tape)
         for i, (step, (layer, one), part) in enumerate(
             zip(self._plan.free, stateful, parts, strict=False)
@@ -506,9 +508,9 @@ class Model(PrecisionOfParts):
                 continue
             time, batch, batched = self._grid(i, given[i])
             if (id(one), time) not in made:
-                name = self._plan.names[i]
-                rows = checks.lengths(one, batch, time, batched=batched, of=name)
-                made[id(one), time] = Lengths(rows if batched else rows.reshape(()))
+                rows = Lengths(one)
+                checked = rows.checked(batch, time, batched, self._plan.names[i])
+                made[id(one), time] = rows if batched else Lengths(checked.reshape(()))
             found.append(made[id(one), time])
         return found
 

@@ -24,8 +24,8 @@ class Step:
     """One call of a module: slots of what it takes and gives."""
 
     __slots__ = (
-        "along", "args", "feeds_lookup", "frees", "given", "lengths", "module", "nested", "outs",
-        "own", "place", "timed", "wired", "xs", "ys",
+        "along", "args", "feeds_lookup", "flat", "frees", "given", "lengths", "module", "nested",
+        "outs", "own", "place", "timed", "wired", "xs", "ys",
     )  # fmt: skip
 
     def __init__(self, call: Call, slots: dict[int, int]) -> None:
@@ -38,6 +38,7 @@ class Step:
         self.ys = rebuilt(call.ys, map(slot, leaves(call.ys)))
         self.outs: list[int] = leaves(self.ys)
         self.nested = any(isinstance(one, (tuple, list, dict)) for one in self.args)
+        self.flat = type(self.ys) is tuple and len(self.ys) == len(self.outs)
         self.lengths = None if call.lengths is None else slots[id(call.lengths.of)]
         # Slots whose lengths the module is told, and those whose lengths and resets its y have.
         self.given = [slots[id(s)] for s in call.given]
