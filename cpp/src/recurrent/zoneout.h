@@ -25,11 +25,14 @@ struct ZoneStreams {
           c(zones.c.stream(DropoutUse::zone_c, part, t, b)) {}
 };
 
+// No processor foresees which units are kept: so these choose by an index, without a branch.
+
 /// The n numbers of `made`, or, of units that keep their state, of `before`; out may be either.
 template <class T>
 void zone_row(const Dropout& takes, uint64_t stream, int64_t n, const T* before, const T* made,
               T* out) noexcept {
-    for (int64_t i = 0; i < n; ++i) out[i] = takes.kept(stream, i) ? made[i] : before[i];
+    const T* const from[2] = {before, made};
+    for (int64_t i = 0; i < n; ++i) out[i] = from[takes.kept(stream, i)][i];
 }
 /// The mean of that over all draws, which inference takes.
 template <class T>
@@ -44,10 +47,10 @@ template <class T>
 void zone_row_backward(const Dropout& takes, uint64_t stream, int64_t n, const T* dout, T* dbefore,
                        T* dmade) noexcept {
     for (int64_t i = 0; i < n; ++i) {
-        const bool taken = takes.kept(stream, i);
-        const T d = dout[i];
-        dbefore[i] = taken ? T(0) : d;
-        dmade[i] = taken ? d : T(0);
+        const int taken = takes.kept(stream, i);
+        const T d[3] = {T(0), dout[i], T(0)};
+        dbefore[i] = d[1 - taken];
+        dmade[i] = d[taken];
     }
 }
 
