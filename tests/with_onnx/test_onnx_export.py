@@ -17,6 +17,7 @@ from helpers.variants import CELLS, STACKS, name_of, states_of
 from lstmcore._files.layouts import LAYOUTS
 from lstmcore._nn.layers import Layer
 from lstmcore.onnx import _recurrent as recurrent
+from lstmcore.onnx import _scan
 from lstmcore.onnx._importing import graph_of
 
 onnx: Any = peers.require("onnx")
@@ -333,6 +334,15 @@ def test_arguments_of_the_wrong_type() -> None:
         lc.to_onnx(lc.GRU(3, 4), opset="17")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"path is 3 \(int\), expected a path"):
         lc.to_onnx(lc.GRU(3, 4), 3)  # type: ignore[arg-type]
+
+
+def test_an_activation_that_nobody_writes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a new one is, in a Scan as in a node."""
+    layer = lc.RNN(3, 5, nonlinearity="softsign", zoneout=0.1)
+    lc.to_onnx(layer)
+    monkeypatch.delitem(_scan._OPERATORS, "softsign")
+    with pytest.raises(ValueError, match="its activation 'softsign' is none of those"):
+        lc.to_onnx(layer)
 
 
 def test_a_swapped_gate_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,6 +161,8 @@ class _Cell:
         if name == "scaled_tanh":
             outside, inside = (self._w.number(number) for number in numbers)
             return self._("Mul", self._("Tanh", self._("Mul", x, inside)), outside)
+        if name not in _OPERATORS:
+            raise ValueError(f"its activation {name!r} is none of those that are written to ONNX")
         return self._(_OPERATORS[name], x)
 
 
