@@ -283,6 +283,7 @@ def test_external_data(tmp_path: Path) -> None:
     (folder / "data.bin").write_bytes(numbers.tobytes())
     (tmp_path / "secret.bin").write_bytes(numbers.tobytes())
     (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
+    (folder / "hard.bin").hardlink_to(tmp_path / "secret.bin")
     (folder / "sub").mkdir()
     os.mkfifo(folder / "pipe")
     path = folder / "model.onnx"
@@ -301,6 +302,7 @@ def test_external_data(tmp_path: Path) -> None:
         ({"location": str(tmp_path / "secret.bin")}, "in the model's folder"),
         ({"location": str(folder / "data.bin")}, "in the model's folder"),
         ({"location": "link.bin"}, "in the model's folder"),
+        ({"location": "hard.bin"}, "a file of 2 hard links.*copy it there"),
         ({"location": "missing.bin"}, "in the model's folder"),
         ({"location": "sub"}, "in the model's folder"),
         ({"location": "pipe"}, "in the model's folder"),

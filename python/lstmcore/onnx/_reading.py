@@ -7,7 +7,6 @@ must lie in the model's own folder. Calls of the file's own functions become the
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -339,7 +338,13 @@ class _Reader:
             raise ValueError(
                 f"{name} has its data in {location!r}, expected a file in the model's folder"
             )
-        return path, os.path.getsize(path)
+        found = path.stat()
+        if found.st_nlink > 1:  # it lies in another folder, too: nobody can tell in which
+            raise ValueError(
+                f"{name} has its data in {location!r}, a file of {found.st_nlink} hard links, "
+                "expected one that is in the model's folder alone: copy it there"
+            )
+        return path, found.st_size
 
 
 def _listed(values: Any, dtype: np.dtype[Any], count: int, kind: str, name: str) -> Tensor:
