@@ -436,7 +436,7 @@ def encoder_decoder() -> tuple[Any, lc.GRU, lc.GRU, Any]:
 
 def test_a_whole_model() -> None:
     proto, encoder, decoder, head = encoder_decoder()
-    graph = lc.from_onnx(proto)
+    graph = graph_of(proto)
     assert isinstance(graph, Graph)
     assert dict(graph) == {"encoder": encoder, "decoder": decoder}
     assert (graph.input_names, graph.output_names) == (("x", "z"), ("p", "h"))
@@ -460,7 +460,7 @@ def test_a_whole_model() -> None:
 
 
 def test_inputs_that_do_not_fit_a_graph() -> None:
-    graph = lc.from_onnx(encoder_decoder()[0])
+    graph = graph_of(encoder_decoder()[0])
     x, z = np.zeros((5, 2, 4), "f4"), np.zeros((3, 2, 2), "f4")
     for args, named, wrong, message in (
         ((x,), {}, TypeError, "'z'.* missing"),

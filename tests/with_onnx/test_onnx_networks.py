@@ -27,6 +27,7 @@ from helpers.networks import (
 from helpers.numeric import assert_same_bits
 from helpers.onnx_models import session
 from lstmcore._base.tree import leaves, rebuilt
+from lstmcore._network.arrays import Extreme, Reduce
 from lstmcore.onnx._importing import graph_of
 
 onnx: Any = peers.require("onnx")
@@ -178,6 +179,58 @@ def test_time_and_batch_of_any_size() -> None:
         x = np.random.default_rng(time).standard_normal((batch, time, 4)).astype("f4")
         np.testing.assert_allclose(run.run(None, {"x": x})[0], model(x), atol=1e-6)
         np.testing.assert_allclose(graph_of(proto)(x), model(x), atol=1e-6)
+
+
+def test_inputs_that_do_not_meet_have_their_own_numbers_of_steps() -> None:
+    """ONNX Runtime takes axes of one name to be of one size."""
+    model = encoder_decoder(True)[0]
+    x = {"source": np.ones((2, 7), np.int64), "previous": np.ones((2, 4), np.int64)}
+    check(model, lc.to_onnx(model), x, leaves(model(x)))
+    inputs = lc.to_onnx(two_inputs(False)[0]).graph.input
+    assert [d.dim_param for d in inputs[0].type.tensor_type.shape.dim][:2] == ["time", "batch"]
+
+
+def normed(first: bool) -> Any:
+    """The norm of what has no steps, then of what has them: features are another axis there."""
+    x, static = lc.Input(3), lc.Input(2, steps=False)
+    y, h = lc.GRU(3, 4, batch_first=first, seed=0)(x)
+    norms = [lc.BatchNorm(n) for n in (4, 4, 2)]
+    for i, norm in enumerate(norms):
+        rng = np.random.default_rng(i)
+        state = norm.state_dict()
+        state["running_mean"] = rng.standard_normal(norm.num_features).astype("f4")
+        norm.load_state_dict(state)
+    return lc.Model([x, static], [norms[0](h[-1]), norms[1](y), norms[2](static)])
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_whether_a_value_has_steps_is_known_at_each_call(first: bool) -> None:
+    model = normed(first)
+    x = values_of(model)
+    names = ("x0", "x1")
+    check(model, lc.to_onnx(model), dict(zip(names, x, strict=True)), leaves(model(x)))
+
+
+def test_operations_that_are_not_written_are_refused_by_name() -> None:
+    x = lc.Input(3)
+    y, _ = lc.GRU(3, 4, batch_first=True, seed=0)(x)
+    model = lc.Model(x, y._enter(Extreme("maximum", [2, 2], [None, 4]), (y, -y)))
+    with pytest.raises(ValueError, match="extreme is between the modules, which is not written"):
+        lc.to_onnx(model)
+    total = Reduce("sum", 1, False, [2], [4])._given_symbols(y)
+    with pytest.raises(ValueError, match="reduce takes steps past the ends of rows"):
+        lc.to_onnx(lc.Model(x, [total, y]), lengths=True)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("kind", ["sum", "mean", "max"])
+def test_over_steps(kind: str, keep: bool) -> None:
+    x = lc.Input(3)
+    y, _ = lc.GRU(3, 4, batch_first=True, seed=0)(x)
+    shape = [1, 4] if keep else [4]
+    model = lc.Model(x, Reduce(kind, 1, keep, [2], shape)._given_symbols(y))
+    value = values_of(model)
+    check(model, lc.to_onnx(model), {"x": value}, [model(value)])
 
 
 def test_double_precision() -> None:

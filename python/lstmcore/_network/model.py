@@ -257,7 +257,7 @@ class Model(PrecisionOfParts):
         self,
         x: Any,
         state: Any = None,
-        *,
+        *others: Any,
         lengths: Any = None,
         resets: Any = None,
     ) -> Any:
@@ -266,11 +266,14 @@ class Model(PrecisionOfParts):
         Parameters
         ----------
         x : array_like, or tuple or dict of them
-            In the structure of the inputs. Of what has steps, (T, B, F), or (B, T, F) if
+            In the structure of the inputs; if that is a list, and no state is given, they may be
+            given one by one: ``model(x1, x2)``. Of what has steps, (T, B, F), or (B, T, F) if
             batch_first, or (T, F) unbatched; of ids, without the last axis; else (B, F), or (F,).
         state : sequence of states, optional
             One per recurrent layer whose initial state is not wired, in order; None, for all or
             one of them, is zeros.
+        *others : array_like
+            Inputs from the third on, where they are given one by one.
         lengths : array_like of int, (B,), or a tuple or dict of them, optional
             How many steps each row has: of all inputs with steps, or in the structure of the
             inputs, with None for those that have all.
@@ -288,6 +291,11 @@ class Model(PrecisionOfParts):
             If an argument has another shape, dtype or range than it should, or lengths or resets
             are of no use to any module; it is named.
         """
+        several = isinstance(self._plan.inputs, tuple) and not isinstance(x, (tuple, list))
+        if others and not several:
+            raise TypeError("more than x and state is given, expected the inputs one by one")
+        if several and state is not None:
+            x, state = (x, state, *others), None
         return self.run(x, state, lengths=lengths, resets=resets)[0]
 
     def _call_with_ends(self, x: Any, **options: Any) -> tuple[Any, Any]:

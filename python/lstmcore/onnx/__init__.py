@@ -49,6 +49,10 @@ def from_onnx(model: str | os.PathLike[str] | bytes | Any, node: str | None = No
         If its graph is a chain of modules of this library with one input and one output, such as
         recurrent layers, a pooling, Linear and softmax; states of zeros and dropout count for
         nothing.
+    Model
+        If it is of such modules and of sums, products, parts and features side by side, in any
+        shape: its inputs are a list if there are several, ``model(x1, x2)``, and so are its
+        outputs.
     Graph
         Otherwise: the whole model, to be called with its inputs by position or by name. It also
         gives the layer of every recurrent node by its name, like a dict.

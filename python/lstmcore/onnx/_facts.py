@@ -17,6 +17,7 @@ from .operators import FAILURES
 __all__ = ["Fact", "Facts"]
 
 Size: TypeAlias = int | str
+_MANY = 32  # whole numbers that are known one by one; sizes are few
 _END = 2**31 - 1  # of a slice: at least this is past every axis
 
 
@@ -90,7 +91,7 @@ class Facts:
 
 
 def _of_constant(array: Tensor) -> Fact:
-    small = array.dtype.kind in "iu" and array.ndim < 2 and array.size <= 32
+    small = array.dtype.kind in "iu" and array.ndim < 2 and array.size <= _MANY
     numbers = tuple(array.reshape(-1).tolist()) if small else None
     return Fact(array.shape, numbers, not array.any())
 
@@ -150,12 +151,17 @@ def _slice(facts: Facts, node: Node, x: Fact, *given: Fact) -> Fact | None:
         size = shape[axis]
         if isinstance(size, int):
             shape[axis] = len(range(size)[start:stop:step])
-        elif (start, step) != (0, 1) or stop < _END:
+        elif ((start, step) != (0, 1) or stop < _END) and not _turns(start, stop, step):
             shape[axis] = f"{node.outputs[0]}[{axis}]"
     numbers = None
     if x.numbers is not None and len(x.shape) == 1:
         numbers = x.numbers[slice(*bounds.get(0, (None, None, None)))]
     return Fact(tuple(shape), numbers, x.zeros)
+
+
+def _turns(start: int, stop: int, step: int) -> bool:
+    """Whether a slice takes the whole of an axis, from its end."""
+    return step == -1 and (start == -1 or start >= _END) and stop <= -_END
 
 
 def bounds_of(facts: Facts, node: Node) -> dict[int, tuple[int, int, int]] | None:
@@ -175,7 +181,7 @@ def bounds_of(facts: Facts, node: Node) -> dict[int, tuple[int, int, int]] | Non
     rank = facts[node.inputs[0]].shape
     axes = list(range(len(starts))) if axes is None else axes
     steps = [1] * len(starts) if steps is None else steps
-    if rank is None or min(steps, default=1) < 1:
+    if rank is None or 0 in steps:
         return None
     bounds = zip(starts, stops, steps, strict=True)
     return {axis % len(rank): bound for axis, bound in zip(axes, bounds, strict=True)}
@@ -272,28 +278,83 @@ def reshaped(
 @_rule("ConstantOfShape")
 def _constant_of_shape(facts: Facts, node: Node, asked: Fact) -> Fact:
     value = node.attributes.get("value")
-    return Fact(asked.numbers, None, value is None or not value.any())
+    zeros = value is None or not value.any()
+    count = asked.numbers[0] if asked.numbers is not None and len(asked.numbers) == 1 else None
+    numbers: Any = None
+    if isinstance(count, int) and count <= _MANY and (value is None or value.dtype.kind in "iu"):
+        numbers = (0 if value is None else int(value.reshape(())),) * count
+    return Fact(asked.numbers, numbers, zeros)
+
+
+@_rule("Equal")
+def _equal(facts: Facts, node: Node, a: Fact, b: Fact) -> Fact:
+    """Which whole numbers are equal, as 0 and 1: a size by its name is none below 0."""
+    numbers: Any = None
+    pairs = _pairs(a.numbers, b.numbers)
+    if pairs is not None:
+        made = [_same_size(x, y) for x, y in pairs]
+        numbers = None if None in made else tuple(map(int, made))  # type: ignore[arg-type]
+    return Fact(_spread(a.shape, b.shape), numbers)
+
+
+def _same_size(a: Size, b: Size) -> bool | None:
+    if a == b or (isinstance(a, int) and isinstance(b, int)):
+        return a == b
+    below = [n for n in (a, b) if isinstance(n, int) and n < 0]
+    return False if below else None
+
+
+@_rule("Where")
+def _where(facts: Facts, node: Node, which: Fact, a: Fact, b: Fact) -> Fact:
+    numbers = None
+    if which.numbers is not None and a.numbers is not None and b.numbers is not None:
+        parts = zip(which.numbers, a.numbers, b.numbers, strict=True)
+        numbers = tuple(x if chosen else y for chosen, x, y in parts)
+    return Fact(_spread(_spread(which.shape, a.shape), b.shape), numbers)
 
 
 @_rule("Expand")
 def _expand(facts: Facts, node: Node, x: Fact, asked: Fact) -> Fact:
-    single = x.shape is not None and all(n == 1 for n in x.shape)
-    longer = asked.numbers is not None and x.shape is not None
-    shape = (
-        asked.numbers
-        if longer and single and len(asked.numbers or ()) >= len(x.shape or ())
-        else None
-    )
-    return Fact(shape, None, x.zeros)
+    return Fact(_spread(x.shape, asked.numbers), None, x.zeros)
+
+
+@_rule("Tile")
+def _tile(facts: Facts, node: Node, x: Fact, counts: Fact) -> Fact | None:
+    if x.shape is None or counts.numbers is None:
+        return None
+    sizes = [_whole("Mul", n, count) for n, count in zip(x.shape, counts.numbers, strict=True)]
+    return Fact(None if None in sizes else tuple(sizes), None, x.zeros)  # type: ignore[arg-type]
+
+
+@_rule("Conv", "MaxPool", "AveragePool")
+def _windows(facts: Facts, node: Node, x: Fact, *others: Fact) -> Fact | None:
+    """Return a shape whose sizes behind the features are new."""
+    if x.shape is None or (others and others[0].shape is None):
+        return None
+    features = others[0].shape[0] if others and others[0].shape else x.shape[1]
+    new = (f"{node.outputs[0]}[{i}]" for i in range(2, len(x.shape)))
+    return Fact((x.shape[0], features, *new))
 
 
 @_rule("Add", "Sub", "Mul", "Div")
 def _arithmetic(facts: Facts, node: Node, a: Fact, b: Fact) -> Fact:
     numbers: Any = None
-    if a.numbers is not None and b.numbers is not None and len(a.numbers) == len(b.numbers):
-        made = [_whole(node.op, x, y) for x, y in zip(a.numbers, b.numbers, strict=True)]
+    pairs = _pairs(a.numbers, b.numbers)
+    if pairs is not None:
+        made = [_whole(node.op, x, y) for x, y in pairs]
         numbers = None if None in made else tuple(made)
     return Fact(_spread(a.shape, b.shape), numbers)
+
+
+def _pairs(
+    a: tuple[Size, ...] | None, b: tuple[Size, ...] | None
+) -> list[tuple[Size, Size]] | None:
+    """Return which numbers meet; one alone meets all others."""
+    if a is None or b is None:
+        return None
+    count = max(len(a), len(b))
+    a, b = (numbers * count if len(numbers) == 1 else numbers for numbers in (a, b))
+    return list(zip(a, b, strict=True)) if len(a) == len(b) else None
 
 
 def _whole(op: str, a: Size, b: Size) -> Size | None:
@@ -308,14 +369,14 @@ def _whole(op: str, a: Size, b: Size) -> Size | None:
 
 
 def _spread(a: tuple[Size, ...] | None, b: tuple[Size, ...] | None) -> tuple[Size, ...] | None:
+    """Return the shape of what has the larger of each two sizes, if one is 1 or they are equal."""
     if a is None or b is None:
         return None
-    if len(a) < len(b):
-        a, b = b, a
-    b = (1,) * (len(a) - len(b)) + b
-    if any(y not in (1, x) for x, y in zip(a, b, strict=True)):
+    rank = max(len(a), len(b))
+    a, b = ((1,) * (rank - len(shape)) + shape for shape in (a, b))
+    if any(x != y and 1 not in (x, y) for x, y in zip(a, b, strict=True)):
         return None
-    return a
+    return tuple(y if x == 1 else x for x, y in zip(a, b, strict=True))
 
 
 @_rule("MatMul")

@@ -7,11 +7,11 @@ from typing import Any
 from .._base import checks
 from .._base.budget import BUDGET, Budget
 from . import _description, _recurrent
-from ._chain import as_sequential
 from ._finding import find
 from ._folding import fold
 from ._graph import Graph, check_known
 from ._model import Model, Tensor, all_nodes
+from ._network import as_module
 from ._order import whole
 from ._reading import read
 from ._recurrent import NotOurs, RecurrentNode
@@ -37,8 +37,8 @@ def load(source: Any, name: str | None) -> Any:
             return layers
         check_known(model)
         model = simplify(model)
-        chain = as_sequential(model)
-        return Graph(model) if chain is None else chain
+        module = as_module(model)
+        return Graph(model) if module is None else module
     finally:
         BUDGET.reset(before)
 

@@ -11,7 +11,8 @@ from .._base import checks
 from .._base.module import Module
 from .._base.symbolic import Axes
 from .._base.tree import leaves
-from .._network.operations import Affine, Binary, Concat, Index, Repeat
+from .._network.arrays import Reduce, SoftmaxOver
+from .._network.operations import Affine, Binary, Concat, Index, Operation, Repeat, Stack
 from .._network.plan import Plan, Step
 from .._nn.layers import Layer
 from . import _description
@@ -107,6 +108,7 @@ class _NetworkWriter(_Writer):
         # otherwise, as (T, B, F).
         self._values: dict[int, dict[bool, str]] = {}
         self._step: Step | None = None  # the call that is being written
+        self.ends: dict[int, str] = {}  # of every slot whose rows have lengths: their name
         self._final: dict[str, list[str]] = {}  # the final state of its layers
 
     def write(self, lengths: bool) -> None:
@@ -115,20 +117,33 @@ class _NetworkWriter(_Writer):
         timed = [step for step in plan.steps if step.module._knows_time]
         _check_uses(self._states, plan.free, lengths, timed)
         names = _names(plan.inputs, "x")
+        times = self._times(names)
         for slot, (name, (axes, dtype)) in enumerate(zip(names, plan.given, strict=True)):
             kind = np.dtype("i8") if axes.features is None else dtype or self._dtype
+            self._time = times.get(slot, self._time)
             self._values[slot] = {False: self.input(name, kind, self._shape(axes))}
         claimed = [self.claim(name) for name in _names(plan.outputs, "y")]
-        ends = self._lengths_of_slots(names) if lengths else {}
+        ends = self.ends = self._lengths_of_slots(names) if lengths else {}
         for step in plan.steps:
             self._step = step
             self.lengths = next((ends[s] for s in step.given if s in ends), None)
             self._call(step)
-        made = [
-            self.output(self._value_of(slot), name, self._shape(plan.axes[slot]))
-            for slot, name in zip(plan.last, claimed, strict=True)
-        ]
+        made = []
+        for slot, name in zip(plan.last, claimed, strict=True):
+            if plan.finds or len(set(times.values())) > 1:
+                self._time = f"{name}.time"
+            made.append(self.output(self._value_of(slot), name, self._shape(plan.axes[slot])))
         self.outputs[:0] = made
+
+    def _times(self, names: list[str]) -> dict[int, str]:
+        """Return what the axis of time of each input is called: the same where values meet."""
+        groups = self._plan.lengths_together
+        several = len(groups) > 1
+        return {
+            slot: f"{names[min(group)]}.time" if several else self._time
+            for group in groups
+            for slot in group
+        }
 
     def _lengths_of_slots(self, names: list[str]) -> dict[int, str]:
         """Add the inputs for lengths: one for all inputs that must have the same."""
@@ -175,9 +190,9 @@ class _NetworkWriter(_Writer):
 
     def _call(self, step: Step) -> None:
         module = step.module
-        if type(module) in _OPERATIONS:
+        if isinstance(module, Operation):
             self.prefix = ""
-            self._values[step.outs[0]] = _OPERATIONS[type(module)](self, module, step)
+            self._values[step.outs[0]] = _written(self, module, step)
             return
         self._load(step)
         self.module(self._paths[id(module)], module)
@@ -231,6 +246,15 @@ def _together(w: _NetworkWriter, step: Step) -> tuple[list[str], bool]:
     return [w._value_of(slot, swapped) for slot in slots], swapped
 
 
+def _written(w: _NetworkWriter, module: Operation, step: Step) -> dict[bool, str]:
+    """Write an operation; return the names of what it gives."""
+    if type(module) not in _OPERATIONS:
+        raise ValueError(f"{module!r} is between the modules, which is not written as ONNX")
+    if module._needs_whole_sequence and not w.ends.keys().isdisjoint(step.xs):
+        raise ValueError(f"{module!r} takes steps past the ends of rows, whose lengths are given")
+    return _OPERATIONS[type(module)](w, module, step)
+
+
 def _binary(w: _NetworkWriter, module: Binary, step: Step) -> dict[bool, str]:
     given, swapped = _together(w, step)
     op = {"add": "Add", "subtract": "Sub", "multiply": "Mul"}[module._config.kind]
@@ -281,10 +305,40 @@ def _index(w: _NetworkWriter, module: Index, step: Step) -> dict[bool, str]:
     return {swapped: str(w.node("Slice", [x, *map(w.integers, (start, stop, axis, by))]))}
 
 
-_OPERATIONS: dict[type[Module], Callable[[_NetworkWriter, Any, Step], dict[bool, str]]] = {
+def _stack(w: _NetworkWriter, module: Stack, step: Step) -> dict[bool, str]:
+    given, _ = _together(w, step)
+    layers = [w.node("Unsqueeze", [x, w.integers(0)]) for x in given]
+    return {False: str(w.node("Concat", layers, axis=0))}
+
+
+def _softmax_over(w: _NetworkWriter, module: SoftmaxOver, step: Step) -> dict[bool, str]:
+    return {False: str(w.node("Softmax", [_rows(w, module, step)], axis=module._config.axis))}
+
+
+def _reduce(w: _NetworkWriter, module: Reduce, step: Step) -> dict[bool, str]:
+    kind, axis, keep, *_ = module._given
+    op = {"sum": "ReduceSum", "mean": "ReduceMean", "max": "ReduceMax"}[kind]
+    y = w.reduce(op, _rows(w, module, step), axis)
+    return {False: str(w.node("Unsqueeze", [y, w.integers(axis)])) if keep else y}
+
+
+def _rows(w: _NetworkWriter, module: Any, step: Step) -> str:
+    """Return x with the batch first, which networks with these have."""
+    (slot,) = step.xs
+    assert slot is not None
+    axes = w._plan.axes[slot]
+    if axes.inner or w._plan.axes[step.outs[0]].inner:
+        raise ValueError(f"{module!r} has axes between time and features, not written as ONNX")
+    return w._value_of(slot)
+
+
+_OPERATIONS: dict[type[Operation], Callable[[_NetworkWriter, Any, Step], dict[bool, str]]] = {
     Affine: _affine,
     Binary: _binary,
     Concat: _concat,
     Index: _index,
+    Reduce: _reduce,
     Repeat: _repeat,
+    SoftmaxOver: _softmax_over,
+    Stack: _stack,
 }

@@ -1,0 +1,446 @@
+"""ONNX graphs of any shape, of operators that our modules have: they become a Model."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lstmcore as lc
+from helpers import peers
+from helpers.networks import NETWORKS, values_of
+from helpers.numeric import assert_same_bits
+from helpers.onnx_models import model, onnx, value, weights
+from lstmcore._base.tree import leaves
+from lstmcore.onnx._graph import Graph
+from lstmcore.onnx._importing import graph_of
+
+torch = peers.require("torch")
+runtime = peers.require("onnxruntime")
+nn = torch.nn
+helper = onnx.helper
+
+
+def theirs(proto: Any, arrays: list[Any]) -> list[Any]:
+    """What ONNX Runtime makes of inputs."""
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    session = runtime.InferenceSession(proto.SerializeToString(), options)
+    names = [one.name for one in session.get_inputs()]
+    found: list[Any] = session.run(None, dict(zip(names, arrays, strict=True)))
+    return found
+
+
+def compare(found: Any, proto: Any, arrays: list[Any], atol: float = 3e-6) -> None:
+    """Hold a model to ONNX Runtime: the same shapes, too."""
+    ours = leaves(found(*arrays))
+    for one, other in zip(ours, theirs(proto, arrays), strict=True):
+        assert one.shape == other.shape
+        np.testing.assert_allclose(one, other, atol=atol)
+
+
+def same_everywhere(found: Any, arrays: list[Any], path: Path) -> None:
+    """A model that is saved and loaded, or goes through ONNX, is the same."""
+    lc.save(found, path / "m.safetensors")
+    assert lc.load(path / "m.safetensors") == found
+    proto = lc.to_onnx(found, path / "m.onnx")
+    again = lc.from_onnx(path / "m.onnx")
+    assert again == found
+    assert_same_bits(leaves(again(*arrays)), leaves(found(*arrays)))
+    compare(found, proto, arrays)
+
+
+# What `to_onnx` writes ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "no_layers"])
+def test_our_networks_without_their_description(name: str, first: bool, tmp_path: Path) -> None:
+    network = NETWORKS[name](first)[0]
+    arrays = leaves(values_of(network))
+    proto = lc.to_onnx(network)
+    del proto.metadata_props[:]
+    found = lc.from_onnx(proto)
+    assert type(found) is lc.Model
+    assert found.batch_first == first
+    compare(found, proto, arrays)
+    same_everywhere(found, arrays, tmp_path)
+
+
+def test_what_several_nodes_share_is_one_module() -> None:
+    proto = lc.to_onnx(NETWORKS["tied"](False)[0])
+    del proto.metadata_props[:]
+    found = lc.from_onnx(proto)
+    assert [type(m) for m in found._children.values()] == [lc.GRU, lc.Linear, lc.LastStep]
+
+
+# What PyTorch exports -----------------------------------------------------------------------------
+
+
+class Residual(nn.Module):  # type: ignore[misc, name-defined]
+    """Layers with what they take added to what they give, and a GELU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.LSTM(6, 6, batch_first=True)
+        self.norm = nn.LayerNorm(6)
+        self.second = nn.GRU(6, 6, batch_first=True)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Any) -> Any:
+        y = x + self.first(x)[0]
+        y = y + self.second(self.norm(y))[0]
+        return self.head(nn.functional.gelu(y)) / 2
+
+
+class Branches(nn.Module):  # type: ignore[misc, name-defined]
+    """Two recurrent branches side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.LSTM(6, 5, bidirectional=True)
+        self.b = nn.GRU(6, 4)
+        self.head = nn.Linear(14, 3)
+
+    def forward(self, x: Any) -> Any:
+        return self.head(torch.relu(torch.cat([self.a(x)[0], self.b(x)[0]], -1)))
+
+
+class Outputs(nn.Module):  # type: ignore[misc, name-defined]
+    """Scores of steps and of rows, and the states of all layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(6, 5, 2, bidirectional=True, batch_first=True)
+        self.steps, self.rows = nn.Linear(10, 3), nn.Linear(10, 2)
+
+    def forward(self, x: Any) -> Any:
+        y, (h, c) = self.lstm(x)
+        return self.steps(y), self.rows(torch.cat([h[-2], h[-1]], 1)), h, c[1:3]
+
+
+class Static(nn.Module):  # type: ignore[misc, name-defined]
+    """A standardised series, and features without steps over its steps and beside its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.linspace(-1, 1, 6))
+        self.register_buffer("deviation", torch.linspace(0.5, 2, 6))
+        self.embed = nn.Linear(2, 4)
+        self.gru = nn.GRU(10, 5, batch_first=True)
+        self.head = nn.Linear(9, 3)
+
+    def forward(self, x: Any, static: Any) -> Any:
+        e = torch.tanh(self.embed(static))
+        over = e.unsqueeze(1).expand(-1, x.size(1), -1)
+        x = (x - self.mean) / self.deviation
+        _, h = self.gru(torch.cat([x, over], -1))
+        return torch.sigmoid(self.head(torch.cat([h[-1], e], 1)))
+
+
+class Attention(nn.Module):  # type: ignore[misc, name-defined]
+    """Pooling by weights that are learned, in each of the ways to write it."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(20, 6)
+        self.lstm = nn.LSTM(6, 5, bidirectional=True, batch_first=True)
+        self.score, self.head = nn.Linear(10, 1), nn.Linear(10, 3)
+        self.how = how
+
+    def forward(self, ids: Any) -> Any:
+        y, _ = self.lstm(self.embed(ids))
+        scores = self.score(torch.tanh(y))
+        if self.how == "sum":
+            pooled = (torch.softmax(scores, 1) * y).sum(1)
+        elif self.how == "bmm":
+            pooled = torch.bmm(torch.softmax(scores.squeeze(-1), -1).unsqueeze(1), y).squeeze(1)
+        else:
+            pooled = (y.transpose(1, 2) @ torch.softmax(scores, 1)).squeeze(-1)
+        return self.head(pooled)
+
+
+class Translator(nn.Module):  # type: ignore[misc, name-defined]
+    """An encoder, and a decoder that is given what it should have said."""
+
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(20, 6)
+        self.encoder = nn.LSTM(6, 5, 2, batch_first=batch_first)
+        self.decoder = nn.LSTM(6, 5, 2, batch_first=batch_first)
+        self.head = nn.Linear(5, 20)
+
+    def forward(self, source: Any, previous: Any) -> Any:
+        _, state = self.encoder(self.embed(source))
+        return self.head(self.decoder(self.embed(previous), state)[0])
+
+
+class Convolutions(nn.Module):  # type: ignore[misc, name-defined]
+    """Convolutions, norm and pooling in front of a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv1d(6, 8, 5, padding=2), nn.BatchNorm1d(8)
+        self.pool, self.second = nn.MaxPool1d(2), nn.Conv1d(8, 8, 3, stride=2, padding=1)
+        self.lstm = nn.LSTM(8, 5, bidirectional=True, batch_first=True)
+        self.head = nn.Linear(10, 3)
+
+    def forward(self, x: Any) -> Any:
+        y = self.norm(torch.relu(self.first(x.transpose(1, 2))))
+        y = torch.relu(self.second(self.pool(y))).transpose(1, 2)
+        return self.head(self.lstm(y)[0].mean(1))
+
+
+class Autoencoder(nn.Module):  # type: ignore[misc, name-defined]
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.GRU(6, 5, batch_first=True), nn.GRU(5, 6, batch_first=True)
+        self.head = nn.Linear(6, 6)
+
+    def forward(self, x: Any) -> Any:
+        _, h = self.encoder(x)
+        return self.head(self.decoder(h[-1].unsqueeze(1).repeat(1, x.size(1), 1))[0])
+
+
+class Given(nn.Module):  # type: ignore[misc, name-defined]
+    """The initial state is made of features without steps; gates of one minus a share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start, self.gru, self.gate = nn.Linear(2, 5), nn.GRU(6, 5), nn.Linear(5, 5)
+
+    def forward(self, x: Any, static: Any) -> Any:
+        y, _ = self.gru(x, torch.tanh(self.start(static)).unsqueeze(0))
+        gate = torch.sigmoid(self.gate(y))
+        return (gate * y + (1 - gate) * nn.functional.silu(y))[..., 1:4]
+
+
+def numbers(*shape: int) -> Any:
+    return torch.randn(*shape)
+
+
+def ids(*shape: int) -> Any:
+    return torch.randint(0, 20, shape)
+
+
+Make = Callable[[int, int], "tuple[Any, ...]"]
+CASES: dict[str, tuple[Callable[[], Any], Make, type]] = {
+    "residual": (Residual, lambda T, B: (numbers(B, T, 6),), lc.Model),
+    "branches": (Branches, lambda T, B: (numbers(T, B, 6),), lc.Model),
+    "outputs": (Outputs, lambda T, B: (numbers(B, T, 6),), lc.Model),
+    "static": (Static, lambda T, B: (numbers(B, T, 6), numbers(B, 2)), lc.Model),
+    "sum": (lambda: Attention("sum"), lambda T, B: (ids(B, T),), lc.Model),
+    "bmm": (lambda: Attention("bmm"), lambda T, B: (ids(B, T),), lc.Model),
+    "matmul": (lambda: Attention("matmul"), lambda T, B: (ids(B, T),), lc.Model),
+    "translator": (lambda: Translator(True), lambda T, B: (ids(B, T), ids(B, T + 2)), lc.Model),
+    "time first": (lambda: Translator(False), lambda T, B: (ids(T, B), ids(3, B)), lc.Model),
+    "convolutions": (Convolutions, lambda T, B: (numbers(B, 4 * T, 6),), lc.Sequential),
+    "autoencoder": (Autoencoder, lambda T, B: (numbers(B, T, 6),), lc.Model),
+    "given": (Given, lambda T, B: (numbers(T, B, 6), numbers(B, 2)), lc.Model),
+}
+
+
+def exported(module: Any, inputs: tuple[Any, ...]) -> Any:
+    """What PyTorch makes of a module, for any time and batch."""
+    buffer = io.BytesIO()
+    names = [f"input.{i}" for i in range(len(inputs))]
+    axes = {
+        name: {i: f"{name} {i}" for i in range(x.ndim - x.is_floating_point())}
+        for name, x in zip(names, inputs, strict=True)
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module.eval(), inputs, buffer, dynamo=False, opset_version=17, input_names=names,
+            dynamic_axes=axes,
+        )  # fmt: skip
+    return onnx.load_from_string(buffer.getvalue())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_pytorch_exports(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    make, inputs, kind = CASES[name]
+    module = make()
+    proto = exported(module, inputs(7, 3))
+    found = lc.from_onnx(proto)
+    assert type(found) is kind
+    for T, B in ((7, 3), (1, 1), (9, 2)):  # other sizes than exported
+        given = inputs(T, B)
+        arrays = [x.numpy() for x in given]
+        compare(found, proto, arrays)
+        for one, truth in zip(leaves(found(*arrays)), leaves(module(*given)), strict=True):
+            np.testing.assert_allclose(one, truth.detach().numpy(), atol=3e-6)
+    same_everywhere(found, arrays, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["residual", "outputs", "static", "sum", "translator", "given"])
+def test_their_gradients(name: str) -> None:
+    torch.manual_seed(0)
+    make, inputs, _ = CASES[name]
+    given = tuple(x.double() if x.is_floating_point() else x for x in inputs(3, 2))
+    found = lc.from_onnx(exported(make().double(), given))
+    assert found.dtype == np.float64
+    arrays = [x.numpy() for x in given]
+    lc.gradcheck(found, arrays if len(arrays) > 1 else arrays[0])
+
+
+def test_such_a_model_streams() -> None:
+    torch.manual_seed(0)
+    found = lc.from_onnx(exported(Residual(), (numbers(1, 7, 6),)))
+    x = np.random.default_rng(0).standard_normal((7, 1, 6)).astype("f4")
+    stream = found.stream()
+    steps = np.stack([stream.step(step) for step in x], 1)
+    np.testing.assert_array_equal(steps, found(x.transpose(1, 0, 2)))
+
+
+def test_such_a_model_trains() -> None:
+    torch.manual_seed(0)
+    found = lc.from_onnx(exported(Static(), (numbers(3, 7, 6), numbers(3, 2))))
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((8, 7, 6)).astype("f4"), rng.standard_normal((8, 2)).astype("f4"))
+    target = rng.random((8, 3)).astype("f4")
+    optimizer = lc.optim.Adam(found.parameters(), lr=0.02)
+    history = lc.fit(
+        found, [lc.data.Batch(x, target)], loss=lc.losses.mse, optimizer=optimizer, epochs=20,
+        progress=False,
+    )  # fmt: skip
+    assert history.losses[-1] < history.losses[0] / 2
+
+
+# Nodes one by one ---------------------------------------------------------------------------------
+
+
+def behind(op: str, *nodes: Any, output: str = "z", **constants: Any) -> Any:
+    """A bidirectional layer of x (T, B, 4), its Y, h (and c), and nodes behind it."""
+    arrays = weights(op, 2)
+    names = ["Y", "h", "c"][: 3 if op == "LSTM" else 2]
+    first = helper.make_node(
+        op, ["x", "W", "R", "B"], names, direction="bidirectional", hidden_size=3
+    )
+    given = {name: arrays[name] for name in "WRB"} | constants
+    return model([first, *nodes], [value("x", "f4", ["T", "B", 4])], [value(output, "f4")], given)
+
+
+ONE = np.array([1])
+JOINED = helper.make_node("Concat", ["a1", "b1"], ["z"], axis=2)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants", "kinds"),
+    [
+        # Two directions apart and together again, as tools for Keras write them.
+        ([helper.make_node("Split", ["Y", "halves"], ["a", "b"], axis=1),
+          helper.make_node("Squeeze", ["a", "one"], ["a1"]),
+          helper.make_node("Squeeze", ["b", "one"], ["b1"]), JOINED],
+         {"halves": np.array([1, 1]), "one": ONE}, [lc.LSTM]),
+        ([helper.make_node("Gather", ["Y", "zeroth"], ["a1"], axis=1),
+          helper.make_node("Gather", ["Y", "first"], ["b1"], axis=1), JOINED],
+         {"zeroth": np.array(0), "first": np.array(1)}, [lc.LSTM]),
+        # Side by side the other way, added, and the cells' states.
+        ([helper.make_node("Gather", ["Y", "first"], ["a1"], axis=1),
+          helper.make_node("Gather", ["Y", "zeroth"], ["b1"], axis=1), JOINED],
+         {"zeroth": np.array(0), "first": np.array(1)}, None),
+        ([helper.make_node("Split", ["Y", "halves"], ["a", "b"], axis=1),
+          helper.make_node("Add", ["a", "b"], ["s"]),
+          helper.make_node("Squeeze", ["s", "one"], ["z"])],
+         {"halves": np.array([1, 1]), "one": ONE}, None),
+        ([helper.make_node("Transpose", ["c"], ["t"], perm=[1, 0, 2]),
+          helper.make_node("Reshape", ["t", "shape"], ["z"])],
+         {"shape": np.array([0, -1])}, None),
+        ([helper.make_node("Transpose", ["h"], ["t"], perm=[1, 0, 2]),
+          helper.make_node("Flatten", ["t"], ["z"])], {}, [lc.LSTM, lc.BothEnds]),
+        # The first step, all steps backwards, all but two, and with zeros around them.
+        ([helper.make_node("Transpose", ["Y"], ["t"], perm=[0, 2, 1, 3]),
+          helper.make_node("Reshape", ["t", "shape"], ["y"]),
+          helper.make_node("Slice", ["y", "minus", "far", "axis", "minus"], ["r"]),
+          helper.make_node("Slice", ["r", "first", "minus", "axis"], ["s"]),
+          helper.make_node("Pad", ["s", "pads"], ["z"])],
+         {"shape": np.array([0, 0, 6]), "minus": np.array([-1]), "far": np.array([-(2**40)]),
+          "first": ONE, "axis": np.array([0]), "pads": np.array([2, 0, 0, 1, 0, 0])},
+         [lc.LSTM, lc.Flip, lc.Pad1D, lc.Pad1D]),
+        # The end of a state over all steps; both directions of it as they are.
+        ([helper.make_node("Gather", ["h", "zeroth"], ["e"], axis=0),
+          helper.make_node("Gather", ["Y", "zeroth"], ["y"], axis=1),
+          helper.make_node("Mul", ["y", "e"], ["z"])], {"zeroth": np.array(0)}, None),
+        ([helper.make_node("Tanh", ["h"], ["z"])], {}, None),
+    ],
+)  # fmt: skip
+def test_nodes_behind_two_directions(nodes: list[Any], constants: Any, kinds: Any) -> None:
+    proto = behind("LSTM", *nodes, **constants)
+    found = lc.from_onnx(proto)
+    if kinds is None:
+        assert type(found) is lc.Model
+    else:
+        assert [type(part) for part in found] == kinds
+    compare(found, proto, [weights("LSTM")["X"]])
+
+
+def test_a_layer_that_reads_backwards_ends_at_the_first_step() -> None:
+    arrays = weights("GRU")
+    nodes = [
+        helper.make_node("GRU", ["x", "W", "R"], ["Y", "h"], direction="reverse", hidden_size=3),
+        helper.make_node("Squeeze", ["h", "zero"], ["z"]),
+    ]
+    given = {"W": arrays["W"], "R": arrays["R"], "zero": np.array([0])}
+    proto = model(nodes, [value("x", "f4", ["T", "B", 4])], [value("z", "f4")], given)
+    found = lc.from_onnx(proto)
+    assert type(found) is lc.Model
+    compare(found, proto, [arrays["X"]])
+
+
+def test_states_that_are_inputs_stay_inputs_of_a_graph() -> None:
+    """No Input is a state; what a Model is called with would be another thing."""
+    torch.manual_seed(0)
+
+    class Step(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru, self.head = nn.GRU(4, 3, 2), nn.Linear(3, 2)
+
+        def forward(self, x: Any, h: Any) -> Any:
+            y, h = self.gru(x, h)
+            return self.head(y), h
+
+    proto = exported(Step(), (numbers(5, 2, 4), numbers(2, 2, 3)))
+    found = lc.from_onnx(proto)
+    assert isinstance(found, Graph)
+    compare(found, proto, [numbers(5, 2, 4).numpy(), numbers(2, 2, 3).numpy()])
+
+
+def test_outputs_of_other_shapes_keep_them() -> None:
+    """A single feature without its axis, which no output of a Model lacks."""
+
+    class Scores(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru, self.head = nn.GRU(6, 5, batch_first=True), nn.Linear(5, 1)
+
+        def forward(self, x: Any) -> Any:
+            return self.head(self.gru(x)[0]).squeeze(-1)
+
+    proto = exported(Scores(), (numbers(3, 7, 6),))
+    found = lc.from_onnx(proto)
+    assert isinstance(found, Graph)
+    assert found(numbers(2, 5, 6).numpy()).shape == (2, 5)
+
+
+def test_inputs_one_by_one_or_as_a_list() -> None:
+    proto = lc.to_onnx(NETWORKS["tied"](False)[0])
+    del proto.metadata_props[:]
+    found = lc.from_onnx(proto)
+    a, b = np.ones((5, 2, 3), "f4"), np.zeros((4, 2, 3), "f4")
+    assert_same_bits(leaves(found(a, b)), leaves(found([a, b])))
+    for one, other in zip(found(a, b), graph_of(proto)(a, b), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    with pytest.raises(ValueError, match="x has 3 entries, expected 2"):
+        found(a, b, b)
+    with pytest.raises(TypeError, match=r"x is .*expected a tuple of 2"):
+        found(a)
+    state = found.run([a, b])[1]
+    assert len(found([a, b], state)) == 2  # states, where the inputs are a list
