@@ -22,10 +22,12 @@ helper = onnx.helper
 rng = np.random.default_rng(0)
 
 
-def theirs(proto: Any, feed: dict[str, Any]) -> list[Any]:
+def theirs(proto: Any, feed: dict[str, Any], optimised: bool = True) -> list[Any]:
     """What ONNX Runtime makes of inputs."""
     options = runtime.SessionOptions()
     options.log_severity_level = 4
+    if not optimised:
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = runtime.InferenceSession(proto.SerializeToString(), options)
     found: list[Any] = session.run(None, feed)
     return found
@@ -385,7 +387,7 @@ def test_what_onnx_runtime_makes_of_models(
     assert (off == 0).mean() > 0.9 or dtype == "f4"
 
 
-@pytest.mark.parametrize("level", ["basic", "extended"])
+@pytest.mark.parametrize("level", ["basic", "extended", "all"])
 def test_a_model_that_onnx_runtime_has_optimised(tmp_path: Path, level: str) -> None:
     path, optimised = tmp_path / "m.onnx", tmp_path / "o.onnx"
     parts = (lc.GRU(4, 5, seed=0), lc.LastStep(), lc.Linear(5, 6, seed=1), lc.ReLU())
@@ -400,6 +402,82 @@ def test_a_model_that_onnx_runtime_has_optimised(tmp_path: Path, level: str) -> 
     runtime.InferenceSession(str(path), options)
     found = lc.from_onnx(optimised)
     np.testing.assert_allclose(found(X), net(X), atol=2e-6)
+
+
+def tagger(tmp_path: Path) -> tuple[Path, Any]:
+    """A file of a network with two heads, without our description, and x for it."""
+    x = lc.Input(4)
+    y, h = lc.GRU(4, 5, 2, bidirectional=True, batch_first=True, seed=0)(x)
+    steps = lc.Linear(10, 3, seed=1)(lc.LayerNorm(10)(lc.GELU()(lc.Linear(10, 10, seed=2)(y))))
+    rows = lc.Softmax()(lc.Linear(10, 2, seed=3)(lc.concat([h[2], h[3]])))
+    proto = lc.to_onnx(lc.Model(x, [steps, rows]))
+    del proto.metadata_props[:]
+    path = tmp_path / "float.onnx"
+    onnx.save(proto, path)
+    return path, rng.standard_normal((3, 7, 4)).astype("f4")
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("format_", ["QDQ", "QOperator"])
+def test_what_static_quantisation_writes(tmp_path: Path, format_: str, per_channel: bool) -> None:
+    quantization = peers.require("onnxruntime.quantization")
+    path, x = tagger(tmp_path)
+
+    class Examples(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            self._left = [{"x": x}, {"x": -x}]
+
+        def get_next(self) -> Any:
+            return self._left.pop() if self._left else None
+
+    quantised = tmp_path / "int.onnx"
+    quantization.quantize_static(
+        path, quantised, Examples(), quant_format=quantization.QuantFormat[format_],
+        per_channel=per_channel, reduce_range=True,
+    )  # fmt: skip
+    proto = onnx.load(quantised)
+    kinds = {node.op_type for node in proto.graph.node}
+    assert "QuantizeLinear" in kinds
+    assert ("QLinearMatMul" in kinds) == (format_ == "QOperator")
+    # Optimised, it has a softmax of integers from a table, which is another one.
+    expected = theirs(proto, {"x": x}, optimised=False)
+    for ours, truth in zip(graph_of(proto)(x), expected, strict=True):
+        assert ours.shape == truth.shape
+        # Where a number lies between two whole ones, a last bit decides which it becomes.
+        off = np.abs(ours - truth)
+        assert (off < 1e-5).mean() > 0.9
+        assert off.max() < 0.05
+        assert np.ptp(truth) > 0.2
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_the_converter_to_float16_writes(tmp_path: Path, whole: bool) -> None:
+    """Nodes are not sorted there; recurrent nodes stay as they are, as ONNX Runtime needs them."""
+    convert = peers.require("onnxruntime.transformers.float16").convert_float_to_float16
+    path, x = tagger(tmp_path)
+    proto = convert(onnx.load(path), keep_io_types=not whole, op_block_list=["GRU"])
+    kind = onnx.TensorProto.FLOAT16
+    assert any(tensor.data_type == kind for tensor in proto.graph.initializer)
+    x = x.astype("f2") if whole else x
+    for ours, truth in zip(graph_of(proto)(x), theirs(proto, {"x": x}), strict=True):
+        assert ours.dtype == truth.dtype
+        np.testing.assert_allclose(ours.astype("f4"), truth.astype("f4"), atol=4e-3)
+    found = lc.from_onnx(proto)
+    assert isinstance(found, Graph)  # of two types of numbers, which no Model is
+
+
+@pytest.mark.parametrize("level", ["basic", "extended", "all"])
+def test_a_network_that_onnx_runtime_has_optimised(tmp_path: Path, level: str) -> None:
+    path, x = tagger(tmp_path)
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    kinds = runtime.GraphOptimizationLevel
+    options.graph_optimization_level = getattr(kinds, f"ORT_ENABLE_{level.upper()}")
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    runtime.InferenceSession(str(path), options)
+    found = lc.from_onnx(tmp_path / "optimised.onnx")
+    for ours, truth in zip(found(x), theirs(onnx.load(path), {"x": x}), strict=True):
+        np.testing.assert_allclose(ours, truth, atol=3e-6)
 
 
 def test_a_statically_quantised_head() -> None:
