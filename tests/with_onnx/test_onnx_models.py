@@ -16,6 +16,7 @@ from helpers import peers
 from helpers.networks import NETWORKS, values_of
 from helpers.numeric import assert_same_bits
 from helpers.onnx_models import model, onnx, value, weights
+from helpers.paths import DATA
 from lstmcore._base.tree import leaves
 from lstmcore.onnx._graph import Graph
 from lstmcore.onnx._importing import graph_of
@@ -276,6 +277,21 @@ def test_what_pytorch_exports(name: str, tmp_path: Path) -> None:
         compare(found, proto, arrays)
         for one, truth in zip(leaves(found(*arrays)), leaves(module(*given)), strict=True):
             np.testing.assert_allclose(one, truth.detach().numpy(), atol=3e-6)
+    same_everywhere(found, arrays, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["residual", "states"])
+def test_what_its_newer_exporter_writes(name: str, tmp_path: Path) -> None:
+    """Files that were recorded: shapes are worked out by nodes, and layers begin with zeros."""
+    proto = onnx.load(DATA / f"torch_dynamo_{name}.onnx")
+    found = lc.from_onnx(proto)
+    assert type(found) is lc.Model
+    assert found.batch_first
+    rng = np.random.default_rng(0)
+    for B, T in ((3, 7), (2, 4), (1, 2)):
+        arrays = [rng.standard_normal((B, T, 6)).astype("f4")]
+        compare(found, proto, arrays)
+        compare(graph_of(proto), proto, arrays)
     same_everywhere(found, arrays, tmp_path)
 
 

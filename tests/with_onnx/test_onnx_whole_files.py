@@ -530,6 +530,43 @@ def test_packed_rows_of_any_length() -> None:
         np.testing.assert_array_equal(graph_of(proto)(x, np.array(lengths)), plain)
 
 
+def test_packed_rows_that_pytorch_exports() -> None:
+    """Of lengths in any order, at other sizes than exported; the longest row has all steps."""
+    torch = peers.require("torch")
+    rnn = torch.nn.utils.rnn
+
+    class Tagger(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = torch.nn.LSTM(4, 5, bidirectional=True, batch_first=True)
+            self.head = torch.nn.Linear(10, 3)
+
+        def forward(self, x: Any, lengths: Any) -> Any:
+            packed = rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+            y, (h, _) = self.lstm(packed)
+            y, _ = rnn.pad_packed_sequence(y, batch_first=True)
+            return self.head(y), torch.cat([h[-2], h[-1]], 1)
+
+    torch.manual_seed(0)
+    module, buffer = Tagger().eval(), io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module, (torch.randn(3, 7, 4), torch.tensor([3, 7, 5])), buffer, dynamo=False,
+            input_names=["x", "lengths"], opset_version=17,
+            dynamic_axes={"x": {0: "b", 1: "t"}, "lengths": {0: "b"}},
+        )  # fmt: skip
+    proto = onnx.load_from_string(buffer.getvalue())
+    assert isinstance(lc.from_onnx(proto), Graph)
+    for lengths in ([3, 7, 5], [7, 1], [2, 9, 4, 9], [1]):
+        x = rng.standard_normal((len(lengths), max(lengths), 4)).astype("f4")
+        compare(proto, {"x": x, "lengths": np.array(lengths)})
+        expected = module(torch.from_numpy(x), torch.tensor(lengths))
+        found = graph_of(proto)(x, np.array(lengths))
+        for ours, truth in zip(found, expected, strict=True):
+            np.testing.assert_allclose(ours, truth.detach().numpy(), atol=2e-6)
+
+
 def test_sequences() -> None:
     """Split, put together, changed and counted, as exporters of loops do."""
     x = rng.standard_normal((4, 3)).astype("float32")
