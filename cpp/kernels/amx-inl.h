@@ -1,34 +1,38 @@
-// Products in bfloat16 by AMX, tile by tile: Bfloat16Unit::amx.
+// Sums of products by AMX, tile by tile: Bfloat16Unit::amx and Int8Unit::amx.
 //
 // TDPBF16PS sums the products of 32 k, those of the first of each pair apart from those of the
 // second, then adds both sums together and to what the tile holds. So bits are not those of the
-// other units; but they depend on nothing else than K either.
+// other units; but they depend on nothing else than K either. TDPBSSD sums the products of 64 k in
+// whole numbers, which are exact.
 #pragma once
 
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 #include <utility>
 
-#include "bfloat16-inl.h"
 #include "kernel_table.h"
 #include "simd-inl.h"
 #include "tile-inl.h"
 
-/// Whether kernels have Bfloat16Unit::dot and amx, which an old assembler may not know. Elsewhere
-/// tests can have them emulated.
+/// Whether kernels have AMX, and with it Bfloat16Unit::dot, which an old assembler may not know.
+/// Elsewhere tests can have them emulated.
 #if (defined(__AVX512F__) && !defined(LSTMCORE_OLD_ASSEMBLER)) || defined(LSTMCORE_EMULATE_UNITS)
-#define LSTMCORE_BFLOAT16_UNITS 1
+#define LSTMCORE_AVX512_UNITS 1
 #else
-#define LSTMCORE_BFLOAT16_UNITS 0
+#define LSTMCORE_AVX512_UNITS 0
 #endif
 
-#if LSTMCORE_BFLOAT16_UNITS
+#if LSTMCORE_AVX512_UNITS
 namespace lstmcore {
 namespace LSTMCORE_LEVEL {
 namespace {
 
 // Tiles 0 .. 3 hold sums, 4 the rows, 5 the weights. A row of a tile is a register, of 16 numbers.
 constexpr int kRowsTile = 4, kWeightsTile = 5, kTiles = 6;
-constexpr int64_t kTileRow = kLanes<float>;  // numbers, or pairs
+constexpr int64_t kTileRow = kLanes<float>;     // sums, pairs of bfloat16, groups of int8
+constexpr int kTileRows = 8, kTileVectors = 4;  // at most: see tile-inl.h, and Packed
+static_assert(tile_rows(1) <= kTileRows, "as tiles of rows are cut");
 
 #if defined(__AVX512F__)
 /// As LDTILECFG reads it.
@@ -42,8 +46,8 @@ static_assert(sizeof(TileConfig) == 64, "as the instruction reads it");
 inline void configure_tiles(int64_t rows) {
     TileConfig config;
     for (int tile = 0; tile < kTiles; ++tile) {
-        config.row_bytes[tile] = 64;
-        config.rows[tile] = uint8_t(tile == kWeightsTile ? kAmxTerms / kPair : rows);
+        config.row_bytes[tile] = kAmxBytes;
+        config.rows[tile] = uint8_t(tile == kWeightsTile ? kTileRow : rows);
     }
     __asm__ volatile("ldtilecfg %0" : : "m"(config));
 }
@@ -69,12 +73,17 @@ LSTMCORE_INLINE void store_tile(void* to, int64_t stride) {
                      : "r"(to), "r"(stride), "i"(kTile)
                      : "memory");
 }
-/// kSum += rows * weights
-template <int kSum>
+/// kSum += rows * weights, of Bfloat16 or int8_t
+template <int kSum, class W>
 LSTMCORE_INLINE void multiply_tiles() {
-    __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0"
-                     :
-                     : "i"(kSum), "i"(kRowsTile), "i"(kWeightsTile));
+    if constexpr (std::is_same_v<W, int8_t>)
+        __asm__ volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0"
+                         :
+                         : "i"(kSum), "i"(kRowsTile), "i"(kWeightsTile));
+    else
+        __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0"
+                         :
+                         : "i"(kSum), "i"(kRowsTile), "i"(kWeightsTile));
 }
 #else
 // The same in C++, for tests where there is no AMX. Their rows are as long as registers are here.
@@ -107,26 +116,38 @@ void store_tile(void* to, int64_t stride) {
     for (int64_t r = 0; r < tile.rows; ++r)
         std::memcpy(static_cast<char*>(to) + r * stride, tile.numbers[r], 4 * kTileRow);
 }
-template <int kSum>
-void multiply_tiles() {
-    EmulatedTile& sum = emulated_tiles[kSum];
-    const EmulatedTile &a = emulated_tiles[kRowsTile], &w = emulated_tiles[kWeightsTile];
+/// What TDPBF16PS and TDPBSSD add to a sum: the products of a row and a column.
+inline uint32_t add_products(uint32_t sum, const uint32_t* row, const EmulatedTile& w, int64_t n,
+                             Bfloat16) {
     const auto number = [](uint32_t bits) {
         float x;
         std::memcpy(&x, &bits, sizeof x);
         return x;
     };
+    float of_low = 0, of_high = 0;  // products are exact, so a plain sum is a fused one
+    for (int64_t k = 0; k < w.rows; ++k) {
+        const uint32_t x = row[k], y = w.numbers[k][n];
+        of_low += number(x << 16) * number(y << 16);
+        of_high += number(x & 0xffff0000u) * number(y & 0xffff0000u);
+    }
+    const float total = number(sum) + (of_low + of_high);
+    std::memcpy(&sum, &total, sizeof total);
+    return sum;
+}
+inline uint32_t add_products(uint32_t sum, const uint32_t* row, const EmulatedTile& w, int64_t n,
+                             int8_t) {
+    for (int64_t k = 0; k < w.rows; ++k)
+        for (int bit = 0; bit < 32; bit += 8)
+            sum += uint32_t(int8_t(row[k] >> bit) * int8_t(w.numbers[k][n] >> bit));
+    return sum;
+}
+template <int kSum, class W>
+void multiply_tiles() {
+    EmulatedTile& sum = emulated_tiles[kSum];
+    const EmulatedTile &a = emulated_tiles[kRowsTile], &w = emulated_tiles[kWeightsTile];
     for (int64_t r = 0; r < sum.rows; ++r)
-        for (int64_t n = 0; n < kTileRow; ++n) {
-            float of_low = 0, of_high = 0;  // products are exact, so a plain sum is a fused one
-            for (int64_t k = 0; k < w.rows; ++k) {
-                const uint32_t x = a.numbers[r][k], y = w.numbers[k][n];
-                of_low += number(x << 16) * number(y << 16);
-                of_high += number(x & 0xffff0000u) * number(y & 0xffff0000u);
-            }
-            const float total = number(sum.numbers[r][n]) + (of_low + of_high);
-            std::memcpy(&sum.numbers[r][n], &total, sizeof total);
-        }
+        for (int64_t n = 0; n < kTileRow; ++n)
+            sum.numbers[r][n] = add_products(sum.numbers[r][n], a.numbers[r], w, n, W());
 }
 #endif
 
@@ -155,59 +176,60 @@ LSTMCORE_INLINE void for_each_constant(F f, std::integer_sequence<int, kValues..
     (f(Constant<kValues>()), ...);
 }
 
-/// to[panel][row][vector] = from[panel][row][vector] + sum_k a[row][k] w[panel][k][vector], see
-/// accumulate(). The rows lie equally far apart.
-template <int kVectors>
-__attribute__((noinline)) void accumulate_amx(const float* const* a, int64_t rows,
-                                              const Bfloat16* w, int64_t w_panel, int64_t panels,
-                                              int64_t w_step, int64_t K, const Ends<float>* ends) {
-    constexpr int64_t L = kLanes<float>, kTerms = kPair * kTileRow;  // of a tile
+/// Sums of a tile, as float or int32: some registers of each row.
+struct alignas(64) TileSums {
+    uint32_t numbers[kTileRows][kTileVectors * kTileRow];
+
+    template <class P>
+    LSTMCORE_INLINE P at(int64_t row, int64_t column) const {
+        P sums;
+        std::memcpy(&sums, numbers[row] + column, sizeof sums);
+        return sums;
+    }
+};
+
+/// sums[row][vector] = sum_k a[row][k] w[k][vector] for `rows` rows, `stride` bytes apart. W is
+/// Bfloat16 or int8_t; `w_step` numbers lie between the pairs or groups of w, and K is a multiple
+/// of what a tile takes.
+template <int kVectors, class W>
+LSTMCORE_INLINE void sum_by_amx(const void* a, int64_t stride, int64_t rows, const W* w,
+                                int64_t w_step, int64_t K, TileSums* sums) {
+    constexpr int64_t kNumbers = 4 / int64_t(sizeof(W));  // to a pair or group
     if (rows > configured_rows || rows + 1 < configured_rows) {
         configure_tiles(rows);
         configured_rows = rows;
     }
-    const int64_t stride = rows > 1 ? (a[1] - a[0]) * int64_t(sizeof(float)) : 0;
-    alignas(64) float sums[9][kVectors * L];
     const auto each_vector = [](auto f) LSTMCORE_INLINE_LAMBDA {
         for_each_constant(f, std::make_integer_sequence<int, kVectors>());
     };
-    for (int64_t p = 0; p < panels; ++p, w += w_panel, ends += rows) {
-        each_vector([](auto v) { clear_tile<decltype(v)::value>(); });
-        for (int64_t k = 0; k < K; k += kTerms) {
-            load_tile<kRowsTile>(a[0] + k / kPair, stride);
-            each_vector([&](auto v) {
-                load_tile<kWeightsTile>(w + k / kPair * w_step + v * L * kPair,
-                                        w_step * int64_t(sizeof(Bfloat16)));
-                multiply_tiles<decltype(v)::value>();
-            });
-        }
-        each_vector(
-            [&](auto v) { store_tile<decltype(v)::value>(&sums[0][v * L], sizeof sums[0]); });
-        for (int64_t r = 0; r < rows; ++r)
-            for (int64_t v = 0; v < kVectors * L; v += L)
-                store(ends[r].to + v, padd(load(ends[r].from + v), load(&sums[r][v])));
+    each_vector([](auto v) { clear_tile<decltype(v)::value>(); });
+    for (int64_t i = 0; i < K / kNumbers; i += kTileRow) {
+        load_tile<kRowsTile>(static_cast<const char*>(a) + 4 * i, stride);
+        each_vector([&](auto v) {
+            load_tile<kWeightsTile>(w + i * w_step + v * kTileRow * kNumbers,
+                                    w_step * int64_t(sizeof(W)));
+            multiply_tiles<decltype(v)::value, W>();
+        });
     }
+    each_vector([&](auto v) {
+        store_tile<decltype(v)::value>(&sums->numbers[0][v * kTileRow], sizeof sums->numbers[0]);
+    });
 }
 
-/// The product of kPanels panels of w from `panel` on, each of kVectors registers, or of one
-/// narrower one of `columns` columns, with the rows.
-template <int kVectors, int kPanels>
-LSTMCORE_INLINE void add_by_amx(const Packed<float>& w, int64_t panel, int64_t columns,
-                                int64_t rows, const float* const* a, const Ends<float>* ends) {
-    constexpr int L = kLanes<float>;
-    const int64_t K = w.padded_K(), size = w.vectors * L * K;
-    const Bfloat16* const from = w.bfloat16 + panel * size;
+/// Calls add(vectors, panel, w_step) for each of kPanels panels of kVectors registers, or for one
+/// of `columns` columns, if they are fewer: with how many registers it has, and how many numbers
+/// lie from k to k there, kNumbers of each column.
+template <int kVectors, int kPanels, int kNumbers, class Add>
+LSTMCORE_INLINE void for_each_panel(int64_t columns, Add add) {
+    constexpr int64_t L = kLanes<float>;
     if constexpr (kVectors > 1 && kPanels == 1) {
-        const auto narrow = [&](auto vectors) LSTMCORE_INLINE_LAMBDA {
-            accumulate_amx<decltype(vectors)::value>(a, rows, from, 0, 1, columns * kPair, K, ends);
-        };
-        if (columns == L) return narrow(Constant<1>());
+        if (columns == L) return add(Constant<1>(), 0, L * kNumbers);
         if constexpr (kVectors > 2)
-            if (columns == 2 * L) return narrow(Constant<2>());
+            if (columns == 2 * L) return add(Constant<2>(), 0, 2 * L * kNumbers);
         if constexpr (kVectors > 3)
-            if (columns == 3 * L) return narrow(Constant<3>());
+            if (columns == 3 * L) return add(Constant<3>(), 0, 3 * L * kNumbers);
     }
-    accumulate_amx<kVectors>(a, rows, from, size, kPanels, kVectors * L * kPair, K, ends);
+    for (int64_t p = 0; p < kPanels; ++p) add(Constant<kVectors>(), p, kVectors * L * kNumbers);
 }
 
 }  // namespace

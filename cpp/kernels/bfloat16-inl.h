@@ -9,9 +9,11 @@
 #include <cstring>
 #include <type_traits>
 
+#include "amx-inl.h"
 #include "dot-inl.h"
 #include "kernel_table.h"
 #include "simd-inl.h"
+#include "tile-inl.h"
 
 namespace lstmcore {
 namespace LSTMCORE_LEVEL {
@@ -138,6 +140,35 @@ private:
     // An AMX tile may read one more row, whose sums are not used.
     alignas(64) float numbers_[kMostBfloat16 + kMostBfloat16 / kPair];
 };
+
+#if LSTMCORE_AVX512_UNITS
+/// to[row][vector] = from[row][vector] + sum_k a[row][k] w[k][vector]
+template <int kVectors>
+__attribute__((noinline)) void add_panel_by_amx(const float* const* a, int64_t rows,
+                                                const Bfloat16* w, int64_t w_step, int64_t K,
+                                                const Ends<float>* ends) {
+    const int64_t stride = rows > 1 ? (a[1] - a[0]) * int64_t(sizeof(float)) : 0;
+    TileSums sums;
+    sum_by_amx<kVectors>(a[0], stride, rows, w, w_step, K, &sums);
+    for (int64_t r = 0; r < rows; ++r)
+        for (int64_t v = 0; v < kVectors * kTileRow; v += kTileRow)
+            store(ends[r].to + v, padd(load(ends[r].from + v), sums.at<Packet<float>>(r, v)));
+}
+
+/// The product of kPanels panels of w from `panel` on, each of kVectors registers, or of one
+/// narrower one of `columns` columns, with the rows, which lie equally far apart: by AMX.
+template <int kVectors, int kPanels>
+LSTMCORE_INLINE void add_by_amx(const Packed<float>& w, int64_t panel, int64_t columns,
+                                int64_t rows, const float* const* a, const Ends<float>* ends) {
+    const int64_t K = w.padded_K(), size = w.vectors * kTileRow * K;
+    const Bfloat16* const from = w.bfloat16 + panel * size;
+    for_each_panel<kVectors, kPanels, kPair>(
+        columns, [&](auto vectors, int64_t p, int64_t w_step) LSTMCORE_INLINE_LAMBDA {
+            add_panel_by_amx<decltype(vectors)::value>(a, rows, from + p * size, w_step, K,
+                                                       ends + p * rows);
+        });
+}
+#endif
 
 }  // namespace
 }  // namespace LSTMCORE_LEVEL

@@ -4,10 +4,19 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernel_table.h"
 #include "simd-inl.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#endif
+
+/// Whether kernels have Int8Unit::vnni, which an old assembler may not know. Elsewhere tests can
+/// have it emulated.
+#if (defined(__AVX2__) && !defined(LSTMCORE_OLD_ASSEMBLER)) || defined(LSTMCORE_EMULATE_UNITS)
+#define LSTMCORE_VNNI 1
+#else
+#define LSTMCORE_VNNI 0
 #endif
 
 namespace lstmcore {
@@ -22,12 +31,53 @@ LSTMCORE_INLINE Packet<float> to_floats(const Ints& x) {
     return (Packet<float>)__builtin_convertvector(x, Floats);
 }
 
+#if LSTMCORE_VNNI
+/// sum[lane] + the dot product of four bytes of `w`, without a sign, and four of `a`, with one:
+/// VPDPBUSD.
+LSTMCORE_INLINE Ints add_dots(Ints sum, const Ints& w, const Ints& a) {
+#if defined(LSTMCORE_EMULATE_UNITS)
+    for (int lane = 0; lane < kLanes<float>; ++lane)
+        for (int bit = 0; bit < 32; bit += 8)
+            sum[lane] += int32_t(uint8_t(w[lane] >> bit)) * int32_t(int8_t(a[lane] >> bit));
+#elif defined(__AVX512F__)
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(a));
+#else
+    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(w), "x"(a));
+#endif
+    return sum;
+}
+
+/// Four numbers of a row, in every lane, that weights with kVnniOffset added are multiplied with.
+class VnniFactor {
+public:
+    /// What the weights are larger by than they should be.
+    static constexpr int32_t kOffset = kVnniOffset;
+
+    LSTMCORE_INLINE explicit VnniFactor(const int8_t* four) {
+        int32_t bits;
+        std::memcpy(&bits, four, sizeof bits);
+        a_ = Ints{} + bits;
+    }
+    /// sum[lane] + the dot product with weights[4 lane] ... weights[4 lane + 3].
+    LSTMCORE_INLINE Ints add_dot(const Ints& sum, const int8_t* weights) const {
+        Ints w;
+        std::memcpy(&w, weights, sizeof w);
+        return add_dots(sum, w, a_);
+    }
+
+private:
+    Ints a_;
+};
+#endif
+
 /// Four numbers of a row, in every lane, that weights are multiplied with. None is -128, of
 /// neither: then the instruction that adds neighbouring products to 16 bits, unsigned times signed,
 /// never saturates, as 2 * 127 * 127 < 2^15.
 #if defined(__AVX512BW__)
 class DotFactor {
 public:
+    static constexpr int32_t kOffset = 0;
+
     LSTMCORE_INLINE explicit DotFactor(const int8_t* four) {
         int32_t bits;
         std::memcpy(&bits, four, sizeof bits);
@@ -50,6 +100,8 @@ private:
 #elif defined(__AVX2__)
 class DotFactor {
 public:
+    static constexpr int32_t kOffset = 0;
+
     LSTMCORE_INLINE explicit DotFactor(const int8_t* four) {
         int32_t bits;
         std::memcpy(&bits, four, sizeof bits);
@@ -69,6 +121,8 @@ private:
 #elif defined(__SSSE3__)
 class DotFactor {
 public:
+    static constexpr int32_t kOffset = 0;
+
     LSTMCORE_INLINE explicit DotFactor(const int8_t* four) {
         int32_t bits;
         std::memcpy(&bits, four, sizeof bits);
@@ -88,6 +142,8 @@ private:
 #else
 class DotFactor {
 public:
+    static constexpr int32_t kOffset = 0;
+
     LSTMCORE_INLINE explicit DotFactor(const int8_t* four) : four_(four) {}
     /// sum[lane] + the dot product with weights[4 lane] ... weights[4 lane + 3].
     LSTMCORE_INLINE Ints add_dot(Ints sum, const int8_t* weights) const {

@@ -164,7 +164,7 @@ void gru_forward_reset_before(const StepArgs<T>& step, const GruForwardRow<T>* r
     };
     if constexpr (std::is_same_v<Factors, QuantizedFactors>) {
         QuantizedRows rh;
-        rh.set(n, H, rh_of);
+        rh.set(step.w_n, n, rh_of);
         multiply_rh([&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rh.rows()[row]; });
     } else {
         multiply_rh(factors.again(step.w_n, n, rh_of));

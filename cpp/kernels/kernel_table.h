@@ -12,12 +12,18 @@ namespace lstmcore {
 
 /// Numbers in int8 are multiplied in groups of so many.
 constexpr int64_t kGroup = 4;
-constexpr int64_t round_to_groups(int64_t n) {
-    return (n + kGroup - 1) / kGroup * kGroup;
-}
 /// Rows in int8 are no longer than this: they are quantised on the stack, and their sums are far
 /// from 2^31.
 constexpr int64_t kMostQuantized = 32768;
+
+/// How a product in int8 is computed. All give the same bits.
+enum class Int8Unit : uint8_t {
+    plain,  ///< by the multiplications that the ISA level has
+    vnni,   ///< by VPDPBUSD of AVX512-VNNI or AVX-VNNI, see dot-inl.h
+    amx,    ///< by TDPBSSD, see amx-inl.h
+};
+/// Int8Unit::vnni multiplies bytes without a sign, so weights are kept with this added.
+constexpr int32_t kVnniOffset = 128;
 
 /// The upper half of a float: its sign, its exponent and 7 bits of its fraction.
 using Bfloat16 = uint16_t;
@@ -29,8 +35,11 @@ enum class Bfloat16Unit : uint8_t {
     dot,       ///< by VDPBF16PS of AVX512-BF16: the same sums
     amx,       ///< by TDPBF16PS, see amx-inl.h
 };
-/// An AMX tile takes the products of so many k at once.
-constexpr int64_t kAmxTerms = 32;
+/// A row of an AMX tile has so many bytes, and so it takes the products of so many k at once: of
+/// bfloat16, and of int8.
+constexpr int64_t kAmxBytes = 64;
+constexpr int64_t kAmxTerms = kAmxBytes / int64_t(sizeof(Bfloat16));
+constexpr int64_t kAmxInt8Terms = kAmxBytes;
 
 /// Matrices with a larger K stay in float32 where bfloat16 is asked for: the rows that they are
 /// multiplied with are rounded on the stack.
@@ -47,7 +56,8 @@ constexpr int64_t kMostBfloat16 = 8192;
 ///
 /// Or the same matrix in int8: then `data` is null, w[k][n] is scales[n] times a whole number of
 /// -127 .. 127, and a panel holds for k = 0, 4, 8, ... four numbers (w[k] .. w[k + 3]) of each
-/// column, zeros from K on. Rows are quantised before they are multiplied, see quantized-inl.h.
+/// column, zeros from K to padded_int8_K(). Rows are quantised before they are multiplied, see
+/// quantized-inl.h. For Int8Unit::vnni the numbers have kVnniOffset added.
 ///
 /// Or in bfloat16: `data` is null, too, and a panel holds for k = 0, 2, 4, ... a pair of numbers
 /// (w[k + 1], w[k]) of each column, so that w[k] is the upper half of 32 bits, zeros from K to
@@ -60,9 +70,15 @@ struct Packed {
     int64_t vectors = 0;
     const int8_t* quantized = nullptr;
     const float* scales = nullptr;  ///< (N)
+    Int8Unit int8_unit = Int8Unit::plain;
     const Bfloat16* bfloat16 = nullptr;
     Bfloat16Unit unit = Bfloat16Unit::widening;
 
+    /// K with the zeros of a matrix in int8.
+    int64_t padded_int8_K() const {
+        const int64_t group = int8_unit == Int8Unit::amx ? kAmxInt8Terms : kGroup;
+        return (K + group - 1) / group * group;
+    }
     /// K with the zeros of a matrix in bfloat16.
     int64_t padded_K() const {
         const int64_t group = unit == Bfloat16Unit::amx ? kAmxTerms : kPair;
@@ -78,7 +94,7 @@ struct Packed {
         part.N = count;
         if (data != nullptr) part.data += column * K;
         if (quantized != nullptr) {
-            part.quantized += column * round_to_groups(K);
+            part.quantized += column * padded_int8_K();
             part.scales += column;
         }
         if (bfloat16 != nullptr) part.bfloat16 += column * padded_K();
@@ -297,6 +313,8 @@ struct SoftmaxSums {
 template <class T>
 struct Kernels {
     int lanes;
+    bool has_avx512_units;  ///< Bfloat16Unit::dot, and amx of bfloat16 and of int8
+    bool has_vnni;          ///< Int8Unit::vnni
     /// y = f(x) for n numbers, by the same arithmetic as in the cells.
     void (*activate)(const Activation& f, const T* x, T* y, int64_t n);
     /// out[k][c] = rows[c][k] for k < K, c < width, a multiple of the lanes.
@@ -334,7 +352,6 @@ struct Kernels {
 
 struct KernelTable {
     const char* isa;
-    bool has_bfloat16_units;  ///< dot and amx
     Kernels<float> f32;
     Kernels<double> f64;
     /// out[i] = log(exp(x[i]) + exp(x[i - 1]) + exp(x[i - 2] + allowed[i])) for i < n. None of them

@@ -3,6 +3,7 @@
 #include "activations-inl.h"
 #include "amx-inl.h"
 #include "bfloat16-inl.h"
+#include "dot-inl.h"
 #include "entries.h"
 #include "kernel_table.h"
 #include "log-inl.h"
@@ -28,6 +29,8 @@ namespace {
 template <class T>
 constexpr Kernels<T> make_kernels() {
     return {kLanes<T>,
+            LSTMCORE_AVX512_UNITS != 0,
+            LSTMCORE_VNNI != 0,
             activate_array<T>,
             transpose<T>,
             product<T>,
@@ -57,11 +60,8 @@ namespace kernels {
 
 extern const KernelTable LSTMCORE_JOIN(table_, LSTMCORE_LEVEL);
 constexpr KernelTable LSTMCORE_JOIN(table_, LSTMCORE_LEVEL) = {
-    LSTMCORE_ISA_NAME,
-    LSTMCORE_BFLOAT16_UNITS != 0,
-    LSTMCORE_LEVEL::make_kernels<float>(),
-    LSTMCORE_LEVEL::make_kernels<double>(),
-    LSTMCORE_LEVEL::log_sums_of_three,
+    LSTMCORE_ISA_NAME, LSTMCORE_LEVEL::make_kernels<float>(),
+    LSTMCORE_LEVEL::make_kernels<double>(), LSTMCORE_LEVEL::log_sums_of_three,
     LSTMCORE_LEVEL::log_array};
 
 }  // namespace kernels

@@ -246,7 +246,7 @@ LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last,
                 } else {
                     if constexpr (std::is_same_v<T, float>)
                         if (m.bfloat16 != nullptr) {
-#if LSTMCORE_BFLOAT16_UNITS
+#if LSTMCORE_AVX512_UNITS
                             if (m.unit == Bfloat16Unit::dot)
                                 return add(reinterpret_cast<const DotBfloat16*>(m.bfloat16));
                             if (m.unit == Bfloat16Unit::amx)
@@ -396,14 +396,17 @@ template <class Row, class Run>
 __attribute__((noinline)) void in_quantized_rows(const StepArgs<float>& step, const Row* rows,
                                                  int64_t n, Run run) {
     QuantizedRows h, x;
-    const int64_t most = std::min(QuantizedRows::most(step.w.K), QuantizedRows::most(step.w_in.K));
+#if LSTMCORE_AVX512_UNITS
+    const TileScope tiles(step.w.int8_unit == Int8Unit::amx);
+#endif
+    const int64_t most = std::min({QuantizedRows::most(step.w), QuantizedRows::most(step.w_n),
+                                   QuantizedRows::most(step.w_in)});
     for (int64_t count; n > 0; rows += count, n -= count) {
         count = std::min(n, most);
         const FloatFactors<Row> of{rows};
-        h.set(count, step.w.K, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return of.a(row); });
+        h.set(step.w, count, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return of.a(row); });
         if (step.w_in)
-            x.set(count, step.w_in.K,
-                  [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return of.x(row); });
+            x.set(step.w_in, count, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return of.x(row); });
         run(rows, QuantizedFactors{h.rows(), x.rows()}, count);
     }
 }
@@ -413,7 +416,7 @@ template <class Row, class Run>
 __attribute__((noinline)) void in_bfloat16_rows(const StepArgs<float>& step, const Row* rows,
                                                 int64_t n, Run run) {
     Bfloat16Rows a, x;
-#if LSTMCORE_BFLOAT16_UNITS
+#if LSTMCORE_AVX512_UNITS
     const TileScope tiles(step.w.unit == Bfloat16Unit::amx || step.w_in.unit == Bfloat16Unit::amx);
 #endif
     const auto fits = [&](const Packed<float>& w) {

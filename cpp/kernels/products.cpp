@@ -35,9 +35,12 @@ LSTMCORE_INLINE void multiply_rows(const Packed<T>& w, int64_t columns, const Pr
 __attribute__((noinline)) void multiply_quantized(const Packed<float>& w, int64_t columns,
                                                   const ProductRow<float>* rows, int64_t n) {
     QuantizedRows quantized;
+#if LSTMCORE_AVX512_UNITS
+    const TileScope tiles(w.int8_unit == Int8Unit::amx);
+#endif
     for (int64_t count; n > 0; rows += count, n -= count) {
-        count = std::min(n, QuantizedRows::most(w.K));
-        quantized.set(count, w.K, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; });
+        count = std::min(n, QuantizedRows::most(w));
+        quantized.set(w, count, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; });
         multiply_rows(w, columns, rows, count,
                       [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return quantized.rows()[row]; });
     }
@@ -57,7 +60,7 @@ __attribute__((noinline)) void multiply_bfloat16(const Packed<float>& w, int64_t
     constexpr int64_t kMost = 64;
     Bfloat16Rows rounded;
     ProductRow<float> part[kMost];
-#if LSTMCORE_BFLOAT16_UNITS
+#if LSTMCORE_AVX512_UNITS
     const TileScope tiles(w.unit == Bfloat16Unit::amx);
 #endif
     for (int64_t count; n > 0; rows += count, n -= count) {

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "amx-inl.h"
 #include "dot-inl.h"
 #include "kernel_table.h"
 #include "simd-inl.h"
@@ -17,18 +18,20 @@ namespace lstmcore {
 namespace LSTMCORE_LEVEL {
 namespace {
 
-/// A row in int8: a[k] is about scale q[k]. In groups of four, zeros behind the last.
+/// A row in int8: a[k] is about scale q[k]. Zeros behind the last, as in the matrix.
 struct QuantizedRow {
     const int8_t* q;
     float scale;
+    int32_t sum;  ///< of all q[k]
 };
 
 /// Below this, which is far below what a gate notices, a row counts as zeros.
 constexpr float kSmallestQuantized = 1e-30f;
 
-/// Writes round(127 a[k] / max |a|), ties to even, and returns the scale max |a| / 127. That is NaN
-/// if a number of the row is infinite or NaN, and so is what the row is multiplied to.
-inline float quantize_row(const float* a, int64_t K, int8_t* q) {
+/// Writes round(127 a[k] / max |a|), ties to even, to q; the scale is max |a| / 127. That is NaN if
+/// a number of the row is infinite or NaN, and so is what the row is multiplied to. From K to
+/// `padded`, a multiple of kGroup, q is 0.
+inline QuantizedRow quantize_row(const float* a, int64_t K, int64_t padded, int8_t* q) {
     constexpr int64_t L = kLanes<float>;
     Ints most = {};
     for (int64_t k = 0; k < K; k += L) {
@@ -41,32 +44,39 @@ inline float quantize_row(const float* a, int64_t K, int8_t* q) {
     std::memcpy(&max, &bits, sizeof max);
     const bool finite = bits < 0x7f800000, zeros = !finite || max < kSmallestQuantized;
     const Packet<float> inverse = set(zeros ? 0.0f : 127.0f / max);
-    // In its lowest byte the sum holds the rounded number.
+    // The sum holds the rounded number in its lowest bits.
     const Packet<float> round = set(12582912.0f);  // 1.5 * 2^23
-    for (int64_t k = 0; k < round_to_groups(K); k += L) {
-        const Ints sum = zeros ? Ints{} : (Ints)padd(pmul(load(a + k, K - k), inverse), round);
+    Ints sums = {};
+    for (int64_t k = 0; k < padded; k += L) {
+        const Packet<float> sum = padd(pmul(load(a + k, K - k), inverse), round);
+        const Ints numbers = zeros ? Ints{} : (Ints)sum - (Ints)round;
+        sums += numbers;
         int8_t bytes[L];
-        for (int64_t l = 0; l < L; ++l) bytes[l] = int8_t(sum[l]);
-        std::memcpy(q + k, bytes, size_t(std::min(L, round_to_groups(K) - k)));
+        for (int64_t l = 0; l < L; ++l) bytes[l] = int8_t(numbers[l]);
+        std::memcpy(q + k, bytes, size_t(std::min(L, padded - k)));
     }
-    return !finite ? std::numeric_limits<float>::quiet_NaN() : zeros ? 0.0f : max / 127.0f;
+    int32_t sum = 0;
+    for (int64_t l = 0; l < L; ++l) sum += sums[l];
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    return {q, !finite ? nan : zeros ? 0.0f : max / 127.0f, sum};
 }
 
 /// Room for some rows in int8, on the stack: kernels allocate nothing.
 class QuantizedRows {
 public:
-    /// How many rows of K numbers fit: at least one, if K is no more than kMostQuantized.
-    static int64_t most(int64_t K) {
-        return std::min(kMost, kMostQuantized / std::max<int64_t>(round_to_groups(K), 1));
+    /// How many rows fit that are multiplied with w: at least one.
+    static int64_t most(const Packed<float>& w) {
+        const int64_t fit = kMostQuantized / std::max<int64_t>(w.padded_int8_K(), 1);
+        // An AMX tile of several rows may read one more, whose sums are not used.
+        return std::min(kMost, w.int8_unit == Int8Unit::amx && fit > 1 ? fit - 1 : fit);
     }
 
-    /// Quantises the rows row_of(0), ... row_of(n - 1), of K numbers each.
+    /// Quantises the rows row_of(0), ... row_of(n - 1), to be multiplied with w.
     template <class RowOf>
-    LSTMCORE_INLINE void set(int64_t n, int64_t K, RowOf row_of) {
-        for (int64_t i = 0; i < n; ++i) {
-            int8_t* const q = bytes_ + i * round_to_groups(K);
-            rows_[i] = {q, quantize_row(row_of(i), K, q)};
-        }
+    LSTMCORE_INLINE void set(const Packed<float>& w, int64_t n, RowOf row_of) {
+        const int64_t padded = w.padded_int8_K();
+        for (int64_t i = 0; i < n; ++i)
+            rows_[i] = quantize_row(row_of(i), w.K, padded, bytes_ + i * padded);
     }
     const QuantizedRow* rows() const { return rows_; }
 
@@ -76,9 +86,18 @@ private:
     QuantizedRow rows_[kMost];
 };
 
+/// to[column] = from[column] + scales[0] a_scale sum, for a register of columns.
+LSTMCORE_INLINE void store_scaled(const Ints& sum, const float* scales,
+                                  const Packet<float>& a_scale, const Ends<float>& end,
+                                  int64_t column) {
+    const Packet<float> scale = pmul(load(scales), a_scale);
+    store(end.to + column, pmadd(to_floats(sum), scale, load(end.from + column)));
+}
+
 /// to[panel][row][vector] = from[panel][row][vector] + scale[panel][vector] a[row].scale
 ///     sum_k a[row].q[k] w.q[panel][k][vector]
-template <int kVectors, int kPanels, int kRows>
+/// Factor is what multiplies: DotFactor or VnniFactor.
+template <class Factor, int kVectors, int kPanels, int kRows>
 __attribute__((noinline)) void accumulate_quantized(const QuantizedRow* a, const int8_t* w,
                                                     int64_t w_panel, int64_t w_step, int64_t groups,
                                                     const float* scales, int64_t panel_columns,
@@ -87,12 +106,12 @@ __attribute__((noinline)) void accumulate_quantized(const QuantizedRow* a, const
     Ints sum[kPanels][kRows][kVectors];
     for (int p = 0; p < kPanels; ++p)
         for (int r = 0; r < kRows; ++r)
-            for (int v = 0; v < kVectors; ++v) sum[p][r][v] = Ints{};
+            for (int v = 0; v < kVectors; ++v) sum[p][r][v] = Ints{} - Factor::kOffset * a[r].sum;
     const int8_t* row[kRows];
     for (int r = 0; r < kRows; ++r) row[r] = a[r].q;
     for (int64_t g = 0; g < groups; ++g, w += w_step)
         for (int r = 0; r < kRows; ++r) {
-            const DotFactor factor(row[r] + g * kGroup);
+            const Factor factor(row[r] + g * kGroup);
             for (int p = 0; p < kPanels; ++p)
                 for (int v = 0; v < kVectors; ++v)
                     sum[p][r][v] = factor.add_dot(sum[p][r][v], w + p * w_panel + v * L * kGroup);
@@ -101,43 +120,41 @@ __attribute__((noinline)) void accumulate_quantized(const QuantizedRow* a, const
         for (int r = 0; r < kRows; ++r) {
             const Packet<float> a_scale = set(a[r].scale);
             const Ends<float>& end = ends[p * kRows + r];
-            for (int v = 0; v < kVectors; ++v) {
-                const Packet<float> scale = pmul(load(scales + p * panel_columns + v * L), a_scale);
-                store(end.to + v * L,
-                      pmadd(to_floats(sum[p][r][v]), scale, load(end.from + v * L)));
-            }
+            for (int v = 0; v < kVectors; ++v)
+                store_scaled(sum[p][r][v], scales + p * panel_columns + v * L, a_scale, end, v * L);
         }
 }
 
 /// accumulate_quantized() for the number of rows met at run time, 1 .. kRows.
-template <int kVectors, int kPanels, int kRows>
+template <class Factor, int kVectors, int kPanels, int kRows>
 LSTMCORE_INLINE void accumulate_quantized_rows(int64_t rows, const QuantizedRow* a, const int8_t* w,
                                                int64_t w_panel, int64_t w_step, int64_t groups,
                                                const float* scales, int64_t panel_columns,
                                                const Ends<float>* ends) {
     if constexpr (kRows > 1) {
         if (rows < kRows)
-            return accumulate_quantized_rows<kVectors, kPanels, kRows - 1>(
+            return accumulate_quantized_rows<Factor, kVectors, kPanels, kRows - 1>(
                 rows, a, w, w_panel, w_step, groups, scales, panel_columns, ends);
     }
-    accumulate_quantized<kVectors, kPanels, kRows>(a, w, w_panel, w_step, groups, scales,
-                                                   panel_columns, ends);
+    accumulate_quantized<Factor, kVectors, kPanels, kRows>(a, w, w_panel, w_step, groups, scales,
+                                                           panel_columns, ends);
 }
 
 /// The product of `panels` panels of w from `panel` on, each of kVectors registers, or of one
 /// narrower one of `columns` columns, with the rows.
-template <int kVectors, int kPanels, int kRows>
-LSTMCORE_INLINE void add_quantized(const Packed<float>& w, int64_t panel, int64_t columns,
-                                   int64_t rows, const QuantizedRow* a, const Ends<float>* ends) {
+template <class Factor, int kVectors, int kPanels, int kRows>
+LSTMCORE_INLINE void add_quantized_by(const Packed<float>& w, int64_t panel, int64_t columns,
+                                      int64_t rows, const QuantizedRow* a,
+                                      const Ends<float>* ends) {
     constexpr int L = kLanes<float>;
-    const int64_t step = w.vectors * L, groups = round_to_groups(w.K) / kGroup;
+    const int64_t step = w.vectors * L, groups = w.padded_int8_K() / kGroup;
     const int64_t size = step * groups * kGroup;
     const int8_t* const from = w.quantized + panel * size;
     const float* const scales = w.scales + panel * step;
     if constexpr (kVectors > 1 && kPanels == 1) {
         if (columns < kVectors * L) {
             const auto narrow = [&](auto vectors) LSTMCORE_INLINE_LAMBDA {
-                accumulate_quantized_rows<decltype(vectors)::value, 1, kRows>(
+                accumulate_quantized_rows<Factor, decltype(vectors)::value, 1, kRows>(
                     rows, a, from, 0, columns * kGroup, groups, scales, 0, ends);
             };
             if (columns == L) return narrow(Constant<1>());
@@ -147,8 +164,54 @@ LSTMCORE_INLINE void add_quantized(const Packed<float>& w, int64_t panel, int64_
                 if (columns == 3 * L) return narrow(Constant<3>());
         }
     }
-    accumulate_quantized_rows<kVectors, kPanels, kRows>(rows, a, from, size, kVectors * L * kGroup,
-                                                        groups, scales, step, ends);
+    accumulate_quantized_rows<Factor, kVectors, kPanels, kRows>(
+        rows, a, from, size, kVectors * L * kGroup, groups, scales, step, ends);
+}
+
+#if LSTMCORE_AVX512_UNITS
+/// to[row][vector] = from[row][vector] + scale[vector] a[row].scale sum_k a[row].q[k] w[k][vector]
+template <int kVectors>
+__attribute__((noinline)) void add_quantized_panel_by_amx(const QuantizedRow* a, int64_t rows,
+                                                          const int8_t* w, int64_t w_step,
+                                                          int64_t K, const float* scales,
+                                                          const Ends<float>* ends) {
+    const int64_t stride = rows > 1 ? a[1].q - a[0].q : 0;
+    TileSums sums;
+    sum_by_amx<kVectors>(a[0].q, stride, rows, w, w_step, K, &sums);
+    for (int64_t r = 0; r < rows; ++r)
+        for (int64_t v = 0; v < kVectors * kTileRow; v += kTileRow)
+            store_scaled(sums.at<Ints>(r, v), scales + v, set(a[r].scale), ends[r], v);
+}
+
+/// add_quantized_by() by AMX.
+template <int kVectors, int kPanels>
+LSTMCORE_INLINE void add_quantized_by_amx(const Packed<float>& w, int64_t panel, int64_t columns,
+                                          int64_t rows, const QuantizedRow* a,
+                                          const Ends<float>* ends) {
+    const int64_t K = w.padded_int8_K(), step = w.vectors * kTileRow;
+    for_each_panel<kVectors, kPanels, kGroup>(
+        columns, [&](auto vectors, int64_t p, int64_t w_step) LSTMCORE_INLINE_LAMBDA {
+            add_quantized_panel_by_amx<decltype(vectors)::value>(
+                a, rows, w.quantized + (panel + p) * step * K, w_step, K,
+                w.scales + (panel + p) * step, ends + p * rows);
+        });
+}
+#endif
+
+/// The same by the unit that w is packed for.
+template <int kVectors, int kPanels, int kRows>
+LSTMCORE_INLINE void add_quantized(const Packed<float>& w, int64_t panel, int64_t columns,
+                                   int64_t rows, const QuantizedRow* a, const Ends<float>* ends) {
+#if LSTMCORE_AVX512_UNITS
+    if (w.int8_unit == Int8Unit::amx)
+        return add_quantized_by_amx<kVectors, kPanels>(w, panel, columns, rows, a, ends);
+#endif
+#if LSTMCORE_VNNI
+    if (w.int8_unit == Int8Unit::vnni)
+        return add_quantized_by<VnniFactor, kVectors, kPanels, kRows>(w, panel, columns, rows, a,
+                                                                      ends);
+#endif
+    add_quantized_by<DotFactor, kVectors, kPanels, kRows>(w, panel, columns, rows, a, ends);
 }
 
 }  // namespace

@@ -6,7 +6,10 @@ What is promised of bits is promised of bfloat16, too: those tests run for both.
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,6 +68,37 @@ def state_of(layer: Any, batch: int) -> Any:
     h = numbers(layer.num_layers * (1 + layer.bidirectional), batch, layer._outputs, seed=3)
     c = numbers(*h.shape[:2], layer.hidden_size, seed=4)
     return (0.5 * h, c) if isinstance(layer, lc.LSTM) else 0.5 * h
+
+
+# ---- Instructions -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["plain", "vnni", "amx"])
+def test_bits_do_not_depend_on_what_multiplies(name: str) -> None:
+    script = (
+        "import numpy as np, lstmcore as lc; small = lc.quantize(lc.GRU(70, 33, seed=0)); "
+        "x = np.random.default_rng(0).standard_normal((9, 5, 70)).astype('f4'); "
+        "print(lc.info()['int8'], small(x)[0].tobytes().hex(), small(x[:, :1])[0].tobytes().hex())"
+    )
+    environment = {**os.environ, "LSTMCORE_INT8": name}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    unit, *results = done.stdout.split()
+    names = ["plain", "vnni", "amx"]
+    assert unit in names[: names.index(name) + 1]  # the best of those that are there
+    small, x = lc.quantize(lc.GRU(70, 33, seed=0)), numbers(9, 5, 70)
+    assert results == [small(part)[0].tobytes().hex() for part in (x, x[:, :1])]
+
+
+def test_an_unknown_name_of_what_multiplies_is_refused() -> None:
+    script = "import lstmcore as lc; print(lc.info())"
+    environment = {**os.environ, "LSTMCORE_INT8": "nonsense"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "LSTMCORE_INT8 is 'nonsense', expected plain, vnni or amx" in done.stderr
 
 
 # ---- Numbers ------------------------------------------------------------------------------------

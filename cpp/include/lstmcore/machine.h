@@ -34,6 +34,12 @@ long isa_version();
 /// system for AMX. Throws std::invalid_argument for another name, as pack() does then.
 std::string bfloat16_instructions();
 
+/// What multiplies in int8 at the chosen level, always with the same result: "vnni" (AVX512-VNNI or
+/// AVX-VNNI), "plain", the multiplications that the level itself has, or "amx", which waits to be
+/// asked for by `LSTMCORE_INT8` of the environment. That, one of these names, also keeps better
+/// ones from being used. Throws std::invalid_argument for another name, as pack() does then.
+std::string int8_instructions();
+
 /// The cores this process may use: the smaller of its CPU affinity and its cgroup's CPU quota
 /// (versions 1 and 2, rounded up; read once), at least 1. In a build without OpenMP it is 1.
 int max_threads();

@@ -6,16 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "machine/cpu_features.h"
 #include "machine/float_mode.h"
 #include "machine/isa.h"
-
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
-#if defined(__x86_64__) && defined(__linux__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
 
 namespace lstmcore {
 namespace {
@@ -33,34 +26,6 @@ Bfloat16Unit best_allowed() {
         if (std::strcmp(wanted, kNames[unit]) == 0) return Bfloat16Unit(unit);
     throw std::invalid_argument(std::string(kVariable) + " is '" + wanted +
                                 "', expected float32, avx512-bf16 or amx");
-}
-
-/// Whether the processor has AVX512-BF16. What it needs of the operating system, level x86-64-v4
-/// needs, too.
-bool has_dot() {
-#if defined(__x86_64__)
-    unsigned eax, ebx, ecx, edx;
-    return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & (1u << 5)) != 0;
-#else
-    return false;
-#endif
-}
-
-/// Whether there is AMX for bfloat16, and the operating system lets this process use it.
-bool has_amx() {
-#if defined(__x86_64__) && defined(__linux__)
-    unsigned eax, ebx, ecx, edx;
-    constexpr unsigned kBits = (1u << 22) | (1u << 24);  // AMX-BF16, AMX-TILE
-    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || (edx & kBits) != kBits) return false;
-    unsigned low, high;  // XCR0: OSXSAVE is there, or the level were not x86-64-v4
-    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    constexpr unsigned kTileState = (1u << 17) | (1u << 18);
-    if ((low & kTileState) != kTileState) return false;
-    constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
-    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-#else
-    return false;
-#endif
 }
 
 /// A product of some rows with a matrix, by a unit.
@@ -99,9 +64,10 @@ bool comes_out_right(const Kernels<float>& kernels, Bfloat16Unit unit) {
 
 Bfloat16Unit find_unit(const Kernels<float>& kernels) {
     const Bfloat16Unit best = best_allowed();
-    if (best == Bfloat16Unit::amx && has_amx() && comes_out_right(kernels, Bfloat16Unit::amx))
+    if (best == Bfloat16Unit::amx && has_amx_bf16() && comes_out_right(kernels, Bfloat16Unit::amx))
         return Bfloat16Unit::amx;
-    if (best != Bfloat16Unit::widening && has_dot() && comes_out_right(kernels, Bfloat16Unit::dot))
+    if (best != Bfloat16Unit::widening && has_avx512_bf16() &&
+        comes_out_right(kernels, Bfloat16Unit::dot))
         return Bfloat16Unit::dot;
     return Bfloat16Unit::widening;
 }
@@ -110,7 +76,7 @@ Bfloat16Unit find_unit(const Kernels<float>& kernels) {
 
 Bfloat16Unit bfloat16_unit() {
     const KernelTable& table = kernel_table();
-    if (!table.has_bfloat16_units) return Bfloat16Unit::widening;
+    if (!table.f32.has_avx512_units) return Bfloat16Unit::widening;
     static const Bfloat16Unit unit = find_unit(table.f32);
     return unit;
 }

@@ -16,6 +16,7 @@
 #include "machine/call_threads.h"
 #include "memory/arena.h"
 #include "memory/bfloat16.h"
+#include "memory/int8.h"
 
 namespace lstmcore {
 
@@ -63,25 +64,17 @@ public:
         packed.K = K;
         packed.N = round_up(columns, kernels_.lanes);
         packed.vectors = vectors;
-        auto* const out = arena_.template take<int8_t>(size_product(round_to_groups(K), packed.N));
+        packed.int8_unit = int8_unit(kernels_);
+        auto* const out =
+            arena_.template take<int8_t>(size_product(packed.padded_int8_K(), packed.N));
         auto* const scales = arena_.template take<float>(packed.N);
         packed.quantized = out;
         packed.scales = scales;
         const int64_t width = vectors * kernels_.lanes, panels = (packed.N + width - 1) / width;
         if (out != nullptr)
             copies_.push_back([=](int64_t part, int64_t parts, const T*) {
-                const int64_t begin = panels * part / parts * width;
-                const int64_t end = std::min(panels * (part + 1) / parts * width, packed.N);
-                for (int64_t column = begin; column < end; ++column) {
-                    const int64_t first = column / width * width, row = row_of(column);
-                    int8_t* to = out + first * round_to_groups(K) + (column - first) * kGroup;
-                    const int64_t step = std::min(width, packed.N - first) * kGroup;
-                    scales[column] = row < 0 ? 0 : source.scales[row];
-                    for (int64_t k = 0; k < round_to_groups(K); k += kGroup, to += step)
-                        for (int64_t i = 0; i < kGroup; ++i)
-                            to[i] =
-                                row < 0 || k + i >= K ? int8_t(0) : source.values[row * K + k + i];
-                }
+                copy_int8(source, row_of, packed, kernels_.lanes, panels * part / parts * width,
+                          std::min(panels * (part + 1) / parts * width, packed.N), out, scales);
             });
         return packed;
     }

@@ -138,10 +138,12 @@ def info() -> Info:
     result.update(build)
     result["isa"] = f"{isa()} (of {', '.join(available_isas())})"
     result["bfloat16"] = _core.bfloat16_instructions()
+    result["int8"] = _core.int8_instructions()
     result["threads"] = f"{get_num_threads()} (of {_core.max_threads()})"
-    for name in ("LSTMCORE_ISA", "LSTMCORE_BFLOAT16", "LSTMCORE_NUM_THREADS"):
-        if name in os.environ:
-            result[name] = os.environ[name]
+    for name in ("ISA", "BFLOAT16", "INT8", "NUM_THREADS"):
+        variable = f"LSTMCORE_{name}"
+        if variable in os.environ:
+            result[variable] = os.environ[variable]
     return result
 
 
