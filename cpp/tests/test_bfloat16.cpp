@@ -189,8 +189,9 @@ TEST(all_levels_round_alike) {
 
 TEST(double_is_refused) {
     const double weight = 1;
-    CHECK_THROWS(pack_linear<double>(&weight, nullptr, 1, 1, false, 1, Precision::bfloat16),
-                 std::invalid_argument, "beside float32 alone");
+    for (const Precision precision : {Precision::bfloat16, Precision::bfloat16x3})
+        CHECK_THROWS(pack_linear<double>(&weight, nullptr, 1, 1, false, 1, precision),
+                     std::invalid_argument, "beside float32 alone");
 }
 
 TEST(what_multiplies_has_a_name) {

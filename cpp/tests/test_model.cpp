@@ -407,10 +407,10 @@ TEST(json) {
 }
 
 TEST(precision_bfloat16) {
-    const auto description = [](const std::string& dtype) {
+    const auto description = [](const std::string& dtype, const char* precision = "bfloat16") {
         return R"({"type": "Linear", "in_features": 2, "out_features": 1, "bias": true,
                    "dtype": ")" +
-               dtype + R"(", "precision": "bfloat16"})";
+               dtype + R"(", "precision": ")" + precision + R"("})";
     };
     const std::vector<Named> tensors{{"weight", {1, 2}, {1.00390625f, 2}, {}},
                                      {"bias", {1}, {0.001f}, {}}};
@@ -419,6 +419,9 @@ TEST(precision_bfloat16) {
     float y;
     stream.step(x, &y);
     CHECK_EQUAL(y, 0.001f + 1 + 2 * 1.015625f);  // rounded, of two to the even one
+    Stream<float> of_parts(load(make_file(description("float32", "bfloat16x3"), tensors)), 1);
+    of_parts.step(x, &y);
+    CHECK_NEAR(y, 0.001 + 1.00390625 + 2 * 1.01171875, 1e-6);  // as in float32
     CHECK_THROWS(load_model<double>(make_file(description("float64"), tensors).data(),
                                     make_file(description("float64"), tensors).size(), "model"),
                  std::runtime_error, "precision is bfloat16, which is there in float32 alone");

@@ -725,8 +725,10 @@ def _forward(
     y = np.array(x, dtype=np.float64)
     if y.ndim != 3:
         raise ValueError(f"x has shape {y.shape}, expected (T, B, I)")
-    if precision not in ("float32", "bfloat16"):
-        raise ValueError(f"precision is {precision!r}, expected 'float32' or 'bfloat16'")
+    if precision not in ("float32", "bfloat16", "bfloat16x3"):
+        raise ValueError(
+            f"precision is {precision!r}, expected 'float32', 'bfloat16' or 'bfloat16x3'"
+        )
     T, B, features = y.shape
     layers = range(stack.num_layers)
 
@@ -875,9 +877,9 @@ def rnn_forward(
         The state after a step becomes zoneout * h' + (1 - zoneout) * h.
     zoneout_masks : (L*D, T, B, H) array or None
         Instead of `zoneout`: 1 where the state after a step is h', 0 where it is h.
-    precision : "float32" or "bfloat16"
-        Whether both factors of every product with a matrix are rounded to bfloat16. Without, this
-        is float64.
+    precision : "float32", "bfloat16" or "bfloat16x3"
+        In bfloat16 both factors of every product with a matrix are rounded to it. In the others
+        this is float64.
 
     Returns
     -------

@@ -357,6 +357,54 @@ def test_bad_input_is_refused_by_name() -> None:
         lc.Conv1D(3, 4, 2).precision = "bfloat16"
 
 
+# ---- Of three parts -----------------------------------------------------------------------------
+
+
+@cells
+@pytest.mark.usefixtures("isa")
+def test_bfloat16x3_has_the_bits_of_float32(cell: Cell) -> None:
+    kind, options = cell
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((4, 3, 5)).astype("f4")
+    results = []
+    for precision in ("float32", "bfloat16x3"):
+        layer = getattr(lc, kind)(5, 9, num_layers=2, seed=3, precision=precision, **options)
+        rng = np.random.default_rng(5)
+        dy = rng.standard_normal((4, 3, layer._features)).astype("f4")
+        state, dstate = states_of(layer, 3, rng), states_of(layer, 3, rng)
+        results.append(({"y": layer(x)[0]}, *train_step(layer, x, state, dy, dstate)))
+    assert layer.precision == "bfloat16x3"
+    for one, other in zip(*results, strict=True):
+        for name, value in one.items():
+            assert_same_bits(value, other[name])
+
+
+def test_bfloat16x3_is_kept_and_computes_in_float32(tmp_path: Path) -> None:
+    net, x = model(), numbers(6, 2, 7)
+    exact = net(x)
+    net.precision = "bfloat16x3"
+    assert [m.precision for m in (net, net[0], net[3])] == ["bfloat16x3"] * 3
+    lc.save(net, tmp_path / "model.safetensors")
+    loaded = lc.load(tmp_path / "model.safetensors")
+    for other in (net, copy.deepcopy(net), pickle.loads(pickle.dumps(net)), loaded):
+        assert other == net
+        assert other != model()
+        assert other.precision == "bfloat16x3"
+        assert_same_bits(other(x), exact)
+        assert_same_bits(other.stream(2).process(x), exact)
+    assert lc.quantize(net) == lc.quantize(model())
+    net.precision = "bfloat16"
+    assert not np.array_equal(net(x), exact)
+
+
+def test_bfloat16x3_is_refused_in_float64() -> None:
+    for kind, sizes in (("RNN", (3, 5)), ("LSTMCell", (3, 5)), ("Linear", (3, 5))):
+        with pytest.raises(ValueError, match="'bfloat16x3', which needs dtype='float32'"):
+            getattr(lc, kind)(*sizes, precision="bfloat16x3", dtype="float64")
+        with pytest.raises(ValueError, match="'bfloat16x3', which needs dtype='float32'"):
+            getattr(lc, kind)(*sizes, dtype="float64").precision = "bfloat16x3"
+
+
 def test_reference_refuses_what_it_does_not_know() -> None:
     with pytest.raises(ValueError, match="precision is 'half'"):
         reference.gru_forward(np.ones((1, 1, 1)), None, {}, precision="half")

@@ -33,8 +33,10 @@ inline constexpr Named<ActivationKind> kActivationNames[] = {
 inline constexpr Named<Merge> kMergeNames[] = {
     {"concat", Merge::concat}, {"sum", Merge::sum}, {"mul", Merge::mul}, {"ave", Merge::ave}};
 
-inline constexpr Named<Precision> kPrecisionNames[] = {
-    {"float32", Precision::own}, {"float64", Precision::own}, {"bfloat16", Precision::bfloat16}};
+inline constexpr Named<Precision> kPrecisionNames[] = {{"float32", Precision::own},
+                                                       {"float64", Precision::own},
+                                                       {"bfloat16", Precision::bfloat16},
+                                                       {"bfloat16x3", Precision::bfloat16x3}};
 
 /// The value of this name, if there is one.
 template <class Value, std::size_t N>

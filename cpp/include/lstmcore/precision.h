@@ -9,7 +9,8 @@ namespace LSTMCORE_API lstmcore {
 /// the upper half of a float, to nearest and of two to even, and their products summed in float32.
 /// That is half the bytes of the weights. Gates, cells, states, biases, outputs and gradients are
 /// float32, and so are the parameters that are packed. What has more than 8,192 products to a sum
-/// stays in float32.
-enum class Precision { own, bfloat16 };
+/// stays in float32. `bfloat16x3`, beside float32 alone: for the accuracy of float32 from parts in
+/// bfloat16; there are no kernels for it yet, so it computes as `own` does, to the bit.
+enum class Precision { own, bfloat16, bfloat16x3 };
 
 }  // namespace LSTMCORE_API lstmcore

@@ -202,7 +202,8 @@ template <class T, class LayOut>
 Buffer pack_into_buffer(const Kernels<T>& kernels, Precision precision, int num_threads,
                         LayOut lay_out) {
     if (precision != Precision::own && !std::is_same_v<T, float>)
-        throw std::invalid_argument("precision: bfloat16, which is there beside float32 alone");
+        throw std::invalid_argument(
+            "precision: bfloat16 and bfloat16x3 are there beside float32 alone");
     Packing<T> counting(nullptr, kernels, precision);
     lay_out(counting);
     Buffer memory(counting.bytes());

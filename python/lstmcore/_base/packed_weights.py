@@ -19,7 +19,7 @@ from .parameter import Parameter, Watch, settled
 
 __all__ = ["PRECISIONS", "PacksWeights", "PrecisionOfParts", "check_precision"]
 
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "bfloat16x3")
 
 # Set while a module is made from a file that has its matrices in int8.
 _IN_INT8: ContextVar[bool] = ContextVar("IN_INT8", default=False)
@@ -53,10 +53,10 @@ class PacksWeights(Module):
 
     @property
     def precision(self) -> str:
-        """What matrices are multiplied in: float32, bfloat16, int8, or float64.
+        """What matrices are multiplied in: float32, bfloat16, bfloat16x3, int8, or float64.
 
-        It can be set to ``"float32"`` and ``"bfloat16"`` at any time, and the parameters stay as
-        they are. ``"int8"`` is what `lstmcore.quantize` makes, float64 follows from the dtype.
+        It can be set to the first three at any time, and the parameters stay as they are.
+        ``"int8"`` is what `lstmcore.quantize` makes, float64 follows from the dtype.
         """
         if self._quantized:
             return "int8"

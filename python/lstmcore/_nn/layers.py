@@ -440,10 +440,11 @@ class RNN(SingleStateLayer):
         How the outputs of the two directions of every layer become one.
     dtype : {"float32", "float64"}
         Of parameters, inputs and outputs.
-    precision : {"float32", "bfloat16"}
+    precision : {"float32", "bfloat16", "bfloat16x3"}
         What matrices are multiplied in; the attribute can be set at any time. In bfloat16 weights,
         x and h are rounded to 8 bits where they are multiplied, in `backward` the gradients, too;
-        parameters, states and all else stay float32, which the dtype has to be. See
+        parameters, states and all else stay float32, which the dtype has to be. bfloat16x3, for
+        the accuracy of float32, computes as float32 does on every machine so far. See
         docs/precision.md.
     seed : int, optional
         For the parameters, and for what `forward` draws: dropout of every kind, and zoneout.
@@ -562,10 +563,11 @@ class GRU(SingleStateLayer):
         passes where it acts.
     dtype : {"float32", "float64"}
         Of parameters, inputs and outputs.
-    precision : {"float32", "bfloat16"}
+    precision : {"float32", "bfloat16", "bfloat16x3"}
         What matrices are multiplied in; the attribute can be set at any time. In bfloat16 weights,
         x and h are rounded to 8 bits where they are multiplied, in `backward` the gradients, too;
-        parameters, states and all else stay float32, which the dtype has to be. See
+        parameters, states and all else stay float32, which the dtype has to be. bfloat16x3, for
+        the accuracy of float32, computes as float32 does on every machine so far. See
         docs/precision.md.
     seed : int, optional
         For the parameters, and for what `forward` draws: dropout of every kind, and zoneout.
@@ -700,10 +702,11 @@ class LSTM(Layer[Pair]):
         Where the bias of f starts (1 helps with long lags [2]_).
     dtype : {"float32", "float64"}
         Of parameters, inputs and outputs.
-    precision : {"float32", "bfloat16"}
+    precision : {"float32", "bfloat16", "bfloat16x3"}
         What matrices are multiplied in; the attribute can be set at any time. In bfloat16 weights,
         x and h are rounded to 8 bits where they are multiplied, in `backward` the gradients, too;
-        parameters, states and all else stay float32, which the dtype has to be. See
+        parameters, states and all else stay float32, which the dtype has to be. bfloat16x3, for
+        the accuracy of float32, computes as float32 does on every machine so far. See
         docs/precision.md.
     seed : int, optional
         For the parameters, and for what `forward` draws: dropout of every kind, and zoneout.

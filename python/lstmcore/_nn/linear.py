@@ -33,7 +33,7 @@ class Linear(PacksWeights, FeedForward):
         Of the parameters, x and y.
     seed : int, optional
         Of the first parameters, as in `reset_parameters`.
-    precision : {"float32", "bfloat16"}
+    precision : {"float32", "bfloat16", "bfloat16x3"}
         What W and x are multiplied in, as of `LSTM`; can be set later, too.
 
     Raises
