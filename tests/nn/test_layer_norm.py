@@ -183,7 +183,7 @@ def test_an_embedding_in_front_gives_each_step_its_row() -> None:
 
 
 @kinds
-@pytest.mark.parametrize("library", ["onnx", "keras", "torch"])
+@pytest.mark.parametrize("library", ["keras", "torch"])
 def test_other_libraries_refuse_it_by_name(kind: str, library: str) -> None:
     require(library)
     with pytest.raises(ValueError, match="layer_norm=True cannot be written to"):
