@@ -369,6 +369,10 @@ def two_states(m: Any, x: Any, h: Any) -> Any:
 REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
     "a function": (lambda m, x: torch.cumsum(m.gru(x)[0], 1), r"node cumsum.*cumsum is not known"),
     "a method": (lambda m, x: m.gru(x)[0].argmax(-1), r"node argmax, in `.*argmax is not known"),
+    "log_softmax": (
+        lambda m, x: m.gru(x)[0].log_softmax(-1),
+        r"log_softmax is not known; let forward return the scores before it",
+    ),
     "an option": (lambda m, x: m.head(m.gru(x)[0]).sum(1, dtype=torch.float32), "node sum.*dtype"),
     "a step": (lambda m, x: m.gru(x)[0][:, 2], r"node getitem.*2 of axis T of \(B, T, F\)"),
     "a row": (lambda m, x: m.gru(x)[0][1], r"1 of axis B of \(B, T, F\)"),

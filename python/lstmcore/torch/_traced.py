@@ -259,7 +259,10 @@ class Rules:
             return None
         rule = _FUNCTIONS.get(name) if known else None
         if rule is None:
-            raise Refused(f"{getattr(target, '__module__', None) or 'torch'}.{name} is not known")
+            refused = f"{getattr(target, '__module__', None) or 'torch'}.{name} is not known"
+            if name == "log_softmax":
+                refused += "; let forward return the scores before it, whose order is the same"
+            raise Refused(refused)
         if name == "getitem" and isinstance(args[0], (tuple, list, dict)):
             return args[0][args[1]]
         if name == "pack_padded_sequence":
