@@ -110,6 +110,18 @@ def accuracy(model: Any) -> float:
     return float((scores.argmax(dim=1) == labels).double().mean())
 
 
+def join(timeout: timedelta) -> None:
+    """Meet the other processes that torchrun has started.
+
+    After a restart torchrun's store still has the addresses of the processes that have ended. New
+    ones that read those wait for nobody, so each start has keys of its own.
+    """
+    store, rank, world = next(dist.rendezvous("env://", timeout=timeout))
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"start_{start}", store)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timeout)
+
+
 def main() -> None:
     """Train as one of the processes that torchrun has started, or alone."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -124,8 +136,7 @@ def main() -> None:
     lc.set_num_threads(1)  # of each process; with fewer processes than cores, more
     torch.set_num_threads(1)
     if world > 1:
-        # Those that do not find each other in time end, and torchrun starts all again.
-        dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+        join(timedelta(seconds=60))
     run = Run(args.hidden, args.checkpoint)
     speed = train(run, args.epochs, args.batch, rank, world)
     if rank == 0:

@@ -38,35 +38,61 @@ def started(*command: str) -> Iterator[subprocess.Popen[str]]:
                 process.kill()
 
 
-def test_two_processes_train_like_one_and_go_on_where_a_run_ended(tmp_path: Path) -> None:
-    torch = require("torch")
-    script, saved = EXAMPLES / "distributed" / "train_ddp.py", tmp_path / "run.pt"
+def torchrun(saved: Path, *options: str) -> list[str]:
+    """Return the command that trains a small model with two processes, which save to a file."""
     # As a module: the script beside this Python may not be there.
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-    ]
-    launch += [str(script), "--hidden", "16", "--batch", "90", "--checkpoint", str(saved)]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    script = str(EXAMPLES / "distributed" / "train_ddp.py")
+    launch += ["--nproc-per-node", "2", *options, script]
+    return [*launch, "--hidden", "16", "--batch", "90", "--checkpoint", str(saved)]
+
+
+def assert_trained_like_one(saved: Path, epochs: int) -> None:
+    """Compare a saved model with that of one process that nothing disturbed."""
+    torch = require("torch")
+    example = load("distributed/train_ddp")
+    alone = example.Run(16, None)
+    example.train(alone, epochs, 90)
+    state = torch.load(saved, weights_only=True)
+    assert state["epoch"] == epochs
+    for name, value in alone.model.state_dict().items():
+        torch.testing.assert_close(state["model"][name], value, rtol=0, atol=2e-4)
+
+
+def test_two_processes_train_like_one_and_go_on_where_a_run_ended(tmp_path: Path) -> None:
+    require("torch")
+    saved = tmp_path / "run.pt"
     epochs = []
     for last in ("2", "4"):
-        with started(*launch, "--epochs", last) as torchrun:
-            output, errors = torchrun.communicate(timeout=300)
-        assert torchrun.returncode == 0, errors
+        with started(*torchrun(saved), "--epochs", last) as running:
+            output, errors = running.communicate(timeout=300)
+        assert running.returncode == 0, errors
         assert "2 processes: " in output
         epochs += [int(line.split()[1]) for line in output.splitlines() if line[:5] == "epoch"]
     assert epochs == [1, 2, 3, 4]
+    assert_trained_like_one(saved, 4)
 
-    example = load("distributed/train_ddp")
-    alone = example.Run(16, None)
-    example.train(alone, 4, 90)
-    state = torch.load(saved, weights_only=True)
-    assert state["epoch"] == 4
-    for name, value in alone.model.state_dict().items():
-        torch.testing.assert_close(state["model"][name], value, rtol=0, atol=2e-4)
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_training_goes_on_after_a_process_was_killed(tmp_path: Path, rank: int) -> None:
+    torch, psutil = require("torch"), require("psutil")
+    saved = tmp_path / "run.pt"
+    with started(*torchrun(saved, "--max-restarts", "1"), "--epochs", "20") as running:
+        while running.poll() is None and not saved.exists():
+            time.sleep(0.01)
+        (victim,) = (
+            child
+            for child in psutil.Process(running.pid).children()
+            if child.environ().get("RANK") == str(rank)
+        )
+        victim.suspend()  # and so the other waits
+        assert torch.load(saved, weights_only=True)["epoch"] < 20
+        victim.kill()
+        output, errors = running.communicate(timeout=300)
+    assert running.returncode == 0, errors
+    epochs = [int(line.split()[1]) for line in output.splitlines() if line[:5] == "epoch"]
+    assert epochs == sorted(set(epochs))  # none was computed again after it was saved
+    assert_trained_like_one(saved, 20)
 
 
 @pytest.fixture(scope="module")
