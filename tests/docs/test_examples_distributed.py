@@ -161,3 +161,34 @@ def test_the_script_of_parquet_files(parquet: Any, tmp_path: Path) -> None:
     assert lines[1].startswith("2 workers: 60 sequences, ")
     assert lines[2].startswith("one process: ")
     assert len(results(tmp_path / "results")) == 60
+
+
+def test_nothing_is_lost_or_doubled_when_a_replica_is_killed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("ray.serve")
+    psutil = require("psutil")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # of a cluster that lives in this test alone
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # not 15: they would starve on a busy machine
+    script = str(EXAMPLES / "distributed" / "serve_pool.py")
+    with started(sys.executable, script, "--callers", "8", "--steps", "120") as running:
+        assert running.stdout is not None
+        first = running.stdout.readline()
+        assert first == "2 replicas are up\n", running.communicate()
+        replicas = [
+            child
+            for child in psutil.Process(running.pid).children(recursive=True)
+            if child.name().startswith("ray::ServeRepl")
+        ]
+        assert len(replicas) == 2
+        while running.poll() is None and not running.stdout.readline().startswith("half of"):
+            pass
+        replicas[0].suspend()  # and so callers wait for replies that it will not send
+        time.sleep(1)
+        assert running.poll() is None
+        replicas[0].kill()
+        output, errors = running.communicate(timeout=300)
+    assert running.returncode == 0, errors
+    lines = output.splitlines()  # Ray's own among them
+    assert "2 replicas, 8 callers: " in output
+    assert "every output is that of a lone stream, to the bit" in lines
