@@ -427,7 +427,7 @@ def test_state_dicts_are_checked() -> None:
 def test_exporters_refuse_it(tmp_path: Path) -> None:
     require("onnx")
     small = lc.quantize(lc.Sequential(lc.GRU(3, 5), lc.Linear(5, 2)))
-    with pytest.raises(ValueError, match="in int8, which ONNX has in LSTM and Linear alone"):
+    with pytest.raises(ValueError, match="in int8, which ONNX has in Linear and LSTM alone"):
         lc.to_onnx(small, tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
 
