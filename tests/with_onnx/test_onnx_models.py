@@ -397,6 +397,66 @@ def test_nodes_behind_two_directions(nodes: list[Any], constants: Any, kinds: An
     compare(found, proto, [weights("LSTM")["X"]])
 
 
+def test_a_softmax_of_each_direction_is_none_of_both() -> None:
+    nodes = [
+        helper.make_node("Softmax", ["Y"], ["s"], axis=-1),
+        helper.make_node("Transpose", ["s"], ["t"], perm=[0, 2, 1, 3]),
+        helper.make_node("Reshape", ["t", "shape"], ["z"]),
+    ]
+    proto = behind("LSTM", *nodes, shape=np.array([0, 0, 6]))
+    compare(lc.from_onnx(proto), proto, [weights("LSTM")["X"]])
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-20, 1e20, 1e25])
+@pytest.mark.parametrize("op", ["Mul", "Div"])
+def test_scales_whose_squares_are_no_numbers(op: str, scale: float) -> None:
+    arrays = weights("GRU")
+    nodes = [
+        helper.make_node(op, ["x", "scales"], ["s"]),
+        helper.make_node("GRU", ["s", "W", "R"], ["Y", "z"], hidden_size=3),
+    ]
+    given = {"W": arrays["W"], "R": arrays["R"], "scales": np.array([scale, 1, 2, 3], "f4")}
+    proto = model(nodes, [value("x", "f4", ["T", "B", 4])], [value("z", "f4")], given)
+    x = arrays["X"].copy()
+    x[..., 0] = x[..., 0] / scale if op == "Mul" else x[..., 0] * scale
+    compare(lc.from_onnx(proto), proto, [x])
+
+
+@pytest.mark.parametrize("op", ["Mul", "Add"])
+def test_shares_of_gelu_that_meet(op: str) -> None:
+    nodes = [
+        helper.make_node("Div", ["h", "root"], ["a"]),
+        helper.make_node("Erf", ["a"], ["b"]),
+        helper.make_node("Add", ["b", "one"], ["c"]),
+        helper.make_node(op, ["c", "c"], ["z"]),
+    ]
+    proto = behind("GRU", *nodes, root=np.float32(2**0.5), one=np.float32(1))
+    compare(lc.from_onnx(proto), proto, [weights("GRU")["X"]])
+
+
+def test_a_convolution_without_bias_and_features_that_are_normalised() -> None:
+    arrays, generator = weights("GRU"), np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["a"], perm=[0, 2, 1]),
+        helper.make_node("Conv", ["a", "kernel"], ["b"], pads=[2, 0]),
+        helper.make_node("Transpose", ["b"], ["c"], perm=[2, 0, 1]),
+        helper.make_node("GRU", ["c", "W", "R"], ["Y", "h"], hidden_size=3),
+        helper.make_node("Squeeze", ["h", "zero"], ["e"]),
+        helper.make_node("BatchNormalization", ["x2", *["four"] * 4], ["n"]),
+        helper.make_node("Concat", ["e", "n"], ["z"], axis=1),
+    ]
+    given = {
+        "W": arrays["W"], "R": arrays["R"], "zero": np.array([0]), "four": np.full(2, 4, "f4"),
+        "kernel": generator.standard_normal((4, 4, 3)).astype("f4"),
+    }  # fmt: skip
+    inputs = [value("x2", "f4", ["B", 2]), value("x", "f4", ["B", "T", 4])]
+    proto = model(nodes, inputs, [value("z", "f4")], given)
+    found = lc.from_onnx(proto)
+    assert type(found) is lc.Model
+    assert [m.batch_first for _, m in found._modules() if type(m) is lc.BatchNorm] == [True]
+    compare(found, proto, [numbers(2, 2).numpy(), arrays["X"].swapaxes(0, 1)])
+
+
 def test_a_layer_that_reads_backwards_ends_at_the_first_step() -> None:
     arrays = weights("GRU")
     nodes = [

@@ -156,13 +156,14 @@ def _batch_norm(nodes: Nodes, node: Node) -> Axed:
         module = BatchNorm(size, eps=eps, batch_first=nodes.first, dtype=given[0].dtype)
         return loaded(module, **arrays, num_batches_tracked=np.array(0))
 
-    return x._replace(symbol=nodes.shared(node, node.inputs[1:], make)(x.symbol))
+    names = (*node.inputs[1:], str(nodes.first))
+    return x._replace(symbol=nodes.shared(node, names, make)(x.symbol))
 
 
 @_rule("Conv")
 def _conv(nodes: Nodes, node: Node) -> Axed:
     x, said, names = nodes.value(node), node.attributes, node.inputs[1:]
-    arrays = dict(zip(("weight", "bias"), (nodes.constants[n] for n in names if n), strict=True))
+    arrays = dict(zip(("weight", "bias"), (nodes.constants[n] for n in names if n), strict=False))
     weight = arrays["weight"]
     if x.axes != "BFT" or weight.ndim != 3 or said.get("group", 1) != 1:
         raise Unlike
@@ -286,7 +287,7 @@ def _softmax(nodes: Nodes, node: Node) -> Axed:
     over = x.axes[axis]
     if node.opset < 13 and axis not in (-1, len(x.axes) - 1):
         raise Unlike
-    if over == "F":
+    if over == "F" and "D" not in x.axes:
         return x._replace(symbol=Softmax()(x.symbol))
     if over != "T" or not nodes.first:
         raise Unlike
@@ -328,8 +329,8 @@ def _arithmetic(nodes: Nodes, node: Node) -> Axed:
             raise Unlike
         both = [nodes.value(node), nodes.value(node, 1)]
         shares = [x.symbol for x in both if type(x.symbol) is _Share]
-        if shares and node.op == "Mul":
-            other = next(x for x in both if x.symbol is not shares[0])
+        if len(shares) == 1 and node.op == "Mul":
+            (other,) = (x for x in both if x.symbol is not shares[0])
             return other._replace(symbol=_times_share(other.symbol, shares[0]))
         (a, b), axes = _alike(nodes, both)
         return Axed({"Add": a + b, "Sub": a - b, "Mul": a * b}[node.op], axes)
@@ -375,6 +376,9 @@ def _each_feature(nodes: Nodes, op: str, numbers: Any) -> Module:
     wide = numbers.astype(np.float64)
     mean = (-wide if op == "Add" else wide) if shifts else 0 * wide
     variance = np.ones_like(wide) if shifts else (wide if op == "Div" else 1 / wide) ** 2
+    known = np.finfo(numbers.dtype)
+    if not ((variance >= known.tiny) & (variance <= known.max)).all():
+        raise Unlike
     module = BatchNorm(
         len(numbers), eps=0.0, affine=False, frozen=True, batch_first=nodes.first,
         dtype=numbers.dtype,
