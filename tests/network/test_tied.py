@@ -113,6 +113,12 @@ def test_as_in_pytorch(kind: str) -> None:
     model.load_state_dict({k: v for k, v in state.items() if k != first})
     with pytest.raises(ValueError, match=f"{second} is not {first}, expected the same"):
         model.load_state_dict({**state, second: state[second] + 1})
+    with pytest.raises(ValueError, match=f"{second} cannot be read"):
+        model.load_state_dict({**state, second: state[second].to("meta")})
+    half = {k: v.bfloat16() for k, v in state.items()}
+    model.load_state_dict(half)
+    np.testing.assert_array_equal(model.state_dict()[first], half[second].float())
+    model.load_state_dict(state)
     sgd = torch.optim.SGD(theirs.parameters(), lr=0.5)
     x, target = torch.tensor(IDS[:-1]), torch.tensor(IDS[1:])
     expected = []
@@ -179,6 +185,16 @@ def test_what_does_not_fit_is_refused() -> None:
     lc.Linear(4, 7).tie("weight", embedding)
     with pytest.raises(ValueError, match="is tied to another module already"):
         embedding.tie("weight", lc.Linear(4, 7))
+
+
+def test_no_module_has_a_parameter_twice() -> None:
+    a, b = lc.RNN(4, 4, seed=0), lc.RNN(4, 4, seed=1)
+    with pytest.raises(ValueError, match="has that as weight_ih_l0 already"):
+        a.tie("weight_hh_l0", a, "weight_ih_l0")
+    b.tie("weight_ih_l0", a)
+    with pytest.raises(ValueError, match="has that as weight_ih_l0 already"):
+        b.tie("weight_hh_l0", a, "weight_ih_l0")
+    assert len({id(p) for p in b.parameters()}) == 4
 
 
 def test_damaged_files(tmp_path: Path) -> None:

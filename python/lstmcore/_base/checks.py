@@ -215,6 +215,13 @@ def floating(value: object, name: str) -> Array:
     raise TypeError(f"{name} has dtype {have}, expected float32 or float64")
 
 
+def plain(value: Any, name: str) -> npt.NDArray[Any]:
+    """Return an ndarray of what is array_like, or a torch.Tensor, wherever it is."""
+    if hasattr(value, "detach"):
+        value = _from_tensor(value.detach(), name)
+    return _asarray(value, name)
+
+
 def values(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> Array:
     """Return new values for a parameter, to be copied: of its shape, of any real dtype.
 

@@ -374,7 +374,8 @@ class Module:
         ------
         ValueError
             If there is no such parameter, shapes or dtypes differ, `other` is an Embedding with
-            ``sparse=True``, or this module is tied to another one already.
+            ``sparse=True``, this module is tied to another one already, or has that parameter
+            under another name.
         TypeError
             If one of them has no parameters of its own.
 

@@ -24,6 +24,9 @@ def use_parameter(module: Any, name: str, other: Any, other_name: str) -> None:
         )
     if given.sparse:
         raise ValueError(f"{other!r} has sparse=True, expected False: all rows get a gradient now")
+    twice = next((one for one, p in home.items() if p is given and one != name), None)
+    if twice is not None:
+        raise ValueError(f"{module!r} has that as {twice} already, expected it once in a module")
     watch = given._watch
     if module._watch is not watch and module._watch.shared:
         raise ValueError(
@@ -80,11 +83,14 @@ def under_first_names(
     for name, first in others.items():
         if name in state_dict:
             given = found.setdefault(first, state_dict[name])
-            if given is not state_dict[name] and not _same(given, state_dict[name]):
-                complaints.append(f"{name} is not {first}, expected the same: they are tied")
+            try:
+                if given is not state_dict[name] and not _same(given, state_dict[name], name):
+                    complaints.append(f"{name} is not {first}, expected the same: they are tied")
+            except TypeError as error:
+                complaints.append(str(error))
     return found, complaints
 
 
-def _same(a: Any, b: Any) -> bool:
-    one, two = (np.asarray(x.detach().cpu() if hasattr(x, "detach") else x) for x in (a, b))
+def _same(a: Any, b: Any, name: str) -> bool:
+    one, two = (checks.plain(x, name) for x in (a, b))
     return np.array_equal(one, two, equal_nan=one.dtype.kind == two.dtype.kind == "f")
