@@ -156,6 +156,46 @@ def test_a_call_into_whose_midst_a_load_came_is_made_anew(inside: bool) -> None:
     assert scale.calls > 2
 
 
+def test_what_was_packed_in_the_midst_of_a_load_serves_nobody_else() -> None:
+    cell = lc.GRUCell(3, 5, seed=0)
+    x = numbers(2, 3)
+    pack = cell._pack_anew
+    first, *others = cell.parameters()
+    half, go_on, done = threading.Event(), threading.Event(), threading.Event()
+    results: list[np.ndarray] = []
+
+    def load() -> None:
+        with loading(cell.parameters()):
+            first._storage[...] = 3
+            first._touch()
+            half.set()
+            go_on.wait(30)
+            for p in others:
+                p._storage[...] = 3
+                p._touch()
+        done.set()
+
+    def between(train: bool) -> Any:
+        """Pack half of a load, which began when the call had looked for one, as threads may."""
+        cell.__dict__["_pack_anew"] = pack
+        threading.Thread(target=load).start()
+        half.wait(30)
+        packed = pack(train)
+        other = threading.Thread(target=lambda: results.append(cell(x)))
+        other.start()
+        other.join(0.2)
+        go_on.set()
+        done.wait(30)
+        other.join()
+        return packed
+
+    cell.__dict__["_pack_anew"] = between
+    results.append(cell(x))
+    for result in results:
+        assert_same_bits(result, cell(x))
+    assert len(results) == 2
+
+
 def test_a_load_of_another_model_disturbs_nobody() -> None:
     scale, other = Scale(), Scale()
     scale.between = lambda: other.load_state_dict(other.state_dict())

@@ -48,7 +48,7 @@ void zone_row_backward(const Dropout& takes, uint64_t stream, int64_t n, const T
                        T* dmade) noexcept {
     for (int64_t i = 0; i < n; ++i) {
         const int taken = takes.kept(stream, i);
-        const T d[3] = {T(0), dout[i], T(0)};
+        const T d[2] = {T(0), dout[i]};
         dbefore[i] = d[1 - taken];
         dmade[i] = d[taken];
     }

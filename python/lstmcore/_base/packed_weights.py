@@ -193,9 +193,13 @@ class PacksWeights(Module):
         ):
             return weights
         del weights
-        return whole(self, lambda: self._pack_anew(train))
+        packed, keep = whole(self, lambda: self._pack_anew(train))
+        if keep:  # not before: what is packed while a load writes is a mixture
+            self._packed = packed
+        return packed[-1]
 
-    def _pack_anew(self, train: bool) -> Any:
+    def _pack_anew(self, train: bool) -> tuple[tuple[Any, int, bool, Any], bool]:
+        """Return what `_packed` is to be, and whether it may be kept."""
         # There is no lock: threads that arrive together all pack, which is slower and not wrong.
         # The token is read first. A write replaces it, so weights that were packed while somebody
         # wrote are kept under an old token and not used again. While somebody holds an array
@@ -206,9 +210,7 @@ class PacksWeights(Module):
         self._packed = PacksWeights._packed  # frees the old weights before the new ones are made
         storages: list[Any] = [p._storage for p in self._parameters.values()]
         weights = self._pack_quantized(storages) if self._quantized else self._pack(storages, train)
-        if keep:
-            self._packed = (token, isa, train, weights)
-        return weights
+        return (token, isa, train, weights), keep
 
     def _stream_stage(self, name: str) -> Any:
         return self._weights(False)
