@@ -113,8 +113,8 @@ def test_results_are_old_or_new(name: str) -> None:
 
     def work() -> None:
         try:
-            until = time.monotonic() + 0.7
-            while time.monotonic() < until:
+            begin = time.monotonic()
+            while time.monotonic() < begin + (0.7 if sum(seen) > 3 else 30):  # on a busy machine
                 result = compute(module)
                 which = [same(result, one) for one in expected]
                 assert any(which)
