@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "emulated.h"
 #include "kernel_table.h"
 #include "levels.h"
 #include "lstmcore/layer.h"
@@ -19,13 +20,6 @@
 #include "test.h"
 
 using namespace lstmcore;
-
-namespace lstmcore::emulated {
-template <class T>
-void product(const Packed<T>& w, int64_t columns, const ProductRow<T>* rows, int64_t n);
-extern template void product<float>(const Packed<float>&, int64_t, const ProductRow<float>*,
-                                    int64_t);
-}  // namespace lstmcore::emulated
 
 namespace {
 
@@ -110,19 +104,10 @@ float expected_sum(const Matrix& w, const float* a, int64_t n, Bfloat16Unit unit
     return sum + total;
 }
 
-bool runs_here() {
-#if defined(__x86_64__)
-    const std::vector<std::string> levels = available_isas();
-    return std::find(levels.begin(), levels.end(), "x86-64-v3") != levels.end();
-#else
-    return true;
-#endif
-}
-
 }  // namespace
 
 TEST(sums_are_those_of_the_manuals) {
-    if (!runs_here()) return;
+    if (!emulated::runs_here()) return;
     for (const Bfloat16Unit unit : kUnits)
         for (const int64_t K : {1, 2, 7, 32, 33, 100, 1024})
             for (const int64_t N : {1, 8, 17, 32, 40, 64, 100})
@@ -138,7 +123,7 @@ TEST(sums_are_those_of_the_manuals) {
 }
 
 TEST(a_row_does_not_depend_on_the_others) {
-    if (!runs_here()) return;
+    if (!emulated::runs_here()) return;
     for (const Bfloat16Unit unit : kUnits) {
         const Matrix w(75, 50, unit);
         std::vector<float> a = numbers(70 * 75, 5);
@@ -154,7 +139,7 @@ TEST(a_row_does_not_depend_on_the_others) {
 }
 
 TEST(subnormal_products_are_zeros) {
-    if (!runs_here()) return;
+    if (!emulated::runs_here()) return;
     for (const Bfloat16Unit unit : kUnits) {
         Matrix w(2, 1, unit);
         w.memory[1] = to_bfloat16(1e-20f);

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "emulated.h"
 #include "kernel_table.h"
 #include "levels.h"
 #include "lstmcore/machine.h"
@@ -16,17 +17,6 @@
 #include "test.h"
 
 using namespace lstmcore;
-
-namespace lstmcore::emulated {
-template <class T>
-void product(const Packed<T>& w, int64_t columns, const ProductRow<T>* rows, int64_t n);
-extern template void product<float>(const Packed<float>&, int64_t, const ProductRow<float>*,
-                                    int64_t);
-template <class T>
-void rnn_forward(const StepArgs<T>& step, const RnnForwardRow<T>* rows, int64_t n);
-extern template void rnn_forward<float>(const StepArgs<float>&, const RnnForwardRow<float>*,
-                                        int64_t);
-}  // namespace lstmcore::emulated
 
 namespace {
 
@@ -38,15 +28,6 @@ Kernels<float> emulated_kernels() {
     kernels.product = emulated::product<float>;
     kernels.rnn_forward = emulated::rnn_forward<float>;
     return kernels;
-}
-
-bool runs_here() {
-#if defined(__x86_64__)
-    const std::vector<std::string> levels = available_isas();
-    return std::find(levels.begin(), levels.end(), "x86-64-v3") != levels.end();
-#else
-    return true;
-#endif
 }
 
 /// Whole numbers of -127 .. 127, the same for the same seed.
@@ -127,7 +108,7 @@ void for_each_unit(F f) {
             if (has_int8_unit(kernel_table().f32, unit))
                 f(kernel_table().f32, unit, name != "x86-64-v2");
     });
-    if (!runs_here()) return;
+    if (!emulated::runs_here()) return;
     for (const Int8Unit unit : kUnits) f(emulated_kernels(), unit, true);
 }
 
