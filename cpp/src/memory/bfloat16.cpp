@@ -1,31 +1,23 @@
 #include "memory/bfloat16.h"
 
-#include <cstdlib>
-#include <cstring>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "machine/cpu_features.h"
+#include "machine/environment.h"
 #include "machine/float_mode.h"
 #include "machine/isa.h"
 
 namespace lstmcore {
 namespace {
 
-constexpr const char* kVariable = "LSTMCORE_BFLOAT16";
 // In the order of Bfloat16Unit.
 constexpr const char* kNames[] = {"float32", "avx512-bf16", "amx"};
 
 /// The best unit that may be used, if its instructions do as they should. The others have been run
 /// by emulation only, so they wait for somebody to ask for them.
 Bfloat16Unit best_allowed() {
-    const char* const wanted = std::getenv(kVariable);
-    if (wanted == nullptr || *wanted == 0) return Bfloat16Unit::widening;
-    for (int unit = 0; unit < 3; ++unit)
-        if (std::strcmp(wanted, kNames[unit]) == 0) return Bfloat16Unit(unit);
-    throw std::invalid_argument(std::string(kVariable) + " is '" + wanted +
-                                "', expected float32, avx512-bf16 or amx");
+    return Bfloat16Unit(named_choice("LSTMCORE_BFLOAT16", kNames, int(Bfloat16Unit::widening)));
 }
 
 /// A product of some rows with a matrix, by a unit.
@@ -74,15 +66,14 @@ Bfloat16Unit find_unit(const Kernels<float>& kernels) {
 
 }  // namespace
 
-Bfloat16Unit bfloat16_unit() {
-    const KernelTable& table = kernel_table();
-    if (!table.f32.has_avx512_units) return Bfloat16Unit::widening;
-    static const Bfloat16Unit unit = find_unit(table.f32);
+Bfloat16Unit bfloat16_unit(const Kernels<float>& kernels) {
+    if (!kernels.has_avx512_units) return Bfloat16Unit::widening;
+    static const Bfloat16Unit unit = find_unit(kernels);
     return unit;
 }
 
 std::string bfloat16_instructions() {
-    return kNames[int(bfloat16_unit())];
+    return kNames[int(bfloat16_unit(kernel_table().f32))];
 }
 
 }  // namespace lstmcore

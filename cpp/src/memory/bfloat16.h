@@ -17,10 +17,10 @@ inline Bfloat16 to_bfloat16(float x) {
     return Bfloat16(rounded >> 16);
 }
 
-/// The unit for what is packed now: the best that the machine, its operating system and the chosen
-/// ISA level have, or what `LSTMCORE_BFLOAT16` of the environment names. Found out once: a unit is
-/// tried with a small product, and left alone if that does not come out right. AMX is asked for
-/// then, too, for the whole process.
-Bfloat16Unit bfloat16_unit();
+/// The unit for what is packed for these kernels: the best that they, the machine and its operating
+/// system have, if `LSTMCORE_BFLOAT16` of the environment names it or a better one. Found out once:
+/// a unit is tried with a small product, and left alone if that does not come out right. AMX is
+/// asked for then, too, for the whole process.
+Bfloat16Unit bfloat16_unit(const Kernels<float>& kernels);
 
 }  // namespace lstmcore

@@ -1,31 +1,23 @@
 #include "memory/int8.h"
 
-#include <cstdlib>
-#include <cstring>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "lstmcore/machine.h"
 #include "machine/cpu_features.h"
+#include "machine/environment.h"
 #include "machine/float_mode.h"
 #include "machine/isa.h"
 
 namespace lstmcore {
 namespace {
 
-constexpr const char* kVariable = "LSTMCORE_INT8";
 // In the order of Int8Unit.
 constexpr const char* kNames[] = {"plain", "vnni", "amx"};
 
 /// The best unit that may be used, if there is one and its instructions do as they should.
 Int8Unit best_allowed() {
-    const char* const wanted = std::getenv(kVariable);
-    if (wanted == nullptr || *wanted == 0) return Int8Unit::vnni;
-    for (int unit = 0; unit < 3; ++unit)
-        if (std::strcmp(wanted, kNames[unit]) == 0) return Int8Unit(unit);
-    throw std::invalid_argument(std::string(kVariable) + " is '" + wanted +
-                                "', expected plain, vnni or amx");
+    return Int8Unit(named_choice("LSTMCORE_INT8", kNames, int(Int8Unit::vnni)));
 }
 
 /// Whether registers have 512 bits: two levels have units.

@@ -158,7 +158,7 @@ private:
         room.packed.N = round_up(columns, kernels_.lanes);
         room.packed.vectors = vectors;
         if (precision_ == Precision::bfloat16 && K <= kMostBfloat16) {
-            room.packed.unit = bfloat16_unit();
+            if constexpr (std::is_same_v<T, float>) room.packed.unit = bfloat16_unit(kernels_);
             room.rounded =
                 arena_.template take<Bfloat16>(size_product(room.packed.padded_K(), room.packed.N));
             room.packed.bfloat16 = room.rounded;
