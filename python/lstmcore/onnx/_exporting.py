@@ -157,7 +157,11 @@ class _Writer:
 
     def parameter(self, module: Module, name: str) -> str:
         """Add a parameter as an initializer of its name and shape."""
-        return self.weight(module.state_dict()[name], name)
+        return self.weight(self.array(module, name), name)
+
+    def array(self, module: Module, name: str) -> Tensor:
+        """Return a parameter as it is now, not copied."""
+        return np.asarray(dict(module._named())[name]._storage)
 
     def integers(self, *values: int) -> str:
         """Return a constant, (N,)."""

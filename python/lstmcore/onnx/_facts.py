@@ -18,7 +18,7 @@ __all__ = ["Fact", "Facts"]
 
 Size: TypeAlias = int | str
 _MANY = 32  # whole numbers that are known one by one; sizes are few
-_END = 2**31 - 1  # of a slice: at least this is past every axis
+END = 2**31 - 1  # of a slice: at least this is past every axis
 
 
 class Fact(NamedTuple):
@@ -151,7 +151,7 @@ def _slice(facts: Facts, node: Node, x: Fact, *given: Fact) -> Fact | None:
         size = shape[axis]
         if isinstance(size, int):
             shape[axis] = len(range(size)[start:stop:step])
-        elif ((start, step) != (0, 1) or stop < _END) and not _turns(start, stop, step):
+        elif ((start, step) != (0, 1) or stop < END) and not turns(start, stop, step):
             shape[axis] = f"{node.outputs[0]}[{axis}]"
     numbers = None
     if x.numbers is not None and len(x.shape) == 1:
@@ -159,9 +159,9 @@ def _slice(facts: Facts, node: Node, x: Fact, *given: Fact) -> Fact | None:
     return Fact(tuple(shape), numbers, x.zeros)
 
 
-def _turns(start: int, stop: int, step: int) -> bool:
+def turns(start: int, stop: int, step: int) -> bool:
     """Whether a slice takes the whole of an axis, from its end."""
-    return step == -1 and (start == -1 or start >= _END) and stop <= -_END
+    return step == -1 and (start == -1 or start >= END) and stop <= -END
 
 
 def bounds_of(facts: Facts, node: Node) -> dict[int, tuple[int, int, int]] | None:

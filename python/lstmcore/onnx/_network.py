@@ -5,6 +5,7 @@ ONNX does not say which axis is what, so both layouts are tried: time first, and
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -34,7 +35,7 @@ from .._nn.time_reversal import Flip
 from .._shapes.rows import RepeatVector
 from .._shapes.steps import AvgPool1D, MaxPool1D, Pad1D
 from . import _recurrent
-from ._facts import axes_of, bounds_of
+from ._facts import END, axes_of, bounds_of, turns
 from ._model import Model, Node
 from ._nodes import Axed, Nodes, Unlike, loaded
 from .operators import FAILURES
@@ -42,7 +43,6 @@ from .operators import FAILURES
 __all__ = ["as_module"]
 
 _MOST = 1000  # nodes; those between modules are few
-_END = 2**31 - 1  # of a slice: at least this is past every axis
 
 
 def as_module(model: Model) -> Module | None:
@@ -320,6 +320,13 @@ def _negative(nodes: Nodes, node: Node) -> Axed:
     return x._replace(symbol=-x.symbol)
 
 
+_OF_TWO: dict[str, Callable[[Any, Any], Any]] = {
+    "Add": operator.add,
+    "Sub": operator.sub,
+    "Mul": operator.mul,
+}
+
+
 @_rule("Add", "Sub", "Mul", "Div")
 def _arithmetic(nodes: Nodes, node: Node) -> Axed:
     if not nodes.is_value(node, 1):
@@ -329,11 +336,13 @@ def _arithmetic(nodes: Nodes, node: Node) -> Axed:
             raise Unlike
         both = [nodes.value(node), nodes.value(node, 1)]
         shares = [x.symbol for x in both if type(x.symbol) is _Share]
-        if len(shares) == 1 and node.op == "Mul":
+        if shares:
+            if len(shares) > 1 or node.op != "Mul":
+                raise Unlike
             (other,) = (x for x in both if x.symbol is not shares[0])
             return other._replace(symbol=_times_share(other.symbol, shares[0]))
         (a, b), axes = _alike(nodes, both)
-        return Axed({"Add": a + b, "Sub": a - b, "Mul": a * b}[node.op], axes)
+        return Axed(_OF_TWO[node.op](a, b), axes)
     x, constant = nodes.value(node, 1), nodes.constant(node, 0)
     if node.op == "Sub":
         return _with_constant(nodes, "Add", x._replace(symbol=-x.symbol), constant)
@@ -662,7 +671,7 @@ def _part(nodes: Nodes, x: Axed, place: int, index: int) -> Axed:
     if x.axes[place] == "T":
         if index not in (0, -1):
             raise Unlike
-        return _range(nodes, x, place, index, _END if index else 1, 1)
+        return _range(nodes, x, place, index, END if index else 1, 1)
     start = index % _length(x, place)
     return _range(nodes, x, place, start, start + 1, 1)
 
@@ -693,16 +702,16 @@ def _bounds(which: range) -> slice:
 
 def _some_steps(nodes: Nodes, x: Axed, place: int, start: int, stop: int, step: int) -> Axed:
     first = nodes.first
-    if step == -1 and (start == -1 or start >= _END) and stop <= -_END:
+    if turns(start, stop, step):
         return x._replace(symbol=Flip(batch_first=first)(x.symbol))
     one = x.axes[:place] + "=" + x.axes[place + 1 :]
     if step != 1:
         raise Unlike
-    if start == -1 and stop >= _END:
+    if start == -1 and stop >= END:
         return Axed(LastStep(batch_first=first)(x.symbol), one)
     if (start, stop) == (0, 1):
         return Axed(LastStep(batch_first=first)(Flip(batch_first=first)(x.symbol)), one)
-    if start < 0 or 0 <= stop < _END:
+    if start < 0 or 0 <= stop < END:
         raise Unlike
     pad = Pad1D(-start, stop if stop < 0 else 0, batch_first=first)
     return x._replace(symbol=pad(x.symbol))

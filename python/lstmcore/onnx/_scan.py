@@ -113,7 +113,7 @@ class _Cell:
 
     def _transposed(self, name: str) -> str:
         name += self._suffix
-        array = self._layer.state_dict()[name]
+        array = self._w.array(self._layer, name)
         return self._w.weight(array.T, name + _description.TRANSPOSED)
 
     # Parts of equations ---------------------------------------------------------------------------
