@@ -217,9 +217,7 @@ def floating(value: object, name: str) -> Array:
 
 def plain(value: Any, name: str) -> npt.NDArray[Any]:
     """Return an ndarray of what is array_like, or a torch.Tensor, wherever it is."""
-    if hasattr(value, "detach"):
-        value = _from_tensor(value.detach(), name)
-    return _asarray(value, name)
+    return _asarray(_from_tensor(value, name), name)
 
 
 def values(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> Array:
@@ -227,8 +225,7 @@ def values(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) 
 
     They may be a torch.Tensor, wherever it is.
     """
-    if hasattr(value, "detach"):
-        value = _from_tensor(value.detach(), name)
+    value = _from_tensor(value, name)
     array = _asarray(value, name)
     # Before they are converted: a view may be larger than all memory.
     if array.shape != shape and array.dtype != object:
@@ -245,10 +242,15 @@ def _int8(array: Array, name: str) -> Array:
     return array.astype(np.int8)
 
 
-def _from_tensor(tensor: Any, name: str) -> Any:
-    """Return a tensor on the CPU and of a type that NumPy has: small floats become float32."""
+def _from_tensor(value: Any, name: str) -> Any:
+    """Return a tensor on the CPU and of a type that NumPy has, or what is no tensor as it is.
+
+    Small floats become float32.
+    """
+    if not hasattr(value, "detach"):
+        return value
     try:
-        tensor = tensor.cpu()
+        tensor = value.detach().cpu()
         return (
             tensor.float() if tensor.is_floating_point() and tensor.element_size() < 4 else tensor
         )
