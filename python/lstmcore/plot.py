@@ -333,11 +333,14 @@ def gradient_bound(rnn: RNN, steps: int) -> Array:
         return np.asarray(factor ** np.arange(steps + 1, dtype=np.float64))
 
 
+_LARGEST_SLOPE = {"sigmoid": 0.25, "tanh": 1.0, "relu": 1.0, "softsign": 1.0, "identity": 1.0}
+
+
 def _largest_slope(nonlinearity: checks.Activation) -> float:
     if isinstance(nonlinearity, tuple):
         kind, alpha, beta = nonlinearity
-        return abs(alpha * beta if kind == "scaled_tanh" else alpha)
-    return 0.25 if nonlinearity == "sigmoid" else 1.0
+        return abs({"scaled_tanh": alpha * beta, "hard_sigmoid": alpha}[kind])
+    return _LARGEST_SLOPE[nonlinearity]
 
 
 def gradient_flow(layers: Mapping[str, Layer[Any]], x: npt.ArrayLike, ax: Any = None) -> Any:
