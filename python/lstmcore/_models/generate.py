@@ -13,20 +13,22 @@ from .._base.module import Module
 from .._base.scoring import check_scores
 from .._nn.sequential import as_sequential
 from ..sampling import Sampler
+from . import feeding
 
 __all__ = ["chooser", "generate"]
 
 
 def generate(
     model: Any,
-    prompt: npt.ArrayLike,
+    prompt: Any,
     steps: int,
-    sample: Sampler | str | None = None,
+    sample: Any = None,
     *,
     state: Any = None,
     lengths: npt.ArrayLike | None = None,
     stop: int | None = None,
-) -> npt.NDArray[Any]:
+    feed: Any = None,
+) -> Any:
     """Continue a sequence by what the model predicts, one step after the other.
 
     The prompt is read in one call; each step then starts from the state of the one before. Dropout
@@ -34,37 +36,57 @@ def generate(
 
     Parameters
     ----------
-    model : Sequential, layer, or one of `lstmcore.baselines`
+    model : Sequential, Model, layer, or one of `lstmcore.baselines`
         Reads forward, and gives at every step, or at the last one, the scores of all tokens (before
         a softmax) or the next value.
-    prompt : array
+    prompt : array, or tuple or dict of them
         Integers are tokens: (T,), (T, B), or (B, T) if the model is batch_first; for a model that
         begins with no Embedding they become one-hot vectors. Floats are values: (T, F), (T, B, F)
-        or (B, T, F), arrays of the model's dtype or lists. At least one step.
+        or (B, T, F), arrays of the model's dtype or lists. At least one step. Of a `Model` with
+        several inputs, all of them in its structure; see `feed`.
     steps : int
         How many to generate.
     sample : function or "greedy", optional
         Chooses the next token from the scores: ``sample(scores)`` with scores (B, C) returns ids
         (B,); see `lstmcore.sampling`. The default takes the one with the highest score. For values
-        it makes of the output (B, O) the next input (B, F), by default the output itself.
+        it makes of the output (B, O) the next input (B, F), by default the output itself. If `feed`
+        has several inputs, a dict of such functions by input.
     state : optional
-        The state before the prompt, as ``model.run`` takes it; zeros if not given.
+        The state before the prompt, as ``model.run`` takes it, or with `feed` as the ``state`` of
+        ``model.stream()`` is; zeros if not given.
     lengths : integer array (B,), optional
         Steps of the prompt of each row, at least 1.
     stop : int, optional
         A token that ends the text. When all rows have had it, generating ends; what follows it in a
         row is this token again.
+    feed : dict, str, int or function, optional
+        For a `Model` with several inputs or outputs, and needed there: which input gets which
+        output at the next step, ``{input: output}``, by their names, or their numbers in a list.
+        If there is one output, the input alone does, and if there is one input, the output. A
+        function makes the next inputs itself: it is given the outputs of a step, (B, O) each, in
+        their structure, and returns a dict of inputs, (B, F) each, or the only one.
+
+        Inputs without steps are the same at every step. Those with steps that are not fed have to
+        be known ahead: beside the T steps of the prompt the ``steps - 1`` after it at which
+        generated values are read. One more may be there, which is that of the last value
+        generated, and is not read. What is ahead of a row with a length follows its own end.
 
     Returns
     -------
-    ndarray
+    ndarray, or dict of them
         The tokens or values generated, without the prompt and with its axes: int64 (steps,),
-        (steps, B) or (B, steps), or (steps, F) and so on.
+        (steps, B) or (B, steps), or (steps, F) and so on. Where `feed` is a dict or returns one, a
+        dict of them, by input.
 
     Raises
     ------
     ValueError, TypeError
         If the model reads backwards or averages over time, or the arguments do not fit it.
+
+    Notes
+    -----
+    With `feed`, the bits are those of ``model.stream()``, given the prompt and then step by step
+    what it says.
 
     Examples
     --------
@@ -80,9 +102,24 @@ def generate(
     >>> series = lc.Sequential(lc.LSTM(2, 8, seed=0), lc.Linear(8, 2, seed=1))
     >>> lc.generate(series, np.zeros((10, 2), "float32"), 6).shape
     (6, 2)
+
+    Demand, of which the calendar is known ahead:
+
+    >>> demand, calendar = lc.Input(1), lc.Input(3)
+    >>> y, _ = lc.GRU(4, 8, seed=0)(lc.concat([demand, calendar]))
+    >>> model = lc.Model({"demand": demand, "calendar": calendar}, lc.Linear(8, 1, seed=1)(y))
+    >>> prompt = {"demand": np.ones((48, 1), "float32"), "calendar": np.ones((72, 3), "float32")}
+    >>> lc.generate(model, prompt, 24, feed="demand").shape
+    (24, 1)
     """
     model = as_sequential(model)
+    if feeding.is_fed(model, feed):
+        steps = checks.integer(steps, "steps", 1)
+        return feeding.continued(
+            model, prompt, steps, sample, feed, chooser, state=state, lengths=lengths, stop=stop
+        )
     _check_model(model)
+    feeding.only_input(model, prompt)
     check_scores(model, "sample", sample)
     steps = checks.integer(steps, "steps", 1)
     x = checks._asarray(prompt, "prompt")

@@ -467,12 +467,12 @@ class Model(PrecisionOfParts):
             )
         return list(state)
 
-    def _arrays(self, x: Any) -> list[Any]:
-        """Return the inputs as arrays of the right dtypes and shapes."""
+    def _arrays(self, x: Any, what: str = "x") -> list[Any]:
+        """Return the inputs as arrays of the right dtypes and shapes; messages call them `what`."""
         arrays: list[Any] = []
         sizes: dict[str, tuple[str, int]] = {}  # what must be the same: of which input it is known
         for (name, one), (axes, dtype) in zip(
-            matched(self._plan.inputs, x, "x"), self._plan.given, strict=True
+            matched(self._plan.inputs, x, what), self._plan.given, strict=True
         ):
             array = self._array(one, name, axes, dtype)
             last = (*axes.inner, *(() if axes.features is None else (axes.features,)))

@@ -1,0 +1,233 @@
+"""Generating with networks of several inputs and outputs: what is fed, known ahead and static."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lstmcore as lc
+
+Array = np.ndarray[Any, np.dtype[Any]]
+T, B, STEPS = 5, 3, 4
+
+
+def forecaster(first: bool = False) -> lc.Model:
+    """Demand and its quantiles, from demand, a calendar and a place; the latter wires a state."""
+    demand, calendar, place = lc.Input(1), lc.Input(2), lc.Input(3, steps=False)
+    x = lc.Conv1D(3, 4, 3, padding="causal", dilation=2, seed=0)(lc.concat([demand, calendar]))
+    y, _ = lc.GRU(4, 5, batch_first=first, seed=1)(x, lc.Linear(3, 5, seed=2)(place)[None])
+    z, _ = lc.LSTM(5, 5, batch_first=first, seed=3)(y)
+    outputs = {"next": 2 * lc.Linear(5, 1, seed=4)(y + z), "levels": lc.Linear(5, 3, seed=5)(z)}
+    return lc.Model({"demand": demand, "calendar": calendar, "place": place}, outputs)
+
+
+def prompt_of(first: bool = False, ahead: int = STEPS - 1, batch: int = B) -> dict[str, Array]:
+    rng = np.random.default_rng(0)
+
+    def series(steps: int, size: int) -> Array:
+        shape = (batch, steps, size) if first else (steps, batch, size)
+        return rng.standard_normal(shape).astype("f4")
+
+    place = rng.standard_normal((batch, 3)).astype("f4")
+    return {"demand": series(T, 1), "calendar": series(T + ahead, 2), "place": place}
+
+
+def read_again(model: lc.Model, prompt: dict[str, Array]) -> Array:
+    """Return what is generated if the whole series is read again for each value."""
+    axis = int(model.batch_first)
+    series = prompt["demand"]
+    for _ in range(STEPS):
+        calendar = prompt["calendar"].take(range(series.shape[axis]), axis)
+        y = model({**prompt, "demand": series, "calendar": calendar})["next"]
+        series = np.concatenate([series, y.take([-1], axis)], axis)
+    return series.take(range(T, T + STEPS), axis)
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("ahead", [STEPS - 1, STEPS])
+def test_what_is_fed_is_what_reading_everything_again_gives(first: bool, ahead: int) -> None:
+    model, prompt = forecaster(first), prompt_of(first, ahead)
+    found = lc.generate(model, prompt, STEPS, feed={"demand": "next"})
+    assert list(found) == ["demand"]
+    assert np.array_equal(found["demand"], read_again(model, prompt))
+    assert np.ptp(found["demand"], axis=int(first)).min() > 0  # every step is another one
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_the_bits_are_those_of_a_stream(first: bool) -> None:
+    model, prompt = forecaster(first), prompt_of(first)
+    found = lc.generate(model, prompt, STEPS, feed={"demand": "next"})["demand"]
+    demand, calendar = (prompt[n].swapaxes(0, 1) if first else prompt[n] for n in list(prompt)[:2])
+    stream, y = model.stream(batch_size=B), {}
+    for t in range(T + STEPS - 1):
+        x = demand[t] if t < T else y["next"]
+        y = stream.step({"demand": x, "calendar": calendar[t], "place": prompt["place"]})
+        if t >= T - 1:
+            assert np.array_equal(found.take(t - T + 1, int(first)), y["next"])
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_without_a_batch(first: bool) -> None:
+    model, prompt = forecaster(first), prompt_of(first)
+    every = lc.generate(model, prompt, STEPS, feed={"demand": "next"})["demand"]
+    row = {
+        name: array.take(1, int(array.ndim == 3 and not first)) for name, array in prompt.items()
+    }
+    found = lc.generate(model, row, STEPS, feed={"demand": "next"})["demand"]
+    assert np.array_equal(found, every.take(1, int(not first)))
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_each_row_goes_on_from_its_own_end(first: bool) -> None:
+    model, prompt = forecaster(first), prompt_of(first)
+    lengths = [3, 5, 1]
+    found = lc.generate(model, prompt, STEPS, feed={"demand": "next"}, lengths=lengths)["demand"]
+    for b, n in enumerate(lengths):
+        row = {
+            name: array.take(b, int(array.ndim == 3 and not first))
+            for name, array in prompt.items()
+        }
+        row |= {"demand": row["demand"][:n], "calendar": row["calendar"][: n + STEPS - 1]}
+        alone = lc.generate(model, row, STEPS, feed={"demand": "next"})["demand"]
+        assert np.array_equal(found.take(b, int(not first)), alone)
+
+
+def test_a_function_makes_the_next_input_of_all_outputs() -> None:
+    model, prompt = forecaster(), prompt_of()
+    seen = []
+
+    def median(y: dict[str, Array]) -> dict[str, Array]:
+        seen.append({name: one.shape for name, one in y.items()})
+        return {"demand": y["levels"][:, 1:2].astype("f8")}
+
+    found = lc.generate(model, prompt, STEPS, feed=median)["demand"]
+    assert seen == [{"next": (B, 1), "levels": (B, 3)}] * STEPS
+    assert found.dtype == np.float32
+    feed = {"demand": "levels"}
+    assert np.array_equal(
+        found, lc.generate(model, prompt, STEPS, lambda y: y[:, 1:2], feed=feed)["demand"]
+    )
+    with pytest.raises(ValueError, match="of 3 features to input 'demand', expected 1"):
+        lc.generate(model, prompt, STEPS, feed=feed)
+
+
+def test_the_state_before_the_prompt_counts() -> None:
+    model, prompt = forecaster(), prompt_of()
+    stream = model.stream(batch_size=B)
+    stream.process({**prompt, **{name: prompt[name][:2] for name in ("demand", "calendar")}})
+    rest = {**prompt, **{name: prompt[name][2:] for name in ("demand", "calendar")}}
+    expected = lc.generate(model, prompt, STEPS, feed={"demand": "next"})["demand"]
+    found = lc.generate(model, rest, STEPS, feed={"demand": "next"}, state=stream.state)["demand"]
+    assert np.array_equal(found, expected)
+    fresh = lc.generate(model, rest, STEPS, feed={"demand": "next"})["demand"]
+    assert not np.array_equal(fresh, expected)
+
+
+def test_one_output_or_one_input_needs_no_dict() -> None:
+    a, b = lc.Input(1), lc.Input(2)
+    y, _ = lc.GRU(3, 4, seed=0)(lc.concat([a, b]))
+    y = lc.Linear(4, 1, seed=1)(y)
+    values = [np.ones((T, B, 1), "f4"), np.ones((T + STEPS, B, 2), "f4")]
+    listed = lc.generate(lc.Model([a, b], y), values, STEPS, feed=0)
+    named = lc.Model({"a": a, "b": b}, y)
+    both = {"a": values[0], "b": values[1]}
+    assert np.array_equal(listed, lc.generate(named, both, STEPS, feed="a"))
+    assert np.array_equal(listed, lc.generate(named, both, STEPS, feed={"a": None})["a"])
+    assert listed.shape == (STEPS, B, 1)
+
+    x = lc.Input(2)
+    y, h = lc.GRU(2, 4, seed=0)(x)
+    y = lc.Linear(4, 2, seed=1)(y)
+    one, two = lc.Model(x, y), lc.Model(x, {"y": y, "last": lc.Linear(4, 3)(h[-1])})
+    values = np.ones((T, 2), "f4")
+    expected = lc.generate(one, values, STEPS)
+    assert np.array_equal(lc.generate(two, values, STEPS, feed="y"), expected)
+    assert np.array_equal(lc.generate(two, values, STEPS, feed=lambda y: y["y"]), expected)
+
+
+def test_several_inputs_are_fed_tokens_too() -> None:
+    """A letter by its scores, drawn or the best, and how loud it is: each goes into its input."""
+    ids, loud = lc.Input(ids=True), lc.Input(1)
+    x = lc.concat([lc.Embedding(6, 4, seed=0)(ids), loud])
+    y, _ = lc.GRU(5, 8, seed=1)(x)
+    model = lc.Model([ids, loud], [lc.Linear(8, 6, seed=2)(4 * y), lc.Linear(8, 1, seed=3)(y)])
+    prompt = [np.array([[1, 2], [3, 0]]), np.ones((2, 2, 1), "f4")]
+    found = lc.generate(model, prompt, 6, feed={0: 0, 1: 1})
+    stream, y = model.stream(2), None
+    for t in range(7):
+        y = stream.step(*([p[t] for p in prompt] if t < 2 else [y[0].argmax(1), y[1]]))
+        if t > 0:
+            assert np.array_equal(found[0][t - 1], y[0].argmax(1))
+            assert np.array_equal(found[1][t - 1], y[1])
+    assert found[0].dtype == np.int64
+    sample = {0: lambda scores: np.full(len(scores), 5), 1: lambda y: 0 * y}
+    drawn = lc.generate(model, prompt, 3, sample, feed={0: 0, 1: 1})
+    assert (drawn[0] == 5).all()
+    assert not drawn[1].any()
+    with pytest.raises(ValueError, match="sample is one, but feed has 2 inputs"):
+        lc.generate(model, prompt, 3, lc.sampling.greedy(), feed={0: 0, 1: 1})
+    with pytest.raises(ValueError, match="stop is 2, expected it where one input of ids"):
+        lc.generate(model, prompt, 3, feed={0: 0, 1: 1}, stop=2)
+    known = [prompt[0], np.ones((9, 2, 1), "f4")]
+    said = iter([[1, 2], [0, 3], [4, 0], [5, 5]])
+    stopped = lc.generate(model, known, 8, lambda scores: np.array(next(said)), feed={0: 0}, stop=0)
+    assert stopped[0].T.tolist() == [[1, 0, 0], [2, 3, 0]]
+
+
+def wrong(**changes: Any) -> dict[str, Array]:
+    return {**prompt_of(), **changes}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "error", "message"),
+    [
+        (wrong(), {}, ValueError, r"feed is not given, .* as feed=\{'demand': 'next'\}"),
+        (wrong(), {"feed": "demand"}, TypeError, r"feed is 'demand'.* as \{'demand': 'next'\}"),
+        (wrong(), {"feed": {}}, TypeError, "feed is {}.*expected a dict from inputs"),
+        (wrong(), {"feed": {"load": "next"}}, ValueError, "the input 'load', expected one of 'dem"),
+        (wrong(), {"feed": {"demand": "n"}}, ValueError, "the output 'n', expected one of 'next'"),
+        (wrong(), {"feed": {"place": "levels"}}, ValueError, "'place', which has no steps"),
+        (wrong(), {"feed": lambda y: y["next"]}, TypeError, "feed gives a ndarray.*a dict of inp"),
+        (wrong(), {"feed": lambda y: {"demand": y["levels"]}}, ValueError, r"\(3, 3\).* \(3, 1\)"),
+        (wrong(), {"feed": lambda y: {"demand": np.nan * y["next"]}}, ValueError, "'demand' NaN"),
+        (wrong(), {"feed": lambda y: {"demand": y["next"]}, "sample": "greedy"}, ValueError,
+         "sample is given, but feed is a function"),
+        (wrong(), {"feed": {"demand": "next"}, "sample": {"calendar": None}}, ValueError,
+         "sample has 'calendar', which no output is fed to"),
+        (wrong(calendar=np.ones((7, B, 2), "f4")), {"feed": {"demand": "next"}}, ValueError,
+         r"prompt\['calendar'\] has 7 steps, .* expected 8 that are known, 5 of .* and 3 ahead"),
+        (wrong(calendar=np.ones((10, B, 2), "f4")), {"feed": {"demand": "next"}}, ValueError,
+         "has 10 steps"),
+        (wrong(demand=np.ones((0, B, 1), "f4")), {"feed": {"demand": "next"}}, ValueError,
+         r"prompt\['demand'\] is empty"),
+        (wrong(place=np.ones((2, 3), "f4")), {"feed": {"demand": "next"}}, ValueError,
+         r"prompt\['place'\] has 2 rows, expected 3"),
+        (wrong()["demand"], {"feed": {"demand": "next"}}, TypeError, "prompt is a ndarray"),
+        (wrong(), {"feed": {"demand": "next"}, "lengths": [1, 0, 2]}, ValueError, "lengths has 0"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused(
+    prompt: Any, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        lc.generate(forecaster(), prompt, STEPS, **options)
+
+
+def test_feed_is_refused_where_it_finds_no_use() -> None:
+    chain = lc.Sequential(lc.GRU(2, 2, seed=0))
+    with pytest.raises(ValueError, match=r"feed is given, but model is no lc\.Model"):
+        lc.generate(chain, np.ones((3, 2), "f4"), 2, feed="y")
+    x = lc.Input(2)
+    with pytest.raises(ValueError, match="one input and one output, which needs none"):
+        lc.generate(lc.Model(x, chain(x)), np.ones((3, 2), "f4"), 2, feed="y")
+    with pytest.raises(TypeError, match="prompt is a dict of 'x', expected an array"):
+        lc.generate(chain, {"x": np.ones((3, 2), "f4")}, 2)
+
+
+def test_two_outputs_without_feed_say_how_it_is_called() -> None:
+    x = lc.Input(2)
+    y, h = lc.GRU(2, 2, seed=0)(x)
+    with pytest.raises(ValueError, match=r"the outputs 0, 1: expected the one .* as feed=0"):
+        lc.generate(lc.Model(x, [y, h[-1]]), np.ones((3, 2), "f4"), 2)
