@@ -15,7 +15,7 @@ import pytest
 import lstmcore as lc
 from helpers.numeric import assert_same_bits
 from helpers.threads import in_threads
-from lstmcore._base.loads import loading, whole
+from lstmcore._base.loads import _LOADS, loading, whole
 
 
 def numbers(*shape: int, seed: int = 0) -> np.ndarray:
@@ -254,6 +254,107 @@ def test_loads_without_end_cannot_keep_a_call_from_ending() -> None:
 
     assert whole(scale, compute) == tries
     assert 1 < tries < 10
+
+
+def until(holds: Callable[[], object]) -> None:
+    """Wait for what another thread does, however long the machine takes."""
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end, "nothing happened in a minute"
+        time.sleep(0.001)
+
+
+def test_who_waits_has_its_turn_before_the_next_load() -> None:
+    """Loads without a pause and two calls: what is done after each load is known in advance."""
+    scale = Scale(1)
+    order: list[str] = []
+
+    def load() -> None:
+        for _ in range(100):
+            with loading(scale.parameters()):
+                order.append("load")
+                until(lambda: len(_LOADS.waiting) == 2)
+
+    def call() -> None:
+        for _ in range(100):
+            until(lambda: _LOADS.busy)
+            whole(scale, lambda: order.append("call"))
+
+    in_threads(lambda i: [load, call, call][i](), 3)
+    assert order == ["load", "call", "call"] * 100
+
+
+def test_loads_have_their_turn_between_calls_in_the_order_in_which_they_came() -> None:
+    scale = Scale(1)
+    order: list[int] = []
+    go, stop = threading.Event(), threading.Event()
+    calls = [0, 0]
+
+    def load(i: int) -> None:
+        with loading(scale.parameters()):
+            order.append(i)
+
+    def keep_out() -> None:
+        with _LOADS.none():
+            go.wait(60)
+
+    def call(i: int) -> None:
+        while not stop.is_set():
+            whole(scale, lambda: None)
+            calls[i] += 1
+
+    first = threading.Thread(target=keep_out)
+    first.start()
+    until(lambda: _LOADS.calls)
+    loads = [threading.Thread(target=load, args=(i,)) for i in range(5)]
+    for i, thread in enumerate(loads):
+        thread.start()
+        until(lambda i=i: len(_LOADS.loads) == i + 1)
+    others = [threading.Thread(target=call, args=(i,)) for i in range(2)]
+    for thread in others:
+        thread.start()
+    until(lambda: min(calls) > 100)  # a load that waits is in nobody's way
+    assert order == []
+    go.set()
+    for thread in (first, *loads):  # neither do calls without a pause keep loads from their turn
+        thread.join(60)
+    assert order == [0, 1, 2, 3, 4]
+    stop.set()
+    for thread in others:
+        thread.join()
+
+
+@pytest.mark.parametrize("of_call", [False, True])
+def test_who_is_stopped_while_it_waits_keeps_nobody_from_their_turn(
+    of_call: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scale = Scale(1)
+    values = scale.state_dict()
+
+    def load() -> None:
+        scale.load_state_dict(values)
+
+    def stopped() -> None:
+        me, wait = threading.get_ident(), _LOADS.changed.wait
+
+        def interrupt(timeout: float | None = None) -> bool:
+            if threading.get_ident() == me:
+                raise KeyboardInterrupt
+            return wait(timeout)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(_LOADS.changed, "wait", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                whole(scale, lambda: None) if of_call else load()
+
+    other = threading.Thread(target=load)
+    with loading(scale.parameters()) if of_call else _LOADS.none():
+        other.start()
+        until(lambda: len(_LOADS.loads) == 1 + of_call)
+        in_threads(lambda _: stopped(), 1)
+    other.join(60)
+    in_threads(lambda _: load(), 1)
+    assert (_LOADS.busy, *_LOADS.loads, *_LOADS.waiting, *_LOADS.calls) == (False,)
 
 
 def test_a_child_forked_in_the_midst_of_a_load_computes() -> None:

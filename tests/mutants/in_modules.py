@@ -276,6 +276,9 @@ MODULES = [
             "loads-are-not-noticed": ("_LOADS.count == before or not", "True or not"),
             "loads-disturb-others": ("not _loaded_since(module, before)", "False"),
             "loads-do-not-make-calls-wait": ("        if _LOADS.busy:", "        if False:"),
+            "loads-do-not-wait-for-calls": (" and not self.calls)", ")"),
+            "loads-take-no-turns": ("lambda: self.loads[0] == me", "lambda: not self.busy"),
+            "loads-that-were-stopped-keep-their-turn": ("self.loads.remove(load)", "pass"),
             "loads-of-the-parent-last-for-ever": (
                 "after_in_child=_LOADS.renew",
                 "after_in_child=int",
