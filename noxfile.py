@@ -686,7 +686,7 @@ def wheels(session: nox.Session) -> None:
     """Build the sdist and a wheel from it, and install: those, editable, serial, other Pythons."""
     tools = Environment(session, "packages")
     tools.create()
-    tools.pip("build", quiet=True)
+    tools.pip("build", "cmeel-eigen>=3.4,<4", quiet=True)
     dist = BUILD / "dist"
     shutil.rmtree(dist, ignore_errors=True)
     tools.run("python", "-m", "build", "--outdir", str(dist), ".")  # the wheel from the sdist
@@ -699,13 +699,17 @@ def wheels(session: nox.Session) -> None:
     smoke(fresh)
     fresh.run("pip", "check")
 
-    # These compile one level each, which tries the option too.
+    # These compile one level, which tries the option too, in a folder of their own, as CMake
+    # remembers what it was told once; with one copy of Eigen, so that kernels are compiled once.
     editable = Environment(session, "editable")
     editable.create()
-    few = f"--config-settings=cmake.define.{ONE_LEVEL}"
-    # A folder of its own, as CMake remembers what it was told once.
+    eigen = next(tools.folder.rglob("cmeel.prefix/share/eigen3/cmake"))
+    few = [
+        f"--config-settings=cmake.define.{ONE_LEVEL}",
+        f"--config-settings=cmake.define.Eigen3_DIR={eigen}",
+    ]
     folder = f"--config-settings=build-dir={BUILD / 'one_level'}"
-    editable.pip("--editable", ".", few, folder)
+    editable.pip("--editable", ".", *few, folder)
     smoke(editable, ONE_LEVEL.split("=")[1])
     code = "import pathlib, lstmcore; print(pathlib.Path(lstmcore.__file__).resolve().parents[2])"
     where = subprocess.run(
@@ -719,7 +723,7 @@ def wheels(session: nox.Session) -> None:
         session.error(f"the editable install imports {where}")
     serial = Environment(session, "serial")
     serial.create()
-    serial.pip(".", few, folder, "--config-settings=cmake.define.LSTMCORE_OPENMP=OFF")
+    serial.pip(".", *few, folder, "--config-settings=cmake.define.LSTMCORE_OPENMP=OFF")
     smoke(serial, "none")
 
     for version, executable in other_pythons():
@@ -728,5 +732,5 @@ def wheels(session: nox.Session) -> None:
         other.create(executable)
         if version == "3.10":  # the oldest NumPy that we promise has wheels for the oldest Python
             other.pip("numpy==1.24.*", quiet=True)
-        other.pip(str(sdist), few)
+        other.pip(str(sdist), *few)
         smoke(other)
