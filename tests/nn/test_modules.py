@@ -48,6 +48,7 @@ PLAIN: dict[str, Callable[[], Any]] = {
     "ReLU": lc.ReLU,
     "Sigmoid": lc.Sigmoid,
     "Softmax": lc.Softmax,
+    "LogSoftmax": lc.LogSoftmax,
     "LayerNorm": lambda: norm(5),
     "LayerNorm over two axes": lambda: norm((4, 5)),
     "LayerNorm without bias": lambda: norm(5, bias=False, eps=1e-2),
@@ -80,6 +81,7 @@ THEIRS = {
     "ReLU": lambda nn: nn.ReLU(),
     "Sigmoid": lambda nn: nn.Sigmoid(),
     "Softmax": lambda nn: nn.Softmax(dim=-1),
+    "LogSoftmax": lambda nn: nn.LogSoftmax(dim=-1),
     "LayerNorm": lambda nn: nn.LayerNorm(5),
     "LayerNorm over two axes": lambda nn: nn.LayerNorm((4, 5)),
     "LayerNorm without bias": lambda nn: nn.LayerNorm(5, bias=False, eps=1e-2),
@@ -147,6 +149,27 @@ def test_activations_at_the_edges() -> None:
         softmax(1.0)
     y, tape = lc.Tanh().forward(0.5)
     assert y.shape == tape._owner.backward(tape, 1.0).shape == ()
+
+
+def test_log_softmax_at_the_edges() -> None:
+    log_softmax = lc.LogSoftmax()
+    np.testing.assert_array_equal(log_softmax([-1e308, 1e308]), [-np.inf, 0])
+    np.testing.assert_array_equal(log_softmax([-np.inf, 0.0]), [-np.inf, 0])
+    np.testing.assert_allclose(log_softmax([0.0, 1000.0]), [-1000, 0])
+    for wrong in ([np.inf, 0.0], [-np.inf, -np.inf], [np.nan, 0.0]):
+        assert np.isnan(log_softmax(wrong)).any()
+    assert log_softmax(np.zeros((3, 0))).shape == (3, 0)
+    with pytest.raises(ValueError, match=r"x has shape \(\)"):
+        log_softmax(1.0)
+    scores = np.random.default_rng(0).standard_normal((4, 5))
+    target = np.array([0, 3, 2, 4])
+    loss, dscores = lc.losses.cross_entropy(scores, target)
+    again, _ = lc.losses.cross_entropy(log_softmax(scores), target)
+    assert again == pytest.approx(loss, rel=1e-14)
+    _, tape = log_softmax.forward(scores)
+    dy = np.zeros_like(scores)
+    dy[np.arange(4), target] = -1 / 4
+    np.testing.assert_allclose(log_softmax.backward(tape, dy), dscores, atol=1e-15)
 
 
 def test_what_a_tape_shares_cannot_be_changed() -> None:
@@ -458,6 +481,7 @@ REPRS = {
     "ReLU()": lc.ReLU,
     "Sigmoid()": lc.Sigmoid,
     "Softmax()": lc.Softmax,
+    "LogSoftmax()": lc.LogSoftmax,
     "Dropout()": lc.Dropout,
     "Dropout(p=0.25)": lambda: lc.Dropout(0.25),
     "LayerNorm((4,))": lambda: lc.LayerNorm(4),

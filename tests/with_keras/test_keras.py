@@ -266,7 +266,7 @@ def test_a_mask_that_nobody_looks_at() -> None:
 
 
 def test_dense_and_activations() -> None:
-    for name in ("tanh", "relu", "sigmoid", "softmax", "linear"):
+    for name in ("tanh", "relu", "sigmoid", "softmax", "log_softmax", "linear"):
         ours = lc.from_keras(model_of(L.Dense(4, activation=name)))
         np.testing.assert_allclose(
             ours(X), call(model_of(L.Dense(4, activation=name)), X), atol=1e-6

@@ -221,6 +221,43 @@ class Given(nn.Module):  # type: ignore[misc, name-defined]
         return (gate * y + (1 - gate) * nn.functional.silu(y))[..., 1:4]
 
 
+class Joined(nn.Module):  # type: ignore[misc, name-defined]
+    """A tagger that scores rows and steps in one axis, and takes them apart behind that."""
+
+    def __init__(self, first: bool, how: str) -> None:
+        super().__init__()
+        self.embedding, self.how = nn.Embedding(20, 6), how
+        self.lstm = nn.LSTM(6, 5, batch_first=first)
+        self.norm, self.head = nn.BatchNorm1d(5), nn.Linear(5, 4)
+        self.norm.running_mean.normal_()
+        self.norm.running_var.uniform_(0.5, 2)
+        self.last = nn.GRU(4, 3, batch_first=first)
+
+    def forward(self, ids: Any) -> Any:
+        y, _ = self.lstm(self.embedding(ids))
+        a, b, size = y.shape
+        rows = y.reshape(a * b if self.how == "product" else -1, size)
+        scores = self.head(torch.relu(self.norm(rows)) * 2 + rows)
+        shape = {"product": (a, b, 4), "rest": (a, b, -1), "middle": (a, -1, 4)}[self.how]
+        scores = torch.log_softmax(scores, 1).view(*shape)
+        return scores, self.last(scores)[0]
+
+
+class Flat(nn.Module):  # type: ignore[misc, name-defined]
+    """All steps of a row side by side: six, or as many as a convolution leaves of seven."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.gru, self.conv = nn.GRU(6, 5, batch_first=True), nn.Conv1d(5, 4, 3, stride=2)
+        self.head, self.how = nn.Linear(30 if how == "view" else 12, 3), how
+
+    def forward(self, x: Any) -> Any:
+        y, _ = self.gru(x)
+        if self.how == "view":
+            return self.head(y.reshape(y.shape[0], -1))
+        return self.head(torch.flatten(self.conv(y.transpose(1, 2)), 1))
+
+
 def numbers(*shape: int) -> Any:
     return torch.randn(*shape)
 
@@ -243,6 +280,9 @@ CASES: dict[str, tuple[Callable[[], Any], Make, type]] = {
     "convolutions": (Convolutions, lambda T, B: (numbers(B, 4 * T, 6),), lc.Sequential),
     "autoencoder": (Autoencoder, lambda T, B: (numbers(B, T, 6),), lc.Model),
     "given": (Given, lambda T, B: (numbers(T, B, 6), numbers(B, 2)), lc.Model),
+    "joined": (lambda: Joined(True, "rest"), lambda T, B: (ids(B, T),), lc.Model),
+    "joined by a product": (lambda: Joined(True, "product"), lambda T, B: (ids(B, T),), lc.Model),
+    "joined, time first": (lambda: Joined(False, "middle"), lambda T, B: (ids(T, B),), lc.Model),
 }
 
 
@@ -278,6 +318,88 @@ def test_what_pytorch_exports(name: str, tmp_path: Path) -> None:
         for one, truth in zip(leaves(found(*arrays)), leaves(module(*given)), strict=True):
             np.testing.assert_allclose(one, truth.detach().numpy(), atol=3e-6)
     same_everywhere(found, arrays, tmp_path)
+
+
+@pytest.mark.parametrize(("how", "steps"), [("view", 6), ("flatten", 7)])
+def test_steps_of_a_known_number_side_by_side(how: str, steps: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, buffer = Flat(how).eval(), io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module, (numbers(2, steps, 6),), buffer, dynamo=False, opset_version=17,
+            input_names=["x"], dynamic_axes={"x": {0: "batch"}},
+        )  # fmt: skip
+    proto = onnx.load_from_string(buffer.getvalue())
+    found = lc.from_onnx(proto)
+    assert type(found) is lc.Sequential
+    for batch in (2, 1, 5):
+        x = numbers(batch, steps, 6)
+        compare(found, proto, [x.numpy()])
+        np.testing.assert_allclose(found(x.numpy()), module(x).detach(), atol=3e-6)
+    same_everywhere(found, [x.numpy()], tmp_path)
+
+
+def test_rows_and_steps_are_not_taken_for_each_other() -> None:
+    """Joined as (B, T) and taken apart as (T, B), numbers stand elsewhere: no network of ours."""
+    torch.manual_seed(0)
+
+    class Mixed(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru = nn.GRU(6, 5, batch_first=True)
+
+        def forward(self, x: Any) -> Any:
+            y, _ = self.gru(x)
+            return torch.relu(y.reshape(-1, 5)).view(x.shape[1], x.shape[0], 5)
+
+    proto = exported(Mixed(), (numbers(3, 4, 6),))
+    found = lc.from_onnx(proto)
+    assert type(found) is Graph
+    compare(found, proto, [numbers(3, 4, 6).numpy()])
+
+
+def test_reshape_without_a_zero_among_its_sizes_may_allow_zeros() -> None:
+    torch.manual_seed(0)
+    proto = exported(Joined(True, "rest"), (ids(3, 7),))
+    for node in proto.graph.node:
+        if node.op_type == "Reshape":
+            del node.attribute[:]
+            node.attribute.append(helper.make_attribute("allowzero", 1))
+    found = lc.from_onnx(proto)
+    assert type(found) is lc.Model
+    compare(found, proto, [ids(2, 5).numpy()])
+
+
+def test_names_of_the_file(tmp_path: Path) -> None:
+    """Inputs by the file's names, in any order; they and those of the outputs are kept."""
+    torch.manual_seed(0)
+    proto = exported(Static(), (numbers(3, 7, 6), numbers(3, 2)))
+    found = lc.from_onnx(proto)
+    assert found.input_names == ("input.0", "input.1")
+    assert found.output_names == tuple(one.name for one in proto.graph.output)
+    x, static = numbers(3, 7, 6).numpy(), numbers(3, 2).numpy()
+    y = found(x, static)
+    assert_same_bits(found({"input.1": static, "input.0": x}), y)
+    dy = np.ones_like(y)
+    _, tape = found.forward({"input.1": static, "input.0": x})
+    assert [d.shape for d in found.backward(tape, dy)] == [x.shape, static.shape]
+    for given, message in (
+        (
+            {"input.0": x},
+            r"x has the names \['input.0'\] .*expected a dict of 'input.0', 'input.1'",
+        ),
+        ({"input.0": x, "input.1": x}, r"x\['input.1'\] has shape \(3, 7, 6\), expected \(B, 2\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            found(given)
+    again = lc.to_onnx(found)
+    assert [one.name for one in again.graph.input] == ["input.0", "input.1"]
+    assert [one.name for one in again.graph.output] == list(found.output_names)
+    lc.save(found, tmp_path / "m.safetensors")
+    loaded = lc.load(tmp_path / "m.safetensors")
+    assert (loaded.input_names, loaded.output_names) == (found.input_names, found.output_names)
+    assert loaded == found
 
 
 @pytest.mark.parametrize("name", ["residual", "states"])

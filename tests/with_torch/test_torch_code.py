@@ -83,7 +83,7 @@ def autoencoder(m: Any, x: Any) -> Any:
 def residual(m: Any, x: Any) -> Any:
     for layer, norm in zip(m.layers, m.norms, strict=True):
         x = x + F.dropout(layer(norm(x))[0], 0.1, m.training)
-    return F.softmax(m.head(x), dim=-1)
+    return F.softmax(m.head(x), dim=-1), F.log_softmax(m.head(x), dim=2)
 
 
 def ends(m: Any, x: Any) -> Any:
@@ -369,9 +369,9 @@ def two_states(m: Any, x: Any, h: Any) -> Any:
 REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
     "a function": (lambda m, x: torch.cumsum(m.gru(x)[0], 1), r"node cumsum.*cumsum is not known"),
     "a method": (lambda m, x: m.gru(x)[0].argmax(-1), r"node argmax, in `.*argmax is not known"),
-    "log_softmax": (
-        lambda m, x: m.gru(x)[0].log_softmax(-1),
-        r"log_softmax is not known; let forward return the scores before it",
+    "log_softmax over steps": (
+        lambda m, x: m.gru(x)[0].log_softmax(1),
+        r"node log_softmax.*over axis 1, expected the features",
     ),
     "an option": (lambda m, x: m.head(m.gru(x)[0]).sum(1, dtype=torch.float32), "node sum.*dtype"),
     "a step": (lambda m, x: m.gru(x)[0][:, 2], r"node getitem.*2 of axis T of \(B, T, F\)"),

@@ -498,6 +498,7 @@ def modules() -> list[Any]:
         nn.ReLU(),
         nn.Sigmoid(),
         nn.Softmax(dim=-1),
+        nn.LogSoftmax(dim=-1),
     ]
 
 
@@ -764,6 +765,7 @@ def test_what_has_no_counterpart_here() -> None:
         (nn.Embedding(3, 4, max_norm=1.0), ValueError, "max_norm=1.0"),
         (nn.Embedding(3, 4, scale_grad_by_freq=True), ValueError, "scale_grad_by_freq=True"),
         (nn.Softmax(dim=1), ValueError, "dim=1, expected -1"),
+        (nn.LogSoftmax(dim=1), ValueError, "dim=1, expected -1"),
         (nn.GRU(3, 4, device="meta"), ValueError, "weight_ih_l0 cannot be read"),
         (nn.Sequential(nn.Linear(3, 4), nn.Flatten()), TypeError, "module 1 is a .*Flatten"),
         (nn.Sequential(nn.GRU(3, 4), nn.Linear(4, 4)), ValueError, "module 1, Linear.*Output"),

@@ -49,7 +49,7 @@ class Part;
 ///   RNN, LSTM, GRU (all options, bidirectional too), Linear, Embedding, Conv1D,
 ///   LastStep, BothEnds, MeanPool, MaxPool, Flip, Masking, RepeatVector,
 ///   LayerNorm (over one axis), BatchNorm, Dropout (which does nothing here), CRF (its scores),
-///   Tanh, ReLU, Sigmoid, Softmax, GELU, SiLU, ELU, LeakyReLU, Softplus, Activation,
+///   Tanh, ReLU, Sigmoid, Softmax, LogSoftmax, GELU, SiLU, ELU, LeakyReLU, Softplus, Activation,
 ///
 /// and of what graphs do between them: sums, differences and products, concat, repeat, parts of
 /// features and of states.
@@ -59,8 +59,8 @@ class Part;
 ///
 /// Outputs are those of the model in Python called with the same sequences, at the same ISA level,
 /// to the bit wherever Python computes in the core or by a few operations on single numbers. They
-/// are within rounding behind MeanPool and behind GELU, ELU, Softplus and Activation, for which
-/// NumPy has sums and functions of its own.
+/// are within rounding behind MeanPool and behind LogSoftmax, GELU, ELU, Softplus and Activation,
+/// for which NumPy has sums and functions of its own.
 ///
 /// Immutable; the copies of a network share its weights, and any number of threads may call one.
 template <class T>

@@ -98,6 +98,7 @@ private:
             modules.push_back({"module " + prefix + name + ", " + type,
                                read(module, prefix + name + ".", depth + 1)});
         }
+        options.ignore_if_any("names");  // of inputs and outputs, which have an order as well
         return read_graph(options.get("graph"), modules);
     }
 
@@ -319,6 +320,10 @@ private:
         return function_part<T>("SiLU", {});
     }
 
+    PartPointer<T> read_log_softmax(Options&, const std::string&, int) {
+        return function_part<T>("LogSoftmax", {});
+    }
+
     PartPointer<T> read_elu(Options& options, const std::string&, int) {
         return function_part<T>("ELU", {options.get("alpha").number("alpha")});
     }
@@ -367,6 +372,7 @@ const typename ModuleReader<T>::Kind ModuleReader<T>::kKinds[] = {
     {"ReLU", &ModuleReader::template read_activation<ActivationKind::relu>},
     {"Sigmoid", &ModuleReader::template read_activation<ActivationKind::sigmoid>},
     {"Softmax", &ModuleReader::read_softmax},
+    {"LogSoftmax", &ModuleReader::read_log_softmax},
     {"GELU", &ModuleReader::read_gelu},
     {"SiLU", &ModuleReader::read_silu},
     {"ELU", &ModuleReader::read_elu},

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "lstmcore/row_functions.h"
 
@@ -105,6 +106,31 @@ class SiluPart : public SameAxes<T> {
     }
 };
 
+/// x - log(sum(exp(x))) of each row, by the kernel's softmax: its largest share is 1 over the sum
+/// of exp(x - the largest).
+template <class T>
+class LogSoftmaxPart : public SameAxes<T> {
+    Value<T> value_of(const Value<T>& x, int num_threads) const override {
+        const int64_t classes = x.features();
+        NewValue<T> y = like(x, classes);
+        softmax(x.x, x.rows(), classes, y.y, num_threads);
+        for (int64_t row = 0; row < x.rows(); ++row) {
+            const T* from = x.x + row * classes;
+            T* to = y.y + row * classes;
+            const T most = largest(from, classes), log_share = std::log(largest(to, classes));
+            for (int64_t c = 0; c < classes; ++c) to[c] = (from[c] - most) + log_share;
+        }
+        return y;
+    }
+
+    /// NaN if one is.
+    static T largest(const T* x, int64_t n) {
+        T most = -std::numeric_limits<T>::infinity();
+        for (int64_t i = 0; i < n; ++i) most = x[i] > most || std::isnan(x[i]) ? x[i] : most;
+        return most;
+    }
+};
+
 template <class T, size_t kCount>
 PartPointer<T> find(const NamedFunction<T> (&functions)[kCount], const std::string& name,
                     const std::vector<double>& numbers) {
@@ -118,6 +144,7 @@ PartPointer<T> find(const NamedFunction<T> (&functions)[kCount], const std::stri
 template <class T>
 PartPointer<T> function_part(const std::string& name, const std::vector<double>& numbers) {
     if (name == "SiLU") return std::make_shared<SiluPart<T>>();
+    if (name == "LogSoftmax") return std::make_shared<LogSoftmaxPart<T>>();
     return find(kFunctions<T>, name, numbers);
 }
 

@@ -1,4 +1,5 @@
-// Functions of single numbers that the kernels do not have, by the names that Python gives them.
+// Functions of single numbers, and of rows, that the kernels do not have, by the names that Python
+// gives them.
 #pragma once
 
 #include <string>
@@ -8,8 +9,8 @@
 
 namespace lstmcore {
 
-/// GELU, GELU(tanh), SiLU, ELU (alpha), LeakyReLU (negative_slope) or Softplus (beta, threshold);
-/// `numbers` are its options.
+/// GELU, GELU(tanh), SiLU, ELU (alpha), LeakyReLU (negative_slope), Softplus (beta, threshold) or
+/// LogSoftmax, which is over rows; `numbers` are its options.
 template <class T>
 PartPointer<T> function_part(const std::string& name, const std::vector<double>& numbers);
 

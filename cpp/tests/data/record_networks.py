@@ -53,6 +53,7 @@ def chains() -> dict[str, Any]:
             *(lc.Activation(name) for name in ("softsign", "mish", "hard_silu", "selu", "relu6")),
             *(lc.Activation(name) for name in ("square", "hard_sigmoid", "exponential")),
             lc.Activation("absolute"),
+            lc.LogSoftmax(),
         ),
         "masking": lc.Sequential(lc.Masking(), lc.GRU(3, 4, seed=0), lc.BatchNorm(4)),
         "autoencoder": lc.Sequential(
@@ -66,7 +67,7 @@ def chains() -> dict[str, Any]:
 
 def graphs() -> dict[str, Any]:
     """Return the models of several inputs or outputs."""
-    x, static = lc.Input(3), lc.Input(2, steps=False)
+    x, static = lc.Input(3, name="x"), lc.Input(2, steps=False, name="static")
     y, (h, _) = lc.LSTM(3, 4, bidirectional=True, seed=0)(x)
     skip = lc.Linear(3, 8, seed=1)(x)
     shared = lc.Sequential(lc.Linear(8, 2, seed=2), lc.Tanh())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -83,17 +84,21 @@ class Model(PrecisionOfParts):
     inputs : Input, or list or dict of them
     outputs : symbol, or list or dict of them
         What comes of the inputs. All of these are needed for it.
+    output_names : sequence of str, optional
+        Of a list of outputs: what each is called in files. Those of a dict have its names.
 
     Raises
     ------
     ValueError
-        If an input is missing or not needed, or dtypes or batch_first of modules differ.
+        If an input is missing or not needed, dtypes or batch_first of modules differ, or names do
+        not fit.
     TypeError
         If something is no symbol.
 
     Notes
     -----
-    Arrays are given and returned in the structures of inputs and outputs. Lengths, resets and what
+    Arrays are given and returned in the structures of inputs and outputs; where all inputs have a
+    ``name``, a dict by these names will do, for lengths and resets too. Lengths, resets and what
     a `Masking` finds go with the values that they belong to; where values meet, they must be the
     same. States are those of the recurrent layers whose initial state the network does not give,
     in the order of their calls. A module that is called several times has its parameters once, and
@@ -123,8 +128,11 @@ class Model(PrecisionOfParts):
 
     _applies_own = False
 
-    def __init__(self, inputs: Any, outputs: Any) -> None:
+    def __init__(
+        self, inputs: Any, outputs: Any, *, output_names: Sequence[str] | None = None
+    ) -> None:
         self._plan = Plan(inputs, outputs)
+        self._plan.output_names = self._names_of_outputs(output_names)
         modules: dict[int, Module] = {}
         for step in self._plan.steps:
             if not isinstance(step.module, Operation):
@@ -137,6 +145,37 @@ class Model(PrecisionOfParts):
         self._whole = self._plan.reading_ahead is not None
         # The copy that streams share, and what the parameters were then; see stream.py.
         self._streamed: Any = None
+
+    def _names_of_outputs(self, given: Any) -> list[str] | None:
+        """Return what the outputs are called by the user."""
+        if given is None:
+            return None
+        if isinstance(given, str) or not isinstance(given, Sequence):
+            what = checks.describe(given)
+            raise TypeError(f"output_names is {what}, expected a list of names")
+        count = len(self._plan.last)
+        proper = all(isinstance(name, str) and name for name in given)
+        if not proper or len(given) != count or len(set(given)) < count:
+            raise ValueError(
+                f"output_names is {list(given)!r}, expected {count} names that differ, one for "
+                "each output"
+            )
+        return list(given)
+
+    @property
+    def input_names(self) -> tuple[str, ...] | None:
+        """What the inputs are called, in order; None if they have no names.
+
+        Those of a model that `from_onnx` has made are the file's.
+        """
+        names = self._plan.input_names
+        return None if names is None else tuple(names)
+
+    @property
+    def output_names(self) -> tuple[str, ...] | None:
+        """What the outputs are called, in order, as `output_names` or a file said."""
+        names = self._plan.output_names
+        return None if names is None else tuple(names)
 
     def _common(self, option: str) -> Any:
         """Return what all modules have that have the option; None if none has."""
@@ -472,7 +511,7 @@ class Model(PrecisionOfParts):
         arrays: list[Any] = []
         sizes: dict[str, tuple[str, int]] = {}  # what must be the same: of which input it is known
         for (name, one), (axes, dtype) in zip(
-            matched(self._plan.inputs, x, what), self._plan.given, strict=True
+            self._plan.arrays(x, what), self._plan.given, strict=True
         ):
             array = self._array(one, name, axes, dtype)
             last = (*axes.inner, *(() if axes.features is None else (axes.features,)))
@@ -548,7 +587,7 @@ class Model(PrecisionOfParts):
         found: list[Any] = [None] * len(plan.given)
         if value is None:
             return found
-        several = not isinstance(plan.inputs, int)
+        several = not isinstance(plan.inputs, int) or isinstance(value, Mapping)
         bare = not isinstance(value, (tuple, list, dict)) or (
             not isinstance(value, dict) and all(isinstance(n, (int, np.integer)) for n in value)
         )
@@ -556,7 +595,7 @@ class Model(PrecisionOfParts):
             if not used:
                 raise ValueError(f"{name} is given, but nothing in the model uses it")
             return [value if axes.steps else None for axes, _ in plan.given]
-        for i, (where, one) in enumerate(matched(plan.inputs, value, name, none=True)):
+        for i, (where, one) in enumerate(plan.arrays(value, name, none=True)):
             if one is not None and i not in used:
                 steps = "" if plan.given[i][0].steps else ": it has no steps"
                 raise ValueError(
@@ -575,9 +614,7 @@ class Model(PrecisionOfParts):
             if one is not None:
                 raise TypeError(f"{name} is given, expected it when the whole model is called")
         given = []
-        for (name, one), (axes, _) in zip(
-            matched(self._plan.inputs, x, "x"), self._plan.given, strict=True
-        ):
+        for (name, one), (axes, _) in zip(self._plan.arrays(x, "x"), self._plan.given, strict=True):
             if getattr(one, "axes", None) != axes:
                 raise ValueError(f"{name} is {one!r}, expected {axes}")
             given.append(one)
@@ -723,11 +760,19 @@ class Model(PrecisionOfParts):
 
     def _options(self) -> dict[str, Any]:
         modules = [child._description() for child in self._children.values()]
-        return {"modules": modules, "graph": self._config.graph}
+        made = {"modules": modules, "graph": self._config.graph}
+        names = [self._plan.input_names, self._plan.output_names]
+        return made if names == [None, None] else {**made, "names": names}
 
     @classmethod
     def _from_options(cls, options: dict[str, Any]) -> Model:
-        return cls(*Plan.symbols(options["graph"], options["modules"]))
+        names = options.get("names")
+        if names is None:
+            names = None, None
+        elif not isinstance(names, list) or len(names) != 2:
+            raise ValueError(f"names are {names!r}, expected those of inputs and of outputs")
+        inputs, outputs = Plan.symbols(options["graph"], options["modules"], names[0])
+        return cls(inputs, outputs, output_names=names[1])
 
 
 def _named(modules: list[Module]) -> dict[str, Module]:

@@ -5,7 +5,7 @@ Every value has a number, its slot: first those of the inputs, then what the cal
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .._base import checks
@@ -71,6 +71,9 @@ class Plan:
                 slots[id(symbol)] = len(slots)
         self.count = len(slots)
         self.names = [name for name, _ in given]
+        # What the user calls each input, and each output; None if they have no names.
+        self.input_names = _own_names([symbol.name for _, symbol in given])
+        self.output_names: list[str] | None = None
         self.given = [(symbol.axes, symbol.dtype) for _, symbol in given]
         self.inputs = rebuilt(inputs, iter(range(len(given))))
         self.outputs = rebuilt(outputs, (slots[id(s)] for s in leaves(outputs)))
@@ -86,6 +89,13 @@ class Plan:
         self.free = [step for step in self.recurrent if not step.wired]
         self._find_uses()
         self._find_time()
+
+    def arrays(self, x: Any, name: str, none: bool = False) -> Iterator[tuple[str, Any]]:
+        """Yield what messages call each input, and what is given for it: by place, or by name."""
+        names = self.input_names
+        if names is None or isinstance(self.inputs, dict) or not isinstance(x, Mapping):
+            return matched(self.inputs, x, name, none)
+        return matched({one: slot for slot, one in enumerate(names)}, x, name, none)
 
     def _find_uses(self) -> None:
         """Find where each value is needed last, and which embeddings feed a single layer."""
@@ -206,12 +216,15 @@ class Plan:
         return [inputs, _encode(self.inputs), calls, _encode(self.outputs)]
 
     @staticmethod
-    def symbols(description: Any, modules: Sequence[Module]) -> tuple[Any, Any]:
+    def symbols(
+        description: Any, modules: Sequence[Module], names: Sequence[str] | None = None
+    ) -> tuple[Any, Any]:
         """Return the inputs and outputs that `description` was made of, as new symbols."""
         inputs, structure, calls, outputs = description
+        called: Sequence[str | None] = names or [None] * len(inputs)
         values: list[Any] = [
-            Input(features, steps=steps, ids=features is None, dtype=dtype, inner=inner)
-            for features, steps, dtype, *inner in inputs
+            Input(features, steps=steps, ids=features is None, dtype=dtype, inner=inner, name=name)
+            for (features, steps, dtype, *inner), name in zip(inputs, called, strict=True)
         ]
         for what, args, lengths in calls:
             module: Module
@@ -298,6 +311,14 @@ def _inputs(inputs: Any) -> list[tuple[str, Input]]:
     if len({id(symbol) for _, symbol in found}) < len(found):
         raise ValueError("inputs has the same lc.Input twice, expected each once")
     return found
+
+
+def _own_names(names: Sequence[str | None]) -> list[str] | None:
+    """Return the names of all inputs; None if none has one."""
+    found = [name for name in names if name is not None]
+    if found and len(set(found)) < len(names):
+        raise ValueError(f"inputs have the names {list(names)}, expected one of its own for each")
+    return found or None
 
 
 def _calls(outputs: Any) -> list[Call]:

@@ -15,7 +15,7 @@ from .._base.flow import Flow
 from .._base.loads import whole
 from .._base.module import overridden
 from .._base.parameter import settled
-from .._base.tree import leaves, matched, rebuilt
+from .._base.tree import leaves, rebuilt
 from .._nn.streams.frozen import PythonStage, counted
 from .._nn.streams.states import check_entries, chosen_rows, state_parts
 from .operations import Operation
@@ -314,7 +314,7 @@ class ModelStream:
         all_batched = True
         first_time: tuple[str, int] | None = None
         for (name, one), (axes, dtype) in zip(
-            matched(self._plan.inputs, x, "x"), self._plan.given, strict=True
+            self._plan.arrays(x, "x"), self._plan.given, strict=True
         ):
             array = self._model._array(one, name, axes, dtype)
             timed = blocks and axes.steps

@@ -168,6 +168,9 @@ class Input(Symbol):
     inner : sequence of int or None, optional
         Sizes of axes between those of time and batch and that of the features, which `EachStep`
         takes: ``(T, B, *inner, features)``. None is any size. With steps only.
+    name : str, optional
+        What it is called in messages and files. A model whose inputs all have names also takes a
+        dict by these.
 
     Raises
     ------
@@ -183,7 +186,7 @@ class Input(Symbol):
     <Symbol (B, 19) of concat>
     """
 
-    __slots__ = ("dtype",)
+    __slots__ = ("dtype", "name")
 
     def __init__(
         self,
@@ -193,6 +196,7 @@ class Input(Symbol):
         ids: bool = False,
         dtype: npt.DTypeLike | None = None,
         inner: Sequence[int | None] = (),
+        name: str | None = None,
     ) -> None:
         if checks.boolean(ids, "ids"):
             if features is not None or dtype is not None:
@@ -204,6 +208,9 @@ class Input(Symbol):
         sizes = tuple(n if n is None else checks.integer(n, "inner", 1) for n in inner)
         super().__init__(Axes(features, checks.boolean(steps, "steps"), inner=sizes), None)
         self.dtype: np.dtype[Any] | None = None if dtype is None else checks.dtype(dtype)
+        if name is not None and (not isinstance(name, str) or not name):
+            raise TypeError(f"name is {checks.describe(name)}, expected a name")
+        self.name = name
 
 
 def concat(arrays: Any) -> Any:

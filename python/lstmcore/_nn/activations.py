@@ -25,6 +25,7 @@ __all__ = [
     "GELU",
     "Activation",
     "LeakyReLU",
+    "LogSoftmax",
     "ReLU",
     "SiLU",
     "Sigmoid",
@@ -163,6 +164,39 @@ class Softmax(_FromOutput):
 
     def _gradient(self, dy: Array, y: Array) -> Array:
         return softmax_backward(dy, y)
+
+
+@storable
+class LogSoftmax(_FromOutput):
+    """y = x - log(sum(exp(x))) over the last axis: the logarithms of `Softmax`.
+
+    It takes x of any shape with a last axis and keeps float32 and float64. Models of PyTorch end in
+    it; `losses.cross_entropy` takes its numbers as it takes scores, and gives the same for both.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> log_softmax = lc.LogSoftmax()
+    >>> y, tape = log_softmax.forward([0.0, 1000.0, 1000.0])
+    >>> y.round(4), log_softmax.backward(tape, [0.0, 1.0, 0.0])
+    (array([-1.0006931e+03, -6.9310000e-01, -6.9310000e-01]), array([ 0. ,  0.5, -0.5]))
+    """
+
+    def _stream_stage(self, name: str) -> Any:
+        return PythonStage(self)
+
+    def _function(self, x: Array) -> Array:
+        if x.ndim == 0:
+            raise ValueError("x has shape (), expected (..., C)")
+        most: Array = x.max(axis=-1, keepdims=True, initial=-np.inf)
+        with np.errstate(all="ignore"):
+            # The largest share is 1 over the sum of exp(x - most).
+            y: Array = (x - most) + np.log(softmax(x).max(axis=-1, keepdims=True, initial=0))
+        return y
+
+    def _gradient(self, dy: Array, y: Array) -> Array:
+        dx: Array = dy - np.exp(y) * dy.sum(axis=-1, keepdims=True)
+        return dx
 
 
 def softmax(x: Array) -> Array:
@@ -464,7 +498,7 @@ class Activation(_FromInput):
     """A function of every number by itself, by its name.
 
     It takes x of any shape and keeps float32 and float64. Beside it there are `ELU`, `GELU`,
-    `LeakyReLU`, `ReLU`, `SiLU`, `Sigmoid`, `Softmax`, `Softplus` and `Tanh`.
+    `LeakyReLU`, `LogSoftmax`, `ReLU`, `SiLU`, `Sigmoid`, `Softmax`, `Softplus` and `Tanh`.
 
     Parameters
     ----------

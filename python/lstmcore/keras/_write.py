@@ -13,6 +13,7 @@ from .._nn.activations import (
     GELU,
     Activation,
     LeakyReLU,
+    LogSoftmax,
     ReLU,
     Sigmoid,
     SiLU,
@@ -86,6 +87,7 @@ _OPTIONS: dict[type[Module], tuple[str, ...]] = {
     ReLU: (),
     Sigmoid: (),
     Softmax: (),
+    LogSoftmax: (),
     GELU: (),
     SiLU: (),
     ELU: ("alpha",),
@@ -381,6 +383,9 @@ class Writer:
         name = type(module).__name__.lower()
         self._add(self._kinds.Activation(name, dtype=self._dtype))
 
+    def _log_softmax(self, module: LogSoftmax) -> None:
+        self._add(self._kinds.Activation("log_softmax", dtype=self._dtype))
+
     def _elu(self, module: ELU) -> None:
         self._add(self._kinds.ELU(alpha=module.alpha, dtype=self._dtype))
 
@@ -460,6 +465,7 @@ _SINGLE: dict[type[Module], Callable[[Writer, Any], None]] = {
     MaxPool: Writer._max_pool,
     **dict.fromkeys((Tanh, ReLU, Sigmoid, Softmax, GELU, SiLU, Softplus), Writer._activation),
     Activation: Writer._by_name,
+    LogSoftmax: Writer._log_softmax,
     AvgPool1D: Writer._window_pool,
     EachStep: Writer._each_step,
     ELU: Writer._elu,

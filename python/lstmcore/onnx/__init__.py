@@ -52,7 +52,8 @@ def from_onnx(model: str | os.PathLike[str] | bytes | Any, node: str | None = No
     Model
         If it is of such modules and of sums, products, parts and features side by side, in any
         shape: its inputs are a list if there are several, ``model(x1, x2)``, and so are its
-        outputs.
+        outputs. It also takes a dict by the file's names, which are its ``input_names`` and
+        ``output_names``.
     Graph
         Otherwise: the whole model, to be called with its inputs by position or by name. It also
         gives the layer of every recurrent node by its name, like a dict.
@@ -101,7 +102,7 @@ def to_onnx(
 
     Its input is x, (time, batch, features), or (batch, time, features) if batch_first; ids of int64
     without the last axis for an Embedding. Its output is y. Dropout is left out. Inputs and outputs
-    of a `Model` that has several are x0, x1 and y0, y1, or have their names if they are dicts.
+    of a `Model` that has several are x0, x1 and y0, y1, or have their names.
 
     Parameters
     ----------

@@ -18,6 +18,7 @@ from .._nn.activations import (
     GELU,
     Activation,
     LeakyReLU,
+    LogSoftmax,
     ReLU,
     Sigmoid,
     SiLU,
@@ -534,8 +535,8 @@ def _softplus(w: _Writer, softplus: Softplus) -> None:
     w.x = y
 
 
-def _softmax(w: _Writer, softmax: Softmax) -> None:
-    w.x = w.node("Softmax", [w.x], axis=-1)
+def _softmax(w: _Writer, softmax: Softmax | LogSoftmax) -> None:
+    w.x = w.node(type(softmax).__name__, [w.x], axis=-1)
 
 
 def _last_step(w: _Writer, pool: LastStep) -> None:
@@ -716,6 +717,7 @@ _MODULES: dict[type[Module], tuple[Callable[[_Writer, Any], None], tuple[str, ..
     GRU: (_layer, (*_LAYER, "reset_after", "activations")),
     **dict.fromkeys(_ACTIVATIONS, (_activation, ())),
     Softmax: (_softmax, ()),
+    LogSoftmax: (_softmax, ()),
     GELU: (_gelu, ("approximate",)),
     SiLU: (_silu, ()),
     ELU: (_elu, ("alpha",)),

@@ -1,14 +1,14 @@
 """What can be known of a model's values before it runs: sizes, whole numbers, and what is zero.
 
-A size is a number, or a name that stands for one: two sizes of one name are equal.
+A size is a number, a name that stands for one, or a product of names and a number: two sizes that
+are written alike are equal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
-
-import numpy as np
 
 from . import _recurrent
 from ._model import Model, Node, Tensor
@@ -16,8 +16,9 @@ from .operators import FAILURES
 
 __all__ = ["Fact", "Facts"]
 
-Size: TypeAlias = int | str
+Size: TypeAlias = "int | str | tuple[int | str, ...]"  # a product: its number, then sorted names
 _MANY = 32  # whole numbers that are known one by one; sizes are few
+_MOST_NAMES = 8  # of a product of sizes
 END = 2**31 - 1  # of a slice: at least this is past every axis
 
 
@@ -132,8 +133,9 @@ def _shape(facts: Facts, node: Node, x: Fact) -> Fact | None:
 def _gather(facts: Facts, node: Node, x: Fact, indices: Fact) -> Fact | None:
     axis = node.attributes.get("axis", 0)
     numbers = None
-    if x.numbers is not None and indices.numbers is not None and x.shape and len(x.shape) == 1:
-        numbers = tuple(x.numbers[int(i)] for i in indices.numbers)
+    places = facts.list_of(node.inputs[1])
+    if x.numbers is not None and places is not None and x.shape and len(x.shape) == 1:
+        numbers = tuple(x.numbers[i] for i in places)
     shape = None
     if x.shape is not None and indices.shape is not None:
         axis %= len(x.shape)
@@ -240,6 +242,15 @@ def _transpose(facts: Facts, node: Node, x: Fact) -> Fact | None:
     return Fact(tuple(x.shape[i] for i in perm), None, x.zeros)
 
 
+@_rule("Flatten")
+def _flatten(facts: Facts, node: Node, x: Fact) -> Fact | None:
+    if x.shape is None:
+        return None
+    axis = node.attributes.get("axis", 1)
+    rows, features = product_of(x.shape[:axis]), product_of(x.shape[axis:])
+    return None if rows is None or features is None else Fact((rows, features), None, x.zeros)
+
+
 @_rule("Reshape")
 def _reshape(facts: Facts, node: Node, x: Fact, asked: Fact) -> Fact | None:
     numbers = x.numbers if asked.shape in ((0,), (1,)) else None
@@ -260,19 +271,45 @@ def reshaped(
     ]
     if -1 not in found:
         return tuple(found)
-    rest = list(shape)
-    for size in found:
-        if isinstance(size, str):
-            if size not in rest:
-                return None
-            rest.remove(size)
-    named = [n for n in rest if isinstance(n, str)]
-    product = int(np.prod([n for n in rest if isinstance(n, int)], dtype=object))
-    by = int(np.prod([n for n in found if isinstance(n, int) and n != -1], dtype=object))
-    if by < 1 or product % by or (named and (len(named) > 1 or product != by)):
+    left = quotient(product_of(shape), product_of(n for n in found if n != -1))
+    if left is None:
         return None
-    found[found.index(-1)] = named[0] if named else product // by
+    found[found.index(-1)] = left
     return tuple(found)
+
+
+def _factors(size: Size) -> tuple[int, list[str]]:
+    """Return the number and the names whose product a size is."""
+    parts = size if isinstance(size, tuple) else (size,)
+    number = math.prod(n for n in parts if isinstance(n, int))
+    return number, [n for n in parts if isinstance(n, str)]
+
+
+def product_of(sizes: Iterable[Size]) -> Size | None:
+    """Return the product of sizes; None if it is larger than any file needs."""
+    number, names = 1, list[str]()
+    for size in sizes:
+        one, others = _factors(size)
+        number, names = number * one, names + others
+    if abs(number) > END or len(names) > _MOST_NAMES:
+        return None
+    if not names or not number:
+        return number
+    return (number, *sorted(names)) if number > 1 or len(names) > 1 else names[0]
+
+
+def quotient(size: Size | None, by: Size | None) -> Size | None:
+    """Return how often one size goes into another; None if that is not known."""
+    if size is None or by is None:
+        return None
+    (number, names), (divisor, others) = _factors(size), _factors(by)
+    for name in others:
+        if name not in names:
+            return None
+        names.remove(name)
+    if divisor < 1 or number % divisor:
+        return None
+    return product_of((number // divisor, *names))
 
 
 @_rule("ConstantOfShape")
@@ -328,12 +365,28 @@ def _tile(facts: Facts, node: Node, x: Fact, counts: Fact) -> Fact | None:
 
 @_rule("Conv", "MaxPool", "AveragePool")
 def _windows(facts: Facts, node: Node, x: Fact, *others: Fact) -> Fact | None:
-    """Return a shape whose sizes behind the features are new."""
+    """Return a shape whose sizes behind the features are new, but for known numbers of steps."""
     if x.shape is None or (others and others[0].shape is None):
         return None
     features = others[0].shape[0] if others and others[0].shape else x.shape[1]
-    new = (f"{node.outputs[0]}[{i}]" for i in range(2, len(x.shape)))
+    made = [_windows_over(node, i, n, others) for i, n in enumerate(x.shape[2:])]
+    new = (f"{node.outputs[0]}[{i}]" if n is None else n for i, n in enumerate(made, 2))
     return Fact((x.shape[0], features, *new))
+
+
+def _windows_over(node: Node, i: int, size: Size, weights: Sequence[Fact]) -> int | None:
+    """Return how many windows there are along an axis behind the features."""
+    said, kernel = node.attributes, node.attributes.get("kernel_shape")
+    if kernel is None and weights and weights[0].shape is not None:
+        kernel = weights[0].shape[2:]
+    padded = said.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or said.get("ceil_mode")
+    if not isinstance(size, int) or kernel is None or padded:
+        return None
+    rank = len(kernel)
+    pads = said.get("pads", [0] * 2 * rank)
+    reach = said.get("dilations", [1] * rank)[i] * (kernel[i] - 1)
+    stride = said.get("strides", [1] * rank)[i]
+    return max(int(size + pads[i] + pads[i + rank] - reach - 1) // int(stride) + 1, 0)
 
 
 @_rule("Add", "Sub", "Mul", "Div")
@@ -361,11 +414,15 @@ def _whole(op: str, a: Size, b: Size) -> Size | None:
     if isinstance(a, int) and isinstance(b, int):
         if op == "Div":
             return a // b if a >= 0 and b > 0 else None
-        return {"Add": a + b, "Sub": a - b, "Mul": a * b}[op]
-    neutral = 0 if op in ("Add", "Sub") else 1
-    if b == neutral:
+        made = {"Add": a + b, "Sub": a - b, "Mul": a * b}[op]
+        return made if abs(made) <= END else None
+    if op == "Mul":
+        return product_of((a, b))
+    if op == "Div":
+        return quotient(a, b)
+    if b == 0:
         return a
-    return b if a == neutral and op in ("Add", "Mul") else None
+    return b if a == 0 and op == "Add" else None
 
 
 def _spread(a: tuple[Size, ...] | None, b: tuple[Size, ...] | None) -> tuple[Size, ...] | None:

@@ -20,6 +20,7 @@ from .._nn.activations import (
     GELU,
     Activation,
     LeakyReLU,
+    LogSoftmax,
     ReLU,
     Sigmoid,
     Softmax,
@@ -32,10 +33,10 @@ from .._nn.linear import Linear
 from .._nn.normalization import BatchNorm, LayerNorm
 from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool
 from .._nn.time_reversal import Flip
-from .._shapes.rows import RepeatVector
+from .._shapes.rows import Permute, RepeatVector, Reshape
 from .._shapes.steps import AvgPool1D, MaxPool1D, Pad1D
 from . import _recurrent
-from ._facts import END, axes_of, bounds_of, turns
+from ._facts import END, axes_of, bounds_of, product_of, turns
 from ._model import Model, Node
 from ._nodes import Axed, Nodes, Unlike, loaded
 from .operators import FAILURES
@@ -124,7 +125,8 @@ def _embedding(nodes: Nodes, node: Node) -> Axed:
     def make() -> Module:
         return loaded(Embedding(count, size, dtype=table.dtype), weight=table)
 
-    return Axed(nodes.shared(node, node.inputs[:1], make)(ids.symbol), ids.axes + "F")
+    symbol = nodes.shared(node, node.inputs[:1], make)(ids.symbol)
+    return ids._replace(symbol=symbol, axes=ids.axes + "F")
 
 
 @_rule("LayerNormalization")
@@ -147,7 +149,8 @@ def _layer_norm(nodes: Nodes, node: Node) -> Axed:
 def _batch_norm(nodes: Nodes, node: Node) -> Axed:
     x, said = nodes.value(node), node.attributes
     given = [nodes.constant(node, place) for place in range(1, 5)]
-    if x.axes not in ("BF", "BFT") or said.get("training_mode") or not said.get("spatial", 1):
+    known = x.axes in ("BF", "NF", "MF", "BFT")
+    if not known or said.get("training_mode") or not said.get("spatial", 1):
         raise Unlike
     arrays = dict(zip(("weight", "bias", "running_mean", "running_var"), given, strict=True))
 
@@ -280,7 +283,7 @@ def _clip(nodes: Nodes, node: Node) -> Axed:
     return x._replace(symbol=Activation("relu6")(x.symbol))
 
 
-@_rule("Softmax")
+@_rule("Softmax", "LogSoftmax")
 def _softmax(nodes: Nodes, node: Node) -> Axed:
     x = nodes.value(node)
     axis = node.attributes.get("axis", -1 if node.opset >= 13 else 1)
@@ -288,11 +291,12 @@ def _softmax(nodes: Nodes, node: Node) -> Axed:
     if node.opset < 13 and axis not in (-1, len(x.axes) - 1):
         raise Unlike
     if over == "F" and "D" not in x.axes:
-        return x._replace(symbol=Softmax()(x.symbol))
-    if over != "T" or not nodes.first:
+        kind = Softmax if node.op == "Softmax" else LogSoftmax
+        return x._replace(symbol=kind()(x.symbol))
+    if over != "T" or not nodes.first or node.op != "Softmax":
         raise Unlike
-    kind = SoftmaxOver(1, [2], [None, x.features])
-    return x._replace(symbol=kind._given_symbols(x.symbol))
+    made = SoftmaxOver(1, [2], [None, x.features])._given_symbols(x.symbol)
+    return x._replace(symbol=made)
 
 
 @_rule("Identity", "Dropout")
@@ -342,7 +346,7 @@ def _arithmetic(nodes: Nodes, node: Node) -> Axed:
             (other,) = (x for x in both if x.symbol is not shares[0])
             return other._replace(symbol=_times_share(other.symbol, shares[0]))
         (a, b), axes = _alike(nodes, both)
-        return Axed(_OF_TWO[node.op](a, b), axes)
+        return Axed(_OF_TWO[node.op](a, b), axes, both[0].joined or both[1].joined)
     x, constant = nodes.value(node, 1), nodes.constant(node, 0)
     if node.op == "Sub":
         return _with_constant(nodes, "Add", x._replace(symbol=-x.symbol), constant)
@@ -404,6 +408,8 @@ def _alike(nodes: Nodes, values: Sequence[Axed]) -> tuple[list[Any], str]:
         values = [nodes.without_layers(x) for x in values]
     values = [x._replace(axes=x.axes.rjust(most, "=")) for x in values]
     axes = "".join(_meeting(letters) for letters in zip(*(x.axes for x in values), strict=True))
+    if len({x.joined for x in values if x.joined}) > 1:
+        raise Unlike
     symbols = []
     for x in values:
         missing = {a for a, b in zip(axes, x.axes, strict=True) if a != b}
@@ -567,16 +573,16 @@ def _unsqueeze(nodes: Nodes, node: Node) -> Axed:
 def _reshape(nodes: Nodes, node: Node) -> Axed:
     x, sizes = nodes.value(node), nodes.facts[node.inputs[0]].shape
     if node.op == "Flatten":
-        if node.attributes.get("axis", 1) != 1 or x.axes[:1] != "B":
-            raise Unlike
-        asked: Any = (0, -1)
+        asked: Any = nodes.facts[node.outputs[0]].shape
     else:
         asked = nodes.facts[node.inputs[1]].numbers
-    if asked is None or sizes is None or node.attributes.get("allowzero"):
+    if asked is None or sizes is None or (0 in asked and node.attributes.get("allowzero")):
         raise Unlike
     for made, kept in _ways(nodes, x, sizes):
         if len(made.axes) == len(asked) and _asks_for(asked, kept, sizes):
             return _with_ends(nodes, made)
+    if x.axes in ("BTF", "BFT") and len(asked) == 2:
+        return _flattened(nodes, x, sizes, asked)
     raise Unlike
 
 
@@ -594,6 +600,26 @@ def _ways(nodes: Nodes, x: Axed, sizes: Any) -> Iterator[tuple[Axed, list[Any]]]
     for place in range(len(one.axes) + 1):
         wide = [*sizes[:place], 1, *sizes[place:]]
         yield one._replace(axes=f"{one.axes[:place]}={one.axes[place:]}"), wide
+    if x.axes[:2] in _JOINED:
+        joined = x._replace(axes=_JOINED[x.axes[:2]] + x.axes[2:], joined=tuple(sizes[:2]))
+        yield joined, [product_of(sizes[:2]), *sizes[2:]]
+    if x.joined:
+        apart = {letter: both for both, letter in _JOINED.items()}[x.axes[0]]
+        yield Axed(x.symbol, apart + x.axes[1:]), [*x.joined, *sizes[1:]]
+
+
+_JOINED = {"BT": "N", "TB": "M"}
+
+
+def _flattened(nodes: Nodes, x: Axed, sizes: Any, asked: Sequence[Any]) -> Axed:
+    """Return the steps of a row side by side, if their number is known."""
+    steps, features = sizes[x.axes.index("T")], x.features
+    if not isinstance(steps, int) or not _asks_for(asked, [sizes[0], steps * features], sizes):
+        raise Unlike
+    symbol, shape = x.symbol, (steps, features)
+    if x.axes == "BFT":
+        symbol, shape = Permute(shape, (2, 1), nodes.first)(symbol), (features, steps)
+    return Axed(Reshape(shape, (steps * features,), nodes.first)(symbol), "BF")
 
 
 def _asks_for(asked: Sequence[Any], kept: Sequence[Any], before: Sequence[Any]) -> bool:
@@ -753,7 +779,7 @@ def _concat(nodes: Nodes, node: Node) -> Axed:
             raise Unlike
     symbols = [x.symbol for x in values]
     if letter == "F" and "D" not in axes:
-        return Axed(_whole_of(nodes, symbols) or concat(symbols), axes)
+        return Axed(_whole_of(nodes, symbols) or concat(symbols), axes, values[0].joined)
     place = node.attributes["axis"] % len(axes)
     if letter not in "L=" or axes.replace(letter, "", 1) != "BF":
         raise Unlike

@@ -32,11 +32,13 @@ class Axed(NamedTuple):
 
     T: steps. B: rows. F: features. L: layers and directions of a state. D: two directions, which
     are side by side in the features of the symbol. =: an axis of size 1. A single feature may have
-    no axis.
+    no axis. N: the rows and steps of (B, T, ...) in one axis, M: the steps and rows of (T, B, ...);
+    `joined` has their sizes then.
     """
 
     symbol: Any
     axes: str
+    joined: tuple[Size, ...] = ()
 
     @property
     def features(self) -> int:
@@ -88,7 +90,9 @@ class Nodes:
                 self._node(node)
         outputs = [self._output(name) for name in self._model.outputs]
         made = Network(
-            inputs if len(inputs) > 1 else inputs[0], outputs if len(outputs) > 1 else outputs[0]
+            inputs if len(inputs) > 1 else inputs[0],
+            outputs if len(outputs) > 1 else outputs[0],
+            output_names=self._model.outputs,
         )
         for value in self._model.inputs:
             if value.dtype.kind == "f" and value.dtype != made.dtype:
@@ -107,7 +111,7 @@ class Nodes:
         if rank not in (2, 3):
             raise Unlike
         features = None if ids else value.shape[-1] or self._size_asked(value.name)
-        symbol = Input(features, steps=rank == 3, ids=ids)
+        symbol = Input(features, steps=rank == 3, ids=ids, name=value.name)
         axes = self.sequence if rank == 3 else "BF"
         self._keep(value.name, Axed(symbol, axes.replace("F", "") if ids else axes))
         return symbol

@@ -116,13 +116,13 @@ class _NetworkWriter(_Writer):
         plan = self._plan
         timed = [step for step in plan.steps if step.module._knows_time]
         _check_uses(self._states, plan.free, lengths, timed)
-        names = _names(plan.inputs, "x")
+        names = plan.input_names or _names(plan.inputs, "x")
         times = self._times(names)
         for slot, (name, (axes, dtype)) in enumerate(zip(names, plan.given, strict=True)):
             kind = np.dtype("i8") if axes.features is None else dtype or self._dtype
             self._time = times.get(slot, self._time)
             self._values[slot] = {False: self.input(name, kind, self._shape(axes))}
-        claimed = [self.claim(name) for name in _names(plan.outputs, "y")]
+        claimed = [self.claim(name) for name in plan.output_names or _names(plan.outputs, "y")]
         ends = self.ends = self._lengths_of_slots(names) if lengths else {}
         for step in plan.steps:
             self._step = step

@@ -18,6 +18,7 @@ from .._nn.activations import (
     GELU,
     Activation,
     LeakyReLU,
+    LogSoftmax,
     ReLU,
     Sigmoid,
     SiLU,
@@ -62,6 +63,7 @@ _OPTIONS: dict[type[Module], tuple[str, ...]] = {
     ReLU: (),
     Sigmoid: (),
     Softmax: (),
+    LogSoftmax: (),
     GELU: ("approximate",),
     SiLU: (),
     ELU: ("alpha",),
@@ -86,6 +88,7 @@ _ACTIVATIONS = {
     "Softsign": "softsign",
 }
 _WINDOWS: dict[str, type[Module]] = {"AvgPool1d": AvgPool1D, "MaxPool1d": MaxPool1D}
+_OVER_LAST = (Softmax, LogSoftmax)  # which take the axis as an option there
 _POOLS = (LastStep, MeanPool, MaxPool, BothEnds)  # which PyTorch has from us
 # Only where the numbers started; and where features are the second axis, it is no question.
 _LEFT_OUT = ("forget_bias", "batch_first")
@@ -118,11 +121,12 @@ def from_torch(module: nn.Module, *, inputs: Sequence[Input] | None = None) -> A
     module : torch.nn.Module
         RNN, LSTM, GRU, their cells, Linear, Embedding, LayerNorm, Dropout, Tanh, ReLU, Sigmoid,
         GELU, SiLU, ELU, LeakyReLU, Softplus, Hardsigmoid, Hardswish, Mish, ReLU6, SELU, Softsign,
-        Softmax over the last axis, BatchNorm1d, Conv1d, MaxPool1d, AvgPool1d without padding, the
-        layers of `lstmcore.torch`, or a Sequential of them; MultiheadAttention; a
-        TransformerEncoderLayer; or a module of a class of your own made of these, whose forward
-        torch.fx traces. What DataParallel or torch.compile has wrapped is taken out, and of
-        weights under weight_norm or another parametrisation, the ones computed with are taken.
+        Softmax and LogSoftmax over the last axis, BatchNorm1d, Conv1d, MaxPool1d, AvgPool1d
+        without padding, the layers of `lstmcore.torch`, or a Sequential of them;
+        MultiheadAttention; a TransformerEncoderLayer; or a module of a class of your own made of
+        these, whose forward torch.fx traces. What DataParallel or torch.compile has wrapped is
+        taken out, and of weights under weight_norm or another parametrisation, the ones computed
+        with are taken.
     inputs : list of Input, optional
         Of a class of your own: what the arguments of its forward are, where sizes or steps cannot
         be told from what takes them. Without those that are initial states or lengths.
@@ -226,7 +230,8 @@ def _from_code(module: Any, dtype: str, inputs: Any) -> Model:
     def convert(child: Any, path: str) -> Module:
         from torch import nn
 
-        if isinstance(child, (nn.Softmax, nn.Identity)) or type(child).__name__ == "Output":
+        found = isinstance(child, (nn.Softmax, nn.LogSoftmax, nn.Identity))
+        if found or type(child).__name__ == "Output":
             return ReLU()  # what stands for it is found by its arguments
         return _from_one(child, dtype, path)
 
@@ -437,7 +442,7 @@ def _check_features(modules: list[Any], second: tuple[Any, ...] = _FEATURES_SECO
     if any(type(module) is Conv1D for module in modules):
         for module in modules:
             each = module._input_size is None and not module._knows_time
-            if type(module) is Softmax or not (each or type(module) in _FEATURES_SECOND):
+            if type(module) in _OVER_LAST or not (each or type(module) in _FEATURES_SECOND):
                 raise ValueError(
                     f"{module!r} stands beside a Conv1D: PyTorch's takes features as the last "
                     "axis, and Conv1d as the second; convert them one by one"
@@ -584,7 +589,7 @@ def _to_one(module: Module, batch_first: bool) -> nn.Module:
         raise not_written(module, "nonlinearity", "PyTorch")
     if taken.get("padding") == "causal":
         raise not_written(module, "padding", "PyTorch", "Conv1d has none that looks back alone")
-    if type(module) is Softmax:
+    if type(module) in _OVER_LAST:
         taken["dim"] = -1
     if hasattr(module._config, "dtype"):
         taken["dtype"] = getattr(torch, module._config.dtype.name)

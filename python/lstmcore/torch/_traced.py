@@ -28,6 +28,7 @@ from .._nn.activations import (
     GELU,
     Activation,
     LeakyReLU,
+    LogSoftmax,
     ReLU,
     Sigmoid,
     SiLU,
@@ -179,6 +180,9 @@ class Rules:
     def _softmax(self, theirs: Any, ours: Any, input: Any) -> Value:
         return self.softmax(_value(input), theirs.dim)
 
+    def _log_softmax(self, theirs: Any, ours: Any, input: Any) -> Value:
+        return self.log_softmax(_value(input), theirs.dim)
+
     def _embedding(self, theirs: Any, ours: Any, input: Any) -> Value:
         x = _value(input)
         self._expect(x, ("B",), ("B", "T"), ("T", "B"))
@@ -259,10 +263,7 @@ class Rules:
             return None
         rule = _FUNCTIONS.get(name) if known else None
         if rule is None:
-            refused = f"{getattr(target, '__module__', None) or 'torch'}.{name} is not known"
-            if name == "log_softmax":
-                refused += "; let forward return the scores before it, whose order is the same"
-            raise Refused(refused)
+            raise Refused(f"{getattr(target, '__module__', None) or 'torch'}.{name} is not known")
         if name == "getitem" and isinstance(args[0], (tuple, list, dict)):
             return args[0][args[1]]
         if name == "pack_padded_sequence":
@@ -608,6 +609,15 @@ class Rules:
         kind = SoftmaxOver(1, [2], [None, x.features])
         return Value(kind._given_symbols(x.symbol), x.order)
 
+    def log_softmax(
+        self, x: Any, dim: Any = None, dtype: Any = None, _stacklevel: int = 3
+    ) -> Value:
+        """Return the logarithms of shares over features."""
+        x = self.same(_value(x), dtype)
+        if x.order[_axis(x, dim)] != "F":
+            raise Refused(f"log_softmax is of {x} over axis {dim}, expected the features")
+        return Value(LogSoftmax()(x.symbol), x.order)
+
     def flip(self, x: Any, *dims: Any) -> Value:
         """Turn the steps round."""
         x = _value(x)
@@ -698,6 +708,7 @@ _MODULES: dict[type[nn.Module], Rule] = {
     nn.MultiheadAttention: Rules._attention,
     nn.Identity: Rules._identity,
     nn.Softmax: Rules._softmax,
+    nn.LogSoftmax: Rules._log_softmax,
     nn.Embedding: Rules._embedding,
     nn.TransformerEncoderLayer: Rules._encoder,
     nn.BatchNorm1d: Rules._batch_norm,
@@ -741,6 +752,7 @@ _FUNCTIONS: dict[str, Rule] = {
     "max": Rules.largest,
     "sum": Rules.sum,
     "softmax": Rules.softmax,
+    "log_softmax": Rules.log_softmax,
     "flip": Rules.flip,
     "dropout": Rules.dropout,
     "pack_padded_sequence": Rules.pack,
