@@ -200,3 +200,114 @@ def test_random_streams_do_not_move_while_a_network_is_described() -> None:
     values = np.ones((T, B, 3))
     assert_same_bits(drop.forward(values)[0], other.forward(values)[0])
     lc.gradcheck(drop, values)
+
+
+# One step after the other ------------------------------------------------------------------------
+
+
+class Behind(lc.Module):
+    """How far each step is from the last one: it reads ahead, and does not say so."""
+
+    def forward(self, x: Any) -> Any:
+        return x - x[-1:], None
+
+    def backward(self, tape: None, dy: Any) -> Any:
+        dx = dy.copy()
+        dx[-1] -= dy.sum(axis=0)
+        return dx
+
+
+class Smooth(lc.Module):
+    """A convolution inside a module whose code does not carry what is past."""
+
+    each_step = True  # which is wrong
+
+    def __init__(self) -> None:
+        self.conv = lc.Conv1D(3, 3, 2, padding="causal", dtype="float64", seed=0)
+
+    def forward(self, x: Any) -> Any:
+        return self.conv.forward(x)
+
+    def backward(self, tape: Any, dy: Any) -> Any:
+        return self.conv.backward(tape, dy)
+
+
+class EachScale(Scale):
+    each_step = True
+
+
+def around(module: Any) -> list[Any]:
+    """Models with a module in them: a chain, a network, one in the other."""
+    chain = lc.Sequential(lc.GRU(3, 3, dtype="float64", seed=0), module)
+    x = lc.Input(3)
+    network = lc.Model(x, x + chain(x))
+    return [chain, network, lc.Sequential(network, lc.Tanh())]
+
+
+def truncated(model: Any, x: Any) -> None:
+    optimizer = lc.optim.SGD(model.parameters(), lr=0.1)
+    lc.fit(model, [(x, x)], loss="mse", optimizer=optimizer, epochs=1, truncate=2, progress=False)
+
+
+@pytest.mark.parametrize("own", [Scale, Behind])
+def test_what_may_need_other_steps_is_given_whole_sequences_only(own: Any) -> None:
+    x = np.random.default_rng(0).standard_normal((T, B, 3))
+    for model in around(own()):
+        name = own.__name__
+        with pytest.raises(ValueError, match=rf"{name}\(\) may need .* its each_step is False"):
+            lc.generate(model, x, 2)
+        before = copy.deepcopy(model)
+        with pytest.raises(ValueError, match=rf"truncate=2 .* but {name}\(\) may need other steps"):
+            truncated(model, x)
+        assert model == before
+        with pytest.raises((TypeError, ValueError)):
+            model.stream()
+
+
+def test_what_says_that_it_needs_no_other_steps_is_stepped() -> None:
+    x = np.random.default_rng(0).standard_normal((T, B, 3))
+    for model in around(EachScale()):
+        series = x
+        for _ in range(3):
+            series = np.concatenate([series, model(series)[-1:]])
+        assert_same_bits(lc.generate(model, x, 3), series[T:])
+        truncated(model, x)
+    stream = around(EachScale())[1].stream(batch_size=B)
+    assert_same_bits(np.array([stream.step(one) for one in x]), around(EachScale())[1](x))
+    with pytest.raises(
+        TypeError, match=r"Scale, whose own .* that of lc.Model\(x, model\(x\)\) does"
+    ):
+        around(EachScale())[0].stream()
+
+
+def test_behind_the_last_step_there_are_no_others() -> None:
+    model = lc.Sequential(lc.GRU(3, 3, dtype="float64", seed=0), lc.LastStep(), Scale())
+    x = lc.Input(3)
+    _, h = model[0](x)
+    pooled = lc.Model(x, Scale()(h[-1]))
+    prompt = np.random.default_rng(0).standard_normal((T, B, 3))
+    assert_same_bits(lc.generate(model, prompt, 3), lc.generate(pooled, prompt, 3))
+
+
+def test_past_steps_inside_a_module_of_ones_own_are_not_carried() -> None:
+    x = np.random.default_rng(0).standard_normal((T, B, 3))
+    for model in around(Smooth()):
+        with pytest.raises(ValueError, match=r"Conv1D\(3, 3, 2.* a module of your own around it"):
+            lc.generate(model, x, 2)
+        with pytest.raises(ValueError, match=r"Conv1D\(3, 3, 2.* a module of your own around it"):
+            truncated(model, x)
+
+
+def test_a_model_of_ones_own_takes_care_of_its_state() -> None:
+    class Mine(lc.Module):
+        def __init__(self) -> None:
+            self.layer = lc.GRU(3, 3, dtype="float64", seed=0)
+
+        def run(self, x: Any, state: Any = None) -> Any:
+            return self.layer(x, state)
+
+        def forward(self, x: Any) -> Any:
+            raise AssertionError
+
+    x = np.random.default_rng(0).standard_normal((T, B, 3))
+    assert_same_bits(lc.generate(Mine(), x, 3), lc.generate(Mine().layer, x, 3))

@@ -165,7 +165,7 @@ def test_a_residual_stack_of_a_model() -> None:
         y = y + lc.SiLU()(conv(y))
     model = lc.Model(x, lc.LSTM(4, 3, dtype="float64", seed=5)(y)[0])
     lc.gradcheck(model, numbers(5, 2, 4), lengths=[5, 3])
-    assert model._part_reading_ahead() is not None
+    assert model._part_reading_ahead() is None
 
 
 def test_training_counts_the_steps_of_y() -> None:
@@ -203,18 +203,216 @@ def test_training_counts_the_steps_of_y() -> None:
         assert scored["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_what_carries_a_state_refuses_it() -> None:
+# The past steps as a state ------------------------------------------------------------------------
+
+
+def chain(first: bool = False) -> lc.Sequential:
+    """Of 2 features, with two causal convolutions, dilated and not."""
+    return lc.Sequential(
+        lc.Conv1D(2, 4, 3, padding="causal", dilation=2, dtype="float64", seed=0),
+        lc.GELU(),
+        lc.GRU(4, 3, batch_first=first, dtype="float64", seed=1),
+        lc.Conv1D(3, 2, 2, padding="causal", dtype="float64", seed=2),
+    )
+
+
+def network(first: bool = False) -> lc.Model:
+    """The chain with a path around it, and a bare convolution beside both."""
+    x = lc.Input(2)
+    y = chain(first)(x) + x
+    return lc.Model(x, y + lc.Conv1D(2, 2, 4, padding="causal", dtype="float64", seed=3)(y))
+
+
+def both(first: bool) -> list[Any]:
+    return [chain(first), network(first), lc.Sequential(network(first), lc.Tanh())]
+
+
+def in_chunks(x: Any, first: bool, lengths: Any) -> Any:
+    """Yield parts of a sequence with the lengths that they have."""
+    for start, stop in ((0, 2), (2, 3), (3, 3), (3, T)):
+        part = x.take(range(start, stop), int(first))
+        n = None if lengths is None else np.clip(np.array(lengths) - start, 0, stop - start)
+        yield part, n
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+@pytest.mark.parametrize("first", [False, True])
+def test_chunks_have_the_bits_of_one_call(first: bool, lengths: Any) -> None:
+    x = numbers(B, T, 2) if first else numbers(T, B, 2)
+    for model in both(first):
+        parts, state = [], None
+        for part, n in in_chunks(x, first, lengths):
+            y, state = model.run(part, state, lengths=n)
+            parts.append(y)
+        whole, final = model.run(x, lengths=lengths)
+        assert_same_bits(np.concatenate(parts, int(first)), whole)
+        for one, other in zip(state, final, strict=True):
+            assert_same_bits(one, other)
+        assert final[0].shape == (4, B, 2)
+        row, last = model.run(x[0] if first else x[:, 0])
+        assert_same_bits(row, model(x)[0] if first else model(x)[:, 0])
+        assert [part.shape for part in last[:2]] == [(4, 2), (1, 3)]
+    for model in both(first)[:2]:  # a stream goes on where calls have ended
+        _, state = model.run(x, lengths=lengths)
+        stream = model.stream(batch_size=B)
+        stream.state = state
+        expected = model(x, state)
+        found = stream.process(x.swapaxes(0, 1) if first else x)
+        assert_same_bits(found.swapaxes(0, 1) if first else found, expected)
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+@pytest.mark.parametrize("first", [False, True])
+def test_gradients_cross_chunks_through_the_past(first: bool, lengths: Any) -> None:
+    x = numbers(B, T, 2) if first else numbers(T, B, 2)
+    for model in both(first):
+        tapes, dxs, state = [], [], None
+        for part, n in in_chunks(x, first, lengths):
+            y, tape = model.forward(part, state, lengths=n)
+            tapes.append((tape, y))
+            state = tape.state
+        whole, tape = model.forward(x, lengths=lengths)
+        dy = numbers(*whole.shape, seed=9)
+        dstate = tuple(numbers(*part.shape, seed=8) for part in tape.state)
+        model.zero_grad()
+        dx, initial = model.backward_state(tape, dy, dstate)
+        expected = [p.grad.copy() for p in model.parameters()]
+        model.zero_grad()
+        stop = T
+        for tape, y in reversed(tapes):
+            start = stop - y.shape[int(first)]
+            part = dy.take(range(start, stop), int(first))
+            dpart, dstate = model.backward_state(tape, part, dstate)
+            dxs.insert(0, dpart)
+            stop = start
+        np.testing.assert_allclose(np.concatenate(dxs, int(first)), dx, atol=1e-12)
+        for one, other in zip(dstate, initial, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-12)
+        for p, grad in zip(model.parameters(), expected, strict=True):
+            np.testing.assert_allclose(p.grad, grad, atol=1e-12)
+
+
+def test_gradients_of_the_past_by_differences() -> None:
+    model, x = network(), numbers(3, 1, 2)  # shorter than the past of the first convolution
+    y, tape = model.forward(x)
+    state = [numbers(*part.shape, seed=i) for i, part in enumerate(tape.state)]
+    y, tape = model.forward(x, state)
+    dy, dfinal = numbers(*y.shape, seed=7), [numbers(*part.shape, seed=8) for part in tape.state]
+
+    def loss() -> float:
+        y, final = model.run(x, state)
+        return float(
+            (y * dy).sum() + sum((a * b).sum() for a, b in zip(final, dfinal, strict=True))
+        )
+
+    _, initial = model.backward_state(tape, dy, dfinal)
+    assert [part.shape for part in initial] == [part.shape for part in state]
+    for part, gradient in zip(state, initial, strict=True):
+        for i in np.ndindex(part.shape):
+            value = part[i]
+            part[i] = value + 1e-5
+            above = loss()
+            part[i] = value - 1e-5
+            slope = (above - loss()) / 2e-5
+            part[i] = value
+            assert gradient[i] == pytest.approx(slope, abs=1e-8)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_gradient_of_the_final_past_alone(first: bool) -> None:
+    model = network(first)
+    x = numbers(B, T, 2) if first else numbers(T, B, 2)
+    _, tape = model.forward(x)
+    dstate = [None] * len(tape.state)
+    dstate[0] = numbers(*tape.state[0].shape, seed=1)
+    dx, _ = model.backward_state(tape, None, dstate)
+    time_major = dx.swapaxes(0, 1) if first else dx
+    np.testing.assert_array_equal(time_major[T - 4 :], dstate[0])
+    assert not time_major[: T - 4].any()
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_generate_goes_on_from_the_past(first: bool) -> None:
+    for model in both(first):
+        axis = int(first)
+        series = prompt = numbers(B, T, 2) if first else numbers(T, B, 2)
+        for _ in range(4):
+            series = np.concatenate([series, model(series).take([-1], axis)], axis)
+        found = lc.generate(model, prompt, 4)
+        assert_same_bits(found, series.take(range(T, T + 4), axis))
+        lengths = [T, 1, 6, 3]
+        ragged = lc.generate(model, prompt, 4, lengths=lengths)
+        for b, n in enumerate(lengths):
+            row = prompt[b, :n] if first else prompt[:n, b]
+            assert_same_bits(ragged[b] if first else ragged[:, b], lc.generate(model, row, 4))
+
+
+def test_truncated_training_carries_the_past() -> None:
+    x, target = numbers(T, B, 2), numbers(T, B, 2, seed=1)
+    for make in (chain, network):
+        model, twin = make(), make()
+        lc.fit(
+            model, [(x, target)], loss=lc.losses.mse, epochs=2, truncate=4, progress=False,
+            optimizer=lc.optim.SGD(model.parameters(), lr=0.1),
+        )  # fmt: skip
+        optimizer = lc.optim.SGD(twin.parameters(), lr=0.1)
+        for _ in range(2):
+            state = None
+            for start in range(0, T, 4):
+                y, tape = twin.forward(x[start : start + 4], state)
+                state = tape.state
+                assert np.array_equal(state[0][-len(y) :], x[start : start + 4])
+                twin.zero_grad()
+                twin.backward(tape, lc.losses.mse(y, target[start : start + 4])[1])
+                optimizer.step()
+        assert model == twin
+
+
+def test_an_encoder_and_a_decoder_with_convolutions() -> None:
+    """The state that is handed on is that of the recurrent layers."""
+    encoder = lc.Sequential(lc.Conv1D(2, 3, 3, padding="causal", seed=0), lc.GRU(3, 4, seed=1))
+    decoder = lc.Sequential(lc.GRU(1, 4, seed=2), lc.Conv1D(4, 4, 2, padding="causal", seed=3))
+    model = lc.Seq2Seq(encoder, decoder, lc.Linear(4, 1, seed=4))
+    source, previous = numbers(T, B, 2, dtype="float32"), numbers(B, 1, dtype="float32")
+    found = model.forecast(source, previous, 5)
+    forced = np.concatenate([previous[None], found[:-1]])
+    assert_same_bits(model((source, forced)), found)
+    h = encoder.run(source)[1][1]
+    assert_same_bits(model.head(decoder(forced, (h, None))), found)
+    model64 = lc.Seq2Seq(
+        lc.Sequential(lc.Conv1D(2, 3, 3, padding="causal", dtype="float64"),
+                      lc.GRU(3, 4, dtype="float64")),
+        lc.Sequential(lc.GRU(1, 4, dtype="float64"),
+                      lc.Conv1D(4, 4, 2, padding="causal", dtype="float64")),
+        lc.Linear(4, 1, dtype="float64"),
+    )  # fmt: skip
+    lc.gradcheck(model64, (numbers(4, 2, 2), numbers(3, 2, 1)))
+
+
+def test_wrong_pasts_are_refused() -> None:
+    for model in both(False):
+        count = len(model.run(numbers(T, B, 2))[1])
+        rest = [None] * (count - 1)
+        with pytest.raises(ValueError, match=r"state\[0\] has shape \(3, 4, 2\), .* = \(4, 4, 2\)"):
+            model(numbers(T, B, 2), (np.ones((3, B, 2)), *rest))
+        with pytest.raises(ValueError, match="one per recurrent layer or causal Conv1D"):
+            model(numbers(T, B, 2), (None,))
+        _, tape = model.forward(numbers(T, B, 2))
+        before = [p.grad.copy() for p in model.parameters()]
+        with pytest.raises(ValueError, match=r"dstate\[0\] has shape \(1, 4, 2\)"):
+            model.backward_state(tape, numbers(T, B, 2), (np.ones((1, B, 2)), *rest))
+        assert all(
+            np.array_equal(p.grad, g) for p, g in zip(model.parameters(), before, strict=True)
+        )
+    with pytest.raises(TypeError, match=r"state of Conv1D.* is given, expected None for a symbol"):
+        chain().run(lc.Input(2), (lc.Input(2), None, None))
+
+
+def test_what_cannot_carry_the_past_refuses_it() -> None:
     conv = lc.Conv1D(2, 2, 3, padding="causal", seed=0)
     model = lc.Sequential(conv, lc.GRU(2, 2, seed=1))
     x = numbers(6, 1, 2, dtype="float32")
-    with pytest.raises(ValueError, match=r"Conv1D\(2, 2, 3, padding='causal'\) needs the whole"):
-        lc.generate(model, x, 3)
-    with pytest.raises(ValueError, match=r"truncate=2 carries .*, but Conv1D\(2, 2, 3"):
-        lc.fit(
-            model, [(x, x)], loss=lc.losses.mse, epochs=1, truncate=2, progress=False,
-            optimizer=lc.optim.SGD(model.parameters(), lr=0.1),
-        )  # fmt: skip
-    with pytest.raises(ValueError, match=r"Conv1D\(2, 2, 3.* needs the whole"):
+    with pytest.raises(ValueError, match=r"Conv1D\(2, 2, 3.* has past steps as its state"):
         lc.StateSpace.of(model)
     resets = np.zeros((6, 1), bool)
     with pytest.raises(ValueError, match=r"resets cannot be given to a model with Conv1D\(2, 2, 3"):

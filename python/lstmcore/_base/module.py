@@ -29,6 +29,7 @@ __all__ = [
     "STORABLE",
     "IncompatibleKeys",
     "Module",
+    "needed_steps",
     "overridden",
     "set_random_state",
     "storable",
@@ -79,8 +80,9 @@ class Module:
 
     A ``forward`` with an argument ``lengths`` is given those of its first x, where there are some;
     where it needs to know whether x is (B, T, ...), set an attribute ``batch_first``. Where every
-    step of y comes of the same step of x alone, set ``each_step = True``, so that models with it
-    can be streamed.
+    step of y comes of the same step of x alone, set ``each_step = True``. Without that, a model
+    with it is given whole sequences only: it is refused in streams, by `generate` and by
+    ``fit(truncate=)``, which cannot know what it needs.
 
     Examples
     --------
@@ -140,6 +142,7 @@ class Module:
     _gives_probabilities: bool = False  # whether y is behind a softmax or sigmoid
     _needs_whole_sequence: bool = False  # whether y at a step needs steps after it
     _looks_back: bool = False  # whether it needs x of earlier steps, which no state keeps
+    _past_steps: int = 0  # how many earlier steps of x it needs, which networks carry as its state
     # Whether `_apply` calls `forward` and `__call__`. If so, a derived class may have its own.
     _applies_own: ClassVar[bool] = True
 
@@ -199,8 +202,8 @@ class Module:
         return [("", self)]
 
     def _stateful(self, tape: Any = None) -> list[tuple[Any, Any]]:
-        """Return the recurrent layers whose states a network carries, and their tapes."""
-        return [(self, tape)] if self._gives_state else []
+        """Return the modules in it whose states a network carries, and their tapes."""
+        return [(self, tape)] if self._gives_state or self._past_steps else []
 
     def _apply(self, x: Any, flow: Flow, train: bool) -> tuple[Any, Any]:
         """Return y and, for training, the tape; else None. Networks call every module by this.
@@ -294,13 +297,23 @@ class Module:
         return False
 
     def _part_reading_ahead(self) -> Module | None:
-        """Return the first module in this one that needs steps which no state carries, if any."""
-        needs = self._needs_whole_sequence or self._looks_back
-        if not needs and not self._children:
-            return None
-        found = (child._part_reading_ahead() for child in self._children.values())
-        inside = next((part for part in found if part is not None), None)
-        return self if inside is None and needs else inside
+        """Return the first module in this one that needs steps which no state carries, if any.
+
+        One of somebody else's may need some unless its `each_step` is True. Where it is the whole
+        model, that is its own affair: it takes and gives a state.
+        """
+        for part in self._given_steps():
+            unknown = overridden(part) and part._applies_own and not part.each_step
+            if unknown or (part._past_steps and overridden(self)):
+                return part
+            found = part._part_reading_ahead()
+            if found is not None:
+                return found
+        return self if self._needs_whole_sequence or self._looks_back else None
+
+    def _given_steps(self) -> Iterable[Module]:
+        """Return the modules in this one that are given its steps, as far as is known."""
+        return self._children.values()
 
     @property
     def _input_size(self) -> int | None:
@@ -680,6 +693,15 @@ def overridden(module: Module) -> str | None:
         if function is not None and not home.startswith(_LIBRARY):
             return name
     return None
+
+
+def needed_steps(module: Module, more: str = "") -> str:
+    """Say what the module that `Module._part_reading_ahead` has found needs, and `more` of it."""
+    if module._past_steps:
+        return f"{module!r} needs past steps, which a module of your own around it does not carry"
+    if overridden(module):
+        return f"{module!r} may need other steps than the one it is given: its each_step is False"
+    return f"{module!r} needs the whole sequence{more}"
 
 
 def _unwrap(state_dict: Mapping[str, Any], names: Iterable[str]) -> Mapping[str, Any]:

@@ -21,7 +21,7 @@ def is_fed(model: Any, feed: Any) -> bool:
 
     Raises a ValueError if it has to be said.
     """
-    plan = getattr(model, "_plan", None)
+    plan: Any = getattr(model, "_plan", None)
     if not hasattr(plan, "given"):  # no Model
         if feed is not None:
             raise ValueError("feed is given, but model is no lc.Model, whose output is its input")
@@ -99,7 +99,7 @@ def continued(
         values = fed.values(_outputs(stream, given.step(step, values)))
         made.append(values)
     axis = int(model.batch_first)
-    series = {slot: np.stack([one[slot] for one in made], axis) for slot in made[0]}
+    series: dict[int, Any] = {slot: np.stack([one[slot] for one in made], axis) for slot in made[0]}
     if not given.batched:
         series = {slot: one.take(0, 1 - axis) for slot, one in series.items()}
     return fed.structure(series)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from .. import sampling
 from .._base import checks
-from .._base.module import Module
+from .._base.module import Module, needed_steps
 from .._base.scoring import check_scores
 from .._nn.sequential import as_sequential
 from ..sampling import Sampler
@@ -177,7 +177,7 @@ def _check_model(model: Any) -> None:
         raise TypeError(f"model is {what}, expected a Sequential, a layer or a baseline")
     whole = model._part_reading_ahead() if isinstance(model, Module) else None
     if whole is not None:
-        raise ValueError(f"{whole!r} needs the whole sequence, of which this is the beginning only")
+        raise ValueError(needed_steps(whole, ", of which this is the beginning only"))
 
 
 def chooser(sample: Any, tokens: bool) -> Sampler:

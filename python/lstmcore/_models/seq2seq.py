@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .._base import checks
 from .._base.checks import Array
-from .._base.module import Module, storable
+from .._base.module import Module, needed_steps, storable
 from .._base.packed_weights import PrecisionOfParts
 from .._nn.sequential import Sequential, SequentialTape, as_sequential
 from .._nn.tape import check_owner
@@ -140,7 +140,7 @@ class Seq2Seq(PrecisionOfParts):
     @staticmethod
     def _sequential(part: Any, name: str) -> Sequential:
         model: Sequential = as_sequential(part)
-        if not getattr(model, "_recurrent", None):
+        if not any(module._gives_state for module in getattr(model, "_recurrent", ())):
             what = checks.describe(part)
             raise TypeError(f"{name} is {what}, expected a layer, or a Sequential with one")
         return model
@@ -161,7 +161,9 @@ class Seq2Seq(PrecisionOfParts):
                     raise ValueError(f"{name} has {module!r}, expected modules that keep the steps")
         whole = self.decoder._part_reading_ahead()
         if whole is not None:
-            raise ValueError(f"decoder has {whole!r}, expected modules that read forward only")
+            raise ValueError(
+                f"{needed_steps(whole)}, expected a decoder of modules that read forward only"
+            )
         parts = {"encoder": self.encoder, "decoder": self.decoder, "attention": self.attention}
         for name, part in parts.items():
             if part is not None and part.batch_first != self.encoder.batch_first:
@@ -181,7 +183,11 @@ class Seq2Seq(PrecisionOfParts):
 
     def _check_states(self) -> None:
         sizes = [
-            [(m._state_parts, m._states, m._outputs, m._hidden) for m in part._recurrent]
+            [
+                (m._state_parts, m._states, m._outputs, m._hidden)
+                for m in part._recurrent
+                if m._gives_state
+            ]
             for part in (self.encoder, self.decoder)
         ]
         if sizes[0] != sizes[1]:
@@ -267,7 +273,11 @@ class Seq2Seq(PrecisionOfParts):
         source, previous = _pair(x, "x")
         source_lengths, target_lengths = _lengths(lengths)
         keys, state, source_lengths = self._encode(source, source_lengths)
-        return previous, state if self.carry_state else None, keys, source_lengths, target_lengths
+        return previous, self._carried(state), keys, source_lengths, target_lengths
+
+    def _carried(self, final: Any) -> Any:
+        """Return the state from which the decoder starts, given the encoder's final one."""
+        return _handed(final, self.encoder, self.decoder) if self.carry_state else None
 
     def _encode(self, source: Any, lengths: Any) -> tuple[Array, tuple[Any, ...], Any]:
         """Return keys and final states of the encoder, and the lengths that it knows or finds."""
@@ -304,7 +314,7 @@ class Seq2Seq(PrecisionOfParts):
         source_lengths, target_lengths = _lengths(lengths)
         keys, flow, tapes = self.encoder._compute(source, None, source_lengths, None, True)
         encoder = SequentialTape(self.encoder, tapes, tuple(flow.final))
-        state = encoder.state if self.carry_state else None
+        state = self._carried(encoder.state)
         y, decoder = self.decoder.forward(previous, state, lengths=target_lengths)
         attention = None
         if self.attention is not None:
@@ -338,9 +348,8 @@ class Seq2Seq(PrecisionOfParts):
             dquery, dkey, dvalue = self.attention.backward(tape.attention, dcontext)
             dy, dkeys = dy + dquery, dkey + dvalue
         dprevious, dstate = self.decoder.backward_state(tape.decoder, dy)
-        dsource, _ = self.encoder.backward_state(
-            tape.encoder, dkeys, dstate if self.carry_state else None
-        )
+        dfinal = _handed(dstate, self.decoder, self.encoder) if self.carry_state else None
+        dsource, _ = self.encoder.backward_state(tape.encoder, dkeys, dfinal)
         return dsource, dprevious
 
     def _decoder_size(self) -> int:
@@ -435,7 +444,7 @@ class Seq2Seq(PrecisionOfParts):
         every = np.repeat(np.arange(rows), beam_size)
         keys = keys[every] if self.batch_first else keys[:, every]
         lengths = None if lengths is None else np.asarray(lengths)[every]
-        state = _take(final, every) if self.carry_state else None
+        state = _take(self._carried(final), every)
 
         scores = np.full((rows, beam_size), -np.inf)
         scores[:, 0] = 0  # at first all are the same
@@ -538,7 +547,7 @@ class Seq2Seq(PrecisionOfParts):
                 "of previous"
             )
         choose = chooser(sample, tokens=False)
-        state = final if self.carry_state else None
+        state = self._carried(final)
         said: list[Any] = []
         for now in beside:
             if said:
@@ -607,6 +616,16 @@ def _pair(value: Any, name: str) -> tuple[Any, Any]:
 
 def _lengths(value: Any) -> tuple[Any, Any]:
     return (None, None) if value is None else _pair(value, "lengths")
+
+
+def _handed(state: Any, source: Sequential, target: Sequential) -> Any:
+    """Return the states of recurrent layers in the places that they have in another model.
+
+    Past steps are its own: those of a Conv1D there are zeros.
+    """
+    pairs = zip(source._recurrent, state, strict=True)
+    given = iter([one for module, one in pairs if module._gives_state])
+    return tuple(next(given) if module._gives_state else None for module in target._recurrent)
 
 
 def _take(state: Any, rows: npt.NDArray[Any]) -> Any:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .._base import checks
 from .._base.checks import Array
-from .._base.module import Module
+from .._base.module import Module, needed_steps
 
 __all__ = ["StateSpace"]
 
@@ -183,9 +183,12 @@ def _view(cls: type[StateSpace], model: Module) -> StateSpace:
     if not where:
         raise ValueError(f"{model!r} has no recurrent layer, and so no state")
     pool = next((module for module in steps if not module._keeps_time), None)
+    past = next((module for module in steps if module._past_steps), None)
+    if past is not None:
+        raise ValueError(f"{past!r} has past steps as its state, which this view does not take")
     whole = pool or model._part_reading_ahead()
     if whole is not None:
-        raise ValueError(f"{whole!r} needs the whole sequence, and so has no state in time")
+        raise ValueError(needed_steps(whole, ", and so has no state in time"))
     before, after = steps[: where[-1] + 1], steps[where[-1] + 1 :]
     recurrent = [module for module in before if module._state_parts]
     widths = [width for module in recurrent for width in _widths(module)]

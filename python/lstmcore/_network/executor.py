@@ -84,8 +84,9 @@ def backward(
 ) -> tuple[list[Any], list[Any]]:
     """Go back through all steps, from the gradients by slot; those not known are None.
 
-    Return those of the inputs, and those of the initial states that the plan does not give. Tapes
-    and gradients are let go as they are used.
+    The flow has those of the past steps that convolutions have left. Return those of the inputs,
+    and those of the initial states that the plan does not give. Tapes and gradients are let go as
+    they are used.
     """
     states: list[Any] = []
     for step in reversed(plan.steps):
@@ -93,7 +94,7 @@ def backward(
         dy = [gradients[slot] for slot in step.outs]
         for slot in step.outs:
             gradients[slot] = None
-        if all(d is None for d in dy):
+        if all(d is None for d in dy) and not step.past:
             dx: Any = [None] * len(step.args)
         else:
             if step.own:
@@ -103,7 +104,7 @@ def backward(
             dx = step.module._apply_all_backward(tape, dys, flow)
         del tape, dy
         if step.place is not None and not step.wired:
-            states.append(dx[1])
+            states.append(flow.initial.pop() if step.past else dx[1])
         if step.nested or dx is None:
             _add(gradients, step.args, dx)
             continue

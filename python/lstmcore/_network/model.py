@@ -16,7 +16,6 @@ from .._base.module import Module, overridden, storable
 from .._base.packed_weights import PrecisionOfParts
 from .._base.symbolic import Axes, Symbolic
 from .._base.tree import leaves, matched, rebuilt
-from .._nn.recurrent import GRADIENT
 from .._nn.streams.pool import StreamPool, open_pool
 from .._nn.streams.stream import Stream, open_stream
 from .._nn.tape import check_owner
@@ -36,7 +35,7 @@ class ModelTape:
     __slots__ = ("__weakref__", "_found", "_given", "_made", "_owner", "state", "tapes")
 
     state: tuple[Any, ...]
-    """The final states, one per recurrent layer whose initial state is not wired, in order."""
+    """The final states, one per recurrent layer whose initial state is not wired, or Conv1D."""
     tapes: list[Any]
     """The tape of every call, in order, until `backward` has used them."""
 
@@ -101,7 +100,9 @@ class Model(PrecisionOfParts):
     ``name``, a dict by these names will do, for lengths and resets too. Lengths, resets and what
     a `Masking` finds go with the values that they belong to; where values meet, they must be the
     same. States are those of the recurrent layers whose initial state the network does not give,
-    in the order of their calls. A module that is called several times has its parameters once, and
+    in the order of their calls; those whose initial state it gives begin with that in every call,
+    and go on in a `stream` alone. Among them are those of causal `Conv1D`, the past steps that
+    they need. A module that is called several times has its parameters once, and
     adds its gradients. `backward` lets go of a tape as it uses it, so it can be used once.
 
     Parameters are named after the modules in the order of their first calls: "lstm.weight_ih_l0",
@@ -265,6 +266,11 @@ class Model(PrecisionOfParts):
         names = {id(module): name for name, module in self._children.items()}
         return [(names[id(step.module)], step.module) for step in steps]
 
+    def _given_steps(self) -> list[Module]:
+        axes = self._plan.axes
+        timed = (s for s in self._plan.steps if any(x is not None and axes[x].steps for x in s.xs))
+        return [step.module for step in timed if not isinstance(step.module, Operation)]
+
     def _stateful(self, tape: Any = None) -> list[tuple[Any, Any]]:
         steps = self._plan.steps
         tapes = [None] * len(steps) if tape is None else self._unused(tape).tapes
@@ -309,8 +315,8 @@ class Model(PrecisionOfParts):
             given one by one: ``model(x1, x2)``. Of what has steps, (T, B, F), or (B, T, F) if
             batch_first, or (T, F) unbatched; of ids, without the last axis; else (B, F), or (F,).
         state : sequence of states, optional
-            One per recurrent layer whose initial state is not wired, in order; None, for all or
-            one of them, is zeros.
+            One per recurrent layer whose initial state is not wired, or causal Conv1D, in order;
+            None, for all or one of them, is zeros.
         *others : array_like
             Inputs from the third on, where they are given one by one.
         lengths : array_like of int, (B,), or a tuple or dict of them, optional
@@ -360,7 +366,7 @@ class Model(PrecisionOfParts):
         -------
         y : ndarray, or tuple or dict of them
         state : tuple
-            One per recurrent layer whose initial state is not wired, in order.
+            One per recurrent layer whose initial state is not wired, or causal Conv1D, in order.
         """
         if any(isinstance(one, Symbolic) for one in leaves(x)):
             return self._describe(x, state, lengths, resets)
@@ -424,9 +430,11 @@ class Model(PrecisionOfParts):
             Gradients with respect to the initial states; None for a layer that no gradient reached.
         """
         self._unused(tape)
-        gradients = self._gradients(tape, dy, dstate)
+        past: dict[Any, Any] = dict.fromkeys(s.place for s in self._plan.stateful if s.past)
+        gradients = self._gradients(tape, dy, dstate, past)
         self._check_gradients()
-        dx, states = executor.backward(self._plan, tape.tapes, gradients, BackwardFlow([]))
+        flow = BackwardFlow(list(past.values()))
+        dx, states = executor.backward(self._plan, tape.tapes, gradients, flow)
         for i, ((axes, _), made) in enumerate(zip(self._plan.given, tape._given, strict=True)):
             if dx[i] is None and axes.features is not None:
                 dx[i] = np.zeros(*made)
@@ -438,8 +446,8 @@ class Model(PrecisionOfParts):
             raise ValueError("tape was used by backward already, expected one from a new forward")
         return tape
 
-    def _gradients(self, tape: ModelTape, dy: Any, dstate: Any) -> list[Any]:
-        """Return the gradients that are given, by slot."""
+    def _gradients(self, tape: ModelTape, dy: Any, dstate: Any, past: dict[Any, Any]) -> list[Any]:
+        """Return the gradients that are given, by slot; those of past steps are put into `past`."""
         gradients: list[Any] = [None] * self._plan.count
 
         def add(slot: int, given: Array) -> None:
@@ -466,7 +474,10 @@ class Model(PrecisionOfParts):
         ):
             if part is None:
                 continue
-            layer._check_state(part, one._call_shapes, layer._names_at("dstate", i, GRADIENT))
+            layer._check_dstate(part, one, i)
+            if step.past:
+                past[step.place] = part
+                continue
             for slot, given in zip(leaves(step.ys[1]), leaves(part), strict=True):
                 if given is not None:
                     add(slot, checks.real(given, layer.dtype, "dstate"))
@@ -484,7 +495,7 @@ class Model(PrecisionOfParts):
         plan = self._plan
         given = self._arrays(x)
         free = iter([None] * len(plan.free) if state is None else self._states(state, "state"))
-        states = [None if step.wired else next(free) for step in plan.recurrent]
+        states = [None if step.wired else next(free) for step in plan.stateful]
         ends = self._lengths(lengths, given)
         starts = self._resets(resets, given)
         flow = Flow(states, None, None, self._batch_first)
@@ -495,14 +506,15 @@ class Model(PrecisionOfParts):
         return tuple(flow.final[step.place] for step in self._plan.free if step.place is not None)
 
     def _states(self, state: Any, name: str) -> list[Any]:
-        """Return the state, or None, of every recurrent layer whose state is not wired."""
+        """Return the state, or None, of every module that has one which is not wired."""
         count = len(self._plan.free)
         if not isinstance(state, (tuple, list)):
             what = checks.describe(state)
             raise TypeError(f"{name} is {what}, expected a tuple of {count}, one per layer")
         if len(state) != count:
             raise ValueError(
-                f"{name} has {len(state)} entries, expected {count}, one per recurrent layer"
+                f"{name} has {len(state)} entries, expected {count}, one per recurrent layer or "
+                "causal Conv1D"
             )
         return list(state)
 
@@ -625,7 +637,7 @@ class Model(PrecisionOfParts):
     def _apply(self, x: Any, flow: Flow, train: bool) -> tuple[Any, Any]:
         count, place = len(self._plan.free), len(flow.final)
         free = iter(flow.states[place : place + count])
-        states = [None if step.wired else next(free) for step in self._plan.recurrent]
+        states = [None if step.wired else next(free) for step in self._plan.stateful]
         inside = Flow(states, None, None, flow.batch_first)
         given = self._arrays(x)
         values, found, tapes = executor.forward(

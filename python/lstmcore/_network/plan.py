@@ -25,7 +25,7 @@ class Step:
 
     __slots__ = (
         "along", "args", "feeds_lookup", "flat", "frees", "given", "lengths", "module", "nested",
-        "outs", "own", "place", "timed", "wired", "xs", "ys",
+        "outs", "own", "past", "place", "timed", "wired", "xs", "ys",
     )  # fmt: skip
 
     def __init__(self, call: Call, slots: dict[int, int]) -> None:
@@ -44,9 +44,10 @@ class Step:
         self.given = [slots[id(s)] for s in call.given]
         self.along = [slots[id(s)] for s in call.along]
         self.timed = [slots[id(s)] for s in leaves(call.ys) if s.axes.steps]
-        # Of a recurrent layer: its number, and whether the network gives its initial state.
+        # Of what has a state: its number, and whether the network gives its initial state.
         self.place: int | None = None
         self.wired = bool(self.module._gives_state and self.args[1] is not None)
+        self.past = self.module._past_steps > 0  # whether that state is past steps of its x
         self.own = bool(overridden(self.module)) and len(self.outs) > 1
         self.feeds_lookup = False
         self.frees: list[int] = []  # slots that nobody needs after this step
@@ -81,12 +82,12 @@ class Plan:
         self.axes = [symbol.axes for _, symbol in given]
         self.axes += [symbol.axes for call in calls for symbol in leaves(call.ys)]
         self.steps = [Step(call, slots) for call in calls]
-        self.recurrent = [step for step in self.steps if step.module._gives_state]
-        for place, step in enumerate(self.recurrent):
+        self.stateful = [s for s in self.steps if s.module._gives_state or s.past]
+        for place, step in enumerate(self.stateful):
             step.place = place
         modules = [step.module for step in self.steps]
         self.finds = any(m._finds_lengths or m._changes_lengths for m in modules)
-        self.free = [step for step in self.recurrent if not step.wired]
+        self.free = [step for step in self.stateful if not step.wired]
         self._find_uses()
         self._find_time()
 
@@ -242,11 +243,14 @@ def replay(plan: Plan, inputs: list[Symbol], states: list[Any]) -> tuple[Any, li
     initial, final = iter(states), []
     for step in plan.steps:
         args = _filled(step.args, values)
-        if step.place is not None and not step.wired:
-            args = (args[0], next(initial))
+        given = next(initial) if step.place is not None and not step.wired else None
+        if step.past and given is not None:
+            raise TypeError(f"state of {step.module!r} is given, expected None for a symbol")
+        if step.place is not None and not step.wired and not step.past:
+            args = (args[0], given)
         made = _enter(step.module, args, step.lengths, values)
         if step.place is not None and not step.wired:
-            final.append(made[1])
+            final.append(None if step.past else made[1])
     return _filled(plan.outputs, values), final
 
 

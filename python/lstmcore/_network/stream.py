@@ -16,7 +16,7 @@ from .._base.loads import whole
 from .._base.module import overridden
 from .._base.parameter import settled
 from .._base.tree import leaves, rebuilt
-from .._nn.streams.frozen import PythonStage, counted
+from .._nn.streams.frozen import counted
 from .._nn.streams.states import check_entries, chosen_rows, state_parts
 from .operations import Operation
 
@@ -48,9 +48,8 @@ def calls_with_states(plan: Plan) -> list[StatefulCall]:
     found = []
     for step in plan.steps:
         if step.place is not None:
-            found.append(StatefulCall(step, step.module))
-        elif step.module._looks_back:
-            found.append(StatefulCall(step, step.module._stream_stage(repr(step.module))))
+            owner = step.module._stream_stage(repr(step.module)) if step.past else step.module
+            found.append(StatefulCall(step, owner))
     return found
 
 
@@ -261,19 +260,18 @@ class ModelStream:
         """Compute all calls for values laid out as the model takes them, and go on from there."""
         plan = self._plan
         values = [*values, *[None] * (plan.count - len(values))]
-        flow = Flow([None] * len(plan.recurrent), None, None, self._model.batch_first)
+        flow = Flow([None] * len(plan.stateful), None, None, self._model.batch_first)
         states = list(self._states)
         for step in plan.steps:
             args = rebuilt(step.args, (None if x is None else values[x] for x in step.xs))
             place = self._places.get(id(step))
-            if place is not None and step.place is None:
-                y, states[place] = self._go_on(place, args[0])
+            if place is not None and step.past:
+                (flow.states[place],) = states[place]
             elif place is not None:
-                given = (args[0], self._initial(place, args[1]))
-                y, _ = step.module._apply_all(given, flow, False)
+                args = (args[0], self._initial(place, args[1]))
+            y, _ = step.module._apply_all(args, flow, False)
+            if place is not None:
                 states[place] = tuple(leaves(flow.final[-1]))
-            else:
-                y, _ = step.module._apply_all(args, flow, False)
             made = [y] if len(step.outs) == 1 else leaves(y)
             for slot, value in zip(step.outs, made, strict=True):
                 values[slot] = value
@@ -284,15 +282,6 @@ class ModelStream:
             if begun is not None:
                 begun.fill(True)
         return [values[slot] for slot in plan.last]
-
-    def _go_on(self, place: int, x: Any) -> tuple[Any, tuple[Array, ...]]:
-        """Return what a module that needs past steps gives, and what is past then."""
-        stage: PythonStage = self._calls[place].owner
-        swap = self._model.batch_first
-        (past,) = self._states[place]
-        x = np.concatenate([past, x.swapaxes(0, 1) if swap else x])
-        y = stage.function(x)
-        return (y.swapaxes(0, 1) if swap else y), (x[len(x) - stage.past :].copy(),)
 
     def _initial(self, place: int, wired: Any) -> Any:
         """Return the state from which a layer goes on, given what the network says it begins with.
@@ -390,7 +379,7 @@ def check_streamable(model: Model) -> None:
         single = step.place is not None or isinstance(step.module, Operation)
         if timed and step.module._looks_back:
             step.module._stream_stage(called(step))  # refuses where nothing carries the past steps
-        elif timed and not single and not step.module.each_step:
+        elif timed and not (single or step.module.each_step):
             raise TypeError(
                 f"{called(step)} cannot be streamed: it may need other steps than the one it is "
                 "given, as its each_step is False"

@@ -10,13 +10,14 @@ import numpy.typing as npt
 
 from .. import _core
 from .._base import checks
-from .._base.checks import Array
-from .._base.flow import Ends, Flow
+from .._base.checks import Array, Lengths
+from .._base.flow import BackwardFlow, Ends, Flow
 from .._base.module import storable
 from .._base.packed_weights import PacksWeights
 from .config import Option
-from .over_time import OverTime, valid_steps
+from .over_time import OverTime, time_major, valid_steps
 from .streams.frozen import PythonStage
+from .tape import ModuleTape
 
 __all__ = ["Conv1D"]
 
@@ -72,9 +73,10 @@ class Conv1D(PacksWeights, OverTime):
     (out_channels,). As there, the kernel is not flipped. Unlike there, features are the last axis.
 
     Lengths of rows follow: the modules after it, the losses and the metrics of `fit` get those of
-    y. A causal one of stride 1 can be streamed, to the same bits. It does not carry its steps from
-    call to call, so `generate` and ``fit(truncate=...)`` refuse it; nor do its windows stop at
-    ``resets``, which it refuses.
+    y. A causal one of stride 1 can be streamed, and be given a sequence in chunks, to the same
+    bits: a `Sequential` or `Model` carries the last dilation (kernel_size - 1) steps of its x as
+    its state, (steps, B, in_channels), zeros at first. Windows do not stop at ``resets``, which it
+    refuses.
 
     Examples
     --------
@@ -161,8 +163,8 @@ class Conv1D(PacksWeights, OverTime):
         return self._reach == 0 and not self._changes_lengths
 
     @property
-    def _looks_back(self) -> bool:  # type: ignore[override]
-        return self._reach > 0
+    def _past_steps(self) -> int:  # type: ignore[override]
+        return 0 if self._needs_whole_sequence else self._reach
 
     @property
     def _input_size(self) -> int:
@@ -203,16 +205,55 @@ class Conv1D(PacksWeights, OverTime):
         return found
 
     def _apply(self, x: Any, flow: Flow, train: bool) -> tuple[Array, Any]:
-        if flow.resets is not None and (self._looks_back or self._changes_lengths):
+        if flow.resets is not None and (self._reach or self._changes_lengths):
             raise ValueError(
                 f"resets cannot be given to a model with {self!r}, whose windows reach over them"
             )
+        if self._past_steps:
+            return self._apply_from_past(x, flow, train)
         y, tape = super()._apply(x, flow, train)
         if flow.lengths is not None and self._changes_lengths:
             found = self._ends(np.asarray(flow.lengths.rows))
             flow.ends = Ends(found, flow.ends is not None and flow.ends.moved)
             flow.lengths = checks.Lengths(found)
         return y, tape
+
+    def _apply_from_past(self, x: Any, flow: Flow, train: bool) -> tuple[Array, Any]:
+        place = len(flow.final)
+        x = self._input(x, flow.batch_first)
+        steps = time_major(x, flow.batch_first)
+        past = self._check_past(flow.states[place], steps.shape[1], x.ndim, f"state[{place}]")
+        y, tape = self._compute(x, flow.lengths, flow.batch_first, train, past)
+        final = _last_steps(past, steps, flow.lengths)
+        flow.final.append(final if x.ndim == 3 else final[:, 0])
+        return y, tape
+
+    def _apply_backward(self, tape: ModuleTape, dy: Any, flow: BackwardFlow) -> Any:
+        if not self._past_steps:
+            return super()._apply_backward(tape, dy, flow)
+        dfinal = flow.final.pop()
+        if dy is None and dfinal is None:
+            flow.initial.append(None)
+            return None
+        if dy is None:
+            dy = np.zeros(tape._y, self.dtype)
+        dx, dpast = self._differentiate(tape, dy, dfinal)
+        flow.initial.append(dpast if dx.ndim == 3 else dpast[:, 0])
+        return dx
+
+    def _check_past(self, past: Any, batch: int, rank: int, name: str) -> Array:
+        """Return past steps, (steps, B, in_channels); zeros for None."""
+        shape = (self._past_steps, batch, self.in_channels)
+        if past is None:
+            return np.zeros(shape, self.dtype)
+        axes = "(steps, B, in_channels)" if rank == 3 else "(steps, in_channels)"
+        given = shape if rank == 3 else shape[::2]
+        return checks.contiguous(past, given, self.dtype, name, axes).reshape(shape)
+
+    def _check_dstate(self, dstate: Any, tape: ModuleTape, place: int) -> None:
+        """Refuse a wrong gradient of its final state."""
+        batch = tape.saved[1].shape[1]
+        self._check_past(dstate, batch, len(tape.x_shape), f"dstate[{place}]")
 
     def _input(self, x: Any, batch_first: bool) -> Array:
         array = checks.real(x, self.dtype, "x")
@@ -221,11 +262,15 @@ class Conv1D(PacksWeights, OverTime):
             raise ValueError(f"x has shape {array.shape}, expected ({axes}, {size}) or (T, {size})")
         return array
 
-    def _forward(self, x: Array, ends: npt.NDArray[np.int64]) -> tuple[Any, ...]:
+    def _forward(
+        self, x: Array, ends: npt.NDArray[np.int64], past: Array | None = None
+    ) -> tuple[Any, ...]:
         time, batch, channels = x.shape
         left, right = self._pads
         padded = _core.empty((left + time + right, batch, channels), x.dtype)
         padded.fill(0)
+        if past is not None:
+            padded[:left] = past
         np.copyto(padded[left : left + time], x, where=valid_steps(time, ends)[..., None])
         weights = self._weights(True)
         y = _core.linear_forward(weights, self._windows(padded))
@@ -239,7 +284,9 @@ class Conv1D(PacksWeights, OverTime):
         padded: Array,
         ends: npt.NDArray[np.int64],
         weights: _core.Linear,
-    ) -> None:
+        dfinal: Any = None,
+    ) -> Array:
+        """Write into dx, and return the gradient of what stands before it."""
         gradients = self._own_gradients()
         dy = dy.copy(order="C")
         _zero_past(dy, self._ends(ends))
@@ -253,8 +300,12 @@ class Conv1D(PacksWeights, OverTime):
         for k in range(taps):
             dpadded[self._tap(k, len(dy))] += dwindows[:, :, k]
         left, _ = self._pads
+        if dfinal is not None:  # of the steps before the end of each row
+            rows = np.arange(dpadded.shape[1])
+            dpadded[ends + np.arange(left)[:, None], rows] += dfinal.reshape(left, len(rows), -1)
         there = valid_steps(len(dx), ends)[..., None]
         np.copyto(dx, dpadded[left : left + len(dx)], where=there)
+        return dpadded[:left]
 
     def _windows(self, padded: Array) -> Array:
         """Return the steps that each y is made of, side by side, (steps, B, kernel_size I)."""
@@ -270,6 +321,16 @@ class Conv1D(PacksWeights, OverTime):
         """Return the steps of x that weight k meets in each of `count` windows."""
         start = k * self.dilation
         return slice(start, start + max(count - 1, 0) * self.stride + (count > 0), self.stride)
+
+
+def _last_steps(past: Array, x: Array, lengths: Lengths | None) -> Array:
+    """Return the last steps before the end of each row, as many as `past` has; x is (T, B, F)."""
+    count, time = len(past), len(x)
+    if lengths is None and time >= count:
+        return x[time - count :].copy()
+    ends = np.full(x.shape[1], time) if lengths is None else np.ravel(lengths.rows)
+    found: Array = np.concatenate([past, x])[ends + np.arange(count)[:, None], np.arange(len(ends))]
+    return found
 
 
 def _zero_past(y: Array, ends: npt.NDArray[np.int64]) -> None:

@@ -24,7 +24,7 @@ from .._base.module import storable
 from .._base.state_names import sizes_of
 from .._base.symbolic import Axes, Symbolic
 from .config import Option, Zoneout
-from .recurrent import Pair, PairLike, Recurrent, State
+from .recurrent import GRADIENT, Pair, PairLike, Recurrent, State
 from .streams.pool import StreamPool, open_pool
 from .streams.stream import Stream, open_stream
 from .tape import CallShapes, Tape
@@ -258,6 +258,10 @@ class Layer(Recurrent[State]):
         dx, dstate = self.backward(tape, dy, flow.final.pop())
         flow.initial.append(dstate)
         return dx
+
+    def _check_dstate(self, dstate: Any, tape: Tape, place: int) -> None:
+        """Refuse a wrong gradient of its final state."""
+        self._check_state(dstate, tape._call_shapes, self._names_at("dstate", place, GRADIENT))
 
     def _apply_all(self, args: Sequence[Any], flow: Flow, train: bool) -> tuple[Any, Any]:
         x, state = args

@@ -17,7 +17,7 @@ from .._base.symbolic import Symbolic
 from .config import Option
 from .tape import ModuleTape
 
-__all__ = ["OverTime", "valid_steps"]
+__all__ = ["OverTime", "time_major", "valid_steps"]
 
 
 class OverTime(Module):
@@ -89,32 +89,38 @@ class OverTime(Module):
         -------
         dx : ndarray, shaped like x
         """
+        return self._differentiate(tape, dy)[0]
+
+    def _differentiate(self, tape: ModuleTape, dy: Any, *beside: Any) -> tuple[Array, Any]:
+        """Return dx, and what `_backward` returns, which is given what is `beside`."""
         dy = ModuleTape.gradient(tape, self, dy)
         batch_first, *saved = tape.saved
         dx = _core.empty(tape.x_shape, dy.dtype)
         dx.fill(0)
         batched = dx.ndim == 3
         if self._keeps_time:
-            dy = _time_major(dy, batch_first)
+            dy = time_major(dy, batch_first)
         elif not batched:
             dy = dy[None]
-        self._backward(dy, _time_major(dx, batch_first), *saved)
-        return dx
+        return dx, self._backward(dy, time_major(dx, batch_first), *saved, *beside)
 
     def _apply(self, x: Any, flow: Flow, train: bool) -> tuple[Array, Any]:
         return self._compute(x, flow.lengths, flow.batch_first, train)
 
-    def _compute(self, x: Any, lengths: Any, batch_first: bool, train: bool) -> tuple[Array, Any]:
+    def _compute(
+        self, x: Any, lengths: Any, batch_first: bool, train: bool, *beside: Any
+    ) -> tuple[Array, Any]:
+        """Return y and, for training, the tape. `_forward` is given what is `beside`."""
         x = self._input(x, batch_first)
         batched = x.ndim == 3
-        steps = _time_major(x, batch_first)
+        steps = time_major(x, batch_first)
         time, batch, _ = steps.shape
         if lengths is None:
             ends = np.full(batch, time)
         else:
             ends = checks.lengths(lengths, batch, time, batched=batched)
         with np.errstate(all="ignore"):  # infinity and NaN in x are no error
-            y, *saved = self._forward(steps, ends)
+            y, *saved = self._forward(steps, ends, *beside)
         if not batched:
             y = y[:, 0] if self._keeps_time else y[0]
         elif self._keeps_time and batch_first:
@@ -133,7 +139,7 @@ class OverTime(Module):
         """Return y, (T, B, F) or (B, F), and what `_backward` needs, for x (T, B, F)."""
         raise NotImplementedError
 
-    def _backward(self, dy: Array, dx: Array, *saved: Any) -> None:
+    def _backward(self, dy: Array, dx: Array, *saved: Any) -> Any:
         """Write into dx, (T, B, F) and full of zeros."""
         raise NotImplementedError
 
@@ -144,7 +150,7 @@ def valid_steps(time: int, ends: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]
     return mask
 
 
-def _time_major(x: Array, batch_first: bool) -> Array:
+def time_major(x: Array, batch_first: bool) -> Array:
     """Return a view (T, B, F) of x."""
     if x.ndim == 2:
         return x[:, None]

@@ -15,7 +15,6 @@ from .._base.loads import whole
 from .._base.module import Module, overridden, storable
 from .._base.packed_weights import PrecisionOfParts
 from .._base.symbolic import Symbolic
-from .recurrent import GRADIENT
 from .streams.pool import StreamPool, open_pool
 from .streams.stream import Stream, open_stream
 from .tape import check_owner
@@ -32,7 +31,7 @@ class SequentialTape:
     __slots__ = ("__weakref__", "_ends", "_owner", "state", "tapes")
 
     state: tuple[Any, ...]
-    """The final states, one per recurrent layer, in order."""
+    """The final states, one per recurrent layer or causal Conv1D, in order."""
     tapes: tuple[Any, ...]
     """The tape of every module, in order, those of nested ones in their place."""
 
@@ -63,7 +62,8 @@ class Sequential(PrecisionOfParts):
     """Modules one after the other: each gets what the one before it gives.
 
     Recurrent layers hand on their y; their states are a tuple beside it, one per recurrent layer
-    in order, each as the layer itself takes and gives it. `lengths` and `resets` go to the modules
+    in order, each as the layer itself takes and gives it. Among them is that of a causal `Conv1D`,
+    the past steps that it needs, (steps, B, features). `lengths` and `resets` go to the modules
     that take them: recurrent layers, and `lengths` to pooling and `Flip`. A `Masking` finds lengths
     for the modules after it. Modules may be Sequentials themselves; cells and attention take more
     than one x and cannot stand here.
@@ -232,6 +232,13 @@ class Sequential(PrecisionOfParts):
     def _chain(self) -> list[tuple[str, Any]]:
         return self._steps
 
+    def _given_steps(self) -> Iterator[Module]:
+        timed = True
+        for _, module in self._steps:
+            if timed:
+                yield module
+            timed = module._makes_time or (timed and module._keeps_time)
+
     @property
     def batch_first(self) -> bool:
         """Whether x and y are (B, T, ...): that of the recurrent layers."""
@@ -268,7 +275,8 @@ class Sequential(PrecisionOfParts):
             As the first module takes it: (T, B, I), or (B, T, I) if batch_first, or (T, I)
             unbatched; ids without the last axis for an Embedding.
         state : sequence of states, optional
-            One per recurrent layer, in order; None, for all or one of them, is zeros.
+            One per recurrent layer or causal Conv1D, in order; None, for all or one of them, is
+            zeros.
         lengths : array_like of int, (B,), or an int unbatched, optional
             How many steps each row has, 0 to T.
         resets : array_like of bool, (T, B), or (B, T) if batch_first, or (T,) unbatched, optional
@@ -305,7 +313,7 @@ class Sequential(PrecisionOfParts):
         -------
         y : ndarray
         state : tuple
-            One per recurrent layer, in order.
+            One per recurrent layer or causal Conv1D, in order.
 
         Examples
         --------
@@ -402,7 +410,7 @@ class Sequential(PrecisionOfParts):
         tapes = [pair for (_, m), t in steps for pair in m._stateful(t)]
         for i, ((layer, t), part) in enumerate(zip(tapes, dstate, strict=True)):
             if part is not None:
-                layer._check_state(part, t._call_shapes, layer._names_at("dstate", i, GRADIENT))
+                layer._check_dstate(part, t, i)
 
     def stream(self, batch_size: int = 1) -> Stream:
         """Return a stream: the model one step at a time, with its states kept.
@@ -506,6 +514,11 @@ class Sequential(PrecisionOfParts):
             if module._gives_state:
                 x, after = module(x, *mine, lengths=lengths, resets=resets)
                 final.append(after)
+            elif module._past_steps:
+                if mine != [None]:
+                    raise TypeError(f"state of {module!r} is given, expected None for a symbol")
+                x = module(x, lengths=lengths)
+                final.append(None)
             elif mine:
                 x, after = module.run(x, mine, lengths=lengths, resets=resets)
                 final += after
@@ -518,14 +531,15 @@ class Sequential(PrecisionOfParts):
         return x, tuple(final)
 
     def _states(self, state: Any, name: str) -> list[Any]:
-        """Return the state, or None, of every recurrent layer."""
+        """Return the state, or None, of every module that has one."""
         count = len(self._recurrent)
         if not isinstance(state, (tuple, list)):
             what = checks.describe(state)
             raise TypeError(f"{name} is {what}, expected a tuple of {count}, one per layer")
         if len(state) != count:
             raise ValueError(
-                f"{name} has {len(state)} entries, expected {count}, one per recurrent layer"
+                f"{name} has {len(state)} entries, expected {count}, one per recurrent layer or "
+                "causal Conv1D"
             )
         return list(state)
 

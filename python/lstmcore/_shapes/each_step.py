@@ -57,6 +57,9 @@ class EachStep(Module):
 
     _applies_own = False
 
+    def _given_steps(self) -> tuple[Module, ...]:
+        return ()  # the module is given one step at a time
+
     module = Option[Module]()
     batch_first = Option["bool | None"]()
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._base import checks
-from .._base.module import Module, overridden
+from .._base.module import Module, needed_steps, overridden
 from .._base.structure import is_structure, leaves, mapped
 from .._nn.sequential import as_sequential
 from ..data._batches import Batch, Batches, padded_labels
@@ -231,8 +231,7 @@ class Caller:
         whole = model._part_reading_ahead() if isinstance(model, Module) else None
         if whole is not None:
             raise ValueError(
-                f"truncate={truncate} carries the state forward in time, but {whole!r} needs the "
-                "whole sequence"
+                f"truncate={truncate} carries the state forward in time, but {needed_steps(whole)}"
             )
         if "state" not in self._taken:
             raise ValueError(f"truncate={truncate}, but the forward of the model takes no state")

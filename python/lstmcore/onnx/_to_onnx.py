@@ -101,7 +101,7 @@ class _NetworkWriter(_Writer):
     def __init__(self, model: Any, states: bool, opset: int) -> None:
         self._plan: Plan = model._network
         dtype = model.dtype or next((d for _, d in self._plan.given if d), np.dtype("f4"))
-        alone = len(self._plan.free) == 1
+        alone = sum(not step.past for step in self._plan.free) == 1
         super().__init__(opset, dtype, model.batch_first, states, alone)
         self._paths = {id(child): name for name, child in model._children.items()}
         # Of every slot, its names: as the user has it, and if it has steps and is laid out
@@ -115,7 +115,8 @@ class _NetworkWriter(_Writer):
         """Write everything."""
         plan = self._plan
         timed = [step for step in plan.steps if step.module._knows_time]
-        _check_uses(self._states, plan.free, lengths, timed)
+        layers = [step for step in plan.free if not step.past]
+        _check_uses(self._states, layers, lengths, timed)
         names = plan.input_names or _names(plan.inputs, "x")
         times = self._times(names)
         for slot, (name, (axes, dtype)) in enumerate(zip(names, plan.given, strict=True)):

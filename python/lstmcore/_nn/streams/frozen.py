@@ -130,8 +130,10 @@ def _frozen(module: Any, name: str) -> Frozen:
 def _check_own(module: Module, name: str) -> None:
     own = overridden(module)
     if own:
+        more = " of a Sequential does not call: that of lc.Model(x, model(x)) does, x a lc.Input"
         raise TypeError(
-            f"{name} is a {type(module).__qualname__}, whose own {own} a stream does not call"
+            f"{name} is a {type(module).__qualname__}, whose own {own} a stream"
+            f"{more if module.each_step else ' does not call'}"
         )
 
 
