@@ -18,9 +18,13 @@ namespace lstmcore {
 namespace {
 
 constexpr double kImpossible = -std::numeric_limits<double>::infinity();
-/// Exponentials below 1e-307 are lost in a sum. That is nothing in a sum of at least this; a lower
-/// one is made again from logarithms.
-constexpr double kSafe = 1e-250;
+/// The same as a finite number: its product with 0 is 0.
+constexpr double kLowest = std::numeric_limits<double>::lowest();
+/// Exponentials below 1e-307 are lost. A sum of what is left by its highest, 1, that is at least
+/// this has lost nothing that counts, see Kept.
+constexpr double kLeast = 1e-50, kLeastShared = 1e-200;
+/// Rows whose products are made together.
+constexpr int64_t kRows = 16;
 
 /// The steps that there are: row b has those of number first[b] .. first[b + 1] - 1.
 struct Steps {
@@ -44,288 +48,385 @@ struct Steps {
     int64_t all() const { return int64_t(step.size()); }
 };
 
-/// The parameters in double, and exponentials of the transitions.
+/// Numbers x of a parameter in double, and exp(x - highest).
+struct Exponentials {
+    std::vector<double> logs, powers;
+    double highest;
+    bool known = true;  ///< neither NaN nor +infinity
+
+    template <class T>
+    Exponentials(const T* from, int64_t n) : logs(from, from + n), powers(size_t(n)) {
+        highest = *std::max_element(logs.begin(), logs.end());
+        if (!(highest > kImpossible)) highest = 0;
+        for (size_t i = 0; i < logs.size(); ++i) {
+            known = known && logs[i] < std::numeric_limits<double>::infinity();
+            powers[i] = std::exp(logs[i] - highest);
+        }
+    }
+};
+
+/// The parameters, and the transitions as the products need them.
 struct Model {
     int64_t C;
-    std::vector<double> transitions, reversed, start, end, powers, reversed_powers, zeros;
-    double highest;  ///< powers[i][j] = exp(transitions[i][j] - highest)
-    bool known = true;
+    Exponentials transitions, start, end;
+    std::vector<double> reversed, reversed_powers;  ///< transitions from column to row
+    std::vector<double> zeros;
+    bool known;
     Buffer memory;
-    Packed<double> forward, backward;  ///< the powers, and the same from column to row
+    Packed<double> forward, backward;  ///< powers and reversed_powers
 
     template <class T>
     Model(const CrfParameters<T>& from, int64_t C_, const Kernels<double>& kernels)
         : C(C_),
-          transitions(from.transitions, from.transitions + C * C),
+          transitions(from.transitions, C * C),
+          start(from.start, C),
+          end(from.end, C),
           reversed(size_t(C * C)),
-          start(from.start, from.start + C),
-          end(from.end, from.end + C),
-          powers(size_t(C * C)),
           reversed_powers(size_t(C * C)),
-          zeros(size_t(round_up(C, kernels.lanes))) {
-        for (const auto* some : {&transitions, &start, &end})
-            for (const double x : *some)
-                known = known && x < std::numeric_limits<double>::infinity();
-        highest = *std::max_element(transitions.begin(), transitions.end());
-        if (!(highest > kImpossible)) highest = 0;
+          zeros(size_t(round_up(C, kernels.lanes))),
+          known(transitions.known && start.known && end.known) {
         for (int64_t i = 0; i < C; ++i)
             for (int64_t j = 0; j < C; ++j) {
                 const size_t at = size_t(i * C + j), turned = size_t(j * C + i);
-                reversed[turned] = transitions[at];
-                reversed_powers[turned] = powers[at] = std::exp(transitions[at] - highest);
+                reversed[turned] = transitions.logs[at];
+                reversed_powers[turned] = transitions.powers[at];
             }
         memory = pack_into_buffer(kernels, Precision::own, 1, [&](Packing<double>& packing) {
             const auto same = [](int64_t k) { return k; };
-            forward = packing.in_rows(C, C, powers.data(), same);
+            forward = packing.in_rows(C, C, transitions.powers.data(), same);
             backward = packing.in_rows(C, C, reversed_powers.data(), same);
         });
     }
 };
 
-/// log(sum_i exp(x[i] + y[i]))
-double log_sum(const double* x, const double* y, int64_t n) noexcept {
-    double highest = kImpossible, sum = 0;
-    for (int64_t i = 0; i < n; ++i) highest = std::max(highest, x[i] + y[i]);
-    if (highest == kImpossible) return highest;
-    for (int64_t i = 0; i < n; ++i) sum += std::exp(x[i] + y[i] - highest);
-    return highest + std::log(sum);
-}
-
-/// What is kept of every step, each (steps, C): the sums over all labels before it, itself
-/// included (alphas), and after it (betas), as logarithms. Of each step and the next one, label i
-/// is followed by j with a probability of left[i] powers[i][j] right[j]; left begins as the
-/// exponentials of alphas by their sum, and `sums` are those of powers[i][j] right[j]. Where these
-/// are too small for that, left and right are 0 and `weights` has the probability of i, by factor,
-/// for the same from `later`, the logarithms of right.
+/// What is kept of every step. At first it is all exponentials: `powers` are those of the scores,
+/// by their sum. `before` has for each label the sum over all labels of earlier steps, and its own
+/// score, by the sum of those of all labels; `after` the sum over all labels of later steps. Before
+/// it is made, the powers of the next step are multiplied by its `after`, and divided by their sum.
+/// By the sum of before times after these two give the probabilities of the labels, which are left
+/// in `after`; then label i is followed by j with the probability
+/// before[i] exp(transitions[i][j]) powers[j], powers being those of the next step.
+///
+/// Lost are numbers below about 1e-307, divided by sums of at least kLeast, beside others whose sum
+/// is 1. If the sum of before times after is at least kLeastShared, what they could have added to
+/// it is nothing in double. The few rows where any of these sums is less are computed by
+/// logarithms: then `before` is 0 and counts for nothing, and i is followed by j with the
+/// probability after[i] softmax(transitions[i] + powers)[j], powers being logarithms of score and
+/// sum over all later labels.
 struct Kept {
-    double *alphas, *betas, *left, *sums, *later, *weights;
-    Panels<double> right;
-    bool* apart;  ///< (steps) whether `weights` counts
+    double *powers, *before, *after;  ///< (steps, C); numbers behind powers are read, not used
+    double* sums;                     ///< (steps) by which powers and before were divided
+    bool* by_logs;                    ///< (B)
 
-    static Kept take(Arena& arena, int64_t steps, int64_t C) {
-        const int64_t n = size_product(steps, C), width = Panels<double>::kWidth;
+    static Kept take(Arena& arena, int64_t steps, int64_t B, int64_t C) {
+        const int64_t n = size_product(steps, C);
         Kept kept{};
-        for (double** array :
-             {&kept.alphas, &kept.betas, &kept.left, &kept.sums, &kept.later, &kept.weights})
-            *array = arena.take<double>(n);
-        const int64_t padded = size_product(steps, round_up(C, width));
-        kept.right = {arena.take<double>(padded), width, steps};
-        kept.apart = arena.take<bool>(steps);
+        kept.powers = arena.take<double>(size_product(steps + 1, C) + kAlignment);
+        kept.before = arena.take<double>(n);
+        kept.after = arena.take<double>(n);
+        kept.sums = arena.take<double>(steps);
+        kept.by_logs = arena.take<bool>(B);
         return kept;
-    }
-    /// Lets steps [first, last) count for nothing in the gradient of the transitions.
-    void leave_out(int64_t first, int64_t last, int64_t C, const double* zeros) const {
-        for (int64_t m = first; m < last; ++m) {
-            std::fill_n(left + m * C, C, 0);
-            copy_to_panels(right, m, zeros, C);
-            apart[m] = false;
-        }
     }
 };
 
-/// One row of the loss.
+/// sum_c a[c] b[c], in four chains, so that few additions wait for others.
+double dot(const double* a, const double* b, int64_t n) noexcept {
+    double sums[4] = {};
+    const int64_t whole = n / 4 * 4;
+    for (int64_t c = 0; c < whole; c += 4)
+        for (int64_t i = 0; i < 4; ++i) sums[i] += a[c + i] * b[c + i];
+    for (int64_t c = whole; c < n; ++c) sums[c - whole] += a[c] * b[c];
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+/// What all rows of the loss share.
+template <class T>
+struct Job {
+    const Kernels<double>& kernels;
+    void (*log)(const double*, double*, int64_t);
+    const Model& model;
+    const CrfShape& shape;
+    const Steps& steps;
+    const Kept& kept;
+    const T* scores;
+    const int64_t* labels;  ///< of all steps
+    const double* factor;
+    double* losses;
+    T* dscores;
+};
+
+/// One row of the loss. Its steps are 0 .. steps() - 1.
 template <class T>
 class Row {
 public:
-    Row(const Kernels<double>& kernels, const KernelTable& table, const Model& model,
-        const CrfShape& shape, const Steps& steps, const Kept& kept, int64_t row, const T* scores)
-        : kernels_(kernels),
-          log_(table.log),
-          model_(model),
-          C_(model.C),
-          n_(steps.first[size_t(row) + 1] - steps.first[size_t(row)]),
-          step_(steps.step.data() + steps.first[size_t(row)]),
-          scores_(scores + row * shape.row_stride),
-          stride_(shape.step_stride),
-          first_(steps.first[size_t(row)]),
-          kept_(kept) {}
+    Row() = default;
+    Row(const Job<T>& job, int64_t b)
+        : job_(&job),
+          model_(&job.model),
+          b_(b),
+          C_(job.shape.C),
+          first_(job.steps.first[size_t(b)]),
+          n_(job.steps.first[size_t(b) + 1] - first_),
+          exact_(job.model.known) {}
 
-    /// Returns the loss. `labels` are those of the row.
-    double forward(const int64_t* labels, double* room) noexcept {
-        if (n_ == 0) return 0;
-        bool known = model_.known;
-        for (int64_t k = 0; k < n_; ++k)
-            for (int64_t c = 0; c < C_; ++c) known &= x(k)[c] < std::numeric_limits<T>::infinity();
-        if (!known) return std::nan("");
-        for (int64_t c = 0; c < C_; ++c) alpha(0)[c] = model_.start[size_t(c)] + double(x(0)[c]);
-        for (int64_t k = 1; k < n_; ++k) {
-            sum_over(alpha(k - 1), model_.forward, model_.reversed, at(kept_.left, k - 1), room,
-                     alpha(k));
-            for (int64_t c = 0; c < C_; ++c) alpha(k)[c] += double(x(k)[c]);
+    int64_t steps() const { return n_; }
+
+    // By exponentials, see Kept.
+
+    void begin(double* room) noexcept {
+        for (int64_t k = 0; k < n_; ++k) {
+            std::copy_n(x(k), C_, room);
+            const SoftmaxSums<double> by = job_->kernels.softmax(room, powers(k), C_, 1);
+            highest_ += by.max;
+            job_->kept.sums[first_ + k] = by.sum;
         }
-        const double all = log_sum(alpha(n_ - 1), model_.end.data(), C_);
-        const double score = score_of(labels);
-        return score == kImpossible ? -kImpossible : all - score;
+        if (n_ == 0) return;
+        std::copy_n(model_->start.powers.data(), C_, before(0));
+        weigh(0);
+    }
+    ProductRow<double> forward_product(int64_t k) const {
+        return {before(k - 1), model_->zeros.data(), before(k)};
+    }
+    /// Makes `before` of step k of the sums over all labels of the step before.
+    void weigh(int64_t k) noexcept {
+        const double* const p = powers(k);
+        double* const out = before(k);
+        const double sum = dot(out, p, C_), by = 1 / sum;
+        for (int64_t c = 0; c < C_; ++c) out[c] *= p[c] * by;
+        job_->kept.sums[first_ + k] *= sum;
+        exact_ = exact_ && sum >= kLeast;
     }
 
-    /// Writes the gradient of the scores and what that of the parameters is made of, for a loss
-    /// that is finite.
-    void backward(const int64_t* labels, double factor, double* room, T* dscores) noexcept {
-        std::copy(model_.end.begin(), model_.end.end(), beta(n_ - 1));
-        for (int64_t k = n_ - 2; k >= 0; --k) {
-            double* const later = at(kept_.later, k);
-            for (int64_t c = 0; c < C_; ++c) later[c] = double(x(k + 1)[c]) + beta(k + 1)[c];
-            sum_over(later, model_.backward, model_.transitions, room, at(kept_.sums, k), beta(k));
-            copy_to_panels(kept_.right, first_ + k, room, C_);
+    void begin_backward() noexcept {
+        std::copy_n(model_->end.powers.data(), C_, after(n_ - 1));
+        last_ = dot(before(n_ - 1), after(n_ - 1), C_);
+    }
+    /// The product that makes `after` of step k.
+    ProductRow<double> backward_product(int64_t k) noexcept {
+        double* const right = powers(k + 1);
+        const double* const later = after(k + 1);
+        const double sum = dot(right, later, C_), by = 1 / sum;
+        for (int64_t c = 0; c < C_; ++c) right[c] *= later[c] * by;
+        exact_ = exact_ && sum >= kLeast;
+        return {right, model_->zeros.data(), after(k)};
+    }
+    /// The probabilities of step k, whose `after` is needed no more, and the gradient of its
+    /// scores.
+    void share(int64_t k) noexcept {
+        double *const left = before(k), *const p = after(k);
+        const double sum = dot(left, p, C_), by = job_->factor[b_] / sum;
+        exact_ = exact_ && sum >= kLeastShared;
+        if (!job_->dscores) return;
+        for (int64_t c = 0; c < C_; ++c) {
+            left[c] *= by;
+            p[c] *= left[c];
         }
-        for (int64_t k = 0; k < n_; ++k) {
-            double* const p = alpha(k);  // from here on the probability of each label, by factor
-            if (k + 1 == n_ || !take_shares(k, factor, p)) {
-                for (int64_t c = 0; c < C_; ++c) room[c] = alpha(k)[c] + beta(k)[c];
-                kernels_.softmax(room, p, C_, factor);
-                kept_.leave_out(first_ + k, first_ + k + 1, C_, model_.zeros.data());
-                kept_.apart[first_ + k] = k + 1 < n_;
-                std::copy_n(p, C_, at(kept_.weights, k));
-            }
-            p[labels[k]] -= factor;
-            T* const dx = dscores + step_[k] * stride_;
-            for (int64_t c = 0; c < C_; ++c) dx[c] = T(p[c]);
+        write_gradient(k);
+    }
+
+    /// The loss, behind all that is above. What that could not hold, and what has no gradient, is
+    /// made again.
+    void finish(double* room) noexcept {
+        double& loss = job_->losses[b_];
+        loss = 0;
+        job_->kept.by_logs[b_] = !exact_;
+        if (n_ == 0) return;
+        const double score = score_of_labels();
+        const bool known = exact_ || is_known(), counts = known && score > kImpossible;
+        loss = !known ? std::nan("") : -kImpossible;
+        if (counts) loss = (exact_ ? log_of_all() : forward_by_logs(room)) - score;
+        if (!job_->dscores) return;
+        if (counts && job_->factor[b_] != 0) {
+            if (!exact_) backward_by_logs(room);
+            leave_out(exact_ ? n_ - 1 : 0);
+            return;
         }
+        for (int64_t k = 0; k < n_; ++k)
+            std::fill_n(dx(k), C_, known ? T(0) : std::numeric_limits<T>::quiet_NaN());
+        std::fill_n(powers(0), n_ * C_, 0);
+        leave_out(0);
     }
 
 private:
-    const T* x(int64_t k) const { return scores_ + step_[k] * stride_; }
-    double* at(double* array, int64_t k) const { return array + (first_ + k) * C_; }
-    double* alpha(int64_t k) const { return at(kept_.alphas, k); }
-    double* beta(int64_t k) const { return at(kept_.betas, k); }
-
-    /// p becomes the probability of each label of a step that has a next one, by factor, and `left`
-    /// what it is there for. Returns whether that was exact; if not, all is as it was.
-    bool take_shares(int64_t k, double factor, double* p) const noexcept {
-        double* const left = at(kept_.left, k);
-        const double* const sums = at(kept_.sums, k);
-        double all = 0;
-        for (int64_t c = 0; c < C_; ++c) all += left[c] * sums[c];
-        if (!(all >= kSafe)) return false;
-        const double scale = factor / all;
-        for (int64_t c = 0; c < C_; ++c) {
-            left[c] *= scale;
-            p[c] = left[c] * sums[c];
-        }
-        kept_.apart[first_ + k] = false;
-        return true;
+    int64_t at(int64_t k) const {
+        return Steps::at(job_->shape, job_->steps.step[size_t(first_ + k)], b_);
     }
+    const T* x(int64_t k) const { return job_->scores + at(k); }
+    T* dx(int64_t k) const { return job_->dscores + at(k); }
+    int64_t label(int64_t k) const { return job_->labels[first_ + k]; }
+    double* powers(int64_t k) const { return job_->kept.powers + (first_ + k) * C_; }
+    double* before(int64_t k) const { return job_->kept.before + (first_ + k) * C_; }
+    double* after(int64_t k) const { return job_->kept.after + (first_ + k) * C_; }
 
-    /// out[j] = log(sum_i exp(in[i] + matrix[i][j])), where `powers` has the exponentials of the
-    /// matrix and `columns` its columns. exp(in[i]), by their sum, is left in `powers_in`, and
-    /// their products in `sums`.
-    void sum_over(const double* in, const Packed<double>& powers,
-                  const std::vector<double>& columns, double* powers_in, double* sums,
-                  double* out) const noexcept {
-        const SoftmaxSums<double> scale = kernels_.softmax(in, powers_in, C_, 1);
-        if (!(scale.max > kImpossible)) {
-            std::fill_n(out, C_, kImpossible);
-            std::fill_n(sums, C_, 0);
-            std::fill_n(powers_in, C_, 0);
-            return;
-        }
-        const ProductRow<double> product{powers_in, model_.zeros.data(), sums};
-        kernels_.product(powers, C_, &product, 1);
-        bool safe = true;
-        for (int64_t j = 0; j < C_; ++j) safe &= sums[j] >= kSafe;
-        const double shift = scale.max + std::log(scale.sum) + model_.highest;
-        if (safe) {
-            log_(sums, out, C_);
-            for (int64_t j = 0; j < C_; ++j) out[j] += shift;
-            return;
-        }
-        for (int64_t j = 0; j < C_; ++j) {
-            if (sums[j] >= kSafe) {
-                log_(sums + j, out + j, 1);
-                out[j] += shift;
-            } else {
-                out[j] = log_sum(in, columns.data() + j * C_, C_);
+    /// log(sum over all sequences of labels of exp(score)), by what all was divided by.
+    double log_of_all() const noexcept {
+        double* const sums = job_->kept.sums + first_;
+        job_->log(sums, sums, n_);
+        double sum = highest_ + model_->start.highest + model_->end.highest;
+        sum += double(n_ - 1) * model_->transitions.highest;
+        for (int64_t k = 0; k < n_; ++k) sum += sums[k];
+        return sum + std::log(last_);
+    }
+    double score_of_labels() const noexcept {
+        double score = model_->start.logs[size_t(label(0))] + double(x(0)[label(0)]);
+        for (int64_t k = 1; k < n_; ++k)
+            score += model_->transitions.logs[size_t(label(k - 1) * C_ + label(k))] +
+                     double(x(k)[label(k)]);
+        return score + model_->end.logs[size_t(label(n_ - 1))];
+    }
+    void write_gradient(int64_t k) const noexcept {
+        const double* const p = after(k);
+        T* const out = dx(k);
+        for (int64_t c = 0; c < C_; ++c) out[c] = T(p[c]);
+        out[label(k)] = T(p[label(k)] - job_->factor[b_]);
+    }
+    /// Steps from number k on count for nothing in the gradient of the transitions, if powers are
+    /// finite.
+    void leave_out(int64_t k) const noexcept { std::fill_n(before(k), (n_ - k) * C_, 0); }
+
+    // The same by logarithms: all three of Kept are such here, until a step has its probabilities.
+
+    bool is_known() const noexcept {
+        bool known = model_->known;
+        for (int64_t k = 0; k < n_; ++k)
+            for (int64_t c = 0; c < C_; ++c) known &= x(k)[c] < std::numeric_limits<T>::infinity();
+        return known;
+    }
+    double forward_by_logs(double* room) const noexcept {
+        for (int64_t c = 0; c < C_; ++c)
+            before(0)[c] = model_->start.logs[size_t(c)] + double(x(0)[c]);
+        for (int64_t k = 1; k < n_; ++k)
+            for (int64_t c = 0; c < C_; ++c)
+                before(k)[c] = log_sum(before(k - 1), &model_->reversed[size_t(c * C_)], room) +
+                               double(x(k)[c]);
+        return log_sum(before(n_ - 1), model_->end.logs.data(), room);
+    }
+    void backward_by_logs(double* room) const noexcept {
+        std::copy_n(model_->end.logs.data(), C_, after(n_ - 1));
+        for (int64_t k = n_ - 1; k >= 0; --k) {
+            for (int64_t c = 0; c < C_ && k + 1 < n_; ++c)
+                after(k)[c] =
+                    log_sum(powers(k + 1), &model_->transitions.logs[size_t(c * C_)], room);
+            for (int64_t c = 0; c < C_; ++c) {
+                powers(k)[c] = std::max(double(x(k)[c]) + after(k)[c], kLowest);
+                after(k)[c] += before(k)[c];
             }
+            job_->kernels.softmax(after(k), after(k), C_, job_->factor[b_]);
+            write_gradient(k);
         }
     }
-
-    double score_of(const int64_t* labels) const noexcept {
-        int64_t before = labels[0];
-        double score = model_.start[size_t(before)] + double(x(0)[before]);
-        for (int64_t k = 1; k < n_; ++k) {
-            const int64_t label = labels[k];
-            score += model_.transitions[size_t(before * C_ + label)] + double(x(k)[label]);
-            before = label;
-        }
-        return score + model_.end[size_t(before)];
+    /// log(sum_c exp(a[c] + b[c]))
+    double log_sum(const double* a, const double* b, double* room) const noexcept {
+        for (int64_t c = 0; c < C_; ++c) room[c] = a[c] + b[c];
+        const SoftmaxSums<double> sums = job_->kernels.softmax(room, nullptr, C_, 1);
+        return sums.max > kImpossible ? sums.max + std::log(sums.sum) : kImpossible;
     }
 
-    const Kernels<double>& kernels_;
-    void (*const log_)(const double*, double*, int64_t);
-    const Model& model_;
-    const int64_t C_, n_;
-    const int64_t* const step_;
-    const T* const scores_;
-    const int64_t stride_, first_;
-    const Kept& kept_;
+    const Job<T>* job_ = nullptr;
+    const Model* model_ = nullptr;
+    int64_t b_ = 0, C_ = 0, first_ = 0, n_ = 0;
+    double highest_ = 0;  ///< of the scores of each step, added up
+    double last_ = 0;     ///< the last sum, which is not divided by
+    bool exact_ = false;  ///< whether exponentials have lost nothing that counts
 };
 
-/// What the sums over all rows need of each.
+/// Rows first, first + by, ...: kRows at once, so that a product has that many.
+template <class T>
+void run_rows(const Job<T>& job, int64_t first, int64_t by, double* room) noexcept {
+    const auto run = [&](Row<T>* rows, int64_t count) {
+        ProductRow<double> products[kRows];
+        int64_t longest = 0;
+        for (int64_t r = 0; r < count; ++r) {
+            rows[r].begin(room);
+            longest = std::max(longest, rows[r].steps());
+        }
+        for (int64_t k = 1, n = 0; k < longest; ++k, n = 0) {
+            for (int64_t r = 0; r < count; ++r)
+                if (rows[r].steps() > k) products[n++] = rows[r].forward_product(k);
+            job.kernels.product(job.model.forward, job.shape.C, products, n);
+            for (int64_t r = 0; r < count; ++r)
+                if (rows[r].steps() > k) rows[r].weigh(k);
+        }
+        for (int64_t k = longest - 1, n = 0; k >= 0; --k, n = 0) {
+            for (int64_t r = 0; r < count; ++r)
+                if (rows[r].steps() > k + 1) products[n++] = rows[r].backward_product(k);
+            job.kernels.product(job.model.backward, job.shape.C, products, n);
+            for (int64_t r = 0; r < count; ++r) {
+                if (rows[r].steps() > k + 1) rows[r].share(k + 1);
+                if (rows[r].steps() == k + 1) rows[r].begin_backward();
+                if (rows[r].steps() > k && k == 0) rows[r].share(0);
+            }
+        }
+        for (int64_t r = 0; r < count; ++r) rows[r].finish(room);
+    };
+    Row<T> rows[kRows];
+    int64_t count = 0;
+    for (int64_t b = first; b < job.shape.B; b += by) {
+        rows[count++] = Row<T>(job, b);
+        if (count < kRows && b + by < job.shape.B) continue;
+        run(rows, count);
+        count = 0;
+    }
+}
+
+/// The gradients of the parameters, sums over all rows.
+template <class T>
 struct Sums {
-    const Model& model;
-    const Kernels<double>& kernels;
-    const Steps& steps;
-    const Kept& kept;
-    const CrfShape& shape;
-    const int64_t* labels;  ///< of all steps
-    const double *factor, *losses;
+    const Job<T>& job;
 
     bool counts(int64_t b) const {
-        return steps.first[size_t(b)] < steps.first[size_t(b) + 1] && std::isfinite(losses[b]) &&
-               factor[b] != 0;
+        return job.steps.first[size_t(b)] < job.steps.first[size_t(b) + 1] &&
+               std::isfinite(job.losses[b]) && job.factor[b] != 0;
     }
-    /// The gradient of the transitions from labels [first, last), over all rows and steps in order.
+    /// That of the transitions from labels [first, last), over all rows and steps in order.
     /// `products` and `exact` are (C, C), of which those labels' rows are used; `room` is (C).
-    template <class T>
     void add_transitions(int64_t first, int64_t last, double* products, double* exact, double* room,
                          T* out) const noexcept {
-        const int64_t C = model.C, begin = first * C, end = last * C;
+        const int64_t C = job.shape.C, begin = first * C, end = last * C;
         std::fill(products + begin, products + end, 0);
         std::fill(exact + begin, exact + end, 0);
-        for (int64_t m = 0; m < steps.all(); m += kLinearPieceRows) {
-            const Panels<double>& right = kept.right;
-            const int64_t n = std::min(kLinearPieceRows, steps.all() - m);
-            kernels.outer({{kept.left + m * C, C, n},
-                           first,
-                           {right.at(m, 0), right.width, right.rows},
-                           products + begin,
-                           n,
-                           last - first,
-                           C});
+        for (int64_t m = 0; m < job.steps.all(); m += kLinearPieceRows) {
+            const int64_t n = std::min(kLinearPieceRows, job.steps.all() - m);
+            const Panels<double> left{job.kept.before + m * C, C, n};
+            const Panels<double> next{job.kept.powers + (m + 1) * C, C, n};
+            job.kernels.outer({left, first, next, products + begin, n, last - first, C});
         }
-        for (int64_t b = 0; b < shape.B; ++b) {
+        for (int64_t b = 0; b < job.shape.B; ++b) {
             if (!counts(b)) continue;
-            for (int64_t m = steps.first[size_t(b)]; m + 1 < steps.first[size_t(b) + 1]; ++m) {
-                const int64_t label = labels[m];
-                if (label >= first && label < last) exact[label * C + labels[m + 1]] -= factor[b];
-                for (int64_t i = first; kept.apart[m] && i < last; ++i)
-                    add_apart(m, i, exact, room);
+            for (int64_t m = job.steps.first[size_t(b)]; m + 1 < job.steps.first[size_t(b) + 1];
+                 ++m) {
+                const int64_t label = job.labels[m];
+                if (label >= first && label < last)
+                    exact[label * C + job.labels[m + 1]] -= job.factor[b];
+                for (int64_t i = first; job.kept.by_logs[b] && i < last; ++i)
+                    add_by_logs(m, i, exact + i * C, room);
             }
         }
         for (int64_t i = begin; i < end; ++i)
-            out[i] += T(products[i] * model.powers[size_t(i)] + exact[i]);
+            out[i] += T(products[i] * job.model.transitions.powers[size_t(i)] + exact[i]);
     }
-    /// The same of a step whose exponentials are too small: the share of each label that may follow
-    /// label i.
-    void add_apart(int64_t m, int64_t i, double* exact, double* room) const noexcept {
-        const int64_t C = model.C;
-        const double weight = kept.weights[m * C + i];
+    /// The share of each label that may follow label i of step m.
+    void add_by_logs(int64_t m, int64_t i, double* exact, double* room) const noexcept {
+        const int64_t C = job.shape.C;
+        const double weight = job.kept.after[m * C + i];
         if (weight == 0) return;
-        const double* const later = kept.later + m * C;
-        for (int64_t j = 0; j < C; ++j) room[j] = later[j] + model.transitions[size_t(i * C + j)];
-        kernels.softmax(room, room, C, weight);
-        for (int64_t j = 0; j < C; ++j) exact[i * C + j] += room[j];
+        const double* const later = job.kept.powers + (m + 1) * C;
+        const double* const transitions = &job.model.transitions.logs[size_t(i * C)];
+        for (int64_t j = 0; j < C; ++j) room[j] = later[j] + transitions[j];
+        job.kernels.softmax(room, room, C, weight);
+        for (int64_t j = 0; j < C; ++j) exact[j] += room[j];
     }
-
-    /// Those of the first or last labels: alphas are their gradients now.
-    template <class T>
+    /// Those of the first or last labels.
     void add_ends(bool last, T* out) const noexcept {
-        for (int64_t c = 0; c < model.C; ++c) {
+        for (int64_t c = 0; c < job.shape.C; ++c) {
             double sum = 0;
-            for (int64_t b = 0; b < shape.B; ++b) {
+            for (int64_t b = 0; b < job.shape.B; ++b) {
                 if (!counts(b)) continue;
-                const int64_t at = last ? steps.first[size_t(b) + 1] - 1 : steps.first[size_t(b)];
-                sum += kept.alphas[at * model.C + c];
+                const int64_t m =
+                    last ? job.steps.first[size_t(b) + 1] - 1 : job.steps.first[size_t(b)];
+                const double own = job.labels[m] == c ? job.factor[b] : 0;
+                sum += job.kept.after[m * job.shape.C + c] - own;
             }
             out[c] += T(sum);
         }
@@ -343,6 +444,54 @@ std::vector<int64_t> take_labels(const CrfShape& shape, const Steps& steps, cons
         }
     return labels;
 }
+
+/// What Viterbi's algorithm looks for the best of, padded with what cannot be.
+struct Trellis {
+    static constexpr int64_t kBlock = 4;
+
+    int64_t C, width;
+    std::vector<double> transitions;  ///< (C, width)
+    std::vector<double> reversed;     ///< (C, C) from column to row
+    std::vector<double> start, end;   ///< (width), (C)
+
+    template <class T>
+    Trellis(const CrfParameters<T>& from, int64_t C_)
+        : C(C_),
+          width(round_up(C, kBlock)),
+          transitions(size_t(C * width), kImpossible),
+          reversed(size_t(C * C)),
+          start(size_t(width), kImpossible),
+          end(from.end, from.end + C) {
+        std::copy_n(from.start, C, start.begin());
+        for (int64_t i = 0; i < C; ++i)
+            for (int64_t j = 0; j < C; ++j)
+                transitions[size_t(i * width + j)] = reversed[size_t(j * C + i)] =
+                    double(from.transitions[i * C + j]);
+    }
+    /// now[j] = max_i (before[i] + transitions[i][j])
+    void follow(const double* before, double* now) const noexcept {
+        for (int64_t j = 0; j < width; j += kBlock) {
+            double best[kBlock];
+            std::fill_n(best, kBlock, kImpossible);
+            for (int64_t i = 0; i < C; ++i) {
+                const double* const row = transitions.data() + i * width + j;
+                for (int64_t l = 0; l < kBlock; ++l) {
+                    const double score = before[i] + row[l];
+                    best[l] = best[l] < score ? score : best[l];
+                }
+            }
+            std::copy_n(best, kBlock, now + j);
+        }
+    }
+    /// The label of the highest score[i] + after[i], of equal ones the first.
+    int64_t best_before(const double* score, const double* after) const noexcept {
+        int64_t label = 0;
+        double best = score[0] + after[0];
+        for (int64_t i = 1; i < C; ++i)
+            if (score[i] + after[i] > best) best = score[label = i] + after[i];
+        return label;
+    }
+};
 
 int team_size_for(const CrfShape& shape, const Steps& steps, int num_threads) {
     const double c = double(shape.C), work = double(steps.all()) * (3 * c * c + 20 * c);
@@ -367,44 +516,32 @@ void crf(const T* scores, const CrfShape& shape, const CrfParameters<T>& paramet
     const Steps steps(shape);
     const std::vector<int64_t> labels = take_labels(shape, steps, target);
     const KernelTable& table = kernel_table();
-    const Kernels<double>& kernels = table.f64;
     const int64_t C = shape.C;
     const FlushDenormals own_mode;
-    const Model model(parameters, C, kernels);
+    const Model model(parameters, C, table.f64);
     Arena counting(nullptr);
-    Kept::take(counting, steps.all(), C);
+    Kept::take(counting, steps.all(), shape.B, C);
     const int team_size = team_size_for(shape, steps, num_threads);
     const int64_t room_size = round_up(C, kAlignment);
     counting.take<double>(size_product(room_size, team_size));
     counting.take<double>(size_product(2, C, C));
     const Buffer memory(counting.used());
     Arena arena(memory.data());
-    const Kept kept = Kept::take(arena, steps.all(), C);
+    const Kept kept = Kept::take(arena, steps.all(), shape.B, C);
     double* const rooms = arena.take<double>(size_product(room_size, team_size));
     double* const products = arena.take<double>(size_product(2, C, C));
-    const Sums sums{model, kernels, steps, kept, shape, labels.data(), factor, losses};
+    const Job<T> job{table.f64, table.log,     model,  shape,  steps,  kept,
+                     scores,    labels.data(), factor, losses, dscores};
+    const Sums<T> sums{job};
+    std::fill_n(kept.powers + steps.all() * C, C + kAlignment, 0);
     const CallKind kind({'k', shape.B, C, sizeof(T)}, double(steps.all() + 1));
     run_fast_team(kind, team_size, [&](Team& team) noexcept {
         const FlushDenormals mode;
         double* const room = rooms + team.rank * room_size;
-        for (int64_t b = team.rank; b < shape.B; b += team.size) {
-            Row<T> row(kernels, table, model, shape, steps, kept, b, scores);
-            const int64_t at = b * shape.row_stride;
-            const int64_t* const own = labels.data() + steps.first[size_t(b)];
-            losses[b] = row.forward(own, room);
-            if (!dscores) continue;
-            const bool unknown = std::isnan(losses[b]);
-            T* const dx = dscores + at;
-            for (int64_t t = 0; t < shape.T; ++t) std::fill_n(dx + t * shape.step_stride, C, T(0));
-            for (int64_t m = steps.first[size_t(b)]; unknown && m < steps.first[size_t(b) + 1]; ++m)
-                std::fill_n(dx + steps.step[size_t(m)] * shape.step_stride, C,
-                            std::numeric_limits<T>::quiet_NaN());
-            if (sums.counts(b))
-                row.backward(own, factor[b], room, dx);
-            else
-                kept.leave_out(steps.first[size_t(b)], steps.first[size_t(b) + 1], C,
-                               model.zeros.data());
-        }
+        for (int64_t b = team.rank; dscores && b < shape.B; b += team.size)
+            for (int64_t t = 0; t < shape.T; ++t)
+                std::fill_n(dscores + Steps::at(shape, t, b), C, T(0));
+        run_rows(job, team.rank, team.size, room);
         if (!dscores || !gradients) return;
         team.barrier();
         sums.add_transitions(C * team.rank / team.size, C * (team.rank + 1) / team.size, products,
@@ -421,39 +558,29 @@ template <class T>
 int64_t crf_decode(const T* scores, const CrfShape& shape, const CrfParameters<T>& parameters,
                    int64_t* paths, int num_threads) {
     const Steps steps(shape);
-    const int64_t C = shape.C;
-    const std::vector<double> transitions(parameters.transitions, parameters.transitions + C * C);
+    const Trellis trellis(parameters, shape.C);
+    const int64_t width = trellis.width;
     // The best score of all that ends in each label, for each step.
-    std::vector<double> best(size_t(size_product(steps.all(), C)));
+    Buffer memory(size_product(steps.all(), width, sizeof(double)));
+    double* const best = static_cast<double*>(memory.data());
     const int team_size = team_size_for(shape, steps, num_threads);
-    const CallKind kind({'v', shape.B, C, sizeof(T)}, double(steps.all() + 1));
+    const CallKind kind({'v', shape.B, shape.C, sizeof(T)}, double(steps.all() + 1));
     run_fast_team(kind, team_size, [&](Team& team) noexcept {
         for (int64_t b = team.rank; b < shape.B; b += team.size) {
             const int64_t first = steps.first[size_t(b)], end = steps.first[size_t(b) + 1];
             for (int64_t m = first; m < end; ++m) {
-                const T* x = scores + Steps::at(shape, steps.step[size_t(m)], b);
-                double* const now = best.data() + m * C;
-                for (int64_t j = 0; m == first && j < C; ++j) now[j] = double(parameters.start[j]);
-                if (m > first) std::fill_n(now, C, kImpossible);
-                for (int64_t i = 0; m > first && i < C; ++i) {
-                    const double before = now[i - C];
-                    const double* const row = transitions.data() + i * C;
-                    for (int64_t j = 0; j < C; ++j)
-                        now[j] = now[j] < before + row[j] ? before + row[j] : now[j];
-                }
-                for (int64_t j = 0; j < C; ++j) now[j] += double(x[j]);
+                const T* const x = scores + Steps::at(shape, steps.step[size_t(m)], b);
+                double* const now = best + m * width;
+                if (m == first)
+                    std::copy(trellis.start.begin(), trellis.start.end(), now);
+                else
+                    trellis.follow(now - width, now);
+                for (int64_t j = 0; j < shape.C; ++j) now[j] += double(x[j]);
             }
-            int64_t next = -1;
+            const double* after = trellis.end.data();
             for (int64_t m = end - 1; m >= first; --m) {
-                const auto score = [&](int64_t i) {
-                    const double after =
-                        next < 0 ? double(parameters.end[i]) : transitions[size_t(i * C + next)];
-                    return best[size_t(m * C + i)] + after;
-                };
-                int64_t label = 0;
-                for (int64_t i = 1; i < C; ++i)
-                    if (score(i) > score(label)) label = i;
-                paths[m] = next = label;
+                paths[m] = trellis.best_before(best + m * width, after);
+                after = &trellis.reversed[size_t(paths[m] * shape.C)];
             }
         }
     });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -217,20 +218,23 @@ class CRF(FeedForward):
         if given.shape != shape:
             raise ValueError(f"target has shape {given.shape}, expected {shape}, that of scores")
         given = given.reshape(x.shape[:2])
-        valid = self._valid(x.shape[:2], ends, steps, batch_first)
         if ignore_index is not None:
-            valid &= given != checks.integer(ignore_index, "ignore_index", -(2**63))
-        labels = np.where(valid, given, 0).astype(np.int64)
-        wrong = labels[(labels < 0) | (labels >= self.classes)]
-        if wrong.size:
-            raise ValueError(f"target has label {wrong[0]}, expected 0 to {self.classes - 1}")
+            there = given != checks.integer(ignore_index, "ignore_index", -(2**63))
+            steps = there if steps is None else steps & there
+        steps = None if steps is None else checks.in_order(steps)
+        if given.size and not (given.min() >= 0 and given.max() < self.classes):
+            wrong = given[self._valid(given.shape, ends, steps, batch_first)]
+            wrong = wrong[(wrong < 0) | (wrong >= self.classes)]
+            if wrong.size:
+                raise ValueError(f"target has label {wrong[0]}, expected 0 to {self.classes - 1}")
+        labels = checks.in_order(given.astype(np.int64, copy=False))
         rows = x.shape[0 if batch_first else 1]
         factor = np.full(rows, 1 / max(rows, 1))
         dscores = _core.empty(x.shape, x.dtype)
         parameters = list(self._parameters.values())
         gradients = [np.zeros(p.shape, p.dtype) for p in parameters]
         arrays: list[Array] = [p._storage for p in parameters]
-        losses = _core.crf(x, arrays, labels, None, valid, batch_first, factor, dscores, gradients)
+        losses = _core.crf(x, arrays, labels, ends, steps, batch_first, factor, dscores, gradients)
         loss = Mean(float(losses.sum() * (1 / max(rows, 1))), rows)
         return (
             loss,
@@ -290,7 +294,8 @@ class CRF(FeedForward):
         arrays: list[Array] = [p._storage for p in self._parameters.values()]
         paths = _core.crf_decode(x, arrays, None, valid, batch_first)
         counts = valid.sum(axis=1 if batch_first else 0)
-        found = np.split(paths, np.cumsum(counts)[:-1]) if len(counts) else []
+        bounds = [0, *np.cumsum(counts).tolist()]
+        found = [paths[first:end] for first, end in itertools.pairwise(bounds)]
         return found if batched else found[0]
 
     def _sequences(
