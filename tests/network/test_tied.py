@@ -145,6 +145,85 @@ def test_other_formats_have_it_twice(kind: str) -> None:
     np.testing.assert_allclose(back(IDS.T), model(IDS).swapaxes(0, 1), atol=1e-6)
 
 
+@kinds
+def test_to_pytorch_and_back_it_stays_one(kind: str) -> None:
+    torch = require("torch")
+    model = network(kind, dtype="float64")
+    theirs = lc.to_torch(model)
+    names = dict(zip("abc", model._children, strict=True))
+    head, embedding = (theirs.get_submodule(names[n]) for n in "ca")
+    assert head.weight is embedding.weight
+    assert sum(p.numel() for p in theirs.parameters()) == model.num_parameters
+    np.testing.assert_allclose(theirs(torch.tensor(IDS)).detach(), model(IDS), atol=1e-12)
+    back = lc.from_torch(theirs)
+    embedding, head = parts(back)
+    assert embedding.parameters()[0] is head.parameters()[0]
+    assert back.num_parameters == model.num_parameters
+    np.testing.assert_allclose(back(IDS), model(IDS), atol=1e-12)
+    # Trained in both, they stay the same.
+    sgd = torch.optim.SGD(theirs.parameters(), lr=0.5)
+    expected = []
+    for _ in range(4):
+        y = theirs(torch.tensor(IDS[:-1]))
+        loss = torch.nn.functional.cross_entropy(y.flatten(0, 1), torch.tensor(IDS[1:]).flatten())
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+        expected.append(loss.item())
+    found = lc.fit(
+        back, [(IDS[:-1], IDS[1:])], loss="cross_entropy", epochs=4, progress=False,
+        optimizer=lc.optim.SGD(back.parameters(), lr=0.5),
+    )  # fmt: skip
+    np.testing.assert_allclose(found.losses, expected, rtol=1e-9)
+
+
+def test_layers_of_pytorch_that_share_a_matrix() -> None:
+    torch = require("torch")
+    a, b = torch.nn.LSTM(4, 4), torch.nn.LSTM(4, 4)
+    b.weight_hh_l0, b.bias_ih_l0 = a.weight_hh_l0, a.bias_ih_l0
+    theirs = torch.nn.Sequential(a, lc.torch.Output(), b)
+    ours = lc.from_torch(theirs)
+    assert ours.num_parameters == sum(p.numel() for p in theirs.parameters())
+    x = np.random.default_rng(0).standard_normal((T, B, 4)).astype("f4")
+    back = lc.to_torch(ours)
+    assert back[2].weight_hh_l0 is back[0].weight_hh_l0
+    with torch.no_grad():
+        back[0].weight_hh_l0 *= 2  # which the layer computes with, too
+        a.weight_hh_l0 *= 2
+    ours[0].parameters()[1].data[...] *= 2
+    for made in (theirs, back):
+        y = made(torch.tensor(x))
+        y = y[0] if isinstance(y, tuple) else y
+        np.testing.assert_allclose(y.detach(), ours(x), atol=1e-5)
+    b.weight_ih_l0 = b.weight_hh_l0
+    with pytest.raises(ValueError, match=r"weight_ih_l0 and weight_hh_l0 of LSTM.* are one param"):
+        lc.from_torch(b)
+
+
+def test_in_int8_matrices_and_their_scales_stay_one(tmp_path: Path) -> None:
+    a, b = lc.LSTM(4, 4, seed=0), lc.LSTM(4, 4, seed=1)
+    b.tie("weight_hh_l0", a).tie("bias_ih_l0", a)
+    model = lc.Sequential(a, b, lc.Linear(4, 4, seed=2).tie("weight", lc.Linear(4, 4, seed=3)))
+    small = lc.quantize(model)
+    lc.save(small, tmp_path / "small.safetensors")
+    x = np.random.default_rng(0).standard_normal((T, B, 4)).astype("f4")
+    for made in (small, lc.load(tmp_path / "small.safetensors"), copy.deepcopy(small)):
+        first, second = (dict(layer._parameters) for layer in list(made)[:2])
+        for name in ("weight_hh_l0", "weight_hh_l0_scale", "bias_ih_l0"):
+            assert first[name] is second[name]
+        assert first["weight_ih_l0"] is not second["weight_ih_l0"]
+        assert "1.weight_hh_l0" not in made.state_dict()
+        assert_same_bits(made(x), small(x))
+    untied = lc.Sequential(*(type(m)(4, 4) for m in model))
+    state = model.state_dict()
+    state |= {f"1.{n}": state[f"0.{n}"] for n in ("weight_hh_l0", "bias_ih_l0")}
+    untied.load_state_dict(state)
+    assert_same_bits(lc.quantize(untied)(x), small(x))
+    # An Embedding is not quantised, so it keeps the vectors that it has.
+    embedding, head = parts(lc.quantize(network("chain")))
+    assert [m.parameters()[0].dtype.name for m in (embedding, head)] == ["float32", "int8"]
+
+
 def test_layers_that_share_a_matrix() -> None:
     a, b = lc.LSTM(3, 4, seed=0), lc.LSTM(3, 4, seed=1)
     b.tie("weight_hh_l0", a).tie("weight_ih_l0", a)

@@ -367,7 +367,8 @@ class Module:
 
         From then on it is one array with one gradient, to which both add. In a model with both it
         counts once, under the name of the place where it is found first. Files of `lstmcore.save`,
-        copies and pickles of such a model keep it tied; other formats have it twice.
+        copies and pickles of such a model keep it tied, and so do `from_torch` and `to_torch`;
+        other formats have it twice.
 
         Parameters
         ----------

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from . import checks
 from .module import Module
+from .tying import other_names, share_watch, use_parameter
 
 __all__ = ["quantize"]
 
@@ -32,7 +33,8 @@ def quantize(model: Model) -> Model:
         Of the same kind. Each matrix of a recurrent layer, a cell or a Linear (``weight_ih``,
         ``weight_hh``, ``weight_hr``, ``weight``) is int8 there, and a parameter with ``_scale`` at
         the end of its name has the scales of its rows, float32. All else, biases, peepholes, other
-        modules, is as it was.
+        modules, is as it was. Tied parameters stay tied, unless one of the modules is not
+        quantised: an `Embedding` keeps its own vectors beside the int8 matrix of a Linear.
 
     Raises
     ------
@@ -75,10 +77,36 @@ def quantize(model: Model) -> Model:
     if not isinstance(model, Module):
         raise TypeError(f"model is {checks.describe(model)}, expected a module")
     quantized = copy.deepcopy(model)
+    tied = other_names(quantized)
+    sharing: dict[int, list[Module]] = {}
+    for _, module in quantized._modules() if tied else ():
+        if hasattr(module, "_watch"):
+            sharing.setdefault(id(module._watch), []).append(module)
     found = [
         module._quantize(f"module {path}" if path else repr(module))
         for path, module in quantized._modules()
     ]
     if not any(found):
         raise ValueError(f"{model!r} has nothing to quantise: no recurrent layer and no Linear")
+    for modules in sharing.values():
+        share_watch(modules)
+    _tie(quantized, tied)
     return quantized
+
+
+def _tie(model: Module, tied: dict[str, str]) -> None:
+    """Tie again what was: matrices with their scales. Of what is no int8, int8 stays apart."""
+    modules = dict(model._modules())
+    for names in tied.items():
+        (path, name), (first, first_name) = (full.rpartition(".")[::2] for full in names)
+        module, other = modules[path], modules[first]
+        for suffix in ("", "_scale"):
+            p, q = module._parameters.get(name + suffix), other._parameters.get(first_name + suffix)
+            if p is q or p is None or q is None or p.dtype != q.dtype:
+                continue
+            if not hasattr(module, "_watch"):  # one of somebody else's
+                setattr(module, name, q)
+            elif not hasattr(other, "_watch"):
+                setattr(other, first_name, p)
+            else:
+                use_parameter(module, name + suffix, other, first_name + suffix)

@@ -10,7 +10,7 @@ import numpy as np
 from . import checks
 from .parameter import Parameter
 
-__all__ = ["other_names", "under_first_names", "use_parameter"]
+__all__ = ["other_names", "share_watch", "under_first_names", "use_parameter"]
 
 
 def use_parameter(module: Any, name: str, other: Any, other_name: str) -> None:
@@ -35,13 +35,20 @@ def use_parameter(module: Any, name: str, other: Any, other_name: str) -> None:
         )
     # Whatever has a parameter of a module has to learn when it may have changed, so all have one
     # Watch.
-    watch.shared = True
     home[name] = given
-    module._watch = watch
-    for p in (*module._parameters.values(), *module._buffers.values()):
-        p._watch = watch
+    share_watch([other, module])
     given._keep_all_rows()
     watch.token = object()
+
+
+def share_watch(modules: list[Any]) -> None:
+    """Give modules one Watch, as tied ones have."""
+    watch = modules[0]._watch
+    watch.shared = watch.shared or len(modules) > 1
+    for module in modules:
+        module._watch = watch
+        for p in (*module._parameters.values(), *module._buffers.values()):
+            p._watch = watch
 
 
 def _home(module: Any, name: Any) -> dict[str, Parameter]:

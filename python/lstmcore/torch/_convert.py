@@ -160,8 +160,8 @@ def from_torch(module: nn.Module, *, inputs: Sequence[Input] | None = None) -> A
     and last step, means and maxima over steps, transpositions, cat, chunk, activations. An argument
     that is an initial state, or goes to ``pack_padded_sequence`` as lengths, is no input of the
     `Model`: states and lengths are given when that is called. A last axis of size 1 that the
-    forward squeezes stays. Parameters that two modules of a Sequential share become two of the same
-    numbers; a module that a forward calls twice stays one.
+    forward squeezes stays. Parameters that two modules share are tied in ours, too; a module that a
+    forward calls twice stays one.
 
     Examples
     --------
@@ -201,7 +201,11 @@ def from_torch(module: nn.Module, *, inputs: Sequence[Input] | None = None) -> A
         raise ValueError(f"inputs is given for a {type(module).__name__}, which tells its own")
     if type(module) is torch.nn.Sequential:
         return _from_sequential(module, dtype)
-    return _from_one(module, dtype, "module")
+    from ._tying import tie_as_theirs
+
+    made = _from_one(module, dtype, "module")
+    tie_as_theirs([(module, made)])
+    return made
 
 
 def _has_code(module: Any) -> bool:
@@ -419,7 +423,10 @@ def _refuse_options(module: nn.Module, what: str) -> None:
 def _from_sequential(module: nn.Module, dtype: str) -> Sequential:
     from torch import nn
 
+    from ._tying import tie_as_theirs
+
     modules: list[Module] = []
+    pairs: list[tuple[nn.Module, Module]] = []
     seen: dict[int, str] = {}
     layer: Any = None  # the recurrent one whose (y, state) is still to be taken apart
     for path, child in _leaves(module, ""):
@@ -432,8 +439,10 @@ def _from_sequential(module: nn.Module, dtype: str) -> Sequential:
         _refuse_hooks(child, f"module {path}, {child!r},")
         if type(child) is not nn.Identity:
             modules.append(_from_one(child, dtype, f"module {path}"))
+            pairs.append((_unwrapped(child), modules[-1]))
             layer = child if isinstance(child, nn.RNNBase) else None
     _check_features(modules)
+    tie_as_theirs(pairs)
     return Sequential(*modules)
 
 
@@ -537,7 +546,8 @@ def to_torch(module: Module) -> Any:
         followed by an `lstmcore.torch.Output`, so that the model returns what ours does, and
         pooling by the modules of the same name in `lstmcore.torch`. A `Model`, and what torch.nn
         lacks, becomes a ``torch.fx.GraphModule``: it takes the inputs of the `Model` one by one, or
-        by name if they are a dict, and has their layout. Its ``code`` can be printed.
+        by name if they are a dict, and has their layout. Its ``code`` can be printed. Tied
+        parameters are one there, too.
 
     Raises
     ------
@@ -558,9 +568,13 @@ def to_torch(module: Module) -> Any:
     ValueError: LSTM(3, 5, peephole=True): peephole=True cannot be written to PyTorch
     """
     _torch("to_torch")
+    from ._tying import tie_as_ours
+
     if not isinstance(module, Module):
         raise TypeError(f"module is {checks.describe(module)}, expected a module of lstmcore")
-    return _to_one(module, False)
+    made: nn.Module = _to_one(module, False)
+    tie_as_ours(made, module)
+    return made
 
 
 def _to_one(module: Module, batch_first: bool) -> nn.Module:

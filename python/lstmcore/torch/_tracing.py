@@ -27,6 +27,7 @@ from .._network.symbol import Input
 from . import _traced
 from ._modules import BothEnds, LastStep, MaxPool, MeanPool, Output
 from ._traced import FREE, Order, Refused, Rules, Value
+from ._tying import tie_as_theirs
 
 __all__ = ["from_code", "is_code"]
 
@@ -319,6 +320,9 @@ class _Reading:
         return Value(kind, order)
 
     def _output(self, made: Any) -> Model:
+        # Of modules, those that are used, in the order in which PyTorch has them.
+        theirs = self._arguments.modules.values()
+        tie_as_theirs([(m, self._laid_out[id(m)]) for m in theirs if id(m) in self._laid_out])
         values = leaves(made)
         symbols = [_traced.as_output(value, self._first) for value in values]
         inputs: Any = self._inputs[0] if len(self._inputs) == 1 else list(self._inputs)
