@@ -92,6 +92,46 @@ NETWORKS: dict[str, Callable[[bool], tuple[Any, list[str]]]] = {
 }  # fmt: skip
 
 
+def heads_over_another(first: bool) -> Any:
+    """Queries of one sequence, keys and values of another; the weights are an output as well."""
+    query, key = lc.Input(8), lc.Input(6)
+    attention = lc.attention.MultiHead(8, 2, 0.5, kdim=6, vdim=6, batch_first=first, seed=0)
+    y, weights = attention(query, lc.Tanh()(key), key)
+    return lc.Model([query, key], [query + y, weights])
+
+
+def transformer(first: bool) -> Any:
+    """Two encoder blocks with a GRU behind them."""
+    x = y = lc.Input(8)
+    for i in range(2):
+        attention = lc.attention.MultiHead(8, 4, bias=i > 0, batch_first=first, seed=i)
+        y = lc.LayerNorm(8)(y + attention(y, y, y)[0])
+        y = lc.LayerNorm(8)(y + lc.Linear(16, 8, seed=i)(lc.GELU()(lc.Linear(8, 16, seed=i)(y))))
+    y, h = lc.GRU(8, 5, batch_first=first, seed=9)(y)
+    return lc.Model(x, [y, h[-1]])
+
+
+def additive(first: bool) -> Any:
+    """The attention of Bahdanau et al., and one without a scale."""
+    query, states = lc.Input(5), lc.Input(6)
+    keys, queries = lc.Linear(6, 4, seed=0)(states), lc.Linear(5, 4, seed=1)(query)
+    y, weights = lc.attention.Additive(4, batch_first=first, seed=2)(queries, keys, states)
+    plain, _ = lc.attention.Additive(4, scale=False, batch_first=first)(queries, keys, states)
+    return lc.Model([query, states], [y, weights, plain])
+
+
+def dots(first: bool) -> Any:
+    query, states = lc.Input(6), lc.Input(6)
+    y, weights = lc.attention.ScaledDotProduct(batch_first=first)(query, states, states)
+    other, _ = lc.attention.ScaledDotProduct(0.3, batch_first=first)(query, states, query * states)
+    return lc.Model([query, states], [y, weights, other])
+
+
+ATTENTION: dict[str, Callable[[bool], Any]] = {
+    f.__name__: f for f in (heads_over_another, transformer, additive, dots)
+}
+
+
 def values_of(model: Any, seed: int = 0) -> Any:
     """Values for the inputs of a model."""
     rng = np.random.default_rng(seed)

@@ -25,6 +25,7 @@ from .._nn.pooling import BothEnds, LastStep, MeanPool
 from .._nn.time_reversal import Flip
 from ._model import major
 from ._write import Writer, check, inexpressible
+from ._write_attention import ATTENTION, check_attention, layers_of, write_attention
 
 __all__ = ["unfolded", "write_network"]
 
@@ -49,6 +50,9 @@ def write_network(keras: Any, model: Any) -> Any:
     if version < 3:
         raise ValueError("networks that are no chain are written to Keras 3, and this is Keras 2")
     for module in model._children.values():
+        if type(module) in ATTENTION:
+            check_attention(module)
+            continue
         check(module)
         if module._finds_lengths:
             raise inexpressible(module, "masks go through chains only")
@@ -127,9 +131,14 @@ class _NetworkWriter:
             raise inexpressible(module)
         if kind in _OPERATIONS:
             self.values[step.outs[0]] = _OPERATIONS[kind](self, module, step)
+            if kind.__name__ not in masks.OPERATIONS:
+                self._keep_mask(step)
             return set()
         if step.place is not None:
             return self._recurrent(step)
+        if kind in ATTENTION:
+            self._attention(step)
+            return set()
         (x,) = self.values[step.xs[0] or 0]
         mask = self.masks.get(step.xs[0] or 0)
         if mask is not None:
@@ -148,6 +157,20 @@ class _NetworkWriter:
         self.values[step.outs[0]] = [x]
         return set()
 
+    def _attention(self, step: Step) -> None:
+        module: Any = step.module
+        query, key, value = (slot or 0 for slot in step.xs)
+        given = [self.values[slot][0] for slot in (query, key, value)]
+        if query in self.masks or (value in self.masks) != (key in self.masks):
+            raise inexpressible(module, "masked steps were taken out before it, of keys not alone")
+        if id(module) not in self._layers:
+            size = self.plan.axes[query].features or 1
+            self._layers[id(module)] = layers_of(self.keras, module, size, self.dtype)
+        made = self._layers[id(module)]
+        mask, weights = self.masks.get(key), step.outs[1] in self._users
+        found = write_attention(self.keras, module, made, given, mask, weights)
+        self.values |= {slot: [one] for slot, one in zip(step.outs, found, strict=False)}
+
     def _masked(self, step: Step, x: Any, mask: Any) -> Any:
         """Write a call with steps that were moved up, which stay where they are in Keras."""
         kind = type(step.module)
@@ -156,13 +179,24 @@ class _NetworkWriter:
             return layer(x, mask=mask)
         if kind is Flip:
             mask, x = (self.keras.ops.flip(one, axis=1) for one in (mask, x))
-        elif kind is Embedding:
-            ((layer, _),) = self._made(step.module)
-            x = layer(x)
+        elif kind is Embedding or not step.module._knows_time:  # each step by itself
+            for layer, _ in self._made(step.module):
+                x = layer(x)
         else:
             raise inexpressible(step.module, "masked steps were taken out before it")
         self.masks[step.outs[0]] = mask
         return x
+
+    def _keep_mask(self, step: Step) -> None:
+        """Give y the mask of what an operation takes, if it has one."""
+        found = [self.masks.get(slot) for slot in step.xs if slot is not None]
+        one = next((mask for mask in found if mask is not None), None)
+        if one is None:
+            return
+        each = isinstance(step.module, (Affine, Binary, Concat, Index))
+        if not each or any(mask is not one for mask in found):
+            raise inexpressible(step.module, "masked steps were taken out before it")
+        self.masks[step.outs[0]] = one
 
     def _made(
         self, module: Any, *after: Module, states: bool = False

@@ -108,7 +108,7 @@ def to_onnx(
     ----------
     layer_or_model : RNN, LSTM, GRU, Sequential, Model, or another module
         Of Linear, Embedding, LayerNorm, BatchNorm, Conv1D, activations, pooling, Flip and Dropout
-        too.
+        too; a Model also of attention.
     path : path, optional
         Where to write. A file that is there is replaced when the new one is complete, not before.
     states : bool, default False

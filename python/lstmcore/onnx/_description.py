@@ -78,7 +78,8 @@ def _state(module: Module, model: Model) -> dict[str, Any]:
                 nodes = [_recurrent.turned(one) for one in nodes]
             own = _recurrent.to_state(part._config, nodes)
         else:
-            own = {name: _parameter(prefix + name, model) for name in part._parameters}
+            inside = (f"{n}.{name}" for n, m in part._children.items() for name in m._parameters)
+            own = {n: _parameter(prefix + n, model) for n in (*part._parameters, *inside)}
             # Of what no graph needs, such as a count of batches, the values it starts with stay.
             own |= {
                 name: model.constants.get(prefix + name, p._storage)

@@ -90,6 +90,8 @@ class _Writer:
         if type(module) not in _MODULES:
             name = f"module {path}, {module!r}," if path else repr(module)
             how = "" if module._network is None else _INSIDE
+            if not path and module._lengths_of == 1:
+                how = ", but a lc.Model of what it gives for lc.Input is"
             raise ValueError(f"{name} is not expressible in ONNX{how}")
         write, options = _MODULES[type(module)]
         check_options(module, options, "ONNX", path, in_int8=True)

@@ -11,12 +11,14 @@ from .._base import checks
 from .._base.module import Module
 from .._base.symbolic import Axes
 from .._base.tree import leaves
+from .._files.export_options import check_options
 from .._network.arrays import Reduce, SoftmaxOver
 from .._network.operations import Affine, Binary, Concat, Index, Operation, Repeat, Stack
 from .._network.plan import Plan, Step
 from .._nn.layers import Layer
+from ..attention import Additive, Attention, MultiHead, ScaledDotProduct
 from . import _description
-from ._exporting import _Writer
+from ._exporting import _linear, _Writer
 from ._reading import read, require
 
 OPSETS = (13, 22)  # from where Squeeze takes its axes as an input, to what this was tried with
@@ -133,6 +135,7 @@ class _NetworkWriter(_Writer):
         for slot, name in zip(plan.last, claimed, strict=True):
             if plan.finds or len(set(times.values())) > 1:
                 self._time = f"{name}.time"
+            self.prefix = f"{name}."
             made.append(self.output(self._value_of(slot), name, self._shape(plan.axes[slot])))
         self.outputs[:0] = made
 
@@ -159,6 +162,8 @@ class _NetworkWriter(_Writer):
         return found
 
     def _shape(self, axes: Axes) -> list[Any]:
+        if axes.shown:  # the weights of an attention
+            return ["batch", *(f"{self.prefix}{name}" for name in ("queries", "keys"))]
         if axes.steps:
             return self.axes(axes.features)
         lead = [axes.states, "batch"] if axes.states else ["batch"]
@@ -195,6 +200,9 @@ class _NetworkWriter(_Writer):
             self.prefix = ""
             self._values[step.outs[0]] = _written(self, module, step)
             return
+        if type(module) in _ATTENTION:
+            self._attention(step)
+            return
         self._load(step)
         self.module(self._paths[id(module)], module)
         self._values[step.outs[0]] = {self._swapped: self.x}
@@ -202,6 +210,50 @@ class _NetworkWriter(_Writer):
             name = parts[0] if len(parts) == 1 else str(self.node("Concat", parts, axis=0))
             self._values[slot] = {False: name}
         self._final = {}
+
+    def _attention(self, step: Step) -> None:
+        module, path = step.module, self._paths[id(step.module)]
+        scores, options = _ATTENTION[type(module)]
+        check_options(module, options, "ONNX", path)
+        self.prefix = f"{path}."
+        query, key, value = (self._rows_first(slot) for slot in step.xs if slot is not None)
+        valid = None if self.lengths is None else self._valid(key)
+        if valid is not None:  # weights of 0 are not enough: what is past the end may be NaN
+            there = self.node("Unsqueeze", [valid, self.integers(2)])
+            key, value = (self.node("Where", [there, x, self.number(0)]) for x in (key, value))
+        y, weights = scores(self, module, (query, key, value), valid)
+        self._values[step.outs[0]] = {
+            False: y if self._batch_first else str(self.node("Transpose", [y], perm=[1, 0, 2]))
+        }
+        self._values[step.outs[1]] = {False: weights}
+
+    def _rows_first(self, slot: int) -> str:
+        """Return the name of a value with steps as (B, T, F)."""
+        x = self._value_of(slot)
+        if self._batch_first:
+            return x
+        return self.once(("rows", x), lambda: str(self.node("Transpose", [x], perm=[1, 0, 2])))
+
+    def _valid(self, key: str) -> str:
+        """Return a mask (B, S) of the keys that are there."""
+        assert self.lengths is not None
+        count = self.node("Gather", [self.node("Shape", [key]), self.whole(1)])
+        steps = self.node("Range", [self.whole(0), count, self.whole(1)])
+        ends = self.node("Unsqueeze", [self.lengths, self.integers(1)])
+        return str(self.node("Less", [steps, ends]))
+
+    def shares(self, scores: str, valid: str | None, *inner: int) -> str:
+        """Return the softmax of scores, over the keys that are there; 0 where there is none.
+
+        `inner` are the axes of the scores between those of the rows and of the keys.
+        """
+        if valid is None:
+            return str(self.node("Softmax", [scores], axis=-1))
+        there = self.node("Unsqueeze", [valid, self.integers(*inner)])
+        masked = self.node("Where", [there, scores, self.number(-np.inf)])
+        weights = self.node("Softmax", [masked], axis=-1)
+        some = self.node("Unsqueeze", [self.some(), self.integers(*inner)])
+        return str(self.node("Where", [some, weights, self.number(0)]))
 
     # States, which layers ask for while they are written ------------------------------------------
 
@@ -342,4 +394,79 @@ _OPERATIONS: dict[type[Operation], Callable[[_NetworkWriter, Any, Step], dict[bo
     Repeat: _repeat,
     SoftmaxOver: _softmax_over,
     Stack: _stack,
+}
+
+
+# Attention, of (B, T, E), (B, S, K) and (B, S, V) ------------------------------------------------
+
+
+_Given = tuple[str, str, str]
+
+
+def _scaled(
+    w: _NetworkWriter, module: ScaledDotProduct, given: _Given, valid: str | None
+) -> tuple[str, str]:
+    query, key, value = given
+    assert w._step is not None
+    size = w._plan.axes[w._step.xs[0] or 0].features or 1
+    scale = size**-0.5 if module.scale is None else module.scale
+    query = w.node("Mul", [query, w.number(scale)])
+    scores = w.node("MatMul", [query, w.node("Transpose", [key], perm=[0, 2, 1])])
+    weights = w.shares(scores, valid, 1)
+    return str(w.node("MatMul", [weights, value])), weights
+
+
+def _additive(
+    w: _NetworkWriter, module: Additive, given: _Given, valid: str | None
+) -> tuple[str, str]:
+    query, key, value = given
+    sums = [w.node("Unsqueeze", [x, w.integers(axis)]) for x, axis in ((query, 2), (key, 1))]
+    bent = w.node("Tanh", [w.node("Add", sums)])
+    if module.scale:
+        scores = w.node("MatMul", [bent, w.parameter(module, "weight")])
+    else:
+        scores = w.reduce("ReduceSum", bent, 3)
+    weights = w.shares(scores, valid, 1)
+    return str(w.node("MatMul", [weights, value])), weights
+
+
+def _multi_head(
+    w: _NetworkWriter, module: MultiHead, given: _Given, valid: str | None
+) -> tuple[str, str]:
+    size, count = module.embed_dim, module.num_heads
+    thirds = w.integers(size, size, size)
+    names = list(module._parameters)
+    matrices = [w.parameter(module, name) for name in names if name.endswith("weight")]
+    if len(matrices) == 1:
+        matrices = w.node("Split", [matrices[0], thirds], 3, axis=0)
+    projected = [
+        w.node("MatMul", [x, w.node("Transpose", [matrix], perm=[1, 0])])
+        for x, matrix in zip(given, matrices, strict=True)
+    ]
+    if module.bias:
+        biases = w.node("Split", [w.parameter(module, "in_proj_bias"), thirds], 3, axis=0)
+        projected = [w.node("Add", list(pair)) for pair in zip(projected, biases, strict=True)]
+    projected[0] = w.node("Mul", [projected[0], w.number((size // count) ** -0.5)])
+    shape, orders = w.integers(0, 0, count, size // count), ((0, 2, 1, 3), (0, 2, 3, 1))
+    query, key, value = (
+        w.node("Transpose", [w.node("Reshape", [x, shape])], perm=list(orders[i == 1]))
+        for i, x in enumerate(projected)
+    )
+    weights = w.shares(w.node("MatMul", [query, key]), valid, 1, 2)
+    heads = w.node("Transpose", [w.node("MatMul", [weights, value])], perm=[0, 2, 1, 3])
+    w.x = w.node("Reshape", [heads, w.integers(0, 0, size)])
+    mean = w.reduce("ReduceMean", weights, 1)
+    w.prefix += "out_proj."
+    _linear(w, module._children["out_proj"])  # type: ignore[arg-type]
+    return w.x, mean
+
+
+# How each is written, and which of its options.
+_ATTENTION: dict[type[Attention], tuple[Callable[..., tuple[str, str]], tuple[str, ...]]] = {
+    ScaledDotProduct: (_scaled, ("scale", "batch_first")),
+    Additive: (_additive, ("size", "scale", "batch_first", "dtype")),
+    MultiHead: (
+        _multi_head,
+        ("embed_dim", "num_heads", "dropout", "bias", "kdim", "vdim", "batch_first", "dtype"),
+    ),
 }
