@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,15 @@ def test_a_file_that_is_replaced_while_it_is_read(reader: str, tmp_path: Path) -
 # What is another reader's -------------------------------------------------------------------------
 
 
+def scripted() -> bytes:
+    """A TorchScript archive, as far as it is told by its beginning."""
+    torch, file = require("torch"), io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 3), torch.zeros(1, 2)), file)
+    return file.getvalue()
+
+
 def foreign_files() -> dict[str, tuple[bytes, str]]:
     """Files by what they are, and what the message must say."""
     arrays, tensors = io.BytesIO(), io.BytesIO()
@@ -270,6 +280,8 @@ def foreign_files() -> dict[str, tuple[bytes, str]]:
         "pickle": (b"\x80\x04\x95\x0a\x00", "a pickle, which could run anything"),
         "frozen graph": (b"\n\x28\n\x01x\x12\x0bPlaceholder*\x0b", r"TensorFlow.*convert_weights"),
         "saved model": (b"\x08\x01\x12\xba\x08\n", r"TensorFlow.*convert_weights"),
+        "TorchScript": (scripted(), r"of PyTorch, which lc\.load_torch reads"),
+        "nothing": (b"", "empty"),
         "index": (
             b'{"metadata": {"total_size": 9}, "weight_map": {"a": "b.safetensors"}}',
             "index of several files of weights",
@@ -281,10 +293,28 @@ def foreign_files() -> dict[str, tuple[bytes, str]]:
 def test_messages_name_the_right_reader(reader: str, tmp_path: Path) -> None:
     _, read = READERS[reader]
     for kind, (content, message) in foreign_files().items():
-        if reader == "load_torch" and ("pt" in kind or kind in ("index", "keras", "npz")):
-            continue  # the last two: see test_torch_files.py
+        own = {"keras", "npz", "pt", "old pt", "index", "TorchScript"}
+        if reader == "load_torch" and kind in own:
+            continue  # the first two: see test_torch_files.py
         path = tmp_path / "file"
         path.write_bytes(content)
         with pytest.raises(ValueError, match=message) as caught:
             read(path)
         assert str(path) in str(caught.value), kind
+
+
+@pytest.mark.parametrize("reader", ["from_keras", "from_onnx"])
+def test_readers_of_models_name_the_right_reader(reader: str, tmp_path: Path) -> None:
+    require({"from_keras": "keras", "from_onnx": "onnx"}[reader])
+    lc.save(LAYER, tmp_path / "saved")
+    ours = (tmp_path / "saved").read_bytes(), r"safetensors file: lc\.load reads"
+    for kind, (content, message) in (foreign_files() | {"ours": ours}).items():
+        if kind in {"from_keras": ("keras", "h5"), "from_onnx": ("onnx",)}[reader]:
+            continue
+        path = tmp_path / "file"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=message) as caught:
+            getattr(lc, reader)(path)
+        assert str(path) in str(caught.value), kind
+        with pytest.raises(ValueError, match=message):
+            getattr(lc, reader)(content)

@@ -30,6 +30,8 @@ def what_it_is(start: bytes) -> str:
     >>> what_it_is(b"\x89HDF\r\n")
     'an HDF5 file, which lc.from_keras reads if Keras has written it'
     """
+    if not start:
+        return "empty"
     if start[:4] == b"PK\3\4":
         return _zip(start)
     if start[:4] == b"\x89HDF":
@@ -63,6 +65,9 @@ def _zip(start: bytes) -> str:
         return "arrays of NumPy (.npz), which np.load reads"
     if name in ("metadata.json", "config.json", "model.weights.h5"):
         return _KERAS
-    if name.partition("/")[2] in ("data.pkl", ".format_version", "archive_format", "byteorder"):
+    inside = name.partition("/")[2]
+    if inside in ("data.pkl", "constants.pkl", ".format_version", "archive_format", "byteorder"):
+        return _TORCH
+    if inside.startswith(("data/", "code/", ".data/")):  # of TorchScript
         return _TORCH
     return "a zip archive"

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from .._base.checks import describe
+from .._files.foreign import what_it_is
 from ._hdf5 import SIGNATURE, Dataset, File, Group
 from ._layer import FUNCTIONAL, Stored, cells_of, layers_of, name_of
 from ._model import Source, major
@@ -68,8 +69,13 @@ def read(source: Any, config: Any) -> Source:
     where, data = _content(source)
     text = version = None
     if data.startswith(b"PK"):
-        text, version, data = _sound(where, _unzip, data)
+        try:
+            text, version, data = _sound(where, _unzip, data)
+        except ValueError:
+            _refuse_others(where, data)
+            raise
     elif not data.startswith(SIGNATURE):
+        _refuse_others(where, data)
         raise ValueError(f"{where} is neither a .keras file (zip) nor an .h5 file (HDF5)")
     store = _Store(where, data)
     if text is None:
@@ -84,6 +90,13 @@ def read(source: Any, config: Any) -> Source:
     model = _parsed(text)
     number = major(version or model.get("keras_version", 3), where)
     return Source(model, number, store.weights_of(model))
+
+
+def _refuse_others(where: str, data: bytes) -> None:
+    """Say what a file is that another tool has written, if that is known."""
+    what = what_it_is(data[:512])
+    if what and "lc.from_keras" not in what and what != "a zip archive":
+        raise ValueError(f"{where} is {what}; expected a .keras or .h5 file") from None
 
 
 def _sound(where: str, function: Callable[..., T], *args: Any) -> T:

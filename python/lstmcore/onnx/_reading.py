@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._base import checks
+from .._files.foreign import what_it_is
 from ._model import Body, Lazy, Model, Node, Tensor, Value
 
 OPSETS = (7, 28)  # the oldest and newest versions of ONNX's operators that we know
@@ -77,8 +78,15 @@ def read(source: Any, inputs: bool = True) -> Model:
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(content)
+        broken: Exception | None = None
     except Exception as error:
-        raise ValueError(f"{name} is not an ONNX model, or only a part of one: {error}") from error
+        broken = error
+    what = what_it_is(bytes(content[:512]))
+    if what and "lc.from_onnx reads" not in what and not proto.HasField("graph"):
+        raise ValueError(f"{name} is {what}; expected an ONNX model")
+    if broken is not None:
+        text = f"{name} is not an ONNX model, or only a part of one: {broken}"
+        raise ValueError(text) from broken
     return _Reader(proto, folder).model(inputs)
 
 
