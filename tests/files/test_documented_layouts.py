@@ -1,7 +1,7 @@
-"""Weights of tools that are not run here, as their documentation lays them out.
+"""Weights of Equinox, as it was recorded; and of MATLAB, which is not run here.
 
-The arrays are random and follow the documented layouts, and the documented equations are written
-out: these are no recordings of the tools.
+Equinox's arrays and outputs are those of tests/data/record_equinox.py. MATLAB's are random and
+follow the layouts in its documentation, whose equations are written out.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import pytest
 
 import lstmcore as lc
 from helpers import peers
+from helpers.paths import DATA
 
 T, INPUTS, H = 6, 3, 5
 rng = np.random.default_rng(0)
@@ -29,7 +30,7 @@ def drawn(gates: int) -> tuple[Any, Any, Any]:
 
 
 def lstm(x: Any, w: Any, r: Any, b: Any) -> Any:
-    """The LSTM of equinox.nn.LSTMCell and of MATLAB's lstmLayer: gates i, f, g, o, one bias."""
+    """The LSTM of MATLAB's lstmLayer: gates i, f, g, o, one bias."""
     h = c = np.zeros(H)
     outputs = []
     for step in x:
@@ -58,17 +59,24 @@ def gru(x: Any, w: Any, r: Any, b: Any, of_h: Any, before: bool = False) -> Any:
 X = rng.standard_normal((T, INPUTS))
 
 
-def test_equinox() -> None:
-    w, r, b = drawn(4)
-    state = lc.convert_weights("pytorch", "lstm", w_ih=w, w_hh=r, bias=b)
-    np.testing.assert_allclose(lc.LSTM.from_state_dict(state)(X)[0], lstm(X, w, r, b), atol=1e-12)
-    w, r, b = drawn(3)
-    bias_n = rng.random(H)
+@pytest.mark.parametrize("case", ["lstm", "lstm_plain", "gru", "gru_plain"])
+def test_equinox(case: str) -> None:
+    recorded = np.load(DATA / "equinox.npz")
+    cell = {
+        name.partition("/")[2]: recorded[name] for name in recorded if name.startswith(f"{case}/")
+    }
+    kind = case[:4].rstrip("_")
+    biases: dict[str, Any] = {}
+    if "bias" in cell:
+        biases["bias"] = cell["bias"]
+    if "bias_n" in cell:
+        size = len(cell["bias_n"])
+        biases["bias_hh"] = [np.zeros(2 * size), cell["bias_n"]]
     state = lc.convert_weights(
-        "pytorch", "gru", w_ih=w, w_hh=r, bias=b, bias_hh=[np.zeros(2 * H), bias_n]
+        "pytorch", kind, w_ih=cell["weight_ih"], w_hh=cell["weight_hh"], **biases
     )
-    found = lc.GRU.from_state_dict(state)(X)[0]
-    np.testing.assert_allclose(found, gru(X, w, r, b, bias_n), atol=1e-12)
+    layer = (lc.LSTM if kind == "lstm" else lc.GRU).from_state_dict(state)
+    np.testing.assert_allclose(layer(recorded["x"])[0], cell["y"], rtol=0, atol=1e-12)
 
 
 def test_arrays_of_matlab() -> None:
