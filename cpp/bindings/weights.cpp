@@ -52,6 +52,13 @@ py::object quantize_matrix(const py::array& matrix) {
     return py::make_tuple(values, scales);
 }
 
+/// In place.
+void round_array(py::array& array) {
+    float* const data = numbers<float>(array, "array");
+    const ReleaseGil release;
+    round_bfloat16(data, array.size());
+}
+
 /// Whether the arrays of two lists have the same shapes and bits, one by one.
 bool same_bits(const std::vector<py::array>& some, const std::vector<py::array>& others) {
     constexpr size_t kLong = 1 << 18;  // bytes: from there on it releases the GIL
@@ -87,5 +94,6 @@ void bind_weights(py::module_& m) {
           py::arg("precision") = "float32");
     m.def("pack_quantized", &pack_quantized, py::arg("spec"), py::arg("parameters"));
     m.def("quantize", &quantize_matrix, py::arg("matrix"));
+    m.def("round_bfloat16", &round_array, py::arg("array").noconvert());
     m.def("same_bits", &same_bits, py::arg("some"), py::arg("others"));
 }

@@ -168,10 +168,10 @@ TEST(outputs_are_those_of_python) {
         if (name == "in_float64")
             check_case<double>(name, 1e-13);
         else
-            check_case<float>(name, 2e-6);
+            check_case<float>(name, name.substr(0, 5) == "table" ? 0 : 2e-6);
         ++count;
     }
-    CHECK_EQUAL(count, size_t(16));
+    CHECK_EQUAL(count, size_t(19));
 }
 
 TEST(what_comes_out_is_described) {

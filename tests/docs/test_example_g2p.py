@@ -30,12 +30,26 @@ def test_every_word_is_spelled_as_recorded(g2p: Any) -> None:
     assert {word: " ".join(g2p.pronounce(word)) for word in WORDS} == WORDS
 
 
-def test_states_and_scores(g2p: Any) -> None:
-    _, (h,) = g2p.encoder.run(RECORDED["ids"].T, lengths=RECORDED["lens"])
-    np.testing.assert_allclose(h[0], RECORDED["enc_h"], atol=2e-5, rtol=0)
+def scores_of(encoder: Any, decoder: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores of every phoneme, of those recorded before it, and the last state."""
+    _, (h,) = encoder.run(RECORDED["ids"].T, lengths=RECORDED["lens"])
     said = RECORDED["dec_ids"]  # -1 after the end of a word
     heard = np.concatenate([np.full((len(said), 1), 2), np.maximum(said[:, :-1], 0)], axis=1)
-    scores = g2p.decoder(heard.T, [h]).swapaxes(0, 1)
+    return decoder(heard.T, [h]).swapaxes(0, 1), h
+
+
+def perplexity(encoder: Any, decoder: Any) -> float:
+    scores, _ = scores_of(encoder, decoder)
+    said = RECORDED["dec_ids"]
+    spoken = said >= 0
+    loss, _ = lc.losses.cross_entropy(scores[spoken], said[spoken])
+    return float(np.exp(loss))
+
+
+def test_states_and_scores(g2p: Any) -> None:
+    scores, h = scores_of(g2p.encoder, g2p.decoder)
+    np.testing.assert_allclose(h[0], RECORDED["enc_h"], atol=2e-5, rtol=0)
+    said = RECORDED["dec_ids"]
     spoken = said >= 0
     np.testing.assert_allclose(
         scores[spoken], RECORDED["dec_logits"][spoken], atol=2e-4, rtol=0
@@ -60,6 +74,9 @@ def test_the_script_prints_the_words() -> None:
 def test_in_int8_only_words_are_lost_that_are_wrong_anyway(
     g2p: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    exact = perplexity(g2p.encoder, g2p.decoder)
+    lost = perplexity(lc.quantize(g2p.encoder), lc.quantize(g2p.decoder)) / exact - 1
+    assert 0 < abs(lost) < 0.002
     for name in ("encoder", "decoder"):
         monkeypatch.setattr(g2p, name, lc.quantize(getattr(g2p, name)))
     said = {word: " ".join(g2p.pronounce(word)) for word in WORDS}

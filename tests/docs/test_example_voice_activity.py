@@ -65,6 +65,19 @@ def test_probabilities_in_int8(example: Any, monkeypatch: pytest.MonkeyPatch) ->
     assert difference.mean() < 0.001
 
 
+@pytest.mark.parametrize("count", [60, 200])
+def test_probabilities_in_int8_after_calibration(example: Any, count: int) -> None:
+    """Of 200 frames, after calibration by the first of them or by all."""
+    exact, front_end = example.WEIGHTS["probabilities"], example.FrontEnd()
+    padded = np.concatenate([np.zeros(64, "f4"), example.WEIGHTS["recording"]])
+    frames = np.stack([padded[i : i + 576] for i in range(0, len(padded) - 575, 512)])
+    x = front_end(frames)[:, None]
+    small = lc.quantize(example.make_model(), calibration=x[:count])
+    difference = np.abs(small(x)[:, 0, 0] - exact)
+    assert difference.max() < 0.02
+    assert difference.mean() < 0.0005
+
+
 def test_it_says_where_somebody_speaks() -> None:
     said = run()
     assert "speech from 0.77 s to" in said

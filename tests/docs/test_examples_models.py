@@ -21,6 +21,9 @@ def test_characters_are_predicted_better_than_by_bigrams() -> None:
     example.train(model, text, epochs=6, lr=0.005)
     markov = example.lc.baselines.Markov(len(text.letters)).fit(text.train[0])
     assert example.bits(model, text) < example.bits(markov, text) < untrained
+    small = example.lc.quantize(model)  # loses less than 0.7 % of its perplexity
+    assert small[0].precision == "int8"
+    assert 0 < abs(example.bits(small, text) - example.bits(model, text)) < np.log2(1.007)
     said = example.sample(model, text, "And God", 100, seed=1)
     assert len(said) == len("And God") + 100
     assert said.startswith("And God")

@@ -276,6 +276,46 @@ def test_it_can_be_set_and_set_back() -> None:
     assert_same_bits(net(x), exact)
 
 
+@pytest.mark.parametrize("shape", [(), (0,), (7,), (5, 3)])
+def test_an_embedding_gives_rounded_rows(shape: tuple[int, ...]) -> None:
+    exact = lc.Embedding(6, 5, seed=0)
+    low = lc.Embedding(6, 5, seed=0, precision="bfloat16")
+    ids = np.random.default_rng(1).integers(6, size=shape)
+    y, tape = low.forward(ids)
+    expected = lc.reference.round_bfloat16(exact.state_dict()["weight"])[ids]
+    assert_same_bits(y, expected.astype("f4"))
+    assert_same_bits(low(ids), y)
+    dy = numbers(*y.shape)
+    low.backward(tape, dy)
+    exact.backward(exact.forward(ids)[1], dy)  # the gradient of the table is not rounded
+    assert_same_bits(low.parameters()[0].grad, exact.parameters()[0].grad)
+    assert low.state_dict()["weight"].dtype == np.float32
+    low.precision = "float32"
+    assert low == exact
+
+
+def test_a_table_in_bfloat16_changes_no_bit_of_a_layer_in_bfloat16(tmp_path: Path) -> None:
+    net = lc.Sequential(lc.Embedding(9, 4, seed=0), lc.LSTM(4, 6, seed=1), lc.Linear(6, 2, seed=2))
+    net[1].precision = net[2].precision = "bfloat16"
+    assert net.precision == "mixed"
+    ids = np.random.default_rng(0).integers(9, size=(20, 3))
+    expected = net(ids)
+    net.precision = "bfloat16"
+    assert net[0].precision == "bfloat16"
+    assert_same_bits(net(ids), expected)
+    lc.save(net, tmp_path / "net.safetensors")
+    assert lc.load(tmp_path / "net.safetensors") == net
+
+
+def test_a_stream_made_after_a_change_has_the_new_precision() -> None:
+    net, x = model(), numbers(6, 2, 7)
+    before = net.stream(2)  # which shares its copies of the modules with others
+    exact = net(x)
+    net.precision = "bfloat16"
+    assert_same_bits(net.stream(2).process(x), net(x))
+    assert_same_bits(before.process(x), exact)
+
+
 def test_networks_of_any_shape_have_it() -> None:
     x = lc.Input(4)
     y, h = lc.GRU(4, 8, seed=0)(x)
@@ -346,7 +386,7 @@ def test_bad_input_is_refused_by_name() -> None:
         with pytest.raises(ValueError, match="precision is 'half'"):
             single.precision = "half"
         assert single.precision == "float32"
-    with pytest.raises(ValueError, match="it has no recurrent layer and no Linear"):
+    with pytest.raises(ValueError, match="it has no recurrent layer, Linear or Embedding"):
         lc.Sequential(lc.Tanh()).precision = "bfloat16"
     net = lc.Sequential(lc.GRU(3, 4), lc.Linear(4, 2))
     net._children["1"] = lc.quantize(lc.Linear(4, 2))

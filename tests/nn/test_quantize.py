@@ -1,4 +1,4 @@
-"""quantize: int8 weights in recurrent layers, cells and Linear, held to the reference.
+"""quantize: int8 weights in recurrent layers, cells, Linear, Embedding, held to the reference.
 
 What is promised of bits is promised of bfloat16, too: those tests run for both.
 """
@@ -268,6 +268,105 @@ def test_ids_that_are_looked_up_give_the_same_bits(lowered: Lowered) -> None:
     assert_same_bits(model(ids), layer(embedding(ids))[0])
 
 
+@pytest.mark.parametrize("sizes", SIZES)
+def test_an_embedding_gives_whole_numbers_times_the_scale_of_their_row(
+    sizes: tuple[int, int],
+) -> None:
+    exact = lc.Embedding(*sizes, seed=0)
+    small = lc.quantize(exact)
+    weight, scale = small.state_dict().values()
+    assert weight.dtype == np.int8
+    assert np.abs(weight).max(axis=1).tolist() == [127] * sizes[0]
+    table = exact.state_dict()["weight"]
+    np.testing.assert_allclose(scale * 127, np.abs(table).max(axis=1), rtol=1e-6)
+    for shape in [(), (0,), (4,), (5, 3)]:
+        ids = np.random.default_rng(1).integers(sizes[0], size=shape)
+        y = small(ids)
+        assert y.dtype == np.float32
+        assert_same_bits(y, weight.astype("f4")[ids] * scale[ids][..., None])
+        np.testing.assert_allclose(y, table[ids], atol=0.501 * float(scale.max()))
+
+
+@pytest.mark.usefixtures("isa")
+def test_a_table_in_int8_adds_no_error_before_a_layer_in_int8() -> None:
+    embedding = lc.Embedding(50, 24, seed=0)
+    layer = lc.quantize(lc.LSTM(24, 9, seed=1))
+    ids = np.random.default_rng(0).integers(50, size=(13, 4))
+    values, scale = rounded_rows(lc.quantize(embedding)(ids))
+    expected, expected_scale = rounded_rows(embedding(ids))
+    np.testing.assert_array_equal(values, expected)
+    np.testing.assert_allclose(scale, expected_scale, rtol=3e-7)
+    np.testing.assert_allclose(
+        layer(lc.quantize(embedding)(ids))[0], layer(embedding(ids))[0], atol=2e-6
+    )
+
+
+def test_odd_rows_of_a_table() -> None:
+    embedding = lc.Embedding(6, 5, padding_idx=0, sparse=True, seed=0)
+    table = embedding.state_dict()["weight"]
+    table[1] = [1e30, 1, -1, 2, 3]
+    table[2] = 1e-42  # subnormal
+    embedding.load_state_dict({"weight": table})
+    y = lc.quantize(embedding)(np.arange(6))
+    assert not y[0].any()
+    np.testing.assert_allclose(y[1], [1e30, 0, 0, 0, 0], rtol=1e-6)
+    assert np.isfinite(y).all()
+    np.testing.assert_allclose(y[3:], table[3:], atol=0.02)
+    for wrong in (np.nan, np.inf):
+        table[4, 2] = wrong
+        embedding.load_state_dict({"weight": table})
+        with pytest.raises(ValueError, match="weight of module 0 holds NaN or infinity"):
+            lc.quantize(lc.Sequential(embedding, lc.Linear(5, 2)))
+
+
+@both
+def test_streams_pools_and_rows_of_models_with_ids(lowered: Lowered) -> None:
+    model = lowered(
+        lc.Sequential(lc.Embedding(11, 6, seed=0), lc.GRU(6, 9, seed=1), lc.Linear(9, 3, seed=2))
+    )
+    ids = np.random.default_rng(0).integers(11, size=(40, 4))
+    y = model(ids)
+    assert_same_bits(model(ids[:, 1:2]), y[:, 1:2])
+    assert_same_bits(model.stream(4).process(ids), y)
+    pool = model.stream_pool(4)
+    streams = [pool.open() for _ in range(4)]
+    for row, expected in zip(ids, y, strict=True):
+        assert_same_bits(pool.step(streams[1:], row[1:]), expected[1:])
+    lengths = np.array([40, 7, 0, 21])
+    padded = model(ids, lengths=lengths)
+    for b, length in enumerate(lengths):
+        assert_same_bits(padded[:length, b], y[:length, b])
+
+
+def test_what_is_tied_is_tied_in_int8(tmp_path: Path) -> None:
+    embedding = lc.Embedding(11, 6, seed=0)
+    other = lc.GRU(6, 6, seed=3)
+    layer = lc.GRU(6, 6, seed=1).tie("weight_hh_l0", other).tie("bias_hh_l0", other)
+    head = lc.Linear(6, 11, seed=2).tie("weight", embedding)
+    small = lc.quantize(lc.Sequential(embedding, other, layer, head))
+    names = [name for name, _ in small.named_parameters()]
+    assert "0.weight_scale" in names
+    gone = {"3.weight", "3.weight_scale", "2.weight_hh_l0", "2.weight_hh_l0_scale"}
+    assert not (gone | {"2.bias_hh_l0"}) & set(names)
+    ids = np.random.default_rng(0).integers(11, size=(9, 2))
+    y = lc.quantize(embedding)(ids)
+    for part in (other, layer):  # as each alone
+        y, _ = lc.quantize(part)(y)
+    assert_same_bits(small(ids), lc.quantize(head)(y))
+    y = small(ids)
+    lc.save(small, tmp_path / "small.safetensors")
+    loaded = lc.load(tmp_path / "small.safetensors")
+    for copied in (loaded, copy.deepcopy(small), pickle.loads(pickle.dumps(small))):
+        assert copied == small
+        assert [name for name, _ in copied.named_parameters()] == names
+        assert_same_bits(copied(ids), y)
+    state = small.state_dict()
+    state["0.weight"] = -state["0.weight"]
+    loaded.load_state_dict(state)
+    np.testing.assert_array_equal(loaded[0](ids), -small[0](ids))
+    assert_same_bits(loaded[3]._parameters["weight"].data, -small[3]._parameters["weight"].data)
+
+
 # ---- Odd numbers --------------------------------------------------------------------------------
 
 
@@ -349,16 +448,16 @@ def test_copies_pickles_and_files_are_equal(tmp_path: Path) -> None:
     small, x = lc.quantize(model()), numbers(6, 2, 7)
     y = small(x)
     lc.save(small, tmp_path / "small.safetensors")
-    lc.save(model(), tmp_path / "exact.safetensors")
     loaded = lc.load(tmp_path / "small.safetensors")
     for other in (copy.deepcopy(small), pickle.loads(pickle.dumps(small)), loaded):
         assert other == small
         assert_same_bits(other(x), y)
         assert not any(p.trainable for p in (*other[0].parameters(), *other[3].parameters()))
-    lc.save(lc.quantize(lc.LSTM(256, 256)), tmp_path / "small.safetensors")
-    lc.save(lc.LSTM(256, 256), tmp_path / "exact.safetensors")
-    sizes = [(tmp_path / f"{n}.safetensors").stat().st_size for n in ("small", "exact")]
-    assert sizes[0] < 0.26 * sizes[1]
+    for exact in (lc.LSTM(256, 256), lc.Embedding(1000, 256)):
+        lc.save(lc.quantize(exact), tmp_path / "small.safetensors")
+        lc.save(exact, tmp_path / "exact.safetensors")
+        sizes = [(tmp_path / f"{n}.safetensors").stat().st_size for n in ("small", "exact")]
+        assert sizes[0] < 0.26 * sizes[1]
 
 
 def test_a_file_may_not_make_more_than_it_holds(tmp_path: Path) -> None:
@@ -385,8 +484,12 @@ def test_training_is_refused_and_changes_nothing() -> None:
         small.forward(numbers(4, 2, 3))
     with pytest.raises(TypeError, match=r"in int8, for inference alone: training"):
         lc.quantize(lc.Linear(3, 5)).forward(numbers(4, 3))
-    with pytest.raises(TypeError, match="reset_parameters"):
-        small.reset_parameters(0)
+    table = lc.quantize(lc.Embedding(3, 5))
+    with pytest.raises(TypeError, match=r"in int8, for inference alone: training"):
+        table.forward([1])
+    for module in (small, table):
+        with pytest.raises(TypeError, match="reset_parameters"):
+            module.reset_parameters(0)
     with pytest.raises(ValueError, match="none that is trainable"):
         lc.optim.Adam(small.parameters())
     for name, value in small.state_dict().items():
@@ -427,7 +530,9 @@ def test_state_dicts_are_checked() -> None:
 def test_exporters_refuse_it(tmp_path: Path) -> None:
     require("onnx")
     small = lc.quantize(lc.Sequential(lc.GRU(3, 5), lc.Linear(5, 2)))
-    with pytest.raises(ValueError, match="in int8, which ONNX has in Linear and LSTM alone"):
+    with pytest.raises(
+        ValueError, match="in int8, which ONNX has in Linear, Embedding and LSTM alone"
+    ):
         lc.to_onnx(small, tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
 

@@ -641,6 +641,22 @@ def test_int8_there_and_back(options: dict[str, Any], lengths: bool) -> None:
                 np.testing.assert_array_equal(layer.state_dict()[f"{name}_l0"], kept)
 
 
+def test_a_table_in_int8_there_and_back() -> None:
+    runtime = peers.require("onnxruntime")
+    table = lc.Embedding(9, 12, seed=0)
+    model = lc.quantize(lc.Sequential(table, lc.LSTM(12, 16, seed=1), lc.Linear(16, 5, seed=2)))
+    proto = lc.to_onnx(model)
+    onnx.checker.check_model(proto)
+    ids = np.random.default_rng(0).integers(9, size=(7, 3))
+    session = runtime.InferenceSession(proto.SerializeToString())
+    np.testing.assert_allclose(session.run(None, {"x": ids})[0], model(ids), atol=0.006)
+    (held,) = (i for i in proto.graph.initializer if i.name.endswith("0.weight"))
+    assert held.data_type == onnx.TensorProto.INT8
+    assert lc.from_onnx(proto) == model
+    del proto.metadata_props[:]
+    np.testing.assert_allclose(lc.from_onnx(proto)(ids), model(ids), atol=0.006)
+
+
 def test_int8_in_a_chain_and_what_is_refused() -> None:
     layer = lc.quantize(lc.LSTM(3, 4, seed=0))
     proto = lc.to_onnx(lc.Sequential(layer, lc.LastStep(), lc.Linear(4, 2, seed=1)))
@@ -649,7 +665,10 @@ def test_int8_in_a_chain_and_what_is_refused() -> None:
     assert isinstance(again, lc.Sequential)
     assert again[0] == layer
     for module, message in (
-        (lc.quantize(lc.GRU(3, 4)), "GRU.*in int8, which ONNX has in Linear and LSTM alone"),
+        (
+            lc.quantize(lc.GRU(3, 4)),
+            "GRU.*in int8, which ONNX has in Linear, Embedding and LSTM alone",
+        ),
         (lc.quantize(lc.LSTM(3, 4, proj_size=2)), "in int8, .*without .*, proj_size and"),
         (lc.quantize(lc.LSTM(3, 4, layer_norm=True)), "in int8, .*without layer_norm"),
         (lc.quantize(lc.LSTM(3, 4, zoneout=0.1)), "in int8, .*without .* zoneout"),

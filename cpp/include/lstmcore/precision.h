@@ -1,6 +1,8 @@
 // What matrices are multiplied in.
 #pragma once
 
+#include <cstdint>
+
 #include "lstmcore/api.h"
 
 namespace LSTMCORE_API lstmcore {
@@ -12,5 +14,8 @@ namespace LSTMCORE_API lstmcore {
 /// stays in float32. `bfloat16x3`, beside float32 alone: for the accuracy of float32 from parts in
 /// bfloat16; there are no kernels for it yet, so it computes as `own` does, to the bit.
 enum class Precision { own, bfloat16, bfloat16x3 };
+
+/// Rounds so many numbers to bfloat16, where they are: as factors of products are.
+void round_bfloat16(float* numbers, int64_t count) noexcept;
 
 }  // namespace LSTMCORE_API lstmcore

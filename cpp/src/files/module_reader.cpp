@@ -174,13 +174,28 @@ private:
 
     PartPointer<T> read_embedding(Options& options, const std::string& prefix, int) {
         check_dtype(options);
-        const int64_t count = options.size("num_embeddings"), size = options.size("embedding_dim");
+        const auto [quantized, precision] = read_precision(options);
+        Table<T> table;
+        const int64_t count = table.count = options.size("num_embeddings");
+        const int64_t size = table.features = options.size("embedding_dim");
         if (count < 1 || size < 1) throw std::runtime_error("an Embedding is empty");
         // Of no meaning to inference.
         options.ignore("padding_idx");
         options.ignore("sparse");
-        const T* table = parameters_.take(prefix + "weight", {count, size});
-        return embedding_part<T>({table, table + count * size}, count, size);
+        if (quantized) {
+            const QuantizedMatrix matrix =
+                parameters_.take_quantized(prefix + "weight", {count, size});
+            table.whole.assign(matrix.values, matrix.values + count * size);
+            table.scales.assign(matrix.scales, matrix.scales + count);
+            return embedding_part<T>(std::move(table));
+        }
+        const T* numbers = parameters_.take(prefix + "weight", {count, size});
+        if (precision != Precision::bfloat16)
+            table.numbers.assign(numbers, numbers + count * size);
+        else
+            for (int64_t i = 0; i < count * size; ++i)
+                table.rounded.push_back(to_bfloat16(float(numbers[i])));
+        return embedding_part<T>(std::move(table));
     }
 
     /// What Python knows as "valid", "same" and "causal".

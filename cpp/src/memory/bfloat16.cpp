@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "lstmcore/precision.h"
 #include "machine/cpu_features.h"
 #include "machine/environment.h"
 #include "machine/float_mode.h"
@@ -70,6 +71,10 @@ Bfloat16Unit bfloat16_unit(const Kernels<float>& kernels) {
     if (!kernels.has_avx512_units) return Bfloat16Unit::widening;
     static const Bfloat16Unit unit = find_unit(kernels);
     return unit;
+}
+
+void round_bfloat16(float* numbers, int64_t count) noexcept {
+    for (int64_t i = 0; i < count; ++i) numbers[i] = from_bfloat16(to_bfloat16(numbers[i]));
 }
 
 std::string bfloat16_instructions() {

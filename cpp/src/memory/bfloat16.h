@@ -17,6 +17,13 @@ inline Bfloat16 to_bfloat16(float x) {
     return Bfloat16(rounded >> 16);
 }
 
+inline float from_bfloat16(Bfloat16 x) {
+    const uint32_t bits = uint32_t(x) << 16;
+    float number;
+    std::memcpy(&number, &bits, sizeof number);
+    return number;
+}
+
 /// The unit for what is packed for these kernels: the best that they, the machine and its operating
 /// system have, if `LSTMCORE_BFLOAT16` of the environment names it or a better one. Found out once:
 /// a unit is tried with a small product, and left alone if that does not come out right. AMX is

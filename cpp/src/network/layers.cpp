@@ -189,29 +189,27 @@ private:
 template <class T>
 class EmbeddingPart : public Unary<T> {
 public:
-    EmbeddingPart(std::vector<T> table, int64_t count, int64_t features)
-        : table_(std::move(table)), count_(count), features_(features) {}
+    explicit EmbeddingPart(Table<T> table) : table_(std::move(table)) {}
 
     Axes wanted() const override { return {0, true}; }
 
 private:
     Axes axes_of(const Axes& x) const override {
         if (x.features != 0) refuse(x, "ids");
-        return {features_, x.steps};
+        return {table_.features, x.steps};
     }
     Value<T> value_of(const Value<T>& x, int) const override {
-        NewValue<T> y = like(x, features_);
+        NewValue<T> y = like(x, table_.features);
         for (int64_t i = 0; i < x.rows(); ++i) {
-            if (x.ids[i] < 0 || x.ids[i] >= count_)
+            if (x.ids[i] < 0 || x.ids[i] >= table_.count)
                 throw std::invalid_argument("ids has " + std::to_string(x.ids[i]) +
-                                            ", expected 0 to " + std::to_string(count_ - 1));
-            std::copy_n(table_.data() + x.ids[i] * features_, features_, y.y + i * features_);
+                                            ", expected 0 to " + std::to_string(table_.count - 1));
+            table_.copy_row(x.ids[i], y.y + i * table_.features);
         }
         return y;
     }
 
-    std::vector<T> table_;
-    int64_t count_, features_;
+    Table<T> table_;
 };
 
 template <class T>
@@ -252,6 +250,18 @@ int64_t Windows::count(int64_t steps) const {
 }
 
 template <class T>
+void Table<T>::copy_row(int64_t id, T* to) const {
+    const int64_t first = id * features;
+    if (!whole.empty())
+        for (int64_t i = 0; i < features; ++i)
+            to[i] = T(float(whole[size_t(first + i)]) * scales[size_t(id)]);
+    else if (!rounded.empty())
+        for (int64_t i = 0; i < features; ++i) to[i] = T(from_bfloat16(rounded[size_t(first + i)]));
+    else
+        std::copy_n(numbers.data() + first, features, to);
+}
+
+template <class T>
 PartPointer<T> recurrent_part(std::shared_ptr<const Weights<T>> weights) {
     return std::make_shared<RecurrentPart<T>>(std::move(weights));
 }
@@ -276,8 +286,8 @@ PartPointer<T> conv_part(const Windows& windows, std::shared_ptr<const Linear<T>
 }
 
 template <class T>
-PartPointer<T> embedding_part(std::vector<T> table, int64_t count, int64_t features) {
-    return std::make_shared<EmbeddingPart<T>>(std::move(table), count, features);
+PartPointer<T> embedding_part(Table<T> table) {
+    return std::make_shared<EmbeddingPart<T>>(std::move(table));
 }
 
 template <class T>
@@ -290,7 +300,8 @@ PartPointer<T> batch_norm_part(const RunningStatistics<T>& statistics) {
     template PartPointer<T> linear_part(std::shared_ptr<const Linear<T>>);               \
     template PartPointer<T> row_part(Stage<T>);                                          \
     template PartPointer<T> conv_part(const Windows&, std::shared_ptr<const Linear<T>>); \
-    template PartPointer<T> embedding_part(std::vector<T>, int64_t, int64_t);            \
+    template struct Table<T>;                                                            \
+    template PartPointer<T> embedding_part(Table<T>);                                    \
     template PartPointer<T> batch_norm_part(const RunningStatistics<T>&);
 LSTMCORE_INSTANTIATE(float)
 LSTMCORE_INSTANTIATE(double)

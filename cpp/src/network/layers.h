@@ -1,6 +1,7 @@
 // Parts with weights: recurrent layers, linear maps, convolutions, embeddings, normalizations.
 #pragma once
 
+#include "memory/bfloat16.h"
 #include "network/part.h"
 
 namespace lstmcore {
@@ -30,9 +31,20 @@ struct Windows {
 template <class T>
 PartPointer<T> conv_part(const Windows& windows, std::shared_ptr<const Linear<T>> linear);
 
-/// Rows of a table (count, features) by their ids.
+/// Rows of numbers, by their ids: as T, in bfloat16, or in int8 with a scale for each row.
 template <class T>
-PartPointer<T> embedding_part(std::vector<T> table, int64_t count, int64_t features);
+struct Table {
+    int64_t count = 0, features = 0;
+    std::vector<T> numbers;
+    std::vector<Bfloat16> rounded;
+    std::vector<int8_t> whole;
+    std::vector<float> scales;  ///< of `whole`
+
+    void copy_row(int64_t id, T* to) const;
+};
+
+template <class T>
+PartPointer<T> embedding_part(Table<T> table);
 
 /// What inference needs of a BatchNorm; without `weight` 1, without `bias` 0.
 template <class T>

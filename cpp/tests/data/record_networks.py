@@ -156,7 +156,12 @@ def main() -> None:
     arrays |= record("masked_ids", masked, [ids])
     words = lc.Embedding(5, 3, seed=0)
     head = lc.Linear(3, 5, seed=2).tie("weight", words)
-    arrays |= record("tied", lc.Sequential(words, lc.GRU(3, 3, seed=1), head), [ids])
+    tied = lc.Sequential(words, lc.GRU(3, 3, seed=1), head)
+    arrays |= record("tied", tied, [ids])
+    arrays |= record("ids_in_int8", lc.quantize(tied), [ids])
+    arrays |= record("table_in_int8", lc.quantize(lc.Sequential(words)), [ids])
+    words.precision = "bfloat16"
+    arrays |= record("table_in_bfloat16", lc.Sequential(words), [ids])
     save_file(arrays, HERE / "networks.safetensors")
     print(f"{len(arrays)} arrays")
 

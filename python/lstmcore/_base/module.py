@@ -121,7 +121,8 @@ class Module:
     _children: Mapping[str, Module] = MappingProxyType({})  # their parameters come after its own
     _watch: Watch
     _quantized: bool = False  # whether its matrices are in int8
-    _multiplies: bool = False  # whether it has a precision of its own, as recurrent layers have
+    _watches_inputs: ClassVar[bool] = False  # whether `_watch_inputs` does something
+    _has_precision: bool = False  # whether it has a precision of its own, as recurrent layers have
     _dropout_rng: np.random.Generator | None = None
 
     each_step: bool = False
@@ -289,12 +290,19 @@ class Module:
         """
         raise TypeError(f"{name} cannot be streamed: streams do not compute this kind of module")
 
-    def _quantize(self, name: str) -> bool:
+    def _quantize(self, name: str, moments: Mapping[int, Array]) -> bool:
         """Turn its matrices into int8, and return whether it has some; see `lstmcore.quantize`.
 
-        `name` is what messages call the module.
+        `name` is what messages call the module. `moments` has, by the id of a matrix, the sum of
+        x x' of the rows x that it is multiplied with.
         """
         return False
+
+    def _watch_inputs(self, note: Callable[[str, Array], None] | None) -> None:
+        """Let calls tell note(name, rows) what comes to be multiplied with its matrices; or stop.
+
+        It is for a copy of a module that nobody else has.
+        """
 
     def _part_reading_ahead(self) -> Module | None:
         """Return the first module in this one that needs steps which no state carries, if any.

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from .._base import checks
 from .._base.checks import Array
+from .._base.low_precision import PrecisionOfParts
 from .._base.module import Module, needed_steps, storable
-from .._base.packed_weights import PrecisionOfParts
 from .._nn.sequential import Sequential, SequentialTape, as_sequential
 from .._nn.tape import check_owner
 from ..attention import Attention

@@ -12,8 +12,8 @@ from .._base import checks
 from .._base.checks import Array, Lengths
 from .._base.flow import BackwardFlow, Ends, Flow
 from .._base.loads import whole
+from .._base.low_precision import PrecisionOfParts
 from .._base.module import Module, overridden, storable
-from .._base.packed_weights import PrecisionOfParts
 from .._base.symbolic import Axes, Symbolic
 from .._base.tree import leaves, matched, rebuilt
 from .._nn.streams.pool import StreamPool, open_pool

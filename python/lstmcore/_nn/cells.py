@@ -5,8 +5,10 @@ They are single layers over one step. A layer called on a whole sequence is fast
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
 import numpy.typing as npt
 
 from .._base.checks import Activation, Array
@@ -86,6 +88,14 @@ class Cell(Recurrent[State]):
             If the tape is of another cell, or the gradient has another shape or dtype.
         """
         return self._backward(tape, None, dstate)
+
+    def _note_inputs(
+        self, note: Callable[[str, Array], None], x: Any, state: Any, lengths: Any, resets: Any
+    ) -> None:
+        note("weight_ih", np.reshape(x, (-1, self._inputs)))
+        h = state[0] if isinstance(state, (tuple, list)) else state
+        if h is not None:
+            note("weight_hh", np.reshape(h, (-1, self._outputs)))
 
     _apply_all = Recurrent._apply_all_own
     _apply_all_backward = Recurrent._apply_all_backward_own

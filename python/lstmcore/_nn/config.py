@@ -16,8 +16,8 @@ import numpy as np
 from .. import _core
 from .._base import checks
 from .._base.checks import Activation
+from .._base.low_precision import check_precision
 from .._base.machine import memory_limit
-from .._base.packed_weights import check_precision
 
 KINDS = ("rnn", "lstm", "gru")
 MERGES = ("concat", "sum", "mul", "ave")

@@ -13,7 +13,8 @@ from .._base import checks
 from .._base.checks import Array
 from .._base.flow import Flow
 from .._base.loads import whole
-from .._base.module import Module, storable
+from .._base.low_precision import LowPrecision, check_precision
+from .._base.module import storable
 from .._base.symbolic import Symbolic
 from .config import Option
 from .tape import ModuleTape
@@ -22,7 +23,7 @@ __all__ = ["Embedding"]
 
 
 @storable
-class Embedding(Module):
+class Embedding(LowPrecision):
     """y = weight[ids]: a vector for each of the ids, which are integers from 0.
 
     A call, its `backward` and `zero_grad` cost what the ids of the batch cost, however many there
@@ -44,6 +45,10 @@ class Embedding(Module):
         Of the weight and y.
     seed : int, optional
         Of the first weight, as in `reset_parameters`.
+    precision : {"float32", "bfloat16", "bfloat16x3"}
+        With "bfloat16", y is rounded to it, so that y is what a table in bfloat16 holds: C++ keeps
+        it so. The weight and its gradient are float32, and layers in bfloat16 behind it have the
+        same bits with it as without. "bfloat16x3" computes in float32. Can be set later, too.
 
     Raises
     ------
@@ -54,7 +59,8 @@ class Embedding(Module):
 
     Notes
     -----
-    The parameter is PyTorch's: ``weight`` (num_embeddings, embedding_dim).
+    The parameter is PyTorch's: ``weight`` (num_embeddings, embedding_dim). `lstmcore.quantize`
+    makes it int8, with ``weight_scale`` (num_embeddings,).
 
     Examples
     --------
@@ -74,6 +80,10 @@ class Embedding(Module):
            [1., 1.]], dtype=float32)
     """
 
+    _MATRICES = ("weight",)
+    _MOST_COLUMNS = float("inf")
+    _has_precision = True
+
     each_step = True
     _takes_ids = True
     num_embeddings = Option[int]()
@@ -90,6 +100,8 @@ class Embedding(Module):
         sparse: bool = False,
         dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
+        *,
+        precision: str = "float32",
     ) -> None:
         count = checks.integer(num_embeddings, "num_embeddings", 1)
         if padding_idx is not None:
@@ -103,9 +115,11 @@ class Embedding(Module):
             padding_idx=padding_idx,
             sparse=checks.boolean(sparse, "sparse"),
             dtype=checks.dtype(dtype),
+            precision=check_precision(precision, "precision", checks.dtype(dtype)),
         )
         self._make_parameters([("weight", (count, self.embedding_dim))], self.dtype)
-        self._parameters["weight"]._keep_rows(self.sparse)
+        if not self._quantized:
+            self._parameters["weight"]._keep_rows(self.sparse)
         self.reset_parameters(seed)
 
     def _output_size(self, size: int | None) -> int:
@@ -119,6 +133,7 @@ class Embedding(Module):
         seed : int, optional
             Of ``numpy.random.default_rng``.
         """
+        self._refuse_in_int8("reset_parameters")
         weight = self._parameters["weight"]
         weight._draw(np.random.default_rng(checks.seed(seed)).standard_normal)
         if self.padding_idx is not None:
@@ -163,6 +178,7 @@ class Embedding(Module):
         tape : ModuleTape
             For `backward`.
         """
+        self._refuse_in_int8("training")
         ids = self._ids(x)
         y = self._vectors(ids)
         return y, ModuleTape(self, ids, y, (ids.copy(),))
@@ -217,5 +233,16 @@ class Embedding(Module):
 
     def _vectors(self, ids: npt.NDArray[np.intp]) -> Array:
         y = _core.empty((*ids.shape, self.embedding_dim), self.dtype)
-        weight = self._parameters["weight"]._storage.view(np.ndarray)
-        return weight.take(ids, axis=0, out=y, mode="clip")  # of ids that are known to be right
+        weight, *scale = (p._storage.view(np.ndarray) for p in self._parameters.values())
+        # mode="clip" is faster, and the ids are known to be right.
+        if scale:
+            factors = scale[0].take(ids, mode="clip")[..., None]
+            return np.multiply(weight.take(ids, axis=0, mode="clip"), factors, out=y)
+        weight.take(ids, axis=0, out=y, mode="clip")
+        if self._config.precision == "bfloat16":
+            _core.round_bfloat16(y)
+        return y
+
+    def __repr__(self) -> str:
+        text = super().__repr__()
+        return text[:-1] + ", in int8)" if self._quantized else text

@@ -10,7 +10,7 @@ forward, layer 0 reverse, layer 1 forward and so on. Only x, y and resets change
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -287,6 +287,49 @@ class Layer(Recurrent[State]):
                 raise ValueError(f"{name} is {part}, expected {expected}")
         return y, parts if len(parts) > 1 else parts[0]
 
+    def _note_inputs(
+        self, note: Callable[[str, Array], None], x: Any, state: Any, lengths: Any, resets: Any
+    ) -> None:
+        shapes = self._shapes_of_call(np.shape(x))
+        time, rows = shapes.time, shapes.batch
+        x = np.asarray(x, self._dtype).reshape(*shapes.axes, self._inputs)
+        starts = None if resets is None else np.asarray(resets, bool).reshape(shapes.axes)
+        if shapes.batch_first:
+            x, starts = x.swapaxes(0, 1), None if starts is None else starts.T
+        ends = None
+        if lengths is not None:
+            ends = checks.lengths(lengths, rows, time, batched=not shapes.removed_axes)
+        there = np.arange(time)[:, None] < (np.full(rows, time) if ends is None else ends)
+        initial = None if state is None else self._check_state(state, shapes, self._state_names)
+        for level in range(self.num_layers):
+            made = []
+            for d in range(self._config.directions):
+                at = f"_l{level}" + "_reverse" * d
+                place = level * self._config.directions + d
+                one = self._alone(at, x.shape[-1], bool(d) or self.reverse)
+                h0, *c0 = (None, None) if initial is None else initial
+                parts = [None if s is None else s[place : place + 1] for s in (h0, *c0)]
+                given = tuple(parts) if len(self._state_parts) > 1 else parts[0]
+                y, _ = one(x, given, lengths=ends, resets=starts)
+                note(f"weight_ih{at}", x[there])
+                first = np.zeros_like(y[:1]) if parts[0] is None else parts[0]
+                before = np.concatenate([y[1:], first] if one.reverse else [first, y[:-1]])
+                note(f"weight_hh{at}", before[there])
+                made.append(y)
+            x = _merged(self.merge, made)
+
+    def _alone(self, at: str, input_size: int, reverse: bool) -> Any:
+        """Return one direction of one of the stacked layers by itself; its names end in `at`."""
+        options = {
+            **self._options(), "input_size": input_size, "num_layers": 1, "dropout": 0.0,
+            "bidirectional": False, "reverse": reverse, "merge": "concat", "batch_first": False,
+        }  # fmt: skip
+        layer = type(self)._from_options(options)
+        names = [name.removesuffix("_l0") for name in layer._parameters]
+        state = {f"{name}_l0": self._parameters[name + at]._storage for name in names}
+        layer.load_state_dict(state)
+        return layer
+
     def _step(self, x: Array, state: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
         """Take one step; x and y are (B, I) and (B, P) or without B, the state has L in front."""
         axis = 1 if self.batch_first and x.ndim == 2 else 0
@@ -351,6 +394,14 @@ class Layer(Recurrent[State]):
         (3, 3)
         """
         return open_pool(self, capacity)
+
+
+def _merged(merge: str, made: list[Array]) -> Array:
+    """Return the y of a layer from those of its directions."""
+    if merge == "concat" or len(made) == 1:
+        return np.concatenate(made, axis=-1)
+    product: Array = made[0] * made[1] if merge == "mul" else made[0] + made[1]
+    return product / 2 if merge == "ave" else product
 
 
 class SingleStateLayer(Layer[Array]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +12,9 @@ import numpy.typing as npt
 from .. import _core
 from .._base import checks
 from .._base.checks import Array
+from .._base.low_precision import check_precision
 from .._base.module import storable
-from .._base.packed_weights import PacksWeights, check_precision
+from .._base.packed_weights import PacksWeights
 from .config import Option
 from .feed_forward import FeedForward
 
@@ -62,7 +64,8 @@ class Linear(PacksWeights, FeedForward):
     """
 
     _MATRICES = ("weight",)
-    _multiplies = True
+    _has_precision = True
+    _watches_inputs = True
 
     in_features = Option[int]()
     out_features = Option[int]()
@@ -126,6 +129,18 @@ class Linear(PacksWeights, FeedForward):
     def _pack_quantized(self, parameters: list[Any]) -> _core.Linear:
         weight, scales, *bias = parameters
         return _core.pack_quantized_linear(weight, scales, bias[0] if bias else None)
+
+    def _watch_inputs(self, note: Callable[[str, Array], None] | None) -> None:
+        if note is None:
+            self.__dict__.pop("_forward", None)
+            return
+        forward = self._forward
+
+        def noting(x: Array, train: bool) -> tuple[Array, tuple[Any, ...]]:
+            note("weight", x.reshape(-1, self.in_features))
+            return forward(x, train)
+
+        self.__dict__["_forward"] = noting
 
     def _forward(self, x: Array, train: bool) -> tuple[Array, tuple[Any, ...]]:
         weights = self._weights(train)

@@ -9,7 +9,7 @@ P = proj_size or H.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -40,7 +40,8 @@ class Recurrent(PacksWeights, Generic[State]):
     """What layers and cells share: options, parameters, states, the calls of the core."""
 
     _MATRICES = ("weight_ih", "weight_hh", "weight_hr")
-    _multiplies = True
+    _has_precision = True
+    _watches_inputs = True
     _kind: ClassVar[str]
     _is_cell: ClassVar[bool] = False
     _state_parts: tuple[str, ...] = ("h",)
@@ -228,6 +229,33 @@ class Recurrent(PacksWeights, Generic[State]):
             y.flags.writeable = False  # the tape needs it as it is
         final: Any = h if c is None else (h, c)
         return y, final, None if tape is None else Tape(tape, self, shapes, masks)
+
+    def _watch_inputs(self, note: Callable[[str, Array], None] | None) -> None:
+        if note is None:
+            for name in ("_forward", "_infer"):
+                self.__dict__.pop(name, None)
+            return
+        forward = self._forward
+
+        def noting(
+            x: Any, state: Any, train: bool, lengths: Any = None, resets: Any = None,
+            names: Any = None, **options: Any,
+        ) -> tuple[Array, State, Tape | None]:  # fmt: skip
+            lookup = options.get("lookup")
+            self._note_inputs(note, x if lookup is None else x[lookup], state, lengths, resets)
+            return forward(x, state, train, lengths, resets, names, **options)
+
+        self.__dict__["_forward"] = noting
+        # Else it may go straight to the core.
+        self.__dict__["_infer"] = lambda x, state, lengths, resets: noting(
+            x, state, False, lengths, resets
+        )[:2]
+
+    def _note_inputs(
+        self, note: Callable[[str, Array], None], x: Any, state: Any, lengths: Any, resets: Any
+    ) -> None:
+        """Tell what a call multiplies with each W_ih and W_hh."""
+        raise NotImplementedError
 
     def _draw(self) -> tuple[tuple[float, float, float], int]:
         """Return what is dropped, and a new key, from which the core makes the masks of a call."""

@@ -12,8 +12,8 @@ from .._base import checks
 from .._base.checks import Array
 from .._base.flow import BackwardFlow, Ends, Flow
 from .._base.loads import whole
+from .._base.low_precision import PrecisionOfParts
 from .._base.module import Module, overridden, storable
-from .._base.packed_weights import PrecisionOfParts
 from .._base.symbolic import Symbolic
 from .streams.pool import StreamPool, open_pool
 from .streams.stream import Stream, open_stream

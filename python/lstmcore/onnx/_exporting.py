@@ -42,8 +42,8 @@ from ._reading import require
 from .operators import MICROSOFT
 
 _IN_INT8 = (
-    "its weights are in int8, which ONNX has in Linear and LSTM alone, and there without "
-    "layer_norm, zoneout, proj_size and cell_clip"
+    "its weights are in int8, which ONNX has in Linear, Embedding and LSTM alone, and there "
+    "without layer_norm, zoneout, proj_size and cell_clip"
 )
 _INSIDE = " in a Sequential: call that with a lc.Input, and export the lc.Model of what comes of it"
 
@@ -437,7 +437,12 @@ def _linear(w: _Writer, linear: Linear) -> None:
 
 
 def _embedding(w: _Writer, embedding: Embedding) -> None:
-    w.x = w.node("Gather", [w.parameter(embedding, "weight"), w.x])
+    ids = w.x
+    w.x = w.node("Gather", [w.parameter(embedding, "weight"), ids])
+    if embedding._quantized:
+        real = w.node("Cast", [w.x], to=w._onnx.TensorProto.FLOAT)
+        scales = w.node("Gather", [w.parameter(embedding, "weight_scale"), ids])
+        w.x = w.node("Mul", [real, w.node("Unsqueeze", [scales, w.integers(-1)])])
 
 
 def _layer_norm(w: _Writer, norm: LayerNorm) -> None:
