@@ -121,6 +121,12 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.005)
     parser.add_argument("--seed", type=int, default=0, help="of the first run")
     parser.add_argument("--runs", type=int, default=3, help="with a seed each")
+    parser.add_argument(
+        "--precision",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="of products with matrices",
+    )
     parser.add_argument("--quick", action="store_true", help="one short run on a part of the text")
     parser.add_argument("--torch", action="store_true", help="train it in PyTorch, too")
     args = parser.parse_args()
@@ -141,6 +147,7 @@ def main() -> None:
                 )
             else:
                 trained = model = make(tokens, args.cell, args.hidden, seed)
+                model.precision = args.precision
                 train(model, text, args.epochs, args.lr)
             seconds = time.perf_counter() - start
             found.setdefault(name, []).append((bits(trained, text), seconds))

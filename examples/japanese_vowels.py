@@ -19,7 +19,7 @@ import lstmcore as lc
 from lstmcore.datasets import japanese_vowels
 
 
-def train(seed: int, epochs: int) -> lc.History:
+def train(seed: int, epochs: int, precision: str = "float32") -> lc.History:
     """Train a model; the history has the accuracy on the test set after every epoch."""
     learned, tested = japanese_vowels()
     steps = learned.x[np.arange(len(learned.x))[:, None] < learned.lengths]  # (N, 12), no padding
@@ -30,6 +30,7 @@ def train(seed: int, epochs: int) -> lc.History:
         lc.Dropout(0.3, seed=seed + 1),
         lc.Linear(128, 9, seed=seed + 2),
     )
+    model.precision = precision
     optimizer = lc.optim.Adam(model.parameters(), lr=0.005)
     return lc.fit(
         model,
@@ -51,6 +52,12 @@ if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     options.add_argument("--epochs", type=int, default=40)
+    options.add_argument(
+        "--precision",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="of products with matrices",
+    )
     options.add_argument("--quick", action="store_true", help="one seed, a few epochs")
     options.add_argument("--picture", help="file for the training curves of the last seed")
     arguments = options.parse_args()
@@ -59,7 +66,7 @@ if __name__ == "__main__":
     if arguments.quick:
         arguments.seeds, arguments.epochs = arguments.seeds[:1], 5
     start = time.perf_counter()
-    histories = [train(seed, arguments.epochs) for seed in arguments.seeds]
+    histories = [train(seed, arguments.epochs, arguments.precision) for seed in arguments.seeds]
     accuracies = [100 * history.metrics["accuracy"][-1] for history in histories]
     print(
         f"Japanese Vowels, {len(accuracies)} seeds, {arguments.epochs} epochs: "

@@ -142,6 +142,12 @@ def parser(description: str, *, sequences: int) -> argparse.ArgumentParser:
     options.add_argument("--seeds", nargs="+", type=int, default=[0])
     options.add_argument("--sequences", type=int, default=sequences, help="to train on at most")
     options.add_argument("--lr", type=float, default=0.02, help="learning rate at the beginning")
+    options.add_argument(
+        "--precision",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="of products with matrices",
+    )
     options.add_argument("--quick", action="store_true", help="few sequences, to see that it runs")
     return options
 
@@ -152,6 +158,7 @@ def run(task: Task, options: argparse.Namespace) -> lc.Sequential:
     for cell in options.cells:
         for seed in options.seeds:
             models.append(make_model(task, cell, seed))
+            models[-1].precision = options.precision
             sequences = 2000 if options.quick else options.sequences
             result = train(models[-1], task, sequences=sequences, seed=seed, lr=options.lr)
             weights = models[-1].num_parameters

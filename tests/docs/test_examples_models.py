@@ -44,8 +44,9 @@ def test_pytorch_learns_the_characters_as_well(cell: str) -> None:
     assert example.bits(model, text) == pytest.approx(example.bits(theirs, text), rel=0.05)
 
 
-def test_the_script_about_characters() -> None:
-    lines = run("char_language_model", "--quick")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_script_about_characters(precision: str) -> None:
+    lines = run("char_language_model", "--quick", "--precision", precision)
     bits = {line.split()[0]: float(line.split()[1]) for line in lines[2:4]}
     assert set(bits) == {"bigram", "lstmcore"}
     assert 2.5 < bits["lstmcore"] < bits["bigram"]
