@@ -473,10 +473,11 @@ class Module:
 
     def _own_gradients(self) -> list[Array]:
         """Return the gradients of its own parameters, which can be added to."""
-        own = self._parameters.values()
-        if read_only(own) is not None:
-            self._check_gradients()
-        return gradients(own)
+        own = gradients(self._parameters.values())
+        for gradient in own:
+            if not gradient.flags.writeable:
+                self._check_gradients()
+        return own
 
     def reset_parameters(self, seed: int | None = None) -> None:
         """Draw all parameters anew, as when the modules were made.

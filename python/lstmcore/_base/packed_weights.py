@@ -34,7 +34,7 @@ class PacksWeights(LowPrecision):
 
     def _weights(self, train: bool) -> Any:
         """Return the parameters packed for the core; what is packed for training serves both."""
-        if train:
+        if train and self._quantized:
             self._refuse_in_int8("training")
         token, isa, for_training, weights = self._packed
         if (

@@ -13,6 +13,8 @@ from .plan import Plan, Step
 
 __all__ = ["backward", "forward"]
 
+_ALL_STEPS = Ends(None, False)
+
 
 def forward(
     plan: Plan,
@@ -28,7 +30,8 @@ def forward(
     """
     missing = plan.count - len(values)
     values, ends, starts = ([*given, *[None] * missing] for given in (values, lengths, resets))
-    tracked = plan.finds or any(one is not None for one in (*lengths, *resets))
+    cut = any(one is not None for one in starts)
+    tracked = cut or plan.finds or any(one is not None for one in ends)
     lookups: dict[int, Any] = {}  # of tables: which row each step reads
     moved: dict[int, bool] = {}  # of lengths that were found: whether steps were moved
     tapes = []
@@ -36,13 +39,13 @@ def forward(
         module = step.module
         if tracked:
             flow.lengths = _common(ends, step.given, step, "lengths")
-            flow.resets = _common(starts, step.along, step, "resets")
+            flow.resets = _common(starts, step.along, step, "resets") if cut else None
         if flow.resets is not None and module._moves_steps:
             raise ValueError(
                 f"resets cannot be given to a model with {module!r}, which moves steps"
             )
         flow.feeds_lookup = step.feeds_lookup
-        flow.lookup = lookups.pop(step.xs[0] or 0, None)  # an input is no table
+        flow.lookup = lookups.pop(step.xs[0] or 0, None) if lookups else None
         args: Any = [None if x is None else values[x] for x in step.xs]
         if step.nested:
             args = rebuilt(step.args, iter(args))
@@ -52,6 +55,8 @@ def forward(
             lookups[step.outs[0]] = flow.lookup
         if len(step.outs) == 1:
             values[step.outs[0]] = y
+            if train and step.inside and y is not args[0]:
+                y.flags.writeable = False  # so that no tape needs a copy of it
         else:
             for slot, value in zip(step.outs, leaves(y), strict=True):
                 values[slot] = value
@@ -63,7 +68,9 @@ def forward(
                 if along is not None:
                     moved[id(along)] = moved.get(id(given), False)
             else:
-                along = _common(ends, step.along, step, "lengths")
+                along = given
+                if step.along != step.given:
+                    along = _common(ends, step.along, step, "lengths")
             for slot in step.timed:
                 ends[slot] = along
                 starts[slot] = flow.resets
@@ -73,8 +80,7 @@ def forward(
             values[slot] = None
     last = [ends[slot] for slot in plan.last]
     found = [
-        Ends(None, False) if e is None else Ends(e.rows, moved.get(id(e), False), e.there)
-        for e in last
+        _ALL_STEPS if e is None else Ends(e.rows, moved.get(id(e), False), e.there) for e in last
     ]
     return [values[slot] for slot in plan.last], found, tapes
 
@@ -94,7 +100,7 @@ def backward(
         dy = [gradients[slot] for slot in step.outs]
         for slot in step.outs:
             gradients[slot] = None
-        if all(d is None for d in dy) and not step.past:
+        if dy[0] is None and all(d is None for d in dy) and not step.past:
             dx: Any = [None] * len(step.args)
         else:
             if step.own:

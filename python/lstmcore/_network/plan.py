@@ -24,8 +24,8 @@ class Step:
     """One call of a module: slots of what it takes and gives."""
 
     __slots__ = (
-        "along", "args", "feeds_lookup", "flat", "frees", "given", "lengths", "module", "nested",
-        "outs", "own", "past", "place", "timed", "wired", "xs", "ys",
+        "along", "args", "feeds_lookup", "flat", "frees", "given", "inside", "lengths", "module",
+        "nested", "outs", "own", "past", "place", "timed", "wired", "xs", "ys",
     )  # fmt: skip
 
     def __init__(self, call: Call, slots: dict[int, int]) -> None:
@@ -51,6 +51,9 @@ class Step:
         self.own = bool(overridden(self.module)) and len(self.outs) > 1
         self.feeds_lookup = False
         self.frees: list[int] = []  # slots that nobody needs after this step
+        # Whether its y is an array that the network alone has, made by a module of this library:
+        # others may want to write to theirs again.
+        self.inside = False
 
     @property
     def what(self) -> Any:
@@ -116,6 +119,11 @@ class Plan:
             if end is not None:
                 end.frees.append(slot)
         for step in self.steps:
+            step.inside = (
+                len(step.outs) == 1
+                and step.outs[0] not in self.last
+                and all(overridden(module) is None for _, module in step.module._modules())
+            )
             only = users.get(step.ys[0], ()) if len(step.ys) == 1 else ()
             if len(only) == 1 and only[0] is not None:
                 user = only[0]

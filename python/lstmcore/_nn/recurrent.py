@@ -10,6 +10,7 @@ P = proj_size or H.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -32,6 +33,7 @@ PairLike: TypeAlias = tuple[npt.ArrayLike | None, npt.ArrayLike | None]
 State = TypeVar("State", Array, Pair)
 
 _NOTHING = (0.0, 0.0, 0.0)  # is dropped
+_NO_MASKS: Mapping[str, Array] = MappingProxyType({})
 
 GRADIENT = ("dstate", "dh", "dc")  # what messages call the gradient of a state, of its h and c
 
@@ -205,7 +207,7 @@ class Recurrent(PacksWeights, Generic[State]):
         elif shapes.removed_axes:
             x = x.reshape(*shapes.axes, self._inputs)
         tape: _core.Tape | Segments | None
-        masks: dict[str, Array] = {}
+        masks: Mapping[str, Array] = _NO_MASKS
         try:
             if draws and self._config.weight_dropout:
                 weights, masks = self._drop_weights()
@@ -289,28 +291,32 @@ class Recurrent(PacksWeights, Generic[State]):
         shapes = tape._call_shapes
         if dy is not None:
             dy = checks.contiguous(dy, shapes.y, self._dtype, "dy", "the shape of y")
-            dy = dy.reshape(*shapes.axes, self._features)
+            if shapes.removed_axes:
+                dy = dy.reshape(*shapes.axes, self._features)
         dh = dc = None
         if dstate is not None:
             dh, dc = self._check_state(dstate, shapes, GRADIENT)
-        own = self._own_gradients()
-        masks = [tape._masks.get(name) for name in self._parameters]
-        # What is masked gets a gradient of its own first, to be masked too.
-        gradients = [
-            gradient if mask is None else np.zeros_like(gradient)
-            for gradient, mask in zip(own, masks, strict=True)
-        ]
+        gradients = own = self._own_gradients()
+        masks = tape._masks
+        if masks:  # what is masked gets a gradient of its own first, to be masked too
+            gradients = [
+                np.zeros_like(gradient) if name in masks else gradient
+                for name, gradient in zip(self._parameters, own, strict=True)
+            ]
         if isinstance(tape._core, Segments):
             dx, dh, dc = tape._core.backward(dy, dh, dc, gradients)
         else:
             dx, dh, dc = _core.backward(tape._core, dy, dh, dc, gradients)
-        for total, gradient, mask in zip(own, gradients, masks, strict=True):
-            if mask is not None:
-                total += _masked(gradient, mask)
-        dh = dh.reshape(shapes.h)
-        if dx.ndim == 3:  # after a lookup it is that of the table, (V, I)
-            dx = dx.reshape(shapes.x)
-        initial: Any = dh if dc is None else (dh, dc.reshape(shapes.c))
+        if masks:
+            for name, total, gradient in zip(self._parameters, own, gradients, strict=True):
+                if name in masks:
+                    total += _masked(gradient, masks[name])
+        if shapes.removed_axes:
+            dh = dh.reshape(shapes.h)
+            dc = dc if dc is None else dc.reshape(shapes.c)
+            if dx.ndim == 3:  # after a lookup it is that of the table, (V, I)
+                dx = dx.reshape(shapes.x)
+        initial: Any = dh if dc is None else (dh, dc)
         return dx, initial
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -114,7 +115,7 @@ class Tape:
         core: _core.Tape | Segments,
         owner: Recurrent[Any],
         shapes: CallShapes,
-        masks: dict[str, Array],  # of weight dropout, by the name of the matrix
+        masks: Mapping[str, Array],  # of weight dropout, by the name of the matrix
     ) -> None:
         self._masks = masks
         self._core = core
