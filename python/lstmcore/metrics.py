@@ -9,6 +9,7 @@ They return a `losses.Mean`: a float whose ``weight`` is what the mean stands fo
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -26,6 +27,8 @@ __all__ = [
     "accuracy",
     "binary_accuracy",
     "bits_per_symbol",
+    "confusion_matrix",
+    "f1",
     "mae",
     "mape",
     "nse",
@@ -430,6 +433,132 @@ def pinball(
     return quantile(
         pred, target, lengths, quantiles=quantiles, weight=weight, batch_first=batch_first
     )[0]
+
+
+def confusion_matrix(
+    pred: ArrayLike,
+    target: ArrayLike,
+    lengths: ArrayLike | None = None,
+    *,
+    weight: ArrayLike | None = None,
+    batch_first: bool = False,
+    ignore_index: int | None = -100,
+) -> Array:
+    """Count how often each class was taken for each other one.
+
+    It is a table, not a number, so `fit` does not take it as a metric: call it with the predictions
+    of the model.
+
+    Parameters
+    ----------
+    pred : array (..., C)
+        Scores or probabilities. The classes are the last axis, and the highest is the prediction.
+    target : integer array (...)
+        Class of each prediction, 0 to C - 1.
+    lengths, weight, batch_first, ignore_index
+        As for `losses.cross_entropy`.
+
+    Returns
+    -------
+    ndarray (C, C)
+        In row i and column j how many valid targets of class i were predicted as j, or their
+        weight; float64.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `losses.cross_entropy`, and if the scores of a valid target have NaN.
+
+    Examples
+    --------
+    >>> confusion_matrix([[0.1, 0.9], [0.8, 0.2], [0.4, 0.6]], [1, 0, 0])
+    array([[1., 1.],
+           [0., 1.]])
+    """
+    scores, classes, w, scale = classified(pred, target, lengths, weight, batch_first, ignore_index)
+    counts = scale * _of_each(w, classes.shape).ravel()
+    unknown = np.isnan(scores).any(axis=-1).ravel()
+    if counts[unknown].any():
+        raise ValueError("pred has NaN where there is a target, expected scores")
+    size = scores.shape[-1]
+    pairs = classes.ravel() * size + scores.argmax(axis=-1).ravel()
+    found: Array = np.bincount(pairs, counts, size * size).reshape(size, size)
+    return found
+
+
+@says(mode="max")
+def f1(
+    pred: ArrayLike,
+    target: ArrayLike,
+    lengths: ArrayLike | None = None,
+    *,
+    weight: ArrayLike | None = None,
+    batch_first: bool = False,
+    ignore_index: int | None = -100,
+    average: str = "macro",
+    positive: int | None = None,
+) -> float:
+    """F1 score: the harmonic mean of precision and recall, 2 TP / (2 TP + FP + FN).
+
+    Parameters
+    ----------
+    pred : array (..., C)
+        Scores or probabilities. The classes are the last axis, and the highest is the prediction.
+    target : integer array (...)
+        Class of each prediction, 0 to C - 1.
+    lengths, weight, batch_first, ignore_index
+        As for `losses.cross_entropy`.
+    average : {"macro", "weighted", "micro"}, default "macro"
+        The mean over the classes that are targets or predictions, each alike, or each as often as
+        it is a target; or that of all counts together, which is the accuracy.
+    positive : int, optional
+        The score of this class alone, in place of a mean.
+
+    Returns
+    -------
+    float
+        0 to 1.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `losses.cross_entropy`, and if an option is out of range.
+
+    Notes
+    -----
+    In `fit` and `evaluate` it is that of all targets together, not a mean over batches.
+
+    Examples
+    --------
+    >>> f1([[0.1, 0.9], [0.8, 0.2], [0.4, 0.6]], [1, 0, 0])
+    0.6666666666666666
+    """
+    average = checks.choice(average, "average", ("macro", "weighted", "micro"))
+    scores, classes, w, scale = classified(pred, target, lengths, weight, batch_first, ignore_index)
+    size = scores.shape[-1]
+    if positive is not None and checks.integer(positive, "positive", 0) >= size:
+        raise ValueError(f"positive is {positive}, expected a class, 0 to {size - 1}")
+    each, true = _of_each(w, classes.shape).ravel(), classes.ravel()
+    said = scores.argmax(axis=-1).ravel()
+    known = each * ~np.isnan(scores).any(axis=-1).ravel()  # a prediction of NaN is no class
+    right = np.bincount(true, known * (said == true), size)
+    counts = np.stack([right, np.bincount(true, each, size), np.bincount(said, known, size)])
+    total = float(each.sum())
+    finish = functools.partial(_f1, average=average, positive=positive)
+    return Mean(finish(counts), total * scale, counts / total if total else counts, finish)
+
+
+def _f1(counts: Array, average: str, positive: int | None) -> float:
+    """Return the score for shares of what is right, of targets and of predictions, by class."""
+    if average == "micro" and positive is None:
+        counts = counts.sum(axis=1, keepdims=True)
+    right, true, said = counts if positive is None else counts[:, positive, None]
+    there = true + said > 0
+    if not there.any():
+        return 0.0
+    scores = 2 * right[there] / (true + said)[there]
+    shares = true[there] if average == "weighted" and positive is None else np.ones(len(scores))
+    return float((scores * shares).sum() / shares.sum()) if shares.any() else 0.0
 
 
 def _perplexity(nats: float) -> float:

@@ -48,6 +48,7 @@ _FUNCTIONS = {
     "l1 l1loss meanabsoluteerror": "mae",
     "mseloss l2 l2loss meansquarederror": "mse",
     "acc sparsecategoricalaccuracy categoricalaccuracy": "accuracy",
+    "f1score": "f1",
     "rootmeansquarederror": "rmse",
 }
 _ROWS = {
