@@ -649,6 +649,48 @@ def test_backward_frees_what_it_has_used() -> None:
         model.backward(tape, values)
 
 
+class Doubled(lc.Module):
+    """A module of the user's own that writes to its x, and keeps what it gives."""
+
+    def forward(self, x: Any) -> Any:
+        x *= 2
+        self.kept = x
+        return x, None
+
+    def backward(self, tape: Any, dy: Any) -> Any:
+        return 2 * dy
+
+
+def test_what_goes_from_module_to_module_is_not_copied() -> None:
+    x = lc.Input(4)
+    total = x + x
+    linear, own = lc.Linear(4, 3, seed=0), Doubled()
+    values = rng(0).standard_normal((T, B, 4)).astype("float32")
+    dy = np.ones((T, B, 3), "float32")
+    # The network's own values: no tape needs a copy. What it is given, the user may write to.
+    _, tape = lc.Model(x, linear(total)).forward(values)
+    assert tape.tapes[1].nbytes == 0
+    _, tape = lc.Model(x, linear(x * 1)).forward(values)
+    assert tape.tapes[-1].nbytes == values.nbytes
+    assert values.flags.writeable
+    # An output that a module reads, too: writing to it changes no gradient.
+    linear.zero_grad()
+    model = lc.Model(x, [total, linear(total)])
+    (y, _), tape = model.forward(values)
+    y[...] = np.nan
+    dx = model.backward(tape, (None, dy))
+    assert np.isfinite(linear.parameters()[0].grad).all()
+    np.testing.assert_allclose(dx, 2 * (dy @ linear.state_dict()["weight"]), rtol=1e-6)
+    # A module of the user's own may write to what it takes, and to what it gave.
+    model = lc.Model(x, linear(own(total)))
+    y, tape = model.forward(values)
+    assert_same_bits(y, linear(4 * values))
+    own.kept[...] = np.nan
+    linear.zero_grad()
+    model.backward(tape, dy)
+    assert np.isfinite(linear.parameters()[0].grad).all()
+
+
 def test_values_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """In inference no more of them live at once than the network needs."""
     alive: list[weakref.ref[Any]] = []

@@ -46,19 +46,18 @@ def forward(
             )
         flow.feeds_lookup = step.feeds_lookup
         flow.lookup = lookups.pop(step.xs[0] or 0, None) if lookups else None
-        args: Any = [None if x is None else values[x] for x in step.xs]
-        if step.nested:
-            args = rebuilt(step.args, iter(args))
+        xs = [None if x is None else values[x] for x in step.xs]
+        args: Any = rebuilt(step.args, iter(xs)) if step.nested else xs
         given = flow.lengths
         y, tape = module._apply_all(args, flow, train)
         if flow.lookup is not None:
             lookups[step.outs[0]] = flow.lookup
         if len(step.outs) == 1:
             values[step.outs[0]] = y
-            if train and step.inside and y is not args[0]:
+            if train and step.inside and all(y is not x for x in xs):
                 y.flags.writeable = False  # so that no tape needs a copy of it
         else:
-            for slot, value in zip(step.outs, leaves(y), strict=True):
+            for slot, value in zip(step.outs, y if step.flat else leaves(y), strict=True):
                 values[slot] = value
         if tracked and step.timed:
             along = flow.lengths

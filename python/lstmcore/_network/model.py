@@ -49,7 +49,8 @@ class ModelTape:
         made: list[Any],
     ) -> None:
         self._owner, self.tapes, self.state, self._found = owner, tapes, state, found
-        self._given, self._made = ([(a.shape, a.dtype) for a in arrays] for arrays in (given, made))
+        self._given = [(a.shape, a.dtype) for a in given]
+        self._made = [(a.shape, a.dtype) for a in made]
 
     @property
     def lengths(self) -> Any:
@@ -368,7 +369,7 @@ class Model(PrecisionOfParts):
         state : tuple
             One per recurrent layer whose initial state is not wired, or causal Conv1D, in order.
         """
-        if any(isinstance(one, Symbolic) for one in leaves(x)):
+        if type(x) is not np.ndarray and any(isinstance(one, Symbolic) for one in leaves(x)):
             return self._describe(x, state, lengths, resets)
         y, flow, _, _, _ = self._infer(x, state, lengths, resets)
         return y, self._final(flow)
@@ -494,16 +495,19 @@ class Model(PrecisionOfParts):
         """Return y, the flow, the tapes, where the rows of each y end, and the arrays of x."""
         plan = self._plan
         given = self._arrays(x)
-        free = iter([None] * len(plan.free) if state is None else self._states(state, "state"))
-        states = [None if step.wired else next(free) for step in plan.stateful]
-        ends = self._lengths(lengths, given)
-        starts = self._resets(resets, given)
+        states: list[Any] = [None] * len(plan.stateful)
+        if state is not None:
+            for place, one in zip(plan.free_places, self._states(state, "state"), strict=True):
+                states[place] = one
+        nothing: list[Any] = [None] * len(given)
+        ends = nothing if lengths is None else self._lengths(lengths, given)
+        starts = nothing if resets is None else self._resets(resets, given)
         flow = Flow(states, None, None, self._batch_first)
         values, found, tapes = executor.forward(plan, given, ends, starts, flow, train)
         return rebuilt(plan.outputs, iter(values)), flow, tapes, found, given
 
     def _final(self, flow: Flow) -> tuple[Any, ...]:
-        return tuple(flow.final[step.place] for step in self._plan.free if step.place is not None)
+        return tuple([flow.final[place] for place in self._plan.free_places])
 
     def _states(self, state: Any, name: str) -> list[Any]:
         """Return the state, or None, of every module that has one which is not wired."""
@@ -522,15 +526,14 @@ class Model(PrecisionOfParts):
         """Return the inputs as arrays of the right dtypes and shapes; messages call them `what`."""
         arrays: list[Any] = []
         sizes: dict[str, tuple[str, int]] = {}  # what must be the same: of which input it is known
-        for (name, one), (axes, dtype) in zip(
-            self._plan.arrays(x, what), self._plan.given, strict=True
+        for (name, one), (axes, dtype), last in zip(
+            self._plan.arrays(x, what), self._plan.given, self._plan.tails, strict=True
         ):
             array = self._array(one, name, axes, dtype)
-            last = (*axes.inner, *(() if axes.features is None else (axes.features,)))
             rank = axes.steps + 1 + len(last)
-            wrong = any(
-                n not in (None, m)
-                for n, m in zip(last, array.shape[len(array.shape) - len(last) :], strict=False)
+            tail = array.shape[array.ndim - len(last) :]
+            wrong = tail != last and any(
+                n not in (None, m) for n, m in zip(last, tail, strict=False)
             )
             if array.ndim not in (rank, rank - 1) or wrong:
                 raise ValueError(f"{name} has shape {array.shape}, expected {self._text(axes)}")

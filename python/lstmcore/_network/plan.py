@@ -25,7 +25,7 @@ class Step:
 
     __slots__ = (
         "along", "args", "feeds_lookup", "flat", "frees", "given", "inside", "lengths", "module",
-        "nested", "outs", "own", "past", "place", "timed", "wired", "xs", "ys",
+        "nested", "ours", "outs", "own", "past", "place", "timed", "wired", "xs", "ys",
     )  # fmt: skip
 
     def __init__(self, call: Call, slots: dict[int, int]) -> None:
@@ -51,8 +51,9 @@ class Step:
         self.own = bool(overridden(self.module)) and len(self.outs) > 1
         self.feeds_lookup = False
         self.frees: list[int] = []  # slots that nobody needs after this step
-        # Whether its y is an array that the network alone has, made by a module of this library:
-        # others may want to write to theirs again.
+        # Whether it computes as modules of this library do, and whether its y goes to such alone:
+        # others may want to write to theirs.
+        self.ours = all(overridden(module) is None for _, module in self.module._modules())
         self.inside = False
 
     @property
@@ -79,6 +80,11 @@ class Plan:
         self.input_names = _own_names([symbol.name for _, symbol in given])
         self.output_names: list[str] | None = None
         self.given = [(symbol.axes, symbol.dtype) for _, symbol in given]
+        # Of each input, the sizes of its last axes that are known.
+        self.tails = [
+            axes.inner if axes.features is None else (*axes.inner, axes.features)
+            for axes, _ in self.given
+        ]
         self.inputs = rebuilt(inputs, iter(range(len(given))))
         self.outputs = rebuilt(outputs, (slots[id(s)] for s in leaves(outputs)))
         self.last: list[int] = leaves(self.outputs)
@@ -91,6 +97,7 @@ class Plan:
         modules = [step.module for step in self.steps]
         self.finds = any(m._finds_lengths or m._changes_lengths for m in modules)
         self.free = [step for step in self.stateful if not step.wired]
+        self.free_places = [i for i, step in enumerate(self.stateful) if not step.wired]
         self._find_uses()
         self._find_time()
 
@@ -119,12 +126,10 @@ class Plan:
             if end is not None:
                 end.frees.append(slot)
         for step in self.steps:
-            step.inside = (
-                len(step.outs) == 1
-                and step.outs[0] not in self.last
-                and all(overridden(module) is None for _, module in step.module._modules())
-            )
             only = users.get(step.ys[0], ()) if len(step.ys) == 1 else ()
+            step.inside = len(step.outs) == 1 and all(
+                one is not None and one.ours for one in (step, *only)
+            )
             if len(only) == 1 and only[0] is not None:
                 user = only[0]
                 step.feeds_lookup = user.module._takes_lookup and user.args[0] == step.ys[0]
