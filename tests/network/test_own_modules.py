@@ -311,3 +311,45 @@ def test_a_model_of_ones_own_takes_care_of_its_state() -> None:
 
     x = np.random.default_rng(0).standard_normal((T, B, 3))
     assert_same_bits(lc.generate(Mine(), x, 3), lc.generate(Mine().layer, x, 3))
+
+
+class Running(lc.Module):
+    """y_t = x_1 + ... + x_t, and what shapes it was given."""
+
+    def __init__(self, batch_first: bool | None = None) -> None:
+        self.batch_first, self.seen = batch_first, set[tuple[int, ...]]()
+
+    def forward(self, x: Any) -> Any:
+        self.seen.add(x.shape)
+        return x.cumsum(axis=int(bool(self.batch_first))), None
+
+    def backward(self, tape: Any, dy: Any) -> Any:
+        axis = int(bool(self.batch_first))
+        return np.flip(np.flip(dy, axis).cumsum(axis=axis), axis)
+
+
+def trained(model: Any, data: Any, batch_size: int | None = None) -> None:
+    optimizer = lc.optim.SGD(model.parameters(), lr=0.1)
+    options = {} if batch_size is None else {"batch_size": batch_size}
+    lc.fit(model, data, loss="mse", optimizer=optimizer, epochs=1, progress=False, **options)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_fit_cuts_rows_and_not_steps(batch_first: bool) -> None:
+    x = np.ones((6, T, 3) if batch_first else (T, 6, 3), "float32")
+    model = lc.Sequential(own := Running(batch_first), lc.Linear(3, 3, seed=0))
+    trained(model, (x, x), batch_size=2)
+    assert own.seen == {(2, T, 3) if batch_first else (T, 2, 3)}
+
+
+def test_fit_asks_what_it_cannot_know() -> None:
+    model = lc.Sequential(Running(), lc.Linear(3, 3, seed=0))
+    x = np.ones((T, 6, 3), "float32")
+    before = model.state_dict()
+    with pytest.raises(ValueError, match=r"axis of x \(5, 6, 3\) of data are rows: set batch_f"):
+        trained(model, (x, x), batch_size=2)
+    for name, value in model.state_dict().items():
+        assert_same_bits(value, before[name])
+    # One batch is as it is, and where x has two axes the first are rows.
+    trained(model, [(x, x)])
+    trained(model, (x[0], x[0]), batch_size=2)

@@ -93,6 +93,12 @@ def _cut(
 ) -> Batches:
     if isinstance(batch.lengths, tuple):
         raise ValueError(f"{why}, but lengths of {name} is a pair: cut it with lc.data.Pairs")
+    if caller.unsure is not None and np.ndim(batch.x) + caller.unsure._takes_ids >= 3:
+        raise ValueError(
+            f"{why}, but nothing in the model says which axis of x {np.shape(batch.x)} of {name} "
+            f"are rows: set batch_first of {caller.unsure!r}, to False where it takes (T, B, ...), "
+            "to True where (B, ...)"
+        )
     if caller.changes_steps and not caller.pools and not caller.batch_first:
         raise ValueError(
             f"{why}, but the model gives other steps than x has, so that it is not known which "
@@ -154,6 +160,8 @@ class Caller:
     ours : bool
         Whether it computes as modules of this library do.
     batch_first : bool
+    unsure : Module or None
+        A module of the user's own that leaves it open whether rows or steps come first.
     """
 
     def __init__(self, model: Any, train: bool = True) -> None:
@@ -177,7 +185,10 @@ class Caller:
         # Whether y may have other steps than x.
         self.changes_steps = ours and any(m._changes_lengths for m in parts)
         # Where nothing knows of time steps, rows come first.
+        others = [m for m in parts if overridden(m) and not m.each_step]
         timed = not parts or any(m._knows_time for m in parts)
+        timed = timed or any(getattr(m, "batch_first", None) is not None for m in others)
+        self.unsure = None if timed or not others else others[0]
         self.batch_first = bool(getattr(model, "batch_first", False)) if timed else True
         # Whether x must be one array. A forward of the user's own may take several.
         self._one_x = ours and self.model._takes_one_x and not own
