@@ -65,7 +65,7 @@ class Cubed(lc.Module):
     ("mistake", "message"),
     [
         ("one entry", r"the gradient of parameter w at \(1,\) is .*, expected"),
-        ("overwritten", r"parameter w at \(0,\)"),
+        ("overwritten", r"parameter w at \(0,\) .*: backward replaces what was there, expected"),
         ("nothing", r"parameter w at \(0,\) is 0\.0, expected"),
         ("x", r"the gradient of x\[0\] at \(0,\)"),
         ("shape", r"the gradient of x\[0\] has shape \(1,\), expected \(2,\)"),

@@ -107,10 +107,10 @@ class _Check:
 
     def _gradients(self) -> Iterator[Any]:
         """Yield what backward gives: for every parameter, then for every x; None for no floats."""
-        before = []  # what backward adds to
+        before = []
         for _, p in self._module.named_parameters():
-            p.grad = np.random.default_rng(1).standard_normal(p.shape)
-            before.append(p.grad.copy())
+            p.grad = self._given(p.shape)
+            before.append(self._given(p.shape))
         _, tape = self._forward()
         dx = self._module.backward(tape, *self._dy)
         for p, start in zip(self._module.parameters(), before, strict=True):
@@ -120,6 +120,10 @@ class _Check:
         several = isinstance(dx, (tuple, list)) and not whole
         for one, d in zip(self._x, dx if several else [dx], strict=False):
             yield from leaves(d) if d is not None else [None] * len(leaves(one))
+
+    def _given(self, shape: tuple[int, ...]) -> Array:
+        """Return the gradient that a parameter has before: backward adds to it."""
+        return np.random.default_rng(1).standard_normal(shape)
 
     def _checked(self) -> Iterator[tuple[str, Array, Callable[[], None]]]:
         for name, p in self._module.named_parameters():
@@ -145,8 +149,11 @@ class _Check:
             touch()
             expected = (sides[0] - sides[1]) / (2 * step)
             if not abs(found[index] - expected) <= self._tol * max(1.0, abs(expected)):
+                whole = found[index] + self._given(array.shape)[index]
+                put = name.startswith("parameter") and abs(whole - expected) <= self._tol
                 raise AssertionError(
                     f"the gradient of {name} at {index} is {found[index]}, expected {expected}"
+                    + ": backward replaces what was there, expected it to add to it" * bool(put)
                 )
 
 
