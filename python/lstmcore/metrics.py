@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -482,8 +483,8 @@ def confusion_matrix(
         raise ValueError("pred has NaN where there is a target, expected scores")
     size = scores.shape[-1]
     pairs = classes.ravel() * size + scores.argmax(axis=-1).ravel()
-    found: Array = np.bincount(pairs, counts, size * size).reshape(size, size)
-    return found
+    found: Any = np.bincount(pairs, counts, size * size).reshape(size, size)
+    return np.asarray(found, np.float64)
 
 
 @says(mode="max")
@@ -542,7 +543,7 @@ def f1(
     said = scores.argmax(axis=-1).ravel()
     known = each * ~np.isnan(scores).any(axis=-1).ravel()  # a prediction of NaN is no class
     right = np.bincount(true, known * (said == true), size)
-    counts = np.stack([right, np.bincount(true, each, size), np.bincount(said, known, size)])
+    counts: Any = np.stack([right, np.bincount(true, each, size), np.bincount(said, known, size)])
     total = float(each.sum())
     finish = functools.partial(_f1, average=average, positive=positive)
     return Mean(finish(counts), total * scale, counts / total if total else counts, finish)

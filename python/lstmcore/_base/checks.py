@@ -169,13 +169,40 @@ def path(value: object, name: str) -> Path:
 def _asarray(value: object, name: str) -> npt.NDArray[Any]:
     """Return an ndarray, and say which argument it was if that fails."""
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
     except (
         ValueError,
         TypeError,
         RuntimeError,
     ) as error:  # ragged lists, tensors that require grad
         raise TypeError(f"{name} is not an array of numbers: {error}") from error
+    if array.dtype == object and hasattr(value, "iloc") and hasattr(value, "index"):
+        return _of_pandas(value, name)
+    return array
+
+
+def _of_pandas(value: Any, name: str) -> npt.NDArray[Any]:
+    """Return a frame or Series with nullable or several types as numbers; NaN for what is missing.
+
+    What is no number is refused, with the name of its column.
+    """
+    columns = [(name, value)]
+    if hasattr(value, "columns"):
+        labels = enumerate(value.columns)
+        columns = [(f"{name}[{label!r}]", value.iloc[:, i]) for i, label in labels]
+    found = []
+    for where, column in columns:
+        if getattr(column.dtype, "kind", "O") not in "biuf":
+            raise TypeError(f"{where} has dtype {column.dtype}, expected numbers")
+        missing = bool(column.isna().any())
+        kind = getattr(column.dtype, "numpy_dtype", column.dtype)
+        dtype = np.result_type(kind, np.float32) if missing else kind
+        found.append(
+            column.to_numpy(dtype=dtype, na_value=np.nan)
+            if missing
+            else column.to_numpy(dtype=dtype)
+        )
+    return np.stack(found, axis=1) if hasattr(value, "columns") else found[0]
 
 
 def real(value: object, dtype: np.dtype[Any], name: str, *, cast: bool = False) -> Array:

@@ -129,7 +129,11 @@ def _plain_value(value: Any, name: str, depth: int) -> Any:
             raise TypeError(f"{name} has the key {wrong[0]!r}, expected strings")
         return {k: _plain_value(part, f"{name}[{k!r}]", depth - 1) for k, part in value.items()}
     what = checks.describe(value)
-    raise TypeError(f"{name} is {what}, expected numbers, strings, lists and dicts")
+    state = hasattr(value, "state_dict") and hasattr(type(value), "from_state_dict")
+    more = f", such as its state_dict(), of which {type(value).__name__}.from_state_dict makes it"
+    raise TypeError(
+        f"{name} is {what}, expected numbers, strings, lists and dicts{more if state else ''}"
+    )
 
 
 def _is_text(value: str) -> bool:

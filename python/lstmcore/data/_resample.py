@@ -37,7 +37,7 @@ def resample(
         column has its own gaps.
     step : number, or timedelta64 for datetime64
         From each of the new times to the next, in the unit of `times`. For a frame with dates also
-        what pandas takes, as ``"1h"``.
+        what pandas takes, as ``"1h"`` or ``"h"``.
     method : {"linear", "previous"}, default "linear"
         A straight line between the neighbours, which looks into the future by up to one gap; or
         the last value measured at or before that time, which is what was known then.
@@ -79,6 +79,13 @@ def resample(
     if is_pandas(times) and values is None:
         options = (method, start, stop, max_gap, checks.boolean(return_filled, "return_filled"))
         return _of_pandas(times, step, *options)
+    if is_pandas(times) and step is None:
+        raise TypeError(
+            f"values is {checks.describe(values)} beside a frame, which has its own: expected "
+            f"step={values!r}, by name"
+            if np.ndim(values) == 0
+            else "step is not given, expected the time from one step to the next"
+        )
     method = checks.choice(method, "method", ("linear", "previous"))
     when, measured = _measured(times, values)
     _check_step(when, step)
@@ -161,7 +168,11 @@ def _of_pandas(
         return (stamp.tz_convert(None) if stamp.tz else stamp).to_datetime64()
 
     def length(time: Any) -> Any:
-        return pandas.Timedelta(time).to_timedelta64() if dated and time is not None else time
+        if not dated or time is None:
+            return time
+        if isinstance(time, str) and time[:1].isalpha():
+            time = "1" + time  # as pandas writes frequencies: "h", "D"
+        return pandas.Timedelta(time).to_timedelta64()
 
     regular, taken, filled = resample(
         index.to_numpy("datetime64[ns]") if dated else index.to_numpy(),
