@@ -309,7 +309,9 @@ def _saved() -> list[bytes]:
     models = [
         lc.Sequential(lc.Embedding(5, 2), lc.LSTM(2, 3, peephole=True), lc.LayerNorm(3)),
         lc.Model(x, [lc.Linear(3, 2)(y), h[-1]]),
-        lc.quantize(lc.Sequential(lc.LSTM(2, 3), lc.LastStep(), lc.Linear(3, 2))),
+        lc.quantize(
+            lc.Sequential(lc.Embedding(5, 2), lc.LSTM(2, 3), lc.LastStep(), lc.Linear(3, 2))
+        ),
     ]
     contents = []
     with tempfile.TemporaryDirectory() as folder:
@@ -326,7 +328,7 @@ def _onnx() -> list[bytes]:
         for layer in (lc.LSTM(2, 3, bidirectional=True), lc.GRU(2, 3, 2), lc.RNN(2, 3))
     ]
     models += [
-        lc.quantize(lc.Sequential(lc.LSTM(2, 3), lc.Linear(3, 2))),
+        lc.quantize(lc.Sequential(lc.Embedding(5, 2), lc.LSTM(2, 3), lc.Linear(3, 2))),
         lc.Model(x, lc.Linear(2, 3)(x) + lc.GRU(2, 3)(x)[0]),
     ]
     contents = []

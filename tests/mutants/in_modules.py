@@ -195,18 +195,47 @@ MODULES = [
         {"packed-weights-keep-the-level": ("and isa == _core.isa_version()", "and isa >= 0")},
     ),
     *of(
-        "python/lstmcore/_base/packed_weights.py",
-        ["tests/nn/test_quantize.py"],
+        "python/lstmcore/_base/low_precision.py",
+        ["tests/nn/test_quantize.py", "tests/nn/test_bfloat16.py"],
         {
             "int8-is-trained": ("if self._quantized and not _IN_INT8.get():", "if False:"),
-            "int8-of-any-width": ("if shape[1] > _MOST_COLUMNS:", "if False:"),
+            "int8-of-any-width": ("if shape[1] > self._MOST_COLUMNS:", "if False:"),
             "int8-of-float64": ("if self._config.dtype != np.float32:", "if False:"),
             "int8-loses-what-is-no-matrix": ("._storage[...] = p._storage", "._storage[...] = 0"),
             "int8-scales-of-one": ("._storage[...] = scales", "._storage[...] = 1"),
-            "int8-takes-any-precision": (
-                'if precision not in (None, "int8"):',
-                "if False:",
+            "int8-is-not-loaded": (
+                '== "int8"\n        if in_int8',
+                '== "int4"\n        if in_int8',
             ),
+            "streams-keep-the-precision": ("self._watch.token = object()", "pass"),
+        },
+    ),
+    *of(
+        "python/lstmcore/_base/quantize.py",
+        ["tests/nn/test_quantize.py"],
+        {"int8-is-untied": ("own[name + end] = given[first_name + end]", "pass")},
+    ),
+    *of(
+        "python/lstmcore/_base/calibration.py",
+        ["tests/nn/test_calibration.py"],
+        {
+            "calibration-within-blocks-alone": (
+                "left[:, end:] -= errors @ upper[start:end, end:]",
+                "pass",
+            ),
+            "calibration-in-any-order": ("order = np.argsort(-size", "order = np.argsort(size"),
+            "calibration-of-the-last-call": ("sums.get(place, 0) + ", ""),
+        },
+    ),
+    *of(
+        "python/lstmcore/_nn/layers.py",
+        ["tests/nn/test_calibration.py"],
+        {
+            "calibration-sees-padding": (
+                'note(f"weight_ih{at}", x[there])',
+                'note(f"weight_ih{at}", x.reshape(-1, x.shape[-1]))',
+            ),
+            "calibration-sees-h-too-late": ("else [first, y[:-1]])", "else [y])"),
         },
     ),
     *of(

@@ -312,6 +312,7 @@ def test_a_stream_made_after_a_change_has_the_new_precision() -> None:
     before = net.stream(2)  # which shares its copies of the modules with others
     exact = net(x)
     net.precision = "bfloat16"
+    assert not np.array_equal(net(x), exact)
     assert_same_bits(net.stream(2).process(x), net(x))
     assert_same_bits(before.process(x), exact)
 

@@ -145,6 +145,15 @@ def test_models_change_less_on_other_sequences_of_the_kind(kind: str) -> None:
     assert better.stream(4).process(new).tobytes() == better(new).tobytes()
 
 
+def test_examples_of_several_calls() -> None:
+    x, model = numbers(6, 4, 3), lc.Sequential(lc.GRU(3, 5, seed=0), lc.Linear(5, 2, seed=1))
+    together = moments_of(model, x)
+    found = moments_of(model, lambda m: [m(x[:, :1]), m(x[:, 1:])])
+    assert found.keys() == together.keys()
+    for key, value in found.items():
+        np.testing.assert_allclose(value, together[key], atol=1e-6)
+
+
 def test_models_with_ids_and_tied_weights() -> None:
     embedding = lc.Embedding(30, 16, seed=0)
     head = lc.Linear(16, 30, seed=2).tie("weight", embedding)
