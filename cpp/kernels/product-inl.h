@@ -372,13 +372,14 @@ struct FloatFactors {
     /// those of a() were, which from here on are gone.
     template <class T, class RowOf>
     LSTMCORE_INLINE auto again(const Packed<T>& w, int64_t n, RowOf row_of) const {
-        if constexpr (kFloat)
+        if constexpr (kFloat) {
             if (a_rounded != nullptr) a_rounded->set(w, n, row_of);
-        return [rounded = a_rounded, row_of](int64_t row) LSTMCORE_INLINE_LAMBDA -> Pointer {
-            if constexpr (kFloat)
-                if (rounded != nullptr) return rounded->at(row);
-            return row_of(row);
-        };
+            return [rounded = a_rounded, row_of](int64_t row) LSTMCORE_INLINE_LAMBDA -> Pointer {
+                return rounded != nullptr ? rounded->at(row) : row_of(row);
+            };
+        } else {
+            return row_of;
+        }
     }
 };
 /// ... or quantised.
