@@ -35,7 +35,7 @@ namespace {
 template <class T>
 struct ChangedRow {
     const T *mask, *extra, *dy;
-    ZoneStreams streams;
+    ZonePlaces takes;
     int64_t slot, row;  ///< row of the chunk
     const T* norms;     ///< on the tape
 };
@@ -62,7 +62,6 @@ public:
           gru_(cell_.kind == CellKind::gru),
           chunk_(chunk_of(spec, in)),
           masks_(spec, in, true, arena),
-          zones_(cell_, in.dropout_key),
           changes_(changes_rows(cell_, masks_.of_hidden())),
           sums_(spec, in, size_product(chunk_, in.batch), arena) {
         const int64_t B = in.batch, F = spec.feature_size();
@@ -342,8 +341,7 @@ private:
                     const typename Pass<T>::Moment& now, int64_t slot, int64_t row) {
         ChangedRow<T>& changed = scratch.changed[n];
         changed = {at.mask, at.extra, at.dy, {}, slot, row, nullptr};
-        if (cell_.zoneout)
-            changed.streams = {zones_, layer * D_ + d, in_.first_step + now.t, now.b};
+        if (cell_.zoneout) changed.takes = {spec_, tape_[layer].zones[d].at(now.t, now.b)};
         T* const dh = spec_.proj_size > 0 ? sums_.dh.at(row) : dh_.at(slot);
         scratch.products[n] = {at.a, zeros_, dh};
         at.a = at.extra = dh;
@@ -358,9 +356,10 @@ private:
             scratch.norms[n] = {tape.c, tape.scales + 2, sums_.dshown.at(row), dc_norm_.at(slot)};
         }
         if (cell_.zoneout.c == 0) return;
-        zone_row_backward(zones_.c, changed.streams.c, H_, at.dc_next, kept_dc_.at(slot),
-                          made_dc_.at(slot));
-        at.dc_next = made_dc_.at(slot);
+        T* const dc = made_dc_.at(slot);
+        std::memcpy(dc, at.dc_next, sizeof(T) * H_);
+        zone_row_backward(changed.takes.c, H_, dc, kept_dc_.at(slot));
+        at.dc_next = dc;
     }
     /// The gates of such rows, after the product with W_hh and all between the two.
     void run_changed(Scratch<T>& scratch, const PackedDirection<T>& w, int64_t running, int64_t n) {
@@ -370,8 +369,7 @@ private:
             T* const dh = scratch.products[i].out;
             finish_product(dh, i < running, row.mask, row.extra);
             for (int64_t p = 0; p < P_; ++p) dh[p] += row.dy[p];
-            if (cell_.zoneout.h > 0)
-                zone_row_backward(zones_.h, row.streams.h, P_, dh, kept_dh_.at(row.slot), dh);
+            if (cell_.zoneout.h > 0) zone_row_backward(row.takes.h, P_, dh, kept_dh_.at(row.slot));
         }
         StepArgs<T> args = step_args(cell_, H_, w);
         args.w = w.w_hh_t;
@@ -520,7 +518,6 @@ private:
     const bool gru_;
     const int64_t chunk_;
     const SequenceMasks<T> masks_;
-    const Zones zones_;
     const bool changes_;  // whether rows have a ChangedRow
     GradientSums<T> sums_;
     StridedRows<T> last_dgates_, dc_, carry_;  // by slot; carry_: what is added to the next product

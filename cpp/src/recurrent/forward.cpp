@@ -102,8 +102,7 @@ public:
             auto* const products = arena.take<ProductRow<T>>(chunk_ * slots);
             StridedRows<T> x;
             if (masks_.of_input()) x = take_rows<T>(arena, chunk_ * slots, widest_input(spec));
-            const ForwardRows<T> step(spec, H_, slots, arena, masks_.of_hidden(),
-                                      train ? &zones_ : nullptr);
+            const ForwardRows<T> step(spec, H_, slots, arena, masks_.of_hidden());
             scratch_.push_back({pre, x, products, step, nullptr, {}});
         }
     }
@@ -391,7 +390,9 @@ private:
         change.mask = masks_.hidden(layer, d, now.b);
         if (const View<T>& norms = layers_[layer].norms[d]) change.norms = norms.at(now.t, now.b);
         if (!train_ || !spec_.cell.zoneout) return change;
-        change.streams = {zones_, layer * D_ + d, in_.first_step + now.t, now.b};
+        change.takes = layers_[layer].zones[d].at(now.t, now.b);
+        const ZonePlaces takes(spec_, change.takes);
+        zones_.draw(layer * D_ + d, in_.first_step + now.t, now.b, takes.h, P_, takes.c, H_);
         const View<T>& made = layers_[layer].made_cells[d];
         if (made) change.made_c = made.at(now.t, now.b);
         return change;

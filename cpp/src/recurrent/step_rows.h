@@ -74,21 +74,19 @@ inline bool changes_rows(const CellSpec& cell, bool masked) {
 /// row; null where there is none.
 template <class T>
 struct ForwardChange {
-    const T* mask = nullptr;  ///< (P) factors of h_prev on its way into W_hh
-    T* made_c = nullptr;      ///< (H) on the tape: c as it was made, before zoneout
-    ZoneStreams streams;      ///< in training
-    T* norms = nullptr;       ///< on the tape, see NormPlaces
+    const T* mask = nullptr;   ///< (P) factors of h_prev on its way into W_hh
+    T* made_c = nullptr;       ///< (H) on the tape: c as it was made, before zoneout
+    uint8_t* takes = nullptr;  ///< on the tape, see ZonePlaces
+    T* norms = nullptr;        ///< on the tape, see NormPlaces
 };
 
 template <class T>
 class ForwardRows {
 public:
     /// Room for `count` rows. H is hidden_size, or that rounded up where rows are padded. `masked`
-    /// is whether rows may have a mask; `zones` are null in inference. Both `spec` and `zones` must
-    /// outlive this.
-    ForwardRows(const LayerSpec& spec, int64_t H, int64_t count, Arena& arena, bool masked = false,
-                const Zones* zones = nullptr)
-        : spec_(&spec), zones_(zones) {
+    /// is whether rows may have a mask. `spec` must outlive this.
+    ForwardRows(const LayerSpec& spec, int64_t H, int64_t count, Arena& arena, bool masked = false)
+        : spec_(&spec) {
         if (masked) masked_ = take_rows<T>(arena, count, spec.output_size());
         if (spec.cell.zoneout) zoned_ = arena.take<ZonedRow>(count);
         if (spec.cell.zoneout.c > 0) made_c_ = take_rows<T>(arena, count, H);
@@ -138,7 +136,7 @@ public:
         T* made_c = at.c;
         if (zoned_ != nullptr) {
             if (spec_->cell.zoneout.c > 0) made_c = change.made_c ? change.made_c : made_c_.at(n);
-            zoned_[n] = {at, made_c, change.streams};
+            zoned_[n] = {at, made_c, change.takes};
         }
         if (norms_ != nullptr) {
             hidden_products_[n] = {h_prev, zeros, hidden_.at(n)};
@@ -184,7 +182,7 @@ private:
     struct ZonedRow {
         ForwardPlace<T> at;
         const T* made_c;
-        ZoneStreams streams;
+        uint8_t* takes;
     };
 
     /// Row n with other places for what is multiplied with W_hh and for the new c.
@@ -211,17 +209,20 @@ private:
         const Zoneout p = cell.zoneout;
         const int64_t H = spec_->hidden_size, P = spec_->output_size();
         if (cell.kind == CellKind::rnn && at.gates) std::memcpy(at.gates, at.y, sizeof(T) * H);
-        if (zones_ == nullptr) {
+        if (row.takes == nullptr) {
             if (p.h > 0) zone_row_in_the_mean(p.h, P, at.h_prev, at.y, at.y);
             if (p.c > 0) zone_row_in_the_mean(p.c, H, at.c_prev, row.made_c, at.c);
         } else {
-            if (p.h > 0) zone_row(zones_->h, row.streams.h, P, at.h_prev, at.y, at.y);
-            if (p.c > 0) zone_row(zones_->c, row.streams.c, H, at.c_prev, row.made_c, at.c);
+            const ZonePlaces takes(*spec_, row.takes);
+            if (p.h > 0) zone_row(takes.h, P, at.h_prev, at.y);
+            if (p.c > 0) {
+                std::memcpy(at.c, row.made_c, sizeof(T) * H);
+                zone_row(takes.c, H, at.c_prev, at.c);
+            }
         }
     }
 
     const LayerSpec* spec_;
-    const Zones* zones_;
     RnnForwardRow<T>* rnn_ = nullptr;  ///< of these three, only the one of the layer's cell is set
     LstmForwardRow<T>* lstm_ = nullptr;
     GruForwardRow<T>* gru_ = nullptr;

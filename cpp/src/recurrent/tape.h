@@ -15,10 +15,11 @@ template <class T>
 struct LayerTape {
     View<T> hidden;  ///< n = D*P, every h_t of both directions, unless y is just that
     View<T> output;  ///< n = feature_size, after merge and dropout, unless the same as hidden or y
-    View<T> gates[2];       ///< n = gates_on_tape * H, by direction
-    View<T> cells[2];       ///< n = H, LSTM
-    View<T> made_cells[2];  ///< the same before zoneout, where c has that
-    View<T> norms[2];       ///< n = norms_on_tape, see NormPlaces
+    View<T> gates[2];        ///< n = gates_on_tape * H, by direction
+    View<T> cells[2];        ///< n = H, LSTM
+    View<T> made_cells[2];   ///< the same before zoneout, where c has that
+    View<T> norms[2];        ///< n = norms_on_tape, see NormPlaces
+    View<uint8_t> zones[2];  ///< n = zones_on_tape, see ZonePlaces
 };
 
 /// Rows of H that a step keeps: the gates, and the GRU's W_hn h + b_hn (reset after). An RNN has
@@ -43,6 +44,19 @@ struct NormPlaces {
 };
 inline int64_t norms_on_tape(const LayerSpec& spec) {
     return (2 * spec.cell.gates() + spec.cell.normalizes_c()) * spec.hidden_size + 3;
+}
+
+/// Where it is kept which units take their new state, where zoneout is.
+struct ZonePlaces {
+    uint8_t *h = nullptr, *c = nullptr;  ///< (P), (H); null without zoneout of it
+
+    ZonePlaces() = default;
+    ZonePlaces(const LayerSpec& spec, uint8_t* at)
+        : h(spec.cell.zoneout.h > 0 ? at : nullptr),
+          c(spec.cell.zoneout.c > 0 ? at + spec.output_size() : nullptr) {}
+};
+inline int64_t zones_on_tape(const LayerSpec& spec) {
+    return spec.output_size() + (spec.cell.zoneout.c > 0 ? spec.hidden_size : 0);
 }
 
 inline int64_t widest_input(const LayerSpec& spec) {
@@ -79,6 +93,8 @@ std::vector<LayerTape<T>> lay_out_tape(const LayerSpec& spec, const Sequences<T>
                 layer.made_cells[d] = take_view<T>(arena, in.steps, in.batch, spec.hidden_size);
             if (spec.cell.layer_norm)
                 layer.norms[d] = take_view<T>(arena, in.steps, in.batch, norms_on_tape(spec));
+            if (spec.cell.zoneout)
+                layer.zones[d] = take_view<uint8_t>(arena, in.steps, in.batch, zones_on_tape(spec));
         }
     }
     return layers;
@@ -99,7 +115,8 @@ std::vector<LayerTape<const T>> read_tape(const LayerSpec& spec, const Sequences
                           {read(l.gates[0]), read(l.gates[1])},
                           {read(l.cells[0]), read(l.cells[1])},
                           {read(l.made_cells[0]), read(l.made_cells[1])},
-                          {read(l.norms[0]), read(l.norms[1])}});
+                          {read(l.norms[0]), read(l.norms[1])},
+                          {l.zones[0], l.zones[1]}});
     return layers;
 }
 

@@ -221,13 +221,14 @@ class CRF(FeedForward):
         if ignore_index is not None:
             there = given != checks.integer(ignore_index, "ignore_index", -(2**63))
             steps = there if steps is None else steps & there
-        steps = None if steps is None else checks.in_order(steps)
+        if steps is not None:
+            steps = checks.in_order(steps)
         if given.size and not (given.min() >= 0 and given.max() < self.classes):
             wrong = given[self._valid(given.shape, ends, steps, batch_first)]
             wrong = wrong[(wrong < 0) | (wrong >= self.classes)]
             if wrong.size:
                 raise ValueError(f"target has label {wrong[0]}, expected 0 to {self.classes - 1}")
-        labels = checks.in_order(given.astype(np.int64, copy=False))
+        labels: Any = checks.in_order(given.astype(np.int64, copy=False))
         rows = x.shape[0 if batch_first else 1]
         factor = np.full(rows, 1 / max(rows, 1))
         dscores = _core.empty(x.shape, x.dtype)
