@@ -144,9 +144,11 @@ def cross_entropy(
     if smoothing:
         spread = share * (smoothing / num_classes / total)  # times each class's weight
         factor = hit + spread * (num_classes if of_class is None else of_class.sum())
-    of_target = _core.cross_entropy(x, k, factor.astype(x.dtype), hit.astype(x.dtype), dx)
+    f = factor.astype(x.dtype)
+    of_target = _core.cross_entropy(x, k, f, f if hit is factor else hit.astype(x.dtype), dx)
     with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is the caller's
-        loss = _sum(factor * of_target, factor)
+        terms = factor * of_target
+        loss = float(terms.sum()) if picked is share and w is None else _sum(terms, factor)
         if smoothing:
             # The others' losses differ from that of the target by pred[k] - pred.
             others = x.sum(axis=-1) if of_class is None else np.einsum("nc,c->n", x, of_class)

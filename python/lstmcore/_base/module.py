@@ -466,9 +466,10 @@ class Module:
 
     def _read_only_gradient(self) -> Parameter | None:
         """Return the first parameter whose gradient cannot be added to, if there is one."""
-        wrong = read_only(self._parameters.values())
+        wrong = read_only(self._parameters.values()) if self._parameters else None
         for child in self._children.values():
-            wrong = wrong or child._read_only_gradient()
+            if wrong is None and (child._parameters or child._children):
+                wrong = child._read_only_gradient()
         return wrong
 
     def _own_gradients(self) -> list[Array]:

@@ -38,7 +38,10 @@ def forward(
     for step in plan.steps:
         module = step.module
         if tracked:
-            flow.lengths = _common(ends, step.given, step, "lengths")
+            alone = len(step.given) == 1  # as it is most often
+            flow.lengths = (
+                ends[step.given[0]] if alone else _common(ends, step.given, step, "lengths")
+            )
             flow.resets = _common(starts, step.along, step, "resets") if cut else None
         if flow.resets is not None and module._moves_steps:
             raise ValueError(
@@ -54,7 +57,7 @@ def forward(
             lookups[step.outs[0]] = flow.lookup
         if len(step.outs) == 1:
             values[step.outs[0]] = y
-            if train and step.inside and all(y is not x for x in xs):
+            if train and step.inside and (y is not xs[0] if len(xs) == 1 else _is_new(y, xs)):
                 y.flags.writeable = False  # so that no tape needs a copy of it
         else:
             for slot, value in zip(step.outs, y if step.flat else leaves(y), strict=True):
@@ -130,6 +133,11 @@ def _add(gradients: list[Any], slots: Any, given: Any) -> None:
     else:
         before = gradients[slots]
         gradients[slots] = given if before is None else before + given
+
+
+def _is_new(y: Any, xs: list[Any]) -> bool:
+    """Whether y is an array of its own, and not one of xs."""
+    return all(y is not x for x in xs)
 
 
 def _common(found: list[Any], slots: list[int], step: Step, name: str) -> Any:
