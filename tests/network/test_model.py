@@ -15,6 +15,7 @@ import pytest
 import lstmcore as lc
 from helpers.numeric import assert_same_bits
 from helpers.peers import require
+from lstmcore._base.tree import leaves
 
 D: dict[str, Any] = {"dtype": "float64"}
 T, B = 6, 4
@@ -162,6 +163,59 @@ def test_copies_pickles_and_files(name: str, tmp_path: Path) -> None:
         other.parameters()[0].data[...] += 1
         assert other != model
         assert_same_bits(model(x), y)
+
+
+@pytest.mark.parametrize("name", ["two_inputs", "two_heads", "residual_stack"])
+def test_shapes_stream_to_the_same_bits(name: str) -> None:
+    model, x, _, _ = SHAPES[name]()
+    whole = model(x)
+    stream = model.stream(batch_size=B)
+    for t in range(T):
+        # What has steps is given and made one at a time; what has none is that of the steps so far.
+        step = (
+            {"sequence": x["sequence"][t], "static": x["static"]} if name == "two_inputs" else x[t]
+        )
+        y = stream.step(step)
+        if name == "two_heads":
+            assert_same_bits(y["steps"], whole["steps"][t])
+            assert_same_bits(y["rows"], model(x[: t + 1])["rows"])
+        else:
+            assert_same_bits(y, whole[t])
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("autoencoder", ValueError, "takes what comes of all steps back into them"),
+        ("encoder_decoder", ValueError, "takes what comes of all steps back into them"),
+        ("tied_weights", TypeError, r"Tied\(.* its each_step is False"),
+    ],
+)
+def test_shapes_that_cannot_stream_say_why(name: str, error: type[Exception], message: str) -> None:
+    model, _, _, _ = SHAPES[name]()
+    with pytest.raises(error, match=f"(?s){message}"):
+        model.stream()
+
+
+@pytest.mark.parametrize("name", [name for name in SHAPES if name != "tied_weights"])
+def test_every_shape_is_exported_and_read_again(name: str) -> None:
+    """Trained first, so that nothing has the numbers that it was made with."""
+    model, x, target, loss = SHAPES[name]()
+    lc.fit(
+        model, [(x, target)], loss=loss, epochs=2, progress=False,
+        optimizer=lc.optim.Adam(model.parameters(), lr=0.02),
+    )  # fmt: skip
+    y = leaves(model(x))
+    require("onnx")
+    made = [leaves(lc.from_onnx(lc.to_onnx(model))(x))]  # inputs keep their names
+    torch = require("torch")
+    with torch.no_grad():
+        theirs = lc.to_torch(model).eval()(*(torch.tensor(part) for part in leaves(x)))
+    made.append([part.numpy() for part in leaves(theirs)])
+    for parts in made:
+        assert len(parts) == len(y)
+        for part, expected in zip(parts, y, strict=True):
+            np.testing.assert_allclose(part, expected, atol=1e-6)
 
 
 def test_tied_weights_are_there_once() -> None:
