@@ -296,6 +296,15 @@ class Own(lc.Module):
         return x, None
 
 
+def test_the_layer_that_is_refused_is_not_offered_alone() -> None:
+    model = keras.Sequential(
+        [L.Input((T, 3)), L.LSTM(4, return_sequences=True), L.GRU(4, activation="elu", name="bad")]
+    )
+    with pytest.raises(ValueError, match=r"activation='elu'.* alone: layer='lstm") as caught:
+        lc.from_keras(model)
+    assert "'bad'" not in str(caught.value).partition("alone: ")[2]
+
+
 def test_what_keras_cannot_express_is_refused_by_name() -> None:
     x = lc.Input(3)
     ids = lc.Input(ids=True)

@@ -28,7 +28,7 @@ from helpers.networks import (
 from helpers.numeric import assert_same_bits
 from helpers.onnx_models import session
 from lstmcore._base.tree import leaves, rebuilt
-from lstmcore._network.arrays import Extreme, Reduce
+from lstmcore._network.arrays import Dot, Extreme, Join, Reduce, UnitLength
 from lstmcore.onnx._importing import graph_of
 
 onnx: Any = peers.require("onnx")
@@ -250,11 +250,28 @@ def test_whether_a_value_has_steps_is_known_at_each_call(first: bool) -> None:
     check(model, lc.to_onnx(model), dict(zip(names, x, strict=True)), leaves(model(x)))
 
 
+def test_operations_along_axes() -> None:
+    """Luong's attention as Keras writes it, the larger and the smaller, steps behind steps."""
+    x, queries = lc.Input(3), lc.Input(4)
+    y, _ = lc.GRU(3, 4, batch_first=True, seed=0)(x)
+    scores = lc.Softmax()(y._enter(Dot(2, 2, [2, 2], [None, T]), (queries, y)))
+    context = y._enter(Dot(2, 1, [2, 2], [None, 4]), (scores, y))
+    turned = y._enter(Dot(1, 1, [2, 2], [4, 4]), (y, queries))
+    most = y._enter(Extreme("maximum", [2, 2], [None, 4]), (y, context))
+    least = y._enter(Extreme("minimum", [2, 2], [None, 4]), (queries, context))
+    joined = y._enter(Join(1, [2, 2, 2], [None, 4]), (most, least, turned))
+    model = lc.Model([x, queries], joined)
+    values = values_of(model)
+    proto = lc.to_onnx(model)
+    check(model, proto, dict(zip(("x0", "x1"), values, strict=True)), [model(values)])
+    assert lc.from_onnx(proto) == model
+
+
 def test_operations_that_are_not_written_are_refused_by_name() -> None:
     x = lc.Input(3)
     y, _ = lc.GRU(3, 4, batch_first=True, seed=0)(x)
-    model = lc.Model(x, y._enter(Extreme("maximum", [2, 2], [None, 4]), (y, -y)))
-    with pytest.raises(ValueError, match="extreme is between the modules, which is not written"):
+    model = lc.Model(x, y._enter(UnitLength(2, [2], [None, 4]), (y,)))
+    with pytest.raises(ValueError, match="unitlength is between the modules, which is not written"):
         lc.to_onnx(model)
     total = Reduce("sum", 1, False, [2], [4])._given_symbols(y)
     with pytest.raises(ValueError, match="reduce takes steps past the ends of rows"):

@@ -60,12 +60,13 @@ def import_model(source: _model.Source, name: str | None = None) -> Module:
         except NoChain:
             return _Network(source).model()
     except ValueError as error:
-        raise ValueError(f"{error}{_hint(source)}") from error
+        raise ValueError(f"{error}{_hint(source, str(error))}") from error
 
 
-def _hint(source: _model.Source) -> str:
-    """Return which layers of a model that is refused can be had alone."""
+def _hint(source: _model.Source, error: str) -> str:
+    """Return which layers of a model that is refused can be had alone, but for the refused one."""
     names = [name_of(layer) for layer in layers_of(source.model) if _has_weights(layer)]
+    names = [name for name in names if f"layer {name!r} " not in error]
     shown = ", ".join(map(repr, names[:20])) + (", ..." if len(names) > 20 else "")
     return f". What can be had alone: layer={shown}" if names else ""
 

@@ -12,7 +12,7 @@ from .._base.module import Module
 from .._base.symbolic import Axes
 from .._base.tree import leaves
 from .._files.export_options import check_options
-from .._network.arrays import Reduce, SoftmaxOver
+from .._network.arrays import Dot, Extreme, Join, Reduce, SoftmaxOver
 from .._network.operations import Affine, Binary, Concat, Index, Operation, Repeat, Stack
 from .._network.plan import Plan, Step
 from .._nn.layers import Layer
@@ -365,31 +365,53 @@ def _stack(w: _NetworkWriter, module: Stack, step: Step) -> dict[bool, str]:
 
 
 def _softmax_over(w: _NetworkWriter, module: SoftmaxOver, step: Step) -> dict[bool, str]:
-    return {False: str(w.node("Softmax", [_rows(w, module, step)], axis=module._config.axis))}
+    (x,) = _rows(w, module, step)
+    return {False: str(w.node("Softmax", [x], axis=module._config.axis))}
 
 
 def _reduce(w: _NetworkWriter, module: Reduce, step: Step) -> dict[bool, str]:
     kind, axis, keep, *_ = module._given
     op = {"sum": "ReduceSum", "mean": "ReduceMean", "max": "ReduceMax"}[kind]
-    y = w.reduce(op, _rows(w, module, step), axis)
+    (x,) = _rows(w, module, step)
+    y = w.reduce(op, x, axis)
     return {False: str(w.node("Unsqueeze", [y, w.integers(axis)])) if keep else y}
 
 
-def _rows(w: _NetworkWriter, module: Any, step: Step) -> str:
-    """Return x with the batch first, which networks with these have."""
-    (slot,) = step.xs
-    assert slot is not None
-    axes = w._plan.axes[slot]
-    if axes.inner or w._plan.axes[step.outs[0]].inner:
+def _extreme(w: _NetworkWriter, module: Extreme, step: Step) -> dict[bool, str]:
+    op = "Max" if module._given[0] == "maximum" else "Min"
+    return {False: str(w.node(op, _rows(w, module, step)))}
+
+
+def _join(w: _NetworkWriter, module: Join, step: Step) -> dict[bool, str]:
+    return {False: str(w.node("Concat", _rows(w, module, step), axis=module._given[0]))}
+
+
+def _dot(w: _NetworkWriter, module: Dot, step: Step) -> dict[bool, str]:
+    first, second, ranks, _ = module._given
+    if list(ranks) != [2, 2]:
+        raise ValueError(f"{module!r} is of rows without steps, which is not written as ONNX")
+    a, b = _rows(w, module, step)
+    a = a if first == 2 else w.node("Transpose", [a], perm=[0, 2, 1])
+    b = b if second == 1 else w.node("Transpose", [b], perm=[0, 2, 1])
+    return {False: str(w.node("MatMul", [a, b]))}
+
+
+def _rows(w: _NetworkWriter, module: Any, step: Step) -> list[str]:
+    """Return what it takes with the batch first, which networks with these have."""
+    slots = [slot for slot in step.xs if slot is not None]
+    if any(w._plan.axes[slot].inner for slot in (*slots, step.outs[0])):
         raise ValueError(f"{module!r} has axes between time and features, not written as ONNX")
-    return w._value_of(slot)
+    return [w._value_of(slot) for slot in slots]
 
 
 _OPERATIONS: dict[type[Operation], Callable[[_NetworkWriter, Any, Step], dict[bool, str]]] = {
     Affine: _affine,
     Binary: _binary,
     Concat: _concat,
+    Dot: _dot,
+    Extreme: _extreme,
     Index: _index,
+    Join: _join,
     Reduce: _reduce,
     Repeat: _repeat,
     SoftmaxOver: _softmax_over,
