@@ -213,7 +213,12 @@ MODULES = [
     *of(
         "python/lstmcore/_base/quantize.py",
         ["tests/nn/test_quantize.py"],
-        {"int8-is-untied": ("own[name + end] = given[first_name + end]", "pass")},
+        {
+            "int8-is-untied": (
+                "use_parameter(module, name + suffix, other, first_name + suffix)",
+                "pass",
+            )
+        },
     ),
     *of(
         "python/lstmcore/_base/calibration.py",

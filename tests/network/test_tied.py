@@ -219,9 +219,10 @@ def test_in_int8_matrices_and_their_scales_stay_one(tmp_path: Path) -> None:
     state |= {f"1.{n}": state[f"0.{n}"] for n in ("weight_hh_l0", "bias_ih_l0")}
     untied.load_state_dict(state)
     assert_same_bits(lc.quantize(untied)(x), small(x))
-    # An Embedding is not quantised, so it keeps the vectors that it has.
     embedding, head = parts(lc.quantize(network("chain")))
-    assert [m.parameters()[0].dtype.name for m in (embedding, head)] == ["float32", "int8"]
+    for name, dtype in (("weight", "int8"), ("weight_scale", "float32")):
+        assert embedding._parameters[name] is head._parameters[name]
+        assert head._parameters[name].dtype == dtype
 
 
 def test_layers_that_share_a_matrix() -> None:
