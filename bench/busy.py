@@ -5,8 +5,10 @@
     python bench/busy.py --markdown busy.md
 
 Every case runs on one thread and on as many as there are cores, each in a process of its own, in
-turns: alone, and beside processes that compute all the time, one for each core. The tables show
-the time on several threads over the median on one, under the same load: in the median of all
+turns: alone, and beside processes that compute all the time, one for each core. Turns are short,
+because what else a machine does changes within a second, and slows one turn down and not the next:
+with turns of 0.5 s, ratios of the same build differ by a factor of two. The tables show the time on
+several threads over the median on one, under the same load: in the median of all
 calls, and at their 95th percentile.
 """
 
@@ -53,13 +55,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--others", type=int, default=cores, metavar="N", help="busy processes")
     parser.add_argument("--filter", nargs="+", default=[""], metavar="TEXT", help="cases with one")
     parser.add_argument("--peers", nargs="*", default=[TORCH], choices=[TORCH])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=0.4, help="of each turn")
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--seconds", type=float, default=0.05, help="of each turn")
     parser.add_argument("--quick", action="store_true", help="two short rounds")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables here, too")
     args = parser.parse_args()
     if args.quick:
-        args.rounds, args.seconds = 2, 0.1
+        args.rounds, args.seconds = 2, 0.05
     if args.threads < 2 or args.rounds < 1 or args.others < 1:
         parser.error("--threads must be at least 2, --rounds and --others at least 1")
     return args
