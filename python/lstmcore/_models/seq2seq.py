@@ -162,7 +162,8 @@ class Seq2Seq(PrecisionOfParts):
         whole = self.decoder._part_reading_ahead()
         if whole is not None:
             raise ValueError(
-                f"{needed_steps(whole)}, expected a decoder of modules that read forward only"
+                f"decoder has {whole!r}, expected modules that read forward only: "
+                f"{needed_steps(whole)}"
             )
         parts = {"encoder": self.encoder, "decoder": self.decoder, "attention": self.attention}
         for name, part in parts.items():
