@@ -60,9 +60,14 @@ def export(module: Any, states: bool, lengths: bool, opset: int) -> Any:
     return proto
 
 
-def _check_uses(states: bool, layers: Any, lengths: bool, timed: Any) -> None:
+def _check_uses(states: bool, layers: Any, past: Any, lengths: bool, timed: Any) -> None:
     if states and not layers:
         raise ValueError("states=True needs a recurrent layer, and there is none")
+    if states and past:
+        raise ValueError(
+            f"states=True, but {past[0]!r} needs past steps of x, which no state of a file has: "
+            "expected states=False and whole sequences"
+        )
     if lengths and not timed:
         raise ValueError("lengths=True needs a module that takes lengths, and there is none")
 
@@ -72,7 +77,8 @@ def _chain(module: Module, states: bool, lengths: bool, opset: int) -> _Writer:
     modules = module._chain()
     layers = [m for _, m in modules if m._state_parts]
     timed = [m for _, m in modules if m._knows_time]
-    _check_uses(states, layers, lengths, timed)
+    past = [m for _, m in modules if m._past_steps]
+    _check_uses(states, layers, past, lengths, timed)
     dtype = next((m.dtype for _, m in modules if hasattr(m, "dtype")), np.dtype("f4"))
     batch_first = any(getattr(m, "batch_first", False) for _, m in modules)
     w = _Writer(opset, dtype, batch_first, states, len(layers) == 1)
@@ -118,7 +124,8 @@ class _NetworkWriter(_Writer):
         plan = self._plan
         timed = [step for step in plan.steps if step.module._knows_time]
         layers = [step for step in plan.free if not step.past]
-        _check_uses(self._states, layers, lengths, timed)
+        past = [step.module for step in plan.free if step.past]
+        _check_uses(self._states, layers, past, lengths, timed)
         names = plan.input_names or _names(plan.inputs, "x")
         times = self._times(names)
         for slot, (name, (axes, dtype)) in enumerate(zip(names, plan.given, strict=True)):
