@@ -353,3 +353,22 @@ def test_fit_asks_what_it_cannot_know() -> None:
     # One batch is as it is, and where x has two axes the first are rows.
     trained(model, [(x, x)])
     trained(model, (x[0], x[0]), batch_size=2)
+
+
+class Keeping(Scale):
+    """It writes to its y again at the next call."""
+
+    def forward(self, x: Any) -> Any:
+        self.y, tape = super().forward(x)
+        return self.y, tape
+
+
+def test_what_a_module_of_ones_own_keeps_stays_writable() -> None:
+    """Behind it is one that gives on what it gets."""
+    x = np.ones((4, 3))
+    own, same, head = Keeping(), lc.Dropout(0.0), lc.Linear(3, 2, dtype="float64", seed=0)
+    lc.Sequential(own, same, head).forward(x)
+    assert own.y.flags.writeable
+    symbol = lc.Input(3, steps=False)
+    lc.Model(symbol, head(same(own(symbol)))).forward(x)
+    assert own.y.flags.writeable

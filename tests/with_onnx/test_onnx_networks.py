@@ -334,7 +334,7 @@ def test_what_onnx_cannot_say_is_refused_by_name(tmp_path: Path) -> None:
         lc.to_onnx(wired, states=True)
     conv = lc.Conv1D(3, 3, 2, padding="causal")
     for model in (lc.Sequential(conv, lc.GRU(3, 3)), lc.Model(x, lc.GRU(3, 3)(conv(x))[0])):
-        with pytest.raises(ValueError, match="states=True, but Conv1D.* needs past steps"):
+        with pytest.raises(ValueError, match=r"states=True, but Conv1D.* needs past steps"):
             lc.to_onnx(model, path, states=True)
     block = lc.Sequential(lc.Model(x, lc.GRU(3, 3)(x)[0] + x), lc.Linear(3, 2))
     with pytest.raises(ValueError, match=r"(?s)module 0, Model.*not expressible.*lc\.Input"):

@@ -134,10 +134,12 @@ class Sequential(PrecisionOfParts):
         self._children = {str(i): module for i, module in enumerate(modules)}
         self._steps: list[tuple[str, Any]] = list(_flat(self._children))  # without containers
         after = [module._takes_lookup for _, module in self._steps[1:]]
-        # What follows in the network, and whether the array before it is the network's own: of
-        # modules of this library it is, others may want to write to theirs again.
-        fresh = [False, *(overridden(module) is None for _, module in self._steps[:-1])]
-        self._plan = list(zip((m for _, m in self._steps), [*after, False], fresh, strict=True))
+        # What follows in the network, and whether what it makes is the network's own: of modules
+        # of this library it is, others may want to write to theirs again.
+        self._plan = [
+            (module, feeds, overridden(module) is None)
+            for (_, module), feeds in zip(self._steps, [*after, False], strict=True)
+        ]
         self._recurrent = [layer for _, m in self._steps for layer, _ in m._stateful()]
         self._check_twice()
         self._dtype: np.dtype[Any] | None = self._common("dtype")
@@ -492,12 +494,14 @@ class Sequential(PrecisionOfParts):
         if self._dtype is not None and not self._has_ids:
             x = checks.real(x, self._dtype, "x")
         tapes = []
-        given = x
-        for module, feeds_lookup, fresh in self._plan:
+        own = False  # whether x is an array that nobody else has
+        for module, feeds_lookup, ours in self._plan:
             flow.feeds_lookup = feeds_lookup
-            if train and fresh and x is not given:
+            if train and own:
                 x.flags.writeable = False  # so that no tape needs a copy of it
-            x, tape = module._apply(x, flow, train)
+            y, tape = module._apply(x, flow, train)
+            own = ours and (own or y is not x)
+            x = y
             tapes.append(tape)
         return x, flow, tuple(tapes)
 
