@@ -409,8 +409,8 @@ DEEP = 100_000
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "neither a .keras file"),
-        (b"\x80\x04\x95", "neither a .keras file"),
+        (b"", r"is empty; expected a \.keras or \.h5 file"),
+        (b"\x80\x04\x95", r"is a pickle, .*expected a \.keras or \.h5 file"),
         (zipped(None, zipfile.ZIP_DEFLATED), "is compressed"),
         (zipped("[" * DEEP + "]" * DEEP), "no sound JSON|without end"),
         (zipped('{"a":' * DEEP + "1" + "}" * DEEP), "no sound JSON|without end"),

@@ -517,11 +517,11 @@ def flat(value: Any) -> list[Any]:
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
-@pytest.mark.parametrize("number", range(27))
+@pytest.mark.parametrize("number", range(28))
 def test_modules_there_and_back(number: int) -> None:
     torch = require("torch")
     all_modules = modules()
-    assert len(all_modules) == 27
+    assert len(all_modules) == 28
     theirs = all_modules[number].eval()
     mine = lc.from_torch(theirs)
     again = lc.to_torch(mine).eval()

@@ -134,7 +134,7 @@ class _NetworkWriter:
             if kind.__name__ not in masks.OPERATIONS:
                 self._keep_mask(step)
             return set()
-        if step.place is not None:
+        if step.place is not None and not step.past:
             return self._recurrent(step)
         if kind in ATTENTION:
             self._attention(step)
