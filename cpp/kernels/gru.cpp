@@ -23,11 +23,10 @@ void finish_normalized(const StepArgs<T>& step, const GruForwardRow<T>* rows, in
     constexpr int L = kLanes<T>;
     const int64_t H = step.H;
     alignas(64) T tile[3 * L];
-    for (int64_t row = 0; row < n; ++row) {
+    const auto hidden_of = [&](int64_t row) { return of_hidden(step.norms[row]); };
+    normalize_rows<T>(n, 3 * H, step.ln_hh, nullptr, hidden_of, [&](int64_t row) {
         const GruForwardRow<T>& at = rows[row];
         const NormRow<T>& norm = step.norms[row];
-        norm.scales[0] =
-            normalize<T>(3 * H, norm.hidden, step.ln_hh, nullptr, norm.hidden, norm.hidden_normal);
         for (int64_t unit = 0; unit < H; unit += L) {
             const int64_t valid = H - unit;
             for (int g = 0; g < 2; ++g)
@@ -37,7 +36,7 @@ void finish_normalized(const StepArgs<T>& step, const GruForwardRow<T>* rows, in
             store(tile + 2 * L, padd(load(hidden, valid), load(step.b_hn + unit, valid)));
             finish(unit, row, tile);
         }
-    }
+    });
 }
 
 /// n = candidate(pre_n + r (W_hn h_prev + b_hn)): Cho et al. (2014) as in cuDNN, one product.

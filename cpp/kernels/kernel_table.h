@@ -158,7 +158,16 @@ struct NormRow {
     T* hidden_normal;  ///< (G*H) without the gain, or null
     T* shown;          ///< (H) LSTM: what output() sees of c
     T* c_normal;       ///< (H) LSTM: the same without gain and bias, or null
-    T* scales;         ///< (2) of W_hh h_prev and of c, see Kernels::normalize
+    T* scales;         ///< (2) of W_hh h_prev and of c, see NormalizedRow
+};
+
+/// A row that is normalised, see norm-inl.h.
+template <class T>
+struct NormalizedRow {
+    const T* x;
+    T* out;     ///< may be x
+    T* normal;  ///< the same without gain and bias, or null; may be x
+    T* scale;   ///< 1 / sqrt(variance + eps)
 };
 
 /// The same in backward, of an LSTM's c.
@@ -342,8 +351,9 @@ struct Kernels {
     void (*scale)(T factor, T* x, int64_t n);
     /// out[c] = factor softmax(x)[c] for c < C, unless out is null.
     SoftmaxSums<T> (*softmax)(const T* x, T* out, int64_t C, T factor);
-    /// Layer normalisation of a row, see norm-inl.h.
-    T (*normalize)(int64_t n, const T* x, const T* gain, const T* bias, T* out, T* normal);
+    /// Layer normalisation of `count` rows of n numbers.
+    void (*normalize)(int64_t count, int64_t n, const NormalizedRow<T>* rows, const T* gain,
+                      const T* bias);
     void (*normalize_backward)(int64_t n, const T* dout, const T* normal, const T* gain, T scale,
                                T* dx);
     /// x becomes the nearest number in bfloat16, of two the even one. Not for double.

@@ -31,26 +31,28 @@ void finish_normalized(const StepArgs<T>& step, const LstmForwardRow<T>* rows, i
     constexpr int L = kLanes<T>;
     const int64_t H = step.H;
     alignas(64) T tile[kGates * L];
-    for (int64_t row = 0; row < n; ++row) {
-        const LstmForwardRow<T>& at = rows[row];
-        const NormRow<T>& norm = step.norms[row];
-        const auto put_sum = [&](int gate, int64_t unit) LSTMCORE_INLINE_LAMBDA {
-            store(tile + gate * L, sum_of_gate<T>(at.pre, norm.hidden, gate, unit, H));
-        };
-        norm.scales[0] = normalize<T>(kGates * H, norm.hidden, step.ln_hh, nullptr, norm.hidden,
-                                      norm.hidden_normal);
+    const auto put_sum = [&](int gate, int64_t unit, int64_t row) LSTMCORE_INLINE_LAMBDA {
+        store(tile + gate * L,
+              sum_of_gate<T>(rows[row].pre, step.norms[row].hidden, gate, unit, H));
+    };
+    const auto hidden_of = [&](int64_t row) { return of_hidden(step.norms[row]); };
+    normalize_rows<T>(n, kGates * H, step.ln_hh, nullptr, hidden_of, [&](int64_t row) {
         for (int64_t unit = 0; unit < H; unit += L) {
-            for (int g = 0; g < kGates; ++g) put_sum(g, unit);
+            for (int g = 0; g < kGates; ++g) put_sum(g, unit, row);
             finish_cell(unit, row, tile);
         }
-        norm.scales[1] =
-            normalize<T>(H, at.c, step.ln_c, step.ln_c_bias, norm.shown, norm.c_normal);
+    });
+    const auto c_of = [&](int64_t row) {
+        const NormRow<T>& norm = step.norms[row];
+        return NormalizedRow<T>{rows[row].c, norm.shown, norm.c_normal, norm.scales + 1};
+    };
+    normalize_rows<T>(n, H, step.ln_c, step.ln_c_bias, c_of, [&](int64_t row) {
         for (int64_t unit = 0; unit < H; unit += L) {
-            store(tile, load(at.c + unit, H - unit));
-            put_sum(kGates - 1, unit);
+            store(tile, load(rows[row].c + unit, H - unit));
+            put_sum(kGates - 1, unit, row);
             finish_output(unit, row, tile);
         }
-    }
+    });
 }
 
 template <class T, int kGates, bool kPlain, bool kTrain, bool kNorm, class Factors>

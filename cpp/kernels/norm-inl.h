@@ -21,56 +21,122 @@ LSTMCORE_INLINE Packet<T> first_of(const Packet<T>& some, const Packet<T>& other
     return simd::pload<Packet<T>>(lanes);
 }
 
-/// The sum over a row of n numbers: add(i, valid, sum) adds the register that begins at number i to
-/// `sum`. What it adds from lane `valid` on is dropped.
-template <class T, class Add>
-LSTMCORE_INLINE T sum_row(int64_t n, Add add) {
+/// Chains of a sum over a row, in registers, and rows that are summed side by side: an addition
+/// waits for the one before it, so one row alone would leave the adder idle.
+template <class T>
+constexpr int kSumPackets = 16 / kLanes<T>;
+template <class T>
+constexpr int kRowsAtOnce = kSumPackets<T> > 4    ? 1
+                            : kSumPackets<T> == 4 ? 2
+                                                  : 4;
+
+/// The sums over kRows rows of n numbers: add(row, i, valid, sum) adds the register that begins at
+/// number i to `sum`. What it adds from lane `valid` on is dropped.
+template <class T, int kRows, class Add>
+LSTMCORE_INLINE void sum_rows(int64_t n, Add add, T (&sums)[kRows]) {
     using P = Packet<T>;
-    constexpr int64_t L = kLanes<T>, kChains = 16, kPackets = kChains / L;
-    P sum[kPackets];
-    for (int64_t j = 0; j < kPackets; ++j) sum[j] = set(T(0));
+    constexpr int64_t L = kLanes<T>, kChains = 16;
+    constexpr int kPackets = kSumPackets<T>;
+    P sum[kRows][kPackets];
+    for (int r = 0; r < kRows; ++r)
+        for (int j = 0; j < kPackets; ++j) sum[r][j] = set(T(0));
     int64_t i = 0;
     for (; i + kChains <= n; i += kChains)
-        for (int64_t j = 0; j < kPackets; ++j) sum[j] = add(i + j * L, L, sum[j]);
-    for (int64_t j = 0; j < kPackets && i + j * L < n; ++j) {
+        for (int r = 0; r < kRows; ++r)
+            for (int j = 0; j < kPackets; ++j) sum[r][j] = add(r, i + j * L, L, sum[r][j]);
+    for (int j = 0; j < kPackets && i + j * L < n; ++j) {
         const int64_t valid = n - i - j * L;
-        sum[j] = first_of<T>(add(i + j * L, valid, sum[j]), sum[j], valid);
+        for (int r = 0; r < kRows; ++r)
+            sum[r][j] = first_of<T>(add(r, i + j * L, valid, sum[r][j]), sum[r][j], valid);
     }
-    alignas(64) T chains[kChains];
-    for (int64_t j = 0; j < kPackets; ++j) simd::pstore(chains + j * L, sum[j]);
-    for (int64_t half = kChains / 2; half > 0; half /= 2)
-        for (int64_t j = 0; j < half; ++j) chains[j] += chains[j + half];
-    return chains[0];
+    for (int r = 0; r < kRows; ++r) {
+        alignas(64) T chains[kChains];
+        for (int j = 0; j < kPackets; ++j) simd::pstore(chains + j * L, sum[r][j]);
+        for (int64_t half = kChains / 2; half > 0; half /= 2)
+            for (int64_t j = 0; j < half; ++j) chains[j] += chains[j + half];
+        sums[r] = chains[0];
+    }
+}
+/// The same of one row: add(i, valid, sum).
+template <class T, class Add>
+LSTMCORE_INLINE T sum_row(int64_t n, Add add) {
+    T sums[1];
+    sum_rows<T, 1>(
+        n,
+        [=](int, int64_t i, int64_t valid, const Packet<T>& sum)
+            LSTMCORE_INLINE_LAMBDA { return add(i, valid, sum); },
+        sums);
+    return sums[0];
 }
 
-/// normal = (x - mean) * scale of a row of n numbers, with scale = 1 / sqrt(variance + eps), which
-/// is returned; out = normal * gain + bias (null = zeros). normal may be null; both may be x.
-template <class T>
-LSTMCORE_ONE_COPY T normalize(int64_t n, const T* x, const T* gain, const T* bias, T* out,
-                              T* normal) {
+/// normalize() of kRows rows.
+template <class T, int kRows>
+LSTMCORE_ONE_COPY void normalize_side_by_side(int64_t n, const NormalizedRow<T>* rows,
+                                              const T* gain, const T* bias) {
     using P = Packet<T>;
     constexpr int64_t L = kLanes<T>;
-    const T mean =
-        sum_row<T>(n, [=](int64_t i, int64_t valid, const P& sum)
-                          LSTMCORE_INLINE_LAMBDA { return padd(sum, load(x + i, valid)); }) /
-        T(n);
-    const P centre = set(mean);
-    const T squares =
-        sum_row<T>(n, [=](int64_t i, int64_t valid, const P& sum) LSTMCORE_INLINE_LAMBDA {
-            const P d = psub(load(x + i, valid), centre);
+    const T* x[kRows];
+    for (int r = 0; r < kRows; ++r) x[r] = rows[r].x;
+    T sums[kRows];
+    sum_rows<T, kRows>(
+        n,
+        [&](int r, int64_t i, int64_t valid, const P& sum)
+            LSTMCORE_INLINE_LAMBDA { return padd(sum, load(x[r] + i, valid)); },
+        sums);
+    P centre[kRows];
+    for (int r = 0; r < kRows; ++r) centre[r] = set(sums[r] / T(n));
+    sum_rows<T, kRows>(
+        n,
+        [&](int r, int64_t i, int64_t valid, const P& sum) LSTMCORE_INLINE_LAMBDA {
+            const P d = psub(load(x[r] + i, valid), centre[r]);
             return pmadd(d, d, sum);
-        });
-    const T deviation = simd::pfirst(simd::psqrt(set(squares / T(n) + T(kNormEps))));
-    const T scale = T(1) / deviation;
-    const P factor = set(scale), zero = set(T(0));
-    for (int64_t i = 0; i < n; i += L) {
-        const int64_t valid = n - i;
-        const P value = pmul(psub(load(x + i, valid), centre), factor);
-        if (normal != nullptr) store(normal + i, value, valid);
-        store(out + i, pmadd(value, load(gain + i, valid), bias ? load(bias + i, valid) : zero),
-              valid);
+        },
+        sums);
+    const P zero = set(T(0));
+    for (int r = 0; r < kRows; ++r) {
+        const T deviation = simd::pfirst(simd::psqrt(set(sums[r] / T(n) + T(kNormEps))));
+        const T scale = T(1) / deviation;
+        const P middle = centre[r], factor = set(scale);
+        const T* const from = x[r];
+        T* const out = rows[r].out;
+        T* const normal = rows[r].normal;
+        const auto finish = [=](int64_t i, int64_t valid) LSTMCORE_INLINE_LAMBDA {
+            const P value = pmul(psub(load(from + i, valid), middle), factor);
+            if (normal != nullptr) store(normal + i, value, valid);
+            store(out + i, pmadd(value, load(gain + i, valid), bias ? load(bias + i, valid) : zero),
+                  valid);
+        };
+        int64_t i = 0;
+        for (; i + L <= n; i += L) finish(i, L);
+        if (i < n) finish(i, n - i);
+        *rows[r].scale = scale;
     }
-    return scale;
+}
+
+/// For each of `count` rows of n numbers, normal = (x - mean) * scale with
+/// scale = 1 / sqrt(variance + eps), and out = normal * gain + bias (null = zeros).
+template <class T>
+void normalize(int64_t count, int64_t n, const NormalizedRow<T>* rows, const T* gain,
+               const T* bias) {
+    constexpr int kRows = kRowsAtOnce<T>;
+    for (; count >= kRows; count -= kRows, rows += kRows)
+        normalize_side_by_side<T, kRows>(n, rows, gain, bias);
+    for (; count > 0; --count, ++rows) normalize_side_by_side<T, 1>(n, rows, gain, bias);
+}
+
+/// normalize() of what `at(row)` says, a NormalizedRow, for `count` rows, and then then(row) of
+/// each, some rows after the other.
+template <class T, class At, class Then>
+LSTMCORE_INLINE void normalize_rows(int64_t count, int64_t n, const T* gain, const T* bias, At at,
+                                    Then then) {
+    constexpr int kRows = 4;
+    NormalizedRow<T> rows[kRows];
+    for (int64_t first = 0; first < count; first += kRows) {
+        const int64_t some = count - first < kRows ? count - first : kRows;
+        for (int64_t r = 0; r < some; ++r) rows[r] = at(first + r);
+        normalize(some, n, rows, gain, bias);
+        for (int64_t r = 0; r < some; ++r) then(first + r);
+    }
 }
 
 /// The gradient of x from that of `out`; dx may be dout.
@@ -97,6 +163,12 @@ LSTMCORE_ONE_COPY void normalize_backward(int64_t n, const T* dout, const T* nor
         const P d = padd(dnormal(i, valid), minus_mean);
         store(dx + i, pmul(factor, pmadd(minus_slope, load(normal + i, valid), d)), valid);
     }
+}
+
+/// How W_hh h_prev is normalised.
+template <class T>
+NormalizedRow<T> of_hidden(const NormRow<T>& norm) {
+    return {norm.hidden, norm.hidden, norm.hidden_normal, norm.scales};
 }
 
 /// What comes in to a gate: its parts of the input product, with bias, and of the hidden one.

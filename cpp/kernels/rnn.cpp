@@ -37,14 +37,15 @@ template <class T, bool kPlain>
 void rnn_normalized_variant(const StepArgs<T>& step, const RnnForwardRow<T>* rows, int64_t n) {
     const CellActivations<T, kPlain> act{step.cell};
     const int64_t H = step.H;
-    for (int64_t row = 0; row < n; ++row) {
-        const NormRow<T>& norm = step.norms[row];
-        norm.scales[0] =
-            normalize<T>(H, norm.hidden, step.ln_hh, nullptr, norm.hidden, norm.hidden_normal);
-        for (int64_t unit = 0; unit < H; unit += kLanes<T>)
-            store(rows[row].y + unit,
-                  act.candidate(sum_of_gate<T>(rows[row].pre, norm.hidden, 0, unit, H)), H - unit);
-    }
+    normalize_rows<T>(
+        n, H, step.ln_hh, nullptr, [&](int64_t row) { return of_hidden(step.norms[row]); },
+        [&](int64_t row) LSTMCORE_INLINE_LAMBDA {
+            const NormRow<T>& norm = step.norms[row];
+            for (int64_t unit = 0; unit < H; unit += kLanes<T>)
+                store(rows[row].y + unit,
+                      act.candidate(sum_of_gate<T>(rows[row].pre, norm.hidden, 0, unit, H)),
+                      H - unit);
+        });
 }
 
 template <class T, bool kPlain>

@@ -315,15 +315,23 @@ private:
         const PackedDirection<T>& w = weights_->direction(layer, d);
         const View<T>& tape = layers_[layer].norms[d];
         T* pre = scratch_[worker].pre;
+        T scale;  // where no tape wants to know it
+        constexpr int64_t kMost = 16;
+        NormalizedRow<T> rows[kMost];
+        int64_t n = 0;
+        const auto normalize = [&] {
+            weights_->kernels().normalize(n, this->G_ * H_, rows, w.ln_ih, w.bias);
+            n = 0;
+        };
         for (int64_t step = first; step < last; ++step)
             for (int64_t slot : workers_.slots_of(worker, schedule_->alive(step))) {
                 const auto now = this->moment(slot, step, spec_.reads_backwards(d));
                 T* const kept = tape ? tape.at(now.t, now.b) : nullptr;
-                const T scale =
-                    weights_->kernels().normalize(this->G_ * H_, pre, w.ln_ih, w.bias, pre, kept);
-                if (kept) *NormPlaces<T>(spec_, kept).scales = scale;
+                rows[n++] = {pre, pre, kept, kept ? NormPlaces<T>(spec_, kept).scales : &scale};
+                if (n == kMost) normalize();
                 pre += w.w_ih.N;
             }
+        normalize();
     }
 
     /// One step of the worker's slots.

@@ -66,9 +66,11 @@ public:
         if (fused) return;
         for (int64_t i = 0; i < n; ++i) products_[i].a = x.at(i);
         kernels_->product(w_->w_ih, w_->w_ih.N, products_, n);
-        for (int64_t i = 0; args_.cell.layer_norm && i < n; ++i)
-            kernels_->normalize(args_.cell.gates() * args_.H, pre_.at(i), w_->ln_ih, w_->bias,
-                                pre_.at(i), nullptr);
+        for (int64_t i = 0; args_.cell.layer_norm && i < n; ++i) {
+            T scale;
+            const NormalizedRow<T> row{pre_.at(i), pre_.at(i), nullptr, &scale};
+            kernels_->normalize(1, args_.cell.gates() * args_.H, &row, w_->ln_ih, w_->bias);
+        }
     }
 
     /// Takes the step of n of these rows, from row `first` on; place_of(i) is the StatePlace of
