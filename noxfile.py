@@ -33,6 +33,10 @@ MYPY = "mypy==2.4.1"
 # For builds that ask something else than whether every ISA level compiles.
 ONE_LEVEL = "LSTMCORE_ISAS=" + ("x86-64-v2" if platform.machine() == "x86_64" else "neon")
 
+# Where threads meet outside of tests/base and tests/core.
+STREAM_TESTS = ["tests/nn/test_stream.py", "tests/nn/test_stream_pool.py"]
+STREAM_TESTS += ["tests/network/test_model_pool.py"]
+
 # The most a wheel may have, in megabytes: it is what pip downloads.
 LARGEST_WHEEL = 4
 
@@ -679,6 +683,80 @@ def aarch64(session: nox.Session) -> None:
     environment = {"PYTHONPATH": f"{site}{os.pathsep}{ROOT / 'tests'}"}
     session.run(*run, "-c", SMOKE, "neon", env=environment, external=True)
     session.run(*run, "-m", "pytest", "-q", *arguments, env=environment, external=True)
+
+
+# What apt reads to fetch a source package of another release, with lists of its own.
+SOURCE_APT = """
+Dir::State "{folder}";
+Dir::State::status "{folder}/status";
+Dir::State::lists "{folder}/lists";
+Dir::Cache "{folder}";
+Dir::Etc::sourcelist "{folder}/debian.sources";
+Dir::Etc::sourceparts "{folder}/none";
+APT::Sandbox::User "root";
+"""
+
+
+def build_free_threaded(session: nox.Session, listed: Path) -> Path:
+    """Build CPython 3.13 without the GIL from Debian's source, once; return its program.
+
+    `listed` is what this machine's apt reads; its release is replaced by the one with Python 3.13.
+    """
+    folder = STATE / "python3.13t"
+    program = folder / "installed/bin/python3.13t"
+    if program.exists():
+        return program
+    shutil.rmtree(folder, ignore_errors=True)
+    for part in ("lists/partial", "archives/partial"):
+        (folder / part).mkdir(parents=True)
+    (folder / "status").touch()
+    text = re.sub("^Types:.*", "Types: deb-src", listed.read_text(), flags=re.M)
+    codename = re.search(r"^Suites: *([a-z]+)", text, re.M)
+    if codename is None:
+        session.error(f"expected a line 'Suites: ...' in {listed}")
+    text = text.replace(codename[1], "trixie")
+    (folder / "debian.sources").write_text(text)
+    (folder / "apt.conf").write_text(SOURCE_APT.format(folder=folder))
+    apt = {"APT_CONFIG": str(folder / "apt.conf")}
+    with session.chdir(folder):
+        session.run("apt-get", "-q", "update", env=apt, external=True)
+        get = ["apt-get", "-q", "source", "--download-only", "--only-source", "python3.13"]
+        session.run(*get, env=apt, external=True)
+        (archive,) = folder.glob("python3.13_*.orig.tar.xz")
+        session.run("tar", "-xf", str(archive), external=True)
+        (source,) = folder.glob("Python-3.13*")
+    options = ["--disable-gil", "--disable-test-modules", "--without-ensurepip"]
+    options += [f"--prefix={folder / 'installed'}"]
+    with session.chdir(source):
+        session.run("./configure", "--quiet", *options, external=True, silent=True)
+        session.run("make", f"-j{os.cpu_count()}", external=True, silent=True)
+        session.run("make", "install", external=True, silent=True)
+    return program
+
+
+@nox.session(name="free-threaded", venv_backend="none")
+def free_threaded(session: nox.Session) -> None:
+    """Test threads, pools and streams on CPython without the GIL, built if need be; not in CI.
+
+    A python3.13t that is installed is taken; else Debian's source is built, which needs
+    libssl-dev, zlib1g-dev and libffi-dev. Arguments are those of pytest.
+    """
+    installed = [executable for version, executable in other_pythons() if version[-1] == "t"]
+    listed = Path("/etc/apt/sources.list.d/debian.sources")
+    if not installed and not listed.exists():
+        session.warn(f"SKIPPED: no free-threaded Python, and no {listed} to fetch the source by")
+        return
+    python = installed[0] if installed else str(build_free_threaded(session, listed))
+    free = Environment(session, "free-threaded")
+    free.create(python)
+    # Not `.[test]`: safetensors has no wheel for it, and NumPy's newest none for 3.13.
+    free.pip("--only-binary=:all:", "numpy", "pytest", "hypothesis", quiet=True)
+    free.pip(".", f"--config-settings=cmake.define.{ONE_LEVEL}")
+    # Nothing that is imported may have turned the lock on again.
+    free.run("python", "-c", "import sys, lstmcore; assert not sys._is_gil_enabled()")
+    smoke(free)
+    arguments = session.posargs or ["tests/base", "tests/core", *STREAM_TESTS]
+    free.run("pytest", "-W", "error::RuntimeWarning", *arguments)
 
 
 @nox.session(venv_backend="none")
