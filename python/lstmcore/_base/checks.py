@@ -192,17 +192,25 @@ def _of_pandas(value: Any, name: str) -> npt.NDArray[Any]:
         columns = [(f"{name}[{label!r}]", value.iloc[:, i]) for i, label in labels]
     found = []
     for where, column in columns:
-        if getattr(column.dtype, "kind", "O") not in "biuf":
-            raise TypeError(f"{where} has dtype {column.dtype}, expected numbers")
-        missing = bool(column.isna().any())
+        check_column(column, where)
         kind = getattr(column.dtype, "numpy_dtype", column.dtype)
-        dtype = np.result_type(kind, np.float32) if missing else kind
-        found.append(
-            column.to_numpy(dtype=dtype, na_value=np.nan)
-            if missing
-            else column.to_numpy(dtype=dtype)
-        )
+        if column.isna().any():
+            kind = np.result_type(kind, np.float32)
+            found.append(column.to_numpy(dtype=kind, na_value=np.nan))
+        else:
+            found.append(column.to_numpy(dtype=kind))
     return np.stack(found, axis=1) if hasattr(value, "columns") else found[0]
+
+
+def check_column(column: Any, name: str) -> None:
+    """Refuse a column of a frame, or a Series, that holds no numbers."""
+    kind = getattr(column.dtype, "kind", "O")
+    if kind in "biuf":
+        return
+    more = "numbers: columns of text can be codes, as pandas.get_dummies makes them"
+    if kind == "M":
+        more = "numbers: dates belong in the index"
+    raise TypeError(f"{name} has dtype {column.dtype}, expected {more}")
 
 
 def real(value: object, dtype: np.dtype[Any], name: str, *, cast: bool = False) -> Array:

@@ -120,12 +120,7 @@ def _of_frame(frame: Any, name: str) -> Table:
 
 def numbers(column: Any, name: str) -> npt.NDArray[np.float64]:
     """Return a column of a frame as float64, NaN where it has none, also of nullable types."""
-    kind = getattr(column.dtype, "kind", "O")
-    if kind not in "biuf":
-        more = "numbers: columns of text can be codes, as pandas.get_dummies makes them"
-        if kind == "M":
-            more = "numbers: dates belong in the index"
-        raise TypeError(f"{name} has dtype {column.dtype}, expected {more}")
+    checks.check_column(column, name)
     result: npt.NDArray[np.float64] = column.to_numpy(dtype=np.float64, na_value=np.nan)
     return result
 
