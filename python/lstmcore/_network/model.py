@@ -497,8 +497,7 @@ class Model(PrecisionOfParts):
         given = self._arrays(x)
         states: list[Any] = [None] * len(plan.stateful)
         if state is not None:
-            for place, one in zip(plan.free_places, self._states(state, "state"), strict=True):
-                states[place] = one
+            states = plan.placed(self._states(state, "state"))
         nothing: list[Any] = [None] * len(given)
         ends = nothing if lengths is None else self._lengths(lengths, given)
         starts = nothing if resets is None else self._resets(resets, given)
@@ -639,8 +638,7 @@ class Model(PrecisionOfParts):
 
     def _apply(self, x: Any, flow: Flow, train: bool) -> tuple[Any, Any]:
         count, place = len(self._plan.free), len(flow.final)
-        free = iter(flow.states[place : place + count])
-        states = [None if step.wired else next(free) for step in self._plan.stateful]
+        states = self._plan.placed(flow.states[place : place + count])
         inside = Flow(states, None, None, flow.batch_first)
         given = self._arrays(x)
         values, found, tapes = executor.forward(

@@ -101,6 +101,13 @@ class Plan:
         self._find_uses()
         self._find_time()
 
+    def placed(self, states: Sequence[Any]) -> list[Any]:
+        """Return a state for all that have one, of those that the network does not give itself."""
+        found: list[Any] = [None] * len(self.stateful)
+        for place, state in zip(self.free_places, states, strict=True):
+            found[place] = state
+        return found
+
     def arrays(self, x: Any, name: str, none: bool = False) -> Iterator[tuple[str, Any]]:
         """Yield what messages call each input, and what is given for it: by place, or by name."""
         names = self.input_names
