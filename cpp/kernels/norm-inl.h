@@ -124,18 +124,18 @@ void normalize(int64_t count, int64_t n, const NormalizedRow<T>* rows, const T* 
     for (; count > 0; --count, ++rows) normalize_side_by_side<T, 1>(n, rows, gain, bias);
 }
 
-/// normalize() of what `at(row)` says, a NormalizedRow, for `count` rows, and then then(row) of
-/// each, some rows after the other.
-template <class T, class At, class Then>
+/// Goes through `count` rows, a few at a time: normalises these, of which at(row) gives the
+/// NormalizedRow, and calls finish(row) for each of them before it goes on to the next few.
+template <class T, class At, class Finish>
 LSTMCORE_INLINE void normalize_rows(int64_t count, int64_t n, const T* gain, const T* bias, At at,
-                                    Then then) {
-    constexpr int kRows = 4;
+                                    Finish finish) {
+    constexpr int kRows = 4;  // the most of kRowsAtOnce
     NormalizedRow<T> rows[kRows];
     for (int64_t first = 0; first < count; first += kRows) {
         const int64_t some = count - first < kRows ? count - first : kRows;
         for (int64_t r = 0; r < some; ++r) rows[r] = at(first + r);
         normalize(some, n, rows, gain, bias);
-        for (int64_t r = 0; r < some; ++r) then(first + r);
+        for (int64_t r = 0; r < some; ++r) finish(first + r);
     }
 }
 

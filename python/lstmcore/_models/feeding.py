@@ -17,9 +17,9 @@ __all__ = ["continued", "is_fed", "only_input"]
 
 
 def is_fed(model: Any, feed: Any) -> bool:
-    """Whether a model generates by this file: it is a `Model`, and which input gets what is said.
+    """Whether `generate` leaves a model to this file, as it does with several inputs or outputs.
 
-    Raises a ValueError if it has to be said.
+    Raises a ValueError if `feed` is missing there, or is given where there is nothing to say.
     """
     plan: Any = getattr(model, "_plan", None)
     if not hasattr(plan, "given"):  # no Model

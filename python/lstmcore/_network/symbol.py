@@ -169,8 +169,8 @@ class Input(Symbol):
         Sizes of axes between those of time and batch and that of the features, which `EachStep`
         takes: ``(T, B, *inner, features)``. None is any size. With steps only.
     name : str, optional
-        What it is called in messages and files. A model whose inputs all have names also takes a
-        dict by these.
+        What it is called in files. A model whose inputs all have names can also be called with a
+        dict of arrays by these names.
 
     Raises
     ------
