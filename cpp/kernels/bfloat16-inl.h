@@ -95,17 +95,17 @@ public:
         return kMostBfloat16 / std::max<int64_t>(stride_of(w), 1);
     }
 
-    /// Rounds the rows row_of(0), ... row_of(n - 1), to be multiplied with w: floats for
-    /// Bfloat16Unit::widening, else pairs of bfloat16.
+    /// Rounds the rows row_of(0), ... row_of(n - 1), to be multiplied with w: to floats, or to
+    /// pairs of bfloat16 for the units that multiply these.
     template <class RowOf>
     LSTMCORE_INLINE void set(const Packed<float>& w, int64_t n, RowOf row_of) {
         stride_ = stride_of(w);
         for (int64_t i = 0; i < n; ++i) {
             float* const to = numbers_ + i * stride_;
-            if (w.unit == Bfloat16Unit::widening)
-                round_row(row_of(i), w.K, to);
-            else
+            if (takes_pairs(w))
                 round_row_in_pairs(row_of(i), w.K, w.padded_K(), to);
+            else
+                round_row(row_of(i), w.K, to);
         }
     }
     const float* at(int64_t row) const { return numbers_ + row * stride_; }
@@ -113,8 +113,11 @@ public:
 private:
     static constexpr int64_t L = kLanes<float>;
 
+    static bool takes_pairs(const Packed<float>& w) {
+        return w.unit == Bfloat16Unit::dot || w.unit == Bfloat16Unit::amx;
+    }
     static int64_t stride_of(const Packed<float>& w) {
-        const int64_t n = w.unit == Bfloat16Unit::widening ? w.K : w.padded_K() / kPair;
+        const int64_t n = takes_pairs(w) ? w.padded_K() / kPair : w.K;
         return (n + L - 1) / L * L;
     }
     // Where K is odd, the second of the last pair is -0: its product with the weight, 0, is then

@@ -78,8 +78,9 @@ void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* ro
         finish_normalized<T>(step, rows, n, finish);
     } else {
         if constexpr (!kTrain && !std::is_same_v<Factors, QuantizedFactors>) {
-            if (n == 1 && !factors.are_rounded())
-                return step_gates<T, 3>(step, *rows, between, finish);
+            if (n == 1 && is_kept_whole(step))
+                return step_gates<T, 3>(step, StepRow<T>::of(step, *rows, factors), between,
+                                        finish);
         }
         multiply_gates<T, 3>(step, factors, n, start, between, finish);
     }

@@ -29,10 +29,12 @@ constexpr int32_t kVnniOffset = 128;
 using Bfloat16 = uint16_t;
 /// Numbers in bfloat16 lie in pairs.
 constexpr int64_t kPair = 2;
-/// How a product in bfloat16 is computed.
+/// How a product with a matrix is computed, if in bfloat16. All but `amx` give the same bits.
 enum class Bfloat16Unit : uint8_t {
+    none,      ///< not in bfloat16
+    float32,   ///< weights are rounded, and kept and multiplied as float32
     widening,  ///< weights become float32 in registers, and are multiplied as such
-    dot,       ///< by VDPBF16PS of AVX512-BF16: the same sums
+    dot,       ///< by VDPBF16PS of AVX512-BF16
     amx,       ///< by TDPBF16PS, see amx-inl.h
 };
 /// A row of an AMX tile has so many bytes, and so it takes the products of so many k at once: of
@@ -59,9 +61,10 @@ constexpr int64_t kMostBfloat16 = 8192;
 /// column, zeros from K to padded_int8_K(). Rows are quantised before they are multiplied, see
 /// quantized-inl.h. For Int8Unit::vnni the numbers have kVnniOffset added.
 ///
-/// Or in bfloat16: `data` is null, too, and a panel holds for k = 0, 2, 4, ... a pair of numbers
-/// (w[k + 1], w[k]) of each column, so that w[k] is the upper half of 32 bits, zeros from K to
-/// padded_K(). Rows are rounded before they are multiplied, see bfloat16-inl.h.
+/// Or in bfloat16: rows are rounded before they are multiplied, see bfloat16-inl.h. Then `data` is
+/// the rounded matrix (Bfloat16Unit::float32), or null, and a panel holds for k = 0, 2, 4, ... a
+/// pair of numbers (w[k + 1], w[k]) of each column, so that w[k] is the upper half of 32 bits,
+/// zeros from K to padded_K().
 template <class T>
 struct Packed {
     const T* data = nullptr;
@@ -72,13 +75,15 @@ struct Packed {
     const float* scales = nullptr;  ///< (N)
     Int8Unit int8_unit = Int8Unit::plain;
     const Bfloat16* bfloat16 = nullptr;
-    Bfloat16Unit unit = Bfloat16Unit::widening;
+    Bfloat16Unit unit = Bfloat16Unit::none;
 
     /// K with the zeros of a matrix in int8.
     int64_t padded_int8_K() const {
         const int64_t group = int8_unit == Int8Unit::amx ? kAmxInt8Terms : kGroup;
         return (K + group - 1) / group * group;
     }
+    /// Whether rows are rounded to bfloat16 before they are multiplied.
+    bool is_bfloat16() const { return unit != Bfloat16Unit::none; }
     /// K with the zeros of a matrix in bfloat16.
     int64_t padded_K() const {
         const int64_t group = unit == Bfloat16Unit::amx ? kAmxTerms : kPair;

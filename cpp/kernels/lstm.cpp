@@ -121,8 +121,9 @@ void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows
         finish_normalized<T, kGates>(step, rows, n, finish_cell, finish_output);
     } else {
         if constexpr (!kTrain && !std::is_same_v<Factors, QuantizedFactors>) {
-            if (n == 1 && !factors.are_rounded())
-                return step_gates<T, kGates>(step, *rows, Nothing{}, finish_cell, finish_output);
+            if (n == 1 && is_kept_whole(step))
+                return step_gates<T, kGates>(step, StepRow<T>::of(step, *rows, factors), Nothing{},
+                                             finish_cell, finish_output);
         }
         multiply_gates<T, kGates>(step, factors, n, start, Nothing{}, finish_cell, finish_output);
     }

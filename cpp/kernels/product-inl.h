@@ -353,8 +353,6 @@ struct FloatFactors {
     using Pointer = typename RowPointer<Row>::type;
     static constexpr bool kFloat = std::is_same_v<Pointer, const float*>;
 
-    bool are_rounded() const { return a_rounded != nullptr || x_rounded != nullptr; }
-
     LSTMCORE_INLINE Pointer a(int64_t row) const {
         if constexpr (kFloat)
             if (a_rounded != nullptr) return a_rounded->at(row);
@@ -421,19 +419,19 @@ __attribute__((noinline)) void in_bfloat16_rows(const StepArgs<float>& step, con
     const TileScope tiles(step.w.unit == Bfloat16Unit::amx || step.w_in.unit == Bfloat16Unit::amx);
 #endif
     const auto fits = [&](const Packed<float>& w) {
-        return w.bfloat16 != nullptr ? Bfloat16Rows::most(w) : n;
+        return w.is_bfloat16() ? Bfloat16Rows::most(w) : n;
     };
     const int64_t most = std::min({fits(step.w), fits(step.w_n), fits(step.w_in)});
     for (int64_t count; n > 0; rows += count, n -= count) {
         count = std::min(n, most);
         const FloatFactors<Row> of{rows};
         FloatFactors<Row> factors = of;
-        if (step.w.bfloat16 != nullptr) {
+        if (step.w.is_bfloat16()) {
             a.set(step.w, count, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return of.a(row); });
             factors.a_rounded = &a;
         }
         if constexpr (!kIsBackward<Row>)
-            if (step.w_in.bfloat16 != nullptr) {
+            if (step.w_in.is_bfloat16()) {
                 x.set(step.w_in, count,
                       [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return of.x(row); });
                 factors.x_rounded = &x;
@@ -447,7 +445,7 @@ __attribute__((noinline)) void in_bfloat16_rows(const StepArgs<float>& step, con
 template <bool kInference, class T, class Row, class Run>
 LSTMCORE_INLINE void with_factors(const StepArgs<T>& step, const Row* rows, int64_t n, Run run) {
     if constexpr (std::is_same_v<T, float>) {
-        if (step.w.bfloat16 != nullptr || step.w_in.bfloat16 != nullptr)
+        if (step.w.is_bfloat16() || step.w_in.is_bfloat16())
             return in_bfloat16_rows(step, rows, n, run);
         if constexpr (kInference)
             if (step.w.quantized != nullptr) return in_quantized_rows(step, rows, n, run);

@@ -77,7 +77,7 @@ template <class T>
 void product(const Packed<T>& w, int64_t columns, const ProductRow<T>* rows, int64_t n) {
     if constexpr (std::is_same_v<T, float>) {
         if (w.quantized != nullptr) return multiply_quantized(w, columns, rows, n);
-        if (w.bfloat16 != nullptr) return multiply_bfloat16(w, columns, rows, n);
+        if (w.is_bfloat16()) return multiply_bfloat16(w, columns, rows, n);
     }
     multiply_given(w, columns, rows, n);
 }

@@ -18,10 +18,30 @@ constexpr int64_t kKeptBytes = 40 * 1024;
 /// What the L2 cache delivers in the four cycles in which a chain takes one multiply-add.
 constexpr int64_t kL2BytesOfLatency = 192;
 
+/// The row of a step.
+template <class T>
+struct StepRow {
+    const T* pre;     ///< where its chains begin
+    const T* x;       ///< what w_in is multiplied with
+    const T* h_prev;  ///< what w is multiplied with
+
+    /// The only row of a step, with what its matrices are multiplied with.
+    template <class Row, class Factors>
+    static StepRow of(const StepArgs<T>& step, const Row& row, const Factors& factors) {
+        return {row.pre, step.w_in ? factors.x(0) : nullptr, factors.a(0)};
+    }
+};
+
+/// Whether the matrices of a step are kept as T, as step_gates() takes them.
+template <class T>
+LSTMCORE_INLINE bool is_kept_whole(const StepArgs<T>& step) {
+    return step.w.data != nullptr && (step.w_in.data != nullptr || !step.w_in);
+}
+
 /// Computes the chains of one row for panel `panel` and kOther registers of the next panel. They
 /// begin at row.pre and end in `tile`, where each panel has room for kGates registers.
-template <class T, int kGates, int kOther, class Row, class Between>
-LSTMCORE_INLINE void step_tile(const StepArgs<T>& step, const Row& row,
+template <class T, int kGates, int kOther, class Between>
+LSTMCORE_INLINE void step_tile(const StepArgs<T>& step, const StepRow<T>& row,
                                const GatePanels<T, kGates>& panels, int64_t panel, Between between,
                                T* tile) {
     constexpr int L = kLanes<T>;
@@ -68,8 +88,8 @@ LSTMCORE_INLINE void with_constant(int64_t n, F f) {
 }
 
 /// The tile of the last full panel and the narrower one, which would have too few chains alone.
-template <class T, int kGates, class Row, class Between>
-__attribute__((noinline)) void step_last_tile(const StepArgs<T>& step, const Row& row,
+template <class T, int kGates, class Between>
+__attribute__((noinline)) void step_last_tile(const StepArgs<T>& step, const StepRow<T>& row,
                                               const GatePanels<T, kGates>& panels, Between between,
                                               T* tile) {
     with_constant<kGates - 1>(panels.vectors, [&](auto other) LSTMCORE_INLINE_LAMBDA {
@@ -80,8 +100,8 @@ __attribute__((noinline)) void step_last_tile(const StepArgs<T>& step, const Row
 }
 
 /// A step of one row in GatePanels; see multiply_gates().
-template <class T, int kGates, class Row, class Between, class... Finish>
-LSTMCORE_INLINE void step_gates(const StepArgs<T>& step, const Row& row, Between between,
+template <class T, int kGates, class Between, class... Finish>
+LSTMCORE_INLINE void step_gates(const StepArgs<T>& step, const StepRow<T>& row, Between between,
                                 Finish... finish) {
     constexpr int64_t width = kGates * kLanes<T>;
     const GatePanels<T, kGates> panels(step.w);

@@ -181,5 +181,5 @@ TEST(double_is_refused) {
 
 TEST(what_multiplies_has_a_name) {
     const std::string name = bfloat16_instructions();
-    CHECK(name == "float32" || name == "avx512-bf16" || name == "amx");
+    CHECK(name == "float32" || name == "widening" || name == "avx512-bf16" || name == "amx");
 }

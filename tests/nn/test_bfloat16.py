@@ -6,7 +6,11 @@ That a row does not depend on the others, and the like, is tested in test_quanti
 from __future__ import annotations
 
 import copy
+import hashlib
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +61,51 @@ def pair(kind: str, *sizes: int, **options: Any) -> tuple[Any, Any]:
             state[name] = rounded(value)
     exact.load_state_dict(state)
     return low, exact
+
+
+# ---- Instructions -------------------------------------------------------------------------------
+
+
+def results_in_hex() -> list[str]:
+    """Return what layers of all kinds give, alone, in a batch and in training."""
+    found = []
+    for layer in (
+        lc.RNN(20, 33, seed=0, precision="bfloat16"),
+        lc.LSTM(20, 33, seed=0, precision="bfloat16", proj_size=7),
+        lc.GRU(20, 33, seed=0, precision="bfloat16"),
+        lc.GRU(20, 33, seed=0, precision="bfloat16", reset_after=False),
+        lc.Linear(20, 33, seed=0, precision="bfloat16"),
+        lc.Linear(1024, 2080, seed=0, precision="bfloat16"),  # more than any cache has for it
+    ):
+        x = numbers(4, 9, layer.input_size if hasattr(layer, "input_size") else layer.in_features)
+        y, *_, tape = layer.forward(x)
+        layer.backward(tape, y)
+        inferred = (layer(part) for part in (x, x[:, :1]))
+        results = [y if isinstance(y, np.ndarray) else y[0] for y in inferred]
+        found += [a.tobytes().hex() for a in (y, *results, *(p.grad for p in layer.parameters()))]
+    return [hashlib.sha256(text.encode()).hexdigest() for text in found]
+
+
+@pytest.mark.parametrize("name", ["float32", "widening", "avx512-bf16"])
+def test_bits_do_not_depend_on_what_multiplies(name: str) -> None:
+    if lc.info()["bfloat16"] == "amx":
+        pytest.skip("what the others give is not what AMX gives")
+    script = "import test_bfloat16 as t, lstmcore as lc; print(lc.info()['bfloat16']); "
+    done = subprocess.run(
+        [sys.executable, "-c", script + "print(*t.results_in_hex())"],
+        env={
+            **os.environ,
+            "LSTMCORE_BFLOAT16": name,
+            "PYTHONPATH": os.pathsep.join(str(path) for path in sys.path),
+        },
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    unit, *results = done.stdout.split()
+    assert unit in {name, "float32"}  # the latter where the processor lacks the other
+    assert results == results_in_hex()
 
 
 # ---- Numbers ------------------------------------------------------------------------------------

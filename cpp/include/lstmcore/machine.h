@@ -28,10 +28,12 @@ void set_isa(const std::string& name);
 /// Grows each time the level changes; two equal values mean the level was the same.
 long isa_version();
 
-/// What multiplies in bfloat16 at the chosen level: "amx", "avx512-bf16", or "float32", whose
-/// registers weights are widened to. `LSTMCORE_BFLOAT16` of the environment, one of these names,
-/// keeps better ones from being used. The first use finds out what there is, and asks the operating
-/// system for AMX. Throws std::invalid_argument for another name, as pack() does then.
+/// What multiplies in bfloat16 at the chosen level. "float32": float32's instructions, and rounded
+/// weights are kept as float32 where that is faster. "avx512-bf16" is chosen where it takes less
+/// time. `LSTMCORE_BFLOAT16` of the environment chooses: one of these, "widening" (float32's
+/// instructions, with all weights in bfloat16, half the memory), or "amx". What the processor lacks
+/// is replaced by the next that it has. The first use finds that out, and asks the operating system
+/// for AMX if that is named. Throws std::invalid_argument for another name, as pack() does then.
 std::string bfloat16_instructions();
 
 /// What multiplies in int8 at the chosen level, always with the same result: "vnni" (AVX512-VNNI or

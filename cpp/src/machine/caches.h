@@ -63,6 +63,14 @@ constexpr int64_t kGradientFarBytes = 16 << 20;
 /// copied into panels before sums run over them (LSTM of 256 units: 1.06 times).
 constexpr int64_t kPrefetchedStride = 2048;
 
+// ---- bfloat16 -----------------------------------------------------------------------------------
+
+/// A matrix in bfloat16 of at most so many bytes as float32 is kept as that, and multiplied at its
+/// speed. Half the bytes gain more only for one or a few rows, with weights from behind the caches.
+constexpr int64_t kRoundedBytes = 8 << 20;
+/// The same with registers of 512 bits, which widen more at once.
+constexpr int64_t kRoundedBytesOf512 = 3 << 19;
+
 // ---- Linear maps and streams --------------------------------------------------------------------
 
 /// Rows of x and dy that a linear map takes at once, so that they stay in the L2 cache.

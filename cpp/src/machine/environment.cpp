@@ -6,14 +6,17 @@
 
 namespace lstmcore {
 
-int named_choice(const char* variable, const char* const (&names)[3], int otherwise) {
+int named_choice(const char* variable, const char* const* names, int count, int otherwise) {
     const char* const given = std::getenv(variable);
     const std::string wanted = given == nullptr ? "" : given;
     if (wanted.empty()) return otherwise;
-    for (int i = 0; i < 3; ++i)
+    std::string expected;
+    for (int i = 0; i < count; ++i) {
         if (wanted == names[i]) return i;
+        expected += (i == 0 ? "" : i + 1 < count ? ", " : " or ") + std::string(names[i]);
+    }
     throw std::invalid_argument(std::string(variable) + " is '" + wanted + "', expected " +
-                                names[0] + ", " + names[1] + " or " + names[2]);
+                                expected);
 }
 
 }  // namespace lstmcore

@@ -1,9 +1,13 @@
 #include "memory/bfloat16.h"
 
+#include <algorithm>
+#include <chrono>
 #include <string>
 #include <vector>
 
+#include "lstmcore/memory.h"
 #include "lstmcore/precision.h"
+#include "machine/caches.h"
 #include "machine/cpu_features.h"
 #include "machine/environment.h"
 #include "machine/float_mode.h"
@@ -12,65 +16,110 @@
 namespace lstmcore {
 namespace {
 
-// In the order of Bfloat16Unit.
-constexpr const char* kNames[] = {"float32", "avx512-bf16", "amx"};
+// In the order of Bfloat16Unit, without `none`.
+constexpr const char* kNames[] = {"float32", "widening", "avx512-bf16", "amx"};
 
-/// The best unit that may be used, if its instructions do as they should. The others have been run
-/// by emulation only, so they wait for somebody to ask for them.
-Bfloat16Unit best_allowed() {
-    return Bfloat16Unit(named_choice("LSTMCORE_BFLOAT16", kNames, int(Bfloat16Unit::widening)));
-}
+/// A product of some rows with a matrix, to see what a unit makes of it.
+class Trial {
+public:
+    Trial(const Kernels<float>& kernels, Bfloat16Unit unit) : kernels_(kernels) {
+        w_.K = kInputs;
+        w_.N = 7 * kernels.lanes;  // a panel, and a narrower one
+        w_.vectors = 4;
+        w_.unit = unit;
+        weights_.resize(size_t(w_.padded_K() * w_.N));
+        const int64_t width = w_.vectors * kernels.lanes;
+        for (int64_t k = 0; k < kInputs; ++k)
+            for (int64_t n = 0; n < w_.N; ++n) {
+                const int64_t first = n / width * width, columns = n < width ? width : w_.N - width;
+                weights_[size_t(first * w_.padded_K() + (k / kPair * columns + n - first) * kPair +
+                                1 - k % kPair)] = to_bfloat16(number(k * w_.N + n));
+            }
+        w_.bfloat16 = weights_.data();
+        a_.resize(kRows * kInputs);
+        start_.resize(size_t(w_.N));
+        out_.resize(size_t(kRows * w_.N));
+        for (size_t i = 0; i < a_.size(); ++i) a_[i] = number(int64_t(i * i));
+        for (size_t i = 0; i < start_.size(); ++i) start_[i] = number(int64_t(3 * i)) / 4;
+        for (int64_t r = 0; r < kRows; ++r)
+            rows_.push_back({a_.data() + r * kInputs, start_.data(), out_.data() + r * w_.N});
+    }
+    Trial(const Trial&) = delete;
+    Trial& operator=(const Trial&) = delete;
 
-/// A product of some rows with a matrix, by a unit.
-std::vector<float> try_unit(const Kernels<float>& kernels, Bfloat16Unit unit) {
-    constexpr int64_t K = 70, kRows = 13;
-    Packed<float> w;
-    w.K = K;
-    w.N = 7 * kernels.lanes;  // a panel, and a narrower one
-    w.vectors = 4;
-    w.unit = unit;
-    std::vector<Bfloat16> weights(size_t(w.padded_K() * w.N));
-    // Small whole numbers, whose sums are exact in any order.
-    const auto number = [](int64_t i) { return float(i * 7919 % 31 - 15); };
-    const int64_t width = w.vectors * kernels.lanes;
-    for (int64_t k = 0; k < K; ++k)
-        for (int64_t n = 0; n < w.N; ++n) {
-            const int64_t first = n / width * width, columns = n < width ? width : w.N - width;
-            weights[size_t(first * w.padded_K() + (k / kPair * columns + n - first) * kPair + 1 -
-                           k % kPair)] = to_bfloat16(number(k * w.N + n));
+    const std::vector<float>& result() {
+        const FlushDenormals mode;
+        kernels_.product(w_, w_.N, rows_.data(), kRows);
+        return out_;
+    }
+    /// The shortest time that the product takes.
+    std::chrono::nanoseconds time() {
+        auto best = std::chrono::nanoseconds::max();
+        for (int i = 0; i < 20; ++i) {
+            const auto start = std::chrono::steady_clock::now();
+            result();
+            best =
+                std::min<std::chrono::nanoseconds>(best, std::chrono::steady_clock::now() - start);
         }
-    w.bfloat16 = weights.data();
-    std::vector<float> a(kRows * K), start(size_t(w.N)), out(size_t(kRows * w.N));
-    for (size_t i = 0; i < a.size(); ++i) a[i] = number(int64_t(i * i));
-    for (size_t i = 0; i < start.size(); ++i) start[i] = number(int64_t(3 * i)) / 4;
-    std::vector<ProductRow<float>> rows;
-    for (int64_t r = 0; r < kRows; ++r)
-        rows.push_back({a.data() + r * K, start.data(), out.data() + r * w.N});
-    const FlushDenormals mode;
-    kernels.product(w, w.N, rows.data(), kRows);
-    return out;
+        return best;
+    }
+
+private:
+    static constexpr int64_t kInputs = 70, kRows = 13;
+
+    /// Small whole numbers, whose sums are exact in any order.
+    static float number(int64_t i) { return float(i * 7919 % 31 - 15); }
+
+    const Kernels<float>& kernels_;
+    Packed<float> w_;
+    std::vector<Bfloat16> weights_;
+    std::vector<float> a_, start_, out_;
+    std::vector<ProductRow<float>> rows_;
+};
+
+/// What the environment asks for, or `none`.
+Bfloat16Unit wanted_unit() {
+    static const Bfloat16Unit wanted =
+        Bfloat16Unit(1 + named_choice("LSTMCORE_BFLOAT16", kNames, -1));
+    return wanted;
 }
 
-bool comes_out_right(const Kernels<float>& kernels, Bfloat16Unit unit) {
-    return try_unit(kernels, unit) == try_unit(kernels, Bfloat16Unit::widening);
-}
-
+/// A unit of the processor, or `none`.
 Bfloat16Unit find_unit(const Kernels<float>& kernels) {
-    const Bfloat16Unit best = best_allowed();
-    if (best == Bfloat16Unit::amx && has_amx_bf16() && comes_out_right(kernels, Bfloat16Unit::amx))
+    const Bfloat16Unit wanted = wanted_unit();
+    Trial widening(kernels, Bfloat16Unit::widening);
+    const auto comes_out_right = [&](Bfloat16Unit unit) {
+        return Trial(kernels, unit).result() == widening.result();
+    };
+    if (wanted == Bfloat16Unit::amx && has_amx_bf16() && comes_out_right(Bfloat16Unit::amx))
         return Bfloat16Unit::amx;
-    if (best != Bfloat16Unit::widening && has_avx512_bf16() &&
-        comes_out_right(kernels, Bfloat16Unit::dot))
-        return Bfloat16Unit::dot;
-    return Bfloat16Unit::widening;
+    const bool asked = wanted >= Bfloat16Unit::dot;
+    if ((asked || wanted == Bfloat16Unit::none) && has_avx512_bf16() &&
+        comes_out_right(Bfloat16Unit::dot)) {
+        // Some processors take several cycles for VDPBF16PS, others one.
+        if (asked || Trial(kernels, Bfloat16Unit::dot).time() < widening.time() * 4 / 5)
+            return Bfloat16Unit::dot;
+    }
+    return Bfloat16Unit::none;
+}
+
+/// The unit for every matrix, or `float32`, which large ones may do without.
+Bfloat16Unit best_unit(const Kernels<float>& kernels) {
+    if (kernels.has_avx512_units) {
+        static const Bfloat16Unit found = find_unit(kernels);
+        if (found != Bfloat16Unit::none) return found;
+    }
+    return wanted_unit() == Bfloat16Unit::widening ? Bfloat16Unit::widening : Bfloat16Unit::float32;
 }
 
 }  // namespace
 
-Bfloat16Unit bfloat16_unit(const Kernels<float>& kernels) {
-    if (!kernels.has_avx512_units) return Bfloat16Unit::widening;
-    static const Bfloat16Unit unit = find_unit(kernels);
-    return unit;
+Bfloat16Unit bfloat16_unit(const Kernels<float>& kernels, int64_t K, int64_t N, bool train) {
+    const Bfloat16Unit unit = best_unit(kernels);
+    if (unit != Bfloat16Unit::float32) return unit;
+    const int64_t bytes = size_product(size_product(K, N), int64_t(sizeof(float)));
+    const int64_t most = kernels.lanes == 16 ? kRoundedBytesOf512 : kRoundedBytes;
+    return train || bytes <= most ? Bfloat16Unit::float32 : Bfloat16Unit::widening;
 }
 
 void round_bfloat16(float* numbers, int64_t count) noexcept {
@@ -78,7 +127,7 @@ void round_bfloat16(float* numbers, int64_t count) noexcept {
 }
 
 std::string bfloat16_instructions() {
-    return kNames[int(bfloat16_unit(kernel_table().f32))];
+    return kNames[size_t(best_unit(kernel_table().f32)) - 1];
 }
 
 }  // namespace lstmcore

@@ -96,7 +96,7 @@ Int8Unit int8_unit(const Kernels<float>& kernels) {
 }
 
 std::string int8_instructions() {
-    return kNames[int(int8_unit(kernel_table().f32))];
+    return kNames[size_t(int8_unit(kernel_table().f32))];
 }
 
 }  // namespace lstmcore

@@ -25,8 +25,8 @@ namespace lstmcore {
 template <class T>
 class Packing {
 public:
-    Packing(void* base, const Kernels<T>& kernels, Precision precision)
-        : arena_(base), kernels_(kernels), precision_(precision) {}
+    Packing(void* base, const Kernels<T>& kernels, Precision precision, bool train)
+        : arena_(base), kernels_(kernels), precision_(precision), train_(train) {}
 
     /// The matrix whose column c is row row_of(c) of `source` (rows, K), in panels of `vectors`
     /// registers; a negative row is padding. `source` is read by copy().
@@ -46,9 +46,11 @@ public:
                         const int64_t row = row_of(first + i);
                         rows[i] = row < 0 ? padding : source + row * K;
                     }
-                    if (room.out != nullptr)
+                    if (room.out != nullptr) {
                         kernels_.transpose(rows, K, count, room.out + first * K);
-                    else
+                        if (room.packed.is_bfloat16())
+                            kernels_.round(room.out + first * K, count * K);
+                    } else
                         transpose_rounded(rows, room.packed, count,
                                           room.rounded + first * room.packed.padded_K());
                 }
@@ -95,6 +97,7 @@ public:
                         T* to = room.out + first * K + k * width;
                         std::copy(from + first, from + first + count, to);
                         std::fill(to + count, to + width, T(0));
+                        if (room.packed.is_bfloat16()) kernels_.round(to, count);
                     }
                 }
             });
@@ -157,8 +160,10 @@ private:
         room.packed.K = K;
         room.packed.N = round_up(columns, kernels_.lanes);
         room.packed.vectors = vectors;
-        if (precision_ == Precision::bfloat16 && K <= kMostBfloat16) {
-            if constexpr (std::is_same_v<T, float>) room.packed.unit = bfloat16_unit(kernels_);
+        if constexpr (std::is_same_v<T, float>)
+            if (precision_ == Precision::bfloat16 && K <= kMostBfloat16)
+                room.packed.unit = bfloat16_unit(kernels_, K, room.packed.N, train_);
+        if (room.packed.unit > Bfloat16Unit::float32) {
             room.rounded =
                 arena_.template take<Bfloat16>(size_product(room.packed.padded_K(), room.packed.N));
             room.packed.bfloat16 = room.rounded;
@@ -191,6 +196,7 @@ private:
     Arena arena_;
     const Kernels<T>& kernels_;
     const Precision precision_;
+    const bool train_;
     int64_t longest_ = 0;  // of the rows that padding stands for
     /// Each copies its part of so many.
     std::vector<std::function<void(int64_t part, int64_t parts, const T* padding)>> copies_;
@@ -199,15 +205,15 @@ private:
 /// A buffer with what lay_out(packing) asks for, which is called twice: to count, then to
 /// place.
 template <class T, class LayOut>
-Buffer pack_into_buffer(const Kernels<T>& kernels, Precision precision, int num_threads,
+Buffer pack_into_buffer(const Kernels<T>& kernels, Precision precision, bool train, int num_threads,
                         LayOut lay_out) {
     if (precision != Precision::own && !std::is_same_v<T, float>)
         throw std::invalid_argument(
             "precision: bfloat16 and bfloat16x3 are there beside float32 alone");
-    Packing<T> counting(nullptr, kernels, precision);
+    Packing<T> counting(nullptr, kernels, precision, train);
     lay_out(counting);
     Buffer memory(counting.bytes());
-    Packing<T> packing(memory.data(), kernels, precision);
+    Packing<T> packing(memory.data(), kernels, precision, train);
     lay_out(packing);
     packing.copy(num_threads);
     return memory;

@@ -91,7 +91,7 @@ struct Model {
                 reversed[turned] = transitions.logs[at];
                 reversed_powers[turned] = transitions.powers[at];
             }
-        memory = pack_into_buffer(kernels, Precision::own, 1, [&](Packing<double>& packing) {
+        memory = pack_into_buffer(kernels, Precision::own, false, 1, [&](Packing<double>& packing) {
             const auto same = [](int64_t k) { return k; };
             forward = packing.in_rows(C, C, transitions.powers.data(), same);
             backward = packing.in_rows(C, C, reversed_powers.data(), same);

@@ -29,7 +29,7 @@ Linear<T>::Linear(Matrix weight, const T* bias, int64_t inputs, int64_t outputs,
     check_size(inputs, "inputs");
     check_size(outputs, "outputs");
     if (!weight) throw std::invalid_argument("weight is null, expected (outputs, inputs)");
-    memory_ = pack_into_buffer(kernels_, precision, num_threads, [&](Packing<T>& packing) {
+    memory_ = pack_into_buffer(kernels_, precision, train, num_threads, [&](Packing<T>& packing) {
         weight_ = packing.transposed(4, inputs, outputs, weight, [=](int64_t column) {
             return column < outputs ? column : -1;
         });
