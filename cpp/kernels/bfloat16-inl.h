@@ -87,12 +87,19 @@ LSTMCORE_INLINE P multiply_add(const P& factor, const P& weight, P sum) {
     }
 }
 
-/// Room for some rounded rows, on the stack: kernels allocate nothing.
+/// Some rounded rows.
 class Bfloat16Rows {
 public:
+    /// Where `w` has them, or on the stack: kernels allocate nothing.
+    explicit Bfloat16Rows(const Packed<float>& w) {
+        if (w.room.numbers > room_.numbers) room_ = w.room;
+    }
+    Bfloat16Rows(const Bfloat16Rows&) = delete;
+    Bfloat16Rows& operator=(const Bfloat16Rows&) = delete;
+
     /// How many rows fit that are multiplied with w.
-    static int64_t most(const Packed<float>& w) {
-        return kMostBfloat16 / std::max<int64_t>(stride_of(w), 1);
+    int64_t most(const Packed<float>& w) const {
+        return room_.numbers / std::max<int64_t>(stride_of(w), 1);
     }
 
     /// Rounds the rows row_of(0), ... row_of(n - 1), to be multiplied with w: to floats, or to
@@ -101,14 +108,14 @@ public:
     LSTMCORE_INLINE void set(const Packed<float>& w, int64_t n, RowOf row_of) {
         stride_ = stride_of(w);
         for (int64_t i = 0; i < n; ++i) {
-            float* const to = numbers_ + i * stride_;
+            float* const to = room_.data + i * stride_;
             if (takes_pairs(w))
                 round_row_in_pairs(row_of(i), w.K, w.padded_K(), to);
             else
                 round_row(row_of(i), w.K, to);
         }
     }
-    const float* at(int64_t row) const { return numbers_ + row * stride_; }
+    const float* at(int64_t row) const { return room_.data + row * stride_; }
 
 private:
     static constexpr int64_t L = kLanes<float>;
@@ -141,7 +148,8 @@ private:
 
     int64_t stride_ = 0;
     // An AMX tile may read one more row, whose sums are not used.
-    alignas(64) float numbers_[kMostBfloat16 + kMostBfloat16 / kPair];
+    alignas(64) float stack_[kMostBfloat16 + kMostBfloat16 / kPair];
+    RoundingRoom room_{stack_, kMostBfloat16};
 };
 
 #if LSTMCORE_AVX512_UNITS

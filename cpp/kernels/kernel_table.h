@@ -44,8 +44,14 @@ constexpr int64_t kAmxTerms = kAmxBytes / int64_t(sizeof(Bfloat16));
 constexpr int64_t kAmxInt8Terms = kAmxBytes;
 
 /// Matrices with a larger K stay in float32 where bfloat16 is asked for: the rows that they are
-/// multiplied with are rounded on the stack.
+/// multiplied with may be rounded on the stack.
 constexpr int64_t kMostBfloat16 = 8192;
+
+/// Where kernels round rows to bfloat16: room for so many numbers, and one row more.
+struct RoundingRoom {
+    float* data = nullptr;
+    int64_t numbers = 0;
+};
 
 /// A (K, N) matrix packed for products row · matrix: panels of `vectors` registers of columns, the
 /// last possibly narrower; a panel holds its columns for k = 0, 1, ... one after the other. N is a
@@ -76,6 +82,7 @@ struct Packed {
     Int8Unit int8_unit = Int8Unit::plain;
     const Bfloat16* bfloat16 = nullptr;
     Bfloat16Unit unit = Bfloat16Unit::none;
+    RoundingRoom room{};  ///< if null, the stack, which has room for kMostBfloat16 numbers
 
     /// K with the zeros of a matrix in int8.
     int64_t padded_int8_K() const {

@@ -414,14 +414,14 @@ __attribute__((noinline)) void in_quantized_rows(const StepArgs<float>& step, co
 template <class Row, class Run>
 __attribute__((noinline)) void in_bfloat16_rows(const StepArgs<float>& step, const Row* rows,
                                                 int64_t n, Run run) {
-    Bfloat16Rows a, x;
+    Bfloat16Rows a(step.w), x(step.w_in);
 #if LSTMCORE_AVX512_UNITS
     const TileScope tiles(step.w.unit == Bfloat16Unit::amx || step.w_in.unit == Bfloat16Unit::amx);
 #endif
-    const auto fits = [&](const Packed<float>& w) {
-        return w.is_bfloat16() ? Bfloat16Rows::most(w) : n;
+    const auto fits = [&](const Bfloat16Rows& rounded, const Packed<float>& w) {
+        return w.is_bfloat16() ? rounded.most(w) : n;
     };
-    const int64_t most = std::min({fits(step.w), fits(step.w_n), fits(step.w_in)});
+    const int64_t most = std::min({fits(a, step.w), fits(a, step.w_n), fits(x, step.w_in)});
     for (int64_t count; n > 0; rows += count, n -= count) {
         count = std::min(n, most);
         const FloatFactors<Row> of{rows};

@@ -58,13 +58,13 @@ LSTMCORE_ONE_COPY void multiply_given(const Packed<T>& w, int64_t columns,
 __attribute__((noinline)) void multiply_bfloat16(const Packed<float>& w, int64_t columns,
                                                  const ProductRow<float>* rows, int64_t n) {
     constexpr int64_t kMost = 64;
-    Bfloat16Rows rounded;
+    Bfloat16Rows rounded(w);
     ProductRow<float> part[kMost];
 #if LSTMCORE_AVX512_UNITS
     const TileScope tiles(w.unit == Bfloat16Unit::amx);
 #endif
     for (int64_t count; n > 0; rows += count, n -= count) {
-        count = std::min({n, kMost, Bfloat16Rows::most(w)});
+        count = std::min({n, kMost, rounded.most(w)});
         rounded.set(w, count, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; });
         for (int64_t i = 0; i < count; ++i) part[i] = {rounded.at(i), rows[i].init, rows[i].out};
         multiply_given(w, columns, part, count);

@@ -159,6 +159,26 @@ def test_a_sum_of_more_numbers_stays_in_float32() -> None:
     assert_same_bits(y, exact_lstm(x, (h, h))[0])
 
 
+@pytest.mark.parametrize(
+    "cell",
+    [("LSTM", {}), ("LSTM", {"proj_size": 40}), ("LSTM", {"layer_norm": True}), ("GRU", {})],
+    ids=str,
+)
+def test_large_batches_are_rounded_part_by_part(cell: Cell) -> None:
+    """More and longer rows than are rounded at once: each is as it is in a batch of three."""
+    kind, options = cell
+    layer = getattr(lc, kind)(300, 130, seed=0, precision="bfloat16", **options)
+    x = numbers(3, 150, 300)
+    y, *_, tape = layer.forward(x)
+    dx, *_ = layer.backward(tape, y)
+    assert_same_bits(layer(x)[0], y)
+    for rows in (slice(0, 3), slice(62, 65), slice(147, 150)):
+        part_y, *_, tape = layer.forward(x[:, rows])
+        part_dx, *_ = layer.backward(tape, part_y)
+        assert_same_bits(part_y, y[:, rows])
+        assert_same_bits(part_dx, dx[:, rows])
+
+
 @cells
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("batch", [1, 6])

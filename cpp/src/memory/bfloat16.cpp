@@ -12,6 +12,7 @@
 #include "machine/environment.h"
 #include "machine/float_mode.h"
 #include "machine/isa.h"
+#include "memory/arena.h"
 
 namespace lstmcore {
 namespace {
@@ -120,6 +121,18 @@ Bfloat16Unit bfloat16_unit(const Kernels<float>& kernels, int64_t K, int64_t N, 
     const int64_t bytes = size_product(size_product(K, N), int64_t(sizeof(float)));
     const int64_t most = kernels.lanes == 16 ? kRoundedBytesOf512 : kRoundedBytes;
     return train || bytes <= most ? Bfloat16Unit::float32 : Bfloat16Unit::widening;
+}
+
+RoundingRooms::RoundingRooms(int threads, int64_t K, int64_t rows) {
+    // More rows than this share nothing more: the weights come from the L1 cache by then.
+    constexpr int64_t kMostRows = 64;
+    const int64_t stride =
+        round_up(std::min(K, kMostBfloat16), kAlignment / int64_t(sizeof(float)));
+    rows = std::min(rows, kMostRows);
+    if (rows * stride <= kMostBfloat16) return;
+    numbers_ = rows * stride;
+    size_ = numbers_ + stride;
+    memory_ = Buffer(2 * threads * size_ * int64_t(sizeof(float)));
 }
 
 void round_bfloat16(float* numbers, int64_t count) noexcept {

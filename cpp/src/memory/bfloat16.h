@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "kernel_table.h"
+#include "lstmcore/memory.h"
 
 namespace lstmcore {
 
@@ -23,6 +24,26 @@ inline float from_bfloat16(Bfloat16 x) {
     std::memcpy(&number, &bits, sizeof number);
     return number;
 }
+
+/// Rooms in which the kernels that some threads call round rows: two for each thread, as a step may
+/// multiply with two matrices. There are none where the stack is enough.
+class RoundingRooms {
+public:
+    RoundingRooms() = default;
+    /// For rows of at most K numbers, of which at most `rows` are rounded together.
+    RoundingRooms(int threads, int64_t K, int64_t rows);
+
+    template <class T>
+    Packed<T> in_room(Packed<T> w, int thread, int place) const {
+        const int64_t room = (2 * thread + place) * size_;
+        if (size_ > 0) w.room = {static_cast<float*>(memory_.data()) + room, numbers_};
+        return w;
+    }
+
+private:
+    int64_t numbers_ = 0, size_ = 0;  // of a room, without and with the row behind it
+    Buffer memory_;
+};
 
 /// The unit for a (K, N) matrix that is packed for these kernels. Of the instructions that the
 /// kernels, the machine and its operating system have, found out once: each is tried with a small

@@ -108,6 +108,9 @@ public:
         tape_ = read_tape(spec_, in_, tape);
         const Schedule schedule(in_);
         schedule_ = &schedule;
+        if (weights.precision() == Precision::bfloat16)
+            rooms_ = RoundingRooms(workers_.count(), sums_.gate_rows * H_,
+                                   size_product(chunk_, in_.batch));
         std::memset(zeros_, 0, sizeof(T) * zeros_size_);
         run_team(workers_.team(), [&](Team& team) noexcept {
             const FlushDenormals mode;
@@ -265,11 +268,11 @@ private:
             scratch.rows.template set<kKind>(n++, at);
         }
         if constexpr (kChanges)
-            run_changed(scratch, w, running, n);
+            run_changed(worker, w, running, n);
         else if (project)
-            run_projected(scratch, w, running, n);
+            run_projected(worker, w, running, n);
         else
-            run_rows(scratch, w, running, n);
+            run_rows(worker, w, running, n);
     }
 
     /// Puts the row's mask, if there is one, between the state and what W_hh is multiplied with.
@@ -321,16 +324,19 @@ private:
 
     /// The gates of a step. Only its first `running` rows have a next step, whose dgates are to be
     /// multiplied by W_hh.
-    void run_rows(Scratch<T>& scratch, const PackedDirection<T>& w, int64_t running, int64_t n) {
-        StepArgs<T> args{cell_, H_, w.w_hh_t, w.w_n_t, nullptr, w.peephole};
+    void run_rows(int worker, const PackedDirection<T>& w, int64_t running, int64_t n) {
+        Scratch<T>& scratch = scratch_[worker];
+        const Packed<T> w_hh_t = rooms_.in_room(w.w_hh_t, worker, 0);
+        StepArgs<T> args{cell_, H_, w_hh_t, w.w_n_t, nullptr, w.peephole};
         scratch.rows.run(weights_->kernels(), args, 0, running);
         args.w.K = 0;
         scratch.rows.run(weights_->kernels(), args, running, n);
     }
     /// The same of an LSTM with a projection: the product gives dh, the kernel goes on from there.
-    void run_projected(Scratch<T>& scratch, const PackedDirection<T>& w, int64_t running,
-                       int64_t n) {
-        weights_->kernels().product(w.w_hh_t, P_, scratch.products, running);
+    void run_projected(int worker, const PackedDirection<T>& w, int64_t running, int64_t n) {
+        Scratch<T>& scratch = scratch_[worker];
+        weights_->kernels().product(rooms_.in_room(w.w_hh_t, worker, 0), P_, scratch.products,
+                                    running);
         scratch.rows.move_dy(scratch.products, n, P_, zeros_);
         const StepArgs<T> args{cell_, H_, w.w_hr_t, w.w_n_t, nullptr, w.peephole};
         scratch.rows.run(weights_->kernels(), args, 0, n);
@@ -362,8 +368,10 @@ private:
         at.dc_next = dc;
     }
     /// The gates of such rows, after the product with W_hh and all between the two.
-    void run_changed(Scratch<T>& scratch, const PackedDirection<T>& w, int64_t running, int64_t n) {
-        weights_->kernels().product(w.w_hh_t, P_, scratch.products, running);
+    void run_changed(int worker, const PackedDirection<T>& w, int64_t running, int64_t n) {
+        Scratch<T>& scratch = scratch_[worker];
+        weights_->kernels().product(rooms_.in_room(w.w_hh_t, worker, 0), P_, scratch.products,
+                                    running);
         for (int64_t i = 0; i < n; ++i) {
             const ChangedRow<T>& row = scratch.changed[i];
             T* const dh = scratch.products[i].out;
@@ -453,7 +461,7 @@ private:
             else
                 products[n++] = {sums_.input_gradients().at(at), d == 0 ? zeros_ : out, out};
         });
-        weights_->kernels().product(w.w_ih_t, I, products, n);
+        weights_->kernels().product(rooms_.in_room(w.w_ih_t, worker, 0), I, products, n);
         if (!masked) return;
         each([&](int64_t at, int64_t b, T* out) {
             T* const from = dx_rows_.at(at);
@@ -529,6 +537,7 @@ private:
     View<T> doutput_[2], dhidden_;
     int64_t zeros_size_;
     std::vector<Scratch<T>> scratch_;
+    RoundingRooms rooms_;
 
     std::vector<LayerTape<const T>> tape_;
     View<const T> y_, dy_;

@@ -117,6 +117,9 @@ public:
         last_panel_first_ = last_panel_first;
         last_panel_first ^= in_.steps % 2 == 1;
         std::memset(zeros_, 0, sizeof(T) * round_up(std::max(H_, P_), kAlignment));
+        if (weights.precision() == Precision::bfloat16)
+            rooms_ = RoundingRooms(workers_.count(), std::max(widest_input(spec_), H_),
+                                   size_product(chunk_, workers_.slots()));
         run_team(workers_.count(), [&](Team& team) noexcept {
             const FlushDenormals mode;
             masks_.fill(team);
@@ -284,7 +287,7 @@ private:
         const SequenceView<const T> x = input_of(layer);
         Scratch<T>& scratch = scratch_[worker];
         scratch.next_pre = scratch.pre;
-        Packed<T> part = w.w_ih;
+        Packed<T> part = rooms_.in_room(w.w_ih, worker, 0);
         int64_t column = 0;
         if (workers_.parts() > 1) {
             const Range panels = panels_of(worker, w.w_ih);
@@ -409,7 +412,8 @@ private:
     /// What the kernel is told about all rows of every step.
     StepArgs<T> step_args(int worker, const PackedDirection<T>& w, bool fused) const {
         StepArgs<T> args = lstmcore::step_args(spec_.cell, H_, w);
-        if (fused) args.w_in = w.w_ih;
+        args.w = rooms_.in_room(args.w, worker, 0);
+        if (fused) args.w_in = rooms_.in_room(w.w_ih, worker, 1);
         if (workers_.parts() > 1) {
             const Range panels = panels_of(worker, w.w_hh);
             args.first_panel = panels.first;
@@ -468,6 +472,7 @@ private:
     int64_t chunk_, ring_ = 0;
     std::vector<LayerTape<T>> layers_;
     std::vector<Scratch<T>> scratch_;
+    RoundingRooms rooms_;
     T* projected_ = nullptr;  ///< (D, table_rows, N of W_ih)
     ProductRow<T>* projections_ = nullptr;
     bool last_panel_first_ = false;  ///< in the first step

@@ -71,6 +71,12 @@ int team_size_for(int64_t rows, int64_t inputs, int64_t outputs, int num_threads
     return int(std::min({double(num_threads), 1 + useful, std::max(double(rows), 1.0)}));
 }
 
+template <class T>
+RoundingRooms rooms_for(const Linear<T>& linear, int threads, int64_t K, int64_t rows) {
+    if (linear.precision() != Precision::bfloat16) return {};
+    return RoundingRooms(threads, K, rows);
+}
+
 /// out = in W + start, for rows [first, last) and of the packed matrix the first `columns`; every
 /// row starts alike.
 template <class T>
@@ -92,10 +98,12 @@ void linear_forward(const Linear<T>& linear, const T* x, int64_t rows, T* y, int
     check_rows(rows);
     const int64_t I = linear.inputs(), O = linear.outputs();
     const int team_size = team_size_for(rows, I, O, num_threads);
+    const RoundingRooms rooms = rooms_for(linear, team_size, I, rows);
     run_fast_team(CallKind({'l', rows, I, O, sizeof(T)}), team_size, [&](Team& team) noexcept {
         const FlushDenormals mode;
-        multiply_rows(linear.kernels(), linear.weight(), O, linear.bias(), x, y,
-                      rows * team.rank / team.size, rows * (team.rank + 1) / team.size);
+        multiply_rows(linear.kernels(), rooms.in_room(linear.weight(), team.rank, 0), O,
+                      linear.bias(), x, y, rows * team.rank / team.size,
+                      rows * (team.rank + 1) / team.size);
     });
 }
 
@@ -119,6 +127,7 @@ void linear_backward(const Linear<T>& linear, const T* x, const T* dy, int64_t r
     const auto [panels, zeros, rounded, bytes] = lay_out(memory.data());
     std::fill_n(zeros, I, T(0));
     const int team_size = team_size_for(rows, I, O, num_threads);
+    const RoundingRooms rooms = rooms_for(linear, team_size, O, rows);
     const CallKind kind({'L', rows, I, O, sizeof(T), rounds});
     run_fast_team(kind, team_size,
                   [&, panels = panels, zeros = zeros, rounded = rounded](Team& team) noexcept {
@@ -130,8 +139,8 @@ void linear_backward(const Linear<T>& linear, const T* x, const T* dy, int64_t r
                           const int64_t n = std::min(rows - piece, kLinearPieceRows);
                           const int64_t mine = n * team.rank / team.size;
                           const int64_t end = n * (team.rank + 1) / team.size;
-                          multiply_rows(kernels, linear.weight_t(), I, zeros, dy, dx, piece + mine,
-                                        piece + end);
+                          multiply_rows(kernels, rooms.in_room(linear.weight_t(), team.rank, 0), I,
+                                        zeros, dy, dx, piece + mine, piece + end);
                           for (int64_t i = mine; i < end; ++i) {
                               copy_to_panels(panels, i, x + (piece + i) * I, I);
                               if (rounds) round_in_panels(kernels, panels, i, I);
