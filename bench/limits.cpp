@@ -94,6 +94,14 @@ extern "C" double limits_flops(const char* isa, int threads, bool product, doubl
     return rate(threads, seconds, [&](int) { return [=] { return double(loop(2000)); }; });
 }
 
+/// The same of int8, in registers; -1 if the level has no instruction for its products, or the
+/// processor does not have it.
+extern "C" double limits_int8(const char* isa, int threads, double seconds) {
+    if (!limits::has_int8_dots(isa)) return -1;
+    return rate(threads, seconds,
+                [&](int) { return [] { return double(limits::int8_dots(2000)); }; });
+}
+
 /// Bytes per second that the threads together read, each from `bytes` of its own, over and over.
 extern "C" double limits_read(const char* isa, int threads, int64_t bytes, double seconds) {
     const limits::Level* level = limits::find_level(isa);

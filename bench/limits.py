@@ -64,6 +64,7 @@ class Limits:
         self._isa = isa.encode()
         self._library = ctypes.CDLL(str(_build()))
         self._library.limits_flops.restype = ctypes.c_double
+        self._library.limits_int8.restype = ctypes.c_double
         self._library.limits_read.restype = ctypes.c_double
 
     def flops(self, threads: int, product: bool, seconds: float) -> float:
@@ -77,6 +78,12 @@ class Limits:
             )
         )
 
+    def int8(self, threads: int, seconds: float) -> float:
+        """Return operations of int8 per second in registers, by VNNI."""
+        return self._checked(
+            self._library.limits_int8(self._isa, threads, ctypes.c_double(seconds))
+        )
+
     def read(self, threads: int, size: int, seconds: float) -> float:
         """Return bytes per second that all threads read, each from `size` bytes of its own."""
         return self._checked(
@@ -87,5 +94,5 @@ class Limits:
 
     def _checked(self, rate: float) -> float:
         if rate < 0:
-            raise ValueError(f"no loops for the ISA level {self._isa.decode()}")
+            raise ValueError(f"no such loops for the ISA level {self._isa.decode()} here")
         return rate

@@ -119,6 +119,32 @@ constexpr Level kLevels[] = {{"neon", neon::multiply_add, neon::product, neon::r
 
 #undef LIMITS_LOOPS
 
+/// Whether the processor multiplies int8 as int8_dots() does.
+inline bool has_int8_dots(const char* level) {
+#if defined(__x86_64__)
+    return std::strcmp(level, "x86-64-v4") == 0 && __builtin_cpu_supports("avx512vnni");
+#else
+    (void)level;
+    return false;
+#endif
+}
+/// multiply_add() of int8 by VPDPBUSD, which sums four products to each of 16 int32.
+inline int64_t int8_dots(int64_t rounds) {
+    constexpr int kChains = 24;
+#if defined(__x86_64__)
+    for (int64_t r = 0; r < rounds; ++r)
+        asm volatile(
+            ".irp n,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23\n\t"
+            "vpdpbusd %%zmm24, %%zmm25, %%zmm\\n\n\t"
+            ".endr"
+            :
+            :
+            : "memory");
+    asm volatile("vzeroupper");
+#endif
+    return rounds * kChains * 64 * 2;
+}
+
 /// Null if there is no such level in this build.
 inline const Level* find_level(const char* name) {
     for (const Level& level : kLevels)

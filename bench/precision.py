@@ -8,6 +8,10 @@ medians of ratios within a round. An error is the largest of y against our own f
 Runtime is what `quantize_dynamic` makes of the model (LSTM alone), PyTorch what its
 `quantize_dynamic` does. In bfloat16 PyTorch has all its numbers in it, and OpenVINO what it chooses
 by itself: bfloat16 where the processor has instructions for it, else float32.
+
+"int8 of the limit" is how near we come to the least time that the machine needs for the products:
+multiply-adds by AVX512-VNNI in registers, or weights read from the caches where that takes longer,
+both measured in every round. Gates and the rounding of rows are not counted in it.
 """
 
 from __future__ import annotations
@@ -21,8 +25,11 @@ from typing import Any
 
 import numpy as np
 
+import lstmcore as lc
 from cases import Case
 from peers import LABELS, OURS
+from roofline import work
+from worker import LIMITS
 from workers import Failed, NotSupported, WorkerProcess, environment
 
 SHAPES = [
@@ -45,6 +52,7 @@ COLUMNS = (
     (OURS, INT8), ("onnxruntime", INT8), ("torch", INT8),
 )  # fmt: skip
 SLICE = 0.02  # seconds of a library in a round
+LIMIT_SLICE = 0.004
 
 
 def key_of(library: str, precision: str) -> str:
@@ -80,10 +88,17 @@ class Row:
             self.ask[key] = lambda key=key, worker=worker: worker("time", key, SLICE)
         self.times: dict[str, list[float]] = {key: [] for key in self.ask}
 
-    def run(self, rounds: int) -> None:
+        self.work = work(replace(exact, int8=True))
+        self.limits: list[float] = []
+
+    def run(self, rounds: int, limits: WorkerProcess | None) -> None:
         """Time all, in turn."""
         names = list(self.ask)
         for i in range(rounds):
+            if limits is not None:
+                read = limits("read", 1, self.work.resident, LIMIT_SLICE)
+                least, _ = self.work.seconds(limits("int8", 1, LIMIT_SLICE), read)
+                self.limits.append(least)
             first = i % len(names)
             for name in names[first:] + names[:first]:
                 self.times[name].append(self.ask[name]())
@@ -108,6 +123,12 @@ class Row:
             peers = [k for k in self.times if k.endswith(precision) and k != mine]
             best = f"{min(ratio(peer, mine) for peer in peers):.2f}" if peers else "-"
             found += [f"{ratio(exact, mine):.2f}" if mine in self.times else "-", best]
+        times = self.times.get(key_of(OURS, INT8), [])
+        if times and self.limits:
+            pairs = zip(self.limits, times, strict=True)
+            found.append(f"{statistics.median(a / b for a, b in pairs):.0%}")
+        else:
+            found.append("-")
         return [self.name, *found]
 
 
@@ -120,6 +141,7 @@ def main() -> None:
     names = ["case", *(key_of(*column) for column in COLUMNS)]
     for precision in (BFLOAT16, INT8):
         names += [f"float32 / {precision}", f"best / ours, {precision}"]
+    names.append("int8 of the limit")
     lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
     with ExitStack() as stack:
         env = environment(1, None)
@@ -129,10 +151,17 @@ def main() -> None:
                 workers[name] = stack.enter_context(WorkerProcess(name, "1", env))
             except (NotSupported, Failed) as reason:
                 print(f"{LABELS[name]} is left out: {reason}", flush=True)
+        limits = None
+        try:
+            limits = stack.enter_context(WorkerProcess(LIMITS, lc.isa(), env))
+            limits("int8", 1, LIMIT_SLICE)
+        except (NotSupported, Failed):
+            print("The limit of int8 is left out: no compiler, or no AVX512-VNNI", flush=True)
+            limits = None
         print("\n".join(lines), flush=True)
         for shape in SHAPES:
             row = Row(shape, workers)
-            row.run(arguments.rounds)
+            row.run(arguments.rounds, limits)
             lines.append("| " + " | ".join(row.cells()) + " |")
             print(lines[-1], flush=True)
             for worker in workers.values():

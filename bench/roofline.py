@@ -28,7 +28,8 @@ class Work:
     resident : int
         Bytes of weights that are read over and over: what has to fit into a cache.
     scale : float
-        How many times slower the multiply-adds of this dtype are than those of float32.
+        How many times slower the multiply-adds of this dtype are than those of float32; of int8,
+        whose rate is measured, 1.
     """
 
     parallel: tuple[float, float]
@@ -55,7 +56,7 @@ def work(case: Case) -> Work:
     """Return the work of a case."""
     lengths = row_lengths(case)
     rows, steps = int(lengths.sum()), int(lengths.max())
-    size = np.dtype(case.dtype).itemsize
+    size = 1 if case.int8 else np.dtype(case.dtype).itemsize
     hidden = case.gates * case.H * case.P + case.proj_size * case.H  # weights of one direction
     into = case.D * case.gates * case.H * sum(case.layer_inputs)  # of all layers
     all_hidden = case.D * case.L * hidden
@@ -66,4 +67,4 @@ def work(case: Case) -> Work:
         recurrent = 2 * recurrent[0], 2 * recurrent[1]
     # Layers and directions run in turn; a single step goes through all of them.
     resident = size * (hidden if steps > 1 else into + all_hidden)
-    return Work(parallel, recurrent, resident, size / 4)
+    return Work(parallel, recurrent, resident, 1.0 if case.int8 else size / 4)

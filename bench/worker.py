@@ -120,6 +120,10 @@ class LimitsWorker:
         """Return float32 operations per second, in registers or of a product."""
         return self._limits.flops(threads, product, seconds)
 
+    def int8(self, threads: int, seconds: float) -> float:
+        """Return operations of int8 per second."""
+        return self._limits.int8(threads, seconds)
+
     def read(self, threads: int, size: int, seconds: float) -> float:
         """Return bytes per second, each thread reading `size` bytes of its own."""
         return self._limits.read(threads, size, seconds)
