@@ -646,7 +646,7 @@ class Module:
         return f"{type(self).__name__}(\n  {inside}\n)"
 
     def __repr__(self) -> str:
-        """The sizes, then whatever is not the default; of what has modules alone, these."""
+        """The sizes, then options that are not the default; of a container, its modules."""
         if self._config is None and self._children:
             return self._nested()
         parts = []
