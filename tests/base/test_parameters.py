@@ -565,3 +565,18 @@ def test_equality_is_of_configuration_and_bits() -> None:
     assert one != other
     with pytest.raises(TypeError, match="unhashable"):
         hash(one)
+
+
+def test_a_parameter_is_no_array_and_says_where_one_is() -> None:
+    p = lc.Parameter("w", np.ones((2, 3)))
+    with pytest.raises(
+        AttributeError, match=r"no attribute 'T'; its numbers have: write \.data\.T"
+    ):
+        _ = p.T  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match=r"no attribute 'spam'$"):
+        _ = p.spam  # type: ignore[attr-defined]
+    for call in (lambda: np.ones(2) @ p, lambda: p * np.ones(3), lambda: np.tanh(p)):  # type: ignore
+        with pytest.raises(TypeError, match=r"is given the parameter 'w', expected .*: w\.data"):
+            call()
+    with pytest.raises(TypeError, match=r"name is a ndarray of .*, and the numbers after it"):
+        lc.Parameter(np.ones(3), np.ones(3))  # type: ignore[arg-type]

@@ -66,7 +66,7 @@ class Cubed(lc.Module):
     [
         ("one entry", r"the gradient of parameter w at \(1,\) is .*, expected"),
         ("overwritten", r"parameter w at \(0,\) .*: backward replaces what was there, expected"),
-        ("nothing", r"parameter w at \(0,\) is 0\.0, expected"),
+        ("nothing", r"parameter w at \(0,\) is 0\.0, expected .*: backward gives 0 everywhere"),
         ("x", r"the gradient of x\[0\] at \(0,\)"),
         ("shape", r"the gradient of x\[0\] has shape \(1,\), expected \(2,\)"),
     ],
@@ -77,6 +77,60 @@ def test_mistakes_are_found(mistake: str, message: str) -> None:
     lc.gradcheck(Cubed(""), np.array([0.5, -0.7]))
     if mistake == "one entry":
         lc.gradcheck(Cubed(mistake), np.array([0.5, -0.7]), tol=0.1)
+
+
+class Square(lc.Module):
+    """y = x^2, with a mistake."""
+
+    def __init__(self, mistake: str) -> None:
+        self.mistake = mistake
+
+    def forward(self, x: Any) -> Any:
+        y = x * x
+        if self.mistake == "x":
+            x *= 2
+        self.x = x
+        return y, x
+
+    def backward(self, x: Any, dy: Any) -> Any:
+        if self.mistake == "self":
+            x = self.x
+        dx: Any = 2 * x * dy
+        if self.mistake == "dy":
+            dy *= 2
+        if self.mistake == "x later":
+            x *= 2
+        return {"None": None, "list": [dx], "more": (dx, dx)}.get(self.mistake, dx)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ("x", r"forward changes x\[0\] in place, expected it to leave it as it is"),
+        ("x later", r"backward changes x\[0\] in place"),
+        ("dy", r"backward changes dy\[0\] in place"),
+        ("self", r"the gradient of x\[0\] is another after .*expected backward to go by its tape"),
+        ("None", r"the gradient of x\[0\] is None \(NoneType\), expected an array of shape \(2,\)"),
+        ("list", r"the gradient of x\[0\] is \[.*\(list\), expected an array of shape \(2,\)"),
+        ("more", r"backward returned 2 gradients, expected 1, those of every x"),
+    ],
+)
+def test_methods_that_do_more_or_less_than_they_should(mistake: str, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        lc.gradcheck(Square(mistake), np.array([0.5, -0.7]))
+    lc.gradcheck(Square(""), np.array([0.5, -0.7]))
+
+
+def test_a_gradient_too_few() -> None:
+    class Product(lc.Module):
+        def forward(self, a: Any, b: Any) -> Any:
+            return a * b, (a, b)
+
+        def backward(self, tape: Any, dy: Any) -> Any:
+            return dy * tape[1]
+
+    with pytest.raises(AssertionError, match="1 gradients, expected 2, those of every x"):
+        lc.gradcheck(Product(), np.ones(3), np.ones(3))
 
 
 def test_names_in_structures() -> None:

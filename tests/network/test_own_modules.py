@@ -372,3 +372,184 @@ def test_what_a_module_of_ones_own_keeps_stays_writable() -> None:
     symbol = lc.Input(3, steps=False)
     lc.Model(symbol, head(same(own(symbol)))).forward(x)
     assert own.y.flags.writeable
+
+
+def fit_behind(module: lc.Module, *, first: bool = False) -> None:
+    """Train a Sequential with the module, (B, 3) to (B, 3), behind a Linear or before it."""
+    linear = lc.Linear(3, 3, dtype="float64", seed=0)
+    model = lc.Sequential(module, linear) if first else lc.Sequential(linear, module)
+    x = np.random.default_rng(0).standard_normal((8, 3))
+    optimizer = lc.optim.SGD(model.parameters(), lr=0.1)
+    lc.fit(model, (x, x), loss="mse", optimizer=optimizer, batch_size=4, progress=False)
+
+
+def test_a_missing_method_is_named() -> None:
+    class Nothing(lc.Module):
+        pass
+
+    class OnlyForward(Scale):
+        backward = lc.Module.backward
+
+    missing = r"Nothing has no forward: expected forward\(self, x\), which returns y and a tape"
+    for call in (
+        lambda: Nothing()(np.ones(3)),
+        lambda: lc.Sequential(Nothing()),
+        lambda: Nothing()(lc.Input(3)),
+        lambda: lc.gradcheck(Nothing(), np.ones(3)),
+    ):
+        with pytest.raises(TypeError, match=missing):
+            call()
+    missing = r"OnlyForward has no backward: for training, expected backward\(self, tape, dy\)"
+    assert OnlyForward()(np.ones(3)).shape == (3,)
+    model = lc.Model(i := lc.Input(3, steps=False), OnlyForward()(i))
+    _, tape = model.forward(np.ones((2, 3)))
+    with pytest.raises(TypeError, match=missing + r".*gradcheck\(.*OnlyForward\(\.\.\.\), x\)"):
+        model.backward(tape, np.ones((2, 3)))
+    with pytest.raises(TypeError, match=missing):
+        fit_behind(OnlyForward())
+    with pytest.raises(TypeError, match=missing):
+        lc.gradcheck(OnlyForward(), np.ones(3))
+
+
+def test_a_method_without_self_or_tape_is_named() -> None:
+    class WithoutSelf(Scale):
+        def forward(x: Any) -> Any:  # type: ignore[override]
+            return x, None
+
+    class WithoutTape(Scale):
+        def backward(self, dy: Any) -> Any:  # type: ignore[override]
+            return dy
+
+    with pytest.raises(TypeError, match=r"forward\(x: 'Any'\) .*, expected forward\(self, x\)"):
+        lc.Sequential(WithoutSelf())
+    for call in (fit_behind, lambda module: lc.gradcheck(module, np.ones(3))):
+        with pytest.raises(TypeError, match=r"WithoutTape has .*, expected backward\(self, tape"):
+            call(WithoutTape())
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda x: x, r"returned a ndarray of shape .*, expected y and the tape: return y, tape"),
+        (lambda x: (x.tolist(), x), r"\(list\) as y, expected an array"),
+        (lambda x: (None, x), r"returned None \(NoneType\) as y, expected an array"),
+    ],
+    ids=["no tape", "list", "None"],
+)
+def test_what_forward_returns_is_checked(made: Any, message: str) -> None:
+    class Own(Scale):
+        def forward(self, x: Any) -> Any:
+            return made(x)
+
+    ones, message = np.ones((2, 3)), r"Own\.forward .*" + message
+    for call in (fit_behind, lambda own: own(ones), lambda own: lc.gradcheck(own, ones)):
+        with pytest.raises(TypeError, match=message if call is fit_behind else r"Own\.forward"):
+            call(Own())
+
+
+def test_what_fit_gets_of_forward_is_one_array() -> None:
+    class Two(Scale):
+        def forward(self, x: Any) -> Any:
+            return x, x, x
+
+    two = Two()
+    optimizer = lc.optim.SGD(two.parameters(), lr=0.1)
+    x = np.ones((4, 3))
+    with pytest.raises(TypeError, match=r"Two\.forward returned 2 arrays and a tape, expected one"):
+        lc.fit(two, (x, x), loss="mse", optimizer=optimizer, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        (lambda dx: dx[:1], ValueError, r"of shape \(1, 3\), expected \(4, 3\); .*gradcheck"),
+        (lambda dx: None, TypeError, r"None \(NoneType\) as the gradient of x, expected"),
+        (lambda dx: [dx], TypeError, r"\(list\) as the gradient of x, expected an array of shape"),
+        (lambda dx: (dx, dx), TypeError, r"2 gradients, expected 1, those of every x"),
+        (lambda dx: dx.astype("f4"), TypeError, r"of float32, expected float64, as x is: \.astype"),
+    ],
+    ids=["shape", "None", "list", "tuple", "dtype"],
+)
+def test_gradients_of_x_are_checked(changed: Any, error: type[Exception], message: str) -> None:
+    class Own(Scale):
+        def backward(self, tape: Any, dy: Any) -> Any:
+            return changed(super().backward(tape, dy))
+
+    with pytest.raises(error, match=r"(?s)Own\.backward returned .*" + message):
+        fit_behind(Own())
+    i = lc.Input(3, steps=False)
+    model = lc.Model(i, Own()(lc.Linear(3, 3, dtype="float64", seed=0)(i)))
+    _, tape = model.forward(np.ones((4, 3)))
+    with pytest.raises(error, match=r"(?s)Own\.backward returned .*" + message):
+        model.backward(tape, np.ones((4, 3)))
+
+
+def test_ids_need_no_gradient() -> None:
+    class Table(lc.Module):
+        def __init__(self) -> None:
+            self.table = lc.Parameter("table", np.ones((5, 3)))
+
+        def forward(self, x: Any) -> Any:
+            return self.table.data[x], x
+
+        def backward(self, x: Any, dy: Any) -> None:
+            np.add.at(self.table.grad, x, dy)
+
+    i = lc.Input(ids=True, steps=False)
+    model = lc.Model(i, lc.Linear(3, 3, dtype="float64", seed=0)(Table()(i)))
+    y, tape = model.forward(np.array([1, 4]))
+    assert model.backward(tape, np.ones_like(y)) is None
+    lc.gradcheck(Table(), np.array([1, 4]))
+
+
+def test_a_parameter_without_a_gradient_is_warned_of() -> None:
+    class Forgetful(Scale):
+        def backward(self, tape: Any, dy: Any) -> Any:
+            return dy * tape[1]
+
+    with pytest.warns(UserWarning, match=r"gradient of 1\.factor is 0 after .*Forgetful.*\+= "):
+        fit_behind(Forgetful())
+    frozen = Forgetful()
+    frozen.freeze()
+    fit_behind(frozen)
+    fit_behind(Scale())
+
+
+def test_parameters_in_lists_are_found_out() -> None:
+    class Listed(Scale):
+        def __init__(self, parts: Any) -> None:
+            super().__init__()
+            self.parts = parts
+
+    for parts, what in (
+        ([lc.Parameter("w", np.ones(3))], r"a Parameter in parts\[0\]"),
+        ({"a": lc.Linear(3, 3)}, r"a module in parts\['a'\]"),
+    ):
+        message = rf"Listed \(module 1\) has {what}, .*neither trained nor saved: expected an attri"
+        with pytest.raises(ValueError, match=message):
+            fit_behind(Listed(parts))
+        with pytest.raises(ValueError, match=what):
+            lc.gradcheck(Listed(parts), np.ones(3))
+    known = Listed([])
+    known.parts.append(known.factor)
+    fit_behind(known)
+    fit_behind(Listed((lc.Linear(3, 3),)))  # a tuple keeps what others train
+    with pytest.raises(ValueError, match=r"parameters is empty, .*not those in a list or dict"):
+        lc.optim.SGD(Mean().parameters())
+
+
+def test_an_init_that_leaves_out_ours_is_refused() -> None:
+    with pytest.raises(
+        TypeError, match=r"Own\.__init__ does not call super\(\)\.__init__\(\.\.\.\)"
+    ):
+
+        class Own(lc.LSTM):
+            def __init__(self) -> None:
+                self.mine = 1
+
+    class Other(lc.LSTM):
+        def __init__(self) -> None:
+            self.mine = 1
+            super().__init__(3, 4)
+
+    assert Other()(np.ones((2, 1, 3), "f4"))[0].shape == (2, 1, 4)

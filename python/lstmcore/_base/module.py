@@ -10,7 +10,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -29,9 +29,12 @@ __all__ = [
     "STORABLE",
     "IncompatibleKeys",
     "Module",
+    "check_hidden",
+    "check_own",
     "needed_steps",
     "overridden",
     "set_random_state",
+    "split_forward",
     "storable",
 ]
 
@@ -64,8 +67,8 @@ def _call(module: Any, *x: Any, **options: Any) -> Any:
     for one in x:
         if isinstance(one, Symbolic):
             return one._enter(module, x, **options)
-    *y, _ = whole(module, lambda: module.forward(*x, **options))
-    return y[0] if len(y) == 1 else tuple(y)
+    y, _ = split_forward(module, whole(module, lambda: module.forward(*x, **options)))
+    return y[0] if len(y) == 1 else y
 
 
 class Module:
@@ -124,6 +127,7 @@ class Module:
     _watches_inputs: ClassVar[bool] = False  # whether `_watch_inputs` does something
     _has_precision: bool = False  # whether it has a precision of its own, as recurrent layers have
     _dropout_rng: np.random.Generator | None = None
+    _own: ClassVar[bool] = False  # whether the class is somebody else's
 
     each_step: bool = False
     """Whether every step of y comes of the same step of x alone."""
@@ -154,16 +158,34 @@ class Module:
     _lengths_of: ClassVar[int] = 0
     _steps_of: ClassVar[int] = 0
 
-    if TYPE_CHECKING:
-        forward: Callable[..., Any]
-        backward: Callable[..., Any]
     __call__: Callable[..., Any] = _call
+
+    def forward(self, *x: Any, **options: Any) -> Any:
+        """Return every y, and the tape that `backward` will need: each class has its own.
+
+        It changes none of its x, and keeps in the tape, not in attributes, what `backward` needs:
+        there may be another `forward` before.
+        """
+        raise TypeError(
+            f"{type(self).__qualname__} has no forward: expected forward(self, x), which returns y "
+            "and a tape, whatever backward will need; see the docstring of lstmcore.Module"
+        )
+
+    def backward(self, tape: Any, *dy: Any) -> Any:
+        """Add to the gradients of the parameters, and return those of every x."""
+        name = type(self).__qualname__
+        raise TypeError(
+            f"{name} has no backward: for training, expected backward(self, tape, dy), which adds "
+            "to the gradient of every parameter and returns that of x; then "
+            f"lstmcore.gradcheck({name}(...), x) tells whether it is right"
+        )
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Let classes of somebody else's find their attributes, and take symbols."""
         super().__init_subclass__(**options)
         if cls.__module__.startswith(_LIBRARY):
             return
+        cls._own = True
         own = cls.__dict__
         for name, method in (("__setattr__", _set_attribute), ("__delattr__", _delete_attribute)):
             if name not in own:
@@ -174,8 +196,9 @@ class Module:
             cls.each_step = False  # it may compute otherwise than the class it is derived from
         if "forward" in own and cls._applies_own:
             cls._knows_time = "lengths" in inspect.signature(own["forward"]).parameters
-            for name in ("_apply", "_apply_all", "_apply_all_backward"):
+            for name in ("_apply", "_apply_backward", "_apply_all", "_apply_all_backward"):
                 setattr(cls, name, getattr(Module, f"{name}_own"))
+        _check_init(cls)
 
     def _make_parameters(
         self, shapes: Iterable[tuple[str, tuple[int, ...]]], dtype: np.dtype[Any]
@@ -244,12 +267,18 @@ class Module:
             options["lengths"] = np.asarray(flow.lengths.rows)
         if not train:
             return self(*args, **options), None
-        *y, tape = self.forward(*args, **options)
-        return (y[0] if len(y) == 1 else tuple(y)), tape
+        y, tape = split_forward(self, self.forward(*args, **options))
+        return (y[0] if len(y) == 1 else y), (tape, [_shape_and_dtype(x) for x in args])
+
+    def _apply_backward_own(self, tape: Any, dy: Any, flow: BackwardFlow) -> Any:
+        return Module._apply_all_backward_own(self, tape, (dy,), flow)[0]
 
     def _apply_all_backward_own(self, tape: Any, dy: tuple[Any, ...], flow: BackwardFlow) -> Any:
+        tape, expected = tape
         dx = self.backward(tape, *dy)
-        return dx if isinstance(dx, tuple) else (dx,)
+        dx = dx if isinstance(dx, tuple) else (dx,)
+        _check_gradients_of_x(self, dx, expected)
+        return dx
 
     def _axes(self, *args: Any) -> tuple[Any, ...]:
         """Return the axes of all that a call gives for arguments of these axes.
@@ -694,6 +723,111 @@ def _entering(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(module, *x, **options)
 
     return call
+
+
+def _check_init(cls: type[Module]) -> None:
+    """Refuse an ``__init__`` that leaves out that of the class of this library below it."""
+    base: Any = next(k for k in cls.__mro__ if issubclass(k, Module) and not k._own)
+    code = getattr(cls.__dict__.get("__init__"), "__code__", None)
+    if base.__init__ is object.__init__ or code is None or "__init__" in code.co_names:
+        return
+    raise TypeError(
+        f"{cls.__qualname__}.__init__ does not call super().__init__(...), expected it to, as "
+        f"this makes what is in a {base.__qualname__}"
+    )
+
+
+def check_own(module: Module) -> None:
+    """Refuse a module of somebody's own whose methods cannot be called as networks do."""
+    kind: Any = type(module)
+    if not kind._own:
+        return
+    if kind.forward is Module.forward and kind.__call__ is Module.__call__:
+        module.forward()  # which says what is missing
+    for name, given, expected in (("forward", 2, "self, x"), ("backward", 3, "self, tape, dy")):
+        signature = inspect.signature(getattr(kind, name))
+        try:
+            signature.bind_partial(*[None] * given)
+        except TypeError:
+            raise TypeError(
+                f"{kind.__qualname__} has {name}{signature}, expected {name}({expected}), or more "
+                "if there are several of them"
+            ) from None
+
+
+def check_hidden(module: Module) -> None:
+    """Refuse Parameters and modules in lists and dicts of a module of somebody's own.
+
+    Nothing there is found: it would be neither trained nor saved.
+    """
+    parts = list(module._modules())
+    known = {id(part) for _, part in parts} | {id(p) for p in module.parameters()}
+    for path, part in parts:
+        if not part._own:
+            continue
+        for name, value in vars(part).items():
+            if name in ("_parameters", "_children") or not isinstance(value, (list, dict)):
+                continue
+            for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+                if isinstance(one, (Parameter, Module)) and id(one) not in known:
+                    kind = type(part).__qualname__ + (f" (module {path})" if path else "")
+                    what = "a Parameter" if isinstance(one, Parameter) else "a module"
+                    raise ValueError(
+                        f"{kind} has {what} in {name}[{key!r}], where it is not found, and so "
+                        "neither trained nor saved: expected an attribute for each, as by "
+                        f'setattr(self, f"{name}_{{i}}", ...), or a tuple for what others train'
+                    )
+
+
+def split_forward(module: Any, made: Any) -> tuple[tuple[Any, ...], Any]:
+    """Return every y, and the tape, of what a forward has returned."""
+    if type(made) is tuple and len(made) == 2 and type(made[0]) is np.ndarray:  # as most
+        return made[:1], made[1]
+    name = f"{type(module).__qualname__}.forward"
+    if not isinstance(made, (tuple, list)) or len(made) < 2:
+        raise TypeError(
+            f"{name} returned {checks.describe(made)}, expected y and the tape: return y, tape"
+        )
+    *y, tape = made
+    for one in y:
+        if one is None or (isinstance(one, (list, float)) and not isinstance(one, np.generic)):
+            raise TypeError(f"{name} returned {checks.describe(one)} as y, expected an array")
+    return tuple(y), tape
+
+
+def _shape_and_dtype(x: Any) -> tuple[Any, Any] | None:
+    """Return what a gradient of x has to have; None where there is none, or several."""
+    floats = isinstance(x, np.ndarray) and x.dtype.kind == "f"
+    return (x.shape, x.dtype) if floats else None
+
+
+def _check_gradients_of_x(module: Module, dx: tuple[Any, ...], expected: list[Any]) -> None:
+    """Refuse what a backward of somebody's own returned, if no module before it could take it."""
+    name = f"{type(module).__qualname__}.backward"
+    check = "; lstmcore.gradcheck tells whether backward is right"
+    if len(dx) != len(expected):
+        raise TypeError(
+            f"{name} returned {len(dx)} gradients, expected {len(expected)}, those of every x: "
+            f"those of parameters are added to their grad{check}"
+        )
+    for d, wanted in zip(dx, expected, strict=True):
+        if wanted is None:
+            continue
+        shape, dtype = wanted
+        if not isinstance(d, np.ndarray):
+            raise TypeError(
+                f"{name} returned {checks.describe(d)} as the gradient of x, expected an array of "
+                f"shape {shape}{check}"
+            )
+        if d.shape != shape:
+            raise ValueError(
+                f"{name} returned a gradient of x of shape {d.shape}, expected {shape}{check}"
+            )
+        if d.dtype != dtype:
+            raise TypeError(
+                f"{name} returned a gradient of x of {d.dtype}, expected {dtype}, as x is: "
+                f'.astype("{dtype}") converts it'
+            )
 
 
 def overridden(module: Module) -> str | None:

@@ -7,7 +7,7 @@ import mmap
 import weakref
 from collections.abc import Callable, Iterable
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -109,7 +109,9 @@ class Parameter:
 
     def __init__(self, name: str, data: npt.ArrayLike, watch: Watch | None = None) -> None:
         if not isinstance(name, str):
-            raise TypeError(f"name is {checks.describe(name)}, expected a str")
+            raise TypeError(
+                f"name is {checks.describe(name)}, expected a str, and the numbers after it"
+            )
         values = np.asarray(data)
         if values.dtype not in (np.float32, np.float64):
             raise TypeError(f"{name} has dtype {values.dtype}, expected float32 or float64")
@@ -262,6 +264,19 @@ class Parameter:
     def _touch(self) -> None:
         """Say that `_storage` has been written to: call it after the write."""
         self._watch.token = object()
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **options: Any) -> Any:
+        raise TypeError(
+            f"{ufunc.__name__} is given the parameter {self.name!r}, expected its numbers: "
+            f"{self.name}.data"
+        )
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Say where an array is; only what is missing comes here."""
+            hint = f"; its numbers have: write .data.{name}" if hasattr(np.ndarray, name) else ""
+            raise AttributeError(f"a Parameter has no attribute {name!r}{hint}")
 
     def __repr__(self) -> str:
         return f"Parameter({self.name!r}, shape={self.shape}, dtype={self.dtype})"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from .._base import checks
 from .._base.checks import Array
-from .._base.module import Module
+from .._base.module import Module, check_hidden, check_own, overridden, split_forward
 from .._base.tree import leaves, matched, rebuilt
 
 __all__ = ["gradcheck"]
@@ -26,7 +26,9 @@ def gradcheck(
     """Check ``backward`` of a module against central differences of ``forward``, in float64.
 
     All gradients are checked: of every entry of every parameter and of every x that holds floats,
-    for a random sum of all that `forward` returns. The module itself is left as it is.
+    for a random sum of all that `forward` returns. So is that `forward` and `backward` change
+    nothing that they are given, and that what `backward` needs is in the tape: it gives the same
+    after another `forward`. The module itself is left as it is.
 
     Parameters
     ----------
@@ -45,7 +47,7 @@ def gradcheck(
     AssertionError
         If a gradient is wrong: it names the parameter or the input, and the entry.
     TypeError, ValueError
-        If a parameter is not of float64, or an argument does not fit.
+        If a parameter is not of float64, an argument does not fit, or the module lacks a method.
 
     Examples
     --------
@@ -65,6 +67,8 @@ def gradcheck(
     if not isinstance(module, Module):
         raise TypeError(f"module is {checks.describe(module)}, expected a module")
     tol = checks.number(tol, "tol")
+    check_own(module)
+    check_hidden(module)
     for name, p in module.named_parameters():
         if p.dtype != np.float64:
             raise TypeError(f"parameter {name} has dtype {p.dtype}, expected float64")
@@ -84,42 +88,69 @@ class _Check:
         most = None if anything else len(taken) - 1
         self._ys = slice(0, most)  # those of y that backward takes a gradient of
         rng = np.random.default_rng(0)
-        self._dy = [
-            rebuilt(y, (_draw(rng, one) for one in leaves(y))) for y in self._forward()[0][self._ys]
-        ]
+        given = copy.deepcopy(self._x)
+        ys = self._forward(self._x)[0][self._ys]
+        _check_unchanged("forward", "x", given, self._x)
+        self._dy = [rebuilt(y, (_draw(rng, one) for one in leaves(y))) for y in ys]
 
     def run(self) -> None:
+        checked = list(self._checked())
         gradients = list(self._gradients())
-        for (name, array, touch), found in zip(self._checked(), gradients, strict=True):
-            if found is not None and array is not None and array.dtype == np.float64:
+        for (name, array, touch), found in zip(checked, gradients, strict=True):
+            if _has_gradient(array):
                 self._compare(name, array, touch, found)
+        again = self._gradients(after=rebuilt(self._x, map(_flipped, leaves(self._x))))
+        for (name, array, _), one, other in zip(checked, gradients, again, strict=True):
+            if _has_gradient(array) and not np.allclose(one, other, atol=self._tol):
+                raise AssertionError(
+                    f"the gradient of {name} is another after forward was called once more, with "
+                    "another x: expected backward to go by its tape, and not by attributes that "
+                    "forward sets"
+                )
 
-    def _forward(self) -> tuple[list[Any], Any]:
+    def _forward(self, x: Any) -> tuple[tuple[Any, ...], Any]:
         self._module._set_rng_state(self._random)
-        *y, tape = self._module.forward(*self._x, **self._options)
-        return y, tape
+        return split_forward(self._module, self._module.forward(*x, **self._options))
 
     def _value(self) -> float:
         """The sum whose gradients are checked."""
-        y = self._forward()[0][self._ys]
+        y = self._forward(self._x)[0][self._ys]
         pairs = zip(leaves(y), leaves(self._dy), strict=True)
         return float(sum((one * d).sum() for one, d in pairs if d is not None))
 
-    def _gradients(self) -> Iterator[Any]:
-        """Yield what backward gives: for every parameter, then for every x; None for no floats."""
+    def _gradients(self, after: Any = None) -> Iterator[Any]:
+        """Yield what backward gives: for every parameter, then for every x; None for no floats.
+
+        With `after`, forward is called with that as well before.
+        """
         before = []
         for _, p in self._module.named_parameters():
             p.grad = self._given(p.shape)
             before.append(self._given(p.shape))
-        _, tape = self._forward()
+        _, tape = self._forward(self._x)
+        if after is not None:
+            self._forward(after)
+        given = copy.deepcopy((self._x, self._dy))
         dx = self._module.backward(tape, *self._dy)
+        _check_unchanged("backward", "x", given[0], self._x)
+        _check_unchanged("backward", "dy", given[1], self._dy)
         for p, start in zip(self._module.parameters(), before, strict=True):
             yield p.grad - start
         # The gradient of one x may be a structure like that; else a tuple has one for each.
         whole = len(self._x) == 1 and isinstance(self._x[0], (tuple, list, dict))
-        several = isinstance(dx, (tuple, list)) and not whole
-        for one, d in zip(self._x, dx if several else [dx], strict=False):
-            yield from leaves(d) if d is not None else [None] * len(leaves(one))
+        several = isinstance(dx, tuple) and not whole
+        dx = dx if several else (dx,)
+        # Our layers also give those of states that forward was not given.
+        if len(dx) < len(self._x) or (len(dx) > len(self._x) and overridden(self._module)):
+            raise AssertionError(
+                f"backward returned {len(dx)} gradients, expected {len(self._x)}, those of every "
+                "x: those of parameters are added to their grad"
+            )
+        for one, d in zip(self._x, dx, strict=False):
+            if isinstance(one, np.ndarray):
+                yield d
+            else:
+                yield from leaves(d) if d is not None else [None] * len(leaves(one))
 
     def _given(self, shape: tuple[int, ...]) -> Array:
         """Return the gradient that a parameter has before: backward adds to it."""
@@ -133,9 +164,14 @@ class _Check:
                 yield name, part, lambda: None
 
     def _compare(self, name: str, array: Array, touch: Callable[[], None], found: Any) -> None:
-        if np.shape(found) != array.shape:
+        if not isinstance(found, np.ndarray):
             raise AssertionError(
-                f"the gradient of {name} has shape {np.shape(found)}, expected {array.shape}"
+                f"the gradient of {name} is {checks.describe(found)}, expected an array of shape "
+                f"{array.shape}"
+            )
+        if found.shape != array.shape:
+            raise AssertionError(
+                f"the gradient of {name} has shape {found.shape}, expected {array.shape}"
             )
         for index in np.ndindex(*array.shape):
             value = float(array[index])
@@ -154,6 +190,7 @@ class _Check:
                 raise AssertionError(
                     f"the gradient of {name} at {index} is {found[index]}, expected {expected}"
                     + ": backward replaces what was there, expected it to add to it" * bool(put)
+                    + ": backward gives 0 everywhere" * (not found.any())
                 )
 
 
@@ -163,6 +200,22 @@ def _input(value: Any) -> Any:
         return None
     array = checks._asarray(value, "x")
     return array.astype(np.float64) if array.dtype.kind == "f" else array.copy()
+
+
+def _has_gradient(array: Any) -> bool:
+    return array is not None and array.dtype == np.float64
+
+
+def _flipped(x: Any) -> Any:
+    """Return another x whose numbers are as likely to be allowed: the same in another order."""
+    return np.flip(x).copy() if x is not None and x.dtype.kind == "f" else x
+
+
+def _check_unchanged(by: str, name: str, before: Any, now: Any) -> None:
+    """Refuse a method that writes to what it is given."""
+    for (path, one), other in zip(matched(before, before, name), leaves(now), strict=True):
+        if one is not None and not np.array_equal(one, other, equal_nan=one.dtype.kind == "f"):
+            raise AssertionError(f"{by} changes {path} in place, expected it to leave it as it is")
 
 
 def _draw(rng: np.random.Generator, y: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._base import checks
-from .._base.module import Module, overridden
+from .._base.module import Module, check_own, overridden
 from .._base.symbolic import Axes, Symbolic
 from .._base.tree import leaves, rebuilt
 from .operations import Affine, Binary, Concat, Index, Operation, Repeat
@@ -295,6 +295,7 @@ def _listed(args: tuple[Any, ...]) -> str:
 
 def _check(module: Any, args: tuple[Any, ...]) -> None:
     """Refuse what cannot stand in a network, and arguments that are no symbols."""
+    check_own(module)
     if not module._applies_own and overridden(module):
         raise TypeError(
             f"{type(module).__qualname__} has its own {overridden(module)}, which a network does "

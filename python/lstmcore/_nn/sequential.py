@@ -13,7 +13,7 @@ from .._base.checks import Array
 from .._base.flow import BackwardFlow, Ends, Flow
 from .._base.loads import whole
 from .._base.low_precision import PrecisionOfParts
-from .._base.module import Module, overridden, storable
+from .._base.module import Module, check_own, overridden, storable
 from .._base.symbolic import Symbolic
 from .streams.pool import StreamPool, open_pool
 from .streams.stream import Stream, open_stream
@@ -124,6 +124,7 @@ class Sequential(PrecisionOfParts):
                     f"modules[{i}] is {module!r}, which takes more than one x: call it in a loop "
                     "of your own, or take a layer (LSTM rather than LSTMCell)"
                 )
+            check_own(module)
             own = None if module._applies_own else overridden(module)
             if own:
                 raise TypeError(

@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 
 from .._base import checks
-from .._base.module import Module, needed_steps, overridden
+from .._base.module import (
+    Module,
+    check_hidden,
+    check_own,
+    needed_steps,
+    overridden,
+    split_forward,
+)
 from .._base.structure import is_structure, leaves, mapped
 from .._nn.sequential import as_sequential
 from ..data._batches import Batch, Batches, padded_labels
@@ -171,6 +178,9 @@ class Caller:
                 what = checks.describe(model)
                 made = "it is not made yet" if isinstance(model, type) else f"it has no {name}()"
                 raise TypeError(f"model is {what}, expected a module: {made}")
+        if train and isinstance(model, Module):
+            check_own(model)
+            check_hidden(model)
         # A layer by itself gives its state beside y; in a Sequential it does not.
         self.model: Any = as_sequential(model)
         # A module that writes no call of its own is called as its forward is.
@@ -253,7 +263,16 @@ class Caller:
 
     def forward(self, batch: Batch, state: Any) -> tuple[Any, Any, Any]:
         """Return predictions, tape, and where rows end if the model has found out."""
-        pred, tape = self.model.forward(batch.x, **self._options(state, batch))
+        made = self.model.forward(batch.x, **self._options(state, batch))
+        if not self.ours:
+            y, tape = split_forward(self.model, made)
+            if len(y) > 1:
+                raise TypeError(
+                    f"{type(self.model).__qualname__}.forward returned {len(y)} arrays and a tape, "
+                    "expected one: several that a loss takes are one tuple or dict"
+                )
+            return y[0], tape, None
+        pred, tape = made
         return pred, tape, getattr(tape, "_ends", None) if self._finds_lengths else None
 
     def predict(self, batch: Batch) -> tuple[Any, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+import warnings
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._base import checks
+from .._base.module import Module, overridden
 from .._base.parameter import Parameter
 from .._base.structure import leaves
 from ..callbacks import Callback
@@ -28,6 +30,10 @@ from .scorer import Scorer, Total
 __all__ = ["Loop", "NonFiniteError", "Steps"]
 
 _trainable = attrgetter("trainable")
+
+
+def _has_gradient(p: Parameter) -> bool:
+    return p._grad is not None and bool(p._grad.any())
 
 
 class NonFiniteError(ValueError):
@@ -90,6 +96,8 @@ class Loop:
         if values is None:
             return
         self._check_parameters()
+        if run.epoch == 0:
+            self._check_own()
         loss, validation_loss = values.pop("loss"), None
         if run.validation is not None:
             values = measure(
@@ -205,6 +213,23 @@ class Loop:
         for p in self._parameters:
             if not np.isfinite(p._storage).all():
                 raise self._error("the parameters are spoilt", None)
+
+    def _check_own(self) -> None:
+        """Warn of parameters that a backward of the user's own seems to have forgotten."""
+        model = self._run.model
+        if not isinstance(model, Module) or not any(map(_has_gradient, self._parameters)):
+            return
+        for path, module in model._modules():
+            for name, p in module._parameters.items() if overridden(module) else ():
+                if p.trainable and not _has_gradient(p):
+                    kind = type(module).__qualname__
+                    where = f"{path}.{name}" if path else name
+                    warnings.warn(
+                        f"the gradient of {where} is 0 after an epoch: expected {kind}.backward "
+                        f"to add to it, self.{name}.grad += ...; lstmcore.gradcheck tells whether "
+                        "it is right",
+                        stacklevel=6,
+                    )
 
     def _error(self, what: str, batch: Batch | None) -> NonFiniteError:
         """Say when it happened, and what is the first that is not finite."""

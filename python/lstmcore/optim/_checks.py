@@ -17,7 +17,10 @@ def parameters(values: Iterable[Parameter]) -> list[Parameter]:
         raise TypeError(f"parameters is {describe(values)}, expected a list of Parameters")
     result = list(values)
     if not result:
-        raise ValueError("parameters is empty, expected at least one")
+        raise ValueError(
+            "parameters is empty, expected at least one: a module of your own has those Parameters "
+            "and modules that are attributes of it, and not those in a list or dict"
+        )
     for p in result:
         if not isinstance(p, Parameter):
             raise TypeError(f"parameters has {describe(p)}, expected Parameters only")
