@@ -127,3 +127,21 @@ def test_errors_suggest_what_would_fit() -> None:
     with pytest.raises(ValueError, match="does not fit") as caught:
         lc.Linear(2, 3).load_state_dict({"x": np.ones(3)})
     assert "prefix" not in str(caught.value)
+
+
+def test_a_network_is_told_which_prefix_each_module_has() -> None:
+    lstm, head = lc.LSTM(3, 4, seed=0), lc.Linear(4, 2, seed=1)
+    named = {f"lstm.{name}": array for name, array in lstm.state_dict().items()}
+    named |= {f"head.fc.{name}": array for name, array in head.state_dict().items()}
+    model = lc.Sequential(lc.LSTM(3, 4), lc.LastStep(), lc.Linear(4, 2))
+    message = r"load into module 0 those with prefix='lstm\.', module 2 those with .*'head\.fc\.'"
+    with pytest.raises(ValueError, match=message):
+        model.load_state_dict(named)
+    with pytest.raises(ValueError, match="missing") as error:
+        model.load_state_dict({"lstm.weight": np.ones(3)})
+    assert "one by one" not in str(error.value)
+
+
+def test_a_path_is_no_state_dict() -> None:
+    with pytest.raises(TypeError, match=r"expected a mapping, as lstmcore\.load_torch reads one"):
+        lc.Linear(4, 2).load_state_dict("model.pt")  # type: ignore[arg-type]

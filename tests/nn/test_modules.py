@@ -638,3 +638,26 @@ def test_what_is_read_only_is_not_copied() -> None:
     x.flags.writeable = False
     _, tape = model.forward(x)
     assert tape.tapes[0].saved[0] is x
+
+
+def test_words_of_other_libraries_are_explained() -> None:
+    model: Any = lc.Sequential(lc.Linear(3, 2))
+    for name, said in (
+        ("fit", r"here it is lstmcore\.fit\(module, "),
+        ("predict", r"here it is a call, module\(x\)"),
+        ("eval", "here it is nothing"),
+    ):
+        with pytest.raises(AttributeError, match=rf"'Sequential' .* {name!r}: {said}"):
+            getattr(model, name)
+    with pytest.raises(AttributeError, match=r"state_dict\(\)\[\"weight\"\]"):
+        _ = model[0].weight
+    with pytest.raises(AttributeError, match=r"no attribute 'spam'$"):
+        _ = model.spam
+
+    class Own(lc.Module):
+        @property
+        def size(self) -> Any:
+            return self.missing
+
+    with pytest.raises(AttributeError, match="no attribute 'missing'"):
+        _ = Own().size

@@ -390,7 +390,7 @@ LINEAR = lc.Linear(3, 3)
         (list, ValueError, "modules is empty, expected at least one"),
         (lambda: [lc.Tanh], TypeError, r"modules\[0\] is .*Tanh.*, expected a module"),
         (lambda: [LINEAR, np.tanh], TypeError, r"modules\[1\] is .*, expected a module"),
-        (lambda: [[LINEAR]], TypeError, r"modules\[0\] is \[Linear\(3, 3\)\] \(list\)"),
+        (lambda: [[LINEAR]], TypeError, r"\(list\), expected a module: of a list, Sequential\("),
         (
             lambda: [LINEAR, lc.LSTMCell(3, 4)],
             TypeError,

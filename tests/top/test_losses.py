@@ -475,3 +475,19 @@ K = np.zeros((4, 3), int)
 def test_losses_refuse(call: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("pred", "target", "hint"),
+    [
+        ((4, 1), (4,), r"; target\[\.\.\., None\] has that"),
+        ((4,), (4, 1), r"; target\[\.\.\., 0\] has that"),
+        ((3, 4, 1), (4, 3, 1), r"; target\.swapaxes\(0, 1\) has that"),
+        ((9, 7), (7, 9, 1), r"; target\[\.\.\., 0\]\.T has that"),
+        ((3, 4), (5,), "that of pred"),
+    ],
+    ids=str,
+)
+def test_a_shape_that_is_nearly_right(pred: Any, target: Any, hint: str) -> None:
+    with pytest.raises(ValueError, match=f"target has shape .*, that of pred{hint}$|{hint}$"):
+        mse(np.zeros(pred), np.zeros(target))

@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from os import PathLike
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -39,6 +40,27 @@ __all__ = [
 ]
 
 _LIBRARY = __name__.partition(".")[0] + "."  # what the modules are named that it is made of
+
+# What a module of PyTorch or Keras has, and what it is here.
+_FIT = "lstmcore.fit(module, (x, target), loss=..., optimizer=...)"
+_WORDS = {
+    "children": "list(module) of a Sequential, and named_parameters()",
+    "compile": _FIT,
+    "eval": "nothing: a call never drops anything, only forward does",
+    "evaluate": "lstmcore.evaluate(module, (x, target), loss=...)",
+    "fit": _FIT,
+    "get_weights": "state_dict()",
+    "modules": "list(module) of a Sequential, and named_parameters()",
+    "predict": "a call, module(x)",
+    "reset_states": "a stream, which keeps its state: module.stream()",
+    "save": "lstmcore.save(module, path)",
+    "set_weights": "load_state_dict(...)",
+    "summary": "print(module); a Model has it",
+    "to": "nothing: all runs on the CPU; dtype= is given when a module is made",
+    "train": "forward, which is for training, while a call is not; lstmcore.fit calls it",
+    "weight": 'state_dict()["weight"], a copy, or parameters()',
+    "weights": "state_dict() and parameters()",
+}
 
 STORABLE: dict[str, type[Module]] = {}  # the kinds that can be in a file, by name
 
@@ -159,6 +181,19 @@ class Module:
     _steps_of: ClassVar[int] = 0
 
     __call__: Callable[..., Any] = _call
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Say what a word of other libraries is here; only what is missing comes here."""
+            if hasattr(type(self), name):  # a property in which something else is missing
+                return object.__getattribute__(self, name)
+            hint = f": here it is {_WORDS[name]}" if name in _WORDS else ""
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}{hint}",
+                name=name,
+                obj=self,
+            )
 
     def forward(self, *x: Any, **options: Any) -> Any:
         """Return every y, and the tape that `backward` will need: each class has its own.
@@ -580,7 +615,11 @@ class Module:
           weight_ih_l0 has shape (3, 4), expected (3, 2)
         """
         if not isinstance(state_dict, Mapping):
-            raise TypeError(f"state_dict is {checks.describe(state_dict)}, expected a mapping")
+            path = isinstance(state_dict, (str, PathLike))
+            hint = ", as lstmcore.load_torch reads one from a file" if path else ""
+            raise TypeError(
+                f"state_dict is {checks.describe(state_dict)}, expected a mapping{hint}"
+            )
         if not isinstance(prefix, str):
             raise TypeError(f"prefix is {checks.describe(prefix)}, expected a str")
         strict = checks.boolean(strict, "strict")

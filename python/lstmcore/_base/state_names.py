@@ -44,9 +44,26 @@ def hints(names: Iterable[str], state_dict: Mapping[Any, Any], prefix: str) -> l
         return [f"it has all of these names with {listed}{' and more' * (len(found) > 3)}"]
     own = [key.removeprefix(prefix) for key in keys if key.startswith(prefix)]
     advice = _options(names, own)
+    if wanted == names and (parts := _parts(names, keys)):
+        listed = ", ".join(f"module {part} those with prefix={p!r}" for part, p in parts.items())
+        advice.append(f"its modules have these names one by one: load into {listed}")
     if any(_NORMS.fullmatch(key) for key in own) and wanted:
         advice.append("lstmcore.torch.fold_norms makes one weight each of what weight_norm split")
     return advice
+
+
+def _parts(names: list[str], keys: list[str]) -> dict[str, str]:
+    """Return the prefix that each module of a network has in a state dict, if each has just one."""
+    modules: dict[str, list[str]] = {}
+    for name in names:
+        first, dot, rest = name.partition(".")
+        if not dot:
+            return {}
+        modules.setdefault(first, []).append(rest)
+    found = {module: prefixes_of(rest, keys) for module, rest in modules.items()}
+    if any(len(prefixes) != 1 for prefixes in found.values()):
+        return {}
+    return {module: prefixes[0] for module, prefixes in found.items()}
 
 
 def _options(names: list[str], own: list[str]) -> list[str]:

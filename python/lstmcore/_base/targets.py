@@ -177,6 +177,18 @@ def _counts(target_lengths: ArrayLike, batch: int, most: int) -> NDArray[np.int6
     return counts.astype(np.int64)
 
 
+def _reshaped(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """Say which simple expression has the expected shape, if one has."""
+    forms = {
+        "target[..., 0]": shape[:-1] if shape[-1:] == (1,) else None,
+        "target[..., None]": (*shape, 1),
+        "target.swapaxes(0, 1)": (*shape[1::-1], *shape[2:]),
+        "target[..., 0].T": shape[-2::-1] if shape[-1:] == (1,) else None,
+    }
+    fits = [form for form, result in forms.items() if result == expected]
+    return f"; {fits[0]} has that" if fits else ""
+
+
 def paired(
     pred: ArrayLike,
     target: ArrayLike,
@@ -188,7 +200,10 @@ def paired(
     values = checks.floating(pred, "pred")
     wanted = checks.real(target, values.dtype, "target", cast=True)
     if wanted.shape != values.shape:
-        raise ValueError(f"target has shape {wanted.shape}, expected {values.shape}, that of pred")
+        hint = _reshaped(wanted.shape, values.shape)
+        raise ValueError(
+            f"target has shape {wanted.shape}, expected {values.shape}, that of pred{hint}"
+        )
     shapes = (values.shape, values.shape[:-1])
     return values, wanted, *_weights(values.shape, lengths, weight, batch_first, shapes)
 

@@ -118,7 +118,9 @@ class Sequential(PrecisionOfParts):
         for i, module in enumerate(modules):
             if not isinstance(module, Module):
                 what = checks.describe(module)
-                raise TypeError(f"modules[{i}] is {what}, expected a module")
+                listed = isinstance(module, (list, tuple))
+                hint = ": of a list, Sequential(*modules)" if listed else ""
+                raise TypeError(f"modules[{i}] is {what}, expected a module{hint}")
             if not module._takes_one_x:
                 raise TypeError(
                     f"modules[{i}] is {module!r}, which takes more than one x: call it in a loop "
