@@ -7,12 +7,17 @@
 
 #include <cstdio>
 #include <exception>
+#include <stdexcept>
 #include <vector>
 
 class Effect {
 public:
     // Here memory is taken and anything may fail: a missing file, a model that is none.
-    Effect(const char* path, int channels) : stream_(lstmcore::load_model<float>(path), channels) {}
+    Effect(const char* path, int channels) : stream_(lstmcore::load_model<float>(path), channels) {
+        // `process` gets bare pointers: nobody else sees how many numbers they point to.
+        if (stream_.input_size() != 1 || stream_.output_size() != 1)
+            throw std::invalid_argument("expected a model of one feature to one feature");
+    }
 
     // Here nothing may: no allocation, no lock, no system call. (frames, channels), in place.
     void process(float* samples, int frames) noexcept { stream_.process(samples, samples, frames); }

@@ -467,3 +467,13 @@ def pairs(sources: Any, targets: Any, **options: Any) -> Pairs:
 def test_data_helpers_refuse(call: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_text_is_not_taken_for_words() -> None:
+    words = Vocabulary(["a", "cat", "sat"])
+    for text in ("cat sat", "a cat"):
+        with pytest.raises(ValueError, match=r"but those known are words: expected a list .*split"):
+            words.encode(text)
+    assert words.encode(["a", "cat"]).tolist() == [2, 3]
+    assert words.encode("a").tolist() == [2]
+    assert Vocabulary("abc").encode("cab!").tolist() == [4, 2, 3, 1]  # letters, of which "!" is new

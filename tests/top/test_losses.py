@@ -491,3 +491,13 @@ def test_losses_refuse(call: Callable[[], Any], error: type[Exception], message:
 def test_a_shape_that_is_nearly_right(pred: Any, target: Any, hint: str) -> None:
     with pytest.raises(ValueError, match=f"target has shape .*, that of pred{hint}$|{hint}$"):
         mse(np.zeros(pred), np.zeros(target))
+
+
+def test_classes_in_other_forms_are_told_how_to_become_numbers() -> None:
+    scores = np.zeros((3, 2))
+    with pytest.raises(ValueError, match=r"expected integers of shape \(3,\): target\.argmax"):
+        cross_entropy(scores, np.eye(2)[[0, 1, 0]])
+    with pytest.raises(TypeError, match=r"expected integers: np\.unique\(\.\.\., return_inverse"):
+        cross_entropy(scores, np.array(["pos", "neg", "pos"]))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"inhomogeneous .*; rows of several lengths .*data\.pad"):
+        mse([[1.0, 2.0], [3.0]], [1.0])  # type: ignore[list-item]

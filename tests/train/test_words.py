@@ -166,3 +166,16 @@ def test_objects_of_other_libraries() -> None:
     weights = [torch.nn.Parameter(torch.zeros(1))]
     with pytest.raises(TypeError, match=r"optimizer is Adam of torch, expected one of lstmcore.op"):
         quiet(model, (X, Y), loss="mse", optimizer=torch.optim.Adam(weights))
+
+
+def test_an_error_of_a_metric_has_its_name() -> None:
+    model = linear()
+    with pytest.raises(ValueError, match=r"^metric 'accuracy': target has shape \(20, 1\), that o"):
+        trained(model, LABELS[:, None], loss="binary_cross_entropy", metrics="accuracy", epochs=1)
+    with pytest.raises(ValueError, match=r"^target has shape \(20,\), expected \(20, 1\), that"):
+        trained(model, LABELS, loss="binary_cross_entropy", epochs=1)
+
+
+def test_lengths_are_a_part_of_the_data() -> None:
+    with pytest.raises(TypeError, match=r"lengths=, here the third of data, \(x, target, lengths\)"):
+        trained(linear(), Y, loss="mse", lengths=[1])

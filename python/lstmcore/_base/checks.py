@@ -175,7 +175,10 @@ def _asarray(value: object, name: str) -> npt.NDArray[Any]:
         TypeError,
         RuntimeError,
     ) as error:  # ragged lists, tensors that require grad
-        raise TypeError(f"{name} is not an array of numbers: {error}") from error
+        hint = ""
+        if isinstance(value, (list, tuple)) and "inhomogeneous" in str(error):
+            hint = "; rows of several lengths become one by lstmcore.data.pad"
+        raise TypeError(f"{name} is not an array of numbers: {error}{hint}") from error
     if array.dtype == object and hasattr(value, "iloc") and hasattr(value, "index"):
         return _of_pandas(value, name)
     return array
@@ -366,7 +369,9 @@ def integers(value: object, name: str) -> npt.NDArray[np.integer[Any]]:
         return array
     if array.size == 0 and not hasattr(value, "dtype"):  # [] is float64
         return array.astype(np.int64)
-    raise TypeError(f"{name} has dtype {array.dtype}, expected integers")
+    text = array.dtype.kind in "UO" and array.size > 0 and isinstance(array.flat[0], str)
+    hint = ": np.unique(..., return_inverse=True) numbers texts" if text else ""
+    raise TypeError(f"{name} has dtype {array.dtype}, expected integers{hint}")
 
 
 def lengths(

@@ -178,7 +178,15 @@ class Scorer:
         return np.broadcast_to(leading, target.shape)
 
     def score(self, name: str, pred: Any, of: dict[Any, Targets]) -> Any:
-        """Return what the function of that name returns."""
+        """Return what the function of that name returns; errors of a metric have its name."""
+        try:
+            return self._call(name, pred, of)
+        except (ValueError, TypeError) as error:
+            if name in self.loss_weights or type(error) not in (ValueError, TypeError):
+                raise
+            raise type(error)(f"metric {name!r}: {error}") from error
+
+    def _call(self, name: str, pred: Any, of: dict[Any, Targets]) -> Any:
         key, options = self._output.get(name), {}
         function, targets = self._functions[name], of[key]
         if key is not None:

@@ -21,6 +21,7 @@ _KEYWORDS = {
     "device": "left out: all runs on the CPU",
     "gradient_clip_norm clipnorm global_clipnorm grad_clip gradient_clip_val max_grad_norm "
     "max_norm": "clip_norm=",
+    "lengths": "the third of data, (x, target, lengths)",
     "initial_epoch ckpt_path": "resume= with a file of lc.callbacks.Checkpoint",
     "loss_fn loss_function criterion": "loss=",
     "lr learning_rate weight_decay momentum betas": "an option of the optimizer: "

@@ -85,6 +85,9 @@ class Vocabulary:
         if not everything:
             raise ValueError("tokens is empty, expected at least one")
         self.tokens = everything
+        # Of those that are no padding, start or end, which are often set in brackets.
+        plain = (token for token in everything if not (token[:1] == "<" and token[-1:] == ">"))
+        self._has_words = any(len(token) > 1 for token in plain)
         self._ids = {token: i for i, token in enumerate(everything)}
         if len(self._ids) < len(everything):
             raise ValueError(f"specials has a token twice: {specials}")
@@ -117,7 +120,14 @@ class Vocabulary:
         ------
         KeyError
             If one is not known and no token stands for the unknown ones.
+        ValueError
+            If it is a str, with characters that are not known, while tokens are words.
         """
+        if isinstance(tokens, str) and self._has_words and any(t not in self for t in tokens):
+            raise ValueError(
+                f"tokens is {checks.describe(tokens)}, of which each character would be a token, "
+                "but those known are words: expected a list of them, as tokens.split() gives"
+            )
         return np.fromiter((self[token] for token in tokens), np.int64)
 
     def decode(self, ids: npt.ArrayLike) -> list[str]:
