@@ -369,7 +369,7 @@ def integers(value: object, name: str) -> npt.NDArray[np.integer[Any]]:
         return array
     if array.size == 0 and not hasattr(value, "dtype"):  # [] is float64
         return array.astype(np.int64)
-    text = array.dtype.kind in "UO" and array.size > 0 and isinstance(array.flat[0], str)
+    text = name.startswith("target") and array.dtype.kind == "U"
     hint = ": np.unique(..., return_inverse=True) numbers texts" if text else ""
     raise TypeError(f"{name} has dtype {array.dtype}, expected integers{hint}")
 
