@@ -143,5 +143,5 @@ def test_a_network_is_told_which_prefix_each_module_has() -> None:
 
 
 def test_a_path_is_no_state_dict() -> None:
-    with pytest.raises(TypeError, match=r"expected a mapping, as lstmcore\.load_torch reads one"):
+    with pytest.raises(TypeError, match=r"expected a mapping: lstmcore\.load_torch reads one"):
         lc.Linear(4, 2).load_state_dict("model.pt")  # type: ignore[arg-type]

@@ -394,6 +394,7 @@ def test_a_missing_method_is_named() -> None:
     for call in (
         lambda: Nothing()(np.ones(3)),
         lambda: lc.Sequential(Nothing()),
+        lambda: lc.EachStep(Nothing()),
         lambda: Nothing()(lc.Input(3)),
         lambda: lc.gradcheck(Nothing(), np.ones(3)),
     ):
@@ -445,6 +446,15 @@ def test_what_forward_returns_is_checked(made: Any, message: str) -> None:
     for call in (fit_behind, lambda own: own(ones), lambda own: lc.gradcheck(own, ones)):
         with pytest.raises(TypeError, match=message if call is fit_behind else r"Own\.forward"):
             call(Own())
+
+
+def test_what_each_step_gets_of_forward_is_checked() -> None:
+    class Own(Scale):
+        def forward(self, x: Any) -> Any:
+            return x
+
+    with pytest.raises(TypeError, match=r"Own\.forward returned a ndarray .*: return y, tape"):
+        lc.EachStep(Own()).forward(np.ones((T, B, 3)))
 
 
 def test_what_fit_gets_of_forward_is_one_array() -> None:

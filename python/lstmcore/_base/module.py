@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from os import PathLike
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
@@ -615,10 +614,9 @@ class Module:
           weight_ih_l0 has shape (3, 4), expected (3, 2)
         """
         if not isinstance(state_dict, Mapping):
-            path = isinstance(state_dict, (str, PathLike))
-            hint = ", as lstmcore.load_torch reads one from a file" if path else ""
             raise TypeError(
-                f"state_dict is {checks.describe(state_dict)}, expected a mapping{hint}"
+                f"state_dict is {checks.describe(state_dict)}, expected a mapping: "
+                "lstmcore.load_torch reads one from a file"
             )
         if not isinstance(prefix, str):
             raise TypeError(f"prefix is {checks.describe(prefix)}, expected a str")

@@ -71,7 +71,10 @@ def gradcheck(
     check_hidden(module)
     for name, p in module.named_parameters():
         if p.dtype != np.float64:
-            raise TypeError(f"parameter {name} has dtype {p.dtype}, expected float64")
+            raise TypeError(
+                f"parameter {name} has dtype {p.dtype}, expected float64: float32 is too coarse "
+                "for differences, so check a module that is made with float64"
+            )
     options = {} if lengths is None else {"lengths": lengths}
     _Check(copy.deepcopy(module), x, options, tol).run()
 

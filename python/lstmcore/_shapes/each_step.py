@@ -11,7 +11,7 @@ import numpy.typing as npt
 from .._base import checks
 from .._base.checks import Array
 from .._base.flow import Flow
-from .._base.module import Module, storable
+from .._base.module import Module, check_own, split_forward, storable
 from .._base.symbolic import Axes, Symbolic
 from .._nn.config import Option
 from .._nn.sequential import as_sequential
@@ -66,6 +66,7 @@ class EachStep(Module):
     def __init__(self, module: Module, batch_first: bool | None = None) -> None:
         if not isinstance(module, Module):
             raise TypeError(f"module is {checks.describe(module)}, expected a module")
+        check_own(module)
         module = as_sequential(module)
         if not module._takes_one_x:
             raise TypeError(f"module is {module!r}, expected one that makes one y of one x")
@@ -177,7 +178,7 @@ class EachStep(Module):
         lead = whole.shape[:2]
         inside, tape = self._inside(whole, lead), None
         if train:
-            y, tape = self.module.forward(inside)
+            (y, *_), tape = split_forward(self.module, self.module.forward(inside))
         else:
             y = self.module(inside)
         y = self._outside(y, lead)
