@@ -28,6 +28,7 @@ from ._base.machine import available_isas, get_num_threads, info, isa, set_isa, 
 from ._base.module import Module
 from ._base.parameter import Parameter
 from ._base.public import publish
+from ._base.public import where_else as _where_else
 from ._base.quantize import quantize
 from ._core import build_info as _build_info
 from ._files.audio_models import from_nam, from_rtneural
@@ -194,4 +195,5 @@ if not _TYPE_CHECKING:
                 return _import_module("lstmcore.sklearn")
             except ImportError as error:  # hasattr expects the other
                 raise AttributeError(str(error)) from error
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        hint = _where_else(name, globals())
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")

@@ -477,3 +477,11 @@ def test_a_text_is_not_taken_for_words() -> None:
     assert words.encode(["a", "cat"]).tolist() == [2, 3]
     assert words.encode("a").tolist() == [2]
     assert Vocabulary("abc").encode("cab!").tolist() == [4, 2, 3, 1]  # letters, of which "!" is new
+
+
+def test_rows_that_come_first_are_told_of_batch_first() -> None:
+    x, target = np.zeros((50, 20, 3)), np.zeros((50, 1))
+    with pytest.raises(ValueError, match=r"one for each step; where x is \(B, T, .*batch_first=Tr"):
+        Batches(x, target, batch_size=8)
+    with pytest.raises(ValueError, match=r"one for each step$"):
+        Batches(x, np.zeros((7, 1)), batch_size=8)

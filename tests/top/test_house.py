@@ -174,3 +174,17 @@ def test_every_public_module_kind_can_be_in_a_file() -> None:
         if isinstance(thing, type) and issubclass(thing, Module)
     } - {Module}
     assert public == set(STORABLE.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("Adam", r": it is lstmcore\.optim\.Adam$"),
+        ("EarlyStopping", r": it is lstmcore\.callbacks\.EarlyStopping$"),
+        ("Dense", r": here it is lstmcore\.Linear$"),
+        ("spam", "attribute 'spam'$"),
+    ],
+)
+def test_names_of_other_places_are_told(name: str, hint: str) -> None:
+    with pytest.raises(AttributeError, match=hint):
+        getattr(lc, name)

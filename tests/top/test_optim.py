@@ -917,3 +917,9 @@ def test_bad_schedules_are_refused(
 def test_a_late_restart_is_found_at_once() -> None:
     schedule = optim.CosineRestarts(sgd(), 3)
     assert schedule._rate(3 * 10**15, 1.0) == 1.0
+
+
+@pytest.mark.parametrize("model", [lc.Linear(3, 2), lc.Sequential(lc.Linear(3, 2))], ids=repr)
+def test_a_model_is_not_its_parameters(model: Any) -> None:
+    with pytest.raises(TypeError, match=r"parameters is a (Linear|Sequential), expected what its"):
+        optim.Adam(model)

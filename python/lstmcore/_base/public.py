@@ -4,7 +4,40 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["publish"]
+__all__ = ["publish", "where_else"]
+
+# Names of PyTorch and Keras, and those of the same here.
+_NAMES = {
+    "BatchNormalization": "BatchNorm",
+    "Conv1d": "Conv1D",
+    "Dense": "Linear",
+    "LayerNormalization": "LayerNorm",
+    "MultiHeadAttention": "attention.MultiHead",
+    "MultiheadAttention": "attention.MultiHead",
+    "SimpleRNN": "RNN",
+    "load_model": "load",
+    "layers": "LSTM and others, in lstmcore itself",
+    "nn": "LSTM and others, in lstmcore itself",
+    "save_model": "save",
+    "train": "fit",
+}
+
+
+def where_else(name: str, namespace: dict[str, Any]) -> str:
+    """Say where a public module has a name that is looked for in the package, or what it is here.
+
+    Parameters
+    ----------
+    name : str
+    namespace : dict
+        ``globals()`` of the package.
+    """
+    if name in _NAMES:
+        return f": here it is lstmcore.{_NAMES[name]}"
+    for module in namespace["__all__"]:
+        if name in getattr(namespace.get(module), "__all__", ()):
+            return f": it is lstmcore.{module}.{name}"
+    return ""
 
 
 def publish(namespace: dict[str, Any]) -> None:

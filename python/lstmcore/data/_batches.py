@@ -244,9 +244,11 @@ class Batches(_Epochs):
         gridded = target.ndim > 1 and target.shape[:2] in grids
         steps = gridded if per_step is None else per_step
         if not (gridded if steps else target.shape[:1] == (rows,)):
+            swapped = self._axis == 1 and any(target.shape[:1] == grid[:1] for grid in grids)
+            hint = "; where x is (B, T, ...), its layers are made with batch_first=True" * swapped
             raise ValueError(
                 f"{name} has shape {target.shape}, expected ({rows}, ...), one for each row of x, "
-                f"or {' or '.join(map(str, grids))} and whatever follows, one for each step"
+                f"or {' or '.join(map(str, grids))} and whatever follows, one for each step{hint}"
             )
         return self._axis if steps else 0
 

@@ -13,6 +13,10 @@ __all__ = ["at_least_0", "keys", "parameters"]
 
 def parameters(values: Iterable[Parameter]) -> list[Parameter]:
     """Return the parameters that are trainable, at least one and none of them twice."""
+    if callable(getattr(values, "parameters", None)):
+        raise TypeError(
+            f"parameters is a {type(values).__name__}, expected what its parameters() returns"
+        )
     if not isinstance(values, Iterable) or isinstance(values, (str, Mapping)):
         raise TypeError(f"parameters is {describe(values)}, expected a list of Parameters")
     result = list(values)

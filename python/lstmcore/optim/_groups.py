@@ -61,7 +61,8 @@ def groups(given: Any, lr: float, weight_decay: float) -> list[Group]:
 
     Groups that do not say it have this rate and weight decay.
     """
-    if isinstance(given, Iterable) and not isinstance(given, (str, Mapping)):
+    listed = isinstance(given, Iterable) and not isinstance(given, (str, Mapping))
+    if listed and not hasattr(given, "parameters"):  # as a Sequential has
         given = list(given)
     if not isinstance(given, list) or not any(isinstance(part, Mapping) for part in given):
         return [Group(parameters(given), lr, weight_decay)]
