@@ -569,12 +569,13 @@ def test_equality_is_of_configuration_and_bits() -> None:
 
 def test_a_parameter_is_no_array_and_says_where_one_is() -> None:
     p = lc.Parameter("w", np.ones((2, 3)))
-    with pytest.raises(
-        AttributeError, match=r"no attribute 'T'; its numbers have: write \.data\.T"
-    ):
+    with pytest.raises(AttributeError, match=r"no attribute 'T': its numbers have it, \.data\.T"):
         _ = p.T  # type: ignore[attr-defined]
     with pytest.raises(AttributeError, match=r"no attribute 'spam'$"):
         _ = p.spam  # type: ignore[attr-defined]
+    assert not hasattr(p, "mean")
+    assert "mean" not in dir(p)
+    assert "shape" in dir(p)
     for call in (lambda: np.ones(2) @ p, lambda: p * np.ones(3), lambda: np.tanh(p)):  # type: ignore
         with pytest.raises(TypeError, match=r"is given the parameter 'w', expected .*: w\.data"):
             call()

@@ -10,7 +10,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from .flow import BackwardFlow, Flow
 from .loads import loading, whole
 from .machine import memory_limit
 from .parameter import Parameter, Watch, gradients, read_only, zero_gradients
+from .public import explain
 from .state_names import hints
 from .symbolic import Axes, Symbolic
 from .tying import other_names, under_first_names, use_parameter
@@ -39,27 +40,6 @@ __all__ = [
 ]
 
 _LIBRARY = __name__.partition(".")[0] + "."  # what the modules are named that it is made of
-
-# What a module of PyTorch or Keras has, and what it is here.
-_FIT = "lstmcore.fit(module, (x, target), loss=..., optimizer=...)"
-_WORDS = {
-    "children": "list(module) of a Sequential, and named_parameters()",
-    "compile": _FIT,
-    "eval": "nothing: a call never drops anything, only forward does",
-    "evaluate": "lstmcore.evaluate(module, (x, target), loss=...)",
-    "fit": _FIT,
-    "get_weights": "state_dict()",
-    "modules": "list(module) of a Sequential, and named_parameters()",
-    "predict": "a call, module(x)",
-    "reset_states": "a stream, which keeps its state: module.stream()",
-    "save": "lstmcore.save(module, path)",
-    "set_weights": "load_state_dict(...)",
-    "summary": "print(module); a Model has it",
-    "to": "nothing: all runs on the CPU; dtype= is given when a module is made",
-    "train": "forward, which is for training, while a call is not; lstmcore.fit calls it",
-    "weight": 'state_dict()["weight"], a copy, or parameters()',
-    "weights": "state_dict() and parameters()",
-}
 
 STORABLE: dict[str, type[Module]] = {}  # the kinds that can be in a file, by name
 
@@ -180,19 +160,6 @@ class Module:
     _steps_of: ClassVar[int] = 0
 
     __call__: Callable[..., Any] = _call
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            """Say what a word of other libraries is here; only what is missing comes here."""
-            if hasattr(type(self), name):  # a property in which something else is missing
-                return object.__getattribute__(self, name)
-            hint = f": here it is {_WORDS[name]}" if name in _WORDS else ""
-            raise AttributeError(
-                f"{type(self).__name__!r} object has no attribute {name!r}{hint}",
-                name=name,
-                obj=self,
-            )
 
     def forward(self, *x: Any, **options: Any) -> Any:
         """Return every y, and the tape that `backward` will need: each class has its own.
@@ -726,6 +693,29 @@ class Module:
                 text = value.name if name == "dtype" else repr(value)
                 parts.append(f"{name}={text}")
         return f"{type(self).__name__}({', '.join(parts)})"
+
+
+# What a module of PyTorch or Keras has, and what it is here.
+_FIT = "here it is lstmcore.fit(module, (x, target), loss=..., optimizer=...)"
+_WORDS = {
+    "children": "a Sequential is a list of them; named_parameters() has the parameters of all",
+    "compile": _FIT,
+    "eval": "not needed: a call never drops anything, only forward does",
+    "evaluate": "here it is lstmcore.evaluate(module, (x, target), loss=...)",
+    "fit": _FIT,
+    "get_weights": "here it is state_dict()",
+    "modules": "a Sequential is a list of them; named_parameters() has the parameters of all",
+    "predict": "here it is a call, module(x)",
+    "reset_states": "a stream keeps its state, module.stream(), and has reset()",
+    "save": "here it is lstmcore.save(module, path)",
+    "set_weights": "here it is load_state_dict(...)",
+    "summary": "print(module) shows it; an lstmcore.Model has a summary()",
+    "to": "not needed: all runs on the CPU; dtype= is given when a module is made",
+    "train": "not needed: forward is for training, a call is not; lstmcore.fit calls it",
+    "weight": 'parameters() has it, and state_dict()["weight"] a copy',
+    "weights": "parameters() has them, and state_dict() copies",
+}
+explain(Module, _WORDS)
 
 
 # What classes of somebody else's have beside `Module` ---------------------------------------------

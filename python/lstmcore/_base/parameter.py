@@ -7,7 +7,7 @@ import mmap
 import weakref
 from collections.abc import Callable, Iterable
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from .. import _core
 from . import checks
 from .budget import BUDGET
 from .checks import Array
+from .public import explain
 
 __all__ = ["Parameter", "Watch", "gradients", "read_only", "settled", "touch", "zero_gradients"]
 
@@ -271,13 +272,6 @@ class Parameter:
             f"{self.name}.data"
         )
 
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            """Say where an array is; only what is missing comes here."""
-            hint = f"; its numbers have: write .data.{name}" if hasattr(np.ndarray, name) else ""
-            raise AttributeError(f"a Parameter has no attribute {name!r}{hint}")
-
     def __repr__(self) -> str:
         return f"Parameter({self.name!r}, shape={self.shape}, dtype={self.dtype})"
 
@@ -297,6 +291,14 @@ class Parameter:
             self.trainable, self._frozen = trained[0], any(trained[1:])
 
 
+explain(
+    Parameter,
+    {
+        name: f"its numbers have it, .data.{name}"
+        for name in dir(np.ndarray)
+        if name[0] != "_" and not hasattr(Parameter, name)
+    },
+)
 _views = attrgetter("_views")
 
 # Functions of many parameters: in a small model, a call for each would cost as much as the math.

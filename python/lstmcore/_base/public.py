@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["publish", "where_else"]
+__all__ = ["Elsewhere", "explain", "publish", "where_else"]
 
 # Names of PyTorch and Keras, and those of the same here.
 _NAMES = {
@@ -55,3 +55,35 @@ def publish(namespace: dict[str, Any]) -> None:
         thing = namespace[name]
         if "._" in (getattr(thing, "__module__", None) or ""):
             thing.__module__ = namespace["__name__"]
+
+
+class Elsewhere:
+    """An attribute that instances do not have, whose error says what does it here.
+
+    A ``__getattr__`` would say so, too, but every other attribute would be slower for it.
+    """
+
+    def __init__(self, hint: str) -> None:
+        self._hint = hint
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        message = f"{owner.__name__!r} object has no attribute {self._name!r}: {self._hint}"
+        raise AttributeError(message, name=self._name, obj=instance)
+
+
+def explain(kind: type, hints: dict[str, str]) -> None:
+    """Give a class an `Elsewhere` for each of these names, which `dir` of it does not show."""
+    for name, hint in hints.items():
+        attribute = Elsewhere(hint)
+        attribute.__set_name__(kind, name)
+        setattr(kind, name, attribute)
+
+    def names(self: Any) -> list[str]:
+        return [name for name in object.__dir__(self) if name not in hints or hasattr(self, name)]
+
+    kind.__dir__ = names  # type: ignore[assignment]
