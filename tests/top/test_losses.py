@@ -423,6 +423,11 @@ K = np.zeros((4, 3), int)
         (lambda: cross_entropy(P, K, [1.0, 1, 1]), TypeError, "lengths has dtype float64"),
         (lambda: cross_entropy(P[0, 0], 0, [1]), ValueError, "lengths need a time"),
         (lambda: cross_entropy(P, K, batch_first=1), TypeError, "batch_first is 1"),
+        (
+            lambda: cross_entropy(P, np.eye(5)[np.zeros(P.shape[:-1], int)]),
+            ValueError,
+            r"target has shape .*, that of pred, expected .* target.argmax\(axis=-1\)",
+        ),
         (lambda: cross_entropy(P, K, label_smoothing=1.5), ValueError, "label_smoothing is 1.5"),
         (lambda: cross_entropy(P, K, label_smoothing="a"), TypeError, "label_smoothing is 'a'"),
         (lambda: cross_entropy(P, K, ignore_index=0.5), TypeError, "ignore_index is 0.5"),

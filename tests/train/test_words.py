@@ -85,6 +85,12 @@ def test_every_loss_and_metric_has_its_name() -> None:
         ("MeanAbsoluteError", "here 'mae'"),
         ("BCEWithLogitsLoss", "here 'binary_cross_entropy'$"),
         ("smooth_l1_loss", "here 'huber'"),
+        ("MSE", "here 'mse'$"),
+        ("Huber", "here 'huber'$"),
+        ("CTCLoss", "here 'ctc'$"),
+        ("GaussianNLLLoss", "here 'gaussian_nll'$"),
+        ("pinball", "here 'quantile'$"),
+        ("QuantileLoss", "here 'quantile'$"),
         ("cross_entrpy", "expected 'cross_entropy'"),
         ("xyz", "expected a function or one of 'binary_cross_entropy', 'cross_entropy'"),
         ("accuracy", "expected a function or one of 'binary_cross"),  # a metric is no loss

@@ -40,13 +40,13 @@ def classified(
     scores = checks.floating(pred, "pred")
     if scores.ndim == 0 or scores.shape[-1] == 0:
         raise ValueError(f"pred has shape {scores.shape}, expected (..., C) with C >= 1 classes")
+    shape, num_classes = scores.shape[:-1], scores.shape[-1]
     if getattr(target, "shape", None) == scores.shape:
         raise ValueError(
-            f"target has shape {scores.shape}, that of pred, expected integers of shape "
-            f"{scores.shape[:-1]}: target.argmax(axis=-1) gives them for classes as 0 and 1"
+            f"target has shape {scores.shape}, that of pred, expected {shape}, one class for each "
+            "prediction: of columns for the classes, target.argmax(axis=-1)"
         )
     given = checks.integers(target, "target")
-    shape, num_classes = scores.shape[:-1], scores.shape[-1]
     if given.shape != shape:
         raise ValueError(
             f"target has shape {given.shape}, expected {shape}, that of pred without its last axis"

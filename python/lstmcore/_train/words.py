@@ -16,17 +16,22 @@ Result = TypeVar("Result")
 _VALIDATION = "validation=(x, target), or batches in a list"
 _KEYWORDS = {
     "accumulate_grad_batches gradient_accumulation_steps accumulation_steps": "accumulate=",
-    "class_weight": "an option of the loss: functools.partial(lc.losses.cross_entropy, "
-    "class_weight=[...])",
+    "class_weight class_weights": "an option of the loss: "
+    "functools.partial(lc.losses.cross_entropy, class_weight=[...])",
     "device": "left out: all runs on the CPU",
+    "early_stopping early_stopping_rounds patience": "callbacks=, "
+    "lc.callbacks.EarlyStopping(patience=10)",
     "gradient_clip_norm clipnorm global_clipnorm grad_clip gradient_clip_val max_grad_norm "
     "max_norm": "clip_norm=",
     "lengths": "the third of data, (x, target, lengths)",
-    "initial_epoch ckpt_path": "resume= with a file of lc.callbacks.Checkpoint",
+    "initial_epoch ckpt_path resume_from_checkpoint": "resume= with a file of "
+    "lc.callbacks.Checkpoint",
     "loss_fn loss_function criterion": "loss=",
     "lr learning_rate weight_decay momentum betas": "an option of the optimizer: "
     "optimizer=lc.optim.Adam(model.parameters(), lr=0.001)",
     "max_epochs num_epochs n_epochs nb_epoch num_train_epochs": "epochs=",
+    "lengths resets": "the third and fourth of data, (x, target, lengths, resets)",
+    "num_workers workers use_multiprocessing": "left out: batches are made in this process",
     "random_state random_seed": "seed=",
     "sample_weight sample_weights weights": "weight=",
     "scheduler lr_scheduler": "schedule=, one of lc.optim",
@@ -45,9 +50,14 @@ _FUNCTIONS = {
     "binarycrossentropy bce bcewithlogits bcewithlogitsloss bceloss": "binary_cross_entropy",
     "categoricalcrossentropy sparsecategoricalcrossentropy crossentropyloss nllloss nll "
     "softmaxcrossentropy": "cross_entropy",
+    "ctcloss": "ctc",
+    "gaussiannllloss normalnll": "gaussian_nll",
     "huberloss smoothl1 smoothl1loss": "huber",
     "l1 l1loss meanabsoluteerror": "mae",
     "mseloss l2 l2loss meansquarederror": "mse",
+    "meanabsolutepercentageerror": "mape",
+    "pinball pinballloss meanpinballloss quantileloss": "quantile",
+    "r2 r2score nashsutcliffe nashsutcliffeefficiency": "nse",
     "acc sparsecategoricalaccuracy categoricalaccuracy": "accuracy",
     "f1score": "f1",
     "rootmeansquarederror": "rmse",
@@ -57,6 +67,7 @@ _ROWS = {
     "nllloss": "; it takes scores, not their logarithms after a softmax",
     "nll": "; it takes scores, not their logarithms after a softmax",
     "bceloss": "; it takes scores before the sigmoid",
+    "meanabsolutepercentageerror": "; it is a share, not percent",
 }
 
 
@@ -99,7 +110,7 @@ def _keyword(name: str, taken: Collection[str]) -> str:
 def named(name: str, known: Collection[str]) -> str:
     """Say what a function is called here, of all that are known, in place of this name."""
     plain = name.replace("_", "").replace(" ", "").lower()
-    ours = _OF_FUNCTIONS.get(plain)
+    ours = _OF_FUNCTIONS.get(plain) or {n.replace("_", ""): n for n in known}.get(plain)
     if ours in known:
         return f"here {ours!r}" + _ROWS.get(plain, "")
     near = difflib.get_close_matches(name, known, 1)
