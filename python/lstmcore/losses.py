@@ -441,7 +441,7 @@ def quantile(
     return Mean(loss, loss.weight / shares.size), grad.reshape(np.shape(pred))
 
 
-@says(mode="min")
+@says(mode="min", takes_parts=True)
 def gaussian_nll(
     pred: ArrayLike | tuple[ArrayLike, ArrayLike],
     target: ArrayLike,

@@ -306,6 +306,66 @@ def test_steps_that_a_mask_moves_have_no_targets() -> None:
     assert lc.evaluate(pooled, (x, target[0]), loss=cross_entropy)["loss"] > 0
 
 
+def test_gaps_reach_what_knows_of_weights_and_nothing_else() -> None:
+    """Masked steps in front, over which Keras's layers pass: no metric counts them in silence."""
+    keras = require("keras")
+    inputs = keras.Input((T, 3))
+    y = keras.layers.LSTM(4, return_sequences=True)(keras.layers.Masking()(inputs))
+    two = {"steps": keras.layers.Dense(2)(y), "rows": keras.layers.Dense(2)(inputs[:, 0])}
+    model = lc.from_keras(keras.Model(inputs, two))
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((B, T, 3)).astype("f4")
+    x[0, :2] = x[1, 1] = x[2, 3:] = 0
+    target = {"steps": rng.standard_normal((B, T, 2)), "rows": rng.standard_normal((B, 2))}
+    there = (x != 0).any(axis=-1)
+
+    def plain(pred: Array, target: Array) -> float:
+        return float(((pred - target) ** 2).mean())
+
+    def weighing(*given: Any, weight: Any = None, **options: Any) -> float:
+        return mse(*given, weight=weight, **options)[0]
+
+    options: dict[str, Any] = {"loss": {"steps": "mse", "rows": "mse"}, "batch_size": 5}
+    found = lc.evaluate(
+        model, (x, target), metrics={"steps": {"own": weighing}, "rows": {"own": plain}}, **options
+    )
+    pred = model(x)
+    expected = mse(pred["steps"], target["steps"], weight=there)[0]
+    assert found["steps_loss"] == pytest.approx(expected, rel=1e-6)
+    assert found["steps_own"] == pytest.approx(expected, rel=1e-6)
+    assert found["rows_own"] == pytest.approx(mse(pred["rows"], target["rows"])[0], rel=1e-6)
+    with pytest.raises(
+        ValueError, match=r"passes over masked steps .*, but steps_own takes no arg"
+    ):
+        lc.evaluate(model, (x, target), metrics={"steps": {"own": plain}}, **options)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_functions_of_ones_own_that_cannot_count(batch_first: bool) -> None:
+    model, x, target, lengths = padded(False, batch_first)
+    data = (x, target, lengths)
+    call = r"function\(pred, target, lengths" + r", batch_first=True" * batch_first
+
+    def blind(pred: Array, target: Array) -> float:
+        return 0.0
+
+    with pytest.raises(TypeError, match=f"blind takes no lengths, but the rows have .*{call}"):
+        lc.evaluate(model, data, metrics={"blind": blind})
+    with pytest.raises(TypeError, match="loss takes no lengths"):
+        lc.evaluate(model, data, loss=lambda pred, target: (0.0, pred))
+    for returned in (np.zeros(2), None, "1", [1.0]):
+        with pytest.raises(TypeError, match=r"own returned .*, expected a number"):
+            lc.evaluate(model, data, metrics={"own": lambda *_, **__: returned})  # noqa: B023
+        with pytest.raises(TypeError, match=r"loss returned .*, expected a number"):
+            quiet(
+                model, data, optimizer=lc.optim.SGD(model.parameters()),
+                loss=lambda pred, *_, **__: (returned, pred),  # noqa: B023
+            )  # fmt: skip
+    for returned in (1, 1.0, np.float32(1), np.array(1.0), True):
+        found = lc.evaluate(model, data, metrics={"own": lambda *_, **__: returned})  # noqa: B023
+        assert found == {"own": 1.0}
+
+
 def test_masks_count_as_in_keras() -> None:
     keras = require("keras")
     model, x, target, _ = padded(False, True)
@@ -443,6 +503,11 @@ W = np.arange(B) % 3
         ({"data": (X[0], K[0]), "weight": -W}, "weight has -[12]"),
         ({"data": [(X[0], K[0])], "weight": W}, r"weight is given, but .* may be lc.data.Batch"),
         ({"data": lc.data.Batch(X[0], K[0], weight=W), "weight": W}, "weight is given twice"),
+        ({"data": (X[0], K[0]), "weight": {"a": W}}, "weight is {'a': .*, expected an array"),
+        (
+            {"data": (X[0], K[0]), "weight": {"a": W}, "batch_size": 2},
+            "weight is {'a': .*, expected an a",
+        ),
         (
             {"data": (X[0], K[0]), "weight": W, "loss": lambda p, t: cross_entropy(p, t)},
             "the loss takes no argument of that name",
@@ -464,6 +529,17 @@ def test_what_finds_no_use_is_refused(change: dict[str, Any], message: str) -> N
     with pytest.raises((ValueError, TypeError), match=message):
         quiet(model, **(options | change))
     assert model == before
+
+
+def test_a_list_of_inputs_is_a_tuple_of_them() -> None:
+    """As Keras takes them."""
+    a, b = lc.Input(3), lc.Input(2, steps=False)
+    y, _ = lc.GRU(5, 4, seed=0)(lc.concat([a, lc.repeat(b, like=a)]))
+    model = lc.Model([a, b], lc.Linear(4, C, seed=1)(y))
+    x = X[..., :3], np.ones((B, 2), "f4")
+    expected = lc.evaluate(model, (x, K), loss=cross_entropy, batch_size=5)
+    assert lc.evaluate(model, (list(x), K), loss=cross_entropy, batch_size=5) == expected
+    assert lc.evaluate(model, [(list(x), K)], loss=cross_entropy) == pytest.approx(expected)
 
 
 def test_integer_weights_of_a_model_that_takes_lengths() -> None:

@@ -111,6 +111,75 @@ def test_truncated_chunks_carry_the_state(batch_first: bool) -> None:
     assert ours == theirs
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_truncated_chunks_of_several_inputs(batch_first: bool) -> None:
+    """What has steps is cut, of x, targets and weights; what has none goes to every chunk."""
+    options: dict[str, Any] = {"dtype": "float64"}
+
+    def network() -> lc.Model:
+        x, ids, static = lc.Input(3), lc.Input(ids=True), lc.Input(2, steps=False)
+        parts = [x, lc.Embedding(4, 3, seed=0, **options)(ids), lc.repeat(static, like=x)]
+        y, _ = lc.LSTM(8, 5, batch_first=batch_first, seed=1, **options)(lc.concat(parts))
+        heads = {name: lc.Linear(5, n, seed=n, **options)(y) for name, n in (("a", 2), ("b", 3))}
+        return lc.Model({"x": x, "ids": ids, "static": static}, heads)
+
+    rng, shape = np.random.default_rng(0), (6, 9) if batch_first else (9, 6)
+    x = {"x": rng.standard_normal((*shape, 3)), "ids": rng.integers(0, 4, shape)}
+    x["static"] = rng.standard_normal((6, 2))
+    target = {"a": rng.standard_normal((*shape, 2)), "b": rng.integers(0, 3, shape)}
+    weight = {"a": rng.random(shape), "b": None}
+    lengths = np.array([9, 2, 5, 8, 0, 7])
+    ours, theirs = network(), network()
+    loss = {"a": "mse", "b": "cross_entropy"}
+    data = [lc.data.Batch(x, target, lengths, weight=weight)]
+    quiet(ours, data, loss=loss, optimizer=adam(ours), truncate=4)
+    optimizer, state = adam(theirs), None
+    for start, stop in ((0, 4), (4, 8), (8, 9)):
+        part = (slice(None), slice(start, stop)) if batch_first else slice(start, stop)
+        left = np.clip(lengths - start, 0, stop - start)
+        chunk = {name: array if name == "static" else array[part] for name, array in x.items()}
+        y, tape = theirs.forward(chunk, state, lengths=left)
+        state = tape.state
+        first = {"batch_first": batch_first}
+        _, da = mse(y["a"], target["a"][part], left, weight=weight["a"][part], **first)
+        _, db = cross_entropy(y["b"], target["b"][part], left, **first)
+        optimizer.zero_grad()
+        theirs.backward(tape, {"a": da, "b": db})
+        optimizer.step()
+    assert ours == theirs
+    whole, cut = (lc.evaluate(ours, data, loss=loss, truncate=k)["loss"] for k in (None, 4))
+    assert cut == pytest.approx(whole, rel=1e-12)
+
+
+def test_what_chunks_of_several_inputs_cannot_be() -> None:
+    x, other, static = lc.Input(3), lc.Input(3), lc.Input(4, steps=False)
+    y, h = lc.GRU(3, 4, seed=0)(x)
+    z, _ = lc.GRU(3, 4, seed=1)(other)
+    fits = np.zeros((9, 6, 3), "f4"), np.zeros((9, 6, 4), "f4")
+    options: dict[str, Any] = {"loss": "mse", "truncate": 3}
+
+    # Each chunk would begin with that state again.
+    wired = lc.Model([x, static], lc.GRU(3, 4, seed=0)(x, static[None])[0])
+    around = lc.Model([x, static], 2 * wired([x, static]))
+    for model in (wired, around):
+        with pytest.raises(ValueError, match=r"truncate=3 .* that of GRU\(3, 4\) is made within"):
+            lc.evaluate(model, [((fits[0], np.zeros((6, 4), "f4")), fits[1])], **options)
+    two = lc.Model({"x": x, "other": other}, {"y": y, "z": z})
+    losses = options | {"loss": {"y": "mse", "z": "mse"}}
+    shorter = np.zeros((8, 6, 3), "f4")
+    data: Any = {"x": fits[0], "other": shorter}, {"y": fits[1], "z": fits[1][:8]}
+    with pytest.raises(ValueError, match=r"x has shape \[\(9, 6, 3\), \(8, 6, 3\)\] and target"):
+        lc.evaluate(two, [data], **losses)
+    data = {"x": fits[0], "other": fits[0]}, {"y": fits[1], "z": fits[1]}
+    batch = lc.data.Batch(*data, {"x": [1] * 6, "other": [2] * 6})
+    with pytest.raises(ValueError, match="needs the same lengths for every input with steps"):
+        lc.evaluate(two, [batch], **losses)
+    last = lc.Model(x, {"y": y, "h": h[-1]})
+    data = fits[0], {"y": fits[1], "h": fits[1][0]}
+    with pytest.raises(ValueError, match=r"needs a target for each step, but x has shape \(9, 6"):
+        lc.evaluate(last, [data], **options | {"loss": {"y": "mse", "h": "mse"}})
+
+
 def test_the_state_is_not_carried_to_the_next_batch() -> None:
     model = tagger(dtype="float64")
     data = [sequences(dtype="float64")] * 2

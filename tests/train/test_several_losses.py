@@ -196,6 +196,44 @@ def test_probabilities_of_one_output() -> None:
     assert lc.evaluate(model, (X, target), loss=swapped)["loss"] > 0
 
 
+@pytest.mark.parametrize("as_tuple", [False, True])
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_weights_of_each_output(as_tuple: bool, batch_size: int | None) -> None:
+    """Of steps for one, of rows for the other, or none for it."""
+    model, pred = two_heads(as_tuple), two_heads()(X, lengths=LENGTHS)
+    steps, rows = RNG.random((T, B)), RNG.random(B)
+    for weights in ((steps, rows), (steps, None), (None, rows)):
+        a = losses.mse(pred["next"], NEXT, LENGTHS, weight=weights[0])[0]
+        b = losses.cross_entropy(pred["label"], LABEL, weight=weights[1])[0]
+        weight: Any = weights if as_tuple else dict(zip(TARGET, weights, strict=True))
+        target, loss = (tuple(given.values()) if as_tuple else given for given in (TARGET, LOSS))
+        options: dict[str, Any] = {"loss": loss, "weight": weight, "batch_size": batch_size}
+        found = lc.evaluate(model, (X, target, LENGTHS), **options)
+        assert list(found.values()) == pytest.approx([a + b, a, b], rel=1e-12)
+        history = quiet(
+            model, (X, target, LENGTHS), optimizer=sgd(model, 0.0), validation_split=0.3, **options
+        )
+        both = np.array([*history.losses, *history.validation_losses])
+        assert both.shape == (2,)
+        assert not np.allclose(both, a + b)
+        if not as_tuple:
+            weight = {name: w for name, w in weight.items() if w is not None}
+            assert lc.evaluate(model, (X, target, LENGTHS), **options | {"weight": weight}) == found
+
+
+def test_weights_of_each_output_for_all_of_them() -> None:
+    """A metric of all outputs gets them as they are."""
+    weight = {"next": np.full((T, B), 2.0), "label": np.full(B, 3.0)}
+    seen = []
+
+    def both(pred: Any, target: Any, weight: Any) -> float:
+        seen.append({name: w.shape for name, w in weight.items()})
+        return 1.0
+
+    lc.evaluate(two_heads(), (X, TARGET), weight=weight, metrics={"both": both}, batch_size=5)
+    assert seen == [{"next": (T, 5), "label": (5,)}] * 2
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -213,6 +251,11 @@ def test_probabilities_of_one_output() -> None:
         ({"loss_weights": {"next": "1"}}, TypeError, r"loss_weights\['next'\] is '1'"),
         ({"loss_weights": (1, 2)}, TypeError, "loss_weights is .*, expected a dict, as loss"),
         ({"loss": "mse", "loss_weights": {"a": 1}}, ValueError, "but loss is one function"),
+        ({"loss": "mse"}, TypeError, "gives several outputs, 'next', 'label', but loss is of one"),
+        ({"metrics": ["rmse"]}, TypeError, r"rmse is of one: .* such as {'next': \['rmse'\]}"),
+        ({"weight": {"c": np.ones(B)}}, ValueError, "weight .* is for 'c', expected a dict for 'n"),
+        ({"weight": (None, np.ones(B))}, ValueError, "weight .* is for 0, 1, expected a dict"),
+        ({"weight": {"next": np.ones(3)}}, ValueError, r"weight has shape \(3,\), expected \(10,"),
         ({"metrics": {"c": ["rmse"]}}, ValueError, "metrics has the name 'c', expected one of the"),
         ({"metrics": {"next_loss": metrics.rmse}}, ValueError, "the name 'next_loss'"),
         ({"metrics": {"label": "acc"}}, ValueError, "label_acc is 'acc', here 'accuracy'"),

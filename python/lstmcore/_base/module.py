@@ -349,6 +349,11 @@ class Module:
                 return found
         return self if self._needs_whole_sequence or self._looks_back else None
 
+    def _part_begun_within(self) -> Module | None:
+        """Return the first module in this one whose initial state the model makes, if any."""
+        found = (part._part_begun_within() for part in self._children.values())
+        return next((part for part in found if part is not None), None)
+
     def _given_steps(self) -> Iterable[Module]:
         """Return the modules in this one that are given its steps, as far as is known."""
         return self._children.values()

@@ -82,8 +82,9 @@ def says(**facts: Any) -> Callable[[Function], Function]:
     """Note facts of a loss or a metric as its attributes: a decorator.
 
     They are `mode`, "min" or "max", whichever is better; `takes_scores`, whether predictions are
-    scores before a softmax or sigmoid, or the name of the option that may say otherwise; and of a
-    method that adds gradients of its object's parameters, `apart`: see there.
+    scores before a softmax or sigmoid, or the name of the option that may say otherwise;
+    `takes_parts`, whether one prediction may be several arrays; and of a method that adds gradients
+    of its object's parameters, `apart`: see there.
     """
 
     def note(function: Function) -> Function:

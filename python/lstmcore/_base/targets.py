@@ -43,8 +43,8 @@ def classified(
     shape, num_classes = scores.shape[:-1], scores.shape[-1]
     if getattr(target, "shape", None) == scores.shape:
         raise ValueError(
-            f"target has shape {scores.shape}, that of pred, expected {shape}, one class for each "
-            "prediction: of columns for the classes, target.argmax(axis=-1)"
+            f"target has shape {scores.shape}, that of pred, expected integers of shape {shape}: "
+            "target.argmax(axis=-1) gives them for classes as 0 and 1"
         )
     given = checks.integers(target, "target")
     if given.shape != shape:

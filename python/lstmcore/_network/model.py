@@ -272,6 +272,10 @@ class Model(PrecisionOfParts):
         timed = (s for s in self._plan.steps if any(x is not None and axes[x].steps for x in s.xs))
         return [step.module for step in timed if not isinstance(step.module, Operation)]
 
+    def _part_begun_within(self) -> Module | None:
+        wired = next((step.module for step in self._plan.stateful if step.wired), None)
+        return super()._part_begun_within() if wired is None else wired
+
     def _stateful(self, tape: Any = None) -> list[tuple[Any, Any]]:
         steps = self._plan.steps
         tapes = [None] * len(steps) if tape is None else self._unused(tape).tapes

@@ -17,9 +17,9 @@ from .._base.module import (
     overridden,
     split_forward,
 )
-from .._base.structure import is_structure, leaves, mapped
+from .._base.structure import by_key, is_structure, leaves, mapped
 from .._nn.sequential import as_sequential
-from ..data._batches import Batch, Batches, padded_labels
+from ..data._batches import Batch, Batches, has_steps, padded_labels
 
 __all__ = ["Caller", "batches", "chunks", "split"]
 
@@ -46,7 +46,7 @@ def batches(
         return _cut(batch, name, caller, f"batch_size is {batch_size}", batch_size, shuffle, seed)
     for option, value in (("batch_size", batch_size), ("seed", seed), ("weight", weight)):
         if value is not None:
-            what = value if np.ndim(value) == 0 else "given"
+            what = "given" if option == "weight" else value
             more = "; each may be lc.data.Batch(..., weight=...)" if option == "weight" else ""
             raise ValueError(f"{option} is {what}, but {name} is no tuple of arrays to cut{more}")
     if not isinstance(data, Iterable):
@@ -86,7 +86,7 @@ def _arrays(data: tuple[Any, ...], name: str, caller: Caller, weight: Any) -> Ba
         return batch
     if batch.weight is not None:
         raise ValueError(f"weight is given twice, beside {name} and in it")
-    return batch._replace(weight=_array(weight, "weight"))
+    return batch._replace(weight=_weight(weight, batch.target, "weight"))
 
 
 def _cut(
@@ -128,31 +128,50 @@ def chunks(batch: Batch, size: int, caller: Caller) -> Iterator[tuple[Batch, flo
     """Cut a batch into chunks of so many steps; with each, the share of the batch then done."""
     axis = int(caller.batch_first)
     x, target, lengths, resets, weight = batch
-    if is_structure(x) or is_structure(target):
-        raise ValueError(f"truncate={size} needs one x and one target, but a batch has several")
-    grid = np.shape(x)[:2]
-    if len(grid) < 2 or target.shape[:2] != grid:
+    grid = _grid(x, target, size)
+    if is_structure(lengths):
         raise ValueError(
-            f"truncate={size} needs a target for each step, but x has shape {np.shape(x)} and "
-            f"target {target.shape}"
+            f"truncate={size} needs the same lengths for every input with steps, but lengths is "
+            f"{checks.describe(lengths)}"
         )
     if lengths is not None:
         lengths = checks.lengths(lengths, grid[1 - axis], grid[axis], batched=True)
     time = grid[axis] if lengths is None else int(lengths.max(initial=0))
-    before = (slice(None),) * axis
+
+    def cut(value: Any) -> Any:
+        """Return these steps of what has steps, and the rest as it is."""
+        steps = (slice(None),) * axis + (slice(start, stop),)
+        return mapped(lambda v, _: v[steps] if np.shape(v)[:2] == grid else v, value, "")
+
     for start in range(0, time, size):
         stop = min(start + size, time)
-        part = (*before, slice(start, stop))
-        yield (
-            Batch(
-                x[part],
-                target[part],
-                None if lengths is None else np.clip(lengths - start, 0, stop - start),
-                None if resets is None else np.asarray(resets)[part],
-                weight if weight is None or weight.ndim == 1 else weight[part],
-            ),
-            stop / time,
+        part = Batch(
+            mapped(lambda v, _: cut(v) if _stepped(v, x) else v, x, "x"),
+            cut(target),
+            None if lengths is None else np.clip(lengths - start, 0, stop - start),
+            None if resets is None else cut(np.asarray(resets)),
+            cut(weight),
         )
+        yield part, stop / time
+
+
+def _grid(x: Any, target: Any, size: int) -> tuple[int, ...]:
+    """Return the axes of time and rows that all inputs with steps and all targets share."""
+    stepped = [v for v in leaves(x) if _stepped(v, x)]
+    grid: tuple[int, ...] = np.shape(stepped[0])[:2] if stepped else ()
+    if len(grid) < 2 or any(np.shape(v)[:2] != grid for v in [*stepped, *leaves(target)]):
+        shapes = [[np.shape(v) for v in leaves(value)] for value in (x, target)]
+        of_x, of_target = (s if len(s) > 1 else s[0] for s in shapes)
+        raise ValueError(
+            f"truncate={size} needs a target for each step, but x has shape {of_x} and target "
+            f"{of_target}"
+        )
+    return grid
+
+
+def _stepped(part: Any, x: Any) -> bool:
+    """Whether that part of x has steps; an x by itself has some."""
+    return part is x or (part is not None and has_steps(part))
 
 
 class Caller:
@@ -202,6 +221,7 @@ class Caller:
         self.batch_first = bool(getattr(model, "batch_first", False)) if timed else True
         # Whether x must be one array. A forward of the user's own may take several.
         self._one_x = ours and self.model._takes_one_x and not own
+        self._several_x = ours and not self.model._takes_one_x
         self.ours = ours and not own
         self.uses_lengths = "lengths" in self._taken and (bool(own) or timed)
         keeps_state = not parts or any(m._gives_state for m in parts)
@@ -223,6 +243,8 @@ class Caller:
             if type(lengths) in optional and type(weight) in optional:
                 return Batch(x, target, lengths, resets, weight)
         of = f"of batch {number} of {name}"
+        if isinstance(x, list) and self._several_x:
+            x = tuple(x)
         x = self._several(x, of) if is_structure(x) else _array(x, f"x {of}", self._dtype)
         if is_structure(target):
             target = mapped(lambda part, name: _array(part, f"{name} {of}"), target, "target")
@@ -231,7 +253,7 @@ class Caller:
         if lengths is not None and not is_structure(lengths):
             lengths = _array(lengths, f"lengths {of}")
         if weight is not None:
-            weight = _array(weight, f"weight {of}")
+            weight = _weight(weight, target, f"weight {of}")
         return Batch(x, target, lengths, resets, weight)
 
     def _several(self, x: Any, of: str) -> Any:
@@ -253,6 +275,13 @@ class Caller:
         if whole is not None:
             raise ValueError(
                 f"truncate={truncate} carries the state forward in time, but {needed_steps(whole)}"
+            )
+        begun = model._part_begun_within() if isinstance(model, Module) else None
+        if begun is not None:
+            raise ValueError(
+                f"truncate={truncate} carries the state forward in time, but that of {begun!r} is "
+                "made within the model, which would begin with it again in every chunk: expected "
+                "none, and shorter rows where that takes too much memory"
             )
         if "state" not in self._taken:
             raise ValueError(f"truncate={truncate}, but the forward of the model takes no state")
@@ -300,6 +329,21 @@ class Caller:
                 raise ValueError("resets are given, but the model has no state, expected none")
             options["resets"] = batch.resets
         return options
+
+
+def _weight(weight: Any, target: Any, name: str) -> Any:
+    """Return an array, or those of several targets in their structure; None where all count."""
+    if is_structure(weight) and is_structure(target):
+        extra = by_key(weight).keys() - by_key(target).keys()
+        if extra or type(weight) is not type(target):
+            raise ValueError(
+                f"{name} is for {', '.join(map(repr, by_key(weight)))}, expected a "
+                f"{type(target).__name__} for {', '.join(map(repr, by_key(target)))}, as target"
+            )
+        return mapped(lambda w, of: w if w is None else _array(w, of), weight, name)
+    if isinstance(weight, dict):
+        raise TypeError(f"{name} is {checks.describe(weight)}, expected an array, as target is one")
+    return _array(weight, name)
 
 
 def _array(value: Any, name: str, dtype: Any = None) -> Any:

@@ -102,7 +102,8 @@ def fit(
     weight : array, optional
         How much each row counts, (B,), or each step, (T, B), or (B, T) if batch_first, if `data` is
         a tuple of arrays. Batches have their own. The loss gets it as ``weight=``, and so do
-        metrics that take an argument of that name.
+        metrics that take an argument of that name. Of several targets it may be in their structure,
+        with None for those that all count.
     loss_weights : dict or tuple of float, optional
         What each of several losses is multiplied by in their sum, in the structure of the loss; 1
         by default.
@@ -123,7 +124,8 @@ def fit(
     truncate : int, optional
         Truncated back-propagation through time: the batch is cut into chunks of so many steps, each
         with a step of the optimizer; the state is carried from each to the next, the gradient is
-        not. For targets per step, in models that read forward. Every batch starts with zeros.
+        not. For targets per step, in models that read forward. Every batch starts with zeros. Of
+        several inputs those with steps are cut, and the others are given whole to every chunk.
     clip_norm : float, optional
         Largest Euclidean norm of all gradients together; longer ones are scaled down to it.
     accumulate : int, default 1

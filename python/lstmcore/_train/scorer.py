@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._base import checks
 from .._base.flow import Ends
-from .._base.scoring import Mean, apart, check_scores
+from .._base.scoring import Mean, apart, check_scores, told
 from .._base.structure import by_key, is_structure, leaves, mapped
 from ..data._batches import Batch, has_steps
 from .batch import Caller
@@ -58,33 +58,45 @@ class Scorer:
         for name, function in functions.by_name.items():
             check_scores(caller.model, name, function, self._output.get(name))
         self._weighted = {name: _takes_weight(f) for name, f in self._functions.items()}
+        self._lengths_unknown = {
+            name: _lacks_lengths(f, caller.batch_first) for name, f in self._functions.items()
+        }
 
     def targets(self, pred: Any, batch: Batch, ends: Any) -> dict[Any, Targets]:
         """Return the targets of each output that is scored, and of all, under None, if these are.
 
         `ends` is what the model found of the rows of each.
         """
-        weight = batch.weight
-        if weight is not None:
-            self._check_weighted()
+        if batch.weight is not None and not (self.loss_weights or any(self._weighted.values())):
+            raise ValueError("weight is given, but no metric takes an argument of that name")
         if self._outputs is not None:
             self._check_outputs(pred, batch.target)
+        if is_structure(pred) and None in self._scored:
+            self._check_one_output(pred)
         found: dict[Any, Targets] = {}
         per_step = False
         for key in self._scored:
             if key is None:
                 end = ends if ends is None else _joint(ends)
-                found[key] = self._of_output(pred, batch.target, batch, end)
+                found[key] = self._of_output(key, pred, batch.target, batch.weight, batch, end)
             else:
-                one = _part(pred, key, "the model gives")
+                one, target = (
+                    _part(pred, key, "the model gives"),
+                    _part(batch.target, key, "target is"),
+                )
                 end = ends if isinstance(ends, Ends | None) else ends[key]
-                found[key] = self._of_output(one, _part(batch.target, key, "target is"), batch, end)
+                weight = batch.weight
+                if is_structure(weight):
+                    weight = by_key(weight).get(key)
+                found[key] = self._of_output(key, one, target, weight, batch, end)
             per_step = per_step or found[key].per_step
         if batch.lengths is not None and not per_step:
             self._check_lengths_used()
         return found
 
-    def _of_output(self, pred: Any, target: Any, batch: Batch, ends: Ends | None) -> Targets:
+    def _of_output(
+        self, key: Any, pred: Any, target: Any, weight: Any, batch: Batch, ends: Ends | None
+    ) -> Targets:
         lengths = batch.lengths
         if type(pred) is np.ndarray:
             per_step = self._per_step(pred, batch)
@@ -102,11 +114,12 @@ class Scorer:
             lengths = ends.lengths if ends.there is None else None
         elif isinstance(lengths, tuple):  # of an encoder-decoder; the last is the decoder's
             lengths = lengths[-1]
-        weight = batch.weight
         if weight is not None:
+            self._check_weighted(key, "weight is given", self.loss_weights)
             weight = self._weight(weight, target, per_step)
         if per_step and ends is not None and ends.there is not None:
-            self._check_weighted()
+            why = "the model passes over masked steps between others, which weight leaves out"
+            self._check_weighted(key, why, self.names)
             there = self._weight(ends.there.astype(np.float64), target, True)
             weight = there if weight is None else weight * there
         return Targets(target, lengths, weight, per_step)
@@ -152,13 +165,26 @@ class Scorer:
             return False
         return len(shape) > 2 or shape[0] != shape[0 if self._caller.batch_first else 1]
 
-    def _check_weighted(self) -> None:
-        for name in self.loss_weights:
-            if not self._weighted[name]:
+    def _check_weighted(self, key: Any, why: str, names: Iterable[str]) -> None:
+        """Refuse functions of that output, of these names, that know of no weights."""
+        for name in names:
+            if self._output.get(name) == key and not self._weighted[name]:
                 which = "the loss" if name == "loss" else name
-                raise ValueError(f"weight is given, but {which} takes no argument of that name")
-        if not any(self._weighted.values()):
-            raise ValueError("weight is given, but no metric takes an argument of that name")
+                raise ValueError(f"{why}, but {which} takes no argument of that name")
+
+    def _check_one_output(self, pred: Any) -> None:
+        """Refuse a function of one output, of ours, for a model that gives several."""
+        for name, function in self._functions.items():
+            of_one = told(function, "mode") is not None and not told(function, "takes_parts")
+            if of_one and name not in self._output:
+                outputs = by_key(pred)
+                first = next(iter(outputs), "a")
+                example = {first: "mse"} if name == "loss" else {first: [name]}
+                what = "losses" if name == "loss" else "metrics"
+                raise TypeError(
+                    f"the model gives several outputs, {', '.join(map(repr, outputs))}, but {name} "
+                    f"is of one: expected {what} for each in their structure, such as {example}"
+                )
 
     def _weight(self, weight: Any, target: Any, per_step: bool) -> Any:
         """Return the weight of each element of the target, from that of each row or step."""
@@ -195,6 +221,11 @@ class Scorer:
             options["weight"] = targets.weight
         if targets.lengths is None:
             return function(pred, targets.values, **options)
+        if self._lengths_unknown[name] is not None:
+            raise TypeError(
+                f"{name} takes no lengths, but the rows have some: expected "
+                f"{self._lengths_unknown[name]}, to leave out what is past their ends"
+            )
         if self._caller.batch_first:
             options["batch_first"] = True
         return function(pred, targets.values, targets.lengths, **options)
@@ -208,6 +239,8 @@ class Scorer:
             if not isinstance(scored, tuple) or len(scored) != count:
                 what = checks.describe(scored)
                 raise TypeError(f"{name} returned {what}, expected the loss and its gradient")
+            if type(scored[0]) is not Mean:
+                _check_number(name, scored[0])
             found[name] = Graded(*scored)
         return found
 
@@ -238,6 +271,7 @@ class Scorer:
             if isinstance(value, tuple):  # a loss comes with its gradient
                 value = values[name] = value[0]
             if type(value) is not Mean:
+                _check_number(name, value)
                 key = self._output.get(name)
                 weight = of[key].weight if self._weighted[name] else None
                 count = self._count(pred if key is None else pred[key], of[key], weight)
@@ -254,7 +288,7 @@ class Scorer:
                 return float(np.prod(np.shape(leaves(pred)[0])[:2]))
             return float(len(first)) if first.ndim else 1.0
         if targets.lengths is None or is_structure(targets.values):
-            return float(weight.sum())
+            return float(sum(np.sum(part) for part in leaves(weight) if part is not None))
         time, steps = (1, 0) if self._caller.batch_first else (0, 1)
         valid = np.arange(first.shape[time])[:, None] < targets.lengths
         valid = valid if steps else valid.T
@@ -331,6 +365,25 @@ def _scaled(dpred: Any, factor: float) -> Any:
     if is_structure(dpred):
         return mapped(lambda part, _: _scaled(part, factor), dpred, "dpred")
     return dpred if dpred is None else dpred * np.asarray(dpred).dtype.type(factor)
+
+
+def _check_number(name: str, value: Any) -> None:
+    """Refuse what a loss or metric of one's own has returned, if it is no number."""
+    if not (isinstance(value, (int, float)) or (hasattr(value, "dtype") and np.ndim(value) == 0)):
+        raise TypeError(f"{name} returned {checks.describe(value)}, expected a number")
+
+
+def _lacks_lengths(function: Scored, batch_first: bool) -> str | None:
+    """Return how a function is called for rows with lengths, if it cannot be called so."""
+    options = {"batch_first": True} if batch_first else {}
+    try:
+        inspect.signature(function).bind(None, None, None, **options)
+    except ValueError:  # it is not written in Python
+        return None
+    except TypeError:
+        more = ", batch_first=True" if batch_first else ""
+        return f"function(pred, target, lengths{more})"
+    return None
 
 
 def _takes_weight(function: Scored) -> bool:

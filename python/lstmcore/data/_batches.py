@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._base import checks
-from .._base.structure import is_structure, leaves, mapped
+from .._base.structure import by_key, is_structure, leaves, mapped
 
 __all__ = ["Batch", "Batches", "Buckets", "Pairs", "has_steps", "padded_labels"]
 
@@ -36,7 +36,8 @@ class Batch(NamedTuple):
     weight : array, optional
         How much each row (B,) counts, or each step (T, B), or (B, T) if batch_first, where there
         is a target per step; or, of the target's shape, each of its numbers. The loss gets it as
-        its `weight`, and so do metrics that take one.
+        its `weight`, and so do metrics that take one. With several targets it is of all of them, or
+        a tuple or dict as they are, with None for those whose all count.
 
     Examples
     --------
@@ -121,7 +122,8 @@ class Batches(_Epochs):
     resets : bool array (T, B), or (B, T) if batch_first, optional
         As the layers take them.
     weight : array (B,), or (T, B), or (B, T) if batch_first, or of the shape of target, optional
-        How much each row, step or number counts.
+        How much each row, step or number counts; or, as for `Batch`, one for each of several
+        targets.
     batch_size : int
         Rows per batch; the last batch has what is left.
     shuffle : bool, default True
@@ -198,16 +200,7 @@ class Batches(_Epochs):
             self._resets = checks.resets(resets, grid, axes_text)
         self._weight = None
         if weight is not None:
-            self._weight = checks._asarray(weight, "weight")
-            of_target = None if is_structure(self._target) else self._target.shape
-            if self._weight.shape not in ((rows,), *grids, of_target):
-                raise ValueError(
-                    f"weight has shape {self._weight.shape}, expected (B,) = ({rows},), or "
-                    f"{axes_text} = {' or '.join(map(str, grids))}, or that of the target"
-                )
-            alike = self._weight.ndim > 1 and self._weight.shape == of_target
-            steps = int(self._weight.ndim > 1) and self._axis
-            self._weight_axis = self._target_axes if alike else steps
+            self._weight, self._weight_axes = self._weights(weight, (rows,), grids)
 
     # Whether nobody writes to an x that it has made, so that no tape needs a copy of it.
     _read_only = False
@@ -227,6 +220,38 @@ class Batches(_Epochs):
             return axis
 
         return arrays, mapped(axis, arrays, "x")
+
+    def _weights(self, weight: Any, rows: tuple[int], grids: list[tuple[int, ...]]) -> Any:
+        """Return weights as arrays, one or as several targets are, and the axis of rows of each."""
+        axes = "(B, T)" if self.batch_first else "(T, B)"
+
+        def one(weight: Any, name: str, target: Any, target_axis: Any) -> tuple[Any, Any]:
+            if weight is None:
+                return None, 0
+            w = checks._asarray(weight, name)
+            of_target = None if is_structure(target) else target.shape
+            if w.shape not in (rows, *grids, of_target):
+                raise ValueError(
+                    f"{name} has shape {w.shape}, expected (B,) = {rows}, or {axes} = "
+                    f"{' or '.join(map(str, grids))}, or that of the target"
+                )
+            alike = w.ndim > 1 and w.shape == of_target
+            return w, target_axis if alike else int(w.ndim > 1) and self._axis
+
+        if not (is_structure(weight) and is_structure(self._target)):
+            return one(weight, "weight", self._target, self._target_axes)
+        targets, target_axes = by_key(self._target), by_key(self._target_axes)
+        wrong = [key for key in by_key(weight) if key not in targets]
+        if wrong:
+            names = ", ".join(map(repr, targets))
+            raise ValueError(f"weight has {wrong[0]!r}, expected those of the target, {names}")
+        pairs = {
+            key: one(w, f"weight[{key!r}]", targets[key], target_axes[key])
+            for key, w in by_key(weight).items()
+        }
+        if isinstance(weight, dict):
+            return tuple({key: pair[i] for key, pair in pairs.items()} for i in (0, 1))
+        return tuple(tuple(pair[i] for pair in pairs.values()) for i in (0, 1))
 
     def _grids(self) -> list[tuple[int, ...]]:
         """Return the shapes of those of several x that have steps."""
@@ -276,7 +301,7 @@ class Batches(_Epochs):
         resets = None if self._resets is None else np.take(self._resets, rows, self._axis)
         weight = None
         if self._weight is not None:
-            weight = np.take(self._weight, rows, self._weight_axis)
+            weight = _taken(self._weight, rows, self._weight_axes)
         return Batch(x, target, lengths, resets, weight)
 
     def _split(self, fraction: float) -> tuple[Batch, Batch]:
@@ -292,12 +317,12 @@ class Batches(_Epochs):
 
 
 def _taken(value: Any, rows: IntArray, axes: Any) -> Any:
-    """Return those rows of an array, or of each in a tuple or dict."""
+    """Return those rows of an array, or of each in a tuple or dict; of None, None."""
     if isinstance(value, dict):
-        return {key: np.take(part, rows, axes[key]) for key, part in value.items()}
+        return {key: _taken(part, rows, axes[key]) for key, part in value.items()}
     if isinstance(value, tuple):
-        return tuple(np.take(part, rows, axis) for part, axis in zip(value, axes, strict=True))
-    return np.take(value, rows, axes)
+        return tuple(_taken(part, rows, axis) for part, axis in zip(value, axes, strict=True))
+    return None if value is None else np.take(value, rows, axes)
 
 
 class _Bucketed(_Epochs):
