@@ -53,6 +53,7 @@ class Attention(Module):
     _knows_time = True
     _looks_back = True  # over all keys
     _lengths_of = 1  # key
+    _each_query = True
 
     batch_first = Option[bool]()
 

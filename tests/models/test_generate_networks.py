@@ -176,6 +176,91 @@ def test_several_inputs_are_fed_tokens_too() -> None:
     assert stopped[0].T.tolist() == [[1, 0, 0], [2, 3, 0]]
 
 
+def encoder_decoder(attention: Any = None, first: bool = False) -> lc.Model:
+    """Numbers in, numbers out; a calendar of the decoder, and a place, stand beside them."""
+    source, value, calendar = lc.Input(2), lc.Input(1), lc.Input(2)
+    options = {"batch_first": first}
+    keys, state = lc.LSTM(2, 5, 2, seed=0, **options)(source)
+    y, _ = lc.LSTM(3, 5, 2, seed=1, **options)(lc.concat([value, calendar]), state)
+    if attention is not None:
+        context, _ = attention(y, keys, keys)
+        y = lc.concat([context, y])
+    outputs = {"next": 4 * lc.Linear(5 if attention is None else 10, 1, seed=2)(y)}
+    outputs["said"] = lc.Linear(5, 2, seed=3)(state[0][-1])  # of the encoder alone
+    return lc.Model({"source": source, "value": value, "calendar": calendar}, outputs)
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("lengths", [None, [7, 2, 4]])
+@pytest.mark.parametrize("kind", [None, "dot", "heads"])
+def test_a_decoder_goes_on_from_an_encoder(kind: Any, lengths: Any, first: bool) -> None:
+    attention = {
+        None: None,
+        "dot": lc.attention.ScaledDotProduct(batch_first=first),
+        "heads": lc.attention.MultiHead(5, 5, batch_first=first, seed=4),
+    }[kind]
+    model, rng = encoder_decoder(attention, first), np.random.default_rng(1)
+    axis = int(first)
+
+    def series(steps: int, size: int) -> Array:
+        shape = (B, steps, size) if first else (steps, B, size)
+        return rng.standard_normal(shape).astype("f4")
+
+    prompt = {"source": series(7, 2), "value": series(2, 1), "calendar": series(1 + STEPS, 2)}
+    ends = None if lengths is None else {"source": lengths, "value": None, "calendar": None}
+    said, values = [], prompt["value"]
+    for _ in range(STEPS):
+        calendar = prompt["calendar"].take(range(values.shape[axis]), axis)
+        y = model({**prompt, "value": values, "calendar": calendar}, lengths=ends)
+        said.append(y["said"])
+        values = np.concatenate([values, y["next"].take([-1], axis)], axis)
+    seen = []
+
+    def feed(y: dict[str, Array]) -> dict[str, Array]:
+        seen.append(y["said"])
+        return {"value": y["next"]}
+
+    expected = values.take(range(2, 2 + STEPS), axis)
+    for given in ({"value": "next"}, feed):
+        found = lc.generate(model, prompt, STEPS, feed=given, lengths=ends)["value"]
+        if attention is None:
+            assert np.array_equal(found, expected)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)  # of an attention within rounding
+    assert np.array_equal(seen, said)
+    row = {name: array.take(1, 1 - axis) for name, array in prompt.items()}
+    if lengths is not None:
+        row["source"] = row["source"][: lengths[1]]
+    alone = lc.generate(model, row, STEPS, feed={"value": "next"})["value"]
+    np.testing.assert_allclose(alone, expected.take(1, 1 - axis), rtol=1e-5)
+
+
+def test_what_an_encoder_and_a_decoder_cannot() -> None:
+    model, feed = encoder_decoder(), {"value": "next"}
+    prompt = {"source": np.ones((7, B, 2), "f4"), "value": np.ones((1, B, 1), "f4")}
+    prompt["calendar"] = np.ones((STEPS, B, 2), "f4")
+    with pytest.raises(TypeError, match="'source' is read whole: expected a dict or tuple"):
+        lc.generate(model, prompt, STEPS, feed=feed, lengths=[1, 1, 1])
+    lengths = {"source": [1, 8, 1], "value": None, "calendar": None}
+    with pytest.raises(ValueError, match=r"lengths\[1\] is 8, expected 0 to 7"):
+        lc.generate(model, prompt, STEPS, feed=feed, lengths=lengths)
+    lengths = {"source": None, "value": [1, 1, 1], "calendar": [1, 0, 1]}
+    with pytest.raises(ValueError, match="lengths of the inputs that are continued differ"):
+        lc.generate(model, prompt, STEPS, feed=feed, lengths=lengths)
+    x = lc.Input(2)
+    y, h = lc.GRU(2, 2, seed=0)(x)
+    around = lc.Model({"x": x}, {"y": lc.GRU(2, 2, seed=1)(y, h)[0]})
+    with pytest.raises(ValueError, match="takes what comes of all steps back into them"):
+        lc.generate(around, {"x": prompt["source"]}, STEPS, feed={"x": "y"})
+    source, value = lc.Input(2), lc.Input(2)
+    keys, h = lc.GRU(2, 2, seed=0)(source)
+    y, _ = lc.GRU(2, 2, seed=1)(value, h)
+    mixed, _ = lc.attention.ScaledDotProduct()(keys, y, y)  # the encoder asks the decoder
+    two = lc.Model({"source": source, "value": value}, {"y": y, "mixed": mixed})
+    values = {"source": prompt["source"], "value": prompt["source"][:1]}
+    with pytest.raises(TypeError, match="takes all steps of one input beside single ones"):
+        lc.generate(two, values, STEPS, feed={"value": "y"})
+
+
 def wrong(**changes: Any) -> dict[str, Array]:
     return {**prompt_of(), **changes}
 

@@ -544,3 +544,44 @@ F8 = np.zeros((6, 5, 3))
 def test_forecast_refuses(call: Callable[[Any], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call(numeric())
+
+
+class Head(lc.Module):
+    """Scores of one's own; `ahead` looks at the step after each."""
+
+    def __init__(self, ahead: bool = False) -> None:
+        self.linear, self.ahead = lc.Linear(4, 5, seed=4, dtype="float64"), ahead
+
+    def forward(self, x: Any) -> Any:
+        y, tape = self.linear.forward(x)
+        return (np.concatenate([y[1:], y[-1:]]) if self.ahead else y), tape
+
+    def backward(self, tape: Any, dy: Any) -> Any:
+        return self.linear.backward(tape, dy)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_head_of_ones_own_is_stepped_where_it_says_so(inside: bool) -> None:
+    """One that looks at other steps would be right in training, and wrong step by step."""
+    options: dict[str, Any] = {"dtype": "float64"}
+    parts = [
+        lc.Sequential(lc.Embedding(6, 3, seed=s, **options), lc.GRU(3, 4, seed=s + 1, **options))
+        for s in (0, 2)
+    ]
+    source = np.random.default_rng(0).integers(0, 6, (5, 3))
+    says: dict[str, Any] = {"start": 1, "end": 9, "max_steps": 4}
+    head = Head(ahead=True)
+    model = lc.Seq2Seq(*parts, lc.Sequential(head) if inside else head)
+    assert model((source, source)).shape == (5, 3, 5)
+    with pytest.raises(ValueError, match=r"(?s)head is stepped here.* Head.* each_step is False"):
+        model.greedy(source, **says)
+    head = Head()
+    head.each_step = True
+    model = lc.Seq2Seq(*parts, lc.Sequential(head) if inside else head)
+    plain = lc.Seq2Seq(*parts, head.linear)
+    for ours, expected in zip(model.greedy(source, **says), plain.greedy(source, **says)):
+        assert np.array_equal(ours, expected)
+    numbers = [lc.GRU(1, 4, seed=0, **options), lc.GRU(5, 4, seed=1, **options)]
+    forecaster = lc.Seq2Seq(*numbers, Head())
+    with pytest.raises(ValueError, match=r"(?s)head is stepped here.* Head.* each_step is False"):
+        forecaster.forecast(np.ones((5, 3, 1)), np.ones((3, 5)), 4)

@@ -158,6 +158,8 @@ class Module:
     # Of the steps of which argument `lengths` say where rows end, and which has those of y.
     _lengths_of: ClassVar[int] = 0
     _steps_of: ClassVar[int] = 0
+    # Whether each step of y comes of the same step of that one, and of all steps of the others.
+    _each_query: ClassVar[bool] = False
 
     __call__: Callable[..., Any] = _call
 
@@ -877,7 +879,10 @@ def needed_steps(module: Module, more: str = "") -> str:
     if module._past_steps:
         return f"{module!r} needs past steps, which a module of your own around it does not carry"
     if overridden(module):
-        return f"{module!r} may need other steps than the one it is given: its each_step is False"
+        return (
+            f"{module!r} may need other steps than the one it is given: its each_step is False; "
+            "set it to True if each step of y comes of the same step of x alone"
+        )
     return f"{module!r} needs the whole sequence{more}"
 
 

@@ -11,7 +11,7 @@ from .._base import checks
 from .._base.checks import Array
 from .._base.scoring import check_scores
 from .._base.tree import rebuilt
-from .._network.stream import ModelStream
+from .._network.stream import ModelStream, SourcedStream, stepping
 
 __all__ = ["continued", "is_fed", "only_input"]
 
@@ -82,7 +82,7 @@ def continued(
         if ids != [True]:
             raise ValueError(f"stop is {stop}, expected it where one input of ids is fed alone")
     given = _Given(model, prompt, fed.slots, lengths)
-    stream = ModelStream(model, given.rows)
+    stream = given.stream(model)
     if state is not None:
         stream.state = state
     values = fed.values(_read(stream, given))
@@ -110,6 +110,9 @@ class _Given:
 
     def __init__(self, model: Any, prompt: Any, fed: list[int] | None, lengths: Any) -> None:
         plan = self._plan = model._plan
+        going = stepping(plan)
+        # Without any, or where one of the others is fed, a stream says why there is none.
+        self._sources = plan.sources if going and going.issuperset(fed or going) else set()
         self._names = ["prompt" + name[1:] for name in plan.names]
         arrays = model._arrays(prompt, "prompt")
         timed = [axes.steps for axes, _ in plan.given]
@@ -123,20 +126,52 @@ class _Given:
             arrays = [a[:, None] if t else a[None] for a, t in zip(arrays, timed, strict=True)]
         elif model.batch_first:
             arrays = [a.swapaxes(0, 1) if t else a for a, t in zip(arrays, timed, strict=True)]
-        self._arrays, self._timed = arrays, timed
+        self._arrays = arrays
+        self._timed = [t and slot not in self._sources for slot, t in enumerate(timed)]
         self.rows = arrays[first].shape[1]
-        told = [slot for slot in range(len(arrays)) if timed[slot]] if fed is None else fed
+        if lengths is not None and not self.batched:
+            raise ValueError("lengths is given, but the prompt has no batch")
+        self._source_lengths: Any = None
+        if lengths is not None and self._sources:
+            lengths = self._without_sources(model, lengths)
+        told = [slot for slot, t in enumerate(self._timed) if t] if fed is None else fed
         self._time = min(len(arrays[slot]) for slot in told)
         if not self._time or not self.rows:
             raise ValueError(f"{self._names[told[0]]} is empty, expected at least one step and row")
         if lengths is None:
             self.lengths = np.full(self.rows, self._time)
             return
-        if not self.batched:
-            raise ValueError("lengths is given, but the prompt has no batch")
         self.lengths = checks.lengths(lengths, self.rows, self._time, batched=True, of="prompt")
         if not self.lengths.all():
             raise ValueError("lengths has 0, expected at least one step for each row")
+
+    def _without_sources(self, model: Any, lengths: Any) -> Any:
+        """Return the lengths of what is continued, and keep those of what is read whole."""
+        plan = self._plan
+        if not isinstance(lengths, (Mapping, tuple)):
+            names = _listed(
+                key for key, slot in (_keys(plan.inputs) or {}).items() if slot in self._sources
+            )
+            raise TypeError(
+                f"lengths is {checks.describe(lengths)}, but of the inputs {names} is read whole: "
+                "expected a dict or tuple, as the inputs are, with None for those without"
+            )
+        found = model._of_inputs(lengths, "lengths", plan.lengths_used)
+        whole = [one if slot in self._sources else None for slot, one in enumerate(found)]
+        self._source_lengths = rebuilt(plan.inputs, iter(whole))
+        others = [one for slot, one in enumerate(found) if one is not whole[slot]]
+        if any(not np.array_equal(one, others[0]) for one in others):
+            raise ValueError("lengths of the inputs that are continued differ, expected the same")
+        return others[0] if others else None
+
+    def stream(self, model: Any) -> ModelStream:
+        """Return the stream that goes on with the inputs, behind its sources if it has any."""
+        if not self._sources:
+            return ModelStream(model, self.rows)
+        swap = model.batch_first
+        pairs = zip(self._arrays, self._plan.given, strict=True)
+        x = [a.swapaxes(0, 1) if swap and axes.steps else a for a, (axes, _) in pairs]
+        return SourcedStream(model, x, self._source_lengths, self.rows)
 
     def check_known(self, fed: list[int], steps: int) -> None:
         """Refuse inputs that have other steps than they need."""

@@ -55,7 +55,8 @@ def generate(
         The state before the prompt, as ``model.run`` takes it, or with `feed` as the ``state`` of
         ``model.stream()`` is; zeros if not given.
     lengths : integer array (B,), optional
-        Steps of the prompt of each row, at least 1.
+        Steps of the prompt of each row, at least 1. Where an encoder reads an input whole, a dict
+        or tuple in the structure of the inputs, with None for those that have all steps.
     stop : int, optional
         A token that ends the text. When all rows have had it, generating ends; what follows it in a
         row is this token again.
@@ -70,6 +71,8 @@ def generate(
         be known ahead: beside the T steps of the prompt the ``steps - 1`` after it at which
         generated values are read. One more may be there, which is that of the last value
         generated, and is not read. What is ahead of a row with a length follows its own end.
+        An input that an encoder reads, whose final states or outputs the rest starts from or
+        attends to, is read whole first; it has as many steps as it likes.
 
     Returns
     -------

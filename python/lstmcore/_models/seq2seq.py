@@ -11,7 +11,7 @@ import numpy.typing as npt
 from .._base import checks
 from .._base.checks import Array
 from .._base.low_precision import PrecisionOfParts
-from .._base.module import Module, needed_steps, storable
+from .._base.module import Module, needed_steps, overridden, storable
 from .._nn.sequential import Sequential, SequentialTape, as_sequential
 from .._nn.tape import check_owner
 from ..attention import Attention
@@ -67,7 +67,9 @@ class Seq2Seq(PrecisionOfParts):
     decoder : Sequential or layer
         Reads what has been said so far; reads forward.
     head : Module
-        Turns the decoder's y, or (context, y), into scores (..., V) of all tokens.
+        Turns the decoder's y, or (context, y), into scores (..., V) of all tokens. One of your own
+        that does so for each step by itself says ``each_step = True``; without that it is trained,
+        but not stepped: `greedy`, `beam_search` and `forecast` refuse it.
     attention : module of `lstmcore.attention`, optional
         Decoder against encoder, with the decoder's size for queries.
     carry_state : bool, default True
@@ -214,6 +216,14 @@ class Seq2Seq(PrecisionOfParts):
             raise ValueError(
                 f"head takes {self.head._input_size} features, expected {size}, those of {what}"
             )
+
+    def _check_head(self) -> None:
+        """Refuse to give a head one step after the other that may need others."""
+        head = self.head
+        own = overridden(head) and not head.each_step
+        part = head if own else head._part_reading_ahead()
+        if part is not None:
+            raise ValueError(f"head is stepped here, and has what cannot be: {needed_steps(part)}")
 
     @property
     def carry_state(self) -> bool:
@@ -433,6 +443,7 @@ class Seq2Seq(PrecisionOfParts):
             raise ValueError(
                 f"head is {self.head!r}, which gives probabilities, expected the scores before them"
             )
+        self._check_head()
         max_steps = checks.integer(max_steps, "max_steps", 1)
         start, end = checks.integer(start, "start", 0), checks.integer(end, "end", 0)
         length_penalty = checks.number(length_penalty, "length_penalty")
@@ -540,6 +551,7 @@ class Seq2Seq(PrecisionOfParts):
         ((10, 271, 1), True)
         """
         value, beside = self._first_values(previous, steps, known)
+        self._check_head()
         keys, final, lengths = self._encode(source, lengths)
         batch = 0 if self.batch_first else 1
         if keys.ndim != 3 or keys.shape[batch] != len(value):

@@ -193,9 +193,13 @@ class Plan:
 
     @property
     def reading_ahead(self) -> Step | None:
-        """The first call that takes what comes of all steps back into steps; None if none does."""
+        """The first call that takes what comes of all steps back into them; None if none does."""
+        return self.ahead_in(self.steps)
+
+    def ahead_in(self, steps: Iterable[Step]) -> Step | None:
+        """The first of some calls that takes what the others make of all steps back into steps."""
         pooled: set[int] = set()  # slots of what comes of all steps of something
-        for step in self.steps:
+        for step in steps:
             xs = [x for x in step.xs if x is not None]
             timed = any(self.axes[x].steps for x in xs)
             for y in step.outs:
@@ -204,6 +208,31 @@ class Plan:
             if step.timed and any(x in pooled for x in xs):
                 return step
         return None
+
+    @property
+    def sources(self) -> set[int]:
+        """The inputs of whose steps all are read before others take their first: an encoder's."""
+        of = [set(inputs) for inputs in self._time]  # the inputs of whose steps a value is made
+        found: set[int] = set()
+        for step in self.steps:
+            xs = [x for x in step.xs if x is not None]
+            origins: set[int] = set().union(*(of[x] for x in xs))
+            for y in step.outs:
+                of[y] = of[y] or origins
+            if step.timed:
+                found.update(*(of[x] for x in xs if not self.axes[x].steps))
+        return found
+
+    def apart(self, inputs: set[int]) -> tuple[list[Step], list[Step]]:
+        """Return the calls that take nothing of these inputs, and the others."""
+        reached, before, after = set(inputs), [], []
+        for step in self.steps:
+            if reached.isdisjoint(step.xs):
+                before.append(step)
+            else:
+                after.append(step)
+                reached.update(step.outs)
+        return before, after
 
     @property
     def chain(self) -> list[Step] | None:

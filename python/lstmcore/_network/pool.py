@@ -49,9 +49,9 @@ class ModelStreamPool(InPython):
 
     def __init__(self, model: Model, capacity: int) -> None:
         capacity = counted(capacity, "capacity")
-        check_streamable(model)
+        check_streamable(model, model._plan.steps)
         self._model = frozen(model)
-        calls = calls_with_states(self._model._plan)
+        calls = calls_with_states(self._model._plan.steps)
         row = sum(part.nbytes for call in calls for part in call.zeros(1))
         check_room(capacity, row, "capacity")
         try:

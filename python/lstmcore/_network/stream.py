@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import threading
 import weakref
+from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from .._base.checks import Array
+from .._base.checks import Array, Lengths
 from .._base.flow import Flow
 from .._base.loads import whole
 from .._base.module import overridden
@@ -18,13 +20,22 @@ from .._base.parameter import settled
 from .._base.tree import leaves, rebuilt
 from .._nn.streams.frozen import counted
 from .._nn.streams.states import check_entries, chosen_rows, state_parts
+from . import executor
 from .operations import Operation
 
 if TYPE_CHECKING:
     from .model import Model
     from .plan import Plan, Step
 
-__all__ = ["ModelStream", "calls_with_states", "check_streamable", "frozen", "restored"]
+__all__ = [
+    "ModelStream",
+    "SourcedStream",
+    "calls_with_states",
+    "check_streamable",
+    "frozen",
+    "restored",
+    "stepping",
+]
 
 
 class StatefulCall(NamedTuple):
@@ -43,10 +54,10 @@ class StatefulCall(NamedTuple):
         return tuple(np.zeros((owner.num_layers, batch_size, size), dtype) for size in sizes)
 
 
-def calls_with_states(plan: Plan) -> list[StatefulCall]:
-    """Return the calls of a network with a stream that go on from a state, in order."""
+def calls_with_states(steps: Iterable[Step]) -> list[StatefulCall]:
+    """Return those of some calls of a network that go on from a state in a stream, in order."""
     found = []
-    for step in plan.steps:
+    for step in steps:
         if step.place is not None:
             owner = step.module._stream_stage(repr(step.module)) if step.past else step.module
             found.append(StatefulCall(step, owner))
@@ -79,14 +90,22 @@ class ModelStream:
 
     def __init__(self, model: Model, batch_size: int = 1) -> None:
         batch_size = counted(batch_size, "batch_size")
-        check_streamable(model)
+        check_streamable(model, model._plan.steps)
         self._open(frozen(model), batch_size)
 
     def _open(self, model: Model, batch_size: int) -> None:
         self._model, self._batch_size = model, batch_size
         self._may_lack_batch = batch_size == 1
         self._plan = model._plan
-        self._calls = calls_with_states(self._plan)
+        self._steps = self._plan.steps  # the calls that are made at every step
+        # Values that are there without them, by slot, and where the rows of those end.
+        self._known: dict[int, Any] = {}
+        self._ends: dict[int, Lengths | None] = {}
+        self._begin(batch_size)
+
+    def _begin(self, batch_size: int) -> None:
+        """Set the states before the first step."""
+        self._calls = calls_with_states(self._steps)
         self._places = {id(call.step): place for place, call in enumerate(self._calls)}
         # Of these calls. Arrays of states are replaced and never written to, so that copies can
         # share them.
@@ -260,10 +279,14 @@ class ModelStream:
         """Compute all calls for values laid out as the model takes them, and go on from there."""
         plan = self._plan
         values = [*values, *[None] * (plan.count - len(values))]
-        flow = Flow([None] * len(plan.stateful), None, None, self._model.batch_first)
+        for slot, value in self._known.items():
+            values[slot] = value
+        flow = Flow([None] * len(self._calls), None, None, self._model.batch_first)
         states = list(self._states)
-        for step in plan.steps:
+        for step in self._steps:
             args = rebuilt(step.args, (None if x is None else values[x] for x in step.xs))
+            if self._ends:
+                flow.lengths = self._ends.get(step.given[0]) if step.given else None
             place = self._places.get(id(step))
             if place is not None and step.past:
                 (flow.states[place],) = states[place]
@@ -332,6 +355,51 @@ class ModelStream:
         return f"{text}, or without the batch" if batched and self._may_lack_batch else text
 
 
+class SourcedStream(ModelStream):
+    """A network of which some inputs are read whole, before the others take their first step.
+
+    So the decoder of an encoder-decoder that is wired by its states goes on from the encoder's.
+
+    Parameters
+    ----------
+    model : Model
+    x : list of arrays
+        All inputs, batched; of those with steps, only the sources are read.
+    lengths : structure of integer arrays
+        As the model takes it, of the sources.
+    batch_size : int
+    """
+
+    def __init__(self, model: Model, x: list[Any], lengths: Any, batch_size: int) -> None:
+        going = stepping(model._plan)
+        before, after = model._plan.apart(going)
+        made = frozenset(y for step in before for y in step.outs)
+        check_streamable(model, after, made | model._plan.sources)
+        self._open(frozen(model), batch_size)
+        plan = self._plan
+        before, self._steps = plan.apart(going)
+        self._begin(batch_size)
+        before = [copy.copy(step) for step in before]
+        for step in before:
+            step.frees = []  # what the others need, which may stand in front of it
+        needed = {x for step in self._steps for x in step.xs} | set(plan.last)
+        slots = sorted(made & needed)
+        flow = Flow([None] * len(plan.stateful), None, None, self._model.batch_first)
+        part = SimpleNamespace(steps=before, last=slots, count=plan.count, finds=plan.finds)
+        none: list[Any] = [None] * len(x)
+        ends = none if lengths is None else self._model._lengths(lengths, x)
+        values, found, _ = executor.forward(part, x, ends, none, flow, False)  # type: ignore[arg-type]
+        self._known = dict(zip(slots, values, strict=True))
+        for slot, end in zip(slots, found, strict=True):
+            self._ends[slot] = None if end.lengths is None else Lengths(end.lengths)
+        self._ends |= {slot: ends[slot] for slot in plan.sources}
+
+
+def stepping(plan: Plan) -> set[int]:
+    """The inputs with steps that a `SourcedStream` takes step by step."""
+    return {i for i, (axes, _) in enumerate(plan.given) if axes.steps} - plan.sources
+
+
 class _Alone:
     """Lets one thread in, and refuses others meanwhile."""
 
@@ -363,8 +431,11 @@ def _cleared(part: Array, rows: list[int]) -> Array:
     return part
 
 
-def check_streamable(model: Model) -> None:
-    """Refuse a model with a call that needs other steps than those so far."""
+def check_streamable(model: Model, steps: list[Step], known: frozenset[int] = frozenset()) -> None:
+    """Refuse a model with one of these calls that needs other steps than those so far.
+
+    `known` are the slots of values that are there before the first.
+    """
     plan = model._plan
     names = {id(module): name for name, module in model._children.items()}
 
@@ -372,19 +443,28 @@ def check_streamable(model: Model) -> None:
         name = names.get(id(step.module))
         return f"module {name}, {step.module!r}," if name else repr(step.module)
 
-    for step in plan.steps:
+    for step in steps:
         if step.module._needs_whole_sequence:
             raise ValueError(f"{called(step)} needs the whole sequence, which a stream lacks")
         timed = any(x is not None and plan.axes[x].steps for x in step.xs)
+        stepped = [x for x in step.xs if x is not None and plan.axes[x].steps]
+        if not known.isdisjoint(stepped):
+            query = step.module._steps_of if step.module._each_query else None
+            if query is None or [x for x in stepped if x not in known] != [step.xs[query]]:
+                raise TypeError(
+                    f"{called(step)} takes all steps of one input beside single ones of another, "
+                    "expected an attention that asks the first with a query for each of the second"
+                )
+            continue
         single = step.place is not None or isinstance(step.module, Operation)
         if timed and step.module._looks_back:
             step.module._stream_stage(called(step))  # refuses where nothing carries the past steps
         elif timed and not (single or step.module.each_step):
             raise TypeError(
                 f"{called(step)} cannot be streamed: it may need other steps than the one it is "
-                "given, as its each_step is False"
+                "given, as its each_step is False, which says True where it does not"
             )
-    ahead = plan.reading_ahead
+    ahead = plan.ahead_in(steps)
     if ahead is not None:
         raise ValueError(
             f"{called(ahead)} takes what comes of all steps back into them, so it needs the whole "
