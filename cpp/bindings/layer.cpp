@@ -141,10 +141,10 @@ void bind_layer(py::module_& m) {
     m.def(
         "backward",
         [](const Tape& tape, const std::optional<py::array>& dy, const std::optional<py::array>& dh,
-           const std::optional<py::array>& dc, const std::vector<py::array>& gradients) {
-            return tape.backward(dy, dh, dc, gradients);
-        },
-        py::arg("tape"), py::arg("dy"), py::arg("dh"), py::arg("dc"), py::arg("gradients"));
+           const std::optional<py::array>& dc, const std::vector<py::array>& gradients,
+           bool need_dx) { return tape.backward(dy, dh, dc, gradients, need_dx); },
+        py::arg("tape"), py::arg("dy"), py::arg("dh"), py::arg("dc"), py::arg("gradients"),
+        py::arg("need_dx") = true);
     m.def("dropout_mask", &make_dropout_mask, py::arg("key"), py::arg("part"), py::arg("time"),
           py::arg("batch"), py::arg("features"), py::arg("p"), py::arg("use") = "between_layers");
 }

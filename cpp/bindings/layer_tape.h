@@ -69,7 +69,7 @@ public:
 
     py::tuple backward(const std::optional<py::array>& dy, const std::optional<py::array>& dh,
                        const std::optional<py::array>& dc,
-                       const std::vector<py::array>& gradients) const override {
+                       const std::vector<py::array>& gradients, bool need_dx) const override {
         const Spec& spec = call_.spec;
         const LayerSpec& layer = spec.layer;
         Sequences<T> in = call_.in;
@@ -85,16 +85,19 @@ public:
         const auto into = split_sets<Parameters<T>, T>(spec, gradients, "gradients");
         call_.check_lookup();
 
-        auto dx =
-            empty_array<T>(call_.lookup ? std::vector<int64_t>{in.table_rows, layer.input_size}
-                                        : call_.sequence_shape(layer.input_size));
+        std::optional<py::array_t<T>> dx;
+        View<T> dx_view;
+        if (call_.lookup) {
+            dx = empty_array<T>({in.table_rows, layer.input_size});
+            dx_view = {dx->mutable_data(), 0, layer.input_size};
+        } else if (need_dx) {
+            dx = empty_array<T>(call_.sequence_shape(layer.input_size));
+            dx_view = view_of<T>(*dx, "dx", first, in.steps, in.batch, layer.input_size);
+        }
         auto dh0 = empty_array<T>({spec.states(), in.batch, layer.output_size()});
         std::optional<py::array_t<T>> dc0;
         if (lstm) dc0 = empty_array<T>({spec.states(), in.batch, layer.hidden_size});
         const auto y = view_of<const T>(y_, "y", first, in.steps, in.batch, layer.feature_size());
-        const auto dx_view =
-            call_.lookup ? View<T>{dx.mutable_data(), 0, layer.input_size}
-                         : view_of<T>(dx, "dx", first, in.steps, in.batch, layer.input_size);
         T* dh0_data = dh0.mutable_data();
         T* dc0_data = dc0 ? dc0->mutable_data() : nullptr;
         const bool interruptible = is_interruptible(work_of(layer, in));

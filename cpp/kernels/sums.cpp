@@ -45,12 +45,89 @@ LSTMCORE_INLINE void outer_columns(const OuterArgs<T>& args, int64_t first, int6
     }
 }
 
+/// Rows [first, last) of a gradient with one register of columns or less, some of whose lanes would
+/// be idle: here lanes run over its rows, which are columns of a. Each number is the same chain.
+template <class T, int kVectors>
+LSTMCORE_INLINE void outer_turned_tile(const OuterArgs<T>& args, int64_t column, int64_t first,
+                                       int64_t last) {
+    constexpr int L = kLanes<T>, width = kVectors * L, kRows = tile_rows(kVectors);
+    alignas(64) T tile[kRows * width] = {};
+    const T* b[kRows];
+    Ends<T> ends[kRows];
+    for (int64_t n = 0; n < args.N; n += kRows) {
+        const int64_t rows = args.N - n < kRows ? args.N - n : kRows;
+        for (int64_t r = 0; r < rows; ++r) {
+            T* const sums = tile + r * width;
+            b[r] = args.b.at(0, n + r);
+            ends[r] = {sums, sums};
+            for (int64_t j = first; j < last; ++j)
+                sums[j - column] = args.c[(j - args.first) * args.N + n + r];
+        }
+        accumulate_rows<T, T, kVectors, 1, kRows, false>(
+            rows, b, args.b.width, args.a.at(0, column), 0, args.a.width, args.M, {}, ends);
+        for (int64_t r = 0; r < rows; ++r)
+            for (int64_t j = first; j < last; ++j)
+                args.c[(j - args.first) * args.N + n + r] = tile[r * width + j - column];
+    }
+}
+template <class T>
+void outer_turned(const OuterArgs<T>& args) {
+    constexpr int L = kLanes<T>;
+    const int64_t end = args.first + args.J;
+    // From a column at which a register begins, so that none goes past the end of a row.
+    for (int64_t column = args.first / L * L; column < end;) {
+        const int64_t left = (end - column + L - 1) / L;
+        const int64_t in_panel = (args.a.width - column % args.a.width) / L;
+        const int64_t most = left < in_panel ? left : in_panel, vectors = most < 4 ? most : 4;
+        const int64_t first = column < args.first ? args.first : column;
+        const int64_t last = column + vectors * L < end ? column + vectors * L : end;
+        switch (vectors) {
+            case 1:
+                outer_turned_tile<T, 1>(args, column, first, last);
+                break;
+            case 2:
+                outer_turned_tile<T, 2>(args, column, first, last);
+                break;
+            case 3:
+                outer_turned_tile<T, 3>(args, column, first, last);
+                break;
+            case 4:
+                outer_turned_tile<T, 4>(args, column, first, last);
+                break;
+        }
+        column += vectors * L;
+    }
+}
+
+/// Columns [j, j + kVectors registers) of column_sum, of which `valid` are there: so many chains at
+/// once, as each waits for the addition before.
+template <class T, int kVectors>
+LSTMCORE_INLINE void column_sums(const ColumnSumArgs<T>& args, int64_t j, int64_t valid) {
+    constexpr int L = kLanes<T>;
+    Packet<T> sum[kVectors];
+    for (int v = 0; v < kVectors; ++v) sum[v] = load(args.out + j + v * L, valid - v * L);
+    const T *a = args.a + j, *b = args.b;
+    if (b == nullptr) {
+        for (int64_t m = 0; m < args.M; ++m, a += args.lda)
+            for (int v = 0; v < kVectors; ++v)
+                sum[v] = padd(sum[v], load(a + v * L, valid - v * L));
+    } else {
+        b += j;
+        for (int64_t m = 0; m < args.M; ++m, a += args.lda, b += args.ldb)
+            for (int v = 0; v < kVectors; ++v)
+                sum[v] = pmadd(load(a + v * L, valid - v * L), load(b + v * L, valid - v * L),
+                               sum[v]);
+    }
+    for (int v = 0; v < kVectors; ++v) store(args.out + j + v * L, sum[v], valid - v * L);
+}
+
 }  // namespace
 
 template <class T>
 void outer(const OuterArgs<T>& args) {
     constexpr int L = kLanes<T>;
     static_assert(Panels<T>::kWidth % (4 * L) == 0, "a tile lies in one panel");
+    if (args.N <= L && args.a.width % L == 0) return outer_turned(args);
     // So many rows, whole tiles of them, that their part of a stays in the cache while all columns
     // pass.
     constexpr int64_t kBlock = 192;
@@ -76,19 +153,9 @@ void outer(const OuterArgs<T>& args) {
 template <class T>
 void column_sum(const ColumnSumArgs<T>& args) {
     constexpr int L = kLanes<T>;
-    for (int64_t j = 0; j < args.J; j += L) {
-        const int64_t valid = args.J - j;
-        Packet<T> sum = load(args.out + j, valid);
-        const T* a = args.a + j;
-        if (args.b == nullptr) {
-            for (int64_t m = 0; m < args.M; ++m, a += args.lda) sum = padd(sum, load(a, valid));
-        } else {
-            const T* b = args.b + j;
-            for (int64_t m = 0; m < args.M; ++m, a += args.lda, b += args.ldb)
-                sum = pmadd(load(a, valid), load(b, valid), sum);
-        }
-        store(args.out + j, sum, valid);
-    }
+    int64_t j = 0;
+    for (; j + 4 * L <= args.J; j += 4 * L) column_sums<T, 4>(args, j, 4 * L);
+    for (; j < args.J; j += L) column_sums<T, 1>(args, j, args.J - j);
 }
 
 template void outer<float>(const OuterArgs<float>&);

@@ -407,6 +407,7 @@ TEST(pointers_and_sizes_that_cannot_be_are_refused) {
     const float* const on_tape = static_cast<const float*>(tape.data());
     float* const h = state.data();
     run_backward(on_tape, nullptr, dx_view, h, nullptr, gradients.sets);
+    const auto first_arrays = gradients.arrays;
     const auto backward_refused = [&](auto call, const char* part) {
         CHECK_THROWS(call(), std::invalid_argument, part);
     };
@@ -418,8 +419,22 @@ TEST(pointers_and_sizes_that_cannot_be_are_refused) {
     backward_refused(
         [&] { run_backward(on_tape, nullptr, dx_view, nullptr, nullptr, gradients.sets); },
         "dh0 is null");
-    backward_refused([&] { run_backward(on_tape, nullptr, {}, h, nullptr, gradients.sets); },
-                     "dx is null");
+    // Without dx the others are as with it.
+    ParameterSet<float> others(spec, true);
+    run_backward(on_tape, nullptr, {}, h, nullptr, others.sets);
+    CHECK(others.arrays == first_arrays);
+    const int64_t ids[8] = {};
+    other = in;
+    other.x = {};
+    other.lookup = {ids, 2, 1};
+    other.table = y.data();
+    other.table_rows = 1;
+    backward_refused(
+        [&] {
+            backward<float>(*weights, other, y_view, on_tape, y_view, nullptr, nullptr, {}, h,
+                            nullptr, gradients.sets, more.data(), 1);
+        },
+        "dx is null");
     backward_refused([&] { run_backward(on_tape, nullptr, dx_view, h, nullptr, {}); }, "gradients");
     CHECK_THROWS(tape_gates(spec, in, on_tape, 1, 0), std::invalid_argument, "no such part");
     CHECK_THROWS(tape_cells(spec, in, on_tape, 0, 1), std::invalid_argument, "no such part");

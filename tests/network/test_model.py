@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import lstmcore as lc
+from helpers.networks import ATTENTION, NETWORKS, values_of
 from helpers.numeric import assert_same_bits
 from helpers.peers import require
-from lstmcore._base.tree import leaves
+from lstmcore._base.tree import leaves, rebuilt
 
 D: dict[str, Any] = {"dtype": "float64"}
 T, B = 6, 4
@@ -400,6 +401,23 @@ def test_chunks_are_the_whole() -> None:
     wired = autoencoder()[0]
     with pytest.raises(ValueError, match="carries the state forward"):
         lc.evaluate(wired, [(values, values)], loss=lc.losses.mse, truncate=2)
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("name", [*NETWORKS, *ATTENTION])
+def test_gradients_without_that_of_x(name: str, first: bool) -> None:
+    """What training leaves out changes no gradient of a parameter."""
+    made = NETWORKS[name](first)[0] if name in NETWORKS else ATTENTION[name](first)
+    found = []
+    for add in ("backward", "_add_gradients"):
+        model = copy.deepcopy(made)
+        y, tape = model.forward(values_of(model))
+        shown = [model._plan.axes[slot].shown for slot in model._plan.last]
+        dy = [None if s else np.ones_like(one) for s, one in zip(shown, leaves(y), strict=True)]
+        getattr(model, add)(tape, rebuilt(model._plan.outputs, iter(dy)))
+        found.append({name: p.grad for name, p in model.named_parameters()})
+    assert_same_bits(found[0], found[1])
+    assert name == "dots" or any(gradient.any() for gradient in found[0].values())
 
 
 def test_generate() -> None:

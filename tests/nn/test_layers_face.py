@@ -14,6 +14,7 @@ import pytest
 
 import lstmcore as lc
 from helpers.numeric import assert_same_bits
+from helpers.variants import Cell, cells, make
 
 T, B, I, H = 5, 3, 4, 6  # noqa: E741
 LAYERS = (lc.RNN, lc.GRU, lc.LSTM)
@@ -723,3 +724,18 @@ def test_the_package_has_what_it_lists() -> None:
     for name in lc.__all__:
         assert getattr(lc, name) is not None
     assert len(lc.__all__) == len(set(lc.__all__))
+
+
+@cells
+def test_gradients_without_that_of_x(cell: Cell) -> None:
+    """Of every variant, the gradients of parameters and states are those beside that of x."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((6, 5, 3)).astype("f4")
+    found = []
+    for need_dx in (True, False):
+        layer = make(cell[0], 3, 4, seed=1, **cell[1])
+        y, _, tape = layer.forward(x, lengths=[6, 0, 3, 1, 6])
+        dx, dstate = layer._backward(tape, np.ones_like(y), None, need_dx)
+        assert (dx is None) == (not need_dx)
+        found.append((dstate, [p.grad for p in layer.parameters()]))
+    assert_same_bits(found[0], found[1])

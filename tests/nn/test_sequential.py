@@ -611,3 +611,66 @@ def test_wrong_calls_change_nothing() -> None:
         assert_same_bits(p.data, before[name])
         assert not p.grad.any(), name
     model.backward(tape, y)
+
+
+class _Seen(lc.Module):
+    """One's own without parameters, which notes that backward has been there."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def forward(self, x: Any) -> Any:
+        return x, None
+
+    def backward(self, tape: Any, dy: Any) -> Any:
+        self.seen += 1
+        return dy
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: [lc.LSTM(3, 4, seed=0), lc.LastStep(), lc.Linear(4, 2, seed=1)],
+        lambda: [lc.Dropout(0.5, seed=0), lc.GRU(3, 4, 2, bidirectional=True, seed=1)],
+        lambda: [lc.LayerNorm(3), lc.RNN(3, 4, seed=1), lc.GRU(4, 4, seed=2)],
+        lambda: [lc.Tanh(), lc.Linear(3, 4, seed=0), lc.LSTM(4, 3, proj_size=2, seed=1)],
+        lambda: [lc.GRU(3, 4, input_dropout=0.3, dropout=0.2, num_layers=2, seed=1)],
+        lambda: [lc.Masking(), lc.LSTM(3, 4, weight_dropout=0.3, seed=1)],
+        lambda: [lc.Conv1D(3, 4, 2, padding="causal", seed=0), lc.GRU(4, 2, seed=1)],
+    ],
+)
+def test_gradients_without_that_of_x(make: Any) -> None:
+    """What training leaves out changes no gradient of a parameter."""
+    x = np.random.default_rng(0).standard_normal((5, 6, 3)).astype("f4")
+    found = []
+    for add in ("backward", "_add_gradients"):
+        model = lc.Sequential(*make())
+        y, tape = model.forward(x)
+        getattr(model, add)(tape, np.ones_like(y))
+        found.append([p.grad for p in model.parameters()])
+    assert_same_bits(found[0], found[1])
+    assert all(gradient.any() for gradient in found[0])
+
+
+def test_training_asks_nobody_for_a_gradient_of_x_in_vain() -> None:
+    """But modules of one's own, and classes with a backward of their own, it does ask."""
+    x = np.ones((5, 6, 3), "f4")
+    seen, asked = _Seen(), []
+
+    class Asked(lc.LSTM):
+        def backward(self, tape: Any, dy: Any, dstate: Any = None) -> Any:
+            asked.append("layer")
+            return super().backward(tape, dy, dstate)
+
+    class Around(lc.Sequential):
+        def backward(self, tape: Any, dy: Any) -> Any:
+            asked.append("network")
+            return super().backward(tape, dy)
+
+    for model in (lc.Sequential(seen, lc.LSTM(3, 3)), Around(Asked(3, 3))):
+        lc.fit(
+            model, (x, x), loss="mse", progress=False,
+            optimizer=lc.optim.SGD(model.parameters(), lr=0.1),
+        )  # fmt: skip
+    assert seen.seen == 1
+    assert asked == ["network", "layer"]

@@ -142,11 +142,11 @@ LSTMCORE_API void forward(const Weights<T>& weights, const Sequences<T>& in, Vie
 
 /// Gradients by back-propagation through time (Werbos 1990) of a loss whose derivatives by y, h_n
 /// and c_n are dy, dh_n and dc_n (null = zeros). `y` and `tape` are forward's. Writes dx (T, B, I),
-/// zero past the end, or the gradient (table_rows, I) of a table (dx.row = I), dh0 and, unless it
-/// is null, dc0; adds to the L*D parameter gradients, summed over steps (last first) and rows
-/// (longest first, then in order) whatever num_threads is; with a table, the dgates of each of its
-/// rows first. Throws what forward does, and std::invalid_argument if the weights were packed for
-/// inference only.
+/// zero past the end, unless it is null, or the gradient (table_rows, I) of a table (dx.row = I);
+/// dh0 and, unless it is null, dc0. Adds to the L*D parameter gradients, summed over steps (last
+/// first) and rows (longest first, then in order) whatever num_threads is; with a table, the dgates
+/// of each of its rows first. Throws what forward does, and std::invalid_argument if the weights
+/// were packed for inference only.
 template <class T>
 LSTMCORE_API void backward(const Weights<T>& weights, const Sequences<T>& in, View<const T> y,
                            const T* tape, View<const T> dy, const T* dh_n, const T* dc_n,

@@ -219,11 +219,29 @@ Buffer pack_into_buffer(const Kernels<T>& kernels, Precision precision, bool tra
     return memory;
 }
 
+/// Copies n numbers, if they are few faster than a call of memcpy does.
+template <class T>
+void copy_numbers(T* to, const T* from, int64_t n) {
+    constexpr int64_t kPiece = 16 / int64_t(sizeof(T)), kFew = 4 * kPiece;
+    if (n > kFew) {
+        std::memcpy(to, from, sizeof(T) * n);
+        return;
+    }
+    int64_t i = 0;
+    for (; i + kPiece <= n; i += kPiece) std::memcpy(to + i, from + i, 16);
+    if constexpr (kPiece > 2)
+        if (n & 2) {
+            std::memcpy(to + i, from + i, sizeof(T) * 2);
+            i += 2;
+        }
+    if (n & 1) to[i] = from[i];
+}
+
 /// Lays the n numbers of a row out for sums over rows.
 template <class T>
 void copy_to_panels(const Panels<T>& to, int64_t row, const T* from, int64_t n) {
     for (int64_t i = 0; i < n; i += to.width)
-        std::memcpy(to.at(row, i), from + i, sizeof(T) * std::min(n - i, to.width));
+        copy_numbers(to.at(row, i), from + i, std::min(n - i, to.width));
 }
 
 /// Rounds the n numbers of a row there to bfloat16.

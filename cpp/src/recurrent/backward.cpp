@@ -440,10 +440,10 @@ private:
 
     /// dx += dgates · W_ih for the worker's rows of a chunk; the first direction starts from zeros.
     void multiply_input(int worker, int64_t layer, int d, int64_t first, int64_t end) {
-        if (looks_up(layer)) return;
+        const View<T> dx = dinput_of(layer);
+        if (looks_up(layer) || !dx) return;
         const PackedDirection<T>& w = weights_->direction(layer, d);
         const bool backwards = spec_.reads_backwards(d), masked = masks_.of_input();
-        const View<T> dx = dinput_of(layer);
         const int64_t I = spec_.layer_input_size(layer);
         ProductRow<T>* products = scratch_[worker].products;
         int64_t n = 0;
@@ -504,9 +504,9 @@ private:
 
     /// Clears dx past the ends of rows, and applies the dropout of the layer below to the rest.
     void finish_input(int worker, int64_t layer) {
-        if (looks_up(layer)) return;
-        const int64_t I = spec_.layer_input_size(layer);
         const View<T> dx = dinput_of(layer);
+        if (looks_up(layer) || !dx) return;
+        const int64_t I = spec_.layer_input_size(layer);
         const Dropout mask(in_.dropout_key, in_.dropout);
         const T scale = T(1 / (1 - in_.dropout));
         for (int64_t slot : slots_of(worker, in_.batch)) {
@@ -580,8 +580,8 @@ void backward(const Weights<T>& weights, const Sequences<T>& in, View<const T> y
     require(in.batch == 0 || dh0 != nullptr, "dh0 is null, expected (L*D, B, P)");
     const bool empty = in.batch == 0 || in.steps == 0;
     require(empty || y.data != nullptr, "y is null, expected that of the forward call");
-    require(dx.data != nullptr || (in.lookup ? in.table_rows == 0 : empty),
-            "dx is null, expected the gradient of x or of the table");
+    require(dx.data != nullptr || !in.lookup || in.table_rows == 0,
+            "dx is null, expected the gradient of the table");
     Arena arena(workspace);
     Backward<T>(weights.spec(), in, num_threads, arena)
         .run(weights, y, tape, dy, dh_n, dc_n, dx, dh0, dc0, gradients);

@@ -53,8 +53,9 @@ class Flow:
 class BackwardFlow:
     """The gradients of states. Backward goes from the last layer to the first."""
 
-    __slots__ = ("final", "initial")
+    __slots__ = ("final", "initial", "needs_dx")
 
     def __init__(self, final: list[Any]) -> None:
         self.final = final  # of the final states; each layer takes its own from the end
         self.initial: list[Any] = []  # of the initial states, that of the last layer first
+        self.needs_dx = True  # whether the next module's dx is for somebody; may be None if not

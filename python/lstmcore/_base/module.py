@@ -246,6 +246,10 @@ class Module:
         """Return dx for the tape that `_apply` returned."""
         return self.backward(tape, dy)
 
+    def _add_gradients(self, tape: Any, dy: Any) -> None:
+        """Do what `backward` does for somebody who does not need dx."""
+        self.backward(tape, dy)
+
     def _check_tape(self, tape: Any) -> None:
         """Refuse a tape that `_apply_backward` cannot use, before anything is changed."""
 

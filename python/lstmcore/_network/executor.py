@@ -88,13 +88,13 @@ def forward(
 
 
 def backward(
-    plan: Plan, tapes: list[Any], gradients: list[Any], flow: BackwardFlow
+    plan: Plan, tapes: list[Any], gradients: list[Any], flow: BackwardFlow, needs_dx: bool
 ) -> tuple[list[Any], list[Any]]:
     """Go back through all steps, from the gradients by slot; those not known are None.
 
     The flow has those of the past steps that convolutions have left. Return those of the inputs,
-    and those of the initial states that the plan does not give. Tapes and gradients are let go as
-    they are used.
+    some of which are None without `needs_dx`, and those of the initial states that the plan does
+    not give. Tapes and gradients are let go as they are used.
     """
     states: list[Any] = []
     for step in reversed(plan.steps):
@@ -102,13 +102,17 @@ def backward(
         dy = [gradients[slot] for slot in step.outs]
         for slot in step.outs:
             gradients[slot] = None
-        if dy[0] is None and all(d is None for d in dy) and not step.past:
+        idle = not (needs_dx or step.trains) or (
+            dy[0] is None and all(d is None for d in dy) and not step.past
+        )
+        if idle:
             dx: Any = [None] * len(step.args)
         else:
             if step.own:
                 tape, like = tape
                 dy = [np.zeros(*a) if d is None else d for d, a in zip(dy, like, strict=True)]
             dys = tuple(dy) if step.flat else rebuilt(step.ys, iter(dy))
+            flow.needs_dx = needs_dx or step.needs_dx
             dx = step.module._apply_all_backward(tape, dys, flow)
         del tape, dy
         if step.place is not None and not step.wired:

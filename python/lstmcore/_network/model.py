@@ -434,14 +434,25 @@ class Model(PrecisionOfParts):
         dstate : tuple
             Gradients with respect to the initial states; None for a layer that no gradient reached.
         """
+        return self._backpropagate(tape, dy, dstate, True)
+
+    def _add_gradients(self, tape: ModelTape, dy: Any) -> None:
+        if type(self).backward is Model.backward:
+            self._backpropagate(tape, dy, None, False)
+        else:
+            self.backward(tape, dy)
+
+    def _backpropagate(
+        self, tape: ModelTape, dy: Any, dstate: Any, needs_dx: bool
+    ) -> tuple[Any, tuple[Any, ...]]:
         self._unused(tape)
         past: dict[Any, Any] = dict.fromkeys(s.place for s in self._plan.stateful if s.past)
         gradients = self._gradients(tape, dy, dstate, past)
         self._check_gradients()
         flow = BackwardFlow(list(past.values()))
-        dx, states = executor.backward(self._plan, tape.tapes, gradients, flow)
+        dx, states = executor.backward(self._plan, tape.tapes, gradients, flow, needs_dx)
         for i, ((axes, _), made) in enumerate(zip(self._plan.given, tape._given, strict=True)):
-            if dx[i] is None and axes.features is not None:
+            if needs_dx and dx[i] is None and axes.features is not None:
                 dx[i] = np.zeros(*made)
         return rebuilt(self._plan.inputs, iter(dx)), tuple(states)
 

@@ -25,7 +25,8 @@ class Step:
 
     __slots__ = (
         "along", "args", "feeds_lookup", "flat", "frees", "given", "inside", "lengths", "module",
-        "nested", "ours", "outs", "own", "past", "place", "timed", "wired", "xs", "ys",
+        "needs_dx", "nested", "ours", "outs", "own", "past", "place", "timed", "trains", "wired",
+        "xs", "ys",
     )  # fmt: skip
 
     def __init__(self, call: Call, slots: dict[int, int]) -> None:
@@ -55,6 +56,8 @@ class Step:
         # others may want to write to theirs.
         self.ours = all(overridden(module) is None for _, module in self.module._modules())
         self.inside = False
+        # Whether a gradient that it is given, and that of its first argument, gets to parameters.
+        self.trains = self.needs_dx = True
 
     @property
     def what(self) -> Any:
@@ -99,6 +102,7 @@ class Plan:
         self.free = [step for step in self.stateful if not step.wired]
         self.free_places = [i for i, step in enumerate(self.stateful) if not step.wired]
         self._find_uses()
+        self._find_trained()
         self._find_time()
 
     def placed(self, states: Sequence[Any]) -> list[Any]:
@@ -140,6 +144,16 @@ class Plan:
             if len(only) == 1 and only[0] is not None:
                 user = only[0]
                 step.feeds_lookup = user.module._takes_lookup and user.args[0] == step.ys[0]
+
+    def _find_trained(self) -> None:
+        """Find which calls have something to train, or take what comes of such."""
+        trained: set[int] = set()  # slots
+        for step in self.steps:
+            step.needs_dx = step.xs[0] in trained
+            own = not step.ours or bool(step.module._named())
+            step.trains = own or not trained.isdisjoint(step.xs)
+            if step.trains:
+                trained.update(step.outs)
 
     def _find_time(self) -> None:
         """Find which inputs' lengths and resets somebody uses."""

@@ -254,8 +254,12 @@ class Layer(Recurrent[State]):
         flow.final.append(final)
         return y, tape
 
-    def _apply_backward(self, tape: Tape, dy: Any, flow: BackwardFlow) -> Array:
-        dx, dstate = self.backward(tape, dy, flow.final.pop())
+    def _apply_backward(self, tape: Tape, dy: Any, flow: BackwardFlow) -> Any:
+        dstate = flow.final.pop()
+        if flow.needs_dx or type(self).backward is not Layer.backward:
+            dx, dstate = self.backward(tape, dy, dstate)
+        else:
+            dx, dstate = self._backward(tape, dy, dstate, False)
         flow.initial.append(dstate)
         return dx
 

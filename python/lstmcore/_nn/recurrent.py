@@ -286,7 +286,10 @@ class Recurrent(PacksWeights, Generic[State]):
         weights: _core.Weights = whole(self, pack)
         return weights, masks
 
-    def _backward(self, tape: Tape, dy: Any, dstate: Any) -> tuple[Array, State]:
+    def _backward(
+        self, tape: Tape, dy: Any, dstate: Any, needs_dx: bool = True
+    ) -> tuple[Any, State]:
+        """Do what `backward` does; without `needs_dx`, dx may be None."""
         check_owner(tape, Tape, self)
         shapes = tape._call_shapes
         if dy is not None:
@@ -306,7 +309,7 @@ class Recurrent(PacksWeights, Generic[State]):
         if isinstance(tape._core, Segments):
             dx, dh, dc = tape._core.backward(dy, dh, dc, gradients)
         else:
-            dx, dh, dc = _core.backward(tape._core, dy, dh, dc, gradients)
+            dx, dh, dc = _core.backward(tape._core, dy, dh, dc, gradients, needs_dx)
         if masks:
             for name, total, gradient in zip(self._parameters, own, gradients, strict=True):
                 if name in masks:
@@ -314,7 +317,7 @@ class Recurrent(PacksWeights, Generic[State]):
         if shapes.removed_axes:
             dh = dh.reshape(shapes.h)
             dc = dc if dc is None else dc.reshape(shapes.c)
-            if dx.ndim == 3:  # after a lookup it is that of the table, (V, I)
+            if dx is not None and dx.ndim == 3:  # after a lookup it is that of the table, (V, I)
                 dx = dx.reshape(shapes.x)
         initial: Any = dh if dc is None else (dh, dc)
         return dx, initial

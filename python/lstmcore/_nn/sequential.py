@@ -143,6 +143,9 @@ class Sequential(PrecisionOfParts):
             (module, feeds, overridden(module) is None)
             for (_, module), feeds in zip(self._steps, [*after, False], strict=True)
         ]
+        # The first that has something to train: those before it have only dx to say.
+        trained = (i for i, (_, m) in enumerate(self._steps) if m._named() or overridden(m))
+        self._first_trained = next(trained, len(self._steps))
         self._recurrent = [layer for _, m in self._steps for layer, _ in m._stateful()]
         self._check_twice()
         self._dtype: np.dtype[Any] | None = self._common("dtype")
@@ -396,6 +399,17 @@ class Sequential(PrecisionOfParts):
         dstate : tuple
             Gradients with respect to the initial states.
         """
+        return self._backpropagate(tape, dy, dstate, True)
+
+    def _add_gradients(self, tape: SequentialTape, dy: Any) -> None:
+        if type(self).backward is Sequential.backward:
+            self._backpropagate(tape, dy, None, False)
+        else:
+            self.backward(tape, dy)
+
+    def _backpropagate(
+        self, tape: SequentialTape, dy: Any, dstate: Any, needs_dx: bool
+    ) -> tuple[Any, tuple[Any, ...]]:
         check_owner(tape, SequentialTape, self)
         flow = BackwardFlow([None] * len(self._recurrent))
         if dstate is not None:
@@ -405,8 +419,10 @@ class Sequential(PrecisionOfParts):
             module._check_tape(t)
         self._check_gradients()
         dx: Any = dy
-        for (_, module), t in zip(reversed(self._steps), reversed(tape.tapes), strict=True):
-            dx = module._apply_backward(t, dx, flow)
+        first = 0 if needs_dx else self._first_trained
+        for i in range(len(self._steps) - 1, first - 1, -1):
+            flow.needs_dx = needs_dx or i > first
+            dx = self._steps[i][1]._apply_backward(tape.tapes[i], dx, flow)
         return dx, tuple(reversed(flow.initial))
 
     def _check_dstate(self, dstate: list[Any], tape: SequentialTape) -> None:

@@ -83,6 +83,9 @@ class Loop:
         self._parameters: list[Parameter] = list(run.optimizer.parameters)
         if self._clip_norm is not None:
             checked_parameters(self._parameters)
+        # The gradient of x is for nobody here.
+        model = caller.model
+        self._backward = model._add_gradients if isinstance(model, Module) else model.backward
         self._group: Accumulation | None = None
         if self._group_size > 1:
             self._group = Accumulation(scorer, caller, self._parameters)
@@ -188,7 +191,7 @@ class Loop:
                 raise TypeError(f"tape is {what}, expected a `state` to carry on") from error
         if first:
             run.model.zero_grad()
-        model.backward(tape, scorer.gradient(losses, shares))
+        self._backward(tape, scorer.gradient(losses, shares))
         if last:
             self._update(batch, loss if self._group is None else self._group.finish())
         return state
