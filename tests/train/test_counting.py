@@ -503,6 +503,8 @@ W = np.arange(B) % 3
         ({"data": (X[0], K[0]), "weight": -W}, "weight has -[12]"),
         ({"data": [(X[0], K[0])], "weight": W}, r"weight is given, but .* may be lc.data.Batch"),
         ({"data": lc.data.Batch(X[0], K[0], weight=W), "weight": W}, "weight is given twice"),
+        ({"data": (X[0], K[0]), "seed": 1}, "seed is 1, but data is one batch, which has no order"),
+        ({"data": (X[0], K[0]), "schedule_by": "step"}, "schedule_by is 'step', but there is no"),
         ({"data": (X[0], K[0]), "weight": {"a": W}}, "weight is {'a': .*, expected an array"),
         (
             {"data": (X[0], K[0]), "weight": {"a": W}, "batch_size": 2},

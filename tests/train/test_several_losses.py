@@ -123,7 +123,7 @@ def test_each_is_a_mean_over_all_its_targets(batch_size: Any, weighted: bool) ->
     assert found == pytest.approx(expected, rel=1e-12)
     model, lr0 = two_heads(), 0.0
     history = quiet(
-        model, (X, TARGET, LENGTHS), batch_size=batch_size, loss=LOSS, weight=weight, seed=0,
+        model, (X, TARGET, LENGTHS), batch_size=batch_size, loss=LOSS, weight=weight,
         loss_weights={"next": 0.5, "label": 3.0}, optimizer=sgd(model, lr0),
         metrics={"next": ["rmse"], "label": {"right": metrics.accuracy}},
     )  # fmt: skip

@@ -40,6 +40,11 @@ def batches(
     if isinstance(data, tuple):
         batch = _arrays(data, name, caller, weight)
         if batch_size is None:
+            if seed is not None:
+                raise ValueError(
+                    f"seed is {seed}, but {name} is one batch, which has no order: expected "
+                    "batch_size= beside it, or none"
+                )
             if not all(np.size(part) for part in leaves(batch.x)):
                 raise ValueError(f"{name} is empty, expected at least one row")
             return [batch]

@@ -98,7 +98,7 @@ def fit(
         Rows per batch, if `data` is a tuple of arrays.
     shuffle, seed
         Of those batches, as of `lstmcore.data.Batches`; validation is not shuffled. A seed is not
-        for batches ready made.
+        for one batch, nor for batches ready made.
     weight : array, optional
         How much each row counts, (B,), or each step, (T, B), or (B, T) if batch_first, if `data` is
         a tuple of arrays. Batches have their own. The loss gets it as ``weight=``, and so do
@@ -201,6 +201,8 @@ def fit(
     _check_optimizer(optimizer, model)
     _check_losses(functions, model, truncate)
     _check_schedule(schedule, optimizer)
+    if schedule is None and steps.by_step:
+        raise ValueError("schedule_by is 'step', but there is no schedule: expected schedule=")
     if validation_split is not None:
         if validation is not None:
             raise ValueError("validation and validation_split are given, expected one of them")

@@ -115,7 +115,7 @@ class _Recurrence(torch.autograd.Function):
                 packed = _core.pack(ctx.call.spec, arrays, True, ctx.call.precision)
                 _, tape = ctx.call.run(packed, _walkable(x), [_contiguous(s) for s in state], True)
         with torch.no_grad():
-            found = list(_backward(tape, x, weights, gradients))
+            found = list(_backward(tape, x, weights, ctx.needs_input_grad[3], gradients))
         del found[1 + ctx.parts : len(found) - len(weights)]  # of states that were not given
         wanted = [
             gradient if needed else None
@@ -129,9 +129,15 @@ class _Recurrence(torch.autograd.Function):
 
 
 def _backward(
-    tape: _core.Tape, x: Tensor, weights: Sequence[Tensor], gradients: Sequence[Tensor | None]
+    tape: _core.Tape,
+    x: Tensor,
+    weights: Sequence[Tensor],
+    needs_dx: bool,
+    gradients: Sequence[Tensor | None],
 ) -> Sequence[Tensor]:
     """Return the gradients of everything, for given ones of y and the final state.
+
+    Without `needs_dx`, that of x is empty.
 
     Of many at once, which ``jacobian(vectorize=True)`` and ``is_grads_batched=True`` ask for, by
     one at a time.
@@ -139,7 +145,7 @@ def _backward(
     batched: Any = torch._C._functorch.is_legacy_batchedtensor
     if not any(g is not None and batched(g) for g in gradients):
         apply: Any = _Gradients.apply
-        made: Sequence[Tensor] = apply(tape, x, weights, *gradients)
+        made: Sequence[Tensor] = apply(tape, x, weights, needs_dx, *gradients)
         return made
     nesting: Any = torch._C
     level = nesting._vmapmode_increment_nesting() - 1
@@ -155,7 +161,7 @@ def _backward(
     rows = []
     for i in range(size):
         one = [b[i] if is_many else b for b, is_many in zip(bare, many, strict=True)]
-        rows.append(_backward(tape, x, weights, one))
+        rows.append(_backward(tape, x, weights, needs_dx, one))
     return [whole._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*rows, strict=True)]
 
 
@@ -164,18 +170,24 @@ class _Gradients(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        tape: _core.Tape, x: Tensor, weights: Sequence[Tensor], *gradients: Tensor | None
+        tape: _core.Tape,
+        x: Tensor,
+        weights: Sequence[Tensor],
+        needs_dx: bool,
+        *gradients: Tensor | None,
     ) -> tuple[Tensor, ...]:
         dy, dh, dc = (*gradients, None)[:3]
         dweights = [np.zeros(w.shape, x.detach().numpy().dtype) for w in weights]
-        found = _core.backward(
+        dx, *states = _core.backward(
             tape,
             None if dy is None else _walkable(dy),
             None if dh is None else _contiguous(dh),
             None if dc is None else _contiguous(dc),
             dweights,
+            needs_dx,
         )
-        arrays = [array for array in (*found, *dweights) if array is not None]  # no c
+        dx = np.empty(0, np.float32) if dx is None else dx
+        arrays = [array for array in (dx, *states, *dweights) if array is not None]  # no c
         return tuple(torch.from_numpy(array) for array in arrays)
 
     @staticmethod
