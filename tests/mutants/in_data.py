@@ -77,8 +77,8 @@ DATA = [
                 "target = self._labels[: len(rows)]",
             ),
             "buckets-lengths-of-others": (
-                "yield x, target, self._lengths[rows]",
-                "yield x, target, np.sort(self._lengths[rows])[::-1]",
+                "lengths = self._lengths[rows]\n            if",
+                "lengths = np.sort(self._lengths[rows])[::-1]\n            if",
             ),
             "pairs-bucketed-by-source-alone": (
                 "total = self._source_lengths + self._target_lengths",
@@ -249,14 +249,16 @@ DATA = [
                 "np.clip(lengths, 0, stop - start)",
             ),
             "chunk-resets-are-the-first": (
-                "else np.asarray(resets)[part],",
-                "else np.asarray(resets)[before + (slice(0, stop - start),)],",
+                "else cut(np.asarray(resets)),",
+                "else cut(np.roll(np.asarray(resets), start, axis)),",
             ),
             "chunk-steps-of-padding": ("int(lengths.max(initial=0))", "grid[axis]"),
             "truncate-without-step-targets": (
-                "target.shape[:2] != grid:",
-                "target.shape[:1] != grid[:1]:",
+                "for v in [*stepped, *leaves(target)]):",
+                "for v in stepped):",
             ),
+            "truncate-cuts-what-has-no-steps": ("cut(v) if _stepped(v, x) else v", "cut(v)"),
+            "truncate-begins-within": ("if begun is not None:", "if False:"),
             "truncate-what-reads-backwards": ("if whole is not None:", "if False:"),
         },
     ),
@@ -345,6 +347,11 @@ DATA = [
         "python/lstmcore/_train/scorer.py",
         [FIT, COUNTING],
         {
+            "gaps-count-without-weight": ("self._check_weighted(key, why, self.names)", "pass"),
+            "weights-of-the-first-output": (
+                "weight = by_key(weight).get(key)",
+                "weight = next(iter(by_key(weight).values()))",
+            ),
             "batches-weigh-alike": (
                 "weight, total = mean.weight, mean.mean",
                 "weight, total = 1.0, mean.mean",

@@ -11,6 +11,28 @@ REFERENCE = "tests/top/test_reference.py"
 
 MODELS = [
     *of(
+        "python/lstmcore/_network/stream.py",
+        ["tests/models/test_generate_networks.py"],
+        {
+            "sources-are-freed": ("step.frees = []", "pass"),
+            "sources-have-no-ends": (
+                "flow.lengths = self._ends.get(step.given[0]) if step.given else None",
+                "pass",
+            ),
+            "sources-any-attention": ("if query is None or [", "if False and ["),
+        },
+    ),
+    *of(
+        "python/lstmcore/_models/feeding.py",
+        ["tests/models/test_generate_networks.py"],
+        {
+            "sources-without-lengths": (
+                "SourcedStream(model, x, self._source_lengths, self.rows)",
+                "SourcedStream(model, x, None, self.rows)",
+            ),
+        },
+    ),
+    *of(
         "python/lstmcore/_models/generate.py",
         [GENERATE],
         {

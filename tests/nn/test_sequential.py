@@ -667,10 +667,11 @@ def test_training_asks_nobody_for_a_gradient_of_x_in_vain() -> None:
             asked.append("network")
             return super().backward(tape, dy)
 
-    for model in (lc.Sequential(seen, lc.LSTM(3, 3)), Around(Asked(3, 3))):
+    networks = (lc.Sequential(seen, lc.LSTM(3, 3)), Around(Asked(3, 3)), lc.Sequential(Asked(3, 3)))
+    for model in networks:
         lc.fit(
             model, (x, x), loss="mse", progress=False,
             optimizer=lc.optim.SGD(model.parameters(), lr=0.1),
         )  # fmt: skip
     assert seen.seen == 1
-    assert asked == ["network", "layer"]
+    assert asked == ["network", "layer", "layer"]

@@ -151,6 +151,19 @@ def test_truncated_chunks_of_several_inputs(batch_first: bool) -> None:
     assert cut == pytest.approx(whole, rel=1e-12)
 
 
+def test_what_has_no_steps_is_not_cut_whatever_its_size() -> None:
+    """As many features as rows, and as many rows as steps."""
+    x, static = lc.Input(3), lc.Input(4, steps=False)
+    y, _ = lc.GRU(7, 2, seed=0)(lc.concat([x, lc.repeat(static, like=x)]))
+    model, rng = lc.Model([x, static], y), np.random.default_rng(0)
+    values = rng.standard_normal((4, 4, 3)).astype("f4"), rng.standard_normal((4, 4)).astype("f4")
+    target = rng.standard_normal((4, 4, 2)).astype("f4")
+    whole, cut = (
+        lc.evaluate(model, [(values, target)], loss="mse", truncate=k)["loss"] for k in (None, 3)
+    )
+    assert cut == pytest.approx(whole, rel=1e-6)
+
+
 def test_what_chunks_of_several_inputs_cannot_be() -> None:
     x, other, static = lc.Input(3), lc.Input(3), lc.Input(4, steps=False)
     y, h = lc.GRU(3, 4, seed=0)(x)
