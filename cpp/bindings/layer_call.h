@@ -181,8 +181,7 @@ public:
     virtual py::tuple backward(const std::optional<py::array>& dy,
                                const std::optional<py::array>& dh,
                                const std::optional<py::array>& dc,
-                               const std::vector<py::array>& gradients,
-                               bool need_dx) const = 0;
+                               const std::vector<py::array>& gradients, bool need_dx) const = 0;
 };
 
 template <>

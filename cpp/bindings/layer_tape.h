@@ -68,8 +68,8 @@ public:
     }
 
     py::tuple backward(const std::optional<py::array>& dy, const std::optional<py::array>& dh,
-                       const std::optional<py::array>& dc,
-                       const std::vector<py::array>& gradients, bool need_dx) const override {
+                       const std::optional<py::array>& dc, const std::vector<py::array>& gradients,
+                       bool need_dx) const override {
         const Spec& spec = call_.spec;
         const LayerSpec& layer = spec.layer;
         Sequences<T> in = call_.in;

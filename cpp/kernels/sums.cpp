@@ -115,8 +115,8 @@ LSTMCORE_INLINE void column_sums(const ColumnSumArgs<T>& args, int64_t j, int64_
         b += j;
         for (int64_t m = 0; m < args.M; ++m, a += args.lda, b += args.ldb)
             for (int v = 0; v < kVectors; ++v)
-                sum[v] = pmadd(load(a + v * L, valid - v * L), load(b + v * L, valid - v * L),
-                               sum[v]);
+                sum[v] =
+                    pmadd(load(a + v * L, valid - v * L), load(b + v * L, valid - v * L), sum[v]);
     }
     for (int v = 0; v < kVectors; ++v) store(args.out + j + v * L, sum[v], valid - v * L);
 }

@@ -78,8 +78,10 @@ def fit(
         argument where there is a prediction per step, and ``batch_first=True`` if so, returns the
         loss and its gradient with respect to pred. Predictions that can be (B, C) are one per
         sequence, whatever C is. Lengths are those that were given, or that a `Masking` in the model
-        has found. For a loss of scores a model that ends in a softmax or sigmoid is refused: train
-        ``model[:-1]``, which has the same parameters.
+        has found; where the model passes over masked steps between others, these have the weight 0,
+        so that every function of that output needs a ``weight=``. For a loss of scores a model that
+        ends in a softmax or sigmoid is refused: train ``model[:-1]``, which has the same
+        parameters.
 
         The losses of `lstmcore.losses` say what their mean stands for (see `losses.Mean`), so that
         the mean over an epoch is that of all its targets together. A loss or metric that returns a
