@@ -344,7 +344,7 @@ def test_a_model_says_how_to_convert() -> None:
 # Bad input ------------------------------------------------------------------------------------
 
 take = partial(windows, TABLE, 3)
-TEXT = np.array(["a", None] * 15, object)
+MIXED = np.array(["a", 1] * 15, object)
 
 
 @pytest.mark.parametrize(
@@ -369,8 +369,17 @@ TEXT = np.array(["a", None] * 15, object)
         (lambda: take(by=9), ValueError, "by is 9, expected one of 4 columns"),
         (lambda: take(by=0), ValueError, r"the longest series has 1 steps, expected at least size"),
         (lambda: windows(TABLE[:, 0], 3, by=0), ValueError, r"expected \(N, F\), to have by"),
-        (lambda: take(by=TEXT), TypeError, "by has values that cannot be compared"),
-        (lambda: take(by=np.full(N, np.nan)), ValueError, "by has NaN"),
+        (lambda: take(by=MIXED), TypeError, "by has values that cannot be compared"),
+        (
+            lambda: take(by=np.where(np.arange(N) < N - 2, 1.0, np.nan)),
+            ValueError,
+            rf"by has no value in 2 of {N} rows, the first of them {N - 2}",
+        ),
+        (
+            lambda: take(by=np.array([None, "a"] * N, object)[:N]),
+            ValueError,
+            "by has no value in .* the first of them 0",
+        ),
         (lambda: take(dtype="int32"), ValueError, "dtype is 'int32'"),
         (
             lambda: windows(TABLE * np.nan, 3, missing="drop"),

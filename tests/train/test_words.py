@@ -146,6 +146,8 @@ def test_other_ways_of_calling() -> None:
         quiet(model, X, Y, loss="mse", optimizer=adam(model.parameters()))
     with pytest.raises(TypeError, match=r"evaluate: .*sample_weight=, here weight="):
         lc.evaluate(model, (X, Y), loss="mse", sample_weight=Y)
+    with pytest.raises(TypeError, match=r"validation_data=, expected one of model, data, loss,"):
+        lc.evaluate(model, (X, Y), loss="mse", validation_data=(X, Y))  # which has no validation=
     for given in ("adam", adam, None):
         with pytest.raises(TypeError, match=r"ready made: lc.optim.Adam\(model.parameters\(\), lr"):
             quiet(model, (X, Y), loss="mse", optimizer=given)

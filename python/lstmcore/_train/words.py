@@ -100,7 +100,8 @@ def explains_words(function: Callable[Given, Result]) -> Callable[Given, Result]
 
 def _keyword(name: str, taken: Collection[str]) -> str:
     ours = _OF_KEYWORDS.get(name)
-    if ours is None:
+    keyword, is_one, _ = (ours or "").partition("=")
+    if ours is None or (is_one and keyword.isidentifier() and keyword not in taken):
         near = difflib.get_close_matches(name, taken, 1)
         ours = f"{near[0]}=" if near else "one of " + ", ".join(taken)
         return f"there is no keyword {name}=, expected {ours}"

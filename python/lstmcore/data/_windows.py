@@ -232,19 +232,27 @@ def _panels(series: Any, by: Any) -> tuple[Table, Panels]:
         return whole, [(0, total)]
     if ids.shape != (total,):
         raise ValueError(f"by has shape {ids.shape}, expected ({total},), the rows of series")
+    missing = [_is_missing(one) for one in ids] if ids.dtype == object else ids != ids
+    if np.any(missing):
+        first_row = int(np.argmax(missing))
+        raise ValueError(
+            f"by has no value in {np.count_nonzero(missing)} of {total} rows, the first of them "
+            f"{first_row}: expected the name of a series in each"
+        )
     try:
-        lacking = bool(np.any(ids != ids))
         _, first, code = np.unique(ids, return_index=True, return_inverse=True)
-    except TypeError as error:  # of several types, or pandas.NA
+    except TypeError as error:  # of several types
         raise TypeError(f"by has values that cannot be compared: {error}") from error
-    if lacking:
-        raise ValueError("by has NaN, expected the name of a series in each row")
     rank = first[code]  # series come in the order of their first rows
     order = np.argsort(rank, kind="stable")
     ends = [*np.flatnonzero(np.diff(rank[order])) + 1, total]
     panels = [(int(a), int(b)) for a, b in zip([0, *ends[:-1]], ends)]
     _check_dates(index, panels, order)
     return whole._replace(values=whole.values[order]), panels
+
+
+def _is_missing(one: Any) -> bool:
+    return one is None or type(one).__name__ == "NAType" or bool(one != one)  # of pandas, or NaN
 
 
 def _check_dates(index: Any, panels: Panels, order: IntArray | None) -> None:
