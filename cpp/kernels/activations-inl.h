@@ -119,6 +119,102 @@ LSTMCORE_INLINE Packet<T> sigmoid_times_tanh(const Packet<T>& a, const Packet<T>
     return pdiv(pmul(s.over, t.over), pmul(s.under, t.under));
 }
 
+/// What x is clamped to at least where exp(x) is 0.
+template <class T>
+constexpr T kExpOfThisIs0 = sizeof(T) == 4 ? T(-88) : T(-709);
+
+/// exp(x), within 3 ulp: the square of exp(x / 2), whose power of two is never too large.
+template <class T>
+LSTMCORE_INLINE Packet<T> exponential(const Packet<T>& x) {
+    constexpr T limit = sizeof(T) == 4 ? T(44.5) : T(355);
+    const Packet<T> root = exp_parts<T>(clamp(pmul(x, set(T(0.5))), -limit, limit)).exp();
+    return pmul(root, root);
+}
+
+/// alpha (exp(x) - 1), x at most 0; within 3 ulp.
+template <class T>
+LSTMCORE_INLINE Packet<T> elu_below(const Packet<T>& alpha, const Packet<T>& x) {
+    return pmul(alpha, exp_parts<T>(clamp(x, kExpOfThisIs0<T>, T(0))).expm1());
+}
+/// Of selu: its slope above 0, and alpha times that.
+template <class T>
+constexpr T kSelu = T(1.0507009873554805);
+template <class T>
+constexpr T kSeluAlpha = T(1.7580993408473766);
+
+/// log(1 + u), 0 <= u <= 1: twice the series of atanh(u / (2 + u)), whose square is at most 1 / 9.
+template <class T>
+LSTMCORE_INLINE Packet<T> log1p_of_share(const Packet<T>& u) {
+    const Packet<T> share = pdiv(set(T(2)), padd(u, set(T(2))));  // 2 s = u share
+    const Packet<T> s = pmul(pmul(set(T(0.5)), u), share), square = pmul(s, s);
+    constexpr int terms = sizeof(T) == 4 ? 8 : 17;
+    Packet<T> sum = set(T(1) / T(2 * terms - 1));
+    for (int n = terms - 2; n >= 0; --n) sum = pmadd(sum, square, set(T(1) / T(2 * n + 1)));
+    return pmul(u, pmul(share, sum));
+}
+
+/// log(1 + exp(x)), within 5 ulp.
+template <class T>
+LSTMCORE_INLINE Packet<T> softplus(const Packet<T>& x) {
+    const Packet<T> below = simd::pmin(x, psub(set(T(0)), x));  // -|x|
+    const Packet<T> u = exp_parts<T>(simd::pmax(below, set(kExpOfThisIs0<T>))).exp();
+    return padd(simd::pmax(x, set(T(0))), log1p_of_share<T>(u));
+}
+
+/// P(x), that a number of the normal distribution is below x, and its density at x. For z = |x|,
+/// P(-z) exp(z^2 / 2) (z + 6) is a polynomial in (z - 6) / (z + 6), from its Chebyshev series.
+template <class T>
+struct NormalDistribution {
+    Packet<T> below, density;
+
+    explicit LSTMCORE_INLINE NormalDistribution(const Packet<T>& x) {
+        static constexpr double of[] = {
+            0.7773517718933622,      -0.7010090295908656,     0.5689688918147835,
+            -0.4139035857755745,     0.2679742458416649,      -0.15268023206503917,
+            0.07517191566872725,     -0.03098531549895509,    0.010029820643608887,
+            -0.002131605285716135,   3.286999093017252e-05,   0.00018136081565295003,
+            -6.475182912359327e-05,  1.0742840107015701e-06,  6.795697883730602e-06,
+            -1.7969945618258692e-06, -4.2792082812200157e-07, 3.0702367893627545e-07,
+            5.175950303086143e-09,   -4.10380431659102e-08,   3.9361952129522875e-09,
+            4.6664643925858215e-09,  -7.828191936665439e-10,  -3.403350501945896e-10,
+            7.038111375958135e-11};
+        constexpr int last = sizeof(T) == 4 ? 18 : 24;
+        const Packet<T> z = simd::pmin(simd::pabs(x), set(T(40)));
+        const Packet<T> six = set(T(6)), beyond = padd(z, six), t = pdiv(psub(z, six), beyond);
+        Packet<T> tail = set(T(of[last]));
+        for (int n = last - 1; n >= 0; --n) tail = pmadd(tail, t, set(T(of[n])));
+        const Packet<T> exponent = pmul(pmul(z, z), set(T(-0.5)));
+        const Packet<T> power = exp_parts<T>(simd::pmax(exponent, set(kExpOfThisIs0<T>))).exp();
+        tail = pdiv(pmul(tail, power), beyond);
+        below = simd::pselect(simd::pcmp_lt(set(T(0)), x), psub(set(T(1)), tail), tail);
+        density = pmul(power, set(T(0.3989422804014327)));
+    }
+};
+
+/// What mish is made of: with e = exp(x), tanh(log(1 + e)) = n / (n + 2), n = e (e + 2). It is 1
+/// where x is clamped.
+template <class T>
+struct MishParts {
+    Packet<T> e, n, under;
+
+    explicit LSTMCORE_INLINE MishParts(const Packet<T>& x) {
+        e = exp_parts<T>(clamp(x, kExpOfThisIs0<T>, sizeof(T) == 4 ? T(20) : T(40))).exp();
+        n = pmul(e, padd(e, set(T(2))));
+        under = padd(n, set(T(2)));
+    }
+};
+
+template <class T>
+LSTMCORE_INLINE Packet<T> hard_share(const Packet<T>& x) {
+    return clamp(pmadd(x, set(T(1.0 / 6)), set(T(0.5))), T(0), T(1));
+}
+
+/// x where a product with it is not infinity times 0, which f(x) tends to from there on.
+template <class T>
+LSTMCORE_INLINE Packet<T> held(const Packet<T>& x) {
+    return simd::pmax(x, set(kExpOfThisIs0<T>));
+}
+
 template <class T>
 LSTMCORE_INLINE Packet<T> activate(const Activation& f, const Packet<T>& x) {
     const Packet<T> alpha = set(T(f.alpha)), beta = set(T(f.beta));
@@ -141,11 +237,61 @@ LSTMCORE_INLINE Packet<T> activate(const Activation& f, const Packet<T>& x) {
         }
         case ActivationKind::identity:
             return x;
+        case ActivationKind::affine:
+            return pmadd(alpha, x, beta);
+        case ActivationKind::leaky_relu:
+            return simd::pselect(simd::pcmp_lt(x, set(T(0))), pmul(alpha, x), x);
+        case ActivationKind::thresholded_relu:
+            return simd::pselect(simd::pcmp_le(x, alpha), set(T(0)), x);
+        case ActivationKind::elu:
+            return simd::pselect(simd::pcmp_le(x, set(T(0))), elu_below<T>(alpha, x), x);
+        case ActivationKind::selu:
+            return simd::pselect(simd::pcmp_le(x, set(T(0))), elu_below<T>(set(kSeluAlpha<T>), x),
+                                 pmul(set(kSelu<T>), x));
+        case ActivationKind::softplus:
+            return softplus<T>(x);
+        case ActivationKind::exponential:
+            return exponential<T>(x);
+        case ActivationKind::gelu:
+            return pmul(held<T>(x), NormalDistribution<T>(x).below);
+        case ActivationKind::silu:
+            return pmul(held<T>(x), sigmoid<T>(x));
+        case ActivationKind::mish: {
+            const MishParts<T> parts(x);
+            return pmul(held<T>(x), pdiv(parts.n, parts.under));
+        }
+        case ActivationKind::hard_silu:
+            return pmul(held<T>(x), hard_share<T>(x));
     }
     return x;
 }
 
-/// f'(x) from y = f(x).
+/// f'(x) of the functions that need it from x, which is held to where they are not straight.
+template <class T>
+LSTMCORE_INLINE Packet<T> derivative_at(const Activation& f, const Packet<T>& unlimited) {
+    const Packet<T> x = clamp(unlimited, kExpOfThisIs0<T>, T(40)), one = set(T(1));
+    switch (f.kind) {
+        case ActivationKind::gelu: {
+            const NormalDistribution<T> normal(x);
+            return pmadd(x, normal.density, normal.below);
+        }
+        case ActivationKind::mish: {
+            const MishParts<T> parts(x);
+            const Packet<T> e4 = pmul(set(T(4)), pmul(parts.e, padd(parts.e, one)));
+            return pdiv(pmadd(x, pdiv(e4, parts.under), parts.n), parts.under);
+        }
+        case ActivationKind::hard_silu: {
+            const Packet<T> bent = simd::pcmp_lt(simd::pabs(x), set(T(3)));
+            return pmadd(simd::pselect(bent, set(T(1.0 / 6)), set(T(0))), x, hard_share<T>(x));
+        }
+        default: {
+            const Packet<T> s = sigmoid<T>(x);
+            return pmadd(pmul(x, s), psub(one, s), s);
+        }
+    }
+}
+
+/// f'(x) from y = f(x), or, if f needs that, from x.
 template <class T>
 LSTMCORE_INLINE Packet<T> derivative(const Activation& f, const Packet<T>& y) {
     const Packet<T> zero = set(T(0)), one = set(T(1));
@@ -167,6 +313,26 @@ LSTMCORE_INLINE Packet<T> derivative(const Activation& f, const Packet<T>& y) {
         }
         case ActivationKind::identity:
             return one;
+        case ActivationKind::affine:
+            return set(T(f.alpha));
+        case ActivationKind::leaky_relu:
+            return simd::pselect(simd::pcmp_lt(zero, y), one, set(T(f.alpha)));
+        case ActivationKind::thresholded_relu:
+            return simd::pselect(simd::pcmp_lt(zero, y), one, zero);
+        case ActivationKind::elu:
+            return simd::pselect(simd::pcmp_lt(zero, y), one, padd(y, set(T(f.alpha))));
+        case ActivationKind::selu:
+            return simd::pselect(simd::pcmp_lt(zero, y), set(kSelu<T>),
+                                 padd(y, set(kSeluAlpha<T>)));
+        case ActivationKind::softplus:
+            return psub(zero, elu_below<T>(one, psub(zero, y)));
+        case ActivationKind::exponential:
+            return y;
+        case ActivationKind::gelu:
+        case ActivationKind::silu:
+        case ActivationKind::mish:
+        case ActivationKind::hard_silu:
+            return derivative_at<T>(f, y);
     }
     return one;
 }
@@ -179,12 +345,14 @@ __attribute__((noinline)) Packet<T> activate_clipped(const Activation& f, T clip
     return activate<T>(f, clip > 0 ? clamp(x, -clip, clip) : x);
 }
 
-/// Its derivative from y: 0 where y is what the ends of [-clip, clip] give.
+/// Its derivative: 0 where y is what the ends of [-clip, clip] give.
 template <class T>
 __attribute__((noinline)) Packet<T> derivative_clipped(const Activation& f, T clip,
                                                        const Packet<T>& y) {
     const Packet<T> inside = derivative<T>(f, y);
     if (!(clip > 0)) return inside;
+    if (f.needs_input())
+        return simd::pselect(simd::pcmp_lt(simd::pabs(y), set(clip)), inside, set(T(0)));
     const Packet<T> a = activate_clipped<T>(f, 0, set(-clip));
     const Packet<T> b = activate_clipped<T>(f, 0, set(clip));
     return simd::pselect(
@@ -211,18 +379,25 @@ struct CellActivations {
         if constexpr (kStandard) return tanh<T>(x);
         return activate_clipped<T>(cell.output, 0, x);
     }
-    LSTMCORE_INLINE P gate_derivative(const P& y) const {
+    /// Of y, or of the sum that has gone in where a gate needs that: `sum()` loads it.
+    template <class Sum>
+    LSTMCORE_INLINE P gate_derivative(const P& y, Sum sum) const {
         if constexpr (kStandard) return derivative<T>({ActivationKind::sigmoid}, y);
-        return derivative_clipped<T>(cell.gate, T(cell.gate_clip), y);
+        return derivative_clipped<T>(cell.gate, T(cell.gate_clip),
+                                     cell.gate.needs_input() ? sum() : y);
     }
-    LSTMCORE_INLINE P candidate_derivative(const P& y) const {
+    template <class Sum>
+    LSTMCORE_INLINE P candidate_derivative(const P& y, Sum sum) const {
         if constexpr (kStandard) return derivative<T>({ActivationKind::tanh}, y);
-        return derivative_clipped<T>(cell.candidate, T(cell.gate_clip), y);
+        return derivative_clipped<T>(cell.candidate, T(cell.gate_clip),
+                                     cell.candidate.needs_input() ? sum() : y);
     }
-    LSTMCORE_INLINE P output_derivative(const P& y) const {
+    LSTMCORE_INLINE P output_derivative(const P& y, const P& x) const {
         if constexpr (kStandard) return derivative<T>({ActivationKind::tanh}, y);
-        return derivative_clipped<T>(cell.output, 0, y);
+        return derivative_clipped<T>(cell.output, 0, cell.output.needs_input() ? x : y);
     }
+    /// Whether the tape has the sums of all gates, behind the gates themselves.
+    LSTMCORE_INLINE bool keeps_sums() const { return !kStandard && cell.needs_sums(); }
 };
 
 inline bool has_standard_activations(const CellSpec& cell) {

@@ -39,6 +39,13 @@ void finish_normalized(const StepArgs<T>& step, const GruForwardRow<T>* rows, in
     });
 }
 
+/// What entered a gate, r, z or n, where the tape has that: behind its other rows.
+template <class T>
+LSTMCORE_INLINE auto sum_of(const StepArgs<T>& step, const T* gates, int gate, int64_t unit) {
+    return [=, H = step.H, rows = step.cell.reset_after ? 4 : 3]()
+               LSTMCORE_INLINE_LAMBDA { return load(gates + (rows + gate) * H + unit, H - unit); };
+}
+
 /// n = candidate(pre_n + r (W_hn h_prev + b_hn)): Cho et al. (2014) as in cuDNN, one product.
 template <class T, bool kPlain, bool kTrain, bool kNorm, class Factors>
 void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* rows, Factors factors,
@@ -65,13 +72,18 @@ void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* ro
         const GruForwardRow<T>& at = rows[row];
         const int64_t valid = H - unit;
         const P r = act.gate(load(tile)), z = act.gate(load(tile + L)), hn = load(tile + 2 * L);
-        const P candidate = act.candidate(pmadd(r, hn, load(at.rh + unit, valid)));
+        const P n_sum = pmadd(r, hn, load(at.rh + unit, valid)), candidate = act.candidate(n_sum);
         store(at.y + unit, interpolate<T>(z, candidate, load(at.kept + unit, valid)), valid);
         if constexpr (kTrain) {
             store(at.gates + unit, r, valid);
             store(at.gates + H + unit, z, valid);
             store(at.gates + 2 * H + unit, candidate, valid);
             store(at.gates + 3 * H + unit, hn, valid);
+            if (act.keeps_sums()) {
+                store(at.gates + 4 * H + unit, load(tile), valid);
+                store(at.gates + 5 * H + unit, load(tile + L), valid);
+                store(at.gates + 6 * H + unit, n_sum, valid);
+            }
         }
     };
     if constexpr (kNorm) {
@@ -101,16 +113,20 @@ void gru_backward_reset_after(const StepArgs<T>& step, const GruBackwardRow<T>* 
                                prefetch_panel<T>(vectors, at.kept + unit, at.dy + unit);
                                return chains_from(vectors, at.extra + unit, H - unit, tile);
                            };
-    const auto finish = [=](int64_t unit, int64_t row, const P& sum) LSTMCORE_INLINE_LAMBDA {
+    const auto finish = [=, &step](int64_t unit, int64_t row, const P& sum) LSTMCORE_INLINE_LAMBDA {
         const GruBackwardRow<T>& at = rows[row];
         const int64_t valid = H - unit;
+        const auto entered = [&](int gate) LSTMCORE_INLINE_LAMBDA {
+            return sum_of(step, at.gates, gate, unit);
+        };
         const P dh = padd(sum, load(at.dy + unit, valid));
         const P r = load(at.gates + unit, valid), z = load(at.gates + H + unit, valid),
                 candidate = load(at.gates + 2 * H + unit, valid),
                 hn = load(at.gates + 3 * H + unit, valid), kept = load(at.kept + unit, valid);
-        const P d_n = pmul(pmul(dh, psub(set(T(1)), z)), act.candidate_derivative(candidate));
-        const P d_z = pmul(pmul(dh, psub(kept, candidate)), act.gate_derivative(z));
-        const P d_r = pmul(pmul(d_n, hn), act.gate_derivative(r));
+        const P d_n =
+            pmul(pmul(dh, psub(set(T(1)), z)), act.candidate_derivative(candidate, entered(2)));
+        const P d_z = pmul(pmul(dh, psub(kept, candidate)), act.gate_derivative(z, entered(1)));
+        const P d_r = pmul(pmul(d_n, hn), act.gate_derivative(r, entered(0)));
         store(at.dgates + unit, d_n, valid);
         store(at.dgates + H + unit, d_r, valid);
         store(at.dgates + 2 * H + unit, d_z, valid);
@@ -141,6 +157,10 @@ void gru_forward_reset_before(const StepArgs<T>& step, const GruForwardRow<T>* r
         store(at.rh + unit, pmul(r, load(at.h_prev + unit, valid)), valid);
         store(at.gates + unit, r, valid);
         store(at.gates + H + unit, z, valid);
+        if (act.keeps_sums()) {
+            store(at.gates + 3 * H + unit, load(tile), valid);
+            store(at.gates + 4 * H + unit, load(tile + L), valid);
+        }
     };
     multiply_gates<T, 2>(step, factors, n, start_gates, Nothing{}, finish_gates);
     // 2. candidate and output
@@ -160,6 +180,7 @@ void gru_forward_reset_before(const StepArgs<T>& step, const GruForwardRow<T>* r
                 store(at.y + unit, interpolate<T>(z, candidate, load(at.kept + unit, valid)),
                       valid);
                 store(at.gates + 2 * H + unit, candidate, valid);
+                if (act.keeps_sums()) store(at.gates + 5 * H + unit, pre, valid);
             }));
     };
     if constexpr (std::is_same_v<Factors, QuantizedFactors>) {
@@ -185,17 +206,18 @@ void gru_backward_reset_before(const StepArgs<T>& step, const GruBackwardRow<T>*
         [&](auto vectors, int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
             return chains_from(vectors, rows[row].extra + unit, H - unit, tile);
         },
-        each_register<T>([=](int64_t unit, int64_t row, const P& sum) LSTMCORE_INLINE_LAMBDA {
+        each_register<T>([=, &step](int64_t unit, int64_t row,
+                                    const P& sum) LSTMCORE_INLINE_LAMBDA {
             const GruBackwardRow<T>& at = rows[row];
             const int64_t valid = H - unit;
             const P dh = padd(sum, load(at.dy + unit, valid));
             const P z = load(at.gates + H + unit, valid),
                     candidate = load(at.gates + 2 * H + unit, valid),
                     kept = load(at.kept + unit, valid);
-            const P d_n = pmul(pmul(dh, psub(set(T(1)), z)), act.candidate_derivative(candidate));
-            store(at.dgates + unit, d_n, valid);
-            store(at.dgates + 2 * H + unit,
-                  pmul(pmul(dh, psub(kept, candidate)), act.gate_derivative(z)), valid);
+            const P slope = act.candidate_derivative(candidate, sum_of(step, at.gates, 2, unit));
+            const P z_slope = act.gate_derivative(z, sum_of(step, at.gates, 1, unit));
+            store(at.dgates + unit, pmul(pmul(dh, psub(set(T(1)), z)), slope), valid);
+            store(at.dgates + 2 * H + unit, pmul(pmul(dh, psub(kept, candidate)), z_slope), valid);
             store(at.carry + unit, pmul(dh, z), valid);
         }));
     // 1. through W_hn to r h_prev, and so to the reset gate and h_prev
@@ -204,16 +226,18 @@ void gru_backward_reset_before(const StepArgs<T>& step, const GruBackwardRow<T>*
         step.w_n, n, factors.again(step.w_n, n, dn_of), no_input<T>(),
         [](auto vectors, int64_t, int64_t, T* tile)
             LSTMCORE_INLINE_LAMBDA { return chains_from(vectors, tile, 0, tile); },
-        each_register<T>([=](int64_t unit, int64_t row, const P& d_rh) LSTMCORE_INLINE_LAMBDA {
-            const GruBackwardRow<T>& at = rows[row];
-            const int64_t valid = H - unit;
-            const P r = load(at.gates + unit, valid), h_prev = load(at.h_prev + unit, valid);
-            store(at.dgates + H + unit, pmul(pmul(d_rh, h_prev), act.gate_derivative(r)), valid);
-            P factor = r;
-            if constexpr (!kPlain)
-                if (at.mask != nullptr) factor = pmul(r, load(at.mask + unit, valid));
-            store(at.carry + unit, pmadd(d_rh, factor, load(at.carry + unit, valid)), valid);
-        }));
+        each_register<T>(
+            [=, &step](int64_t unit, int64_t row, const P& d_rh) LSTMCORE_INLINE_LAMBDA {
+                const GruBackwardRow<T>& at = rows[row];
+                const int64_t valid = H - unit;
+                const P r = load(at.gates + unit, valid), h_prev = load(at.h_prev + unit, valid);
+                const P slope = act.gate_derivative(r, sum_of(step, at.gates, 0, unit));
+                store(at.dgates + H + unit, pmul(pmul(d_rh, h_prev), slope), valid);
+                P factor = r;
+                if constexpr (!kPlain)
+                    if (at.mask != nullptr) factor = pmul(r, load(at.mask + unit, valid));
+                store(at.carry + unit, pmadd(d_rh, factor, load(at.carry + unit, valid)), valid);
+            }));
 }
 
 template <class T, bool kTrain, class Factors>

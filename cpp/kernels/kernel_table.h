@@ -226,6 +226,7 @@ struct RnnForwardRow {
     const T* h_prev;  ///< (H)
     T* y;             ///< (H)
     const T* x;       ///< (w_in.K)
+    T* sum;           ///< (H) what enters act, written in training if act needs it, or null
 };
 
 /// dpre = (extra + a · W_hh + dy) act'(y); a is the next step's dpre. Every cell adds in this
@@ -235,7 +236,7 @@ struct RnnBackwardRow {
     const T* a;      ///< (K)
     const T* dy;     ///< (H)
     const T* extra;  ///< (H)
-    const T* y;      ///< (H)
+    const T* y;      ///< (H), or RnnForwardRow::sum if act needs that
     T* dgates;       ///< (H)
 };
 
@@ -246,7 +247,8 @@ struct LstmForwardRow {
     const T* c_prev;  ///< (H), may be c
     T* c;             ///< (H)
     T* m;             ///< (H) o * output(c): h, or what the projection reads
-    T* gates;         ///< (gates, H) i, f, g, o or i, g, o; written in training only
+    T* gates;         ///< (gates, H) i, f, g, o or i, g, o, then their sums if the cell
+                      ///< needs_sums(); written in training only
     const T* x;       ///< (w_in.K)
 };
 
@@ -258,7 +260,7 @@ struct LstmBackwardRow {
     const T* dy;       ///< (H)
     const T* extra;    ///< (H)
     const T* dc_next;  ///< (H)
-    const T* gates;    ///< (gates, H)
+    const T* gates;    ///< see LstmForwardRow
     const T* c;        ///< (H)
     const T* c_prev;   ///< (H)
     T* dgates;         ///< (gates, H)
@@ -271,8 +273,8 @@ struct GruForwardRow {
     const T* pre;     ///< W_ih x + b, in the order of the panels
     const T* h_prev;  ///< (H)
     T* y;             ///< (H)
-    T* gates;         ///< (3, H) r, z, n and, reset after, W_hn h + b_hn. Reset before: scratch
-                      ///< in inference too
+    T* gates;         ///< (3, H) r, z, n and, reset after, W_hn h + b_hn; then the sums of r, z,
+                      ///< n if the cell needs_sums(). Reset before: scratch in inference too
     T* rh;            ///< (H) scratch: reset before for r * h_prev, after for W_in x + b_in
     const T* x;       ///< (w_in.K)
     const T* kept;    ///< (H) the state of which z keeps a part: h_prev, but for its dropout
@@ -286,7 +288,7 @@ struct GruBackwardRow {
     const T* a;       ///< (K)
     const T* dy;      ///< (H)
     const T* extra;   ///< (H), may be carry
-    const T* gates;   ///< (3 or 4, H)
+    const T* gates;   ///< see GruForwardRow
     const T* h_prev;  ///< (H)
     T* dgates;        ///< (3 or 4, H)
     T* carry;         ///< (H) the part of dh_prev that does not pass W_hh (of r and z)

@@ -85,6 +85,7 @@ void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows
         if (!kPlain || kTrain || kGates == 3) i = act.gate(i);
         if constexpr (kGates == 4) {
             if (peeps) f = pmadd(peephole(step, 1, unit), c_prev, f);
+            if (kTrain && act.keeps_sums()) store(at.gates + (kGates + 1) * H + unit, f, valid);
             f = act.gate(f);
         } else {
             f = step.cell.coupled ? psub(set(T(1)), i) : set(T(1));
@@ -99,6 +100,10 @@ void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows
             store(at.gates + unit, i, valid);
             if constexpr (kGates == 4) store(at.gates + H + unit, f, valid);
             store(at.gates + (kGates - 2) * H + unit, g, valid);
+            if (act.keeps_sums()) {
+                store(at.gates + kGates * H + unit, i_sum, valid);
+                store(at.gates + (2 * kGates - 2) * H + unit, g_sum, valid);
+            }
         }
     };
     // 2. output gate and output
@@ -115,7 +120,10 @@ void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows
         if constexpr (kNorm) shown = load(step.norms[row].shown + unit, valid);
         store(at.m + unit,
               kPlain ? sigmoid_times_tanh<T>(o_sum, shown) : pmul(o, act.output(shown)), valid);
-        if constexpr (kTrain) store(at.gates + (kGates - 1) * H + unit, o, valid);
+        if constexpr (kTrain) {
+            store(at.gates + (kGates - 1) * H + unit, o, valid);
+            if (act.keeps_sums()) store(at.gates + (2 * kGates - 1) * H + unit, o_sum, valid);
+        }
     };
     if constexpr (kNorm) {
         finish_normalized<T, kGates>(step, rows, n, finish_cell, finish_output);
@@ -144,8 +152,9 @@ void lstm_backward_shown(const StepArgs<T>& step, const LstmBackwardRow<T>* rows
             const int64_t valid = H - unit;
             const P dm = padd(load(at.extra + unit, valid), load(at.dy + unit, valid));
             const P o = load(at.gates + output * H + unit, valid);
-            const P squashed = act.output(shown_of(unit, row));
-            store(norm.dshown + unit, pmul(pmul(dm, o), act.output_derivative(squashed)), valid);
+            const P shown = shown_of(unit, row),
+                    slope = act.output_derivative(act.output(shown), shown);
+            store(norm.dshown + unit, pmul(pmul(dm, o), slope), valid);
         }
         normalize_backward<T>(H, norm.dshown, norm.normal, step.ln_c, *norm.scale, norm.dc);
     }
@@ -181,26 +190,31 @@ void lstm_backward_variant(const StepArgs<T>& step, const LstmBackwardRow<T>* ro
                 g = load(at.gates + (kGates - 2) * H + unit, valid),
                 o = load(at.gates + (kGates - 1) * H + unit, valid);
         const P c = load(at.c + unit, valid), c_prev = load(at.c_prev + unit, valid);
+        const auto sum_of = [&](int gate) LSTMCORE_INLINE_LAMBDA {
+            return [=]() LSTMCORE_INLINE_LAMBDA {
+                return load(at.gates + (kGates + gate) * H + unit, valid);
+            };
+        };
         // 3. output and output gate
         P shown = c;
         if constexpr (kNorm) shown = shown_of(unit, row);
         const P squashed = act.output(shown);
-        const P d_o = pmul(pmul(dm, squashed), act.gate_derivative(o));
+        const P d_o = pmul(pmul(dm, squashed), act.gate_derivative(o, sum_of(kGates - 1)));
         P dc = load(at.dc_next + unit, valid);
         if constexpr (kNorm)
             dc = padd(load(step.backward_norms[row].dc + unit, valid), dc);
         else
-            dc = pmadd(pmul(dm, o), act.output_derivative(squashed), dc);
+            dc = pmadd(pmul(dm, o), act.output_derivative(squashed, shown), dc);
         if (peeps) dc = pmadd(d_o, peephole(step, kGates - 2, unit), dc);
         // 2. cell and candidate
         if (!kPlain && clip > 0)
             dc = simd::pselect(simd::pcmp_lt(simd::pabs(c), set(clip)), dc, set(T(0)));
-        const P d_g = pmul(pmul(dc, i), act.candidate_derivative(g));
+        const P d_g = pmul(pmul(dc, i), act.candidate_derivative(g, sum_of(kGates - 2)));
         // 1. forget and input gates
         P d_i = pmul(dc, g), dc_prev = dc;
         if constexpr (kGates == 4) {
             const P f = load(at.gates + H + unit, valid);
-            const P d_f = pmul(pmul(dc, c_prev), act.gate_derivative(f));
+            const P d_f = pmul(pmul(dc, c_prev), act.gate_derivative(f, sum_of(1)));
             dc_prev = pmul(dc, f);
             if (peeps) dc_prev = pmadd(d_f, peephole(step, 1, unit), dc_prev);
             store(at.dgates + H + unit, d_f, valid);
@@ -208,7 +222,7 @@ void lstm_backward_variant(const StepArgs<T>& step, const LstmBackwardRow<T>* ro
             d_i = pmul(dc, psub(g, c_prev));
             dc_prev = pmul(dc, psub(set(T(1)), i));
         }
-        d_i = pmul(d_i, act.gate_derivative(i));
+        d_i = pmul(d_i, act.gate_derivative(i, sum_of(0)));
         if (peeps) dc_prev = pmadd(d_i, peephole(step, 0, unit), dc_prev);
         store(at.dgates + unit, d_i, valid);
         store(at.dgates + (kGates - 2) * H + unit, d_g, valid);

@@ -28,6 +28,9 @@ void rnn_forward_variant(const StepArgs<T>& step, const RnnForwardRow<T>* rows, 
         },
         each_register<T>([=](int64_t unit, int64_t row, const Packet<T>& pre)
                              LSTMCORE_INLINE_LAMBDA {
+                                 if constexpr (!kPlain)
+                                     if (rows[row].sum != nullptr)
+                                         store(rows[row].sum + unit, pre, H - unit);
                                  store(rows[row].y + unit, act.candidate(pre), H - unit);
                              }));
 }
@@ -41,10 +44,12 @@ void rnn_normalized_variant(const StepArgs<T>& step, const RnnForwardRow<T>* row
         n, H, step.ln_hh, nullptr, [&](int64_t row) { return of_hidden(step.norms[row]); },
         [&](int64_t row) LSTMCORE_INLINE_LAMBDA {
             const NormRow<T>& norm = step.norms[row];
-            for (int64_t unit = 0; unit < H; unit += kLanes<T>)
-                store(rows[row].y + unit,
-                      act.candidate(sum_of_gate<T>(rows[row].pre, norm.hidden, 0, unit, H)),
-                      H - unit);
+            for (int64_t unit = 0; unit < H; unit += kLanes<T>) {
+                const Packet<T> sum = sum_of_gate<T>(rows[row].pre, norm.hidden, 0, unit, H);
+                if constexpr (!kPlain)
+                    if (rows[row].sum != nullptr) store(rows[row].sum + unit, sum, H - unit);
+                store(rows[row].y + unit, act.candidate(sum), H - unit);
+            }
         });
 }
 
@@ -66,7 +71,9 @@ void rnn_backward_variant(const StepArgs<T>& step, const RnnBackwardRow<T>* rows
             const RnnBackwardRow<T>& at = rows[row];
             const int64_t valid = H - unit;
             const Packet<T> dh = padd(sum, load(at.dy + unit, valid)), y = load(at.y + unit, valid);
-            store(at.dgates + unit, pmul(dh, act.candidate_derivative(y)), valid);
+            const Packet<T> slope =
+                act.candidate_derivative(y, [&]() LSTMCORE_INLINE_LAMBDA { return y; });
+            store(at.dgates + unit, pmul(dh, slope), valid);
         }));
 }
 

@@ -313,6 +313,11 @@ TEST(bad_specs_and_lengths_are_refused) {
     spec.cell = CellSpec();
     spec.cell.candidate = {ActivationKind::scaled_tanh, 0, 1};
     CHECK_THROWS(spec.check(), std::invalid_argument, "candidate");
+    for (const ActivationKind kind :
+         {ActivationKind::elu, ActivationKind::leaky_relu, ActivationKind::thresholded_relu}) {
+        spec.cell.candidate = {kind, -0.1};
+        CHECK_THROWS(spec.check(), std::invalid_argument, "candidate has alpha -0.1");
+    }
     spec.cell = CellSpec();
     for (int64_t LayerSpec::* size :
          {&LayerSpec::input_size, &LayerSpec::hidden_size, &LayerSpec::num_layers}) {

@@ -245,7 +245,9 @@ TEST(bad_files_are_refused) {
     refused(described("\"num_layers\": 2", "\"num_layers\": 2000000000"), "weight_ih_l2");
     refused(described("\"num_layers\": 2", "\"num_layers\": 1"), "2.1.weight_hh_l1 is unknown");
     refused(described("\"softsign\"", "\"swish\""), "swish");
-    refused(described("0.25, 0.5", "0.25"), "2 parts");
+    refused(described("0.25, 0.5", "0.25"), "hard_sigmoid has 2 parts, expected 3");
+    refused(described("\"softsign\"", "\"elu\""), "elu has 1 parts, expected 2");
+    refused(described("\"softsign\"", "[]"), "no name");
     refused(described("0.125, 0.5", "0.125"), "zoneout has 1 parts, expected 2");
     refused(described("\"concat\"", "\"join\""), "join");
     refused(described("\"coupled\": false", "\"coupled\": 0"), "coupled is not true or false");

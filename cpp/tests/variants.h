@@ -132,7 +132,42 @@ inline std::vector<Variant> variants() {
         s.cell.candidate = {ActivationKind::softsign};
         s.cell.output = {ActivationKind::identity};
     });
+    // These have no bound: what enters them has one here, so that no state grows beyond all.
+    add("rnn leaky", CellKind::rnn, [](LayerSpec& s) {
+        s.cell.candidate = {ActivationKind::leaky_relu, 0.2};
+        s.cell.gate_clip = 2;
+    });
+    add("rnn mish", CellKind::rnn, [](LayerSpec& s) {
+        s.cell.candidate = {ActivationKind::mish};
+        s.cell.gate_clip = 2;
+    });
+    add("rnn hard silu zoneout", CellKind::rnn, [](LayerSpec& s) {
+        s.cell.candidate = {ActivationKind::hard_silu};
+        s.cell.zoneout.h = 0.2;
+        s.cell.gate_clip = 2;
+    });
+    add("lstm elu", CellKind::lstm, [](LayerSpec& s) {
+        s.cell.gate = {ActivationKind::affine, 0.2, 0.5};
+        s.cell.candidate = {ActivationKind::elu, 0.7};
+        s.cell.output = {ActivationKind::selu};
+        s.cell.gate_clip = 1;
+    });
+    add("lstm gelu", CellKind::lstm, [](LayerSpec& s) {
+        s.cell.candidate = s.cell.output = {ActivationKind::gelu};
+        s.cell.peephole = true;
+        s.cell.gate_clip = 1;
+    });
     add("gru", CellKind::gru, plain);
+    add("gru silu", CellKind::gru, [](LayerSpec& s) {
+        s.cell.gate = {ActivationKind::silu};
+        s.cell.candidate = {ActivationKind::softplus};
+        s.cell.gate_clip = 1;
+    });
+    add("gru reset before mish", CellKind::gru, [](LayerSpec& s) {
+        s.cell.candidate = {ActivationKind::mish};
+        s.cell.reset_after = false;
+        s.cell.gate_clip = 1;
+    });
     add("gru reset before", CellKind::gru, [](LayerSpec& s) { s.cell.reset_after = false; });
     const auto normalized = [](LayerSpec& s) { s.cell.layer_norm = true; };
     add("rnn layer norm", CellKind::rnn, normalized);

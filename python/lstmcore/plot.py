@@ -333,14 +333,32 @@ def gradient_bound(rnn: RNN, steps: int) -> Array:
         return np.asarray(factor ** np.arange(steps + 1, dtype=np.float64))
 
 
-_LARGEST_SLOPE = {"sigmoid": 0.25, "tanh": 1.0, "relu": 1.0, "softsign": 1.0, "identity": 1.0}
+_LARGEST_SLOPE = {
+    "sigmoid": 0.25,
+    "tanh": 1.0,
+    "relu": 1.0,
+    "softsign": 1.0,
+    "identity": 1.0,
+    "thresholded_relu": 1.0,
+    "selu": 1.7580993408473766,  # just below 0
+    "softplus": 1.0,
+    "exponential": np.inf,
+    "gelu": 1.1289041451851548,  # at the square root of 2
+    "silu": 1.0998393201288669,
+    "mish": 1.0884981611725179,
+    "hard_silu": 1.5,  # just below 3
+}
 
 
 def _largest_slope(nonlinearity: checks.Activation) -> float:
-    if isinstance(nonlinearity, tuple):
-        kind, alpha, beta = nonlinearity
-        return abs({"scaled_tanh": alpha * beta, "hard_sigmoid": alpha}[kind])
-    return _LARGEST_SLOPE[nonlinearity]
+    kind, *numbers = (nonlinearity,) if isinstance(nonlinearity, str) else nonlinearity
+    if kind == "scaled_tanh":
+        return abs(numbers[0] * numbers[1])
+    if kind in ("hard_sigmoid", "affine"):
+        return abs(numbers[0])
+    if kind in ("leaky_relu", "elu"):
+        return max(1.0, numbers[0])
+    return _LARGEST_SLOPE[kind]
 
 
 def gradient_flow(layers: Mapping[str, Layer[Any]], x: npt.ArrayLike, ax: Any = None) -> Any:

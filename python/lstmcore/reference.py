@@ -22,12 +22,16 @@ With ``precision="bfloat16"`` both factors of every product with a matrix are ro
 in backward too, and all else, sums included, stays float64. `round_bfloat16` is how.
 
 Activations are named as in ONNX: ``"sigmoid"``, ``"tanh"``, ``"relu"``, ``"softsign"``,
-``"identity"``, ``"hard_sigmoid"`` or ``("hard_sigmoid", alpha, beta)``, and
-``("scaled_tanh", alpha, beta)``.
+``"identity"``, ``"selu"``, ``"softplus"``, ``"exponential"``, ``"gelu"``, ``"silu"``, ``"mish"``,
+``"hard_silu"``; with constants or with defaults for them, ``"hard_sigmoid"`` or
+``("hard_sigmoid", alpha, beta)``, ``("leaky_relu", alpha)``, ``("thresholded_relu", alpha)`` and
+``("elu", alpha)``; and always with constants ``("scaled_tanh", alpha, beta)`` and
+``("affine", alpha, beta)``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -52,17 +56,17 @@ def __dir__() -> list[str]:
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
-Activation = str | tuple[str, float, float]
+Activation = str | tuple[str, float] | tuple[str, float, float]
 Arrays = tuple[Array, ...]
 Saved = tuple[Any, ...]  # what a step leaves for its backward
 Weights = dict[str, Any]  # of Array, or of _Int8 where a matrix is in int8
 
 
 # Activations ----------------------------------------------------------------------------------
-# Each is a pair: y = f(x), and dy/dx as a function of y.
+# Each is a pair: y = f(x), and dy/dx as a function of x and y.
 
 Function = Callable[[Array], Array]
-Pair = tuple[Function, Function]
+Pair = tuple[Function, Callable[[Array, Array], Array]]
 
 
 def _sigmoid(x: Array) -> Array:
@@ -79,22 +83,103 @@ def _softsign(x: Array) -> Array:
 def _hard_sigmoid(alpha: float = 0.2, beta: float = 0.5) -> Pair:
     return (
         lambda x: np.clip(alpha * x + beta, 0.0, 1.0),
-        lambda y: np.where((y > 0) & (y < 1), alpha, 0.0),
+        lambda x, y: np.where((y > 0) & (y < 1), alpha, 0.0),
     )
 
 
 def _scaled_tanh(alpha: float, beta: float) -> Pair:
-    return lambda x: alpha * np.tanh(beta * x), lambda y: beta * (alpha - y * y / alpha)
+    return lambda x: alpha * np.tanh(beta * x), lambda x, y: beta * (alpha - y * y / alpha)
+
+
+def _leaky_relu(alpha: float = 0.01) -> Pair:
+    return lambda x: np.where(x < 0, alpha * x, x), lambda x, y: np.where(x > 0, 1.0, alpha)
+
+
+def _thresholded_relu(alpha: float = 1.0) -> Pair:
+    return lambda x: np.where(x <= alpha, 0.0, x), lambda x, y: np.where(x > alpha, 1.0, 0.0)
+
+
+def _elu(alpha: float = 1.0, scale: float = 1.0) -> Pair:
+    # Clevert, Unterthiner, Hochreiter 2016; with a scale Klambauer et al. 2017
+    def f(x: Array) -> Array:
+        return scale * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0.0)))
+
+    return f, lambda x, y: scale * np.where(x > 0, 1.0, alpha * np.exp(np.minimum(x, 0.0)))
+
+
+def _softplus(x: Array) -> Array:
+    return np.maximum(x, 0.0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def _normal(x: Array) -> Array:
+    # The distribution function of the normal distribution; NumPy has no erf, Python has.
+    erfc = np.frompyfunc(math.erfc, 1, 1)
+    return np.asarray(0.5 * erfc(-x / math.sqrt(2.0)), dtype=np.float64)
+
+
+def _normal_density(x: Array) -> Array:
+    x = np.clip(x, -1000.0, 1000.0)
+    return np.asarray(np.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi))
+
+
+def _exponential(x: Array) -> Array:
+    with np.errstate(over="ignore"):
+        return np.asarray(np.exp(x))
+
+
+def _finite(x: Array) -> Array:
+    # Where a factor is 0 from some x on, what is multiplied with it must not be infinite.
+    return np.maximum(x, -1000.0)
+
+
+def _gated(share: Function, dshare: Function) -> Pair:
+    # x share(x), where share goes from 0 to 1
+    return (
+        lambda x: _finite(x) * share(x),
+        lambda x, y: share(x) + np.clip(x, -1000.0, 1000.0) * dshare(x),
+    )
+
+
+def _silu() -> Pair:
+    return _gated(_sigmoid, lambda x: _sigmoid(x) * _sigmoid(-x))
+
+
+def _mish() -> Pair:
+    # D. Misra 2019
+    return _gated(
+        lambda x: np.tanh(_softplus(x)), lambda x: (1.0 - np.tanh(_softplus(x)) ** 2) * _sigmoid(x)
+    )
+
+
+def _hard_silu() -> Pair:
+    return _gated(
+        lambda x: np.clip(x / 6.0 + 0.5, 0.0, 1.0),
+        lambda x: np.where(np.abs(x) < 3.0, 1.0 / 6.0, 0.0),
+    )
 
 
 _ACTIVATIONS: dict[str, Callable[..., Pair]] = {
-    "sigmoid": lambda: (_sigmoid, lambda y: y * (1.0 - y)),
-    "tanh": lambda: (np.tanh, lambda y: 1.0 - y * y),
-    "relu": lambda: (lambda x: np.maximum(x, 0.0), lambda y: np.where(y > 0, 1.0, 0.0)),
-    "softsign": lambda: (_softsign, lambda y: (1.0 - np.abs(y)) ** 2),
-    "identity": lambda: (lambda x: x, np.ones_like),
+    "sigmoid": lambda: (_sigmoid, lambda x, y: y * (1.0 - y)),
+    "tanh": lambda: (np.tanh, lambda x, y: 1.0 - y * y),
+    "relu": lambda: (lambda x: np.maximum(x, 0.0), lambda x, y: np.where(y > 0, 1.0, 0.0)),
+    "softsign": lambda: (_softsign, lambda x, y: (1.0 - np.abs(y)) ** 2),
+    "identity": lambda: (lambda x: x, lambda x, y: np.ones_like(y)),
     "hard_sigmoid": _hard_sigmoid,
     "scaled_tanh": _scaled_tanh,
+    "affine": lambda alpha, beta: (
+        lambda x: alpha * x + beta,
+        lambda x, y: np.full_like(y, alpha),
+    ),
+    "leaky_relu": _leaky_relu,
+    "thresholded_relu": _thresholded_relu,
+    "elu": lambda alpha=1.0: _elu(alpha),
+    "selu": lambda: _elu(1.6732632423543772, 1.0507009873554805),
+    "softplus": lambda: (_softplus, lambda x, y: _sigmoid(x)),
+    "exponential": lambda: (_exponential, lambda x, y: y),
+    "gelu": lambda: _gated(_normal, _normal_density),
+    "silu": _silu,
+    "mish": _mish,
+    "hard_silu": _hard_silu,
 }
 
 
@@ -104,10 +189,9 @@ def _activation(spec: Activation, clip: float | None = None) -> Pair:
         if not clip > 0:
             raise ValueError(f"gate_clip is {clip}, expected a positive number or None")
         f, df = _activation(spec)
-        low, high = sorted(f(np.array([-clip, clip])))
         return (
             lambda x: f(np.clip(x, -clip, clip)),
-            lambda y: np.where((low < y) & (y < high), df(y), 0.0),
+            lambda x, y: np.where(np.abs(x) < clip, df(x, y), 0.0),
         )
     name, *constants = (spec,) if isinstance(spec, str) else spec
     if name not in _ACTIVATIONS:
@@ -283,17 +367,18 @@ class _RNN:
         a_x, of_x = _Product.of(p, "ih").run(x)
         a_u, of_u = _Product.of(p, "hh").run(u)
         # 2. the output
-        h = act(a_x + a_u)
-        return (h,), (of_x, of_u, h)
+        a = a_x + a_u
+        h = act(a)
+        return (h,), (of_x, of_u, a, h)
 
     def step_backward(
         self, saved: Saved, dstate: Arrays, p: Weights
     ) -> tuple[Array, Array, Arrays, Weights]:
         _, dact = self.activation
-        of_x, of_u, h = saved
+        of_x, of_u, a, h = saved
         (dh,) = dstate
         # 2. the output
-        da = dh * dact(h)
+        da = dh * dact(a, h)
         # 1. the sum of what comes in
         dx, dp_x = _Product.of(p, "ih").back(da, of_x, "ih")
         du, dp_u = _Product.of(p, "hh").back(da, of_u, "hh")
@@ -333,11 +418,14 @@ class _LSTM:
         a_u, of_u = _Product.of(p, "hh").run(u)
         a = dict(zip(self.gates, np.split(a_x + a_u, len(self.gates), axis=1)))
         # 2. the input and forget gates, which may see the cell as it was
-        i = gate(a["i"] + w["i"] * c_prev if w else a["i"])
+        for n in w:
+            if n != "o":
+                a[n] = a[n] + w[n] * c_prev
+        i = gate(a["i"])
         if self.coupled:
             f = 1.0 - i
         elif self.forget_gate:
-            f = gate(a["f"] + w["f"] * c_prev if w else a["f"])
+            f = gate(a["f"])
         else:
             f = np.ones_like(i)
         # 3. the candidate
@@ -347,7 +435,9 @@ class _LSTM:
         if self.cell_clip is not None:
             c = np.clip(c, -self.cell_clip, self.cell_clip)
         # 5. the output gate, which may see the cell as it is now
-        o = gate(a["o"] + w["o"] * c if w else a["o"])
+        if w:
+            a["o"] = a["o"] + w["o"] * c
+        o = gate(a["o"])
         # 6. what the cell shows
         of_c: Arrays = ()
         shown = c
@@ -358,13 +448,13 @@ class _LSTM:
         m = o * k
         # 7. its projection
         h = _linear(m, p["weight_hr"]) if "weight_hr" in p else m
-        return (h, c), (of_x, of_u, of_c, c_prev, i, f, g, c, o, k, m)
+        return (h, c), (of_x, of_u, of_c, c_prev, a, i, f, g, c, o, shown, k, m)
 
     def step_backward(
         self, saved: Saved, dstate: Arrays, p: Weights
     ) -> tuple[Array, Array, Arrays, Weights]:
         (_, dgate), (_, dcandidate), (_, doutput) = self.activations
-        of_x, of_u, of_c, c_prev, i, f, g, c, o, k, m = saved
+        of_x, of_u, of_c, c_prev, a, i, f, g, c, o, shown, k, m = saved
         dh, dc = dstate
         w = self.peepholes(p)
         da, dp = {}, {}
@@ -374,13 +464,13 @@ class _LSTM:
             dm, dp["weight_hr"] = _linear_backward(dh, m, p["weight_hr"])
         # 6. what the cell shows
         do, dk = dm * k, dm * o
-        dshown = dk * doutput(k)
+        dshown = dk * doutput(shown, k)
         if of_c:
             dp["weight_ln_c"], dp["bias_ln_c"] = (dshown * of_c[0]).sum(axis=0), dshown.sum(axis=0)
             dshown = _normalize_backward(dshown * p["weight_ln_c"], of_c)
         dc = dc + dshown
         # 5. the output gate
-        da["o"] = do * dgate(o)
+        da["o"] = do * dgate(a["o"], o)
         if w:
             dc = dc + da["o"] * w["o"]
         # 4. the cell: where it was clipped, nothing before it mattered
@@ -388,13 +478,13 @@ class _LSTM:
             dc = np.where(np.abs(c) < self.cell_clip, dc, 0.0)
         df, dc_prev, di, dg = dc * c_prev, dc * f, dc * g, dc * i
         # 3. the candidate
-        da["g"] = dg * dcandidate(g)
+        da["g"] = dg * dcandidate(a["g"], g)
         # 2. the input and forget gates
         if self.coupled:
             di = di - df
         elif self.forget_gate:
-            da["f"] = df * dgate(f)
-        da["i"] = di * dgate(i)
+            da["f"] = df * dgate(a["f"], f)
+        da["i"] = di * dgate(a["i"], i)
         if w:
             seen = {"i": c_prev, "f": c_prev, "o": c}  # the cell that each peephole looked at
             dc_prev = dc_prev + sum(da[n] * w[n] for n in w if n != "o")
@@ -438,8 +528,8 @@ class _GRU:
         made = [product.run(u) for product in products[:2]]
         sums = np.concatenate([q for q, _ in made], axis=1)
         q_r, q_z, *rest = np.split(sums, 3 if self.reset_after else 2, axis=1)
-        r = gate(a_r + q_r)
-        z = gate(a_z + q_z)
+        s_r, s_z = a_r + q_r, a_z + q_z
+        r, z = gate(s_r), gate(s_z)
         # 3. the part of the state in the candidate, reset after the product or before it
         if self.reset_after:
             (q,) = rest
@@ -447,31 +537,32 @@ class _GRU:
             made.append(products[2].run(r * u))
             q = made[2][0]
         # 4. the candidate
-        n = candidate(a_n + (r * q if self.reset_after else q))
+        s_n = a_n + (r * q if self.reset_after else q)
+        n = candidate(s_n)
         # 5. the output
         h = (1.0 - z) * n + z * h_prev
-        return (h,), (of_x, [of for _, of in made], u, h_prev, r, z, q, n)
+        return (h,), (of_x, [of for _, of in made], u, h_prev, s_r, s_z, s_n, r, z, q, n)
 
     def step_backward(
         self, saved: Saved, dstate: Arrays, p: Weights
     ) -> tuple[Array, Array, Arrays, Weights]:
         (_, dgate), (_, dcandidate) = self.activations
-        of_x, of_u, u, h_prev, r, z, q, n = saved
+        of_x, of_u, u, h_prev, s_r, s_z, s_n, r, z, q, n = saved
         (dh,) = dstate
         products = self.hidden(p)
         # 5. the output
         dn, dz, dh_prev = dh * (1.0 - z), dh * (h_prev - n), dh * z
         # 4. the candidate
-        da_n = dn * dcandidate(n)
+        da_n = dn * dcandidate(s_n, n)
         # 3. the part of the state in the candidate, and 2. the reset and update gates
-        da_z = dz * dgate(z)
+        da_z = dz * dgate(s_z, z)
         if self.reset_after:
-            da_r = da_n * q * dgate(r)
+            da_r = da_n * q * dgate(s_r, r)
             dq = np.concatenate([da_r, da_z, da_n * r], axis=1)
             du, dp = products[0].back(dq, of_u[0], "hh")
         else:
             dv, dp_n = products[2].back(da_n, of_u[2], "hh")
-            da_r = dv * u * dgate(r)
+            da_r = dv * u * dgate(s_r, r)
             du_r, dp_r = products[0].back(da_r, of_u[0], "hh")
             du_z, dp_z = products[1].back(da_z, of_u[1], "hh")
             du = dv * r + du_r + du_z

@@ -149,7 +149,26 @@ OF_LSTM: list[tuple[dict[str, Any], type[Exception], str]] = [
 ]
 
 OF_RNN: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"nonlinearity": "gelu"}, ValueError, "nonlinearity is 'gelu', expected one of 'sigmoid', .*"),
+    ({"nonlinearity": "celu"}, ValueError, "nonlinearity is 'celu', expected one of 'sigmoid', .*"),
+    (
+        {"nonlinearity": ("elu", 1, 2)},
+        ValueError,
+        r"nonlinearity is \('elu', 1, 2\), expected \('elu', alpha\)",
+    ),
+    (
+        {"nonlinearity": "affine"},
+        ValueError,
+        r"nonlinearity is 'affine', expected \('affine', alpha, beta\)",
+    ),
+    *(
+        (
+            {"nonlinearity": (name, -0.1)},
+            ValueError,
+            rf"nonlinearity is \('{name}', -0.1\), expected alpha of at least 0",
+        )
+        for name in ("elu", "leaky_relu", "thresholded_relu")
+    ),
+    ({"nonlinearity": ("gelu", 1)}, ValueError, r".*\('gelu', 1\), but 'gelu' takes no parameters"),
     ({"nonlinearity": 3}, TypeError, r"nonlinearity is 3 \(int\), expected a name or .*"),
     ({"nonlinearity": ()}, TypeError, r"nonlinearity is \(\) \(tuple\), expected a name or .*"),
     (

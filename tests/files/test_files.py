@@ -47,6 +47,7 @@ def models() -> dict[str, Any]:
         "LSTM, projected": lc.LSTM(3, 4, proj_size=2, forget_bias=1.0, batch_first=True),
         "LSTM, coupled": lc.LSTM(3, 4, coupled=True, reverse=True),
         "GRU": lc.GRU(3, 4, reset_after=False, bidirectional=True, merge="ave", bias=False),
+        "GRU, silu": lc.GRU(3, 4, activations=("silu", ("elu", 0.5)), gate_clip=1.0),
         "RNNCell": lc.RNNCell(3, 4, nonlinearity="relu"),
         "LSTMCell": lc.LSTMCell(3, 4, peephole=True, dtype="float64"),
         "GRUCell": lc.GRUCell(3, 4, activations=(("hard_sigmoid", 0.2, 0.5), "tanh")),

@@ -421,8 +421,8 @@ CPP = [
             "kernel-cell-clip": ("c = clamp(c, -clip, clip);", "c = clamp(c, -clip, T(2) * clip);"),
             "kernel-coupled": ("step.cell.coupled ? psub(set(T(1)), i) : set(T(1))", "set(T(1))"),
             "kernel-dc": (
-                "act.output_derivative(squashed), dc)",
-                "act.output_derivative(squashed), set(T(0)))",
+                "act.output_derivative(squashed, shown), dc)",
+                "act.output_derivative(squashed, shown), set(T(0)))",
             ),
             "kernel-peephole-dc": ("dc = pmadd(d_o, peephole(step, kGates - 2, unit), dc);", ";"),
             "kernel-clipped-gradient": (
@@ -437,9 +437,10 @@ CPP = [
         KERNELS,
         {
             "kernel-gru-dr": (
-                "const P d_r = pmul(pmul(d_n, hn), act.gate_derivative(r));",
-                "const P d_r = pmul(pmul(d_n, r), act.gate_derivative(r));",
+                "const P d_r = pmul(pmul(d_n, hn), act.gate_derivative(r, entered(0)));",
+                "const P d_r = pmul(pmul(d_n, r), act.gate_derivative(r, entered(0)));",
             ),
+            "kernel-gru-sums": ("(rows + gate) * H", "(rows - 1 + gate) * H"),
             "kernel-gru-hn": (
                 "store(at.dgates + 3 * H + unit, pmul(d_n, r), valid);",
                 "store(at.dgates + 3 * H + unit, d_n, valid);",
@@ -458,7 +459,7 @@ CPP = [
                 "padd(sum, load(at.dy + unit, valid)), y =",
                 "load(at.dy + unit, valid), y =",
             ),
-            "kernel-rnn-derivative": ("pmul(dh, act.candidate_derivative(y))", "dh"),
+            "kernel-rnn-derivative": ("pmul(dh, slope)", "dh"),
         },
     ),
     *of(

@@ -100,6 +100,22 @@ def test_no_rnn_exceeds_its_bound(nonlinearity: Any, scale: float) -> None:
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        ("affine", -1.5, 0.5), ("leaky_relu", 2.0), ("thresholded_relu", 1.0), ("elu", 1.5), "selu",
+        "softplus", "gelu", "silu", "mish", "hard_silu",
+    ],
+)  # fmt: skip
+def test_the_largest_slope_is_the_largest(name: Any) -> None:
+    x = np.linspace(-12, 12, 240001)[None, :, None]
+    one = {"weight_ih_l0": [[1.0]], "weight_hh_l0": [[0.0]]}
+    _, _, tape = lc.reference.rnn_forward(x, None, one, nonlinearity=name)
+    slopes, _, _ = lc.reference.rnn_backward(tape, np.ones_like(x))
+    assert plot._largest_slope(name) == pytest.approx(np.abs(slopes).max(), rel=2e-4)
+    assert plot._largest_slope("exponential") == np.inf
+
+
+@pytest.mark.parametrize(
     ("nonlinearity", "slope"),
     [
         ("tanh", 1.0),

@@ -26,6 +26,18 @@ ACTIVATIONS = [
     "hard_sigmoid",
     ("hard_sigmoid", 0.3, 0.4),
     ("scaled_tanh", 1.7, 0.6),
+    ("affine", 0.6, -0.2),
+    "leaky_relu",
+    ("leaky_relu", 0.3),
+    ("thresholded_relu", 0.1),
+    "elu",
+    ("elu", 0.6),
+    "selu",
+    "softplus",
+    "gelu",
+    "silu",
+    "mish",
+    "hard_silu",
 ]
 
 
@@ -173,16 +185,27 @@ STACKS: dict[str, dict[str, Any]] = {
     "dropout concat": {"num_layers": 2, "bidirectional": True, "dropout": True},
 }
 
+
+def bound(gate: Any) -> dict[str, Any]:
+    """Return what keeps a state from growing beyond all bounds, where gates have none."""
+    return {} if gate in ACTIVATIONS[:8] else {"gate_clip": 1.5}
+
+
 VARIANTS: list[tuple[str, str, dict[str, Any]]] = [
     *((f"rnn {a}", "rnn", {"nonlinearity": a}) for a in ACTIVATIONS),
-    *((f"lstm gates {a}", "lstm", {"activations": (a, "tanh", "tanh")}) for a in ACTIVATIONS),
+    *(
+        (f"lstm gates {a}", "lstm", {"activations": (a, "tanh", "tanh"), **bound(a)})
+        for a in ACTIVATIONS
+    ),
     *(
         (f"lstm candidate {a}", "lstm", {"activations": ("sigmoid", a, "tanh")})
         for a in ACTIVATIONS
     ),
     *((f"lstm output {a}", "lstm", {"activations": ("sigmoid", "tanh", a)}) for a in ACTIVATIONS),
-    *((f"gru gates {a}", "gru", {"activations": (a, "tanh")}) for a in ACTIVATIONS),
+    *((f"gru gates {a}", "gru", {"activations": (a, "tanh"), **bound(a)}) for a in ACTIVATIONS),
     *((f"gru candidate {a}", "gru", {"activations": ("sigmoid", a)}) for a in ACTIVATIONS),
+    # which grows without a bound
+    ("rnn exponential", "rnn", {"nonlinearity": "exponential", "gate_clip": 1.0}),
     ("gru before", "gru", {"reset_after": False}),
     ("gru before relu", "gru", {"reset_after": False, "activations": ("hard_sigmoid", "relu")}),
     ("lstm peephole", "lstm", {"peephole": True}),
@@ -332,12 +355,29 @@ def squash(spec: Any, x: float) -> float:
         return max(0.0, min(1.0, alpha * x + beta))
     if name == "scaled_tanh":
         return float(k[0] * math.tanh(k[1] * x))
+    if name == "affine":
+        return float(k[0] * x + k[1])
+    if name == "leaky_relu":
+        return x if x > 0 else x * (k[0] if k else 0.01)
+    if name == "thresholded_relu":
+        return x if x > k[0] else 0.0
+    if name == "elu":
+        return x if x > 0 else (k[0] if k else 1.0) * (math.exp(x) - 1)
     return {
         "sigmoid": lambda: 1 / (1 + math.exp(-x)),
         "tanh": lambda: math.tanh(x),
         "relu": lambda: max(x, 0.0),
         "softsign": lambda: x / (1 + abs(x)),
         "identity": lambda: x,
+        "selu": lambda: (
+            1.0507009873554805 * (x if x > 0 else 1.6732632423543772 * (math.exp(x) - 1))
+        ),
+        "softplus": lambda: math.log(1 + math.exp(x)),
+        "exponential": lambda: math.exp(x),
+        "gelu": lambda: x * 0.5 * (1 + math.erf(x / math.sqrt(2))),
+        "silu": lambda: x / (1 + math.exp(-x)),
+        "mish": lambda: x * math.tanh(math.log(1 + math.exp(x))),
+        "hard_silu": lambda: x * max(0.0, min(1.0, x / 6 + 0.5)),
     }[name]()
 
 
@@ -350,9 +390,9 @@ def dot(a: list[float], b: list[float]) -> float:
     return sum(u * v for u, v in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("options", [o for _, kind, o in VARIANTS if kind == "rnn"][:8])
-def test_rnn_by_hand(options: dict[str, Any]) -> None:
-    p = problem("rnn", sizes=(6, 1, 2, 3), scale=2.0, **options)
+@pytest.mark.parametrize("nonlinearity", ACTIVATIONS)
+def test_rnn_by_hand(nonlinearity: Any) -> None:
+    p = problem("rnn", sizes=(6, 1, 2, 3), scale=2.0, nonlinearity=nonlinearity)
     w, xs, (h,) = one_row(p)
     ys = []
     for x in xs:
@@ -363,9 +403,9 @@ def test_rnn_by_hand(options: dict[str, Any]) -> None:
             + w["bias_hh"][j]
             for j in range(3)
         ]
-        h = [squash(options["nonlinearity"], a) for a in sums]
+        h = [squash(nonlinearity, a) for a in sums]
         ys.append(h)
-    np.testing.assert_allclose(p.forward()[0][:, 0], ys, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(p.forward()[0][:, 0], ys, rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("clip", [None, 0.3])
@@ -378,6 +418,7 @@ def test_rnn_by_hand(options: dict[str, Any]) -> None:
         ("sigmoid", "tanh", "tanh"),
         ("hard_sigmoid", "softsign", "identity"),
         (("hard_sigmoid", 0.3, 0.4), "relu", ("scaled_tanh", 1.7, 0.6)),
+        ("sigmoid", "mish", "gelu"),
     ],
 )
 def test_lstm_by_hand(
@@ -621,6 +662,15 @@ def test_a_stack_is_layers_with_masks_between(kind: str) -> None:
         (("scaled_tanh", 3.0, 4.0), -3.0, 3.0),
         ("relu", 0.0, np.inf),
         ("identity", -np.inf, np.inf),
+        ("leaky_relu", -np.inf, np.inf),
+        (("thresholded_relu", 0.5), 0.0, np.inf),
+        (("elu", 2.0), -2.0, np.inf),
+        ("selu", -1.7580993408473766, np.inf),
+        ("softplus", 0.0, np.inf),
+        ("gelu", 0.0, np.inf),
+        ("silu", 0.0, np.inf),
+        ("mish", 0.0, np.inf),
+        ("hard_silu", 0.0, np.inf),
     ],
 )
 def test_huge_inputs_saturate_and_nan_stays(name: Any, low: float, high: float) -> None:
@@ -629,8 +679,9 @@ def test_huge_inputs_saturate_and_nan_stays(name: Any, low: float, high: float) 
     params = {"weight_ih_l0": [[1.0]], "weight_hh_l0": [[0.0]]}
     y, _, tape = reference.rnn_forward(x, None, params, nonlinearity=name)
     np.testing.assert_array_equal(y.ravel()[[0, 3, 4]], [low, high, np.nan])
-    clipped = np.clip([low, high], -largest, largest)
-    np.testing.assert_array_equal(y.ravel()[1:3], clipped)
+    if name not in ("leaky_relu", "selu"):
+        clipped = np.clip([low, high], -largest, largest)
+        np.testing.assert_allclose(y.ravel()[1:3], clipped, rtol=1e-15)
     dx, _, _ = reference.rnn_backward(tape, np.ones_like(y))
     if np.isfinite([low, high]).all():
         assert not dx.ravel()[:4].any()

@@ -24,7 +24,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 Array = np.ndarray[Any, np.dtype[Any]]
 
 KINDS = ("SimpleRNN", "LSTM", "GRU")
-ACTIVATIONS = ("tanh", "sigmoid", "relu", "linear", "softsign", "hard_sigmoid")
+ACTIVATIONS = (
+    "tanh", "sigmoid", "relu", "linear", "softsign", "hard_sigmoid", "elu", "selu", "gelu", "silu",
+    "softplus", "leaky_relu", "mish", "hard_silu",
+)  # fmt: skip
 MERGES = ("concat", "sum", "mul", "ave")
 X = np.random.default_rng(0).standard_normal((4, 7, 3)).astype("float32")
 IDS = np.array([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 0, 0, 0, 0], [2, 0, 0, 0, 0, 0, 0], [8] * 7])
@@ -96,6 +99,39 @@ def test_one_layer(kind: str, sequences: bool, backwards: bool, activation: str)
                 **options,
             )
             check(model_of(layer))
+
+
+@pytest.mark.parametrize(
+    ("activation", "ours"),
+    [
+        ("exponential", "exponential"),  # whose states grow without a bound, if weights are large
+        ("swish", "silu"),
+        ("hard_swish", "hard_silu"),
+        ("leaky_relu", ("leaky_relu", 0.2)),
+        (L.LeakyReLU(), ("leaky_relu", 0.3)),
+        (L.LeakyReLU(negative_slope=0.1), ("leaky_relu", 0.1)),
+        (L.ELU(alpha=0.5), ("elu", 0.5)),
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_activations_by_other_names_and_layers(kind: str, activation: Any, ours: Any) -> None:
+    model = model_of(getattr(L, kind)(4, activation=activation, return_sequences=True))
+    model.set_weights([w / 10 for w in model.get_weights()])
+    layer = check(model)[0]
+    assert (layer.nonlinearity if kind == "SimpleRNN" else layer.activations[1]) == ours
+
+
+@pytest.mark.parametrize(
+    ("activation", "message"),
+    [
+        ("relu6", "activation='relu6', which is not imported; these are: tanh, .*, hard_sigmoid"),
+        (L.PReLU(), "activation of class 'PReLU', .*: LeakyReLU and ELU"),
+        (L.ELU(alpha=-0.5), "has ELU as its activation: .*at least 0"),
+    ],
+)
+def test_activations_that_are_not_imported(activation: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        lc.from_keras(model_of(L.GRU(4, activation=activation)))
 
 
 @pytest.mark.parametrize("merge", MERGES)
@@ -408,9 +444,14 @@ LACKS = {
 def lacks(options: dict[str, Any]) -> set[str]:
     """The options of a variant that are refused."""
     refused = LACKS & set(options)
-    activations = options.get("activations")
-    if activations and set(activations) - {"tanh", "sigmoid", "relu", "identity", "softsign"}:
-        refused.add("activations")
+    for name in ("nonlinearity", "activations"):
+        value = options.get(name, ())
+        roles = value if name == "activations" else (value,)
+        kinds = {role if isinstance(role, str) else role[0] for role in roles if role}
+        if kinds & {"hard_sigmoid", "scaled_tanh", "affine", "thresholded_relu"}:
+            refused.add(name)
+        if len(set(roles[1:])) > 1:
+            refused.add(name)
     return refused
 
 
@@ -475,6 +516,7 @@ def chain(*modules: Any) -> lc.Sequential:
             lc.GRU(3, 4, activations=(("hard_sigmoid", 0.2, 0.5), "tanh")),
             "Keras 3 has no .'hard_sigmoid",
         ),
+        (lc.GRU(3, 4, activations=("sigmoid", ("affine", 1.0, 0.5))), "Keras 3 has no .'affine"),
         (chain(lc.GRU(3, 4), lc.Dropout(0.1), lc.LastStep()), r"LastStep\(\) is nothing that"),
         (chain(lc.GRU(3, 4, bidirectional=True), lc.LastStep()), "take BothEnds"),
         (chain(lc.GRU(3, 4, reverse=True), lc.LastStep()), "for reverse=True a Flip"),
@@ -515,9 +557,9 @@ class Mine(L.LSTM):  # type: ignore[misc, name-defined]
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (lambda: L.LSTM(4, activation="elu"), "'elu', which is not imported"),
-        (lambda: L.GRU(4, recurrent_activation=lambda x: x), "recurrent_activation="),
-        (lambda: L.LSTM(4, recurrent_activation="mish"), "'mish', which is not imported"),
+        (lambda: L.LSTM(4, activation="celu"), "'celu', which is not imported"),
+        (lambda: L.GRU(4, recurrent_activation=lambda x: x), "recurrent_activation of class"),
+        (lambda: L.LSTM(4, recurrent_activation="relu6"), "'relu6', which is not imported"),
         (lambda: L.Dense(4, activation="celu"), "'celu', which is not imported"),
         (
             lambda: L.Bidirectional(

@@ -16,8 +16,8 @@ from helpers.onnx_models import session
 from helpers.variants import CELLS, STACKS, name_of, states_of
 from lstmcore._files.layouts import LAYOUTS
 from lstmcore._nn.layers import Layer
+from lstmcore.onnx import _functions
 from lstmcore.onnx import _recurrent as recurrent
-from lstmcore.onnx import _scan
 from lstmcore.onnx._importing import graph_of
 
 onnx: Any = peers.require("onnx")
@@ -48,7 +48,17 @@ def models(batch_first: bool) -> Iterator[Any]:
     yield lc.GRU(3, 5, reset_after=False, gate_clip=0.3, activations=(HARD, "tanh"), **options)
     for merge in ("sum", "mul", "ave"):
         yield lc.GRU(3, 5, 2, merge=merge, **TWO, **options)
+    yield lc.LSTM(3, 5, activations=(("affine", 0.2, 0.5), ("elu", 0.7), "softplus"), **options)
+    yield lc.GRU(3, 5, activations=(HARD, ("leaky_relu", 0.2)), gate_clip=1.3, **TWO, **options)
+    yield lc.RNN(3, 5, nonlinearity=("thresholded_relu", 0.1), reverse=True, **options)
+    yield lc.LSTM(3, 5, forget_gate=False, activations=(("elu", 0.5), "tanh", "tanh"), **options)
     # With options that ONNX's nodes lack.
+    for name in ("selu", "exponential", "gelu", "silu", "mish", "hard_silu"):
+        yield lc.RNN(3, 5, nonlinearity=name, gate_clip=0.8, **options)
+    yield lc.LSTM(3, 5, activations=("sigmoid", "mish", "silu"), peephole=True, **TWO, **options)
+    yield lc.GRU(3, 5, 2, activations=("sigmoid", "gelu"), reset_after=False, **options)
+    yield lc.RNN(3, 5, nonlinearity=("affine", 0.4, 0.1), zoneout=0.2, **options)
+    yield lc.GRU(3, 5, activations=("sigmoid", ("elu", 0.7)), layer_norm=True, **options)
     yield lc.RNN(3, 5, layer_norm=True, recurrent_dropout=0.3, merge="ave", **TWO, **options)
     yield lc.LSTM(3, 5, layer_norm=True, num_layers=2, weight_dropout=0.3, **options)
     yield lc.LSTM(3, 5, zoneout=(0.3, 0.1), cell_clip=0.3, peephole=True, **TWO, **options)
@@ -340,7 +350,7 @@ def test_an_activation_that_nobody_writes_is_refused(monkeypatch: pytest.MonkeyP
     """As a new one is, in a Scan as in a node."""
     layer = lc.RNN(3, 5, nonlinearity="softsign", zoneout=0.1)
     lc.to_onnx(layer)
-    monkeypatch.delitem(_scan._OPERATORS, "softsign")
+    monkeypatch.delitem(_functions._OPERATORS, "softsign")
     with pytest.raises(ValueError, match="its activation 'softsign' is none of those"):
         lc.to_onnx(layer)
 

@@ -284,17 +284,44 @@ def test_what_a_layer_cannot_say_is_refused_by_name(
         lc.from_onnx(node(op, weights(op), **attributes))
 
 
-UNUSUAL = [
+OURS = [
     ("LSTM", 1, {"activations": ["Sigmoid", "Elu", "Softplus"], "activation_alpha": [0.7]}),
+    ("LSTM", 2, {"activations": ["HardSigmoid", "LeakyRelu", "Tanh"] * 2,
+                 "activation_alpha": [0.3, 0.2, 0.3, 0.2], "activation_beta": [0.4, 0.4],
+                 "input_forget": 1}),
+    ("GRU", 1, {"activations": ["Sigmoid", "ThresholdedRelu"], "activation_alpha": [0.2],
+                "linear_before_reset": 1, "clip": 0.4}),
+    ("GRU", 1, {"activations": ["Sigmoid", "LeakyRelu"]}),
+    ("RNN", 1, {"activations": ["Affine"], "activation_alpha": [0.5], "activation_beta": [0.1]}),
+    ("RNN", 1, {"activations": ["Elu"]}),
+    ("RNN", 2, {"activations": ["ThresholdedRelu"] * 2, "activation_alpha": [0.3, 0.3]}),
+]  # fmt: skip
+UNUSUAL = [
+    ("LSTM", 1, {"activations": ["Sigmoid", "Elu", "Softplus"], "activation_alpha": [-0.7]}),
     ("LSTM", 2, {"activations": ["HardSigmoid", "LeakyRelu", "Tanh", "Sigmoid", "Affine", "Elu"],
                  "activation_alpha": [0.3, 0.2, 0.9, 1.5], "activation_beta": [0.4, 0.1],
                  "input_forget": 1}),
     ("GRU", 2, {"activations": ["Sigmoid", "Tanh", "Sigmoid", "Softsign"]}),
-    ("GRU", 1, {"activations": ["Sigmoid", "ThresholdedRelu"], "activation_alpha": [0.2],
+    ("GRU", 1, {"activations": ["Sigmoid", "ThresholdedRelu"], "activation_alpha": [-0.2],
                 "linear_before_reset": 1, "clip": 0.4}),
     ("RNN", 2, {"activations": ["Tanh", "Relu"]}),
-    ("RNN", 1, {"activations": ["Affine"], "activation_alpha": [0.5], "activation_beta": [0.1]}),
+    ("RNN", 1, {"activations": ["LeakyRelu"], "activation_alpha": [-0.5]}),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("op", "directions", "attributes"), OURS)
+def test_activations_that_our_layers_have(
+    op: str, directions: int, attributes: dict[str, Any]
+) -> None:
+    arrays = weights(op, directions)
+    if directions == 2:
+        attributes = {**attributes, "direction": "bidirectional"}
+    proto = node(op, arrays, hidden_size=3, **attributes)
+    assert type(lc.from_onnx(proto)).__name__ == op
+    given = {"X": arrays["X"]}
+    session = peers.require("onnxruntime").InferenceSession(proto.SerializeToString())
+    for one, other in zip(graph_of(proto)(**given), session.run(None, given), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-6)
 
 
 @pytest.mark.parametrize(("op", "directions", "attributes"), UNUSUAL)

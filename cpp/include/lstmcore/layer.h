@@ -154,8 +154,8 @@ LSTMCORE_API void backward(const Weights<T>& weights, const Sequences<T>& in, Vi
                            void* workspace, int num_threads);
 
 /// The gates that forward left on the tape, as (T, B, gates, H) of one layer and direction: i, f,
-/// g, o or i, g, o (LSTM); r, z, n (GRU, `row` may be wider than 3H). Entries past a row's end are
-/// undefined. Empty for the RNN, whose activation is y where there is no zoneout.
+/// g, o or i, g, o (LSTM); r, z, n (GRU). `row` may be wider than the gates. Entries past a row's
+/// end are undefined. Empty for the RNN, whose activation is y where there is no zoneout.
 template <class T>
 LSTMCORE_API View<const T> tape_gates(const LayerSpec& spec, const Sequences<T>& in, const T* tape,
                                       int64_t layer, int direction);

@@ -29,7 +29,18 @@ inline constexpr Named<ActivationKind> kActivationNames[] = {
     {"hard_sigmoid", ActivationKind::hard_sigmoid},
     {"scaled_tanh", ActivationKind::scaled_tanh},
     {"softsign", ActivationKind::softsign},
-    {"identity", ActivationKind::identity}};
+    {"identity", ActivationKind::identity},
+    {"affine", ActivationKind::affine},
+    {"leaky_relu", ActivationKind::leaky_relu},
+    {"thresholded_relu", ActivationKind::thresholded_relu},
+    {"elu", ActivationKind::elu},
+    {"selu", ActivationKind::selu},
+    {"softplus", ActivationKind::softplus},
+    {"exponential", ActivationKind::exponential},
+    {"gelu", ActivationKind::gelu},
+    {"silu", ActivationKind::silu},
+    {"mish", ActivationKind::mish},
+    {"hard_silu", ActivationKind::hard_silu}};
 inline constexpr Named<Merge> kMergeNames[] = {
     {"concat", Merge::concat}, {"sum", Merge::sum}, {"mul", Merge::mul}, {"ave", Merge::ave}};
 

@@ -9,7 +9,7 @@ namespace LSTMCORE_API lstmcore {
 
 enum class CellKind { rnn, lstm, gru };
 
-/// Activation functions, by their ONNX definitions. All are differentiated from their output.
+/// Activation functions, by their ONNX definitions.
 enum class ActivationKind {
     sigmoid,       ///< 1 / (1 + exp(-x))
     tanh,          ///< tanh(x)
@@ -18,12 +18,41 @@ enum class ActivationKind {
     scaled_tanh,   ///< alpha tanh(beta x)
     softsign,      ///< x / (1 + |x|)
     identity,      ///< x
+    affine,        ///< alpha x + beta
+    // alpha >= 0 in these three
+    leaky_relu,        ///< x, or alpha x where x < 0
+    thresholded_relu,  ///< x where x > alpha, else 0
+    elu,               ///< x, or alpha (exp(x) - 1) where x < 0 (Clevert et al. 2016)
+    selu,              ///< 1.0507 elu(x), alpha = 1.6733 (Klambauer et al. 2017)
+    softplus,          ///< log(1 + exp(x))
+    exponential,       ///< exp(x)
+    gelu,              ///< x P(x), P that of the normal distribution (Hendrycks & Gimpel 2016)
+    silu,              ///< x sigmoid(x)
+    mish,              ///< x tanh(log(1 + exp(x))) (Misra 2019)
+    hard_silu,         ///< x clip(x / 6 + 1 / 2, 0, 1)
 };
 
 struct Activation {
     ActivationKind kind = ActivationKind::tanh;
     double alpha = 1;
     double beta = 1;
+
+    /// Whether its derivative is taken from x: it falls and rises, so that f(x) does not tell where
+    /// x was. All others are differentiated from f(x), and x is not kept.
+    bool needs_input() const { return kind >= ActivationKind::gelu; }
+    /// How many of alpha and beta it has.
+    int parameters() const {
+        if (kind == ActivationKind::hard_sigmoid || kind == ActivationKind::scaled_tanh ||
+            kind == ActivationKind::affine)
+            return 2;
+        return has_slope() ? 1 : 0;
+    }
+    /// Whether alpha is a factor or a threshold that must not be negative: else f(x) would not tell
+    /// where x was.
+    bool has_slope() const {
+        return kind == ActivationKind::leaky_relu || kind == ActivationKind::thresholded_relu ||
+               kind == ActivationKind::elu;
+    }
 };
 
 /// The probability with which a unit keeps its old state in a step (Krueger et al. 2017). Training
@@ -67,6 +96,8 @@ struct CellSpec {
         if (kind == CellKind::gru) return 3;
         return forget_gate && !coupled ? 4 : 3;
     }
+    /// Whether backward needs what enters the gates and the candidate beside what comes out.
+    bool needs_sums() const { return gate.needs_input() || candidate.needs_input(); }
     bool normalizes_c() const { return layer_norm && kind == CellKind::lstm; }
     /// Rows of the peephole weights: i, f, o, or i, o where there is no forget gate of its own.
     int peepholes() const { return gates() - 1; }

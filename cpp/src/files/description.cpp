@@ -9,14 +9,18 @@ namespace {
 
 Activation parse_activation(const Json& json) {
     const Json::Array* parts = json.is_string() ? nullptr : &json.array("an activation");
-    if (parts && parts->size() != 3)
-        throw std::runtime_error("an activation has " + std::to_string(parts->size()) +
-                                 " parts, expected 3");
+    if (parts && parts->empty()) throw std::runtime_error("an activation has no name");
     const std::string& name = (parts ? (*parts)[0] : json).string("an activation");
     const auto kind = find_name(kActivationNames, name);
     if (!kind) throw std::runtime_error("the activation " + name + " is unknown");
-    if (!parts) return {*kind};
-    return {*kind, (*parts)[1].number("alpha"), (*parts)[2].number("beta")};
+    Activation f{*kind};
+    const size_t size = parts ? parts->size() : 1, expected = 1 + f.parameters();
+    if (size != expected)
+        throw std::runtime_error("the activation " + name + " has " + std::to_string(size) +
+                                 " parts, expected " + std::to_string(expected));
+    if (size > 1) f.alpha = (*parts)[1].number("alpha");
+    if (size > 2) f.beta = (*parts)[2].number("beta");
+    return f;
 }
 
 /// A number, of h, or two, of h and c.

@@ -222,7 +222,7 @@ private:
                            : last_dgates_;
         const int64_t offset = gru || kChanges ? sums_.hidden_offset() : 0;
         const bool carries = gru || (kChanges && carry_.stride > 0);
-        const bool has_gates = kKind != CellKind::rnn || (kChanges && gates);
+        const bool has_gates = kKind != CellKind::rnn || gates;
         int64_t n = 0, running = 0;  // rows; those among them with a next step come first
         for (int64_t slot : slots_of(worker, schedule_->alive(step))) {
             const auto now = this->moment(slot, step, backwards);

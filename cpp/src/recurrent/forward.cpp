@@ -368,7 +368,7 @@ private:
             at.y = hidden.at(now.t, step, now.b) + d * P_;
             if (!now.cut && step > 0) at.h_prev = hidden.at(now.t_prev, step - 1, now.b) + d * P_;
             if (!now.cut && step == 0 && in_.h0) at.h_prev = state(in_.h0, layer, d, now.b, P_);
-            set_cell<kKind, kChanges>(at, layer, d, step, now);
+            set_cell<kKind>(at, layer, d, step, now);
             if constexpr (kChanges)
                 scratch.rows.template set_changed<kKind>(n++, at, change_of(layer, d, now),
                                                          spec_.cell.layer_norm ? w.start : zeros_);
@@ -382,12 +382,11 @@ private:
     }
 
     /// Where the gates and the cell state of a row are.
-    template <CellKind kKind, bool kChanges>
+    template <CellKind kKind>
     void set_cell(ForwardPlace<T>& at, int64_t layer, int d, int64_t step,
                   const typename Pass<T>::Moment& now) const {
         const LayerTape<T>& tape = layers_[layer];
-        // An RNN keeps its activation there, if zoneout changes what is in y.
-        if (train_ && (kKind != CellKind::rnn || (kChanges && tape.gates[d])))
+        if (train_ && (kKind != CellKind::rnn || tape.gates[d]))
             at.gates = tape.gates[d].at(now.t, now.b);
         if (kKind != CellKind::lstm) return;
         at.c = train_ ? tape.cells[d].at(now.t, now.b) : state(c_n_, layer, d, now.b, H_);
@@ -537,7 +536,7 @@ template <class T>
 View<const T> tape_gates(const LayerSpec& spec, const Sequences<T>& in, const T* tape,
                          int64_t layer, int direction) {
     check_part(spec, layer, direction);
-    if (spec.cell.kind == CellKind::rnn) return {};  // with zoneout its activation is kept there
+    if (spec.cell.kind == CellKind::rnn) return {};  // which has something else there, or nothing
     return read_tape(spec, in, tape)[layer].gates[direction];
 }
 

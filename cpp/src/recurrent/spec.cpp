@@ -28,6 +28,8 @@ void check_value(const char* name, const Activation& a) {
             std::string(name) + " has an alpha or beta that is not finite");
     require(a.kind != ActivationKind::scaled_tanh || a.alpha != 0,
             std::string(name) + " is a scaled_tanh of alpha 0, which is always 0");
+    require(!a.has_slope() || a.alpha >= 0,
+            std::string(name) + " has alpha " + std::to_string(a.alpha) + ", expected at least 0");
 }
 void check_value(const char* name, const Zoneout& zoneout) {
     for (const double p : {zoneout.h, zoneout.c})

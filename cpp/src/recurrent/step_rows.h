@@ -111,7 +111,7 @@ public:
                 break;
             case CellKind::gru:
                 gru_ = arena.take<GruForwardRow<T>>(count);
-                gates_ = take_rows<T>(arena, count, 3 * H);
+                gates_ = take_rows<T>(arena, count, gates_on_tape(spec.cell) * H);
                 rh_ = take_rows<T>(arena, count, H);
                 break;
         }
@@ -190,7 +190,8 @@ private:
     void set_row(int64_t n, const ForwardPlace<T>& at, const T* h_prev, T* c,
                  const T* zeros) noexcept {
         if constexpr (kKind == CellKind::rnn) {
-            rnn_[n] = {at.pre, h_prev, at.y, at.x};
+            T* const sum = spec_->cell.needs_sums() ? at.gates : nullptr;
+            rnn_[n] = {at.pre, h_prev, at.y, at.x, sum};
         } else if constexpr (kKind == CellKind::lstm) {
             T* const m = projections_ ? m_.at(n) : at.y;
             if (projections_) projections_[n] = {m, zeros, at.y};
@@ -202,13 +203,14 @@ private:
     }
 
     /// Takes the state of a row that has been computed through zoneout. An RNN keeps its output
-    /// on the tape first, of which backward needs the derivative.
+    /// on the tape first, if that is what backward needs for the derivative.
     void zone(const ZonedRow& row) const noexcept {
         const ForwardPlace<T>& at = row.at;
         const CellSpec& cell = spec_->cell;
         const Zoneout p = cell.zoneout;
         const int64_t H = spec_->hidden_size, P = spec_->output_size();
-        if (cell.kind == CellKind::rnn && at.gates) std::memcpy(at.gates, at.y, sizeof(T) * H);
+        if (cell.kind == CellKind::rnn && at.gates && !cell.needs_sums())
+            std::memcpy(at.gates, at.y, sizeof(T) * H);
         if (row.takes == nullptr) {
             if (p.h > 0) zone_row_in_the_mean(p.h, P, at.h_prev, at.y, at.y);
             if (p.c > 0) zone_row_in_the_mean(p.c, H, at.c_prev, row.made_c, at.c);
@@ -228,7 +230,7 @@ private:
     GruForwardRow<T>* gru_ = nullptr;
     StridedRows<T> m_;  ///< (count, H) what a projection reads
     ProductRow<T>* projections_ = nullptr;
-    StridedRows<T> gates_;   ///< (count, 3H) GRU in inference, see GruForwardRow::gates
+    StridedRows<T> gates_;   ///< (count, rows * H) GRU in inference, see GruForwardRow::gates
     StridedRows<T> rh_;      ///< (count, H) GRU, see GruForwardRow::rh
     StridedRows<T> masked_;  ///< (count, P) h_prev with recurrent dropout
     StridedRows<T> made_c_;  ///< (count, H) c before zoneout, where no tape keeps it

@@ -22,11 +22,13 @@ struct LayerTape {
     View<uint8_t> zones[2];  ///< n = zones_on_tape, see ZonePlaces
 };
 
-/// Rows of H that a step keeps: the gates, and the GRU's W_hn h + b_hn (reset after). An RNN has
-/// its activation in y, unless zoneout changes that.
+/// Rows of H that a step keeps: the gates, the GRU's W_hn h + b_hn (reset after), and the sums that
+/// entered the gates if backward needs them. An RNN has its activation in y, unless zoneout changes
+/// that; if backward needs the sum, it keeps that instead.
 inline int gates_on_tape(const CellSpec& cell) {
-    if (cell.kind == CellKind::rnn) return cell.zoneout ? 1 : 0;
-    return cell.gates() + (cell.kind == CellKind::gru && cell.reset_after);
+    if (cell.kind == CellKind::rnn) return cell.zoneout || cell.needs_sums() ? 1 : 0;
+    const int sums = cell.needs_sums() ? cell.gates() : 0;
+    return cell.gates() + (cell.kind == CellKind::gru && cell.reset_after) + sums;
 }
 
 /// Where the numbers of layer normalisation are that a step keeps: W_ih x, W_hh h and, of an LSTM,

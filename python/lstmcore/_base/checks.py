@@ -15,10 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[np.floating[Any]]
-Activation: TypeAlias = str | tuple[str, float, float]
+Activation: TypeAlias = str | tuple[str, float] | tuple[str, float, float]
 
-# Activations with parameters, and their defaults; the others take none.
-_PARAMETERS = {"hard_sigmoid": (0.2, 0.5), "scaled_tanh": None}
+# Activations with parameters, alpha or alpha and beta, and their defaults; the others take none.
+_PARAMETERS: dict[str, tuple[float | None, ...]] = {
+    "hard_sigmoid": (0.2, 0.5),
+    "scaled_tanh": (None, None),
+    "affine": (None, None),
+    "leaky_relu": (0.01,),
+    "thresholded_relu": (1.0,),
+    "elu": (1.0,),
+}
+_NOT_NEGATIVE = ("leaky_relu", "thresholded_relu", "elu")  # alpha
 _ACTIVATIONS = (
     "sigmoid",
     "tanh",
@@ -27,6 +35,17 @@ _ACTIVATIONS = (
     "scaled_tanh",
     "softsign",
     "identity",
+    "affine",
+    "leaky_relu",
+    "thresholded_relu",
+    "elu",
+    "selu",
+    "softplus",
+    "exponential",
+    "gelu",
+    "silu",
+    "mish",
+    "hard_silu",
 )
 
 
@@ -112,7 +131,7 @@ def dtype(value: object) -> np.dtype[Any]:
 
 
 def activation(value: object, name: str) -> Activation:
-    """Return an activation by its name, or as (name, alpha, beta) if it has parameters."""
+    """Return an activation by its name, or as (name, alpha, ...) if it has parameters."""
     parts = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     if not parts or not isinstance(parts[0], str):
         raise TypeError(f"{name} is {describe(value)}, expected a name or (name, alpha, beta)")
@@ -121,16 +140,17 @@ def activation(value: object, name: str) -> Activation:
         if len(parts) > 1:
             raise ValueError(f"{name} is {value!r}, but {kind!r} takes no parameters")
         return kind
-    parameters = parts[1:] or _PARAMETERS[kind]
-    if parameters is None or len(parameters) != 2:
-        raise ValueError(f"{name} is {value!r}, expected ({kind!r}, alpha, beta)")
-    alpha, beta = (
-        number(p, f"{name}, {p_name}")
-        for p, p_name in zip(parameters, ("alpha", "beta"), strict=True)
-    )
-    if kind == "scaled_tanh" and alpha == 0:
+    defaults = _PARAMETERS[kind]
+    names = ("alpha", "beta")[: len(defaults)]
+    given = parts[1:] or defaults
+    if len(given) != len(defaults) or (None in given and len(parts) == 1):
+        raise ValueError(f"{name} is {value!r}, expected ({kind!r}, {', '.join(names)})")
+    numbers = [number(p, f"{name}, {p_name}") for p, p_name in zip(given, names, strict=True)]
+    if kind == "scaled_tanh" and numbers[0] == 0:
         raise ValueError(f"{name} is {value!r}, expected alpha other than 0")
-    return kind, alpha, beta
+    if kind in _NOT_NEGATIVE and numbers[0] < 0:
+        raise ValueError(f"{name} is {value!r}, expected alpha of at least 0")
+    return (kind, numbers[0]) if len(numbers) == 1 else (kind, numbers[0], numbers[1])
 
 
 def activations(value: object, expected: tuple[str, ...]) -> tuple[Activation, ...]:

@@ -131,7 +131,7 @@ class RNNCell(Cell[Array]):
         Features of x and h.
     bias : bool, default True
         Whether there are b_ih and b_hh.
-    nonlinearity : str or (str, float, float), default "tanh"
+    nonlinearity : str or (str, float, ...), default "tanh"
         As of `RNN`.
     gate_clip, zoneout, layer_norm, dtype, precision, seed
         As of `RNN`.

@@ -162,9 +162,9 @@ class Config:
         named = [(f"activations[{i}]", a) for i, a in enumerate(self.activations or ())]
         for name, activation in [("nonlinearity", self.nonlinearity), *named]:
             if not isinstance(activation, str):
-                kind, alpha, beta = activation
-                yield f"{name}, alpha of {kind!r}", alpha
-                yield f"{name}, beta of {kind!r}", beta
+                kind, *numbers = activation
+                for parameter, number in zip(("alpha", "beta"), numbers, strict=False):
+                    yield f"{name}, {parameter} of {kind!r}", number
 
     def _check_contradictions(self) -> None:
         biased = self.forget_bias is not None
@@ -343,4 +343,6 @@ class Option(Generic[T]):
 
 
 def _triple(activation: Activation) -> tuple[str, float, float]:
-    return (activation, 0.0, 0.0) if isinstance(activation, str) else activation
+    name, *numbers = (activation,) if isinstance(activation, str) else activation
+    alpha, beta, *_ = (*numbers, 0.0, 0.0)
+    return name, alpha, beta

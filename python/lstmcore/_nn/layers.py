@@ -466,9 +466,15 @@ class RNN(SingleStateLayer):
         Features of x and h.
     num_layers : int, default 1
         How many layers are stacked.
-    nonlinearity : str or (str, float, float), default "tanh"
-        f: "tanh", "relu", "sigmoid", "softsign", "identity", ("hard_sigmoid", alpha, beta) or
-        ("scaled_tanh", alpha, beta), as ONNX defines them.
+    nonlinearity : str or (str, float, ...), default "tanh"
+        f: "tanh", "relu", "sigmoid", "softsign", "identity", ("hard_sigmoid", alpha, beta),
+        ("scaled_tanh", alpha, beta), ("affine", alpha, beta), ("leaky_relu", alpha),
+        ("thresholded_relu", alpha), ("elu", alpha), "selu", "softplus" or "exponential", as ONNX
+        defines them; "gelu" (by the normal distribution), "silu", "mish" or "hard_silu",
+        x clip(x / 6 + 1/2, 0, 1). The name alone of "hard_sigmoid" means 0.2 and 0.5, of
+        "leaky_relu" 0.01, of "elu" and "thresholded_relu" 1. alpha of the last three is not
+        negative. Training with one of the last four takes more memory, because their gradient needs
+        what enters them, too.
     gate_clip : float, optional
         Keeps what enters f in [-gate_clip, gate_clip], as ONNX's ``clip`` does; no gradient
         passes where it acts.

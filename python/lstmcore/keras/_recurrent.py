@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._base import checks
 from .._base.checks import Activation, Array, describe
 from .._base.module import Module
 from .._files.export_options import not_written
@@ -44,6 +45,22 @@ _ACTIVATIONS: dict[str, Activation] = {
     "relu": "relu",
     "softsign": "softsign",
     "linear": "identity",
+    "elu": ("elu", 1.0),
+    "selu": "selu",
+    "gelu": "gelu",
+    "silu": "silu",
+    "softplus": "softplus",
+    "leaky_relu": ("leaky_relu", 0.2),
+    "exponential": "exponential",
+    "mish": "mish",
+    "hard_silu": "hard_silu",
+}
+# Names that are read, too: the second of Keras 3, and the one of Keras 2, which has no hard_silu.
+_OTHER_NAMES = {"swish": "silu", "hard_swish": "hard_silu"}
+# Layers of Keras as activations of others, and the names and defaults of their one option.
+_LAYERS_AS_ACTIVATIONS = {
+    "LeakyReLU": ("leaky_relu", {"negative_slope": 0.3, "alpha": 0.3}),
+    "ELU": ("elu", {"alpha": 1.0}),
 }
 
 
@@ -90,21 +107,48 @@ def _activation(layer: KerasLayer, name: str) -> Activation:
         return _HARD_SIGMOID[layer.version]
     if value is None:
         return "identity"
-    if not isinstance(value, str) or value not in _ACTIVATIONS:
-        known = ", ".join([*_ACTIVATIONS, "hard_sigmoid"])
-        raise layer.error(f"has {name}={value!r}, which is not imported; these are: {known}")
-    return _ACTIVATIONS[value]
+    if isinstance(value, dict):
+        return _of_a_layer(layer, name, value)
+    known = _OTHER_NAMES.get(value, value) if isinstance(value, str) else None
+    if known not in _ACTIVATIONS:
+        names = ", ".join([*_ACTIVATIONS, "hard_sigmoid"])
+        raise layer.error(f"has {name}={value!r}, which is not imported; these are: {names}")
+    return _ACTIVATIONS[known]
 
 
-def _keras_activation(module: Module, option: str, index: int, version: int) -> str:
+def _of_a_layer(layer: KerasLayer, name: str, value: dict[str, Any]) -> Activation:
+    """Return the activation that a layer is, which stands where others have a name."""
+    kind, said = value.get("class_name"), value.get("config")
+    if kind not in _LAYERS_AS_ACTIVATIONS or not isinstance(said, dict):
+        known = " and ".join(_LAYERS_AS_ACTIVATIONS)
+        raise layer.error(
+            f"has {name} of class {str(kind)[:60]!r}, which is not imported; by their names most "
+            f"are, and these layers: {known}"
+        )
+    ours, options = _LAYERS_AS_ACTIVATIONS[kind]
+    given = [said[option] for option in options if option in said] or [*options.values()]
+    try:
+        return checks.activation((ours, given[0]), name)
+    except (TypeError, ValueError) as error:
+        raise layer.error(f"has {kind} as its {name}: {error}") from None
+
+
+def _keras_activation(module: Module, option: str, index: int, version: int) -> Any:
+    """Return its name, or the description of the layer that it is in Keras."""
     names = {ours: name for name, ours in _ACTIVATIONS.items()}
     names[_HARD_SIGMOID[version]] = "hard_sigmoid"
+    if version < 3:
+        names["silu"] = "swish"
+        del names["hard_silu"]
     value = getattr(module._config, option)
     activation = value if option == "nonlinearity" else value[index]
-    if activation not in names:
-        why = f"Keras {version} has no {activation!r}"
-        raise not_written(module, option, "Keras", why)
-    return names[activation]
+    if activation in names:
+        return names[activation]
+    for kind, (ours, options) in _LAYERS_AS_ACTIVATIONS.items():
+        if version > 2 and activation[0] == ours:
+            config = {next(iter(options)): activation[1]}
+            return {"module": "keras.layers", "class_name": kind, "config": config}
+    raise not_written(module, option, "Keras", f"Keras {version} has no {activation!r}")
 
 
 # Layers -------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool
 from .._nn.time_reversal import Flip
 from .._shapes.rows import Permute, RepeatVector, Reshape
 from .._shapes.steps import AvgPool1D, MaxPool1D, Pad1D, UpSample1D
-from . import _description, _recurrent, _scan
+from . import _description, _functions, _recurrent, _scan
 from ._model import Tensor
 from ._reading import require
 from .operators import MICROSOFT
@@ -505,29 +505,29 @@ def _activation(w: _Writer, module: Module) -> None:
 
 
 def _gelu(w: _Writer, gelu: GELU) -> None:
-    if w._opset >= 20:
-        w.x = w.node("Gelu", [w.x], approximate=gelu.approximate)
+    if gelu.approximate == "none":
+        w.x = _functions.write(w, w.x, "gelu")
         return
-    if gelu.approximate == "tanh":
-        cube = w.node("Mul", [w.x, w.node("Mul", [w.x, w.x])])
-        bent = w.node("Add", [w.x, w.node("Mul", [cube, w.number(0.044715)])])
-        share = w.node("Tanh", [w.node("Mul", [bent, w.number((2 / np.pi) ** 0.5)])])
-    else:
-        share = w.node("Erf", [w.node("Mul", [w.x, w.number(0.5**0.5)])])
+    if w._opset >= 20:
+        w.x = w.node("Gelu", [w.x], approximate="tanh")
+        return
+    cube = w.node("Mul", [w.x, w.node("Mul", [w.x, w.x])])
+    bent = w.node("Add", [w.x, w.node("Mul", [cube, w.number(0.044715)])])
+    share = w.node("Tanh", [w.node("Mul", [bent, w.number((2 / np.pi) ** 0.5)])])
     half = w.node("Mul", [w.x, w.number(0.5)])
     w.x = w.node("Mul", [half, w.node("Add", [share, w.number(1)])])
 
 
 def _silu(w: _Writer, silu: SiLU) -> None:
-    w.x = w.node("Mul", [w.x, w.node("Sigmoid", [w.x])])
+    w.x = _functions.write(w, w.x, "silu")
 
 
 def _elu(w: _Writer, elu: ELU) -> None:
-    w.x = w.node("Elu", [w.x], alpha=elu.alpha)
+    w.x = _functions.write(w, w.x, "elu", elu.alpha)
 
 
 def _leaky_relu(w: _Writer, leaky: LeakyReLU) -> None:
-    w.x = w.node("LeakyRelu", [w.x], alpha=leaky.negative_slope)
+    w.x = _functions.write(w, w.x, "leaky_relu", leaky.negative_slope)
 
 
 def _softplus(w: _Writer, softplus: Softplus) -> None:
@@ -678,22 +678,8 @@ def _window_pool(w: _Writer, pool: MaxPool1D | AvgPool1D) -> None:
 
 
 def _named(w: _Writer, activation: Activation) -> None:
-    x, name = w.x, activation.name
-    if name == "hard_sigmoid":
-        w.x = w.node("HardSigmoid", [x], alpha=1 / 6, beta=0.5)
-    elif name == "hard_silu":
-        w.x = w.node("Mul", [x, w.node("HardSigmoid", [x], alpha=1 / 6, beta=0.5)])
-    elif name == "mish":
-        w.x = w.node("Mul", [x, w.node("Tanh", [w.node("Softplus", [x])])])
-    elif name == "relu6":
-        w.x = w.node("Clip", [x, w.number(0), w.number(6)])
-    elif name == "selu":
-        w.x = w.node("Selu", [x], alpha=1.6732632423543772, gamma=1.0507009873554805)
-    elif name == "square":
-        w.x = w.node("Mul", [x, x])
-    else:
-        op = {"absolute": "Abs", "exponential": "Exp", "softsign": "Softsign"}[name]
-        w.x = w.node(op, [x])
+    numbers = (1 / 6, 0.5) if activation.name == "hard_sigmoid" else ()
+    w.x = _functions.write(w, w.x, activation.name, *numbers)
 
 
 def _flip(w: _Writer, flip: Flip) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from .._base import checks
 from .._base.checks import Array
 from .._files.layouts import LAYOUTS, reordered
 from .._nn.config import Config
@@ -58,10 +59,21 @@ _ACTIVATIONS = {
     "Softsign": "softsign",
     "HardSigmoid": "hard_sigmoid",
     "ScaledTanh": "scaled_tanh",
-    "Affine": "identity",
+    "Affine": "affine",
+    "LeakyRelu": "leaky_relu",
+    "ThresholdedRelu": "thresholded_relu",
+    "Elu": "elu",
+    "Softplus": "softplus",
 }
 # The bias of a forget gate that is always open, by the activation of the gates.
-_OPEN = {"sigmoid": 100.0, "tanh": 100.0, "relu": 1.0, "identity": 1.0}
+_OPEN = {
+    "sigmoid": 100.0,
+    "tanh": 100.0,
+    "relu": 1.0,
+    "identity": 1.0,
+    "leaky_relu": 1.0,
+    "elu": 1.0,
+}
 
 
 def is_recurrent(node: Node) -> bool:
@@ -293,21 +305,13 @@ def _options(node: Node, kind: str, weights: dict[str, Tensor], said: Attributes
 
 def _ours(node: Node, name: str, *parameters: float) -> Any:
     """Return an activation as our layers have it."""
-    if name not in _ACTIVATIONS:
-        raise NotOurs(
-            f"{node} has the activation {name!r}, which our layers have not, expected one of "
-            f"{', '.join(_ACTIVATIONS)}"
-        )
-    ours = _ACTIVATIONS[name]
-    if ours == "identity":
-        alpha, beta = parameters
-        if (alpha, beta) != (1, 0):
-            raise NotOurs(
-                f"{node} has the activation 'Affine' with alpha={alpha}, beta={beta}, expected 1, "
-                "0 in a layer of ours"
-            )
-        return ours
-    return (ours, *parameters) if parameters else ours
+    ours = (_ACTIVATIONS[name], *parameters)
+    if ours == ("affine", 1, 0):
+        return "identity"
+    try:
+        return checks.activation(ours, "activation")
+    except ValueError as error:
+        raise NotOurs(f"{node} has the activation {name!r}: {error}") from None
 
 
 def sizes_of(
@@ -398,17 +402,16 @@ def attributes_of(config: Config) -> dict[str, Any]:
         names, alphas, betas = [], [], []
         for role in roles * config.directions:
             if role == "identity":
-                role = ("identity", 1.0, 0.0)
+                role = ("affine", 1.0, 0.0)
             name, *numbers = (role,) if isinstance(role, str) else role
-            if name not in theirs:
-                raise ValueError(f"its activation {name!r} is none of those of ONNX's nodes")
             names.append(theirs[name])
-            if numbers:
-                alphas.append(numbers[0])
-                betas.append(numbers[1])
+            alphas += numbers[:1]
+            betas += numbers[1:]
         attributes["activations"] = names
         if alphas:
-            attributes |= {"activation_alpha": alphas, "activation_beta": betas}
+            attributes["activation_alpha"] = alphas
+        if betas:
+            attributes["activation_beta"] = betas
     return attributes
 
 
@@ -422,8 +425,11 @@ def _order(config: Config) -> str:
 
 def has_node(config: Config) -> bool:
     """Whether ONNX's nodes have all options of a layer; what others are written as is in _scan."""
+    roles = (config.nonlinearity,) if config.kind == "rnn" else config.activations or ()
+    names = {role if isinstance(role, str) else role[0] for role in roles}
+    lacking = names - {*_ACTIVATIONS.values(), "identity"}
     other = config.layer_norm, any(config.zoneouts), config.proj_size, config.cell_clip
-    return not any(other)
+    return not any((*other, lacking))
 
 
 def to_state(config: Config, nodes: list[dict[str, Tensor]]) -> dict[str, Array]:
@@ -507,9 +513,10 @@ def _without_g(order: str) -> str:
 def _open_bias(config: Config) -> float:
     """Return the bias at which the gates' activation gives 1, as `forget_gate=False` means."""
     gate = (config.activations or ("sigmoid",))[0]
-    bias = _OPEN.get(gate) if isinstance(gate, str) else None
-    if not isinstance(gate, str) and gate[0] == "hard_sigmoid" and gate[1]:
-        bias = (2 - gate[2]) / gate[1]  # 2 before it is bounded
+    name, *numbers = (gate,) if isinstance(gate, str) else gate
+    bias = _OPEN.get(name)
+    if name == "hard_sigmoid" and numbers[0]:
+        bias = (2 - numbers[1]) / numbers[0]  # 2 before it is bounded
     clip = config.gate_clip
     if bias is None or (clip is not None and abs(bias) > clip):
         raise ValueError(

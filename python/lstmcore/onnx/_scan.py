@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._base.checks import Activation
-from . import _description
+from . import _description, _functions
 
 if TYPE_CHECKING:
     from .._nn.layers import Layer
@@ -18,13 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["write"]
 
 _EPS = 1e-5  # of layer normalisation
-_OPERATORS = {
-    "sigmoid": "Sigmoid",
-    "tanh": "Tanh",
-    "relu": "Relu",
-    "softsign": "Softsign",
-    "identity": "Identity",
-}
 
 
 def write(w: _Writer, layer: Layer[Any]) -> dict[str, list[str]]:
@@ -156,14 +149,7 @@ class _Cell:
         roles: tuple[Activation, ...] = self._config.activations or (self._config.nonlinearity,)
         chosen = roles[role]
         name, *numbers = (chosen,) if isinstance(chosen, str) else chosen
-        if name == "hard_sigmoid":
-            return self._("HardSigmoid", x, alpha=numbers[0], beta=numbers[1])
-        if name == "scaled_tanh":
-            outside, inside = (self._w.number(number) for number in numbers)
-            return self._("Mul", self._("Tanh", self._("Mul", x, inside)), outside)
-        if name not in _OPERATORS:
-            raise ValueError(f"its activation {name!r} is none of those that are written to ONNX")
-        return self._(_OPERATORS[name], x)
+        return _functions.write(self._w, x, name, *numbers)
 
 
 class _RNN(_Cell):
