@@ -316,7 +316,7 @@ TEST(bad_specs_and_lengths_are_refused) {
     for (const ActivationKind kind :
          {ActivationKind::elu, ActivationKind::leaky_relu, ActivationKind::thresholded_relu}) {
         spec.cell.candidate = {kind, -0.1};
-        CHECK_THROWS(spec.check(), std::invalid_argument, "candidate has alpha -0.1");
+        CHECK_THROWS(spec.check(), std::invalid_argument, "candidate_activation has alpha -0.1");
     }
     spec.cell = CellSpec();
     for (int64_t LayerSpec::* size :

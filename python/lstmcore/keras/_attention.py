@@ -6,8 +6,9 @@ from typing import Any
 
 from .._base.checks import Array
 from .._base.module import Module
-from .._network.symbol import concat
+from .._network.symbol import concat, repeat
 from .._nn.linear import Linear
+from .._nn.pooling import MeanPool
 from ..attention import Additive, ScaledDotProduct
 from ._layer import KerasLayer
 from ._value import MaskOf, Value, value_of
@@ -153,7 +154,12 @@ class _MultiHead(_Attention):
             part = slice(i * self._key_dim, (i + 1) * self._key_dim)
             mine = slice(i * self._value_dim, (i + 1) * self._value_dim)
             heads.append(self._attention(q[..., part], k[..., part], v[..., mine])[0])
-        symbol: Any = self._out(concat(heads))
+        mixed = concat(heads)
+        if query.mask is not None:  # masked queries look at all steps alike, masked or not
+            there = network.mask(query.mask)
+            all_steps = repeat(MeanPool(batch_first=True)(self._parts[2](value.symbol)), like=mixed)
+            mixed = all_steps + (mixed - all_steps) * there
+        symbol: Any = self._out(mixed)
         return [Value(symbol, (query.shape[0], symbol.axes.features), query.mask)]
 
 
