@@ -16,8 +16,8 @@ from helpers.onnx_models import session
 from helpers.variants import CELLS, STACKS, name_of, states_of
 from lstmcore._files.layouts import LAYOUTS
 from lstmcore._nn.layers import Layer
-from lstmcore.onnx import _functions
 from lstmcore.onnx import _recurrent as recurrent
+from lstmcore.onnx import _scan
 from lstmcore.onnx._importing import graph_of
 
 onnx: Any = peers.require("onnx")
@@ -350,7 +350,7 @@ def test_an_activation_that_nobody_writes_is_refused(monkeypatch: pytest.MonkeyP
     """As a new one is, in a Scan as in a node."""
     layer = lc.RNN(3, 5, nonlinearity="softsign", zoneout=0.1)
     lc.to_onnx(layer)
-    monkeypatch.delitem(_functions._OPERATORS, "softsign")
+    monkeypatch.delitem(_scan._OPERATORS, "softsign")
     with pytest.raises(ValueError, match="its activation 'softsign' is none of those"):
         lc.to_onnx(layer)
 

@@ -730,6 +730,7 @@ def test_a_transformer_layer_becomes_a_model(activation: str, norm_first: bool) 
     lc.gradcheck(mine, x.numpy()[:2, :2])
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_what_has_no_counterpart_here() -> None:
     torch = require("torch")
     nn = torch.nn
@@ -774,6 +775,16 @@ def test_what_has_no_counterpart_here() -> None:
         (nn.Sequential(nn.GRU(3, 4), First(lambda r: r[0][0])), ValueError, "module 1, Taking"),
         (nn.Sequential(shared, shared), ValueError, "modules 0 and 1 are the same"),
         ("model.pt", TypeError, "expected a torch.nn.Module; load_torch reads files"),
+        (
+            torch.jit.script(nn.Linear(3, 4)),
+            TypeError,
+            "RecursiveScriptModule of TorchScript, .*read",
+        ),
+        (
+            torch.jit.trace(nn.Linear(3, 4), torch.ones(2, 3)),
+            TypeError,
+            "TopLevelTracedModule of T",
+        ),
     ):
         with pytest.raises(error, match=message):
             lc.from_torch(module)
@@ -789,7 +800,8 @@ LACKS = {
 
 def refused(options: dict[str, Any]) -> set[str]:
     """The options of a variant that are refused."""
-    other = {"nonlinearity"} if options.get("nonlinearity") == "sigmoid" else set()
+    plain = options.get("nonlinearity") in (None, "tanh", "relu")
+    other: set[str] = set() if plain else {"nonlinearity"}
     return (LACKS & set(options)) | other
 
 

@@ -36,7 +36,7 @@ from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool
 from .._nn.time_reversal import Flip
 from .._shapes.rows import Permute, RepeatVector, Reshape
 from .._shapes.steps import AvgPool1D, MaxPool1D, Pad1D, UpSample1D
-from . import _description, _functions, _recurrent, _scan
+from . import _description, _recurrent, _scan
 from ._model import Tensor
 from ._reading import require
 from .operators import MICROSOFT
@@ -506,7 +506,7 @@ def _activation(w: _Writer, module: Module) -> None:
 
 def _gelu(w: _Writer, gelu: GELU) -> None:
     if gelu.approximate == "none":
-        w.x = _functions.write(w, w.x, "gelu")
+        w.x = _scan.function_of(w, w.x, "gelu")
         return
     if w._opset >= 20:
         w.x = w.node("Gelu", [w.x], approximate="tanh")
@@ -519,15 +519,15 @@ def _gelu(w: _Writer, gelu: GELU) -> None:
 
 
 def _silu(w: _Writer, silu: SiLU) -> None:
-    w.x = _functions.write(w, w.x, "silu")
+    w.x = _scan.function_of(w, w.x, "silu")
 
 
 def _elu(w: _Writer, elu: ELU) -> None:
-    w.x = _functions.write(w, w.x, "elu", elu.alpha)
+    w.x = _scan.function_of(w, w.x, "elu", elu.alpha)
 
 
 def _leaky_relu(w: _Writer, leaky: LeakyReLU) -> None:
-    w.x = _functions.write(w, w.x, "leaky_relu", leaky.negative_slope)
+    w.x = _scan.function_of(w, w.x, "leaky_relu", leaky.negative_slope)
 
 
 def _softplus(w: _Writer, softplus: Softplus) -> None:
@@ -679,7 +679,7 @@ def _window_pool(w: _Writer, pool: MaxPool1D | AvgPool1D) -> None:
 
 def _named(w: _Writer, activation: Activation) -> None:
     numbers = (1 / 6, 0.5) if activation.name == "hard_sigmoid" else ()
-    w.x = _functions.write(w, w.x, activation.name, *numbers)
+    w.x = _scan.function_of(w, w.x, activation.name, *numbers)
 
 
 def _flip(w: _Writer, flip: Flip) -> None:

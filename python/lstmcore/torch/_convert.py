@@ -192,6 +192,11 @@ def from_torch(module: nn.Module, *, inputs: Sequence[Input] | None = None) -> A
             "files"
         )
     module = _unwrapped(module)
+    if isinstance(module, torch.jit.ScriptModule):
+        raise TypeError(
+            f"module is a {type(module).__name__} of TorchScript, whose code is not read, expected "
+            "the module that it was made of; load_torch reads the tensors of its file"
+        )
     tensors = (t for t in module.parameters() if t.is_floating_point())
     dtype = str(next((t.dtype for t in tensors), torch.get_default_dtype()))
     _refuse_hooks(module, f"module, {type(module).__name__},")
