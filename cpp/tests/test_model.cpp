@@ -80,7 +80,7 @@ const char* const kGru =
         "batch_first": true, "dropout": 0.5, "bidirectional": false, "reverse": false,
         "merge": "concat", "reset_after": false, "gate_clip": 3, "zoneout": 0.125,
         "recurrent_dropout": 0.5, "input_dropout": 0.25, "activations":
-        ["sigmoid", "tanh"], "dtype": "float32"})";
+        ["silu", ["elu", 0.5]], "dtype": "float32"})";
 const char* const kLinear =
     R"({"type": "Linear", "in_features": 4, "out_features": 2, "bias": true, "dtype": "float32"})";
 const char* const kNorm =
@@ -115,6 +115,8 @@ struct Example {
         spec.cell.reset_after = false;
         spec.cell.gate_clip = 3;
         spec.cell.zoneout.h = 0.125;
+        spec.cell.gate = {ActivationKind::silu};
+        spec.cell.candidate = {ActivationKind::elu, 0.5};
         return spec;
     }
 

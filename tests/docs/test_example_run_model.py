@@ -74,6 +74,9 @@ MODELS = {
     "masked": lambda: lc.Sequential(lc.Masking(), lc.GRU(3, 4, seed=0), lc.Flip()),
     "int8": lambda: lc.quantize(lc.Sequential(lc.LSTM(3, 20, seed=0), lc.Linear(20, 2, seed=1))),
     "bfloat16": lambda: lc.Sequential(lc.GRU(3, 20, precision="bfloat16", seed=0), lc.LastStep()),
+    "activations": lambda: lc.Sequential(
+        lc.GRU(3, 9, activations=("silu", ("elu", 0.5)), gate_clip=1.0, seed=0), lc.LastStep(),
+    ),
     "graph": graph,
 }  # fmt: skip
 
