@@ -73,7 +73,9 @@ def test_edges_are_pytorchs(kind: str, options: dict[str, Any], dtype: str) -> N
     largest = float(np.finfo(dtype).max)
     edges = [-np.inf, -largest, -1e30, -1e4, -80.0, -1.0, -0.0, 0.0, 1e-30, 1.0, 80.0, 1e4, 1e30]
     # 64 of each: PyTorch's code for the rest, that fills no register, differs from itself at NaN.
-    x, dy = np.meshgrid([*edges, largest, np.inf, np.nan], [1.0, -2.0, 0.0, np.inf])
+    # On some processors it makes infinity of GELU at the largest number, and NaN at infinity.
+    ends = [np.nan] if kind == "GELU" else [largest, np.inf, np.nan]
+    x, dy = np.meshgrid([*edges, *ends], [1.0, -2.0, 0.0, np.inf])
     x, dy = x.astype(dtype), dy.astype(dtype)
     given = torch.tensor(x, requires_grad=True)
     expected = getattr(torch.nn, kind)(**options)(given)
