@@ -23,7 +23,6 @@ _KEYWORDS = {
     "lc.callbacks.EarlyStopping(patience=10)",
     "gradient_clip_norm clipnorm global_clipnorm grad_clip gradient_clip_val max_grad_norm "
     "max_norm": "clip_norm=",
-    "lengths": "the third of data, (x, target, lengths)",
     "initial_epoch ckpt_path resume_from_checkpoint": "resume= with a file of "
     "lc.callbacks.Checkpoint",
     "loss_fn loss_function criterion": "loss=",
