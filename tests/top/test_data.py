@@ -477,6 +477,8 @@ def test_a_text_is_not_taken_for_words() -> None:
     assert words.encode(["a", "cat"]).tolist() == [2, 3]
     assert words.encode("a").tolist() == [2]
     assert Vocabulary("abc").encode("cab!").tolist() == [4, 2, 3, 1]  # letters, of which "!" is new
+    bracketed = {"specials": ("[PAD]", "[UNK]"), "padding": "[PAD]", "unknown": "[UNK]"}
+    assert Vocabulary("hello", **bracketed).encode("hex").tolist() == [4, 3, 1]  # type: ignore[arg-type]
 
 
 def test_rows_that_come_first_are_told_of_batch_first() -> None:

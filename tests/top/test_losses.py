@@ -502,6 +502,8 @@ def test_classes_in_other_forms_are_told_how_to_become_numbers() -> None:
     scores = np.zeros((3, 2))
     with pytest.raises(ValueError, match=r"expected integers of shape \(3,\): target\.argmax"):
         cross_entropy(scores, np.eye(2)[[0, 1, 0]])
+    with pytest.raises(ValueError, match=r"\(3,\): target\[\.\.\., 0\], or binary_cross_entropy"):
+        cross_entropy(scores[:, :1], np.ones((3, 1), int))
     with pytest.raises(TypeError, match=r"expected integers: np\.unique\(\.\.\., return_inverse"):
         cross_entropy(scores, np.array(["pos", "neg", "pos"]))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"inhomogeneous .*; rows of several lengths .*data\.pad"):

@@ -335,7 +335,7 @@ def test_gaps_reach_what_knows_of_weights_and_nothing_else() -> None:
     assert found["steps_own"] == pytest.approx(expected, rel=1e-6)
     assert found["rows_own"] == pytest.approx(mse(pred["rows"], target["rows"])[0], rel=1e-6)
     with pytest.raises(
-        ValueError, match=r"passes over masked steps .*, but steps_own takes no arg"
+        ValueError, match=r"masks steps between others, which only .*, but steps_own takes no arg"
     ):
         lc.evaluate(model, (x, target), metrics={"steps": {"own": plain}}, **options)
 
@@ -351,6 +351,12 @@ def test_functions_of_ones_own_that_cannot_count(batch_first: bool) -> None:
 
     with pytest.raises(TypeError, match=f"blind takes no lengths, but the rows have .*{call}"):
         lc.evaluate(model, data, metrics={"blind": blind})
+
+    def weighted(pred: Array, target: Array, lengths: Any, *, weight: Any, **options: Any) -> float:
+        return float(np.sum(weight))
+
+    rows = lc.data.Batch(x, target, lengths, weight=np.ones(len(lengths)))
+    assert lc.evaluate(model, [rows], metrics={"weighted": weighted})["weighted"] == 60
     with pytest.raises(TypeError, match="loss takes no lengths"):
         lc.evaluate(model, data, loss=lambda pred, target: (0.0, pred))
     for returned in (np.zeros(2), None, "1", [1.0]):

@@ -81,11 +81,13 @@ public:
         return packed;
     }
 
-    /// The matrix whose row k is row row_of(k) of `source` (rows, columns), which copy() reads.
+    /// The matrix whose row k is row row_of(k) of `source` (rows, columns), which copy() reads. It
+    /// is in float32, too, if one of `beside` rows would be, whose product the same rows make.
     template <class RowOf>
-    Packed<T> in_rows(int64_t K, int64_t columns, const T* source, RowOf row_of) {
+    Packed<T> in_rows(int64_t K, int64_t columns, const T* source, RowOf row_of,
+                      int64_t beside = 0) {
         constexpr int kVectors = 4;
-        const Room room = take(kVectors, K, columns);
+        const Room room = take(kVectors, K, columns, beside);
         const int64_t N = room.packed.N, full = kVectors * kernels_.lanes;
         if (room.out != nullptr)
             copies_.push_back([=](int64_t part, int64_t parts, const T*) {
@@ -155,13 +157,13 @@ private:
     };
 
     /// Room for a matrix of `columns` columns in panels of `vectors` registers.
-    Room take(int vectors, int64_t K, int64_t columns) {
+    Room take(int vectors, int64_t K, int64_t columns, int64_t beside = 0) {
         Room room;
         room.packed.K = K;
         room.packed.N = round_up(columns, kernels_.lanes);
         room.packed.vectors = vectors;
         if constexpr (std::is_same_v<T, float>)
-            if (precision_ == Precision::bfloat16 && K <= kMostBfloat16)
+            if (precision_ == Precision::bfloat16 && std::max(K, beside) <= kMostBfloat16)
                 room.packed.unit = bfloat16_unit(kernels_, K, room.packed.N, train_);
         if (room.packed.unit > Bfloat16Unit::float32) {
             room.rounded =

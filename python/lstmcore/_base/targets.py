@@ -42,9 +42,13 @@ def classified(
         raise ValueError(f"pred has shape {scores.shape}, expected (..., C) with C >= 1 classes")
     shape, num_classes = scores.shape[:-1], scores.shape[-1]
     if getattr(target, "shape", None) == scores.shape:
+        if num_classes == 1:
+            way = "target[..., 0], or binary_cross_entropy for one score of two classes"
+        else:
+            way = "target.argmax(axis=-1) if it is one-hot, 1 where the class is and 0 elsewhere"
         raise ValueError(
             f"target has shape {scores.shape}, that of pred, expected integers of shape {shape}: "
-            "target.argmax(axis=-1) gives them for classes as 0 and 1"
+            f"{way}"
         )
     given = checks.integers(target, "target")
     if given.shape != shape:

@@ -462,7 +462,8 @@ def check_streamable(model: Model, steps: list[Step], known: frozenset[int] = fr
         elif timed and not (single or step.module.each_step):
             raise TypeError(
                 f"{called(step)} cannot be streamed: it may need other steps than the one it is "
-                "given, as its each_step is False, which says True where it does not"
+                "given: its each_step is False; set it to True if each step of y comes of the same "
+                "step of x alone"
             )
     ahead = plan.ahead_in(steps)
     if ahead is not None:

@@ -36,6 +36,16 @@ def _has_gradient(p: Parameter) -> bool:
     return p._grad is not None and bool(p._grad.any())
 
 
+def _parameters_of_own(model: Module) -> list[tuple[str, Module, str, Parameter]]:
+    """Return path, module, name and parameter of all in modules with a backward of their own."""
+    return [
+        (path, module, name, p)
+        for path, module in model._modules()
+        if overridden(module)
+        for name, p in module._parameters.items()
+    ]
+
+
 class NonFiniteError(ValueError):
     """A loss or a gradient became NaN or infinite; the message says when and where first.
 
@@ -86,6 +96,7 @@ class Loop:
         # The gradient of x is for nobody here.
         model = caller.model
         self._backward = model._add_gradients if isinstance(model, Module) else model.backward
+        self._of_own = _parameters_of_own(run.model) if isinstance(run.model, Module) else []
         self._group: Accumulation | None = None
         if self._group_size > 1:
             self._group = Accumulation(scorer, caller, self._parameters)
@@ -99,7 +110,7 @@ class Loop:
         if values is None:
             return
         self._check_parameters()
-        if run.epoch == 0:
+        if run.epoch == 1 and self._of_own:
             self._check_own()
         loss, validation_loss = values.pop("loss"), None
         if run.validation is not None:
@@ -218,21 +229,22 @@ class Loop:
                 raise self._error("the parameters are spoilt", None)
 
     def _check_own(self) -> None:
-        """Warn of parameters that a backward of the user's own seems to have forgotten."""
-        model = self._run.model
-        if not isinstance(model, Module) or not any(map(_has_gradient, self._parameters)):
+        """Warn of parameters that a backward of the user's own seems to have forgotten.
+
+        Not after one epoch, which may be one step, and begin where another parameter is 0.
+        """
+        if not any(map(_has_gradient, self._parameters)):
             return
-        for path, module in model._modules():
-            for name, p in module._parameters.items() if overridden(module) else ():
-                if p.trainable and not _has_gradient(p):
-                    kind = type(module).__qualname__
-                    where = f"{path}.{name}" if path else name
-                    warnings.warn(
-                        f"the gradient of {where} is 0 after an epoch: expected {kind}.backward "
-                        f"to add to it, self.{name}.grad += ...; lstmcore.gradcheck tells whether "
-                        "it is right",
-                        stacklevel=6,
-                    )
+        for path, module, name, p in self._of_own:
+            if p.trainable and not _has_gradient(p):
+                kind = type(module).__qualname__
+                where = f"{path}.{name}" if path else name
+                warnings.warn(
+                    f"the gradient of {where} is 0 after two epochs: {kind}.backward may have "
+                    f"forgotten to add to it, self.{name}.grad += ...; lstmcore.gradcheck "
+                    "tells whether it is right",
+                    stacklevel=6,
+                )
 
     def _error(self, what: str, batch: Batch | None) -> NonFiniteError:
         """Say when it happened, and what is the first that is not finite."""

@@ -118,7 +118,7 @@ class Scorer:
             self._check_weighted(key, "weight is given", self.loss_weights)
             weight = self._weight(weight, target, per_step)
         if per_step and ends is not None and ends.there is not None:
-            why = "the model passes over masked steps between others, which weight leaves out"
+            why = "the model masks steps between others, which only weight= can leave out"
             self._check_weighted(key, why, self.names)
             there = self._weight(ends.there.astype(np.float64), target, True)
             weight = there if weight is None else weight * there
@@ -377,7 +377,8 @@ def _lacks_lengths(function: Scored, batch_first: bool) -> str | None:
     """Return how a function is called for rows with lengths, if it cannot be called so."""
     options = {"batch_first": True} if batch_first else {}
     try:
-        inspect.signature(function).bind(None, None, None, **options)
+        # Only partly: a weight without a default is given by name where there is one.
+        inspect.signature(function).bind_partial(None, None, None, **options)
     except ValueError:  # it is not written in Python
         return None
     except TypeError:

@@ -85,9 +85,8 @@ class Vocabulary:
         if not everything:
             raise ValueError("tokens is empty, expected at least one")
         self.tokens = everything
-        # Of those that are no padding, start or end, which are often set in brackets.
-        plain = (token for token in everything if not (token[:1] == "<" and token[-1:] == ">"))
-        self._has_words = any(len(token) > 1 for token in plain)
+        # Padding and the like may have several letters beside single ones, too.
+        self._has_words = 2 * sum(len(token) > 1 for token in everything) > len(everything)
         self._ids = {token: i for i, token in enumerate(everything)}
         if len(self._ids) < len(everything):
             raise ValueError(f"specials has a token twice: {specials}")
