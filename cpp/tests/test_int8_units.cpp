@@ -180,7 +180,8 @@ TEST(steps_have_the_same_bits_by_every_unit) {
         args.w_in = w_in.packed;
         std::vector<RnnForwardRow<float>> given;
         for (int64_t r = 0; r < n; ++r)
-            given.push_back({bias.data(), h.data() + r * H, y.data() + r * H, x.data() + r * I});
+            given.push_back(
+                {bias.data(), h.data() + r * H, y.data() + r * H, x.data() + r * I, nullptr});
         const FlushDenormals mode;
         kernels.rnn_forward(args, given.data(), n);
         return y;

@@ -146,8 +146,7 @@ void Weights<T>::lay_out_backward(const Parameters<const T>& from, int64_t input
     const int64_t gates = (reset_before ? 2 : G) * H;
     to.w_hh_t = packing.in_rows(gates, P, from.w_hh, same);
     if (reset_before)
-        to.w_n_t = packing.in_rows(
-            H, H, from.w_hh, [=](int64_t k) { return 2 * H + k; }, gates);
+        to.w_n_t = packing.in_rows(H, H, from.w_hh, [=](int64_t k) { return 2 * H + k; }, gates);
     if (spec_.proj_size > 0) to.w_hr_t = packing.in_rows(P, H, from.w_hr, same);
 }
 
