@@ -579,5 +579,12 @@ def test_a_parameter_is_no_array_and_says_where_one_is() -> None:
     for call in (lambda: np.ones(2) @ p, lambda: p * np.ones(3), lambda: np.tanh(p)):  # type: ignore
         with pytest.raises(TypeError, match=r"is given the parameter 'w', expected .*: w\.data"):
             call()
+    array: Any = np.ones((2, 3))
+    assert p not in [array]
+    assert (array == p) is False
+    assert (array != p) is True
+    assert p in [array, p]
+    with pytest.raises(TypeError, match="less is given the parameter 'w'"):
+        _ = array < p
     with pytest.raises(TypeError, match=r"name is a ndarray of .*, and the numbers after it"):
         lc.Parameter(np.ones(3), np.ones(3))  # type: ignore[arg-type]

@@ -132,6 +132,68 @@ def test_a_gradient_too_few() -> None:
     with pytest.raises(AssertionError, match="1 gradients, expected 2, those of every x"):
         lc.gradcheck(Product(), np.ones(3), np.ones(3))
 
+    class Listed(Product):
+        def backward(self, tape: Any, dy: Any) -> Any:
+            return [dy * tape[1], dy * tape[0]]
+
+    said = "returned a list, expected a tuple of 2 gradients, those of every x"
+    with pytest.raises(AssertionError, match=said):
+        lc.gradcheck(Listed(), np.ones(3), np.ones(3))
+    a, b = lc.Input(2, steps=False), lc.Input(2, steps=False)
+    model = lc.Model([a, b], Listed()(a, b))
+    x = np.ones((1, 2), "f4")
+    _, tape = model.forward([x, x])
+    with pytest.raises(TypeError, match=said):
+        model.backward(tape, x)
+
+
+def test_x_whose_order_matters() -> None:
+    class Speed(lc.Module):
+        def forward(self, times: Any) -> Any:
+            if (np.diff(times) <= 0).any():
+                raise ValueError("times must increase")
+            return 1 / np.diff(times), times
+
+        def backward(self, times: Any, dy: Any) -> Any:
+            d = dy / np.diff(times) ** 2
+            return np.append(d, 0) - np.append(0, d)
+
+    lc.gradcheck(Speed(), np.array([0.0, 1.0, 3.0]))
+
+
+def test_no_x_at_all() -> None:
+    class Start(lc.Module):
+        def __init__(self, slope: float) -> None:
+            self.h, self.slope = lc.Parameter("h", np.ones(3)), slope
+
+        def forward(self) -> Any:
+            return self.h.data**2, self.h.data.copy()
+
+        def backward(self, h: Any, dy: Any) -> None:
+            self.h.grad += self.slope * h * dy
+
+    lc.gradcheck(Start(2.0))
+    with pytest.raises(AssertionError, match="the gradient of parameter h"):
+        lc.gradcheck(Start(3.0))
+
+
+def test_numbers_without_axes() -> None:
+    class Squared(lc.Module):
+        def __init__(self) -> None:
+            self.factor = lc.Parameter("factor", np.array(2.0))
+
+        def forward(self, x: Any) -> Any:
+            factor = self.factor.data.copy()
+            return x * x * factor, (x, factor)
+
+        def backward(self, tape: Any, dy: Any) -> Any:
+            x, factor = tape
+            self.factor.grad += x * x * dy
+            return 2 * x * factor * dy
+
+    lc.gradcheck(Squared(), 3.0)
+    lc.gradcheck(Squared(), np.array(3.0))
+
 
 def test_names_in_structures() -> None:
     a, b = lc.Input(2, steps=False), lc.Input(2, steps=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import inspect
 import pickle
 from pathlib import Path
 from typing import Any
@@ -560,13 +562,22 @@ def test_parameters_in_lists_are_found_out() -> None:
 
 
 def test_an_init_that_leaves_out_ours_is_refused() -> None:
-    with pytest.raises(
-        TypeError, match=r"Own\.__init__ does not call super\(\)\.__init__\(\.\.\.\)"
-    ):
+    class Own(lc.LSTM):
+        def __init__(self) -> None:
+            self.mine = 1
 
-        class Own(lc.LSTM):
-            def __init__(self) -> None:
-                self.mine = 1
+    class Derived(Own):
+        pass
+
+    class Chain(lc.Sequential):
+        def __init__(self) -> None:
+            self.mine = lc.Linear(3, 4)
+
+    for kind, name in ((Own, "Own"), (Derived, "Own"), (Chain, "Chain")):
+        with pytest.raises(
+            TypeError, match=rf"{name}\.__init__ does not call super\(\)\.__init__\(\.\.\.\)"
+        ):
+            kind()
 
     class Other(lc.LSTM):
         def __init__(self) -> None:
@@ -574,3 +585,37 @@ def test_an_init_that_leaves_out_ours_is_refused() -> None:
             super().__init__(3, 4)
 
     assert Other()(np.ones((2, 1, 3), "f4"))[0].shape == (2, 1, 4)
+
+    class Later(Own):
+        """Whose base leaves it to this one."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            lc.LSTM.__init__(self, 3, 4)
+
+    assert Later()(np.ones((2, 1, 3), "f4"))[0].shape == (2, 1, 4)
+
+
+def test_an_init_may_call_ours_in_any_way() -> None:
+    def twice(function: Any) -> Any:
+        @functools.wraps(function)
+        def changed(self: Any, size: int) -> None:
+            function(self, 2 * size)
+
+        return changed
+
+    class Decorated(lc.LSTM):
+        @twice
+        def __init__(self, size: int) -> None:
+            super().__init__(3, size)
+
+    class Called(lc.LSTM):
+        def __init__(self, module: int) -> None:
+            self.begin(module)
+
+        def begin(self, size: int) -> None:
+            super().__init__(3, size)
+
+    assert Decorated(2).hidden_size == 4
+    assert Called(module=4).hidden_size == 4
+    assert list(inspect.signature(Called).parameters) == ["module"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import pydoc
 from collections.abc import Callable
 from typing import Any
 
@@ -649,8 +650,15 @@ def test_words_of_other_libraries_are_explained() -> None:
     ):
         with pytest.raises(AttributeError, match=rf"'Sequential' .* {name!r}: {said}"):
             getattr(model, name)
-    with pytest.raises(AttributeError, match=r"state_dict\(\)\[\"weight\"\]"):
+    with pytest.raises(AttributeError, match=r"state_dict\(\) has copies by name"):
         _ = model[0].weight
+    with pytest.raises(AttributeError, match=r"type object 'LSTM' has no attribute 'fit': here "):
+        _ = lc.LSTM.fit  # type: ignore[attr-defined]
+    assert not hasattr(lc.LSTM, "fit")
+    assert not hasattr(lc.Parameter, "T")
+    shown = pydoc.render_doc(lc.LSTM, renderer=pydoc.plaintext)
+    assert "Elsewhere" not in shown
+    assert "No attribute: here it is lstmcore.save(module, path)." in shown
     with pytest.raises(AttributeError, match=r"no attribute 'spam'$"):
         _ = model.spam
     assert not hasattr(model, "fit")

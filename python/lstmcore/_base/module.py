@@ -37,6 +37,7 @@ __all__ = [
     "set_random_state",
     "split_forward",
     "storable",
+    "wrong_number",
 ]
 
 _LIBRARY = __name__.partition(".")[0] + "."  # what the modules are named that it is made of
@@ -201,7 +202,8 @@ class Module:
             cls._knows_time = "lengths" in inspect.signature(own["forward"]).parameters
             for name in ("_apply", "_apply_backward", "_apply_all", "_apply_all_backward"):
                 setattr(cls, name, getattr(Module, f"{name}_own"))
-        _check_init(cls)
+        if "__init__" in own:
+            _check_init(cls, own["__init__"])
 
     def _make_parameters(
         self, shapes: Iterable[tuple[str, tuple[int, ...]]], dtype: np.dtype[Any]
@@ -724,8 +726,8 @@ _WORDS = {
     "summary": "print(module) shows it; an lstmcore.Model has a summary()",
     "to": "not needed: all runs on the CPU; dtype= is given when a module is made",
     "train": "not needed: forward is for training, a call is not; lstmcore.fit calls it",
-    "weight": 'parameters() has it, and state_dict()["weight"] a copy',
-    "weights": "parameters() has them, and state_dict() copies",
+    "weight": "parameters() has it, and state_dict() has copies by name",
+    "weights": "parameters() has them, and state_dict() has copies by name",
 }
 explain(Module, _WORDS)
 
@@ -755,7 +757,7 @@ def _entering(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a ``__call__`` that leaves symbols to `Symbolic._enter`."""
 
     @functools.wraps(function)
-    def call(module: Any, *x: Any, **options: Any) -> Any:
+    def call(module: Any, /, *x: Any, **options: Any) -> Any:
         for one in x:
             if isinstance(one, Symbolic):
                 return one._enter(module, x, **options)
@@ -764,26 +766,39 @@ def _entering(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _check_init(cls: type[Module]) -> None:
-    """Refuse an ``__init__`` that leaves out that of the class of this library below it."""
+def _check_init(cls: type[Module], function: Any) -> None:
+    """Let an ``__init__`` refuse to leave out that of the class of this library below it."""
     base: Any = next(k for k in cls.__mro__ if issubclass(k, Module) and not k._own)
-    code = getattr(cls.__dict__.get("__init__"), "__code__", None)
-    if base.__init__ is object.__init__ or code is None or "__init__" in code.co_names:
+    if base.__init__ is object.__init__ or not inspect.isfunction(function):
         return
-    raise TypeError(
-        f"{cls.__qualname__}.__init__ does not call super().__init__(...), expected it to, as "
-        f"this makes what is in a {base.__qualname__}"
-    )
+
+    @functools.wraps(function)
+    def init(module: Any, /, *args: Any, **options: Any) -> None:
+        function(module, *args, **options)
+        # All of this library set _config. An __init__ below this one leaves the rest to others.
+        if type(module).__init__ is init and "_config" not in vars(module):
+            raise TypeError(
+                f"{cls.__qualname__}.__init__ does not call super().__init__(...), expected it "
+                f"to, as this makes what is in a {base.__qualname__}"
+            )
+
+    type.__setattr__(cls, "__init__", init)
 
 
-def check_own(module: Module) -> None:
-    """Refuse a module of somebody's own whose methods cannot be called as networks do."""
+def check_own(module: Module, least: int = 1) -> None:
+    """Refuse a module of somebody's own whose methods cannot be called as networks do.
+
+    That is with so many x at least.
+    """
     kind: Any = type(module)
     if not kind._own:
         return
     if kind.forward is Module.forward and kind.__call__ is Module.__call__:
         module.forward()  # which says what is missing
-    for name, given, expected in (("forward", 2, "self, x"), ("backward", 3, "self, tape, dy")):
+    for name, given, expected in (
+        ("forward", 1 + least, "self, x"),
+        ("backward", 3, "self, tape, dy"),
+    ):
         signature = inspect.signature(getattr(kind, name))
         try:
             signature.bind_partial(*[None] * given)
@@ -840,15 +855,22 @@ def _shape_and_dtype(x: Any) -> tuple[Any, Any] | None:
     return (x.shape, x.dtype) if floats else None
 
 
+def wrong_number(dx: tuple[Any, ...], expected: int) -> str:
+    """Say how the gradients that a backward has returned are not as many as the x."""
+    if len(dx) == 1 and isinstance(dx[0], list):
+        return f"a list, expected a tuple of {expected} gradients, those of every x"
+    return (
+        f"{len(dx)} gradients, expected {expected}, those of every x: those of parameters are "
+        "added to their grad"
+    )
+
+
 def _check_gradients_of_x(module: Module, dx: tuple[Any, ...], expected: list[Any]) -> None:
     """Refuse what a backward of somebody's own returned, if no module before it could take it."""
     name = f"{type(module).__qualname__}.backward"
     check = "; lstmcore.gradcheck tells whether backward is right"
     if len(dx) != len(expected):
-        raise TypeError(
-            f"{name} returned {len(dx)} gradients, expected {len(expected)}, those of every x: "
-            f"those of parameters are added to their grad{check}"
-        )
+        raise TypeError(f"{name} returned {wrong_number(dx, len(expected))}{check}")
     for d, wanted in zip(dx, expected, strict=True):
         if wanted is None:
             continue

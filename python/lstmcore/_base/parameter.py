@@ -267,6 +267,8 @@ class Parameter:
         self._watch.token = object()
 
     def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **options: Any) -> Any:
+        if method == "__call__" and ufunc in (np.equal, np.not_equal):
+            return ufunc is np.not_equal  # it is itself alone, as where no array is compared
         raise TypeError(
             f"{ufunc.__name__} is given the parameter {self.name!r}, expected its numbers: "
             f"{self.name}.data"

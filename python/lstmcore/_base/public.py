@@ -65,19 +65,24 @@ class Elsewhere:
 
     def __init__(self, hint: str) -> None:
         self._hint = hint
+        self.__doc__ = f"No attribute: {hint}."  # which ``help`` of the class shows
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
     def __get__(self, instance: Any, owner: type) -> Any:
-        if instance is None:
-            return self
-        message = f"{owner.__name__!r} object has no attribute {self._name!r}: {self._hint}"
-        raise AttributeError(message, name=self._name, obj=instance)
+        who = (
+            f"type object {owner.__name__!r}" if instance is None else f"{owner.__name__!r} object"
+        )
+        raise AttributeError(
+            f"{who} has no attribute {self._name!r}: {self._hint}",
+            name=self._name,
+            obj=owner if instance is None else instance,
+        )
 
 
 def explain(kind: type, hints: dict[str, str]) -> None:
-    """Give a class an `Elsewhere` for each of these names, which `dir` of it does not show."""
+    """Give a class an `Elsewhere` for each name, which `dir` of an instance does not show."""
     for name, hint in hints.items():
         attribute = Elsewhere(hint)
         attribute.__set_name__(kind, name)

@@ -143,7 +143,8 @@ class Sequential(PrecisionOfParts):
             (module, feeds, overridden(module) is None)
             for (_, module), feeds in zip(self._steps, [*after, False], strict=True)
         ]
-        # The first that has something to train: those before it have only dx to say.
+        # The first that has something to train: backward of those before it would give nothing
+        # but dx.
         trained = (i for i, (_, m) in enumerate(self._steps) if m._named() or overridden(m))
         self._first_trained = next(trained, len(self._steps))
         self._recurrent = [layer for _, m in self._steps for layer, _ in m._stateful()]
