@@ -226,6 +226,22 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def ray(session: nox.Session) -> None:
+    """Run what needs Ray, which is large: workers, and a pool of streams in Ray Serve."""
+    main = with_peers(session)
+    main.needs("ray", "ray[serve]")
+    main.run(
+        "pytest",
+        "tests/core/test_service.py",
+        "tests/docs/test_examples_distributed.py",
+        "tests/docs/test_examples_help.py",
+        *session.posargs,
+        LSTMCORE_REQUIRE_PEERS="1",
+        KERAS_BACKEND="torch",
+    )
+
+
+@nox.session(venv_backend="none")
 def docs(session: nox.Session) -> None:
     """Build the site in `site/`, where warnings are errors, and run its examples."""
     main = with_peers(session)
