@@ -387,7 +387,7 @@ CPP = [
         {
             "network-no-lengths": ("in.lengths = x.lengths ? x.lengths->data() : nullptr;", ""),
             "network-no-state": ("if (args.size() > 1) in.h0 = args[1].x;", ""),
-            "network-any-id": ("x.ids[i] >= count_", "x.ids[i] > count_"),
+            "network-any-id": ("x.ids[i] >= table_.count", "x.ids[i] > table_.count"),
             "network-windows-reach-over": ("s >= 0 && s < x.end(b)", "s >= 0 && s < x.steps"),
             "network-windows-past-the-end": (
                 "std::fill_n(y.to(t, b), y.features(), T(0));\n        y.lengths",

@@ -302,7 +302,7 @@ DATA = [
                 "own = [] if run.validation is not None else",
                 "own =",
             ),
-            "spoilt-parameters-are-kept": ("self._check_parameters()\n        loss,", "loss,"),
+            "spoilt-parameters-are-kept": ("self._check_parameters()\n        if", "if"),
             "steps-are-not-counted": ("run.step += 1", "run.step += 2"),
             "named-step": ("step = run.step + (batch is not None)", "step = run.step"),
         },

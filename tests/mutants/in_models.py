@@ -152,12 +152,12 @@ MODELS = [
             ),
             "forecast-reads-the-same-value": ("value = choose(output)", "choose(output)"),
             "seq2seq-state-not-carried": (
-                "return previous, state if self.carry_state else None, keys,",
+                "return previous, self._carried(state), keys,",
                 "return previous, None, keys,",
             ),
             "seq2seq-state-gradient": (
-                "tape.encoder, dkeys, dstate if self.carry_state else None",
-                "tape.encoder, dkeys, None",
+                "tape.encoder, dkeys, dfinal)",
+                "tape.encoder, dkeys, None)",
             ),
             "seq2seq-key-gradient": (
                 "dkeys = dy + dquery, dkey + dvalue",
@@ -217,14 +217,14 @@ MODELS = [
             ),
             "reference-gru-dz": ("dh * (h_prev - n), dh * z", "dh * (n - h_prev), dh * z"),
             "reference-gru-reset-before": (
-                "v = h_prev if self.reset_after else r * h_prev",
-                "v = h_prev",
+                "made.append(products[2].run(r * u))",
+                "made.append(products[2].run(u))",
             ),
             "reference-gru-dr": (
-                "dr = da_n * q if self.reset_after else dv * h_prev",
-                "dr = da_n * q",
+                "da_r = dv * u * dgate(s_r, r)",
+                "da_r = dv * dgate(s_r, r)",
             ),
-            "reference-gru-dh": ("dh_prev = dh_prev + dh_r + dh_z", "dh_prev = dh_prev + dh_r"),
+            "reference-gru-dh": ("du = dv * r + du_r + du_z", "du = dv * r + du_r"),
             "reference-coupled": ("f = 1.0 - i", "f = 1.0 + i"),
             "reference-coupled-gradient": ("di = di - df", "di = di + df"),
             "reference-no-forget-gate": ("f = np.ones_like(i)", "f = np.zeros_like(i)"),
@@ -240,7 +240,7 @@ MODELS = [
                 "np.minimum(c, self.cell_clip)",
             ),
             "reference-cell-clip-gradient": ("np.where(np.abs(c) < self.cell_clip, dc, 0.0)", "dc"),
-            "reference-dc": ("dc = dc + dk * doutput(k)", "dc = dk * doutput(k)"),
+            "reference-dc": ("dc = dc + dshown", "dc = dshown"),
             "reference-reset-late": ("cut[:-1] = resets[1:] & valid[1:]", "cut[:-1] = resets[:-1]"),
             "reference-reset-past-the-end": (
                 "cut[:-1] = resets[1:] & valid[1:]",

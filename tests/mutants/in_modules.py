@@ -169,8 +169,8 @@ MODULES = [
                 "if False:",
             ),
             "exporters-write-nothing-but-defaults": (
-                'left_out = name != "seed" and name not in written',
-                'left_out = name != "seed"',
+                'left_out = name not in ("seed", "precision") and name not in written',
+                'left_out = name not in ("seed", "precision")',
             ),
             "exporters-do-not-say-where": (
                 'return f"module {path}, {module!r}" if path else',
