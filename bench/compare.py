@@ -21,6 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import precision
 import report
 from cases import GROUPS, Case, all_cases, quick_cases
 from limits import cache_sizes
@@ -48,6 +49,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--isa", metavar="LEVEL", help="ISA level of lstmcore and of the limits")
     peers = [name for name in LABELS if name != OURS]
     parser.add_argument("--peers", nargs="*", choices=peers, default=peers)
+    parser.add_argument(
+        "--low-precision",
+        action="store_true",
+        help="then also bfloat16 and int8, as the others choose them by default: precision.py",
+    )
     parser.add_argument("--json", type=Path, metavar="PATH", help="all numbers, after each case")
     parser.add_argument("--markdown", type=Path, metavar="PATH", help="the tables")
     parser.add_argument("--plot", type=Path, metavar="PATH", help="a picture; needs matplotlib")
@@ -197,8 +203,13 @@ def main() -> int:
                 print(f"[{number}/{len(cases)}] {line}", flush=True)
                 if args.json:
                     report.write_json(document, args.json)
+    text = report.markdown(document)
+    if args.low_precision:
+        print("\nIn bfloat16 and int8, one thread")
+        lines = precision.table(15, args.isa)
+        text += "\n".join(["", "## In bfloat16 and int8, one thread", "", *lines, ""])
     if args.markdown:
-        args.markdown.write_text(report.markdown(document))
+        args.markdown.write_text(text)
     if args.plot:
         report.plot(document, args.plot)
     print()

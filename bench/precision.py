@@ -132,19 +132,15 @@ class Row:
         return [self.name, *found]
 
 
-def main() -> None:
-    """Run, and print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--markdown", type=Path, help="a file for the table")
-    arguments = parser.parse_args()
+def table(rounds: int, isa: str | None = None) -> list[str]:
+    """Measure all, print the table line by line, and return its lines."""
     names = ["case", *(key_of(*column) for column in COLUMNS)]
     for precision in (BFLOAT16, INT8):
         names += [f"float32 / {precision}", f"best / ours, {precision}"]
     names.append("int8 of the limit")
     lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
     with ExitStack() as stack:
-        env = environment(1, None)
+        env = environment(1, isa)
         workers = {}
         for name in (OURS, "onnxruntime", "openvino", "torch"):
             try:
@@ -153,7 +149,7 @@ def main() -> None:
                 print(f"{LABELS[name]} is left out: {reason}", flush=True)
         limits = None
         try:
-            limits = stack.enter_context(WorkerProcess(LIMITS, lc.isa(), env))
+            limits = stack.enter_context(WorkerProcess(LIMITS, isa or lc.isa(), env))
             limits("int8", 1, LIMIT_SLICE)
         except (NotSupported, Failed):
             print("The limit of int8 is left out: no compiler, or no AVX512-VNNI", flush=True)
@@ -161,11 +157,21 @@ def main() -> None:
         print("\n".join(lines), flush=True)
         for shape in SHAPES:
             row = Row(shape, workers)
-            row.run(arguments.rounds, limits)
+            row.run(rounds, limits)
             lines.append("| " + " | ".join(row.cells()) + " |")
             print(lines[-1], flush=True)
             for worker in workers.values():
                 worker("clear")
+    return lines
+
+
+def main() -> None:
+    """Run, and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--markdown", type=Path, help="a file for the table")
+    arguments = parser.parse_args()
+    lines = table(arguments.rounds)
     if arguments.markdown:
         arguments.markdown.write_text("\n".join(lines) + "\n")
 
