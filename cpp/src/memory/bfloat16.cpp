@@ -123,7 +123,8 @@ Bfloat16Unit bfloat16_unit(const Kernels<float>& kernels, int64_t K, int64_t N, 
     return train || bytes <= most ? Bfloat16Unit::float32 : Bfloat16Unit::widening;
 }
 
-RoundingRooms::RoundingRooms(int threads, int64_t K, int64_t rows) {
+RoundingRooms::RoundingRooms(int threads, int64_t K, int64_t rows, int matrices)
+    : matrices_(matrices) {
     // More rows than this share nothing more: the weights come from the L1 cache by then.
     constexpr int64_t kMostRows = 64;
     const int64_t stride =
@@ -132,7 +133,7 @@ RoundingRooms::RoundingRooms(int threads, int64_t K, int64_t rows) {
     if (rows * stride <= kMostBfloat16) return;
     numbers_ = rows * stride;
     size_ = numbers_ + stride;
-    memory_ = Buffer(2 * threads * size_ * int64_t(sizeof(float)));
+    memory_ = Buffer(threads * matrices_ * size_ * int64_t(sizeof(float)));
 }
 
 void round_bfloat16(float* numbers, int64_t count) noexcept {

@@ -25,22 +25,23 @@ inline float from_bfloat16(Bfloat16 x) {
     return number;
 }
 
-/// Rooms in which the kernels that some threads call round rows: two for each thread, as a step may
-/// multiply with two matrices. There are none where the stack is enough.
+/// Rooms in which the kernels that some threads call round rows: one for each matrix that a call
+/// multiplies with. There are none where the stack is enough.
 class RoundingRooms {
 public:
     RoundingRooms() = default;
     /// For rows of at most K numbers, of which at most `rows` are rounded together.
-    RoundingRooms(int threads, int64_t K, int64_t rows);
+    RoundingRooms(int threads, int64_t K, int64_t rows, int matrices = 1);
 
     template <class T>
-    Packed<T> in_room(Packed<T> w, int thread, int place) const {
-        const int64_t room = (2 * thread + place) * size_;
+    Packed<T> in_room(Packed<T> w, int thread, int matrix = 0) const {
+        const int64_t room = (thread * matrices_ + matrix) * size_;
         if (size_ > 0) w.room = {static_cast<float*>(memory_.data()) + room, numbers_};
         return w;
     }
 
 private:
+    int64_t matrices_ = 1;            // for each thread
     int64_t numbers_ = 0, size_ = 0;  // of a room, without and with the row behind it
     Buffer memory_;
 };

@@ -326,7 +326,7 @@ private:
     /// multiplied by W_hh.
     void run_rows(int worker, const PackedDirection<T>& w, int64_t running, int64_t n) {
         Scratch<T>& scratch = scratch_[worker];
-        const Packed<T> w_hh_t = rooms_.in_room(w.w_hh_t, worker, 0);
+        const Packed<T> w_hh_t = rooms_.in_room(w.w_hh_t, worker);
         StepArgs<T> args{cell_, H_, w_hh_t, w.w_n_t, nullptr, w.peephole};
         scratch.rows.run(weights_->kernels(), args, 0, running);
         args.w.K = 0;
@@ -335,7 +335,7 @@ private:
     /// The same of an LSTM with a projection: the product gives dh, the kernel goes on from there.
     void run_projected(int worker, const PackedDirection<T>& w, int64_t running, int64_t n) {
         Scratch<T>& scratch = scratch_[worker];
-        weights_->kernels().product(rooms_.in_room(w.w_hh_t, worker, 0), P_, scratch.products,
+        weights_->kernels().product(rooms_.in_room(w.w_hh_t, worker), P_, scratch.products,
                                     running);
         scratch.rows.move_dy(scratch.products, n, P_, zeros_);
         const StepArgs<T> args{cell_, H_, w.w_hr_t, w.w_n_t, nullptr, w.peephole};
@@ -370,7 +370,7 @@ private:
     /// The gates of such rows, after the product with W_hh and all between the two.
     void run_changed(int worker, const PackedDirection<T>& w, int64_t running, int64_t n) {
         Scratch<T>& scratch = scratch_[worker];
-        weights_->kernels().product(rooms_.in_room(w.w_hh_t, worker, 0), P_, scratch.products,
+        weights_->kernels().product(rooms_.in_room(w.w_hh_t, worker), P_, scratch.products,
                                     running);
         for (int64_t i = 0; i < n; ++i) {
             const ChangedRow<T>& row = scratch.changed[i];
@@ -461,7 +461,7 @@ private:
             else
                 products[n++] = {sums_.input_gradients().at(at), d == 0 ? zeros_ : out, out};
         });
-        weights_->kernels().product(rooms_.in_room(w.w_ih_t, worker, 0), I, products, n);
+        weights_->kernels().product(rooms_.in_room(w.w_ih_t, worker), I, products, n);
         if (!masked) return;
         each([&](int64_t at, int64_t b, T* out) {
             T* const from = dx_rows_.at(at);

@@ -119,7 +119,7 @@ public:
         std::memset(zeros_, 0, sizeof(T) * round_up(std::max(H_, P_), kAlignment));
         if (weights.precision() == Precision::bfloat16)
             rooms_ = RoundingRooms(workers_.count(), std::max(widest_input(spec_), H_),
-                                   size_product(chunk_, workers_.slots()));
+                                   size_product(chunk_, workers_.slots()), 2);
         run_team(workers_.count(), [&](Team& team) noexcept {
             const FlushDenormals mode;
             masks_.fill(team);
@@ -287,7 +287,7 @@ private:
         const SequenceView<const T> x = input_of(layer);
         Scratch<T>& scratch = scratch_[worker];
         scratch.next_pre = scratch.pre;
-        Packed<T> part = rooms_.in_room(w.w_ih, worker, 0);
+        Packed<T> part = rooms_.in_room(w.w_ih, worker);
         int64_t column = 0;
         if (workers_.parts() > 1) {
             const Range panels = panels_of(worker, w.w_ih);
@@ -411,7 +411,7 @@ private:
     /// What the kernel is told about all rows of every step.
     StepArgs<T> step_args(int worker, const PackedDirection<T>& w, bool fused) const {
         StepArgs<T> args = lstmcore::step_args(spec_.cell, H_, w);
-        args.w = rooms_.in_room(args.w, worker, 0);
+        args.w = rooms_.in_room(args.w, worker);
         if (fused) args.w_in = rooms_.in_room(w.w_ih, worker, 1);
         if (workers_.parts() > 1) {
             const Range panels = panels_of(worker, w.w_hh);

@@ -101,9 +101,8 @@ void linear_forward(const Linear<T>& linear, const T* x, int64_t rows, T* y, int
     const RoundingRooms rooms = rooms_for(linear, team_size, I, rows);
     run_fast_team(CallKind({'l', rows, I, O, sizeof(T)}), team_size, [&](Team& team) noexcept {
         const FlushDenormals mode;
-        multiply_rows(linear.kernels(), rooms.in_room(linear.weight(), team.rank, 0), O,
-                      linear.bias(), x, y, rows * team.rank / team.size,
-                      rows * (team.rank + 1) / team.size);
+        multiply_rows(linear.kernels(), rooms.in_room(linear.weight(), team.rank), O, linear.bias(),
+                      x, y, rows * team.rank / team.size, rows * (team.rank + 1) / team.size);
     });
 }
 
@@ -139,7 +138,7 @@ void linear_backward(const Linear<T>& linear, const T* x, const T* dy, int64_t r
                           const int64_t n = std::min(rows - piece, kLinearPieceRows);
                           const int64_t mine = n * team.rank / team.size;
                           const int64_t end = n * (team.rank + 1) / team.size;
-                          multiply_rows(kernels, rooms.in_room(linear.weight_t(), team.rank, 0), I,
+                          multiply_rows(kernels, rooms.in_room(linear.weight_t(), team.rank), I,
                                         zeros, dy, dx, piece + mine, piece + end);
                           for (int64_t i = mine; i < end; ++i) {
                               copy_to_panels(panels, i, x + (piece + i) * I, I);
