@@ -27,8 +27,6 @@ from . import (
 from ._base.machine import available_isas, get_num_threads, info, isa, set_isa, set_num_threads
 from ._base.module import Module
 from ._base.parameter import Parameter
-from ._base.public import publish
-from ._base.public import where_else as _where_else
 from ._base.quantize import quantize
 from ._core import build_info as _build_info
 from ._files.audio_models import from_nam, from_rtneural
@@ -70,6 +68,8 @@ from ._nn.streams.pool import StreamPool
 from ._nn.streams.stream import Stream
 from ._nn.tape import Tape
 from ._nn.time_reversal import Flip
+from ._public.publish import publish
+from ._public.publish import where_else as _where_else
 from ._shapes.each_step import EachStep
 from ._shapes.rows import Permute, RepeatVector, Reshape
 from ._shapes.steps import AvgPool1D, MaxPool1D, Pad1D, UpSample1D
@@ -183,10 +183,6 @@ __all__ = [
 publish(globals())
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
 if not _TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
@@ -195,5 +191,4 @@ if not _TYPE_CHECKING:
                 return _import_module("lstmcore.sklearn")
             except ImportError as error:  # hasattr expects the other
                 raise AttributeError(str(error)) from error
-        hint = _where_else(name, globals())
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{_where_else(name)}")

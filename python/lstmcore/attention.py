@@ -26,12 +26,9 @@ from ._nn.config import Option
 from ._nn.dropout import dropout_scale
 from ._nn.linear import Linear
 from ._nn.tape import ModuleTape
+from ._public.publish import publish
 
 __all__ = ["Additive", "AttentionTape", "MultiHead", "ScaledDotProduct"]
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 class AttentionTape(ModuleTape):
@@ -653,3 +650,6 @@ def _weights_backward(
     """Return dquery and dkey."""
     dscores = softmax_backward(dweights, weights)
     return dscores @ key, dscores.swapaxes(-1, -2) @ query
+
+
+publish(globals())

@@ -13,12 +13,9 @@ import numpy.typing as npt
 
 from ._base import checks
 from ._base.checks import Array
+from ._public.publish import publish
 
 __all__ = ["AR", "Markov", "SeasonalNaive"]
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 class _Window:
@@ -292,3 +289,6 @@ def _flat(windows: Array) -> Array:
     """Turn (N, ..., F, p) into rows (N * ..., p * F), the oldest first."""
     features, size = windows.shape[-2:]
     return windows.swapaxes(-1, -2).reshape(-1, size * features)
+
+
+publish(globals())

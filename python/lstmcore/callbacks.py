@@ -14,15 +14,12 @@ import numpy as np
 from ._base import checks
 from ._base.scoring import told
 from ._files.checkpoints import save_checkpoint
+from ._public.publish import publish
 
 if TYPE_CHECKING:
     from ._train.run import Run
 
 __all__ = ["BestWeights", "CSVLogger", "Callback", "Checkpoint", "EarlyStopping", "TensorBoard"]
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 class Callback:
@@ -493,3 +490,6 @@ def _check_state(part: Any, name: str, callback: Callback) -> None:
                 f"{name} is {checks.describe(part)}, which has no {method}(): "
                 f"{type(callback).__name__} needs it"
             )
+
+
+publish(globals())

@@ -8,11 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ._public.publish import publish
+
 __all__ = ["Sequences", "japanese_vowels"]
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 class Sequences(NamedTuple):
@@ -80,3 +78,6 @@ def _pad(
     x = np.zeros((*valid.shape, steps.shape[1]), dtype=steps.dtype)
     x[valid] = steps
     return Sequences(np.ascontiguousarray(x.swapaxes(0, 1)), lengths, labels)
+
+
+publish(globals())

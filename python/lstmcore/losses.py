@@ -31,7 +31,6 @@ from numpy.typing import ArrayLike
 from . import _core
 from ._base import checks
 from ._base.checks import Array
-from ._base.public import publish
 from ._base.scoring import Mean, says
 from ._base.targets import (
     blank_class,
@@ -42,6 +41,7 @@ from ._base.targets import (
     parted,
     scored_steps,
 )
+from ._public.publish import publish
 
 __all__ = [
     "Mean",
@@ -54,10 +54,6 @@ __all__ = [
     "mse",
     "quantile",
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 @says(mode="min", takes_scores=True)

@@ -21,6 +21,7 @@ from ._base import checks
 from ._base.checks import Array
 from ._base.scoring import Mean, says
 from ._base.targets import classified, paired
+from ._public.publish import publish
 from .losses import cross_entropy, mse, quantile
 from .losses import mae as absolute_error
 
@@ -37,10 +38,6 @@ __all__ = [
     "pinball",
     "rmse",
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 @says(mode="max")
@@ -598,3 +595,6 @@ def _mean(right: NDArray[np.bool_], w: Array | None, scale: float) -> Mean:
     along = np.broadcast_to(w.reshape(w.shape + (1,) * (right.ndim - w.ndim)), right.shape)
     total = float(along.sum())
     return Mean(float(along[right].sum()) / total if total else 0.0, total * scale)
+
+
+publish(globals())

@@ -23,6 +23,7 @@ from ._network.model import Model
 from ._network.summary import Node, layout, nodes
 from ._nn.layers import RNN, Layer
 from ._nn.tape import Tape
+from ._public.publish import publish
 
 if TYPE_CHECKING:
     from ._train.history import History
@@ -39,10 +40,6 @@ __all__ = [
     "training",
     "use_style",
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 _IN_LOGISTIC_RANGE = ("i", "f", "o", "r", "z")  # gates, whose activation is a sigmoid by default
@@ -672,3 +669,6 @@ def _pyplot() -> Any:
     except ImportError as error:
         raise ImportError('plotting needs matplotlib: pip install "lstmcore[train]"') from error
     return pyplot
+
+
+publish(globals())

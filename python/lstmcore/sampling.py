@@ -13,12 +13,9 @@ import numpy.typing as npt
 
 from ._base import checks
 from ._base.scoring import says
+from ._public.publish import publish
 
 __all__ = ["greedy", "temperature", "top_k"]
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 Sampler: TypeAlias = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
@@ -111,3 +108,6 @@ def top_k(k: int | None, t: float = 1.0, *, seed: int | None = None) -> Sampler:
         return ids
 
     return sample
+
+
+publish(globals())

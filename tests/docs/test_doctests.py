@@ -52,7 +52,8 @@ class _Finder(doctest.DocTestFinder):
 
     def _from_module(self, module, object):
         if inspect.isfunction(object):  # of a class that was taken, or written in this very file
-            return "." in object.__qualname__ or object.__globals__ is module.__dict__
+            written = inspect.unwrap(object)
+            return "." in written.__qualname__ or written.__globals__ is module.__dict__
         return super()._from_module(module, object)
 
 

@@ -644,7 +644,7 @@ def bad_descriptions() -> dict[str, tuple[bytes, str]]:
         ),
         "type not public": (described({"type": "Module"}, tiny), "'Module'"),
         "function": (described({"type": "load", "path": "x"}, tiny), "'load'"),
-        "option unknown": (described({**good, "code": "1"}, linear), "unexpected keyword"),
+        "option unknown": (described({**good, "code": "1"}, linear), "no keyword code="),
         "option missing": (described({"type": "Linear"}, linear), "missing"),
         "option of another type": (described({**good, "in_features": "3"}, linear), "in_features"),
         "option out of range": (described({**good, "in_features": 0}, linear), "in_features"),
@@ -675,7 +675,7 @@ def bad_descriptions() -> dict[str, tuple[bytes, str]]:
             "modules",
         ),
         "no modules": (described({"type": "Sequential", "modules": []}, tiny), "empty"),
-        "self": (described({**good, "self": 1}, linear), "multiple values|unexpected"),
+        "self": (described({**good, "self": 1}, linear), "no keyword self="),
         "tensor missing": (
             described(good, {"weight": linear["weight"]}),
             "missing: bias|larger than",

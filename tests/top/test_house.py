@@ -21,6 +21,7 @@ ROOT = Path(lc.__file__).parent
 # From the lowest: each imports from those before it alone; those on one line, not from each other.
 ORDER = (
     ("_core", "reference"),
+    ("_public",),
     ("_base",),
     ("_nn", "losses", "sampling", "baselines", "datasets", "optim", "data"),
     ("attention", "metrics", "_files", "_shapes"),

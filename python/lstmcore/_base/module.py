@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
+from .._public.publish import Explained, explain
 from . import checks
 from .budget import BUDGET
 from .checks import Array
@@ -21,7 +22,6 @@ from .flow import BackwardFlow, Flow
 from .loads import loading, whole
 from .machine import memory_limit
 from .parameter import Parameter, Watch, gradients, read_only, zero_gradients
-from .public import explain
 from .state_names import hints
 from .symbolic import Axes, Symbolic
 from .tying import other_names, under_first_names, use_parameter
@@ -73,7 +73,7 @@ def _call(module: Any, *x: Any, **options: Any) -> Any:
     return y[0] if len(y) == 1 else y
 
 
-class Module:
+class Module(metaclass=Explained):
     """What all modules are, and what one of your own derives from.
 
     Set Parameters and modules as attributes, as in PyTorch, and write ``forward(*x)``, which
@@ -709,27 +709,7 @@ class Module:
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
-# What a module of PyTorch or Keras has, and what it is here.
-_FIT = "here it is lstmcore.fit(module, (x, target), loss=..., optimizer=...)"
-_WORDS = {
-    "children": "a Sequential is a list of them; named_parameters() has the parameters of all",
-    "compile": _FIT,
-    "eval": "not needed: a call never drops anything, only forward does",
-    "evaluate": "here it is lstmcore.evaluate(module, (x, target), loss=...)",
-    "fit": _FIT,
-    "get_weights": "here it is state_dict()",
-    "modules": "a Sequential is a list of them; named_parameters() has the parameters of all",
-    "predict": "here it is a call, module(x)",
-    "reset_states": "a stream keeps its state, module.stream(), and has reset()",
-    "save": "here it is lstmcore.save(module, path)",
-    "set_weights": "here it is load_state_dict(...)",
-    "summary": "print(module) shows it; an lstmcore.Model has a summary()",
-    "to": "not needed: all runs on the CPU; dtype= is given when a module is made",
-    "train": "not needed: forward is for training, a call is not; lstmcore.fit calls it",
-    "weight": "parameters() has it, and state_dict() has copies by name",
-    "weights": "parameters() has them, and state_dict() has copies by name",
-}
-explain(Module, _WORDS)
+explain(Module)
 
 
 # What classes of somebody else's have beside `Module` ---------------------------------------------

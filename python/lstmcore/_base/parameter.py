@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _core
+from .._public.publish import Explained, explain
 from . import checks
 from .budget import BUDGET
 from .checks import Array
-from .public import explain
 
 __all__ = ["Parameter", "Watch", "gradients", "read_only", "settled", "touch", "zero_gradients"]
 
@@ -60,7 +60,7 @@ class Watch:
         return (Watch, (self.shared,))
 
 
-class Parameter:
+class Parameter(metaclass=Explained):
     """A named array and its gradient.
 
     Parameters

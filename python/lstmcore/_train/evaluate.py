@@ -12,12 +12,10 @@ from .._base import checks
 from .batch import Caller, batches, chunks
 from .functions import Loss, Metrics, scored
 from .scorer import NoTargets, Scorer, Total
-from .words import explains_words
 
 __all__ = ["evaluate", "measure", "measure_first"]
 
 
-@explains_words
 def evaluate(
     model: Any,
     data: Any,

@@ -11,6 +11,7 @@ from .._base import checks
 from .._base.parameter import Parameter
 from .._base.scoring import apart
 from .._files.checkpoints import load_checkpoint
+from .._public.words import other_library
 from ..callbacks import Callback, Checkpoint
 from .batch import Caller, batches, split
 from .evaluate import measure_first
@@ -22,14 +23,12 @@ from .progress import Progress
 from .resuming import settings
 from .run import Run
 from .scorer import Scorer
-from .words import explains_words, other_library
 
 __all__ = ["fit"]
 
 _Called: TypeAlias = Callback | Callable[[Run], object]
 
 
-@explains_words
 def fit(
     model: Any,
     data: Any,

@@ -9,7 +9,7 @@ from .. import losses as _losses
 from .. import metrics as _metrics
 from .._base import checks
 from .._base.structure import by_key, is_structure, mapped
-from .words import named, other_library
+from .._public.words import named, other_library
 
 __all__ = ["Functions", "Loss", "Metrics", "Scored", "scored"]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._base import checks
+from .._public.publish import Explained, explain
 from ..plot import training
 
 __all__ = ["History"]
@@ -13,7 +14,7 @@ __all__ = ["History"]
 _FIELDS = ("losses", "validation_losses", "metrics", "lr", "time")
 
 
-class History:
+class History(metaclass=Explained):
     """What a run of `fit` measured. Each list has one entry per epoch that was completed.
 
     Attributes
@@ -153,3 +154,6 @@ class History:
         plural = "" if self.epochs == 1 else "s"
         text = f"History of {self.epochs} epoch{plural}" + (f": {text}" if text else "")
         return text + (f"; {self.stopped}" if self.stopped else "")
+
+
+explain(History)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._base.public import publish
+from .._public.publish import publish
 from ._batches import Batch, Batches, Buckets, Pairs, pad
 from ._resample import resample
 from ._standardizer import Standardizer
@@ -23,7 +23,3 @@ __all__ = [
 ]
 
 publish(globals())
-
-
-def __dir__() -> list[str]:
-    return __all__

@@ -9,12 +9,9 @@ from typing import Any
 
 from .._base.checks import describe
 from .._base.module import Module
+from .._public.publish import publish
 
 __all__ = ["from_keras", "to_keras"]
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 def from_keras(source: Any, *, layer: str | None = None, config: Any = None) -> Module:
@@ -145,3 +142,6 @@ def to_keras(module: Module) -> Any:
     from ._write import write
 
     return write(keras, module)
+
+
+publish(globals())

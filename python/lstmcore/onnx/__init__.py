@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from .._public.publish import publish
+
 if TYPE_CHECKING:
     from .._base.module import Module
     from ._graph import Graph
@@ -15,10 +17,6 @@ if TYPE_CHECKING:
     Imported: TypeAlias = Module | dict[str, Module] | Graph
 
 __all__ = ["from_onnx", "to_onnx"]
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 def from_onnx(model: str | os.PathLike[str] | bytes | Any, node: str | None = None) -> Any:
@@ -161,3 +159,6 @@ def to_onnx(
         with replacing(path) as temporary:
             temporary.write_bytes(proto.SerializeToString())
     return proto
+
+
+publish(globals())

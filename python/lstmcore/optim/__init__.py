@@ -17,7 +17,7 @@
 (True, 0.0)
 """
 
-from .._base.public import publish
+from .._public.publish import publish
 from . import schedules
 from ._clipping import clip_grad_norm, clip_grad_value
 from ._optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
@@ -52,7 +52,3 @@ __all__ = [
 ]
 
 publish(globals())
-
-
-def __dir__() -> list[str]:
-    return __all__

@@ -20,13 +20,14 @@ from .. import _core
 from .._base import checks
 from .._base.checks import Array
 from .._base.parameter import Parameter, gradients, touch, zero_gradients
+from .._public.publish import Explained, explain
 from ._checks import at_least_0, keys
 from ._groups import Given, Group, groups
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
 
 
-class Optimizer:
+class Optimizer(metaclass=Explained):
     """What all optimizers have in common. Use one of its subclasses.
 
     All take a list of Parameters, or one of groups of them as PyTorch does, each a dict with
@@ -272,6 +273,9 @@ class Optimizer:
         options = ", ".join(f"{k}={v}" for k, v in self._options().items())
         several = f" in {len(self.groups)} groups" if len(self.groups) > 1 else ""
         return f"{type(self).__name__}({len(self.parameters)} parameters{several}, {options})"
+
+
+explain(Optimizer)
 
 
 class SGD(Optimizer):

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, SupportsFloat
 
 from .._base import checks
+from .._public.publish import Explained, explain, publish
 from ._checks import at_least_0, keys
 from ._optimizers import Optimizer
 
@@ -28,11 +29,7 @@ __all__ = [
 ]
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
-class Schedule:
+class Schedule(metaclass=Explained):
     """What all schedules have in common. Use one of its subclasses.
 
     Attributes
@@ -162,6 +159,9 @@ def _rates(value: Any, name: str, count: int) -> list[float]:
     if not isinstance(value, (list, tuple)) or len(value) != count:
         raise ValueError(f"{name} is {value}, expected a list of {count} rates, one for each group")
     return [at_least_0(rate, f"{name}[{i}]") for i, rate in enumerate(value)]
+
+
+explain(Schedule)
 
 
 class StepLR(Schedule):
@@ -673,3 +673,6 @@ class WarmUp(Schedule):
             self.schedule.load_state_dict(after)  # last, as it cannot be undone
         elif after is not None:
             raise ValueError("state_dict has a schedule after the warm-up, expected none")
+
+
+publish(globals())

@@ -13,7 +13,7 @@ except ModuleNotFoundError as error:
     message = 'lstmcore.sklearn needs scikit-learn: pip install "lstmcore[sklearn]"'
     raise ImportError(message) from error
 
-from .._base.public import publish
+from .._public.publish import publish
 from ._classifier import SequenceClassifier
 from ._forecaster import Forecaster
 from ._regressor import SequenceRegressor
@@ -21,7 +21,3 @@ from ._regressor import SequenceRegressor
 __all__ = ["Forecaster", "SequenceClassifier", "SequenceRegressor"]
 
 publish(globals())
-
-
-def __dir__() -> list[str]:
-    return __all__

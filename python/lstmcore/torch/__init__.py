@@ -13,6 +13,7 @@ from opcode import opname
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from .._public.publish import publish
 from ._checkpoint import load_torch
 from ._convert import from_torch, to_torch
 from ._folding import fold_norms
@@ -39,13 +40,7 @@ __all__ = [
     "to_torch",
 ]
 
-for _thing in (Placeholder, QuantizedArray, fold_norms):
-    _thing.__module__ = __name__
-del _thing
-
-
-def __dir__() -> list[str]:
-    return __all__
+publish(globals())
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,1 @@
+"""What public modules show, and what errors say of the words of other libraries."""
