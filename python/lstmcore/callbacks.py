@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -443,7 +444,10 @@ class TensorBoard(Callback):
         """Begin a file; in one of a run that is resumed, what came after is left out."""
         # Which is by number, so it cannot tell epochs from steps.
         purge = run.epoch + 1 if run.epoch and not self.steps else None
-        self._writer = _tensorboard().SummaryWriter(self.folder, purge_step=purge)
+        # Files are named by the second: another run in it would overwrite the last one's.
+        self._writer = _tensorboard().SummaryWriter(
+            self.folder, purge_step=purge, filename_suffix=f".{time.time_ns()}"
+        )
 
     def on_step(self, run: Run) -> None:
         """Write the loss of the step, if asked for."""

@@ -96,19 +96,51 @@ def test_a_table_that_cannot_be_written_is_noticed_first(tmp_path: Path) -> None
 # TensorBoard --------------------------------------------------------------------------------------
 
 
-def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Read the event files: records of a length, its checksum, an event, its checksum."""
+def masked_crc(data: bytes) -> int:
+    """CRC-32C (Castagnoli), turned and moved as in the record format of TensorFlow."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def events(path: Path) -> list[Any]:
+    """Read an event file: records of a length, its checksum, an event, its checksum."""
     event_pb2 = require("tensorboardX").proto.event_pb2
+    found, data = [], path.read_bytes()
+    while data:
+        size, of_size = struct.unpack("<QL", data[:12])
+        record, (of_record,) = data[12 : 12 + size], struct.unpack("<L", data[12 + size :][:4])
+        assert (of_size, of_record) == (masked_crc(data[:8]), masked_crc(record))
+        found.append(event_pb2.Event.FromString(record))
+        data = data[16 + size :]
+    assert found[0].file_version == "brain.Event:2"
+    return found
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Steps and values by tag, as TensorBoard shows those of all files in a folder, by their names.
+
+    Of the files before that of a resumed run it does not show what comes after its start.
+    """
+    start = require("tensorboardX").proto.event_pb2.SessionLog.START
     found: dict[str, list[tuple[int, float]]] = {}
     for path in sorted(folder.glob("events.*")):
-        data = path.read_bytes()
-        while data:
-            (size,) = struct.unpack("<Q", data[:8])
-            event = event_pb2.Event.FromString(data[12 : 12 + size])
-            data = data[16 + size :]
+        for event in events(path):
+            if event.session_log.status == start:
+                for tag, values in found.items():
+                    found[tag] = [value for value in values if value[0] < event.step]
             for value in event.summary.value:
                 found.setdefault(value.tag, []).append((event.step, value.simple_value))
     return found
+
+
+def test_the_checksum_of_records() -> None:
+    crc = masked_crc(b"123456789") - 0xA282EAD8 & 0xFFFFFFFF
+    assert (crc >> 17 | crc << 15) & 0xFFFFFFFF == 0xE3069283  # of RFC 3720
 
 
 @pytest.mark.parametrize("steps", [False, True])
@@ -134,6 +166,54 @@ def test_tensorboard_has_the_numbers_of_the_history(tmp_path: Path, steps: bool)
     for tag, values in expected.items():
         assert [step for step, _ in found[tag]] == list(range(1, len(values) + 1))
         assert [value for _, value in found[tag]] == np.float32(values).tolist()
+
+
+def agrees(found: list[tuple[int, float]], values: list[float]) -> bool:
+    return found == list(enumerate(np.float32(values).tolist(), start=1))
+
+
+def test_tensorboard_of_a_resumed_run_has_each_epoch_once(tmp_path: Path) -> None:
+    require("tensorboardX")
+    folder, saved = tmp_path / "run", tmp_path / "epoch-{epoch}.safetensors"
+    run([TensorBoard(folder), Checkpoint(saved)], epochs=4)
+    assert len(scalars(folder)["loss/training"]) == 4
+    resume = tmp_path / "epoch-2.safetensors"
+    history = run(TensorBoard(folder), epochs=5, resume=resume, metrics=["rmse", "mae"])
+    found = scalars(folder)
+    assert len(list(folder.iterdir())) == 2
+    assert agrees(found["loss/training"], history.losses)
+    assert agrees(found["metrics/rmse"], history.metrics["rmse"])
+    assert agrees(found["lr"], history.lr)
+    assert found["metrics/mae"] == list(
+        zip([3, 4, 5], np.float32(history.metrics["mae"]).tolist(), strict=True)
+    )
+
+
+def test_logs_of_several_losses(tmp_path: Path) -> None:
+    """Each is there, and their sum, in both files, as in the history."""
+    require("tensorboardX")
+    x = lc.Input(3, dtype="float64")
+    outputs = {name: lc.Linear(3, 1, dtype="float64", seed=i)(x) for i, name in enumerate("ab")}
+    model = lc.Model(x, outputs)
+    data = X[:, :], {"a": Y, "b": -Y}
+    loggers = [CSVLogger(tmp_path / "run.csv"), TensorBoard(tmp_path / "run")]
+    history = quiet(
+        model, data, loss={"a": "mse", "b": "mae"}, loss_weights={"b": 0.5}, epochs=3,
+        metrics={"a": ["rmse"]}, validation=data, callbacks=loggers,
+        optimizer=lc.optim.Adam(model.parameters(), lr=0.1),
+    )  # fmt: skip
+    assert set(history.metrics) == {"a_loss", "b_loss", "a_rmse"}
+    found, by_name = scalars(tmp_path / "run"), table(tmp_path / "run.csv")
+    expected = {"loss/training": history.losses, "loss/validation": history.validation_losses}
+    expected |= {f"metrics/{name}": values for name, values in history.metrics.items()}
+    assert set(found) == {*expected, "lr"}
+    assert all(agrees(found[tag], values) for tag, values in expected.items())
+    columns = {"loss": history.losses, "validation loss": history.validation_losses}
+    columns |= history.metrics
+    assert list(by_name) == ["epoch", *columns, "lr", "seconds"]
+    assert all(by_name[name] == values for name, values in columns.items())
+    total = np.add(history.metrics["a_loss"], 0.5 * np.array(history.metrics["b_loss"]))
+    np.testing.assert_allclose(total, history.validation_losses, rtol=1e-12)
 
 
 def test_tensorboard_closes_its_file_whatever_ends_the_run(tmp_path: Path) -> None:
