@@ -67,6 +67,7 @@ def models() -> dict[str, Any]:
         "SiLU": lc.SiLU(),
         "ELU": lc.ELU(0.5),
         "LeakyReLU": lc.LeakyReLU(0.2),
+        "PReLU": lc.PReLU(3),
         "Softplus": lc.Softplus(2.0),
         "Activation": lc.Activation("mish"),
         "Reshape": lc.Reshape((None, 4), (-1, 2), batch_first=True),

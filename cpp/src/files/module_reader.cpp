@@ -198,8 +198,13 @@ private:
         return embedding_part<T>(std::move(table));
     }
 
-    /// What Python knows as "valid", "same" and "causal".
-    static void pad(Windows& windows, const std::string& padding) {
+    /// What Python knows as "valid", "same" and "causal", or how many zeros there are on each side.
+    static void pad(Windows& windows, const Json& given) {
+        if (!given.is_string()) {
+            windows.left = windows.right = checked(given.integer("padding"), "padding", 0);
+            return;
+        }
+        const std::string padding = given.string("padding");
         if (padding == "causal") {
             windows.left = windows.reach();
         } else if (padding == "same") {
@@ -211,32 +216,41 @@ private:
         }
     }
 
+    static int64_t checked(int64_t value, const std::string& name, int64_t least = 1) {
+        if (value < least || value > INT32_MAX)
+            throw std::runtime_error(name + " is " + std::to_string(value));
+        return value;
+    }
+
     PartPointer<T> read_conv(Options& options, const std::string& prefix, int) {
         check_dtype(options);
         options.ignore("batch_first");
         Windows windows;
-        const auto size = [&](const char* name) {
-            const int64_t value = options.size(name);
-            if (value < 1 || value > INT32_MAX)
-                throw std::runtime_error(std::string(name) + " is " + std::to_string(value));
-            return value;
-        };
+        const auto size = [&](const char* name) { return checked(options.size(name), name); };
         const int64_t outputs = size("out_channels");
         windows.channels = size("in_channels");
         windows.taps = size("kernel_size");
         windows.stride = size("stride");
         windows.dilation = size("dilation");
-        pad(windows, options.get("padding").string("padding"));
+        pad(windows, options.get("padding"));
+        const int64_t groups = options.has("groups") ? size("groups") : 1;
+        if (outputs % groups != 0 || windows.channels % groups != 0)
+            throw std::runtime_error("groups is " + std::to_string(groups));
         const T* bias =
             options.boolean("bias") ? parameters_.take(prefix + "bias", {outputs}) : nullptr;
-        const int64_t channels = windows.channels, taps = windows.taps;
+        const int64_t channels = windows.channels / groups, taps = windows.taps;
         const T* weight = parameters_.take(prefix + "weight", {outputs, channels, taps});
         std::vector<T> beside;  // (outputs, taps, channels), as the steps of a window are
         for (int64_t o = 0; o < outputs; ++o)
             for (int64_t k = 0; k < taps; ++k)
                 for (int64_t c = 0; c < channels; ++c)
                     beside.push_back(weight[(o * channels + c) * taps + k]);
-        return conv_part<T>(windows, pack_linear<T>(beside.data(), bias, taps * channels, outputs));
+        std::vector<std::shared_ptr<const Linear<T>>> linears;
+        for (int64_t first = 0; first < outputs; first += outputs / groups)
+            linears.push_back(pack_linear<T>(beside.data() + first * taps * channels,
+                                             bias ? bias + first : nullptr, taps * channels,
+                                             outputs / groups));
+        return conv_part<T>(windows, std::move(linears));
     }
 
     PartPointer<T> read_layer_norm(Options& options, const std::string& prefix, int) {
@@ -348,6 +362,12 @@ private:
                                 {options.get("negative_slope").number("negative_slope")});
     }
 
+    PartPointer<T> read_prelu(Options& options, const std::string& prefix, int) {
+        check_dtype(options);
+        options.ignore("init");
+        return prelu_part(parameters_.vector(prefix + "weight", options.size("num_parameters")));
+    }
+
     PartPointer<T> read_softplus(Options& options, const std::string&, int) {
         const double beta = options.get("beta").number("beta");
         return function_part<T>("Softplus", {beta, options.get("threshold").number("threshold")});
@@ -392,6 +412,7 @@ const typename ModuleReader<T>::Kind ModuleReader<T>::kKinds[] = {
     {"SiLU", &ModuleReader::read_silu},
     {"ELU", &ModuleReader::read_elu},
     {"LeakyReLU", &ModuleReader::read_leaky_relu},
+    {"PReLU", &ModuleReader::read_prelu},
     {"Softplus", &ModuleReader::read_softplus},
     {"Activation", &ModuleReader::read_named_activation},
 };

@@ -94,6 +94,30 @@ private:
     std::vector<T> numbers_;
 };
 
+template <class T>
+class PreluPart : public SameAxes<T> {
+public:
+    explicit PreluPart(std::vector<T> slopes) : slopes_(std::move(slopes)) {}
+
+    Axes wanted() const override {
+        return {slopes_.size() == 1 ? kAnyFeatures : int64_t(slopes_.size()), true};
+    }
+
+private:
+    Value<T> value_of(const Value<T>& x, int) const override {
+        const int64_t features = x.features();
+        NewValue<T> y = like(x, features);
+        for (int64_t i = 0; i < x.rows(); ++i)
+            for (int64_t k = i * features; k < (i + 1) * features; ++k) {
+                const size_t slope = slopes_.size() == 1 ? 0 : size_t(k - i * features);
+                y.y[k] = x.x[k] > 0 ? x.x[k] : x.x[k] * slopes_[slope];
+            }
+        return y;
+    }
+
+    std::vector<T> slopes_;
+};
+
 /// x / (1 + exp(-x)), by the kernel's sigmoid.
 template <class T>
 class SiluPart : public SameAxes<T> {
@@ -153,7 +177,13 @@ PartPointer<T> named_function_part(const std::string& name) {
     return find(kNamed<T>, name, {});
 }
 
+template <class T>
+PartPointer<T> prelu_part(std::vector<T> slopes) {
+    return std::make_shared<PreluPart<T>>(std::move(slopes));
+}
+
 #define LSTMCORE_INSTANTIATE(T)                                                            \
+    template PartPointer<T> prelu_part(std::vector<T>);                                    \
     template PartPointer<T> function_part(const std::string&, const std::vector<double>&); \
     template PartPointer<T> named_function_part(const std::string&);
 LSTMCORE_INSTANTIATE(float)

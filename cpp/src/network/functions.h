@@ -14,6 +14,10 @@ namespace lstmcore {
 template <class T>
 PartPointer<T> function_part(const std::string& name, const std::vector<double>& numbers);
 
+/// x, or below 0 x times the slope of its feature; one slope is that of all.
+template <class T>
+PartPointer<T> prelu_part(std::vector<T> slopes);
+
 /// One of those of Activation; null for any other name.
 template <class T>
 PartPointer<T> named_function_part(const std::string& name);

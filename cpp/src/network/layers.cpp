@@ -141,8 +141,8 @@ private:
 template <class T>
 class ConvPart : public Unary<T> {
 public:
-    ConvPart(const Windows& windows, std::shared_ptr<const Linear<T>> linear)
-        : windows_(windows), linear_(std::move(linear)) {}
+    ConvPart(const Windows& windows, std::vector<std::shared_ptr<const Linear<T>>> groups)
+        : windows_(windows), groups_(std::move(groups)) {}
 
     Axes wanted() const override { return {windows_.channels, true}; }
 
@@ -150,16 +150,16 @@ private:
     Axes axes_of(const Axes& x) const override {
         check_steps(x);
         check_features(x, windows_.channels);
-        return {linear_->outputs(), true};
+        return {outputs(), true};
     }
+
+    int64_t outputs() const { return int64_t(groups_.size()) * groups_[0]->outputs(); }
 
     Value<T> value_of(const Value<T>& x, int num_threads) const override {
         const int64_t steps = windows_.count(x.steps);
-        NewValue<T> beside({linear_->inputs(), true}, steps, x.batch);
-        for (int64_t t = 0; t < steps; ++t)
-            for (int64_t b = 0; b < x.batch; ++b) fill(x, t, b, beside.to(t, b));
-        NewValue<T> y({linear_->outputs(), true}, steps, x.batch);
-        linear_forward(*linear_, beside.x, y.rows(), y.y, num_threads);
+        NewValue<T> y({outputs(), true}, steps, x.batch);
+        for (size_t group = 0; group < groups_.size(); ++group)
+            add_group(x, int64_t(group), y, num_threads);
         if (!x.lengths) return y;
         std::vector<int64_t> ends;
         for (const int64_t length : *x.lengths) ends.push_back(windows_.count(length));
@@ -170,20 +170,38 @@ private:
         return y;
     }
 
+    /// The features of y that a group makes.
+    void add_group(const Value<T>& x, int64_t group, NewValue<T>& y, int num_threads) const {
+        const Linear<T>& linear = *groups_[size_t(group)];
+        NewValue<T> beside({linear.inputs(), true}, y.steps, x.batch);
+        for (int64_t t = 0; t < y.steps; ++t)
+            for (int64_t b = 0; b < x.batch; ++b) fill(x, t, b, group, beside.to(t, b));
+        if (groups_.size() == 1) {
+            linear_forward(linear, beside.x, y.rows(), y.y, num_threads);
+            return;
+        }
+        const int64_t size = linear.outputs();
+        NewValue<T> part({size, true}, y.steps, x.batch);
+        linear_forward(linear, beside.x, y.rows(), part.y, num_threads);
+        for (int64_t i = 0; i < y.rows(); ++i)
+            std::memcpy(y.y + i * y.features() + group * size, part.y + i * size,
+                        sizeof(T) * size_t(size));
+    }
+
     /// One window: steps before the first and past the end of the row are zeros.
-    void fill(const Value<T>& x, int64_t t, int64_t b, T* to) const {
-        const int64_t channels = windows_.channels;
+    void fill(const Value<T>& x, int64_t t, int64_t b, int64_t group, T* to) const {
+        const int64_t channels = windows_.channels / int64_t(groups_.size());
         for (int64_t k = 0; k < windows_.taps; ++k, to += channels) {
             const int64_t s = windows_.stride * t + windows_.dilation * k - windows_.left;
             if (s >= 0 && s < x.end(b))
-                std::memcpy(to, x.at(s, b), sizeof(T) * size_t(channels));
+                std::memcpy(to, x.at(s, b) + group * channels, sizeof(T) * size_t(channels));
             else
                 std::fill_n(to, channels, T(0));
         }
     }
 
     Windows windows_;
-    std::shared_ptr<const Linear<T>> linear_;
+    std::vector<std::shared_ptr<const Linear<T>>> groups_;
 };
 
 template <class T>
@@ -281,8 +299,9 @@ PartPointer<T> row_part(Stage<T> stage) {
 }
 
 template <class T>
-PartPointer<T> conv_part(const Windows& windows, std::shared_ptr<const Linear<T>> linear) {
-    return std::make_shared<ConvPart<T>>(windows, std::move(linear));
+PartPointer<T> conv_part(const Windows& windows,
+                         std::vector<std::shared_ptr<const Linear<T>>> groups) {
+    return std::make_shared<ConvPart<T>>(windows, std::move(groups));
 }
 
 template <class T>
@@ -295,13 +314,14 @@ PartPointer<T> batch_norm_part(const RunningStatistics<T>& statistics) {
     return std::make_shared<BatchNormPart<T>>(statistics);
 }
 
-#define LSTMCORE_INSTANTIATE(T)                                                          \
-    template PartPointer<T> recurrent_part(std::shared_ptr<const Weights<T>>);           \
-    template PartPointer<T> linear_part(std::shared_ptr<const Linear<T>>);               \
-    template PartPointer<T> row_part(Stage<T>);                                          \
-    template PartPointer<T> conv_part(const Windows&, std::shared_ptr<const Linear<T>>); \
-    template struct Table<T>;                                                            \
-    template PartPointer<T> embedding_part(Table<T>);                                    \
+#define LSTMCORE_INSTANTIATE(T)                                                       \
+    template PartPointer<T> recurrent_part(std::shared_ptr<const Weights<T>>);        \
+    template PartPointer<T> linear_part(std::shared_ptr<const Linear<T>>);            \
+    template PartPointer<T> row_part(Stage<T>);                                       \
+    template PartPointer<T> conv_part(const Windows&,                                 \
+                                      std::vector<std::shared_ptr<const Linear<T>>>); \
+    template struct Table<T>;                                                         \
+    template PartPointer<T> embedding_part(Table<T>);                                 \
     template PartPointer<T> batch_norm_part(const RunningStatistics<T>&);
 LSTMCORE_INSTANTIATE(float)
 LSTMCORE_INSTANTIATE(double)

@@ -27,9 +27,10 @@ struct Windows {
     int64_t count(int64_t steps) const;
 };
 
-/// `linear` takes the steps of a window side by side, (taps, channels).
+/// For each group of channels, what takes the steps of a window side by side, (taps, channels).
 template <class T>
-PartPointer<T> conv_part(const Windows& windows, std::shared_ptr<const Linear<T>> linear);
+PartPointer<T> conv_part(const Windows& windows,
+                         std::vector<std::shared_ptr<const Linear<T>>> groups);
 
 /// Rows of numbers, by their ids: as T, in bfloat16, or in int8 with a scale for each row.
 template <class T>

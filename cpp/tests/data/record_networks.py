@@ -45,11 +45,13 @@ def chains() -> dict[str, Any]:
             *(lc.Linear(4, 4, seed=3), lc.ReLU()),  # not 0 past the end of a row
             lc.Conv1D(4, 4, 3, padding="same", bias=False, seed=1),
             lc.Conv1D(4, 2, 2, stride=2, seed=2),
+            lc.Conv1D(2, 4, 3, padding=1, groups=2, seed=4),
         ),
         "functions": lc.Sequential(
             lc.Linear(3, 5, seed=0),
             *(lc.GELU(), lc.GELU("tanh"), lc.SiLU(), lc.ELU(0.5), lc.LeakyReLU(0.1)),
             lc.Softplus(2.0, 1.0),
+            *(lc.PReLU(init=0.5), lc.PReLU(5, init=-0.5)),
             *(lc.Activation(name) for name in ("softsign", "mish", "hard_silu", "selu", "relu6")),
             *(lc.Activation(name) for name in ("square", "hard_sigmoid", "exponential")),
             lc.Activation("absolute"),

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import _core
 from .._base import checks
@@ -26,6 +27,7 @@ __all__ = [
     "Activation",
     "LeakyReLU",
     "LogSoftmax",
+    "PReLU",
     "ReLU",
     "SiLU",
     "Sigmoid",
@@ -396,6 +398,94 @@ class LeakyReLU(_FromInput):
         above = x > 0
         slope = np.where(above, 1, self.negative_slope) if train else None
         return np.where(above, x, x * self.negative_slope), slope
+
+
+@storable
+class PReLU(FeedForward):
+    """y = x, or where x is below 0 weight * x: a `LeakyReLU` whose slope is trained.
+
+    Parameters
+    ----------
+    num_parameters : int, default 1
+        How many slopes there are: 1, for all numbers, or one for each feature.
+    init : float, default 0.25
+        What they start as.
+    dtype : {"float32", "float64"}, default "float32"
+        Of the parameter, x and y.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option has a wrong value or type.
+
+    Notes
+    -----
+    K. He et al., "Delving deep into rectifiers", ICCV 2015 (arXiv:1502.01852). The parameter is
+    PyTorch's, ``weight`` (num_parameters,). Unlike there, features are the last axis.
+
+    Examples
+    --------
+    >>> import lstmcore as lc
+    >>> prelu = lc.PReLU(2, dtype="float64")
+    >>> y, tape = prelu.forward([[-1.0, 4.0], [2.0, -4.0]])
+    >>> dx = prelu.backward(tape, [[1.0, 1.0], [1.0, 1.0]])
+    >>> y[1], dx[1], prelu.parameters()[0].grad
+    (array([ 2., -1.]), array([1.  , 0.25]), array([-1., -4.]))
+    """
+
+    num_parameters = Option[int]()
+    init = Option[float]()
+    dtype = Option[np.dtype[Any]]()
+
+    def __init__(
+        self, num_parameters: int = 1, init: float = 0.25, dtype: npt.DTypeLike = "float32"
+    ) -> None:
+        self._config = SimpleNamespace(
+            num_parameters=checks.integer(num_parameters, "num_parameters", 1),
+            init=checks.number(init, "init"),
+            dtype=checks.dtype(dtype),
+        )
+        checks.fits(self.init, "init", self.dtype)
+        self._make_parameters([("weight", (self.num_parameters,))], self.dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self, seed: int | None = None) -> None:
+        """Set the slopes to `init`; there is nothing to draw from `seed`."""
+        checks.seed(seed)
+        for p in self._parameters.values():
+            p._storage.fill(self.init)
+            p._touch()
+
+    @property
+    def _input_size(self) -> int | None:
+        return self.num_parameters if self.num_parameters > 1 else None
+
+    def _output_size(self, size: int | None) -> int | None:
+        return size
+
+    def _input(self, x: npt.ArrayLike) -> Array:
+        array = checks.real(x, self.dtype, "x")
+        size = self.num_parameters
+        if size > 1 and array.shape[-1:] != (size,):
+            raise ValueError(f"x has shape {array.shape}, expected (..., {size})")
+        return array
+
+    def _stream_stage(self, name: str) -> Any:
+        return PythonStage(self)
+
+    def _forward(self, x: Array, train: bool) -> tuple[Array, tuple[Any, ...]]:
+        weight = np.array(self._parameters["weight"]._storage, subok=False)
+        with np.errstate(all="ignore"):
+            y = np.where(x > 0, x, x * weight)
+        return y, (checks.kept(x), weight) if train else ()
+
+    def _backward(self, dy: Array, x: Array, weight: Array) -> Array:
+        above = x > 0
+        with np.errstate(all="ignore"):
+            each = np.where(above, dy.dtype.type(0), dy * x)
+            axes = None if self.num_parameters == 1 else tuple(range(x.ndim - 1))
+            self._parameters["weight"].grad += each.sum(axis=axes)
+            return np.where(above, dy, dy * weight)
 
 
 @storable

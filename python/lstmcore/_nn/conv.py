@@ -37,6 +37,7 @@ class Conv1D(PacksWeights, OverTime):
     "valid"    0        (T - n - 1) // stride + 1, at least 0  steps that are all there
     "same"     n // 2   T; stride must be 1                    steps before and after
     "causal"   n        (T - 1) // stride + 1                  this step and steps before it
+    p          p        (T + 2 p - n - 1) // stride + 1        p zeros on either side
     ========== ======== ====================================== ===============================
 
     Parameters
@@ -47,9 +48,12 @@ class Conv1D(PacksWeights, OverTime):
         How many steps each y is made of, at least 1.
     stride : int, default 1
         How many steps of x there are for each of y.
-    padding : {"valid", "same", "causal"}, default "valid"
+    padding : {"valid", "same", "causal"} or int, default "valid"
     dilation : int, default 1
         Steps of x from one of those that y is made of to the next.
+    groups : int, default 1
+        In how many parts the features of x and of y are: each part of y is made of one of x. With
+        in_channels, every feature is by itself.
     bias : bool, default True
         Whether there is a b; without, it is 0.
     batch_first : bool, optional
@@ -69,8 +73,9 @@ class Conv1D(PacksWeights, OverTime):
 
     Notes
     -----
-    The parameters are PyTorch's: ``weight`` (out_channels, in_channels, kernel_size) and ``bias``
-    (out_channels,). As there, the kernel is not flipped. Unlike there, features are the last axis.
+    The parameters are PyTorch's: ``weight`` (out_channels, in_channels / groups, kernel_size) and
+    ``bias`` (out_channels,). As there, the kernel is not flipped. Unlike there, features are the
+    last axis.
 
     Lengths of rows follow: the modules after it, the losses and the metrics of `fit` get those of
     y. A causal one of stride 1 can be streamed, and be given a sequence in chunks, to the same
@@ -96,8 +101,9 @@ class Conv1D(PacksWeights, OverTime):
     out_channels = Option[int]()
     kernel_size = Option[int]()
     stride = Option[int]()
-    padding = Option[str]()
+    padding = Option["str | int"]()
     dilation = Option[int]()
+    groups = Option[int]()
     bias = Option[bool]()
     dtype = Option[np.dtype[Any]]()
 
@@ -107,12 +113,13 @@ class Conv1D(PacksWeights, OverTime):
         out_channels: int,
         kernel_size: int,
         stride: int = 1,
-        padding: str = "valid",
+        padding: str | int = "valid",
         dilation: int = 1,
         bias: bool = True,
         batch_first: bool | None = None,
         dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
+        groups: int = 1,
     ) -> None:
         super().__init__(batch_first)
         self._config = SimpleNamespace(
@@ -120,8 +127,9 @@ class Conv1D(PacksWeights, OverTime):
             out_channels=checks.integer(out_channels, "out_channels", 1),
             kernel_size=checks.integer(kernel_size, "kernel_size", 1),
             stride=checks.integer(stride, "stride", 1),
-            padding=checks.choice(padding, "padding", _PADDINGS),
+            padding=_checked_padding(padding),
             dilation=checks.integer(dilation, "dilation", 1),
+            groups=checks.integer(groups, "groups", 1),
             bias=checks.boolean(bias, "bias"),
             batch_first=self._config.batch_first,
             dtype=checks.dtype(dtype),
@@ -131,11 +139,22 @@ class Conv1D(PacksWeights, OverTime):
                 f"padding is 'same' and stride {self.stride}, expected stride 1: where windows "
                 "stand would depend on how long rows are"
             )
+        for name in ("in_channels", "out_channels"):
+            size = getattr(self, name)
+            if size % self.groups:
+                raise ValueError(f"groups is {groups}, expected a divisor of {name}, {size}")
         shapes: list[tuple[str, tuple[int, ...]]]
-        shapes = [("weight", (self.out_channels, self.in_channels, self.kernel_size))]
+        inputs = self.in_channels // self.groups
+        shapes = [("weight", (self.out_channels, inputs, self.kernel_size))]
         shapes += [("bias", (self.out_channels,))] if self.bias else []
         self._make_parameters(shapes, self.dtype)
         self.reset_parameters(seed)
+
+    def _options(self) -> dict[str, Any]:
+        options = super()._options()
+        if self.groups == 1:  # so that versions without the option read the file
+            del options["groups"]
+        return options
 
     @property
     def _reach(self) -> int:
@@ -147,15 +166,17 @@ class Conv1D(PacksWeights, OverTime):
         """How many zeros stand before and after x."""
         if self.padding == "same":
             return self._reach // 2, self._reach - self._reach // 2
+        if isinstance(self.padding, int):
+            return self.padding, self.padding
         return (self._reach if self.padding == "causal" else 0), 0
 
     @property
     def _changes_lengths(self) -> bool:  # type: ignore[override]
-        return self.stride > 1 or (self.padding == "valid" and self._reach > 0)
+        return self.stride > 1 or sum(self._pads) != self._reach
 
     @property
     def _needs_whole_sequence(self) -> bool:  # type: ignore[override]
-        return self._changes_lengths or (self.padding == "same" and self._reach > 0)
+        return self._changes_lengths or self._pads[1] > 0
 
     @property
     def each_step(self) -> bool:  # type: ignore[override]
@@ -174,7 +195,7 @@ class Conv1D(PacksWeights, OverTime):
         return self.out_channels
 
     def reset_parameters(self, seed: int | None = None) -> None:
-        """Draw all from U(-s, s) with s = 1 / sqrt(in_channels kernel_size), as PyTorch does.
+        """Draw all from U(-s, s), s = 1 / sqrt(in_channels / groups kernel_size), as PyTorch does.
 
         Parameters
         ----------
@@ -182,21 +203,41 @@ class Conv1D(PacksWeights, OverTime):
             Of ``numpy.random.default_rng``.
         """
         rng = np.random.default_rng(checks.seed(seed))
-        bound = (self.in_channels * self.kernel_size) ** -0.5
+        bound = (self.in_channels // self.groups * self.kernel_size) ** -0.5
         for p in self._parameters.values():
             p._draw(lambda size: rng.uniform(-bound, bound, size))
 
-    def _pack(self, parameters: list[Array], train: bool) -> _core.Linear:
+    def _pack(self, parameters: list[Array], train: bool) -> list[_core.Linear]:
+        """Return the weights of each group."""
         weight, *bias = parameters
         rows = weight.transpose(0, 2, 1).reshape(self.out_channels, -1)  # as windows are
-        return _core.pack_linear(checks.in_order(rows), bias[0] if bias else None, train)
+        parts = (self._parts(checks.in_order(a)) for a in (rows, *bias))
+        return [_core.pack_linear(w, b[0] if b else None, train) for w, *b in zip(*parts)]
+
+    def _parts(self, array: Array) -> list[Array]:
+        """Return what each group has of an array whose first axis is y's features."""
+        return np.split(array, self.groups)
+
+    def _part(self, windows: Array, group: int) -> Array:
+        """Return what a group meets of windows (..., kernel_size in_channels)."""
+        if self.groups == 1:
+            return windows
+        lead = windows.shape[:-1]
+        inputs = self.in_channels // self.groups
+        apart = windows.reshape(*lead, self.kernel_size, self.groups, inputs)[..., group, :]
+        return checks.in_order(apart.reshape(*lead, self.kernel_size * inputs))
+
+    def _products(self, weights: list[_core.Linear], windows: Array) -> Array:
+        """Return y, (steps, B, out_channels), of windows."""
+        made = [_core.linear_forward(w, self._part(windows, g)) for g, w in enumerate(weights)]
+        return made[0] if len(made) == 1 else np.concatenate(made, axis=-1)
 
     def _stream_stage(self, name: str) -> Any:
         return PythonStage(self._whole_windows, self._reach, self.in_channels)
 
     def _whole_windows(self, x: Array) -> Array:
         """Return y (T - reach, B, out_channels) for x (T, B, in_channels), without padding."""
-        return _core.linear_forward(self._weights(False), self._windows(x))
+        return self._products(self._weights(False), self._windows(x))
 
     def _ends(self, ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return how many steps of y there are for so many of x."""
@@ -273,7 +314,7 @@ class Conv1D(PacksWeights, OverTime):
             padded[:left] = past
         np.copyto(padded[left : left + time], x, where=valid_steps(time, ends)[..., None])
         weights = self._weights(True)
-        y = _core.linear_forward(weights, self._windows(padded))
+        y = self._products(weights, self._windows(padded))
         _zero_past(y, self._ends(ends))
         return y, padded, ends, weights
 
@@ -283,7 +324,7 @@ class Conv1D(PacksWeights, OverTime):
         dx: Array,
         padded: Array,
         ends: npt.NDArray[np.int64],
-        weights: _core.Linear,
+        weights: list[_core.Linear],
         dfinal: Any = None,
     ) -> Array:
         """Write into dx, and return the gradient of what stands before it."""
@@ -291,12 +332,19 @@ class Conv1D(PacksWeights, OverTime):
         dy = dy.copy(order="C")
         _zero_past(dy, self._ends(ends))
         windows = self._windows(padded)
-        size, channels, taps = gradients[0].shape
-        dweight = np.zeros((size, taps * channels), dy.dtype)
-        dwindows = _core.linear_backward(weights, windows, dy, dweight, *gradients[1:])
-        gradients[0] += dweight.reshape(size, taps, channels).transpose(0, 2, 1)
+        taps, channels = self.kernel_size, self.in_channels
+        dwindows = np.empty((*dy.shape[:2], taps, channels), dy.dtype)
+        for g, (own, *rest) in enumerate(zip(*map(self._parts, gradients))):
+            size, inputs, _ = own.shape
+            dweight = np.zeros((size, taps * inputs), dy.dtype)
+            part = checks.in_order(dy[..., g * size : (g + 1) * size])
+            given = self._part(windows, g)
+            found = _core.linear_backward(weights[g], given, part, dweight, *rest)
+            dwindows[..., g * inputs : (g + 1) * inputs] = found.reshape(
+                *dy.shape[:2], taps, inputs
+            )
+            own += dweight.reshape(size, taps, inputs).transpose(0, 2, 1)
         dpadded = np.zeros_like(padded)
-        dwindows = dwindows.reshape(*dy.shape[:2], taps, channels)
         for k in range(taps):
             dpadded[self._tap(k, len(dy))] += dwindows[:, :, k]
         left, _ = self._pads
@@ -321,6 +369,15 @@ class Conv1D(PacksWeights, OverTime):
         """Return the steps of x that weight k meets in each of `count` windows."""
         start = k * self.dilation
         return slice(start, start + max(count - 1, 0) * self.stride + (count > 0), self.stride)
+
+
+def _checked_padding(padding: Any) -> str | int:
+    if isinstance(padding, (int, np.integer)) and not isinstance(padding, bool):
+        return checks.integer(padding, "padding", 0)
+    try:
+        return checks.choice(padding, "padding", _PADDINGS)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{error}, or an int") from None
 
 
 def _last_steps(past: Array, x: Array, lengths: Lengths | None) -> Array:

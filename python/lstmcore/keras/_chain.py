@@ -21,6 +21,7 @@ from .._nn.activations import (
     Activation,
     LeakyReLU,
     LogSoftmax,
+    PReLU,
     ReLU,
     Sigmoid,
     SiLU,
@@ -428,6 +429,20 @@ class Chain:
         name = "negative_slope" if layer.version > 2 else "alpha"
         self._append(LeakyReLU(layer.number(name, 0.3)))
 
+    def _prelu(self, layer: KerasLayer) -> None:
+        """Read slopes: one for each number of a row, but for the axes that share theirs."""
+        shared = layer.get("shared_axes")
+        slopes = layer.take("alpha", *((None,) * n for n in range(1, len(self.shape) + 1)))
+        if slopes.size != slopes.shape[-1]:
+            raise layer.error(
+                f"has slopes of shape {slopes.shape}, one for each step, which is not imported; "
+                "with shared_axes=[1] there is one for each feature"
+            )
+        if shared is not None and not isinstance(shared, (list, tuple)):
+            raise layer.error(f"has shared_axes={shared!r}, expected a list")
+        prelu = PReLU(slopes.size, dtype=slopes.dtype)
+        self._append(prelu, weight=slopes.reshape(-1))
+
     def _elu(self, layer: KerasLayer) -> None:
         self._append(ELU(layer.number("alpha", 1.0)))
 
@@ -461,8 +476,8 @@ class Chain:
     def _conv(self, layer: KerasLayer) -> None:
         self._need_time(layer)
         self._overlook_mask()
-        if layer.get("groups", 1) != 1 or layer.get("data_format") not in (None, "channels_last"):
-            raise layer.error("has groups or channels_first, which is not imported")
+        self._check_format(layer)
+        groups = 1 if layer.get("groups") is None else layer.size("groups")
         filters, bias = layer.size("filters"), layer.flag("use_bias", True)
         size, stride, dilation = (
             self._one_number(layer, name) for name in ("kernel_size", "strides", "dilation_rate")
@@ -477,8 +492,9 @@ class Chain:
             self._pad_same(dilation * (size - 1) + 1, stride)
         try:
             conv = Conv1D(
-                kernel.shape[1], filters, size, stride, padding, dilation, bias, True, kernel.dtype
-            )
+                kernel.shape[1] * groups, filters, size, stride, padding, dilation, bias, True,
+                kernel.dtype, groups=groups,
+            )  # fmt: skip
         except (TypeError, ValueError) as error:
             raise layer.error(f"is not imported: {error}") from error
         self._append(conv, **weights)
@@ -620,6 +636,7 @@ _READERS: dict[str, Callable[[Chain, KerasLayer], None]] = {
     "Masking": Chain._masking,
     "MaxPooling1D": Chain._window_pool,
     "Normalization": Chain._normalization,
+    "PReLU": Chain._prelu,
     "Permute": Chain._permute,
     "ReLU": Chain._relu,
     "RepeatVector": Chain._repeat_vector,
@@ -639,6 +656,7 @@ _EACH_STEP = (
     "ELU",
     "LayerNormalization",
     "LeakyReLU",
+    "PReLU",
     "ReLU",
     "Softmax",
 )

@@ -41,7 +41,7 @@ _RECURRENT = (*LAYERS, "RNN", "Bidirectional")
 _KEEP_MASK = frozenset({
     "Activation", "ActivityRegularization", "AlphaDropout", "BatchNormalization", "Dense",
     "Dropout", "ELU", "GaussianDropout", "GaussianNoise", "Identity", "LayerNormalization",
-    "LeakyReLU", "Normalization", "ReLU", "Rescaling", "Softmax", "SpatialDropout1D",
+    "LeakyReLU", "Normalization", "PReLU", "ReLU", "Rescaling", "Softmax", "SpatialDropout1D",
     "TimeDistributed",
 })  # fmt: skip
 
@@ -617,7 +617,7 @@ class _Network:
 
 # Layers at the end of a chain that a Sequential may have beside the network before them.
 _TAIL = frozenset({"Activation", "Dense", "Dropout", "ELU", "LayerNormalization", "LeakyReLU",
-                   "ReLU", "Softmax"})  # fmt: skip
+                   "PReLU", "ReLU", "Softmax"})  # fmt: skip
 
 
 class _NetworkChain(Chain):

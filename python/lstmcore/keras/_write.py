@@ -14,6 +14,7 @@ from .._nn.activations import (
     Activation,
     LeakyReLU,
     LogSoftmax,
+    PReLU,
     ReLU,
     Sigmoid,
     SiLU,
@@ -63,6 +64,7 @@ _OPTIONS: dict[type[Module], tuple[str, ...]] = {
         "stride",
         "padding",
         "dilation",
+        "groups",
         "bias",
         "batch_first",
         "dtype",
@@ -92,6 +94,7 @@ _OPTIONS: dict[type[Module], tuple[str, ...]] = {
     SiLU: (),
     ELU: ("alpha",),
     LeakyReLU: ("negative_slope",),
+    PReLU: ("num_parameters", "init", "dtype"),
     Softplus: (),
 }
 _RECURRENT: dict[type[Module], str] = {
@@ -159,10 +162,15 @@ def _input(keras: Any, modules: list[Module]) -> Any:
     sizes = (module._input_size for module in modules)
     size = next((size for size in sizes if size is not None), None)
     dtype = _dtype(modules)
-    makes = next((i for i, m in enumerate(modules) if m._makes_time), len(modules))
-    with_steps = any(m._knows_time or type(m) is EachStep for m in modules[:makes])
     time = _known_steps(modules)
-    return keras.layers.Input((time, *inner, size) if with_steps else (size,), dtype=dtype)
+    shape = (time, *inner, size) if _with_steps(modules) else (size,)
+    return keras.layers.Input(shape, dtype=dtype)
+
+
+def _with_steps(modules: list[Any]) -> bool:
+    """Whether a chain takes time steps, as far as its modules tell."""
+    makes = next((i for i, m in enumerate(modules) if m._makes_time), len(modules))
+    return any(m._knows_time or m._takes_ids or type(m) is EachStep for m in modules[:makes])
 
 
 def _known_steps(modules: list[Any]) -> int | None:
@@ -200,6 +208,8 @@ class Writer:
         Of what has no parameters; that of the modules if not given.
     states : bool, default False
         Whether recurrent layers give their states, too.
+    steps : bool, optional
+        Whether what the first module takes has steps; as far as the modules tell if not given.
     """
 
     def __init__(
@@ -209,7 +219,9 @@ class Writer:
         modules: list[Module],
         dtype: str | None = None,
         states: bool = False,
+        steps: bool | None = None,
     ) -> None:
+        self._steps = _with_steps(modules) if steps is None else steps
         self._keras, self._kinds = keras, keras.layers
         self._version = version
         self._modules = modules
@@ -233,6 +245,10 @@ class Writer:
     def _write(self, module: Any, *after: Any) -> int:
         """Write a module, and return how many of those that follow it are in it, with itself."""
         kind, following = type(module), type(after[0]) if after else None
+        if not module._keeps_time:
+            self._steps = False
+        elif module._makes_time:
+            self._steps = True
         if kind in _RECURRENT:
             return self._recurrent(module, *after)
         if kind is Flip and following in _RECURRENT:
@@ -303,12 +319,18 @@ class Writer:
             raise inexpressible(module, "its Conv1D overlooks masks")
         if module.stride > 1 and module.dilation > 1:
             raise inexpressible(module, "its Conv1D has no stride and dilation at once")
+        padding: Any = module.padding
+        if isinstance(padding, int):
+            if padding:
+                self._add(self._kinds.ZeroPadding1D(padding, dtype=self._dtype))
+            padding = "valid"
         layer = self._kinds.Conv1D(
             module.out_channels,
             module.kernel_size,
             strides=module.stride,
-            padding=module.padding,
+            padding=padding,
             dilation_rate=module.dilation,
+            groups=module.groups,
             use_bias=module.bias,
             dtype=module.dtype.name,
         )
@@ -397,6 +419,13 @@ class Writer:
 
     # Recurrent layers -----------------------------------------------------------------------------
 
+    def _prelu(self, module: PReLU) -> None:
+        axes = 1 + self._steps
+        shared = list(range(1, axes if module.num_parameters > 1 else axes + 1))
+        layer = self._kinds.PReLU(shared_axes=shared or None, dtype=module.dtype.name)
+        slopes = module.state_dict()["weight"]
+        self._add(layer, slopes.reshape(*[1] * (axes - 1), -1))
+
     def _recurrent(self, layer: Layer[Any], *after: Any, backwards: bool = False) -> int:
         """Write all layers of a recurrent layer, and the pooling after it that Keras has in it."""
         options = keras_options(layer, self._version)
@@ -470,6 +499,7 @@ _SINGLE: dict[type[Module], Callable[[Writer, Any], None]] = {
     EachStep: Writer._each_step,
     ELU: Writer._elu,
     LeakyReLU: Writer._leaky_relu,
+    PReLU: Writer._prelu,
     MaxPool1D: Writer._window_pool,
     Pad1D: Writer._pad,
     Permute: Writer._permute,

@@ -204,7 +204,9 @@ class _NetworkWriter:
         """Return the layers of a module, and of the pooling after it, with their weights."""
         if id(module) not in self._layers:
             parts = [module, *after]
-            writer = Writer(self.keras, self._version, parts, self.dtype, states)
+            slot = self._steps[id(module)][0].xs[0] or 0
+            steps = self.plan.axes[slot].steps
+            writer = Writer(self.keras, self._version, parts, self.dtype, states, steps)
             writer.write()
             self._layers[id(module)] = writer.pairs
         return self._layers[id(module)]

@@ -19,6 +19,7 @@ from .._nn.activations import (
     Activation,
     LeakyReLU,
     LogSoftmax,
+    PReLU,
     ReLU,
     Sigmoid,
     SiLU,
@@ -489,6 +490,7 @@ def _conv(w: _Writer, conv: Conv1D) -> None:
         strides=[conv.stride],
         dilations=[conv.dilation],
         pads=list(conv._pads),
+        group=conv.groups,
     )
     w.x = w.node("Transpose", [y], perm=[2, 0, 1])
     if conv._changes_lengths:
@@ -502,6 +504,10 @@ def _dropout(w: _Writer, dropout: Dropout) -> None:
 
 def _activation(w: _Writer, module: Module) -> None:
     w.x = w.node(_ACTIVATIONS[type(module)], [w.x])
+
+
+def _prelu(w: _Writer, prelu: PReLU) -> None:
+    w.x = w.node("PRelu", [w.x, w.parameter(prelu, "weight")])
 
 
 def _gelu(w: _Writer, gelu: GELU) -> None:
@@ -715,6 +721,7 @@ _MODULES: dict[type[Module], tuple[Callable[[_Writer, Any], None], tuple[str, ..
     SiLU: (_silu, ()),
     ELU: (_elu, ("alpha",)),
     LeakyReLU: (_leaky_relu, ("negative_slope",)),
+    PReLU: (_prelu, ("num_parameters", "init", "dtype")),
     Softplus: (_softplus, ("beta", "threshold")),
     Linear: (_linear, ("in_features", "out_features", "bias", "dtype")),
     Embedding: (_embedding, ("num_embeddings", "embedding_dim", "padding_idx", "sparse", "dtype")),
@@ -732,6 +739,7 @@ _MODULES: dict[type[Module], tuple[Callable[[_Writer, Any], None], tuple[str, ..
             "stride",
             "padding",
             "dilation",
+            "groups",
             "bias",
             "batch_first",
             "dtype",

@@ -21,6 +21,7 @@ from .._nn.activations import (
     Activation,
     LeakyReLU,
     LogSoftmax,
+    PReLU,
     ReLU,
     Sigmoid,
     Softmax,
@@ -168,21 +169,26 @@ def _conv(nodes: Nodes, node: Node) -> Axed:
     x, said, names = nodes.value(node), node.attributes, node.inputs[1:]
     arrays = dict(zip(("weight", "bias"), (nodes.constants[n] for n in names if n), strict=False))
     weight = arrays["weight"]
-    if x.axes != "BFT" or weight.ndim != 3 or said.get("group", 1) != 1:
+    if x.axes != "BFT" or weight.ndim != 3:
         raise Unlike
     out, size, kernel = weight.shape
+    groups = said.get("group", 1)
     (stride,), (dilation,) = said.get("strides", [1]), said.get("dilations", [1])
     left, right = _window(said, reach := dilation * (kernel - 1), stride)
-    paddings = {(0, 0): "valid", (reach, 0): "causal"}
+    paddings: dict[tuple[int, int], str | int] = {(0, 0): "valid", (reach, 0): "causal"}
     if stride == 1:
         paddings.setdefault((reach // 2, reach - reach // 2), "same")
+    if left == right >= 0:
+        paddings.setdefault((left, right), left)
     padding = paddings.get((left, right))
-    symbol = x.symbol if padding else Pad1D(left, right, batch_first=nodes.first)(x.symbol)
+    symbol = (
+        x.symbol if padding is not None else Pad1D(left, right, batch_first=nodes.first)(x.symbol)
+    )
 
     def make() -> Module:
         module = Conv1D(
-            size, out, kernel, stride, padding or "valid", dilation, "bias" in arrays,
-            batch_first=nodes.first, dtype=weight.dtype,
+            size * groups, out, kernel, stride, "valid" if padding is None else padding, dilation,
+            "bias" in arrays, batch_first=nodes.first, dtype=weight.dtype, groups=groups,
         )  # fmt: skip
         return loaded(module, **arrays)
 
@@ -219,6 +225,21 @@ _ACTIVATIONS: dict[str, Callable[[Mapping[str, Any]], Module]] = {
     "Exp": lambda said: Activation("exponential"),
     "Abs": lambda said: Activation("absolute"),
 }
+
+
+@_rule("PRelu")
+def _prelu(nodes: Nodes, node: Node) -> Axed:
+    """Slopes meet x from its last axis on."""
+    x, slopes = nodes.value(node), nodes.constant(node, 1)
+    place = x.axes.find("F") - len(x.axes)
+    each = slopes.ndim >= -place and slopes.shape[place] == slopes.size == x.features
+    if slopes.dtype.kind != "f" or "D" in x.axes or not (slopes.size == 1 or each):
+        raise Unlike
+
+    def make() -> Module:
+        return loaded(PReLU(slopes.size, dtype=slopes.dtype), weight=slopes.reshape(-1))
+
+    return x._replace(symbol=nodes.shared(node, node.inputs[1:2], make)(x.symbol))
 
 
 def _of_sixths(said: Mapping[str, Any], name: str) -> Module:

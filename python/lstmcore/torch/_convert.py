@@ -19,6 +19,7 @@ from .._nn.activations import (
     Activation,
     LeakyReLU,
     LogSoftmax,
+    PReLU,
     ReLU,
     Sigmoid,
     SiLU,
@@ -57,7 +58,10 @@ _OPTIONS: dict[type[Module], tuple[str, ...]] = {
     Embedding: ("num_embeddings", "embedding_dim", "padding_idx", "sparse"),
     LayerNorm: ("normalized_shape", "eps", "elementwise_affine", "bias"),
     BatchNorm: ("num_features", "eps", "momentum", "affine"),
-    Conv1D: ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "bias"),
+    Conv1D: (
+        "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups",
+        "bias",
+    ),
     Dropout: ("p",),
     Tanh: (),
     ReLU: (),
@@ -68,11 +72,12 @@ _OPTIONS: dict[type[Module], tuple[str, ...]] = {
     SiLU: (),
     ELU: ("alpha",),
     LeakyReLU: ("negative_slope",),
+    PReLU: ("num_parameters",),
     Softplus: ("beta", "threshold"),
     MultiHead: ("embed_dim", "num_heads", "dropout", "bias", "kdim", "vdim", "batch_first"),
-}
+}  # fmt: skip
 # Those whose features are the second axis there, not the last.
-_FEATURES_SECOND = (BatchNorm, Conv1D, MaxPool1D, AvgPool1D)
+_FEATURES_SECOND = (BatchNorm, Conv1D, MaxPool1D, AvgPool1D, PReLU)
 # Those of another name there.
 _OTHER_NAMES: dict[type[Module], str] = {
     BatchNorm: "BatchNorm1d",
@@ -91,7 +96,7 @@ _WINDOWS: dict[str, type[Module]] = {"AvgPool1d": AvgPool1D, "MaxPool1d": MaxPoo
 _OVER_LAST = (Softmax, LogSoftmax)  # which take the axis as an option there
 _POOLS = (LastStep, MeanPool, MaxPool, BothEnds)  # which PyTorch has from us
 # Only where the numbers started; and where features are the second axis, it is no question.
-_LEFT_OUT = ("forget_bias", "batch_first")
+_LEFT_OUT = ("forget_bias", "batch_first", "init")
 
 
 def _name_there(kind: type[Module]) -> str:
@@ -378,20 +383,13 @@ def _from_transformer(module: Any, dtype: str, path: str) -> Model:
 
 def _conv_options(module: Any, what: str) -> dict[str, Any]:
     """Return numbers for the tuples of one that a Conv1d has, and a name for its padding."""
-    if module.groups != 1 or module.padding_mode != "zeros":
-        raise ValueError(
-            f"{what} has groups={module.groups} and padding_mode={module.padding_mode!r}, expected "
-            "1 and 'zeros'"
-        )
+    if module.padding_mode != "zeros":
+        raise ValueError(f"{what} has padding_mode={module.padding_mode!r}, expected 'zeros'")
     (size,), (stride,), (dilation,) = module.kernel_size, module.stride, module.dilation
     padding = module.padding
     if not isinstance(padding, str):
         same = padding[0] > 0 and 2 * padding[0] == dilation * (size - 1) and stride == 1
-        if padding[0] and not same:
-            raise ValueError(
-                f"{what} has padding={padding[0]}, expected 0, or as many steps as y then has of x"
-            )
-        padding = "same" if same else "valid"
+        padding = "same" if same else padding[0] or "valid"
     return {"kernel_size": size, "stride": stride, "dilation": dilation, "padding": padding}
 
 
@@ -466,11 +464,16 @@ def _check_features(modules: list[Any], second: tuple[Any, ...] = _FEATURES_SECO
     for module in modules:
         if not module._keeps_time:
             timed = False
-        elif timed and type(module) in second:
+        elif timed and type(module) in second and not _shares_slope(module):
             raise ValueError(
                 f"{module!r} stands where there are time steps: PyTorch's takes features as the "
                 "second axis there, and ours as the last"
             )
+
+
+def _shares_slope(module: Any) -> bool:
+    """Whether it is a PReLU with one slope, to which no axis is another than the others."""
+    return type(module) is PReLU and module.num_parameters == 1
 
 
 def _leaves(module: nn.Module, path: str) -> Iterator[tuple[str, Any]]:
@@ -648,7 +651,7 @@ def _to_sequential(model: Sequential) -> nn.Module:
     from ._modules import Output
 
     chain = [module for _, module in model._chain()]
-    _check_features(chain, (BatchNorm,))
+    _check_features(chain, (BatchNorm, PReLU))
     second = any(type(module) is Conv1D for module in chain)
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     for i, child in enumerate(model):

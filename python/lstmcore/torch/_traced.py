@@ -198,6 +198,12 @@ class Rules:
         self._expect(x, ("B", "F", "T"), ("B", "F"))
         return Value(ours(x.symbol), x.order)
 
+    def _prelu(self, theirs: Any, ours: Any, input: Any) -> Value:
+        x = _value(input)
+        if theirs.num_parameters > 1:
+            self._expect(x, ("B", "F", "T"), ("B", "F"))
+        return Value(ours(x.symbol), x.order)
+
     def _steps(self, batch_first: bool, time: str = "T") -> Order:
         return ("B", time, "F") if batch_first else (time, "B", "F")
 
@@ -712,6 +718,7 @@ _MODULES: dict[type[nn.Module], Rule] = {
     nn.Embedding: Rules._embedding,
     nn.TransformerEncoderLayer: Rules._encoder,
     nn.BatchNorm1d: Rules._batch_norm,
+    nn.PReLU: Rules._prelu,
 }
 
 _ADD, _SUB, _MUL = (_arithmetic(kind) for kind in ("add", "sub", "mul"))

@@ -22,7 +22,7 @@ from .._files.export_options import check_options, not_written
 from .._network import arrays
 from .._network.operations import Affine, Binary, Concat, Index, Repeat, Stack
 from .._network.plan import Plan, Step
-from .._nn.activations import Activation
+from .._nn.activations import Activation, PReLU
 from .._nn.conv import Conv1D
 from .._nn.normalization import BatchNorm
 from .._nn.time_reversal import Flip
@@ -121,7 +121,7 @@ class _Writer:
         if path not in self._parts:
             self._parts[path] = self._convert(module, self.first)
         x, *others = args
-        turned = kind is Conv1D or (kind is BatchNorm and steps)  # their features are second
+        turned = kind is Conv1D or (kind in (BatchNorm, PReLU) and steps)  # features are second
         if turned:
             x = self._features(x, second=True)
         if isinstance(self._parts[path], nn.Identity):
