@@ -270,7 +270,7 @@ def test_operations_along_axes() -> None:
 def test_operations_that_are_not_written_are_refused_by_name() -> None:
     x = lc.Input(3)
     y, _ = lc.GRU(3, 4, batch_first=True, seed=0)(x)
-    model = lc.Model(x, y._enter(UnitLength(2, [2], [None, 4]), (y,)))
+    model = lc.Model(x, y._enter(UnitLength(2, 1e-7, 0.0, [2], [None, 4]), (y,)))
     with pytest.raises(ValueError, match="unitlength is between the modules, which is not written"):
         lc.to_onnx(model)
     total = Reduce("sum", 1, False, [2], [4])._given_symbols(y)

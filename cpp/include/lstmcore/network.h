@@ -49,7 +49,8 @@ class Part;
 ///   RNN, LSTM, GRU (all options, bidirectional too), Linear, Embedding, Conv1D,
 ///   LastStep, BothEnds, MeanPool, MaxPool, Flip, Masking, RepeatVector,
 ///   LayerNorm (over one axis), BatchNorm, Dropout (which does nothing here), CRF (its scores),
-///   Tanh, ReLU, Sigmoid, Softmax, LogSoftmax, GELU, SiLU, ELU, LeakyReLU, PReLU, Softplus, Activation,
+///   Tanh, ReLU, Sigmoid, Softmax, LogSoftmax, GELU, SiLU, ELU, LeakyReLU, PReLU, Softplus,
+///   Activation,
 ///
 /// and of what graphs do between them: sums, differences and products, concat, repeat, parts of
 /// features and of states.

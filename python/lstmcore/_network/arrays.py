@@ -158,6 +158,9 @@ class Take(OnRows):
         return slice(None), *parts
 
     def forward(self, x: Array) -> tuple[Array, Any]:
+        step, time = self._config.key[0], x.shape[1]
+        if isinstance(step, int) and x.ndim > 2 and not -time <= step < time:
+            raise ValueError(f"x has {time} steps, and step {step} is taken of it")
         return x[self._key], x.shape
 
     def backward(self, tape: Any, dy: Array) -> tuple[Array]:
@@ -201,20 +204,23 @@ class PadSame(OnRows):
 
 
 class UnitLength(OnRows):
-    """x over its length along an axis, or over 1e-7 where it is shorter."""
+    """x over its length along an axis, or over `least` where it is shorter, and `more` added."""
 
-    _options_in_order = ("axis",)
+    _options_in_order = ("axis", "least", "more")
 
     def forward(self, x: Array) -> tuple[Array, Any]:
-        square = np.square(x).sum(axis=self._config.axis, keepdims=True)
-        length = np.sqrt(np.maximum(square, x.dtype.type(1e-14)))
-        y = x / length
-        return y, (y, length, square > 1e-14)
+        length = np.sqrt(np.square(x).sum(axis=self._config.axis, keepdims=True))
+        divisor = np.maximum(length, x.dtype.type(self._config.least))
+        divisor += x.dtype.type(self._config.more)
+        y = x / divisor
+        return y, (y, x, length, divisor)
 
     def backward(self, tape: Any, dy: Array) -> tuple[Array]:
-        y, length, long = tape
+        y, x, length, divisor = tape
         along = (dy * y).sum(axis=self._config.axis, keepdims=True)
-        return ((dy - np.where(long, y * along, 0)) / length,)
+        varies = (length > self._config.least) & (length > 0)
+        slope = np.where(varies, x * along / np.where(varies, length, 1), 0)
+        return ((dy - slope) / divisor,)
 
 
 OPERATIONS: dict[str, type[Operation]] = {

@@ -271,7 +271,9 @@ def _dot(layer: KerasLayer, x: Given) -> Any:
 
 
 def _unit_length(value: Value, axis: int) -> Value:
-    made = UnitLength(axis, _ranks(value), list(value.shape))._given_symbols(value.symbol)
+    made = UnitLength(axis, 1e-7, 0.0, _ranks(value), list(value.shape))._given_symbols(
+        value.symbol
+    )
     return value._replace(symbol=made)
 
 

@@ -36,7 +36,7 @@ from .._nn.linear import Linear
 from .._nn.normalization import BatchNorm, LayerNorm
 from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool
 from .._nn.sequential import Sequential
-from .._shapes.steps import AvgPool1D, MaxPool1D
+from .._shapes.steps import AvgPool1D, MaxPool1D, Pad1D
 from ..attention import MultiHead
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ _OPTIONS: dict[type[Module], tuple[str, ...]] = {
     MultiHead: ("embed_dim", "num_heads", "dropout", "bias", "kdim", "vdim", "batch_first"),
 }  # fmt: skip
 # Those whose features are the second axis there, not the last.
-_FEATURES_SECOND = (BatchNorm, Conv1D, MaxPool1D, AvgPool1D, PReLU)
+_FEATURES_SECOND = (BatchNorm, Conv1D, MaxPool1D, AvgPool1D, PReLU, Pad1D)
 # Those of another name there.
 _OTHER_NAMES: dict[type[Module], str] = {
     BatchNorm: "BatchNorm1d",
@@ -93,6 +93,7 @@ _ACTIVATIONS = {
     "Softsign": "softsign",
 }
 _WINDOWS: dict[str, type[Module]] = {"AvgPool1d": AvgPool1D, "MaxPool1d": MaxPool1D}
+_PADS = ("ConstantPad1d", "ZeroPad1d")
 _OVER_LAST = (Softmax, LogSoftmax)  # which take the axis as an option there
 _POOLS = (LastStep, MeanPool, MaxPool, BothEnds)  # which PyTorch has from us
 # Only where the numbers started; and where features are the second axis, it is no question.
@@ -103,8 +104,8 @@ def _name_there(kind: type[Module]) -> str:
     return _OTHER_NAMES.get(kind, kind.__name__)
 
 
-_NAMES = ", ".join((*map(_name_there, _OPTIONS), *_ACTIVATIONS, *_WINDOWS))
-_BLOCK = "TransformerEncoderLayer"  # which becomes a Model
+_NAMES = ", ".join((*map(_name_there, _OPTIONS), *_ACTIVATIONS, *_WINDOWS, *_PADS))
+_BLOCK = "TransformerEncoder and its layers"  # which become a Model
 
 
 def _torch(caller: str) -> Any:
@@ -125,13 +126,13 @@ def from_torch(module: nn.Module, *, inputs: Sequence[Input] | None = None) -> A
     ----------
     module : torch.nn.Module
         RNN, LSTM, GRU, their cells, Linear, Embedding, LayerNorm, Dropout, Tanh, ReLU, Sigmoid,
-        GELU, SiLU, ELU, LeakyReLU, Softplus, Hardsigmoid, Hardswish, Mish, ReLU6, SELU, Softsign,
-        Softmax and LogSoftmax over the last axis, BatchNorm1d, Conv1d, MaxPool1d, AvgPool1d
-        without padding, the layers of `lstmcore.torch`, or a Sequential of them;
-        MultiheadAttention; a TransformerEncoderLayer; or a module of a class of your own made of
-        these, whose forward torch.fx traces. What DataParallel or torch.compile has wrapped is
-        taken out, and of weights under weight_norm or another parametrisation, the ones computed
-        with are taken.
+        GELU, SiLU, ELU, LeakyReLU, PReLU, Softplus, Hardsigmoid, Hardswish, Mish, ReLU6, SELU,
+        Softsign, Softmax and LogSoftmax over the last axis, BatchNorm1d, Conv1d, MaxPool1d,
+        AvgPool1d without padding, ZeroPad1d, the layers of `lstmcore.torch`, or a Sequential of
+        them; MultiheadAttention; a TransformerEncoder, a TransformerEncoderLayer; or a module of a
+        class of your own made of these, whose forward torch.fx traces. What DataParallel or
+        torch.compile has wrapped is taken out, and of weights under weight_norm or another
+        parametrisation, the ones computed with are taken.
     inputs : list of Input, optional
         Of a class of your own: what the arguments of its forward are, where sizes or steps cannot
         be told from what takes them. Without those that are initial states or lengths.
@@ -142,8 +143,8 @@ def from_torch(module: nn.Module, *, inputs: Sequence[Input] | None = None) -> A
         Of the class of the same name, in float64 if the numbers are, else in float32. BatchNorm1d,
         Conv1d and pooling become `BatchNorm`, `Conv1D` and so on: x has its features on the last
         axis where they are the second there. MultiheadAttention becomes
-        `lstmcore.attention.MultiHead`, a TransformerEncoderLayer, and a class of your own, a
-        `Model` of its parts.
+        `lstmcore.attention.MultiHead`, a TransformerEncoder, a layer of it, and a class of your
+        own, a `Model` of its parts.
 
     Raises
     ------
@@ -161,9 +162,10 @@ def from_torch(module: nn.Module, *, inputs: Sequence[Input] | None = None) -> A
     takes: y, its last step, mean or maximum over time, or the final h.
 
     A forward of your own is traced by torch.fx, so that it may not branch on values or loop over
-    steps. Then the axes of every tensor are followed: sums, products, parts of features, the first
-    and last step, means and maxima over steps, transpositions, cat, chunk, activations. An argument
-    that is an initial state, or goes to ``pack_padded_sequence`` as lengths, is no input of the
+    all steps. Then the axes of every tensor are followed: sums, products, parts of features, the
+    first and last step, means and maxima over steps, transpositions, cat, chunk, activations,
+    products of sequences as in attention, parameters of the module itself. An argument that is an
+    initial state, lengths, or a mask of the padding for an encoder, is no input of the
     `Model`: states and lengths are given when that is called. A last axis of size 1 that the
     forward squeezes stays. Parameters that two modules share are tied in ours, too; a module that a
     forward calls twice stays one.
@@ -249,7 +251,21 @@ def _from_code(module: Any, dtype: str, inputs: Any) -> Model:
             return ReLU()  # what stands for it is found by its arguments
         return _from_one(child, dtype, path)
 
-    return from_code(module, convert, inputs)
+    try:
+        return from_code(module, convert, inputs)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{error}{_hint(module)}") from error
+
+
+def _hint(module: Any) -> str:
+    """Return which recurrent modules of one that is refused can be had alone."""
+    from torch import nn
+
+    kinds = (nn.RNNBase, nn.RNNCellBase)
+    names = [name for name, part in module.named_modules() if isinstance(part, kinds) and name]
+    shown = ", ".join(f"get_submodule({name!r})" for name in names[:5])
+    more = ", ..." if len(names) > 5 else ""
+    return f". What can be had alone, by from_torch: {shown}{more}" if names else ""
 
 
 def _from_one(module: Any, dtype: str, path: str) -> Module:
@@ -264,7 +280,9 @@ def _from_one(module: Any, dtype: str, path: str) -> Module:
     name = theirs.__name__
     if theirs is nn.TransformerEncoderLayer:
         return _from_transformer(module, dtype, path)
-    if name in (*_ACTIVATIONS, *_WINDOWS) and theirs is getattr(nn, name):
+    if theirs is nn.TransformerEncoder:
+        return _from_encoder(module, dtype, path)
+    if name in (*_ACTIVATIONS, *_WINDOWS, *_PADS) and theirs is getattr(nn, name):
         return _from_plain(module, name, path)
     ours = next((kind for kind in _OPTIONS if _name_there(kind) == name), None)
     if ours is None or theirs not in (
@@ -296,9 +314,13 @@ def _from_one(module: Any, dtype: str, path: str) -> Module:
 
 
 def _from_plain(module: Any, name: str, path: str) -> Module:
-    """Return a function of every number, or pooling over windows."""
+    """Return a function of every number, pooling over windows, or steps of zeros."""
     if name in _ACTIVATIONS:
         return Activation(_ACTIVATIONS[name])
+    if name in _PADS:
+        if module.value != 0:
+            raise ValueError(f"{path}, {module!r}, has value={module.value}, expected 0")
+        return Pad1D(*module.padding)
     for option, plain in (
         ("padding", 0),
         ("dilation", 1),
@@ -379,6 +401,21 @@ def _from_transformer(module: Any, dtype: str, path: str) -> Model:
         return Model(x, y + fed(parts["norm2"](y)))
     y = parts["norm1"](x + attended(x))
     return Model(x, parts["norm2"](y + fed(y)))
+
+
+def _from_encoder(module: Any, dtype: str, path: str) -> Model:
+    """Return the layers one after the other, and the norm behind them."""
+    parts = [_from_one(part, dtype, f"{path}.layers.{i}") for i, part in enumerate(module.layers)]
+    if module.norm is not None:
+        parts.append(_from_one(module.norm, dtype, f"{path}.norm"))
+    if not parts:
+        raise ValueError(f"{path} is a TransformerEncoder without layers")
+    axes, kind = parts[0]._network.given[0]
+    x: Any = Input(axes.features, dtype=kind)
+    y = x
+    for part in parts:
+        y = part(y)
+    return Model(x, y)
 
 
 def _conv_options(module: Any, what: str) -> dict[str, Any]:
@@ -600,7 +637,7 @@ def _to_one(module: Module, batch_first: bool) -> nn.Module:
     if name is not None:
         result: nn.Module = getattr(torch.nn, name)()
         return result
-    if type(module) in WRITTEN:
+    if type(module) in WRITTEN or (type(module) is BatchNorm and module.frozen):
         return write_one(module, batch_first, _to_one)
     if type(module) not in _OPTIONS:
         raise TypeError(f"{module!r} has no counterpart in PyTorch, expected one of {_NAMES}")

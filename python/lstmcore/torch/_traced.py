@@ -10,7 +10,7 @@ from __future__ import annotations
 import builtins
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,8 @@ from torch.nn import functional
 from torch.nn.utils import rnn
 
 from .._base.module import Module
-from .._network.arrays import Reduce, SoftmaxOver
+from .._base.tree import leaves
+from .._network.arrays import Join, Reduce, SoftmaxOver, Take, UnitLength
 from .._network.operations import Stack
 from .._network.symbol import Symbol, concat, repeat
 from .._nn.activations import (
@@ -37,9 +38,13 @@ from .._nn.activations import (
     Tanh,
 )
 from .._nn.dropout import Dropout
+from .._nn.linear import Linear
+from .._nn.normalization import BatchNorm
 from .._nn.pooling import LastStep, MaxPool, MeanPool
 from .._nn.time_reversal import Flip
-from .._shapes.rows import RepeatVector, Reshape
+from .._shapes.rows import Permute, RepeatVector, Reshape
+from .._shapes.steps import Pad1D
+from ..attention import ScaledDotProduct
 from ._functions import FUNCTIONS
 
 __all__ = ["FREE", "Order", "Refused", "Rules", "Value", "as_output", "laid_out"]
@@ -48,11 +53,15 @@ Order = tuple[str, ...]
 
 
 class Refused(ValueError):
-    """What has no counterpart here; `place` is the number of its node."""
+    """What has no counterpart here.
 
-    def __init__(self, message: str, place: int = -1) -> None:
+    `place` is the number of its node and, of two errors there, whether it is more than axes that do
+    not fit.
+    """
+
+    def __init__(self, message: str, place: int = -1, axes: bool = False) -> None:
         super().__init__(message)
-        self.place = place
+        self.place = place, not axes
 
 
 @dataclass(frozen=True)
@@ -86,11 +95,47 @@ class Size:
     of: Value
 
 
+@dataclass(frozen=True)
+class Own:
+    """A parameter or buffer of the module itself."""
+
+    tensor: Any
+    name: str
+    trained: bool  # whether these are the numbers that are trained there
+
+    @property
+    def array(self) -> Any:
+        """Its numbers, of a dtype that modules here have."""
+        tensor = self.tensor.detach()
+        return (tensor if tensor.dtype == torch.float64 else tensor.float()).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Products of queries and keys times a number, of which there may be any number; or shares."""
+
+    query: Value
+    key: Value
+    scale: float = 1.0
+    shares: bool = False
+
+
+@dataclass(frozen=True)
+class Length:
+    """The length of each row, or `least` if it is shorter, and `more` added: what divides x."""
+
+    of: Value
+    least: float = 0.0
+    more: float = 0.0
+
+
 class _Free:
     """Zeros, or an argument that is an initial state: what a Model is called with."""
 
 
 FREE = _Free()
+_LINALG: Any = torch._C._linalg  # type: ignore[attr-defined]
+_ROWS, _LAST = object(), object()  # the numbers of the rows, and of the last step of each
 _OPAQUE = object()  # devices, dtypes, lengths
 
 
@@ -99,6 +144,8 @@ def as_output(value: Any, first: bool) -> Symbol | None:
     if not isinstance(value, Value):
         raise Refused(f"an output is {_said(value)}, expected what modules compute")
     order = tuple("T" if axis == "P" else axis for axis in value.order)
+    if len(order[0]) == 2:  # rows and steps as one axis, which are two here
+        order = (*order[0], *order[1:])
     order = order if "F" in order or value.features != 1 else (*order, "F")
     steps = ("B", "T", "F") if first else ("T", "B", "F")
     if order not in (("B", "F"), ("L", "B", "F"), steps):
@@ -111,6 +158,10 @@ def as_output(value: Any, first: bool) -> Symbol | None:
 def _said(value: Any) -> str:
     if isinstance(value, Value):
         return f"a tensor {value}"
+    if isinstance(value, Own):
+        return f"{value.name}, a tensor of the module itself,"
+    if isinstance(value, Scores):
+        return "scores of any number of keys"
     return "an initial state or lengths" if value is FREE else f"a {type(value).__name__}"
 
 
@@ -148,6 +199,8 @@ class Rules:
 
     def __init__(self, first: bool) -> None:
         self.first = first
+        self._of_own: dict[Any, Module] = {}  # made of tensors of the module itself, once
+        self._under_lengths: set[int] = set()  # calls that PyTorch, too, makes with lengths
 
     # Modules --------------------------------------------------------------------------------------
 
@@ -177,7 +230,7 @@ class Rules:
     def _identity(self, theirs: Any, ours: Any, input: Any) -> Any:
         return input
 
-    def _softmax(self, theirs: Any, ours: Any, input: Any) -> Value:
+    def _softmax(self, theirs: Any, ours: Any, input: Any) -> Any:
         return self.softmax(_value(input), theirs.dim)
 
     def _log_softmax(self, theirs: Any, ours: Any, input: Any) -> Value:
@@ -188,10 +241,40 @@ class Rules:
         self._expect(x, ("B",), ("B", "T"), ("T", "B"))
         return Value(ours(x.symbol), (*x.order, "F"))
 
-    def _encoder(self, theirs: Any, ours: Any, src: Any) -> Value:
+    def _encoder(self, theirs: Any, ours: Any, src: Any, src_key_padding_mask: Any = None) -> Value:
+        """Keys are masked by lengths, those that the Model is called with."""
         x = _value(src)
-        self._expect(x, self._steps(theirs.self_attn.batch_first))
-        return Value(ours(x.symbol), x.order)
+        layer = getattr(theirs, "layers", [theirs])[0]
+        order = self._steps(layer.self_attn.batch_first)
+        if src_key_padding_mask is None:
+            self._expect(x, order)
+            return Value(ours(x.symbol), x.order)
+        if src_key_padding_mask is not FREE:
+            raise Refused("its mask is computed, expected an argument of forward")
+        padded = self._steps(layer.self_attn.batch_first, "P")
+        self._expect(x, order, padded)
+        self._refuse_padding(x)
+        made = ours(x.symbol)
+        self._under_lengths.add(id(made.call))
+        return Value(made, padded)
+
+    def _refuse_padding(self, x: Value) -> None:
+        """Refuse what has read past the ends in PyTorch, and does not here with lengths."""
+        waiting, seen = [x.symbol], set()
+        while waiting:
+            call = waiting.pop().call
+            if call is None or id(call) in seen:
+                continue
+            seen.add(id(call))
+            module = call.module
+            reads = module._knows_time and getattr(module, "bidirectional", True)
+            causal = getattr(module, "padding", None) == "causal"
+            if reads and not causal and id(call) not in self._under_lengths:
+                raise Refused(
+                    f"steps past the ends count in {module!r} before it, and not here, where all "
+                    "of a Model is given the lengths"
+                )
+            waiting += [a for a in leaves(call.args) if isinstance(a, Symbol)]
 
     def _batch_norm(self, theirs: Any, ours: Any, input: Any) -> Value:
         x = _value(input)
@@ -210,7 +293,8 @@ class Rules:
     def _expect(self, x: Value, *orders: Order) -> None:
         if x.order not in orders:
             expected = " or ".join(f"({', '.join(order)})" for order in orders)
-            raise Refused(f"x has the axes {x}, expected {expected}{_padding(x.order)}")
+            padding = _padding(x.order)
+            raise Refused(f"x has the axes {x}, expected {expected}{padding}", axes=not padding)
 
     def _layer(self, theirs: Any, ours: Any, input: Any, hx: Any = None) -> Any:
         packed = isinstance(input, Packed)
@@ -219,6 +303,8 @@ class Rules:
             self._expect(x, self._steps(theirs.batch_first))
         state = self._state(hx)
         made = ours(x.symbol) if state is None else ours(x.symbol, state)
+        if packed:
+            self._under_lengths.add(id(made[0].call))
         y: Any = Value(made[0], x.order)
         final = made[1]
         if isinstance(final, tuple):
@@ -233,6 +319,11 @@ class Rules:
             return None if all(part is None for part in parts) else parts
         if hx is None or hx is FREE:
             return None
+        if isinstance(hx, Own):
+            raise Refused(
+                f"its initial state is {hx.name}, a tensor of the module itself: take it out of "
+                "forward, and give it where the Model is called, model(x, state)"
+            )
         self._expect(_value(hx), ("L", "B", "F"))
         return hx.symbol
 
@@ -263,15 +354,19 @@ class Rules:
     def function(self, target: Any, args: Any, options: dict[str, Any]) -> Any:
         """Return what a function of PyTorch gives, or a method of tensors by its name."""
         name = target if isinstance(target, str) else target.__name__
-        places = (torch, functional, operator, builtins, rnn)
+        places = (torch, functional, operator, builtins, rnn, torch.linalg, _LINALG)
         known = isinstance(target, str) or any(getattr(p, name, None) is target for p in places)
         if name == "_assert_is_none":
             return None
+        given = list(leaves((args, options)))
+        if known and _all_own(given):
+            return _computed(name, target, args, options)
         rule = _FUNCTIONS.get(name) if known else None
         if rule is None:
             raise Refused(f"{getattr(target, '__module__', None) or 'torch'}.{name} is not known")
         if name == "getitem" and isinstance(args[0], (tuple, list, dict)):
             return args[0][args[1]]
+        options = {k: v for k, v in options.items() if not (v is None and k in ("out", "dtype"))}
         if name == "pack_padded_sequence":
             args, options = args[:1], {k: v for k, v in options.items() if k == "batch_first"}
         try:
@@ -296,12 +391,174 @@ class Rules:
             return x[0]
         return self.size(x) if name == "shape" else _OPAQUE
 
+    def rows(self, *count: Any, **options: Any) -> Any:
+        """Return the numbers of the rows."""
+        if len(count) != 1 or not isinstance(count[0], Size) or count[0].axis != "B":
+            raise Refused(f"it counts to {count}, expected the number of rows")
+        return _ROWS
+
     def size(self, x: Any, dim: int | None = None) -> Any:
         """Return the sizes of a tensor, or one of them."""
         x = _value(x)
         known = {"F": x.features, "L": x.symbol.axes.states, "1": 1}
         sizes = tuple(known.get(axis, Size(axis, x)) for axis in x.order)
         return sizes if dim is None else sizes[_axis(x, dim)]
+
+    # Tensors of the module itself
+
+    def with_own(self, kind: str, x: Value, own: Own, turned: bool) -> Value:
+        """Return x and numbers for its features put together; `turned` is own - x."""
+        places = dict(zip(range(-1, -len(x.order) - 1, -1), reversed(x.order), strict=True))
+        shape = own.array.shape
+        sizes = {"F": x.features, "1": 1}
+        fits = len(shape) <= len(x.order) and all(
+            n in (1, sizes.get(places[i]))
+            for i, n in zip(range(-1, -len(shape) - 1, -1), shape[::-1])
+        )
+        if not fits:
+            raise Refused(
+                f"{own.name}, a tensor of the module itself, is {shape}, and meets {x}: expected "
+                "one number for each feature"
+            )
+        if own.array.size == 1:
+            return Value(
+                _put_together(kind, x.symbol, float(own.array.reshape(())), turned), x.order
+            )
+        key = own.name, kind, turned, "T" in x.order or "P" in x.order
+        if key not in self._of_own:
+            self._of_own[key] = self._for_features(kind, own, turned, key[-1])
+        return Value(self._of_own[key](x.symbol), x.order)
+
+    def _for_features(self, kind: str, own: Own, turned: bool, steps: bool) -> Module:
+        """Return what shifts or scales features: a norm by statistics that do not change."""
+        numbers = own.array.reshape(-1)
+        made = BatchNorm(
+            len(numbers), eps=0.0, frozen=True, batch_first=self.first if steps else None,
+            dtype=numbers.dtype,
+        )  # fmt: skip
+        state = made.state_dict()
+        if kind in ("add", "sub"):
+            state["bias"] = -numbers if kind == "sub" and not turned else numbers
+            state["weight"][:] = -1 if turned and kind == "sub" else 1
+        else:
+            state["weight"] = 1 / numbers if kind == "truediv" else numbers
+        made.load_state_dict(state)
+        trained = "bias" if kind in ("add", "sub") else "weight"
+        for name, p in made.named_parameters():
+            p.trainable = own.trained and name == trained and kind != "truediv"
+        return made
+
+    def linear(self, input: Any, weight: Any, bias: Any = None) -> Value:
+        """Multiply with a matrix of the module itself."""
+        x = _value(input)
+        if not isinstance(weight, Own) or not (bias is None or isinstance(bias, Own)):
+            raise Refused("its weights are computed, expected tensors of the module")
+        return self._product(x, weight, weight.array, bias)
+
+    def _product(self, x: Value, own: Own, matrix: Any, bias: Own | None = None) -> Value:
+        if x.order[-1:] != ("F",) or matrix.ndim != 2 or matrix.shape[1] != x.features:
+            raise Refused(f"{own.name}, a tensor of the module itself, is {matrix.shape} for {x}")
+        key = own.name, "matrix", None if bias is None else bias.name
+        if key not in self._of_own:
+            rows, columns = matrix.shape
+            made = Linear(columns, rows, bias=bias is not None, dtype=matrix.dtype)
+            arrays = {"weight": matrix} | ({} if bias is None else {"bias": bias.array})
+            made.load_state_dict(arrays)
+            for p, one in zip(made.parameters(), (own, bias), strict=False):
+                p.trainable = one is not None and one.trained
+            self._of_own[key] = made
+        return Value(self._of_own[key](x.symbol), x.order)
+
+    def matmul(self, a: Any, b: Any) -> Any:
+        """Multiply with a tensor of the module, queries with keys, or weights with values."""
+        if isinstance(a, Value) and isinstance(b, Own):
+            matrix = b.array
+            if matrix.ndim == 1:
+                made = self._product(a, b, matrix[None])
+                return Value(made.symbol, made.order[:-1])
+            return self._product(a, b, matrix.T)
+        if isinstance(a, Scores):
+            return self._attended(a, _value(b))
+        a, b = _value(a), _value(b)
+        if not self.first:
+            raise Refused("products of sequences are known here only where the batch is first")
+        if a.order == ("B", "T", "F") and b.order == ("B", "F", "T"):
+            if a.features != b.features:
+                raise Refused(f"queries have {a.features} features, and keys {b.features}")
+            return Scores(a, Value(b.symbol, ("B", "T", "F")))
+        one = ("B", "1", "T"), ("B", "F", "T")
+        if a.order in one and b.order == ("B", "T", "F") and a.features == 1:
+            return Value(self._total(a.symbol * b.symbol, 1, b.features), ("B", "1", "F"))
+        one = ("B", "T", "1"), ("B", "T", "F")
+        if a.order == ("B", "F", "T") and b.order in one and b.features == 1:
+            return Value(self._total(a.symbol * b.symbol, 1, a.features), ("B", "F", "1"))
+        for x, row, order in ((a, b, ("B", "T", "F")), (b, a, ("B", "F", "T"))):
+            if x.order == order and row.order in (("B", "F", "1"), ("B", "1", "F")):
+                over = repeat(row.symbol, like=x.symbol, batch_first=True)
+                found = self._total(x.symbol * over, 2, 1)
+                return Value(found, ("B", "T", "1") if x is a else ("B", "1", "T"))
+        raise Refused(f"a product of {a} and {b} is not known here")
+
+    def _total(self, symbol: Any, axis: int, features: int) -> Any:
+        """Return sums over the steps, or over the features, which become one."""
+        shape = [features] if axis == 1 else [None, 1]
+        return Reduce("sum", axis, axis == 2, [2], shape)._given_symbols(symbol)
+
+    def _attended(self, scores: Scores, value: Value) -> Value:
+        """Return the means of values, weighted by a softmax of scores."""
+        if not scores.shares or value.order != ("B", "T", "F"):
+            raise Refused(f"scores of any number of keys meet {value}, expected a softmax of them")
+        symbols = (scores.query.symbol, scores.key.symbol, value.symbol)
+        made, _ = ScaledDotProduct(scores.scale, batch_first=True)(*symbols)
+        return Value(made, ("B", "T", "F"))
+
+    def attention(
+        self, query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0,
+        is_causal: bool = False, scale: float | None = None,
+    ) -> Value:  # fmt: skip
+        """Attend without masks."""
+        if attn_mask is not None or is_causal or dropout_p:
+            raise Refused("it has a mask or dropout, which is not known here")
+        for x in (query, key, value):
+            self._expect(_value(x), ("B", "T", "F"))
+        scale = query.features**-0.5 if scale is None else scale
+        return self._attended(Scores(query, key, scale, True), value)
+
+    # Lengths of rows
+
+    def norm(self, x: Any, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Length:
+        """Return what the features are divided by that are put to unit length."""
+        x = _value(x)
+        dim = dim[0] if isinstance(dim, (tuple, list)) and len(dim) == 1 else dim
+        if p not in (2, "fro", None) or dim is None or x.order[_axis(x, dim)] != "F":
+            raise Refused(f"a norm of order {p} of {x} over dim {dim}, expected 2 of the features")
+        return Length(x)
+
+    def vector_norm(self, x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False) -> Length:
+        """Return the same by its other name."""
+        return self.norm(x, ord, dim, keepdim)
+
+    def normalize(self, input: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Value:
+        """Put the features to unit length."""
+        found = self.norm(input, p, dim)
+        return self.over_length(found.of, Length(found.of, least=eps))
+
+    def over_length(self, x: Value, length: Length) -> Value:
+        """Divide the features by their length."""
+        if length.of != x:
+            raise Refused("it divides by the length of something else")
+        steps = "T" in x.order or "P" in x.order
+        if steps and not self.first:
+            raise Refused("lengths are known here only where the batch is first")
+        shape = [None, x.features] if steps else [x.features]
+        kind = UnitLength(len(shape), length.least, length.more, [len(shape)], shape)
+        return Value(kind._given_symbols(x.symbol), x.order)
+
+    def clamp(self, x: Any, min: Any = None, max: Any = None) -> Any:
+        """Return a length that is a number at least."""
+        if not isinstance(x, Length) or max is not None or x.more or not isinstance(min, float):
+            raise Refused("it clips numbers, which is known here for lengths of rows only")
+        return Length(x.of, least=min)
 
     # Sums
 
@@ -319,10 +576,16 @@ class Rules:
             raise Refused(f"the axes are {a} and {b}, expected the same")
         return a, b
 
-    def divide(self, a: Any, b: Any) -> Value:
-        """Divide by a number."""
+    def divide(self, a: Any, b: Any) -> Any:
+        """Divide by a number, or by numbers for the features."""
+        if isinstance(a, Value) and isinstance(b, Length):
+            return self.over_length(a, b)
+        if isinstance(a, Value) and isinstance(b, Own):
+            return self.with_own("truediv", a, b, False)
         if isinstance(b, bool) or not isinstance(b, (int, float)) or not b:
             raise Refused(f"it divides by {_said(b)}, expected a number other than 0")
+        if isinstance(a, Scores):
+            return replace(a, scale=a.scale / b)
         a = _value(a)
         return Value(a.symbol * (1 / b), a.order)
 
@@ -335,6 +598,8 @@ class Rules:
 
     def transpose(self, x: Any, dim0: int, dim1: int) -> Value:
         """Exchange two axes."""
+        if isinstance(x, Scores):
+            raise Refused("scores of any number of keys are turned, which is not known here")
         x = _value(x)
         order, i, j = list(x.order), _axis(x, dim0), _axis(x, dim1)
         order[i], order[j] = order[j], order[i]
@@ -349,8 +614,10 @@ class Rules:
             raise Refused(f"dims are {wanted} of {x}")
         return Value(x.symbol, order)
 
-    def unsqueeze(self, x: Any, dim: int) -> Value:
+    def unsqueeze(self, x: Any, dim: int) -> Any:
         """Add an axis of size 1."""
+        if isinstance(x, Length):
+            return x
         x = _value(x)
         place = dim if dim >= 0 else dim + len(x.order) + 1
         axis = "1" if "F" in x.order or x.features != 1 else "F"
@@ -368,8 +635,6 @@ class Rules:
         x = _value(x)
         sizes = self.size(x)
         ones = [i for i, size in enumerate(sizes) if size == 1]
-        if dim is None and any(isinstance(size, Size) for size in sizes):
-            raise Refused("it leaves out whatever axis has size 1, expected dim=")
         if dim is not None:
             ones = [i for i in ones if i == _axis(x, dim)]
         symbol = x.symbol
@@ -421,6 +686,8 @@ class Rules:
                 return Value(x.symbol, merged)
             if x.order == ("B", "L", "F") and wanted[1] in (-1, self._width(x)):
                 return self._flat(x, 1, -1)
+        if x.order == ("B", "F", "L") and len(wanted) == 2 and wanted[1] in (-1, self._width(x)):
+            return self._flat(x, 1, -1)
         if len(wanted) == 3 and len(x.order[0]) == 2 and x.order[1:] == ("F",):
             apart = (*x.order[0], "F")
             if self._fits(x, apart, wanted):
@@ -458,6 +725,13 @@ class Rules:
             if x.order == ("B", "L", "F"):
                 parts = [x.symbol[i] for i in range(x.symbol.axes.states)]
                 return Value(concat(parts), ("B", "F"))
+            if x.order == ("B", "F", "L"):  # the layers of each feature beside each other
+                count, size = x.symbol.axes.states, x.features
+                beside = concat([x.symbol[i] for i in range(count)])
+                apart = Reshape((count * size,), (count, size), batch_first=True)(beside)
+                turned = Permute((count, size), (2, 1), batch_first=True)(apart)
+                made = Reshape((size, count), (count * size,), batch_first=True)(turned)
+                return Value(made, ("B", "F"))
             if x.order == ("B", "F"):
                 return x
             if sorted(x.order) == ["1", "B", "F"]:
@@ -469,6 +743,10 @@ class Rules:
     def getitem(self, x: Any, key: Any) -> Value:
         """Return layers, features, the first or last step, or with a new axis."""
         x = _value(x)
+        steps_first = x.order == ("T", "B", "F")
+        if key == ((_LAST, _ROWS) if steps_first else (_ROWS, _LAST)) and x.order[2:] == ("F",):
+            self._refuse_padding(x)
+            return Value(LastStep(batch_first=self.first)(x.symbol), ("B", "F"))
         keys = list(key) if isinstance(key, tuple) else [key]
         if any(k is Ellipsis for k in keys):
             i = next(i for i, k in enumerate(keys) if k is Ellipsis)
@@ -510,7 +788,19 @@ class Rules:
             return self._end(x, -1), ["1"]
         if axis == "T" and key == slice(None, 1):
             return self._end(x, 0), ["1"]
+        if axis == "T" and isinstance(key, int):
+            return self._step(x, key), []
+        if axis == "T" and _is_cut(key):
+            ends = -(key.start or 0), key.stop or 0
+            return Pad1D(*ends, batch_first=self.first)(x.symbol), ["T"]
         raise Refused(f"{key!r} of axis {axis} of {x} is not known here{_padding(axis)}")
+
+    def _step(self, x: Value, step: int) -> Any:
+        """Return one step, by its number."""
+        if not self.first:
+            raise Refused("steps by their number are known here only where the batch is first")
+        kind = Take([step, [None, None, None]], [2], [x.features])
+        return kind._given_symbols(x.symbol)
 
     def _end(self, x: Value, step: int) -> Any:
         symbol = x.symbol if step else Flip(batch_first=self.first)(x.symbol)
@@ -558,18 +848,38 @@ class Rules:
         """Put features side by side."""
         parts = [_value(one) for one in tensors]
         first = parts[0]
+        axis = str(first.order[_axis(first, dim)])
         for i, part in enumerate(parts[1:], 1):
-            _, parts[i] = self.alike(first, part)
-        axis = first.order[_axis(first, dim)]
+            if axis not in "T1":
+                _, parts[i] = self.alike(first, part)
         if axis == "L":
             return self.stack([one for part in parts for one in self.unbind(part, dim)])
+        if axis in "T1" and first.order.index(axis) == 1 and self.first:
+            return self._behind(parts)
         if axis != "F":
             raise Refused(f"{first} behind each other along axis {axis} is not known here")
         return Value(concat([part.symbol for part in parts]), first.order)
 
+    def _behind(self, parts: list[Value]) -> Value:
+        """Return steps behind each other, of (B, T, F) and (B, 1, F)."""
+        symbols, count = [], 0
+        for part in parts:
+            if part.order not in (("B", "T", "F"), ("B", "1", "F")):
+                raise Refused(f"{part} behind {parts[0]} is not known here")
+            size = part.features
+            one = Reshape((size,), (1, size), batch_first=True)
+            single = not part.symbol.axes.steps
+            symbols.append(one(part.symbol) if single else part.symbol)
+            count += single
+        shape = [count if count == len(parts) else None, parts[0].features]
+        made = Join(1, [2] * len(parts), shape)._given_symbols(*symbols)
+        return Value(made, ("B", "T", "F"))
+
     def stack(self, tensors: Any, dim: int = 0) -> Value:
-        """Make a state of several layers of as many tensors."""
+        """Make a state of several layers, or several steps, of as many tensors."""
         parts = [_value(one) for one in tensors]
+        if dim == 1 and self.first and all(part.order == ("B", "F") for part in parts):
+            return self._behind([replace(part, order=("B", "1", "F")) for part in parts])
         if dim != 0 or any(part.order != ("B", "F") for part in parts):
             raise Refused(f"{parts[0]} stacked along dim {dim} is not known here")
         symbols = tuple(part.symbol for part in parts)
@@ -605,8 +915,12 @@ class Rules:
             raise Refused("over steps is known here only where the batch is first")
         return place
 
-    def softmax(self, x: Any, dim: Any = None, dtype: Any = None, _stacklevel: int = 3) -> Value:
-        """Return shares over features, or over steps."""
+    def softmax(self, x: Any, dim: Any = None, dtype: Any = None, _stacklevel: int = 3) -> Any:
+        """Return shares over features, over steps, or over keys."""
+        if isinstance(x, Scores):
+            if dim not in (-1, 2) or x.shares:
+                raise Refused(f"a softmax of scores is over dim {dim}, expected the keys, -1")
+            return replace(x, shares=True)
         x = self.same(_value(x), dtype)
         place = _axis(x, dim)
         if x.order[place] == "F":
@@ -632,10 +946,10 @@ class Rules:
             raise Refused(f"dims are {wanted} of {x}, expected the steps")
         return Value(Flip(batch_first=self.first)(x.symbol), x.order)
 
-    def dropout(
-        self, x: Any, p: float = 0.5, training: bool = True, inplace: bool = False
-    ) -> Value:
+    def dropout(self, x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
         """Drop in training."""
+        if isinstance(x, Scores) and not (training and p):
+            return x
         x = _value(x)
         return Value(Dropout(p)(x.symbol), x.order) if training and p else x
 
@@ -643,6 +957,7 @@ class Rules:
         """Say that rows end where lengths say."""
         x = _value(input)
         self._expect(x, self._steps(batch_first), self._steps(batch_first, "P"))
+        self._refuse_padding(x)
         order = tuple("T" if axis == "P" else axis for axis in x.order)
         return Packed(Value(x.symbol, order))
 
@@ -652,6 +967,80 @@ class Rules:
             raise Refused(f"it takes {_said(sequence)}, expected a PackedSequence")
         order = self._steps(batch_first, "P")
         return Value(sequence.value.symbol, order), _OPAQUE
+
+    def zeros_around(
+        self, input: Any, pad: Any, mode: str = "constant", value: Any = None
+    ) -> Value:
+        """Put zeros before and after the steps."""
+        x = _value(input)
+        place = len(x.order) - 1 - x.order.index("T") if "T" in x.order else -1
+        ends = [tuple(pad[i : i + 2]) for i in range(0, len(pad), 2)]
+        others = [pair for i, pair in enumerate(ends) if i != place]
+        if mode != "constant" or value or place < 0 or any(map(any, others)) or len(ends) <= place:
+            raise Refused(f"it pads {x} by {tuple(pad)}, expected zeros around the steps")
+        left, right = ends[place]
+        return Value(Pad1D(left, right, batch_first=self.first)(x.symbol), x.order)
+
+    def glu(self, input: Any, dim: int = -1) -> Value:
+        """Multiply a half of the features with the sigmoid of the other."""
+        x = _value(input)
+        if x.order[_axis(x, dim)] != "F" or x.features % 2:
+            raise Refused(f"it is of {x} over dim {dim}, expected an even number of features")
+        half = x.features // 2
+        return Value(x.symbol[..., :half] * Sigmoid()(x.symbol[..., half:]), x.order)
+
+
+_SHAPES = ("permute", "reshape", "squeeze", "t", "transpose", "unsqueeze", "view")
+
+
+def _all_own(given: list[Any]) -> bool:
+    """Whether the tensors among arguments are of the module itself, and there is one."""
+    own = any(isinstance(one, Own) for one in given)
+    return own and not any(isinstance(one, (Value, Scores, Length)) for one in given)
+
+
+def _computed(name: str, target: Any, args: Any, options: Any) -> Own:
+    """Return what is computed of tensors of the module itself alone."""
+    first = next(one for one in leaves((args, options)) if isinstance(one, Own))
+    if name in ("expand", "repeat", "contiguous", "to"):  # over rows, which are not there yet
+        return first
+    if name == "getattr" and args[1] != "T":
+        return getattr(first.tensor, args[1])  # type: ignore[no-any-return]
+
+    def bare(one: Any) -> Any:
+        if isinstance(one, (tuple, list)):
+            return type(one)(map(bare, one))
+        return one.tensor if isinstance(one, Own) else one
+
+    values, named = bare(tuple(args)), {k: bare(v) for k, v in options.items()}
+    try:
+        with torch.no_grad():
+            if isinstance(target, str):
+                made = getattr(values[0], target)(*values[1:], **named)
+            else:
+                made = target(*values, **named)
+    except Exception as error:  # it is somebody else's code
+        raise Refused(f"{name} of {first.name} fails: {error}") from error
+    if not isinstance(made, torch.Tensor):
+        raise Refused(f"{name} of {first.name}, a tensor of the module itself, is not known here")
+    kept = name in _SHAPES or name == "getattr"
+    how = f"{name}{values[1:]}" if len(values) > 1 else name
+    return Own(made, f"{how} of {first.name}", first.trained and kept)
+
+
+def _is_cut(key: Any) -> bool:
+    """Whether a slice leaves out some of the first and of the last steps."""
+    if not isinstance(key, slice) or key.step not in (None, 1):
+        return False
+    numbers = all(n is None or type(n) is int for n in (key.start, key.stop))
+    return numbers and (key.start or 0) >= 0 and (key.stop is None or key.stop < 0)
+
+
+def _put_together(kind: str, x: Any, number: float, turned: bool) -> Any:
+    if kind == "truediv":
+        return x * (1 / number)
+    function = getattr(operator, kind)
+    return function(number, x) if turned else function(x, number)
 
 
 def _as_slice(places: list[int]) -> slice:
@@ -683,6 +1072,19 @@ def _arithmetic(kind: str, reverse: bool = False) -> Rule:
     def rule(w: Rules, a: Any, b: Any) -> Any:
         if isinstance(a, Size) and isinstance(b, Size) and kind == "mul":
             return Size(a.axis + b.axis, a.of)
+        if a is FREE and b == 1 and kind == "sub":  # what lengths less 1 are
+            return _LAST
+        turned = reverse != isinstance(a, Own)
+        own = next((one for one in (a, b) if isinstance(one, Own)), None)
+        x = next((one for one in (a, b) if isinstance(one, Value)), None)
+        if own is not None and x is not None:
+            return w.with_own(kind, x, own, turned)
+        number = next((one for one in (a, b) if type(one) in (int, float)), None)
+        special = next((one for one in (a, b) if isinstance(one, (Scores, Length))), None)
+        if isinstance(special, Scores) and kind == "mul" and number is not None:
+            return replace(special, scale=special.scale * number)
+        if isinstance(special, Length) and kind == "add" and number is not None:
+            return replace(special, more=special.more + number)
         if isinstance(a, Value) and isinstance(b, Value):
             a, b = w.alike(a, b)
         for one in (a, b):
@@ -716,6 +1118,7 @@ _MODULES: dict[type[nn.Module], Rule] = {
     nn.Softmax: Rules._softmax,
     nn.LogSoftmax: Rules._log_softmax,
     nn.Embedding: Rules._embedding,
+    nn.TransformerEncoder: Rules._encoder,
     nn.TransformerEncoderLayer: Rules._encoder,
     nn.BatchNorm1d: Rules._batch_norm,
     nn.PReLU: Rules._prelu,
@@ -764,6 +1167,16 @@ _FUNCTIONS: dict[str, Rule] = {
     "dropout": Rules.dropout,
     "pack_padded_sequence": Rules.pack,
     "pad_packed_sequence": Rules.pad,
+    "arange": Rules.rows,
+    **dict.fromkeys(("matmul", "bmm", "mm"), Rules.matmul),
+    "linear": Rules.linear,
+    "scaled_dot_product_attention": Rules.attention,
+    "norm": Rules.norm,
+    **dict.fromkeys(("vector_norm", "linalg_norm", "linalg_vector_norm"), Rules.vector_norm),
+    "normalize": Rules.normalize,
+    **dict.fromkeys(("clamp", "clamp_min"), Rules.clamp),
+    "pad": Rules.zeros_around,
+    "glu": Rules.glu,
     "getattr": Rules.getattr,
     "size": Rules.size,
     **dict.fromkeys(("zeros", "zeros_like", "new_zeros"), Rules.free),

@@ -26,7 +26,7 @@ from .._network.model import Model
 from .._network.symbol import Input
 from . import _traced
 from ._modules import BothEnds, LastStep, MaxPool, MeanPool, Output
-from ._traced import FREE, Order, Refused, Rules, Value
+from ._traced import FREE, Order, Own, Refused, Rules, Value
 from ._tying import tie_as_theirs
 
 __all__ = ["from_code", "is_code"]
@@ -36,13 +36,15 @@ _MAKERS = ("zeros", "ones", "full", "empty", "rand", "randn")  # fx does not tra
 _PACKING = ("pack_padded_sequence", "pad_packed_sequence")
 _LAYOUTS: tuple[Order, ...] = (("B", "F"), ("B", "T", "F"), ("T", "B", "F"), ("B", "F", "T"))
 _MACHINERY = ("torch.", "lstmcore.")  # what stands between somebody's code and a node
+_MASKED = (nn.TransformerEncoder, nn.TransformerEncoderLayer)
 _HANDED_ON = (nn.Identity, nn.Dropout)  # modules that give what they take
 _IN_PLACE = ("iadd", "imul", "isub", "itruediv")
+_ARITHMETIC = ("add", "sub", "mul", "truediv", "div")
 _MOST = 5  # arguments whose layouts are tried
 _SAME = {  # what leaves the features what they are
     "add", "contiguous", "dropout", "elu", "expand", "flip", "gelu", "iadd", "leaky_relu", "mul",
-    "permute", "relu", "repeat", "sigmoid", "silu", "softplus", "sub", "swapaxes", "tanh", "to",
-    "transpose", "unsqueeze",
+    "neg", "pad", "permute", "relu", "repeat", "sigmoid", "silu", "softmax", "softplus", "sub",
+    "swapaxes", "tanh", "to", "transpose", "truediv", "unsqueeze",
 }  # fmt: skip
 
 
@@ -124,9 +126,17 @@ def _traced_graph(module: nn.Module) -> fx.Graph:
     try:
         return _Tracer().trace(module, defaults)
     except Exception as error:  # it is somebody else's code
+        how = "Convert its parts one by one, and put them together with lc.Model"
+        if "interpreted as an integer" in str(error) or "Proxy object cannot be iterated" in str(
+            error
+        ):
+            how = (
+                "A loop over steps may have a number of them that forward does not take from x, as "
+                "range(10); a loop over all steps of a cell is what its layer does: LSTM for "
+                "LSTMCell, with the cell's parameters as weight_ih_l0 and so on. " + how
+            )
         raise ValueError(
-            f"torch.fx does not trace {type(module).__name__}: {error}. Convert its parts one by "
-            "one, and put them together with lc.Model"
+            f"torch.fx does not trace {type(module).__name__}: {error}. {how}"
         ) from error
 
 
@@ -166,6 +176,12 @@ class _Arguments:
             self._made[id(theirs)] = self._convert(theirs, f"module {path}")
         return theirs, self._made[id(theirs)]
 
+    def own(self, path: str) -> Own:
+        """Return a parameter or buffer of the module itself."""
+        owner, _, name = path.rpartition(".")
+        tensor = getattr(self.modules[owner], name)
+        return Own(tensor, path, isinstance(tensor, nn.Parameter) and tensor.requires_grad)
+
     def layouts(self) -> Iterator[tuple[bool, dict[str, Order]]]:
         """Go through the ways in which arguments can be laid out: whether the batch is first."""
         choices = [self._choices(self.kinds[name]) for name in self.nodes]
@@ -192,17 +208,28 @@ class _Arguments:
         def is_it(user: fx.Node) -> bool:
             if user.op == "call_method" and user.target in ("cpu", "to", "tolist"):
                 return bool(user.users) and all(map(self._is_beside(user), user.users))
-            if getattr(user.target, "__name__", "") == _PACKING[0]:
+            name = getattr(user.target, "__name__", "")
+            if name == _PACKING[0]:
                 return user.args[0] is not node
-            layer = user.op == "call_module" and isinstance(
-                self.modules[str(user.target)], nn.RNNBase
-            )
-            return layer and user.args[0] is not node
+            if name == "sub" and user.args == (node, 1):  # the last step of each row
+                return bool(user.users) and all(map(self._is_beside(user), user.users))
+            if name == "getitem":
+                return user.args[0] is not node
+            if user.op != "call_module":
+                return False
+            kind = self.modules[str(user.target)]
+            if isinstance(kind, _MASKED):
+                return user.kwargs.get("src_key_padding_mask") is node
+            return isinstance(kind, nn.RNNBase) and user.args[0] is not node
 
         return is_it
 
     def _check_once(self, node: fx.Node, users: list[fx.Node]) -> None:
-        if len([user for user in users if user.op == "call_module"]) > 1:
+        layers = [
+            user for user in users
+            if user.op == "call_module" and not isinstance(self.modules[str(user.target)], _MASKED)
+        ]  # fmt: skip
+        if len(layers) > 1:
             names = ", ".join(str(user.target) for user in users)
             raise ValueError(
                 f"{node.name} is the initial state of {names}: a Model takes one for each layer"
@@ -214,6 +241,9 @@ class _Arguments:
         while waiting:
             one = waiting.pop(0)
             for user in one.users:
+                size = self._size_beside(one, user)
+                if size is not None:
+                    return size
                 if user.op == "call_module":
                     theirs, ours = self.module(str(user.target))
                     if ours._takes_ids:
@@ -224,8 +254,8 @@ class _Arguments:
                         return int(size)
                     passes = True
                 else:
-                    name = user.target if isinstance(user.target, str) else user.target.__name__
-                    passes = name in _SAME or name == _PACKING[0]
+                    name = _name(user)
+                    passes = name in _SAME or name == _PACKING[0] or _is_step(user)
                 if passes and user not in seen:
                     seen.add(user)
                     waiting.append(user)
@@ -233,6 +263,33 @@ class _Arguments:
             f"{node.name}, an argument of forward, goes to nothing that tells its size: say what "
             "they all are, inputs=[lc.Input(features, steps=...), ...]"
         )
+
+    def _size_beside(self, node: fx.Node, user: fx.Node) -> int | None:
+        """Return the size that follows from what a node stands beside, if it does."""
+        if user.op != "call_function":
+            return None
+        if _name(user) in _ARITHMETIC:
+            others = [n for n in user.all_input_nodes if n.op == "get_attr"]
+            tensors = [self.own(str(n.target)).tensor for n in others]
+            return next((t.shape[-1] for t in tensors if t.ndim and t.shape[-1] > 1), None)
+        parts = user.args[0] if user.args else None
+        if _name(user) not in ("cat", "concat") or not isinstance(parts, (tuple, list)):
+            return None
+        sizes = [self._size_made(part) for part in parts if part is not node]
+        if None in sizes or len(sizes) != len(parts) - 1:
+            return None
+        try:
+            total = self._features(user)
+        except ValueError:
+            return None
+        return None if total is None else total - sum(n or 0 for n in sizes)
+
+    def _size_made(self, node: Any) -> int | None:
+        """Return how many features a module gives, if it tells."""
+        if not isinstance(node, fx.Node) or node.op != "call_module":
+            return None
+        _, ours = self.module(str(node.target))
+        return None if ours._state_parts else ours._output_size(None)
 
     def _next(self, given: Iterator[Input], node: fx.Node) -> Input:
         found = next(given, None)
@@ -272,7 +329,8 @@ class _Reading:
                     return self._output(self._filled(node.args[0]))
                 self._values[node] = self._value(node)
             except (ValueError, TypeError, IndexError) as error:
-                raise Refused(f"{_text(node)}: {error}", place) from error
+                axes = isinstance(error, Refused) and not error.place[1]
+                raise Refused(f"{_text(node)}: {error}", place, axes) from error
         raise AssertionError("a graph has an output")
 
     def _filled(self, arguments: Any) -> Any:
@@ -283,7 +341,7 @@ class _Reading:
         if node.op == "placeholder":
             return self._placeholder(node)
         if node.op == "get_attr":
-            raise Refused(f"{node.target} is a tensor of the module itself, which no module has")
+            return self._arguments.own(str(node.target))
         if node.op == "call_module":
             theirs, ours = self._module(str(node.target))
             self._check_in_place(node, getattr(theirs, "inplace", False))
@@ -327,6 +385,24 @@ class _Reading:
         symbols = [_traced.as_output(value, self._first) for value in values]
         inputs: Any = self._inputs[0] if len(self._inputs) == 1 else list(self._inputs)
         return Model(inputs, rebuilt(made, iter(symbols)))
+
+
+def _name(node: fx.Node) -> str:
+    return (
+        node.target if isinstance(node.target, str) else str(getattr(node.target, "__name__", ""))
+    )
+
+
+def _is_step(node: fx.Node) -> bool:
+    """Whether it takes a step, or some: the features stay what they are."""
+    if _name(node) == "select":
+        return len(node.args) > 1 and node.args[1] in (0, 1)
+    if _name(node) != "getitem":
+        return False
+    key = node.args[1]
+    keys = key if isinstance(key, tuple) else (key,)
+    whole = len(keys) == 3 and keys[2] == slice(None)
+    return all(isinstance(k, (int, slice)) for k in keys) and (len(keys) < 3 or whole)
 
 
 def _text(node: fx.Node) -> str:

@@ -95,9 +95,14 @@ class _Writer:
         make = self.graph.call_method if isinstance(function, str) else self.graph.call_function
         return make(function, args, options)
 
-    def parameter(self, path: str, array: Any) -> fx.Node:
+    def parameter(self, path: str, array: Any, trainable: bool = True) -> fx.Node:
         """Add a parameter."""
-        self._parts[path] = nn.Parameter(torch.from_numpy(array))
+        self._parts[path] = nn.Parameter(torch.from_numpy(array), requires_grad=trainable)
+        return self.graph.get_attr(path)
+
+    def buffer(self, path: str, array: Any) -> fx.Node:
+        """Add what is stored and not trained."""
+        self._parts[path] = torch.from_numpy(array)
         return self.graph.get_attr(path)
 
     @property
@@ -118,6 +123,8 @@ class _Writer:
             check_options(module, (*WRITTEN[kind][1], "batch_first"), "PyTorch", path)
             made = WRITTEN[kind][0](self, module, path, *args)
             return list(made) if isinstance(made, tuple) else [made]
+        if kind is BatchNorm and module.frozen:
+            return [_frozen(self, module, path, *args)]
         if path not in self._parts:
             self._parts[path] = self._convert(module, self.first)
         x, *others = args
@@ -241,6 +248,29 @@ def _extreme(w: _Writer, module: arrays.Extreme, xs: list[fx.Node]) -> fx.Node:
     return w.do(getattr(torch, module._given[0]), *xs)
 
 
+def _take(w: _Writer, module: arrays.Take, xs: list[fx.Node]) -> fx.Node:
+    return w.do(operator.getitem, xs[0], module._key)
+
+
+def _dot(w: _Writer, module: arrays.Dot, xs: list[fx.Node]) -> fx.Node:
+    (first, second), ranks = module._given[:2], module._given[-2]
+    letters = "bcdefgh"
+    left = letters[: ranks[0] + 1]
+    right = "b" + letters[ranks[0] + 1 : ranks[0] + ranks[1] + 1]
+    right = right[:second] + left[first] + right[second + 1 :]
+    kept = [n for n in left[1:] + right[1:] if n != left[first]]
+    y = w.do(torch.einsum, f"{left},{right}->b{''.join(kept)}", *xs)
+    return y if kept else w.do(torch.unsqueeze, y, 1)
+
+
+def _unit_length(w: _Writer, module: arrays.UnitLength, xs: list[fx.Node]) -> fx.Node:
+    axis, least, more = module._given[:3]
+    length = w.do(torch.linalg.vector_norm, xs[0], dim=axis, keepdim=True)
+    length = w.do(torch.clamp, length, min=least) if least else length
+    length = w.do(operator.add, length, more) if more else length
+    return w.do(operator.truediv, xs[0], length)
+
+
 _OPERATIONS: dict[type[Module], Callable[[_Writer, Any, list[fx.Node]], fx.Node]] = {
     Affine: _affine,
     Binary: _binary,
@@ -248,10 +278,13 @@ _OPERATIONS: dict[type[Module], Callable[[_Writer, Any, list[fx.Node]], fx.Node]
     Index: _index,
     Repeat: _repeat,
     Stack: _stack,
+    arrays.Dot: _dot,
     arrays.Extreme: _extreme,
     arrays.Join: _join,
     arrays.Reduce: _reduce,
     arrays.SoftmaxOver: _softmax_over,
+    arrays.Take: _take,
+    arrays.UnitLength: _unit_length,
 }
 
 
@@ -351,6 +384,24 @@ def _scaled(w: _Writer, module: ScaledDotProduct, path: str, *given: fx.Node) ->
         scale = w.do(operator.pow, w.do("size", query, 2), -0.5)
     return _scores(w, w.do(operator.mul, w.do(torch.matmul, query, turned), scale), value)
 
+
+def _frozen(w: _Writer, norm: BatchNorm, path: str, x: fx.Node) -> fx.Node:
+    """Write a norm by statistics that do not change, in training either."""
+    check_options(norm, (*_NORM, "batch_first"), "PyTorch", path)
+    state, trained = norm.state_dict(), dict(norm.named_parameters())
+    names = {name: ".".join(filter(None, (path, name))) for name in state}
+    mean = w.buffer(names["running_mean"], state["running_mean"])
+    variance = w.buffer(names["running_var"], state["running_var"])
+    scale = w.do(torch.rsqrt, w.do(operator.add, variance, norm.eps) if norm.eps else variance)
+    y = w.do(operator.mul, w.do(operator.sub, x, mean), scale)
+    for name, function in (("weight", operator.mul), ("bias", operator.add)):
+        if name in trained:
+            one = w.parameter(names[name], state[name], trained[name].trainable)
+            y = w.do(function, y, one)
+    return y
+
+
+_NORM = ("num_features", "eps", "momentum", "affine", "frozen", "dtype")
 
 # How each is written, and which of its options.
 WRITTEN: dict[type[Module], tuple[Callable[..., Any], tuple[str, ...]]] = {
