@@ -98,7 +98,7 @@ def test_the_recurrent_node_tests_of_the_onnx_package() -> None:
 
 
 # Of which the onnx package has no test that we can read.
-WITHOUT_TESTS = {"Scatter", "SequenceConstruct", "SimplifiedLayerNormalization"}
+WITHOUT_TESTS = {"ConstantFill", "Scatter", "SequenceConstruct", "SimplifiedLayerNormalization"}
 # Those of the package have sequences as inputs of the model; ours are in test_onnx_whole_files.py.
 WITHOUT_TESTS |= {"SequenceErase", "SequenceAt", "SplitToSequence", "SequenceInsert"}
 WITHOUT_TESTS |= {"ConcatFromSequence", "SequenceLength", "SequenceEmpty"}

@@ -312,6 +312,12 @@ def quotient(size: Size | None, by: Size | None) -> Size | None:
     return product_of((number // divisor, *names))
 
 
+@_rule("ConstantFill")
+def _constant_fill(facts: Facts, node: Node, asked: Fact) -> Fact:
+    zeros = not node.attributes.get("value")
+    return Fact(asked.numbers if node.attributes.get("input_as_shape") else None, None, zeros)
+
+
 @_rule("ConstantOfShape")
 def _constant_of_shape(facts: Facts, node: Node, asked: Fact) -> Fact:
     value = node.attributes.get("value")

@@ -13,7 +13,8 @@ import numpy as np
 
 from .._base.module import Module
 from .._network.model import Model as Network
-from .._network.symbol import Input, Symbol
+from .._network.operations import Stack
+from .._network.symbol import Input, Symbol, concat
 from .._nn.pooling import LastStep
 from .._nn.sequential import Sequential
 from . import _recurrent
@@ -233,6 +234,8 @@ class Nodes:
         x, rows_first = self.value(node), bool(node.attributes.get("layout"))
         if "sequence_lens" in given or x.axes != ("BTF" if rows_first else "TBF"):
             raise Unlike
+        if self._differs(node):
+            return self._apart(node, rows_first)
         layer = self.layer(node)
         roles = ("initial_h", "initial_c")[: len(layer._state_parts)]
         parts = tuple(self._state(given.get(role), layer, rows_first) for role in roles)
@@ -245,6 +248,40 @@ class Nodes:
         axis = "D" if layer.bidirectional else "="
         axes = ("BT" + axis + "F", "BLF") if rows_first else ("T" + axis + "BF", "LBF")
         return [Axed(y, axes[0]), *(Axed(part, axes[1]) for part in final)]
+
+    def _differs(self, node: Node) -> bool:
+        """Whether the two directions have different activations."""
+        said = _recurrent.attributes(node, self._resolved(node).kind)
+        return len(set(said.activations)) > 1
+
+    def _apart(self, node: Node, rows_first: bool) -> list[Axed]:
+        """Return the two directions of a node as layers side by side."""
+        recurrent = self._resolved(node)
+        given = recurrent.at_run_time()
+        key = repr(("apart", node.outputs, self.first))
+        layers: list[Any] = self._once(
+            key,
+            lambda: [
+                _laid_out(layer, self.first)
+                for layer in _recurrent.both_directions(recurrent, self.constants)
+            ],
+        )
+        x = self.value(node).symbol
+        roles = ("initial_h", "initial_c")[: len(layers[0]._state_parts)]
+        parts = [self._state(given.get(role), layers[0], rows_first) for role in roles]
+        ys, finals = [], []
+        for place, layer in enumerate(layers):
+            mine = tuple(None if part is None else part[place : place + 1] for part in parts)
+            state: Any = mine if len(mine) > 1 else mine[0]
+            y, final = layer(x, state) if any(mine) else layer(x)
+            ys.append(y)
+            finals.append(final if isinstance(final, tuple) else (final,))
+        whole = [
+            rows[0][0]._enter(Stack(), tuple(row[0] for row in rows))
+            for rows in zip(*finals, strict=True)
+        ]
+        axes = ("BTDF", "BLF") if rows_first else ("TDBF", "LBF")
+        return [Axed(concat(ys), axes[0]), *(Axed(h, axes[1]) for h in whole)]
 
     def _state(self, name: str | None, layer: Any, rows_first: bool) -> Symbol | None:
         """Return the symbol of an initial state."""

@@ -144,8 +144,38 @@ def layer_of(recurrent: RecurrentNode, constants: Mapping[str, Tensor]) -> Layer
     """
     node, kind, _ = recurrent
     weights = weights_of(recurrent, constants)
-    options = _options(node, kind, weights, attributes(node, kind))
+    said = attributes(node, kind)
+    if len(set(said.activations)) > 1:
+        raise NotOurs(
+            f"{node} has other activations in each direction, which a layer of ours has not; "
+            "whole, such a file becomes two layers side by side"
+        )
     integers = _integers(recurrent, constants) if node.op == "DynamicQuantizeLSTM" else None
+    return _layer(node, kind, said, weights, integers)
+
+
+def both_directions(recurrent: RecurrentNode, constants: Mapping[str, Tensor]) -> list[Layer]:
+    """Return a layer for each direction of a node that has two."""
+    node, kind, _ = recurrent
+    said, weights = attributes(node, kind), weights_of(recurrent, constants)
+    sizes_of(node, kind, weights, said)
+    made = []
+    for place, direction in enumerate(("forward", "reverse")[: said.directions]):
+        activations = said.activations[place : place + 1]
+        mine = {name: array[place : place + 1] for name, array in weights.items()}
+        one = said._replace(direction=direction, activations=activations)
+        made.append(_layer(node, kind, one, mine))
+    return made
+
+
+def _layer(
+    node: Node,
+    kind: str,
+    said: Attributes,
+    weights: dict[str, Tensor],
+    integers: dict[str, Tensor] | None = None,
+) -> Layer:
+    options = _options(node, kind, weights, said)
     if integers is not None:
         options["precision"] = "int8"
         weights |= integers
@@ -291,8 +321,6 @@ def _options(node: Node, kind: str, weights: dict[str, Tensor], said: Attributes
     if kind == "LSTM":
         options["peephole"] = "P" in weights
         options["coupled"] = said.input_forget
-    if len(set(said.activations)) > 1:
-        raise NotOurs(f"{node} has other activations in each direction, which our layers have not")
     roles = tuple(_ours(node, *role) for role in said.activations[0])
     if kind == "RNN":
         options["nonlinearity"] = roles[0]

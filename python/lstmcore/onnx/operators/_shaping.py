@@ -43,6 +43,15 @@ def _constant_of_shape(shape: Tensor, *, value: Tensor | None = None) -> Any:
     return np.full(sizes(shape, filler.dtype), filler.reshape(()))
 
 
+@operator("ConstantFill", grows="asks")
+def _constant_fill(
+    given: Tensor, *, dtype: int = 1, value: float = 0.0, input_as_shape: int = 0
+) -> Any:
+    """An experimental operator that PyTorch wrote before opset 9."""
+    kind = dtype_of(dtype, "dtype")
+    return np.full(sizes(given, kind) if input_as_shape else given.shape, value, kind)
+
+
 @operator("Shape", grows="asks")
 def _shape(x: Tensor, *, start: int = 0, end: int | None = None) -> Any:
     return np.array(x.shape[start:end], np.int64)
