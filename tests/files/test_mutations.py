@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import random
 import subprocess
@@ -68,5 +69,32 @@ def test_a_fault_is_told(mutate_files: Any) -> None:
     tracemalloc.start()
     try:
         assert "30000" in mutate_files.fault_of(greedy, b"x")
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("in_int8", [False, True])
+def test_layers_by_the_million_are_refused_at_the_first_that_is_not_there(
+    in_int8: bool, tmp_path: Path
+) -> None:
+    """They are not all described first, which takes a minute and gigabytes."""
+    import lstmcore as lc
+    from helpers import bad_files
+
+    model = lc.LSTM(2, 3)
+    lc.save(lc.quantize(model) if in_int8 else model, tmp_path / "model.safetensors")
+    content = (tmp_path / "model.safetensors").read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    (name,) = header["__metadata__"]
+    text = header["__metadata__"][name].rpartition("\ncrc32:")[0]
+    assert '"num_layers": 1,' in text
+    header["__metadata__"][name] = text.replace('"num_layers": 1,', '"num_layers": 1000000,')
+    changed = bad_files.safetensors(header, content[8 + size :])
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="larger than its parameters"):
+            lc.load(changed)
+        assert tracemalloc.get_traced_memory()[1] < 10**6
     finally:
         tracemalloc.stop()

@@ -85,22 +85,14 @@ class LowPrecision(Module):
         if not _IN_INT8.get():
             super()._make_parameters(shapes, dtype)
             return
-        laid_out: list[tuple[str, tuple[int, ...], np.dtype[Any]]] = []
-        for name, shape in shapes:
-            if not name.startswith(self._MATRICES):
-                laid_out.append((name, shape, dtype))
-                continue
-            if shape[1] > self._MOST_COLUMNS:
-                raise ValueError(
-                    f"{self!r}: {name} has {shape[1]} columns, expected at most "
-                    f"{self._MOST_COLUMNS} in int8"
-                )
-            laid_out.append((name, shape, np.dtype(np.int8)))
-            laid_out.append((name + SCALE, shape[:1], np.dtype(np.float32)))
         budget = BUDGET.get()
-        if budget is not None:
-            for name, shape, kind in laid_out:
-                list(budget.take([(name, shape)], kind))
+        laid_out: list[tuple[str, tuple[int, ...], np.dtype[Any]]] = []
+        for name, shape in shapes:  # of which a file can ask for millions
+            made = self._in_int8(name, shape, dtype)
+            if budget is not None:
+                for part, size, kind in made:
+                    list(budget.take([(part, size)], kind))
+            laid_out += made
         self._quantized = True
         self._watch = Watch()
         self._parameters = {
@@ -108,6 +100,22 @@ class LowPrecision(Module):
         }
         for parameter in self._parameters.values():
             parameter.trainable = False
+
+    def _in_int8(
+        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
+        """Return the arrays that a parameter is in int8: a matrix has scales beside it."""
+        if not name.startswith(self._MATRICES):
+            return [(name, shape, dtype)]
+        if shape[1] > self._MOST_COLUMNS:
+            raise ValueError(
+                f"{self!r}: {name} has {shape[1]} columns, expected at most "
+                f"{self._MOST_COLUMNS} in int8"
+            )
+        return [
+            (name, shape, np.dtype(np.int8)),
+            (name + SCALE, shape[:1], np.dtype(np.float32)),
+        ]
 
     def _quantize(self, name: str, moments: Mapping[int, Array]) -> bool:
         if self._quantized or not self._MATRICES:
