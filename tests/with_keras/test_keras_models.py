@@ -431,9 +431,7 @@ def rows_beside_steps_in_another_shape() -> Any:
 
 CANNOT_GO_BACK = {
     "conv_of_unknown_lengths": "padsame is nothing that Keras can express",
-    "masked_translator": "is nothing that Keras can express there: .* product with a mask",
-    "self_attention": "is nothing that Keras can express there: .* product with a mask",
-    "siamese": "unitlength is nothing that Keras can express",
+    "siamese": "unitlength is nothing that Keras can express there: its UnitNormalization is by",
 }
 
 

@@ -51,14 +51,15 @@ def from_keras(source: Any, *, layer: str | None = None, config: Any = None) -> 
     Notes
     -----
     Imported are SimpleRNN, LSTM, GRU and their cells, CuDNNLSTM, CuDNNGRU, RNN with one or several
-    of the cells, Bidirectional, Embedding, Dense, Conv1D, LayerNormalization, BatchNormalization,
-    Normalization, Rescaling, Masking, Activation, ReLU, LeakyReLU, ELU, Softmax, Dropout,
-    TimeDistributed, Flatten, Reshape, Permute, RepeatVector, ZeroPadding1D, Cropping1D,
-    UpSampling1D, MaxPooling1D, AveragePooling1D, GlobalAveragePooling1D, GlobalMaxPooling1D, and in
-    functional models Add, Subtract, Multiply, Average, Maximum, Minimum, Concatenate, Dot,
-    Attention, AdditiveAttention, MultiHeadAttention, many functions of ``keras.ops``, initial
-    states, models in models and layers that are called twice. What acts in training only (dropout
-    inside recurrent layers and attention, noise, regularizers) is left out.
+    of the cells, Bidirectional, Embedding, Dense, Conv1D, DepthwiseConv1D, SeparableConv1D,
+    LayerNormalization, BatchNormalization, UnitNormalization, Normalization, Rescaling, Masking,
+    Activation, ReLU, LeakyReLU, PReLU, ELU, Softmax, Dropout, TimeDistributed, Flatten, Reshape,
+    Permute, RepeatVector, ZeroPadding1D, Cropping1D, UpSampling1D, MaxPooling1D, AveragePooling1D,
+    GlobalAveragePooling1D, GlobalMaxPooling1D, and in functional models Add, Subtract, Multiply,
+    Average, Maximum, Minimum, Concatenate, Dot, Attention, AdditiveAttention, MultiHeadAttention,
+    many functions of ``keras.ops``, initial states, models in models and layers that are called
+    twice. What acts in training only (dropout inside recurrent layers and attention, noise,
+    regularizers) is left out.
 
     Masked steps are passed over wherever they are, and outputs stay where their inputs are. Where a
     step is masked, an output is what it is in Keras.

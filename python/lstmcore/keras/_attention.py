@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .._base.checks import Array
 from .._base.module import Module
 from .._network.symbol import concat, repeat
 from .._nn.linear import Linear
 from .._nn.pooling import MeanPool
 from ..attention import Additive, ScaledDotProduct
-from ._layer import KerasLayer
+from ._layer import KerasLayer, freeze
 from ._value import MaskOf, Value, value_of
 
 __all__ = ["ATTENTION"]
@@ -64,6 +66,8 @@ def _keys(network: Any, value: Value, key: Value) -> tuple[Any, Any]:
 class _Scores(_Attention):
     """Attention and AdditiveAttention, which have one scale at most."""
 
+    _scale = 1.0  # of query and key
+
     def __init__(self, layer: KerasLayer, query: int, value: int, key: int) -> None:
         for name in ("dropout", "seed"):
             layer.get(name)
@@ -71,15 +75,18 @@ class _Scores(_Attention):
         mode = layer.get("score_mode", "dot")
         if layer.kind == "AdditiveAttention":
             weight = layer.take("scale", (query,)) if use_scale else None
-            dtype = layer.dtype if weight is None else weight.dtype
-            attention: Module = Additive(query, use_scale, batch_first=True, dtype=dtype)
-            if weight is not None:
-                attention.load_state_dict({"weight": weight})
-        elif mode == "dot":
+            attention: Module = _additive(layer, query, weight)
+        elif mode in ("dot", "concat"):
             scale = float(layer.take("scale", ())) if use_scale else 1.0
-            attention = ScaledDotProduct(scale, batch_first=True)
+            if mode == "dot":
+                attention = ScaledDotProduct(scale, batch_first=True)
+            else:  # tanh of scale times query + key, with one weight for all features
+                self._scale = scale
+                one = layer.take("concat_score_weight", ())
+                attention = _additive(layer, query, np.full(query, one, one.dtype))
+                freeze([attention])
         else:
-            raise layer.error(f"has score_mode={mode!r}, which is not imported; 'dot' is")
+            raise layer.error(f"has score_mode={mode!r}, expected 'dot' or 'concat'")
         self.modules = [attention]
 
     @staticmethod
@@ -91,7 +98,11 @@ class _Scores(_Attention):
 
     def call(self, network: Any, query: Value, value: Value, key: Value) -> list[Value]:
         attention: Any = self.modules[0]
-        symbol, _ = attention(query.symbol, *_keys(network, value, key))
+        keys, values = _keys(network, value, key)
+        asked = query.symbol
+        if self._scale != 1:
+            asked, keys = asked * self._scale, keys * self._scale
+        symbol, _ = attention(asked, keys, values)
         if query.mask is not None:  # masked queries give zeros
             symbol = symbol * network.mask(query.mask)
         return [Value(symbol, (query.shape[0], value.shape[-1]), query.mask)]
@@ -161,6 +172,14 @@ class _MultiHead(_Attention):
             mixed = all_steps + (mixed - all_steps) * there
         symbol: Any = self._out(mixed)
         return [Value(symbol, (query.shape[0], symbol.axes.features), query.mask)]
+
+
+def _additive(layer: KerasLayer, size: int, weight: Array | None) -> Additive:
+    dtype = layer.dtype if weight is None else weight.dtype
+    attention = Additive(size, weight is not None, batch_first=True, dtype=dtype)
+    if weight is not None:
+        attention.load_state_dict({"weight": weight})
+    return attention
 
 
 def _linear(weights: dict[str, Array]) -> Linear:

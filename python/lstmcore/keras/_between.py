@@ -283,6 +283,13 @@ def _contracted(a: Value, b: Value, first: int, second: int) -> Value:
     return Value(kind._given_symbols(a.symbol, b.symbol), shape)
 
 
+def _to_unit_length(layer: KerasLayer, x: Given) -> Value:
+    value = _one(layer, x)
+    axis = _axis(layer, value, layer.get("axis", -1))
+    made = UnitLength(axis, 1e-6, 0.0, _ranks(value), list(value.shape))
+    return value._replace(symbol=made._given_symbols(value.symbol))
+
+
 def _without(shape: Shape, axis: int) -> Shape:
     return (*shape[: axis - 1], *shape[axis:])
 
@@ -350,8 +357,7 @@ def _in_shape(value: Value, shape: Shape) -> Value:
 
 def _expanded(layer: KerasLayer, x: Given) -> Any:
     if len(x) == 1 and isinstance(x[0], MaskOf):
-        layer.get("axis")
-        return x[0]
+        return x[0]._replace(wide=layer.get("axis") in (2, -1))
     value, axis = _one(layer, x), layer.get("axis")
     rank = len(value.shape) + 1
     if type(axis) is not int or axis == 0 or not -rank <= axis <= rank:
@@ -363,7 +369,7 @@ def _expanded(layer: KerasLayer, x: Given) -> Any:
 def _squeezed(layer: KerasLayer, x: Given) -> Any:
     if len(x) == 1 and isinstance(x[0], MaskOf):
         layer.get("axis")
-        return x[0]
+        return x[0]._replace(wide=False)
     value = _one(layer, x)
     axis = _axis(layer, value, layer.get("axis"))
     if value.shape[axis - 1] != 1 or len(value.shape) == 1:
@@ -393,7 +399,7 @@ def _transposed(layer: KerasLayer, x: Given) -> Value:
 def _differs(layer: KerasLayer, x: Given) -> MaskOf:
     if len(x) != 2 or not isinstance(x[0], Value) or not _number(x[1]):
         raise layer.error(f"compares {describe(x)}, expected a tensor and a number")
-    return MaskOf(frozenset({(x[0].symbol, float(x[1]))}))
+    return MaskOf(frozenset({(x[0].symbol, float(x[1]))}), wide=not x[0].is_ids)
 
 
 def _same_mask(layer: KerasLayer, x: Given) -> Any:
@@ -401,9 +407,12 @@ def _same_mask(layer: KerasLayer, x: Given) -> Any:
         layer.get(option)
     if len(x) != 1 or not isinstance(x[0], (MaskOf, Value)):
         raise layer.error(f"is called with {describe(x)}, which is not imported")
-    if isinstance(x[0], Value) and layer.kind != "ConvertToTensor":
+    (given,) = x
+    if isinstance(given, MaskOf):
+        return given._replace(wide=False) if layer.kind == "Any" else given
+    if layer.kind != "ConvertToTensor":
         raise layer.error("is imported of masks only")
-    return x[0]
+    return given
 
 
 def _either(layer: KerasLayer, x: Given) -> MaskOf:
@@ -411,14 +420,15 @@ def _either(layer: KerasLayer, x: Given) -> MaskOf:
     masks = [one.atoms for one in x if isinstance(one, MaskOf)]
     if len(masks) + sum(isinstance(one, Zeros) for one in x) != len(x) or not masks:
         raise layer.error(f"is called with {describe(x)}, expected masks")
-    return MaskOf(joined(masks))
+    wide = any(isinstance(one, MaskOf) and one.wide for one in x)
+    return MaskOf(joined(masks), wide and layer.kind == "LogicalOr")
 
 
 def _ones(layer: KerasLayer, x: Given) -> Any:
     value = _one(layer, x)
     dtype = layer.get("dtype")
     if dtype == "bool":
-        return MaskOf(None)
+        return MaskOf(None, wide=not value.is_ids, like=value)
     if len(value.shape) != 2 or dtype is not None:
         raise layer.error("is imported only of what has time steps, in its own dtype")
     return Ones(value._replace(symbol=_source_of_part(value.symbol)))
@@ -470,5 +480,6 @@ OPERATIONS: dict[str, Callable[[KerasLayer, Given], Any]] = {
     "Sum": _reduced,
     "Transpose": _transposed,
     "TrueDivide": _quotient,
+    "UnitNormalization": _to_unit_length,
     "ZerosLike": _zeros,
 }

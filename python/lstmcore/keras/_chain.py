@@ -41,10 +41,19 @@ from .._nn.time_reversal import Flip
 from .._shapes.each_step import EachStep
 from .._shapes.rows import Permute, RepeatVector, Reshape
 from .._shapes.steps import AvgPool1D, MaxPool1D, Pad1D, UpSample1D
-from ._layer import FUNCTIONAL, KerasLayer, NoChain, Stored, layers_of, name_of, unstacked
+from ._layer import (
+    FUNCTIONAL,
+    KerasLayer,
+    NoChain,
+    Stored,
+    freeze,
+    layers_of,
+    name_of,
+    unstacked,
+)
 from ._recurrent import CELLS, LAYERS, Direction, both_directions, direction, make, make_cell
 
-__all__ = ["ACTIVATIONS", "KINDS", "Chain", "alone", "freeze", "shape_after"]
+__all__ = ["ACTIVATIONS", "KINDS", "Chain", "alone", "shape_after"]
 
 ACTIVATIONS: dict[str, Callable[[], Module]] = {
     "tanh": Tanh,
@@ -122,13 +131,6 @@ def _reshaped(
     rest = math.prod(n for n in made if n is not None)
     total = math.prod(n or 0 for n in shape)
     return tuple(total // rest if n is None else n for n in made)
-
-
-def freeze(modules: list[Module]) -> None:
-    """Let no optimizer train them."""
-    for module in modules:
-        for p in module.parameters():
-            p.trainable = False
 
 
 class Chain:
@@ -500,6 +502,41 @@ class Chain:
         self._append(conv, **weights)
         self._activation(layer)
 
+    def _depthwise(self, layer: KerasLayer) -> None:
+        """Read a convolution of each feature by itself, and what SeparableConv1D has behind it."""
+        self._need_time(layer)
+        self._overlook_mask()
+        self._check_format(layer)
+        separable, bias = layer.kind == "SeparableConv1D", layer.flag("use_bias", True)
+        multiple = layer.size("depth_multiplier")
+        size, stride, dilation = (
+            self._one_number(layer, name) for name in ("kernel_size", "strides", "dilation_rate")
+        )
+        kernel = layer.take("depthwise_kernel", (size, None, multiple))
+        inputs, padding = kernel.shape[1], layer.get("padding", "valid")
+        weights = {"weight": kernel.transpose(1, 2, 0).reshape(inputs * multiple, 1, size)}
+        if bias and not separable:
+            weights["bias"] = layer.take("bias", (inputs * multiple,))
+        if padding == "same" and stride > 1:
+            padding = "valid"
+            self._pad_same(dilation * (size - 1) + 1, stride)
+        try:
+            conv = Conv1D(
+                inputs, inputs * multiple, size, stride, padding, dilation, "bias" in weights,
+                True, kernel.dtype, groups=inputs,
+            )  # fmt: skip
+        except (TypeError, ValueError) as error:
+            raise layer.error(f"is not imported: {error}") from error
+        self._append(conv, **weights)
+        if separable:
+            filters = layer.size("filters")
+            matrix = layer.take("pointwise_kernel", (1, inputs * multiple, filters))[0]
+            behind = {"weight": matrix.T}
+            if bias:
+                behind["bias"] = layer.take("bias", (filters,))
+            self._append(Linear(inputs * multiple, filters, bias, matrix.dtype), **behind)
+        self._activation(layer)
+
     def _pad_same(self, reach: int, stride: int) -> None:
         """Pad so that there is a window for each stride begun, which depends on the steps."""
         time = self.shape[0]
@@ -621,6 +658,7 @@ _READERS: dict[str, Callable[[Chain, KerasLayer], None]] = {
     "Conv1D": Chain._conv,
     "Cropping1D": Chain._pad,
     "Dense": Chain._dense,
+    "DepthwiseConv1D": Chain._depthwise,
     "Dropout": Chain._dropout,
     "ELU": Chain._elu,
     "Embedding": Chain._embedding,
@@ -642,6 +680,7 @@ _READERS: dict[str, Callable[[Chain, KerasLayer], None]] = {
     "RepeatVector": Chain._repeat_vector,
     "Rescaling": Chain._rescaling,
     "Reshape": Chain._reshape,
+    "SeparableConv1D": Chain._depthwise,
     "Softmax": Chain._softmax,
     "SpatialDropout1D": Chain._nothing,
     "TimeDistributed": Chain._time_distributed,

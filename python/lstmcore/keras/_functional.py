@@ -7,16 +7,16 @@ are put back to where they belong (`Spread`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from .._base.checks import describe
 from .._base.module import Module
-from .._network.arrays import PadSame
+from .._network.arrays import Join, PadSame
 from .._network.masks import Compact, Either, Marked, Spread, Valid
 from .._network.model import Model
 from .._network.operations import Index, Stack
-from .._network.symbol import Input, Symbol
+from .._network.symbol import Input, Symbol, concat
 from .._nn.embedding import Embedding
 from .._nn.pooling import BothEnds, LastStep
 from .._nn.sequential import Sequential
@@ -25,9 +25,9 @@ from .._shapes.each_step import EachStep
 from . import _model
 from ._attention import ATTENTION
 from ._between import OPERATIONS
-from ._chain import KINDS, Chain, freeze, shape_after
-from ._layer import FUNCTIONAL, KerasLayer, NoChain, layers_of, name_of, unstacked
-from ._recurrent import LAYERS, both_directions, direction, make
+from ._chain import KINDS, Chain, shape_after
+from ._layer import FUNCTIONAL, KerasLayer, NoChain, freeze, layers_of, name_of, unstacked
+from ._recurrent import LAYERS, both_ways, direction, make
 from ._value import Atoms, MaskOf, Scores, Value, Zeros, value_of
 
 __all__ = ["import_model"]
@@ -80,7 +80,8 @@ def _is_network(model: Any) -> bool:
     """Whether it is a functional model that is no chain, as far as can be seen."""
     layers = {name_of(layer): layer for layer in layers_of(model)}
     if model["class_name"] == "Sequential":
-        return False
+        kinds = {layer["class_name"] for layer in layers.values()}
+        return bool(kinds & (set(OPERATIONS) - set(KINDS)))
     nodes = {name: layer.get("inbound_nodes") or [] for name, layer in layers.items()}
     if not all(isinstance(calls, list) for calls in nodes.values()):
         return False
@@ -196,6 +197,16 @@ class _Recurrent(NamedTuple):
     gives_state: bool
     fill: str  # what Spread puts where a step is masked
     parts: int  # 2 if each direction is an output of its own
+
+
+class _Apart(NamedTuple):
+    """A Bidirectional layer with several layers in each direction, or two that differ."""
+
+    layers: list[Any]  # those of the forward direction, then the others
+    forward: int  # how many of them are the forward ones
+    merge: str | None
+    sequences: bool
+    gives_state: bool
 
 
 class _Network:
@@ -432,7 +443,7 @@ class _Network:
         if _is_between(layer):
             read = KerasLayer(layer, [], self._source.version)
             given = args[0] if len(args) == 1 and isinstance(args[0], list) else args
-            made = OPERATIONS[kind](read, given)
+            made = self._between(kind, read, given)
             read.close()
             return [made]
         if kind in _MODELS:
@@ -457,6 +468,27 @@ class _Network:
         if state is not None:
             raise ValueError(f"the layer {name!r} is called with initial_state")
         return [self._plain(layer, x)]
+
+    def _between(self, kind: str, read: KerasLayer, given: list[Any]) -> Any:
+        """Return what stands between layers; of masks beside values what `OPERATIONS` cannot."""
+        values = [one for one in given if isinstance(one, Value)]
+        masks = [one for one in given if isinstance(one, MaskOf)]
+        if kind == "Multiply" and len(values) == len(masks) == 1 and len(given) == 2:
+            (x,), (mask,) = values, masks
+            made = x.symbol if mask.atoms is None else x.symbol * self.mask(mask.atoms)
+            return Value(made, x.shape)
+        axis = read.config.get("axis", -1)
+        if kind == "Concatenate" and len(masks) == len(given) > 0:
+            wide = any(mask.wide for mask in masks)
+            if axis in ((1, -2) if wide else (1, -1)):
+                read.get("axis")
+                return MaskOf(self._behind([(one.atoms, one.like) for one in masks]), wide)
+        masked = len(values) == len(given) and any(one.mask is not None for one in values)
+        if kind == "Concatenate" and masked and len(values[0].shape) == 2 and axis in (1, -2):
+            whole = OPERATIONS[kind](read, [one._replace(mask=None) for one in values])
+            mine = [(one.mask, one) for one in values]
+            return whole._replace(mask=None if read.is_function else self._behind(mine))
+        return OPERATIONS[kind](read, given)
 
     def _plain(self, layer: Any, x: Value) -> Value:
         """Return what a layer makes that takes one value and gives one."""
@@ -530,14 +562,25 @@ class _Network:
         """Return the symbol of a mask."""
         if atoms not in self._mask_symbols:
             parts = [
-                Valid(value)._given_symbols(symbol)
-                for symbol, value in sorted(atoms, key=lambda a: (id(a[0]), a[1]))
+                symbol if value is None else Valid(value)._given_symbols(symbol)
+                for symbol, value in sorted(atoms, key=lambda a: (id(a[0]), a[1] or 0.0))
             ]
             made = parts[0]
             for part in parts[1:]:
                 made = Either()._given_symbols(made, part)
             self._mask_symbols[atoms] = made
         return self._mask_symbols[atoms]
+
+    def _behind(self, masks: Sequence[tuple[Atoms | None, Value | None]]) -> Atoms:
+        """Return the mask of steps behind each other; where there is none, all of a value."""
+        there = []
+        for atoms, like in masks:
+            if atoms is None and like is None:
+                raise ValueError("masks behind each other are imported of tensors that are known")
+            known = frozenset({(like.symbol * 0.0, 1.0)}) if atoms is None and like else atoms
+            there.append(self.mask(known or frozenset()))
+        joined = Join(1, [2] * len(there), [None, 1])._given_symbols(*there)
+        return frozenset({(joined, None)})
 
     def compact(self, x: Value) -> Any:
         """Return a symbol with the steps that the mask has, at the start of their rows."""
@@ -575,6 +618,8 @@ class _Network:
                 freeze(self._made[name].layers)
         made = self._made[name]
         symbol = self.compact(x)
+        if isinstance(made, _Apart):
+            return self._both_apart(made, symbol, state, x, name)
         for module in made.before:
             symbol = module(symbol)
         states: list[Any] = []
@@ -591,6 +636,37 @@ class _Network:
             parts = final if isinstance(final, tuple) else (final,)
             states += [part[i] for i in range(1 + one.bidirectional) for part in parts]
         return self._outputs_of(made, symbol, states, x)
+
+    def _both_apart(
+        self, made: _Apart, symbol: Any, state: Any, x: Value, name: str
+    ) -> list[Value]:
+        """Return what a layer gives whose directions are layers of their own."""
+        given = list(state) if isinstance(state, list) else []
+        counts = [len(one._state_parts) for one in made.layers]
+        if state is not None and len(given) != sum(counts):
+            raise ValueError(
+                f"the layer {name!r} is called with an initial_state of {len(given)} parts, "
+                f"expected {sum(counts)}"
+            )
+        ends: list[Any] = []
+        states: list[Any] = []
+        for place, (one, count) in enumerate(zip(made.layers, counts, strict=True)):
+            before = symbol if place in (0, made.forward) else ends.pop()[0]
+            mine, given = given[:count], given[count:]
+            y, final = one(before, None if state is None else _initial(one, mine, name))
+            parts = final if isinstance(final, tuple) else (final,)
+            states += [part[0] for part in parts]
+            ends.append((y, parts[0][0]))
+        if made.sequences:
+            both = [self.spread(y, x.mask, "zero") for y, _ in ends]
+        else:
+            both = [h for _, h in ends]
+        merged = both if made.merge is None else [_merged(made.merge, *both)]
+        shape = (x.shape[0],) if made.sequences else ()
+        values = [Value(one, (*shape, one.axes.features)) for one in merged]
+        if made.gives_state:
+            values += [Value(one, (one.axes.features,)) for one in states]
+        return values
 
     def _outputs_of(self, made: _Recurrent, symbol: Any, states: list[Any], x: Value) -> list[Any]:
         sequences = not made.after
@@ -690,19 +766,39 @@ def _no_weights(*names: str) -> list[Any]:
     return []
 
 
-def _stacked(parts: list[_Recurrent]) -> _Recurrent:
+def _merged(merge: str, forward: Any, reverse: Any) -> Any:
+    """Return the features of two directions as one."""
+    if merge == "concat":
+        return concat([forward, reverse])
+    if merge == "mul":
+        return forward * reverse
+    return (forward + reverse) * (0.5 if merge == "ave" else 1.0)
+
+
+def _stacked(parts: list[Any]) -> Any:
     """Return several layers that run one after the other as one."""
+    if len(parts) == 1:
+        return parts[0]
     first, last = parts[0], parts[-1]
     return last._replace(before=first.before, layers=[one for p in parts for one in p.layers])
 
 
-def _recurrent(layer: KerasLayer) -> _Recurrent:
+def _recurrent(layer: KerasLayer) -> _Recurrent | _Apart:
     if layer.kind == "Bidirectional":
         inside = layer.config.get("layer")
         options = inside.get("config") if isinstance(inside, dict) else None
         gives_state = isinstance(options, dict) and bool(options.get("return_state"))
-        forward, reverse, merge = both_directions(layer)
-        _check(layer, forward.options)
+        (forward, *more), (reverse, *others), merge = both_ways(layer)
+        for one in (forward, *more, reverse, *others):
+            _check(layer, one.options)
+        if more or not forward.same(reverse):
+            made_forward = [make(one) for one in (forward, *more)]
+            made_reverse = [make(one, reverse=True) for one in (reverse, *others)]
+            last = (more or [forward])[-1]
+            return _Apart(
+                [*made_forward, *made_reverse], len(made_forward), merge, last.sequences,
+                gives_state,
+            )  # fmt: skip
         parts = 2 if merge is None else 1
         if forward.sequences:
             made = make(forward, reverse, merge=merge or "concat")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, Protocol
 
 import numpy as np
 
 from .._base import checks
 from .._base.checks import Array
+from .._base.module import Module
 
 __all__ = [
     "FUNCTIONAL", "KerasLayer", "NoChain", "Stored",
-    "cells_of", "layers_of", "name_of", "unstacked",
+    "cells_of", "freeze", "layers_of", "name_of", "unstacked",
 ]  # fmt: skip
 
 FUNCTIONAL = ("Functional", "Model")
@@ -108,6 +109,13 @@ def unstacked(description: Any) -> list[Any]:
     for layer in layers[1:]:
         layer["config"]["go_backwards"] = False
     return layers
+
+
+def freeze(modules: Iterable[Module]) -> None:
+    """Let no optimizer train them."""
+    for module in modules:
+        for p in module.parameters():
+            p.trainable = False
 
 
 class NoChain(ValueError):

@@ -23,7 +23,7 @@ from .._files.layouts import LAYOUTS, OURS, reordered
 from .._nn.cells import Cell, GRUCell, LSTMCell, RNNCell
 from .._nn.config import MERGES, Config
 from .._nn.layers import GRU, LSTM, RNN, Layer
-from ._layer import KerasLayer
+from ._layer import KerasLayer, NoChain, name_of, unstacked
 
 LAYERS: dict[str, Any] = {
     "SimpleRNN": RNN,
@@ -188,20 +188,49 @@ def direction(layer: KerasLayer) -> Direction:
 
 
 def both_directions(layer: KerasLayer) -> tuple[Direction, Direction, str | None]:
-    """Read a Bidirectional layer: forward, reverse, and how they are merged, None if not."""
+    """Read a Bidirectional layer of one layer: forward, reverse, how they are merged, None if not.
+
+    Raises
+    ------
+    NoChain
+        If its directions are several layers, or two that differ.
+    """
+    (forward, *more), (reverse, *_), merge = both_ways(layer)
+    if more or not forward.same(reverse):
+        raise NoChain(
+            f"{layer.where} has several layers in each direction, or two that differ: import the "
+            "whole model, which has them side by side then"
+        )
+    return forward, reverse, merge
+
+
+class BothWays(NamedTuple):
+    """The layers of a Bidirectional one, those of each direction one after the other."""
+
+    forward: list[Direction]
+    reverse: list[Direction]
+    merge: str | None
+
+
+def both_ways(layer: KerasLayer) -> BothWays:
+    """Read a Bidirectional layer, whatever there is in each direction."""
     merge = layer.get("merge_mode", "concat")
     if merge not in (None, *MERGES):
         expected = ", ".join(map(repr, MERGES))
         raise layer.error(f"has merge_mode={describe(merge)}, expected one of {expected}")
     inside, own = layer.need("layer"), layer.get("backward_layer")
-    forward = direction(layer.inside(inside, LAYERS))
-    reverse = direction(layer.inside(own or inside, LAYERS))
+    for description in (inside, own or inside):
+        name_of(description)
+    forward, reverse = (
+        [direction(layer.inside(part, LAYERS)) for part in unstacked(description)]
+        for description in (inside, own or inside)
+    )
     layer.close()
-    if forward.backwards or not (reverse.backwards or own is None):
+    if forward[0].backwards or not (reverse[0].backwards or own is None):
         raise layer.error("has a forward layer that goes backwards, which is not imported")
-    if not forward.same(reverse):
-        raise layer.error("has two different layers for its directions, which is not imported")
-    return forward, reverse, merge
+    if forward[-1].sequences != reverse[-1].sequences:
+        raise layer.error("has return_sequences=True in one of its directions alone")
+    return BothWays(forward, reverse, merge)
 
 
 def make(*directions: Direction, reverse: bool = False, merge: str = "concat") -> Layer[Any]:

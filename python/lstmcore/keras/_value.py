@@ -10,7 +10,8 @@ from .._network.symbol import Symbol
 __all__ = ["Atoms", "MaskOf", "Ones", "Scores", "Shape", "Value", "Zeros", "joined", "value_of"]
 
 Shape = tuple["int | None", ...]  # of a row; None is not known
-Atoms = frozenset[tuple[Symbol, float]]  # a step is there if one of these symbols is not the number
+# A step is there if one of these symbols is not the number; or, with None, is what says so.
+Atoms = frozenset[tuple[Symbol, "float | None"]]
 
 
 class Value(NamedTuple):
@@ -27,9 +28,11 @@ class Value(NamedTuple):
 
 
 class MaskOf(NamedTuple):
-    """A tensor of bools that is a mask; with None, all steps are there."""
+    """A tensor of bools that is a mask; with None, all steps are there, those of `like`."""
 
     atoms: Atoms | None
+    wide: bool = False  # whether it has an axis of features, too
+    like: Value | None = None
 
 
 class Ones(NamedTuple):

@@ -430,6 +430,7 @@ class Writer:
         """Write all layers of a recurrent layer, and the pooling after it that Keras has in it."""
         options = keras_options(layer, self._version)
         pooled = bool(after) and type(after[0]) in (LastStep, BothEnds)
+        self._steps = not pooled
         merge = self._merge(layer, after[0]) if pooled else layer.merge
         if layer.reverse and len(self._modules) > 1 and not pooled:
             raise ValueError(

@@ -152,10 +152,22 @@ class _NetworkWriter:
         elif kind is BothEnds:
             raise inexpressible(module, "it has to be all that takes a bidirectional layer's y")
         else:
+            given = {} if kind is not MeanPool else self._mask_of(step.xs[0] or 0)
             for layer, _ in self._made(module):
-                x = layer(x)
+                x = layer(x, **given)
         self.values[step.outs[0]] = [x]
         return set()
+
+    def _mask_of(self, slot: int) -> dict[str, Any]:
+        """Return the mask that a layer of Keras is called with.
+
+        Where steps were not taken out, one that Keras hands on beside a tensor is overlooked.
+        """
+        mask, x = self.masks.get(slot), self.values[slot][0]
+        if mask is None and getattr(x, "_keras_mask", None) is not None:
+            there = self.keras.ops.ones_like(x, dtype="bool")
+            mask = self.keras.ops.any(there, axis=-1)
+        return {} if mask is None else {"mask": mask}
 
     def _attention(self, step: Step) -> None:
         module: Any = step.module
@@ -167,7 +179,7 @@ class _NetworkWriter:
             size = self.plan.axes[query].features or 1
             self._layers[id(module)] = layers_of(self.keras, module, size, self.dtype)
         made = self._layers[id(module)]
-        mask, weights = self.masks.get(key), step.outs[1] in self._users
+        mask, weights = self._mask_of(key).get("mask"), step.outs[1] in self._users
         found = write_attention(self.keras, module, made, given, mask, weights)
         self.values |= {slot: [one] for slot, one in zip(step.outs, found, strict=False)}
 
@@ -220,7 +232,7 @@ class _NetworkWriter:
         made = self._made(module, *([] if after is None else [after]), states=states)
         x = self.values[step.xs[0] or 0][0]
         mask = self.masks.get(step.xs[0] or 0)
-        given = {} if mask is None else {"mask": mask}
+        given = self._mask_of(step.xs[0] or 0)
         initial, final = self._initial(step), []
         for layer, weights in made:
             if not weights:  # the dropout between layers
@@ -243,14 +255,17 @@ class _NetworkWriter:
         return set() if mine is None else {y}
 
     def masking_of(self, step: Step) -> Any:
-        """Return the Masking layer for the product of a value and of its mask, if it is that."""
+        """Return the Masking layer for the product of a value and of its mask, if it is that.
+
+        Of a value and another mask it is "mask".
+        """
         by_mask = [one for one in self.plan.steps if step.xs[1] in one.outs]
         module = by_mask[0].module if by_mask else None
         if not isinstance(module, (masks.Valid, masks.Either)):
             return None
         if isinstance(module, masks.Valid) and by_mask[0].xs == step.xs[:1]:
             return self.keras.layers.Masking(module._given[0], dtype=self.dtype)
-        raise inexpressible(step.module, "it is a product with a mask")
+        return "mask"
 
     def _fills_zeros(self, step: Step) -> bool:
         """Whether outputs of masked steps are zeros, and not those before them."""
@@ -340,6 +355,10 @@ def _given(w: _NetworkWriter, step: Step) -> list[Value]:
 def _binary(w: _NetworkWriter, module: Binary, step: Step) -> Value:
     kinds = {"add": "Add", "subtract": "Subtract", "multiply": "Multiply"}
     masking = w.masking_of(step)
+    if masking == "mask":
+        (x,), (mask,) = _given(w, step)
+        there = w.keras.ops.expand_dims(w.keras.ops.cast(mask, w.dtype), -1)
+        return [w.keras.ops.multiply(x, there)]
     if masking is not None:  # what is masked becomes 0
         return [masking(one) for one in _given(w, step)[0]]
     kind = getattr(w.keras.layers, kinds[module._config.kind])
@@ -411,6 +430,14 @@ def _dot(w: _NetworkWriter, module: arrays.Dot, step: Step) -> Value:
     return [w.keras.layers.Dot(tuple(module._given[:2]), dtype=w.dtype)([a, b])]
 
 
+def _unit_length(w: _NetworkWriter, module: arrays.UnitLength, step: Step) -> Value:
+    axis, least, more = module._given[:3]
+    if (least, more) != (1e-6, 0.0):
+        raise inexpressible(module, "its UnitNormalization is by the length, at least 1e-6")
+    ((x,),) = _given(w, step)
+    return [w.keras.layers.UnitNormalization(axis, dtype=w.dtype)(x)]
+
+
 def _join(w: _NetworkWriter, module: arrays.Join, step: Step) -> Value:
     parts = [one for (one,) in _given(w, step)]
     return [w.keras.layers.Concatenate(axis=module._given[0], dtype=w.dtype)(parts)]
@@ -465,6 +492,7 @@ _OPERATIONS: dict[type[Module], Callable[[_NetworkWriter, Any, Step], Value]] = 
     arrays.Reduce: _reduce,
     arrays.SoftmaxOver: _softmax_over,
     arrays.Take: _take,
+    arrays.UnitLength: _unit_length,
     masks.Compact: _compact,
     masks.Either: _either,
     masks.Marked: _unmoved,
