@@ -621,6 +621,14 @@ class Module(metaclass=Explained):
             ]
         if complaints:
             complaints += hints([name for name, _ in self._named()], state_dict, prefix)
+            shapes = [getattr(state_dict[key], "shape", None) for key in ours]
+            if len(missing) == len(unexpected) == len(names) and shapes == [
+                p.shape for p in names.values()
+            ]:
+                complaints.append(
+                    "in this order the arrays fit all the same: rename them by "
+                    "dict(zip(model.state_dict(), state_dict.values()))"
+                )
         arrays = {}
         for key, p in names.items():
             if key in state_dict:

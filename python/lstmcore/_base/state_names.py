@@ -9,7 +9,10 @@ from typing import Any
 __all__ = ["hints", "prefixes_of", "sizes_of"]
 
 _NAME = re.compile(r"(?:.*\.)?weight_ih_l(\d+)(_reverse)?")
-_NORMS = re.compile(r"(?:.*\.)?parametrizations\..*\.original[01]?|.*_l\d+(?:_reverse)?_g|.*_orig")
+_NORMS = re.compile(
+    r"(?:.*\.)?parametrizations\..*\.original[01]?|.*_l\d+(?:_reverse)?_(?:g|raw)|.*_orig"
+)
+_FOLD = "lstmcore.torch.fold_norms makes one weight each of what weight_norm or weight drop split"
 _GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 
 
@@ -48,7 +51,7 @@ def hints(names: Iterable[str], state_dict: Mapping[Any, Any], prefix: str) -> l
         listed = ", ".join(f"module {part} those with prefix={p!r}" for part, p in parts.items())
         advice.append(f"its modules have these names one by one: load into {listed}")
     if any(_NORMS.fullmatch(key) for key in own) and wanted:
-        advice.append("lstmcore.torch.fold_norms makes one weight each of what weight_norm split")
+        advice.append(_FOLD)
     return advice
 
 
@@ -102,6 +105,19 @@ def _extent(names: Iterable[str]) -> tuple[int, bool] | None:
     return 1 + max(int(match[1]) for match in matches), any(match[2] for match in matches)
 
 
+def _refuse_remains(state_dict: Mapping[Any, Any], prefix: str) -> None:
+    """Refuse weights of which weight drop has left a part, where all of it is beside them."""
+    for key in state_dict:
+        if isinstance(key, str) and key.endswith("_raw"):
+            path, dot, name = key.removesuffix("_raw").rpartition(".")
+            for remains in (path + dot + name, f"{path}{dot}module.{name}"):
+                if remains.startswith(prefix) and remains in state_dict:
+                    raise ValueError(
+                        f"{remains} is what weight drop left of {key} in the last step of "
+                        "training: lstmcore.torch.fold_norms(state_dict) has all of it"
+                    )
+
+
 def sizes_of(kind: str, state_dict: Mapping[Any, Any], prefix: str) -> dict[str, Any]:
     """Return the options of a recurrent layer that the names and shapes of its parameters tell.
 
@@ -122,15 +138,17 @@ def sizes_of(kind: str, state_dict: Mapping[Any, Any], prefix: str) -> dict[str,
         for key, value in state_dict.items()
         if isinstance(key, str) and key.startswith(prefix)
     }
+    _refuse_remains(state_dict, prefix)
     layers = {m[0]: int(m[1]) for m in map(_NAME.fullmatch, shapes) if m and "." not in m[0]}
     if "weight_ih_l0" not in shapes or "weight_hh_l0" not in shapes:
         found = prefixes_of(["weight_ih_l0", "weight_hh_l0"], state_dict)
-        listed = ", ".join(repr(p) for p in found[:10]) or "no prefix"
-        fold = any(_NORMS.fullmatch(name) for name in shapes)
-        more = "; lstmcore.torch.fold_norms makes one weight each of what weight_norm split"
+        listed = ", ".join(repr(p) for p in found[:10])
+        where = f"it has them with {listed}" if listed else "it has both with no prefix at all"
+        more = f"; {_FOLD}" if any(_NORMS.fullmatch(str(key)) for key in state_dict) else ""
+        if "weight_ih" in shapes and "weight_hh" in shapes:
+            more = "; it has those of a cell, to which a layer adds _l0"
         raise ValueError(
-            f"state_dict lacks {prefix}weight_ih_l0 or {prefix}weight_hh_l0, it has them with "
-            f"{listed}{more * fold}"
+            f"state_dict lacks {prefix}weight_ih_l0 or {prefix}weight_hh_l0, and {where}{more}"
         )
     w_ih, w_hh = shapes["weight_ih_l0"], shapes["weight_hh_l0"]
     if len(w_ih) != 2 or len(w_hh) != 2 or w_ih[0] != w_hh[0] or 0 in (*w_ih, *w_hh):

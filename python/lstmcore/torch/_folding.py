@@ -1,4 +1,4 @@
-"""Weights that PyTorch's weight_norm and spectral_norm split, made one again."""
+"""Weights that weight_norm, spectral_norm and weight drop split, made one again."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ __all__ = ["fold_norms"]
 
 # What the parts are called in a state dict, by what the weight is: (path.)name.
 _PARAMETRISED = re.compile(r"((?:.*\.)?)parametrizations\.([^.]+)\.original([01]?)")
+_DROPPED = re.compile(r"((?:.*\.)?)(weight_[ih]h_l\d+(?:_reverse)?)_raw")
 
 
 def fold_norms(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Make one weight again of what ``weight_norm`` and ``spectral_norm`` split.
+    """Make one weight again of what ``weight_norm``, ``spectral_norm`` and weight drop split.
 
     Parameters
     ----------
@@ -24,13 +25,14 @@ def fold_norms(state_dict: Mapping[str, Any]) -> dict[str, Any]:
         With the names that ``torch.nn.utils.parametrizations`` gives,
         ``parametrizations.weight.original0``, or those that ``torch.nn.utils`` gave before,
         ``weight_g`` and ``weight_v``; ``weight_orig``, ``weight_u`` and ``weight_v`` of
-        spectral_norm. Other entries are kept as they are.
+        spectral_norm; ``weight_hh_l0_raw`` of the weight drop of AWD-LSTMs, beside which there may
+        be what was left of it in the last step of training. Other entries are kept as they are.
 
     Returns
     -------
     dict of str to array
         The weights that the modules compute with, under their own names: g v / norm(v), and
-        w / sigma with sigma = u' w v.
+        w / sigma with sigma = u' w v; of weight drop, all of the weight.
 
     Raises
     ------
@@ -57,8 +59,9 @@ def fold_norms(state_dict: Mapping[str, Any]) -> dict[str, Any]:
         raise TypeError(f"state_dict is a {type(state_dict).__name__}, expected a mapping")
     found: dict[str, Any] = {}
     used: set[str] = set()
+    made: set[str] = set()
     for name in state_dict:
-        if name in used:
+        if name in used or name in made:
             continue
         folded = _fold(state_dict, name)
         if folded is None:
@@ -66,6 +69,7 @@ def fold_norms(state_dict: Mapping[str, Any]) -> dict[str, Any]:
             continue
         whole, array, parts = folded
         used |= parts
+        made.add(whole)
         found[whole] = array
     return {name: array for name, array in found.items() if name not in used}
 
@@ -85,6 +89,12 @@ def _fold(state: Mapping[str, Any], name: Any) -> tuple[str, Any, set[str]] | No
         if u not in state:
             raise ValueError(f"{name} is of a parametrisation other than weight or spectral norm")
         return path + weight, _spectral_norm(*_taken(state, (name, u, v))), {name, u, v}
+    match = _DROPPED.fullmatch(name)
+    if match:
+        path, weight = match.groups()
+        inside = f"{path}module."
+        home = inside if any(str(key).startswith(inside) for key in state) else path
+        return home + weight, state[name], {name}
     stem = name[:-2]
     if name.endswith("_g") and f"{stem}_v" in state:
         parts = (name, f"{stem}_v")
