@@ -16,7 +16,7 @@
 #include "tile-inl.h"
 
 /// Whether kernels have AMX, and with it Bfloat16Unit::dot, which an old assembler may not know.
-/// Elsewhere tests can have them emulated.
+/// Tests can have them emulated everywhere.
 #if (defined(__AVX512F__) && !defined(LSTMCORE_OLD_ASSEMBLER)) || defined(LSTMCORE_EMULATE_UNITS)
 #define LSTMCORE_AVX512_UNITS 1
 #else
@@ -28,13 +28,14 @@ namespace lstmcore {
 namespace LSTMCORE_LEVEL {
 namespace {
 
-// Tiles 0 .. 3 hold sums, 4 the rows, 5 the weights. A row of a tile is a register, of 16 numbers.
-constexpr int kRowsTile = 4, kWeightsTile = 5, kTiles = 6;
-constexpr int64_t kTileRow = kLanes<float>;     // sums, pairs of bfloat16, groups of int8
-constexpr int kTileRows = 8, kTileVectors = 4;  // at most: see tile-inl.h, and Packed
-static_assert(tile_rows(1) <= kTileRows, "as tiles of rows are cut");
+// Tiles 0 .. 3 hold sums, 4 and 5 rows, 6 and 7 weights. A row of a tile is a register, of 16
+// numbers.
+constexpr int kRowsTile = 4, kWeightsTile = 6, kTiles = 8;
+constexpr int64_t kTileRow = kLanes<float>;  // sums, pairs of bfloat16, groups of int8
+constexpr int64_t kTileRows = 16;
+constexpr int64_t kTileVectors = 4;  // of a panel, at most: see Packed
 
-#if defined(__AVX512F__)
+#if !defined(LSTMCORE_EMULATE_UNITS)
 /// As LDTILECFG reads it.
 struct alignas(64) TileConfig {
     uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -47,7 +48,7 @@ inline void configure_tiles(int64_t rows) {
     TileConfig config;
     for (int tile = 0; tile < kTiles; ++tile) {
         config.row_bytes[tile] = kAmxBytes;
-        config.rows[tile] = uint8_t(tile == kWeightsTile ? kTileRow : rows);
+        config.rows[tile] = uint8_t(tile >= kWeightsTile ? kTileRow : rows);
     }
     __asm__ volatile("ldtilecfg %0" : : "m"(config));
 }
@@ -73,29 +74,29 @@ LSTMCORE_INLINE void store_tile(void* to, int64_t stride) {
                      : "r"(to), "r"(stride), "i"(kTile)
                      : "memory");
 }
-/// kSum += rows * weights, of Bfloat16 or int8_t
-template <int kSum, class W>
+/// kSum += kRows * kWeights, of Bfloat16 or int8_t
+template <int kSum, int kRows, int kWeights, class W>
 LSTMCORE_INLINE void multiply_tiles() {
     if constexpr (std::is_same_v<W, int8_t>)
         __asm__ volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0"
                          :
-                         : "i"(kSum), "i"(kRowsTile), "i"(kWeightsTile));
+                         : "i"(kSum), "i"(kRows), "i"(kWeights));
     else
         __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0"
                          :
-                         : "i"(kSum), "i"(kRowsTile), "i"(kWeightsTile));
+                         : "i"(kSum), "i"(kRows), "i"(kWeights));
 }
 #else
-// The same in C++, for tests where there is no AMX. Their rows are as long as registers are here.
+// The same in C++, for tests where there is no AMX. Its rows are as long as registers are here.
 struct EmulatedTile {
     int64_t rows = 0;
-    uint32_t numbers[16][kTileRow];
+    uint32_t numbers[kTileRows][kTileRow];
 };
 thread_local EmulatedTile emulated_tiles[kTiles];
 
 inline void configure_tiles(int64_t rows) {
     for (int tile = 0; tile < kTiles; ++tile)
-        emulated_tiles[tile].rows = tile == kWeightsTile ? kTileRow : rows;
+        emulated_tiles[tile].rows = tile >= kWeightsTile ? kTileRow : rows;
 }
 inline void release_tiles() {
     for (EmulatedTile& tile : emulated_tiles) tile.rows = 0;
@@ -141,10 +142,10 @@ inline uint32_t add_products(uint32_t sum, const uint32_t* row, const EmulatedTi
             sum += uint32_t(int8_t(row[k] >> bit) * int8_t(w.numbers[k][n] >> bit));
     return sum;
 }
-template <int kSum, class W>
+template <int kSum, int kRows, int kWeights, class W>
 void multiply_tiles() {
     EmulatedTile& sum = emulated_tiles[kSum];
-    const EmulatedTile &a = emulated_tiles[kRowsTile], &w = emulated_tiles[kWeightsTile];
+    const EmulatedTile &a = emulated_tiles[kRows], &w = emulated_tiles[kWeights];
     for (int64_t r = 0; r < sum.rows; ++r)
         for (int64_t n = 0; n < kTileRow; ++n)
             sum.numbers[r][n] = add_products(sum.numbers[r][n], a.numbers[r], w, n, W());
@@ -176,61 +177,171 @@ LSTMCORE_INLINE void for_each_constant(F f, std::integer_sequence<int, kValues..
     (f(Constant<kValues>()), ...);
 }
 
-/// Sums of a tile, as float or int32: some registers of each row.
-struct alignas(64) TileSums {
-    uint32_t numbers[kTileRows][kTileVectors * kTileRow];
+/// How n rows are cut for AMX. Up to 16 are one tile. More are cut into parts of about equal height
+/// that are two tiles each, so that a tile of weights is loaded once for both: then loads, 8 cycles
+/// each, take half as long as products, 16 cycles each, and weights come from the L2 cache fast
+/// enough. All tiles have the same number of rows. The second of a part ends where that ends; so
+/// both may have the row in the middle.
+struct AmxCut {
+    int64_t tiles;  ///< of a part
+    int64_t parts;
+    int64_t height, higher;  ///< rows of a part; so many parts have one more
+    int64_t tile_rows;
 
-    template <class P>
-    LSTMCORE_INLINE P at(int64_t row, int64_t column) const {
-        P sums;
-        std::memcpy(&sums, numbers[row] + column, sizeof sums);
-        return sums;
-    }
+    explicit AmxCut(int64_t n)
+        : tiles(n > kTileRows ? 2 : 1),
+          parts((n + tiles * kTileRows - 1) / (tiles * kTileRows)),
+          height(n / parts),
+          higher(n % parts),
+          tile_rows((height + (higher > 0) + tiles - 1) / tiles) {}
+
+    /// Panels that are taken at once: with more rows from the L1 cache than weights.
+    int64_t most_panels() const { return kSlots / (tiles * kTileRows); }
+
+    static constexpr int64_t kSlots = 4 * kTileRows;  ///< tiles of rows times panels, in rows
 };
 
-/// sums[row][vector] = sum_k a[row][k] w[k][vector] for `rows` rows, `stride` bytes apart. W is
-/// Bfloat16 or int8_t; `w_step` numbers lie between the pairs or groups of w, and K is a multiple
-/// of what a tile takes.
-template <int kVectors, class W>
-LSTMCORE_INLINE void sum_by_amx(const void* a, int64_t stride, int64_t rows, const W* w,
-                                int64_t w_step, int64_t K, TileSums* sums) {
-    constexpr int64_t kNumbers = 4 / int64_t(sizeof(W));  // to a pair or group
-    if (rows > configured_rows || rows + 1 < configured_rows) {
-        configure_tiles(rows);
-        configured_rows = rows;
-    }
-    const auto each_vector = [](auto f) LSTMCORE_INLINE_LAMBDA {
-        for_each_constant(f, std::make_integer_sequence<int, kVectors>());
-    };
-    each_vector([](auto v) { clear_tile<decltype(v)::value>(); });
-    for (int64_t i = 0; i < K / kNumbers; i += kTileRow) {
-        load_tile<kRowsTile>(static_cast<const char*>(a) + 4 * i, stride);
-        each_vector([&](auto v) {
-            load_tile<kWeightsTile>(w + i * w_step + v * kTileRow * kNumbers,
-                                    w_step * int64_t(sizeof(W)));
-            multiply_tiles<decltype(v)::value, W>();
-        });
-    }
-    each_vector([&](auto v) {
-        store_tile<decltype(v)::value>(&sums->numbers[0][v * kTileRow], sizeof sums->numbers[0]);
-    });
-}
+/// Rows of a part, `stride` bytes apart.
+struct AmxRows {
+    const char* data;
+    int64_t stride;
+    int64_t rows;
+};
 
-/// Calls add(vectors, panel, w_step) for each of kPanels panels of kVectors registers, or for one
-/// of `columns` columns, if they are fewer: with how many registers it has, and how many numbers
-/// lie from k to k there, kNumbers of each column.
-template <int kVectors, int kPanels, int kNumbers, class Add>
-LSTMCORE_INLINE void for_each_panel(int64_t columns, Add add) {
-    constexpr int64_t L = kLanes<float>;
-    if constexpr (kVectors > 1 && kPanels == 1) {
-        if (columns == L) return add(Constant<1>(), 0, L * kNumbers);
-        if constexpr (kVectors > 2)
-            if (columns == 2 * L) return add(Constant<2>(), 0, 2 * L * kNumbers);
-        if constexpr (kVectors > 3)
-            if (columns == 3 * L) return add(Constant<3>(), 0, 3 * L * kNumbers);
+/// Panels of a matrix of Bfloat16 or int8_t.
+template <class W>
+struct AmxPanels {
+    const W* data;
+    int64_t panels;
+    int64_t size;     ///< numbers from panel to panel
+    int64_t vectors;  ///< registers of one
+    int64_t K;        ///< a multiple of what a tile takes
+
+    static constexpr int64_t kNumbers = 4 / int64_t(sizeof(W));  ///< of a column that lie together
+    int64_t step() const { return vectors * kTileRow * kNumbers; }
+};
+
+/// Sums of the rows of a part for some panels, as float or int32.
+class AmxSums {
+public:
+    explicit AmxSums(const AmxCut& cut) : tiles_(cut.tiles), tile_rows_(cut.tile_rows) {
+        if (configured_rows == tile_rows_) return;
+        configure_tiles(tile_rows_);
+        configured_rows = tile_rows_;
     }
-    for (int64_t p = 0; p < kPanels; ++p) add(Constant<kVectors>(), p, kVectors * L * kNumbers);
-}
+    AmxSums(const AmxSums&) = delete;
+    AmxSums& operator=(const AmxSums&) = delete;
+
+    /// sums[panel][row][vector] = sum_k rows[row][k] w[panel][k][vector], for at most as many
+    /// panels as AmxCut allows.
+    template <class W>
+    void set(const AmxRows& rows, const AmxPanels<W>& w) {
+        const int64_t steps = w.K / (w.kNumbers * kTileRow);
+        const char* const of_tile[] = {rows.data,
+                                       rows.data + (rows.rows - tile_rows_) * rows.stride};
+        int64_t step = 0;
+        do {  // a block of rows comes from the L1 cache for all panels
+            const int64_t count = steps - step < kBlock ? steps - step : kBlock;
+            for (int64_t p = 0; p < w.panels; ++p) {
+                const Block<W> block{of_tile,
+                                     rows.stride,
+                                     w.data + p * w.size + step * kTileRow * w.step(),
+                                     w.step(),
+                                     step,
+                                     count,
+                                     numbers_[p * tiles_ * kTileRows]};
+                if (tiles_ == 1)
+                    add_panel<1, kTileVectors>(block, w.vectors);
+                else
+                    for (int64_t v = 0; v < w.vectors; v += 2)
+                        add_panel<2, 2>(block.from(v), w.vectors - v);
+            }
+            step += count;
+        } while (step < steps);
+        rows_ = rows.rows;
+    }
+
+    template <class P>
+    LSTMCORE_INLINE P at(int64_t panel, int64_t row, int64_t column) const {
+        const bool second = row >= tile_rows_;
+        const int64_t slot = second ? kTileRows + row - (rows_ - tile_rows_) : row;
+        P sums;
+        std::memcpy(&sums, numbers_[panel * tiles_ * kTileRows + slot] + column, sizeof sums);
+        return sums;
+    }
+
+private:
+    /// So many tiles of k: 16 KB of a tile of rows.
+    static constexpr int64_t kBlock = 16;
+
+    template <class W>
+    struct Block {
+        const char* const* rows;  ///< of each tile
+        int64_t stride;
+        const W* w;
+        int64_t w_step;
+        int64_t first, count;  ///< tiles of k
+        uint32_t* sums;
+
+        Block from(int64_t vector) const {
+            Block block = *this;
+            block.w += vector * kTileRow * AmxPanels<W>::kNumbers;
+            block.sums += vector * kTileRow;
+            return block;
+        }
+    };
+
+    /// The sums of a block with the first kVectors registers of a panel, or with `vectors` of them
+    /// if those are fewer.
+    template <int kRowTiles, int kVectors, class W>
+    static void add_panel(const Block<W>& block, int64_t vectors) {
+        if constexpr (kVectors > 1) {
+            if (vectors < kVectors) return add_panel<kRowTiles, kVectors - 1>(block, vectors);
+        }
+        const auto each_row_tile = [](auto f) LSTMCORE_INLINE_LAMBDA {
+            for_each_constant(f, std::make_integer_sequence<int, kRowTiles>());
+        };
+        const auto each_vector = [](auto f) LSTMCORE_INLINE_LAMBDA {
+            for_each_constant(f, std::make_integer_sequence<int, kVectors>());
+        };
+        const auto each_sum = [&](auto f) LSTMCORE_INLINE_LAMBDA {
+            each_row_tile([&](auto r) LSTMCORE_INLINE_LAMBDA {
+                each_vector([&](auto v) LSTMCORE_INLINE_LAMBDA {
+                    f(Constant<decltype(r)::value * kVectors + decltype(v)::value>(),
+                      block.sums + (r * kTileRows * kTileVectors + v) * kTileRow);
+                });
+            });
+        };
+        if (block.first == 0)
+            each_sum([](auto sum, uint32_t*) { clear_tile<decltype(sum)::value>(); });
+        else
+            each_sum(
+                [](auto sum, uint32_t* at) { load_tile<decltype(sum)::value>(at, kSumsBytes); });
+        for (int64_t i = 0; i < block.count; ++i) {
+            each_row_tile([&](auto r) LSTMCORE_INLINE_LAMBDA {
+                load_tile<kRowsTile + decltype(r)::value>(
+                    block.rows[r] + 4 * kTileRow * (block.first + i), block.stride);
+            });
+            each_vector([&](auto v) LSTMCORE_INLINE_LAMBDA {
+                constexpr int kWeights = kWeightsTile + decltype(v)::value % 2;
+                load_tile<kWeights>(
+                    block.w + i * kTileRow * block.w_step + v * kTileRow * AmxPanels<W>::kNumbers,
+                    block.w_step * int64_t(sizeof(W)));
+                each_row_tile([&](auto r) LSTMCORE_INLINE_LAMBDA {
+                    multiply_tiles<decltype(r)::value * kVectors + decltype(v)::value,
+                                   kRowsTile + decltype(r)::value, kWeights, W>();
+                });
+            });
+        }
+        each_sum([](auto sum, uint32_t* at) { store_tile<decltype(sum)::value>(at, kSumsBytes); });
+    }
+
+    static constexpr int64_t kSumsBytes = 4 * kTileVectors * kTileRow;
+
+    const int64_t tiles_, tile_rows_;
+    int64_t rows_ = 0;
+    alignas(64) uint32_t numbers_[AmxCut::kSlots][kTileVectors * kTileRow];
+};
 
 }  // namespace
 }  // namespace LSTMCORE_LEVEL

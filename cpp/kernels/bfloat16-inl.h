@@ -73,7 +73,7 @@ LSTMCORE_INLINE P multiply_add(const P& factor, const P& weight, P sum) {
     if constexpr (!std::is_same_v<W, DotBfloat16>) {
         return pmadd(factor, weight, sum);
     } else {
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && !defined(LSTMCORE_EMULATE_UNITS)
         __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(factor), "v"(weight));
         return sum;
 #else
@@ -124,7 +124,10 @@ private:
         return w.unit == Bfloat16Unit::dot || w.unit == Bfloat16Unit::amx;
     }
     static int64_t stride_of(const Packed<float>& w) {
-        const int64_t n = takes_pairs(w) ? w.padded_K() / kPair : w.K;
+        int64_t n = takes_pairs(w) ? w.padded_K() / kPair : w.K;
+        // Rows of a tile whose distance is such a power of two would displace each other from the
+        // L1 cache.
+        if (w.unit == Bfloat16Unit::amx && n % 256 == 0) n += 1;
         return (n + L - 1) / L * L;
     }
     // Where K is odd, the second of the last pair is -0: its product with the weight, 0, is then
@@ -147,39 +150,11 @@ private:
     }
 
     int64_t stride_ = 0;
-    // An AMX tile may read one more row, whose sums are not used.
-    alignas(64) float stack_[kMostBfloat16 + kMostBfloat16 / kPair];
-    RoundingRoom room_{stack_, kMostBfloat16};
+    // Or 32 rows of 512 numbers in pairs.
+    static constexpr int64_t kRoom = kMostBfloat16 + 512;
+    alignas(64) float stack_[kRoom];
+    RoundingRoom room_{stack_, kRoom};
 };
-
-#if LSTMCORE_AVX512_UNITS
-/// to[row][vector] = from[row][vector] + sum_k a[row][k] w[k][vector]
-template <int kVectors>
-__attribute__((noinline)) void add_panel_by_amx(const float* const* a, int64_t rows,
-                                                const Bfloat16* w, int64_t w_step, int64_t K,
-                                                const Ends<float>* ends) {
-    const int64_t stride = rows > 1 ? (a[1] - a[0]) * int64_t(sizeof(float)) : 0;
-    TileSums sums;
-    sum_by_amx<kVectors>(a[0], stride, rows, w, w_step, K, &sums);
-    for (int64_t r = 0; r < rows; ++r)
-        for (int64_t v = 0; v < kVectors * kTileRow; v += kTileRow)
-            store(ends[r].to + v, padd(load(ends[r].from + v), sums.at<Packet<float>>(r, v)));
-}
-
-/// The product of kPanels panels of w from `panel` on, each of kVectors registers, or of one
-/// narrower one of `columns` columns, with the rows, which lie equally far apart: by AMX.
-template <int kVectors, int kPanels>
-LSTMCORE_INLINE void add_by_amx(const Packed<float>& w, int64_t panel, int64_t columns,
-                                int64_t rows, const float* const* a, const Ends<float>* ends) {
-    const int64_t K = w.padded_K(), size = w.vectors * kTileRow * K;
-    const Bfloat16* const from = w.bfloat16 + panel * size;
-    for_each_panel<kVectors, kPanels, kPair>(
-        columns, [&](auto vectors, int64_t p, int64_t w_step) LSTMCORE_INLINE_LAMBDA {
-            add_panel_by_amx<decltype(vectors)::value>(a, rows, from + p * size, w_step, K,
-                                                       ends + p * rows);
-        });
-}
-#endif
 
 }  // namespace
 }  // namespace LSTMCORE_LEVEL

@@ -47,7 +47,7 @@ constexpr int64_t kAmxInt8Terms = kAmxBytes;
 /// multiplied with may be rounded on the stack.
 constexpr int64_t kMostBfloat16 = 8192;
 
-/// Where kernels round rows to bfloat16: room for so many numbers, and one row more.
+/// Where kernels round rows to bfloat16: room for so many numbers.
 struct RoundingRoom {
     float* data = nullptr;
     int64_t numbers = 0;
@@ -96,6 +96,8 @@ struct Packed {
         const int64_t group = unit == Bfloat16Unit::amx ? kAmxTerms : kPair;
         return (K + group - 1) / group * group;
     }
+    /// Whether AMX multiplies it.
+    bool uses_amx() const { return int8_unit == Int8Unit::amx || unit == Bfloat16Unit::amx; }
     explicit operator bool() const {
         return data != nullptr || quantized != nullptr || bfloat16 != nullptr;
     }

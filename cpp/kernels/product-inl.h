@@ -249,9 +249,6 @@ LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last,
 #if LSTMCORE_AVX512_UNITS
                             if (m.unit == Bfloat16Unit::dot)
                                 return add(reinterpret_cast<const DotBfloat16*>(m.bfloat16));
-                            if (m.unit == Bfloat16Unit::amx)
-                                return add_by_amx<kVectors, kPanels>(m, panel, columns, rows, a,
-                                                                     ends);
 #endif
                             return add(m.bfloat16);
                         }
@@ -276,6 +273,80 @@ LSTMCORE_INLINE void walk_tiles(const Packed<T>& w, int64_t first, int64_t last,
     }
 }
 
+#if LSTMCORE_AVX512_UNITS
+/// The product of a part of the rows with panels of a matrix, from `panel` on, added to its chains.
+template <class RowOf>
+LSTMCORE_INLINE void add_by_amx(const Packed<float>& w, const TilePlace& at, int64_t panel,
+                                RowOf row_of, const Ends<float>* ends, AmxSums& sums) {
+    const int64_t columns = w.vectors * kTileRow, left = w.N - panel * columns;
+    const int64_t width = left < columns ? left : columns, vectors = width / kTileRow;
+    const auto first = row_of(at.row);
+    const auto second = row_of(at.row + (at.rows > 1));
+    if constexpr (std::is_same_v<decltype(row_of(0)), QuantizedRow>) {
+        const int64_t K = w.padded_int8_K(), size = columns * K;
+        sums.set<int8_t>({reinterpret_cast<const char*>(first.q), second.q - first.q, at.rows},
+                         {w.quantized + panel * size, at.panels, size, vectors, K});
+    } else {
+        const int64_t K = w.padded_K(), size = columns * K;
+        sums.set<Bfloat16>({reinterpret_cast<const char*>(first),
+                            (second - first) * int64_t(sizeof(float)), at.rows},
+                           {w.bfloat16 + panel * size, at.panels, size, vectors, K});
+    }
+    for (int64_t p = 0; p < at.panels; ++p)
+        for (int64_t r = 0; r < at.rows; ++r, ++ends)
+            for (int64_t v = 0; v < width; v += kTileRow) {
+                if constexpr (std::is_same_v<decltype(row_of(0)), QuantizedRow>)
+                    store_scaled(sums.at<Ints>(p, r, v), w.scales + (panel + p) * columns + v,
+                                 set(row_of(at.row + r).scale), *ends, v);
+                else
+                    store(ends->to + v,
+                          padd(load(ends->from + v), sums.at<Packet<float>>(p, r, v)));
+            }
+}
+
+/// walk_tiles() by AMX: both matrices are packed for it. A part of the rows, as AmxCut has it,
+/// takes several panels at once. How rows are cut changes no bit: the sum of an element is made in
+/// one order, by a row of a tile of its own.
+template <int kVectors, class A, class In, class Start, class... Finish>
+__attribute__((noinline)) void walk_amx_tiles(const Packed<float>& w, int64_t first, int64_t last,
+                                              bool last_first, int64_t n, A a_of, In in,
+                                              Start start, Finish... finish) {
+    if (n == 0) return;
+    alignas(64) float tile[AmxCut::kSlots * kVectors * kTileRow];
+    Ends<float> ends[AmxCut::kSlots];
+    const AmxCut cut(n);
+    AmxSums sums(cut);
+    const int64_t step = w.vectors * kTileRow, full = w.N / step;
+    // The narrower panel comes alone.
+    const int64_t wide = last < full ? last - first : full < first ? 0 : full - first;
+    const int64_t most = cut.most_panels(), groups = (wide + most - 1) / most;
+    const int64_t turns = groups + (last - first > wide);
+    for (int64_t turn = 0; turn < turns; ++turn) {
+        const int64_t group = last_first ? turns - 1 - turn : turn;
+        const int64_t done = group < groups ? group * most : wide;
+        const int64_t panels = group == groups ? 1 : wide - done < most ? wide - done : most;
+        for (int64_t i = 0, row = 0; i < cut.parts; ++i) {
+            const TilePlace at{(first + done) * step, step, panels, row,
+                               cut.height + (i < cut.higher)};
+            Ends<float>* end = ends;
+            for_each_row<float, kVectors>(at, tile, [&](auto... of_row) LSTMCORE_INLINE_LAMBDA {
+                *end++ = start(of_row...);
+            });
+            if constexpr (!std::is_same_v<decltype(in.x_of), Nothing>)
+                if (in.w) {
+                    add_by_amx(in.w, at, first + done, in.x_of, ends, sums);
+                    for (Ends<float>* e = ends; e < end; ++e) e->from = e->to;
+                }
+            if constexpr (!std::is_same_v<decltype(in.between), Nothing>)
+                for_each_row<float, kVectors>(at, tile, in.between);
+            add_by_amx(w, at, first + done, a_of, ends, sums);
+            finish_tile<float, kVectors>(at, tile, finish...);
+            row += at.rows;
+        }
+    }
+}
+#endif
+
 /// Panels [first, last) of w, each of kVectors registers and the last possibly narrower. One row
 /// takes several panels at once, where there can be several: kSeveral.
 template <class T, int kVectors, bool kSeveral, class A, class In, class Start, class... Finish>
@@ -284,6 +355,12 @@ LSTMCORE_INLINE void multiply_panels(const Packed<T>& w, int64_t first, int64_t 
                                      Finish... finish) {
     constexpr int kRows = tile_rows(kVectors);
     constexpr int kWide = tile_panels(kVectors, 1);
+#if LSTMCORE_AVX512_UNITS
+    if constexpr (std::is_same_v<T, float>)
+        if (w.uses_amx())
+            return walk_amx_tiles<kVectors>(w, first, last, last_first, n, a_of, in, start,
+                                            finish...);
+#endif
     if constexpr (kSeveral) {
         if (n == 1) {
             const int64_t full = w.N / (w.vectors * kLanes<T>), end = last < full ? last : full;

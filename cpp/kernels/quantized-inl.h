@@ -66,9 +66,7 @@ class QuantizedRows {
 public:
     /// How many rows fit that are multiplied with w: at least one.
     static int64_t most(const Packed<float>& w) {
-        const int64_t fit = kMostQuantized / std::max<int64_t>(w.padded_int8_K(), 1);
-        // An AMX tile of several rows may read one more, whose sums are not used.
-        return std::min(kMost, w.int8_unit == Int8Unit::amx && fit > 1 ? fit - 1 : fit);
+        return std::min(kMost, kMostQuantized / std::max<int64_t>(w.padded_int8_K(), 1));
     }
 
     /// Quantises the rows row_of(0), ... row_of(n - 1), to be multiplied with w.
@@ -168,44 +166,10 @@ LSTMCORE_INLINE void add_quantized_by(const Packed<float>& w, int64_t panel, int
         rows, a, from, size, kVectors * L * kGroup, groups, scales, step, ends);
 }
 
-#if LSTMCORE_AVX512_UNITS
-/// to[row][vector] = from[row][vector] + scale[vector] a[row].scale sum_k a[row].q[k] w[k][vector]
-template <int kVectors>
-__attribute__((noinline)) void add_quantized_panel_by_amx(const QuantizedRow* a, int64_t rows,
-                                                          const int8_t* w, int64_t w_step,
-                                                          int64_t K, const float* scales,
-                                                          const Ends<float>* ends) {
-    const int64_t stride = rows > 1 ? a[1].q - a[0].q : 0;
-    TileSums sums;
-    sum_by_amx<kVectors>(a[0].q, stride, rows, w, w_step, K, &sums);
-    for (int64_t r = 0; r < rows; ++r)
-        for (int64_t v = 0; v < kVectors * kTileRow; v += kTileRow)
-            store_scaled(sums.at<Ints>(r, v), scales + v, set(a[r].scale), ends[r], v);
-}
-
-/// add_quantized_by() by AMX.
-template <int kVectors, int kPanels>
-LSTMCORE_INLINE void add_quantized_by_amx(const Packed<float>& w, int64_t panel, int64_t columns,
-                                          int64_t rows, const QuantizedRow* a,
-                                          const Ends<float>* ends) {
-    const int64_t K = w.padded_int8_K(), step = w.vectors * kTileRow;
-    for_each_panel<kVectors, kPanels, kGroup>(
-        columns, [&](auto vectors, int64_t p, int64_t w_step) LSTMCORE_INLINE_LAMBDA {
-            add_quantized_panel_by_amx<decltype(vectors)::value>(
-                a, rows, w.quantized + (panel + p) * step * K, w_step, K,
-                w.scales + (panel + p) * step, ends + p * rows);
-        });
-}
-#endif
-
-/// The same by the unit that w is packed for.
+/// The same by the unit that w is packed for, if not AMX.
 template <int kVectors, int kPanels, int kRows>
 LSTMCORE_INLINE void add_quantized(const Packed<float>& w, int64_t panel, int64_t columns,
                                    int64_t rows, const QuantizedRow* a, const Ends<float>* ends) {
-#if LSTMCORE_AVX512_UNITS
-    if (w.int8_unit == Int8Unit::amx)
-        return add_quantized_by_amx<kVectors, kPanels>(w, panel, columns, rows, a, ends);
-#endif
 #if LSTMCORE_VNNI
     if (w.int8_unit == Int8Unit::vnni)
         return add_quantized_by<VnniFactor, kVectors, kPanels, kRows>(w, panel, columns, rows, a,

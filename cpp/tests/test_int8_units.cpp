@@ -118,7 +118,7 @@ TEST(products_are_exact_by_every_unit) {
     for_each_unit([](const Kernels<float>& kernels, Int8Unit unit, bool fused) {
         for (const int64_t K : {1, 3, 4, 33, 63, 64, 65, 130, 515})
             for (const int64_t N : {1, 8, 17, 40, 64, 100, 200})
-                for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 13, 70}) {
+                for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 13, 16, 17, 33, 70}) {
                     const Matrix w(kernels.lanes, unit, K, N,
                                    [](int64_t i) { return number(i, 1); });
                     const auto a = whole_rows(rows, K, [](int64_t i) { return number(i, 2); });

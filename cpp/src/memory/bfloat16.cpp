@@ -132,8 +132,7 @@ RoundingRooms::RoundingRooms(int threads, int64_t K, int64_t rows, int matrices)
     rows = std::min(rows, kMostRows);
     if (rows * stride <= kMostBfloat16) return;
     numbers_ = rows * stride;
-    size_ = numbers_ + stride;
-    memory_ = Buffer(threads * matrices_ * size_ * int64_t(sizeof(float)));
+    memory_ = Buffer(threads * matrices_ * numbers_ * int64_t(sizeof(float)));
 }
 
 void round_bfloat16(float* numbers, int64_t count) noexcept {

@@ -35,14 +35,14 @@ public:
 
     template <class T>
     Packed<T> in_room(Packed<T> w, int thread, int matrix = 0) const {
-        const int64_t room = (thread * matrices_ + matrix) * size_;
-        if (size_ > 0) w.room = {static_cast<float*>(memory_.data()) + room, numbers_};
+        const int64_t room = (thread * matrices_ + matrix) * numbers_;
+        if (numbers_ > 0) w.room = {static_cast<float*>(memory_.data()) + room, numbers_};
         return w;
     }
 
 private:
-    int64_t matrices_ = 1;            // for each thread
-    int64_t numbers_ = 0, size_ = 0;  // of a room, without and with the row behind it
+    int64_t matrices_ = 1;  // for each thread
+    int64_t numbers_ = 0;   // of a room
     Buffer memory_;
 };
 

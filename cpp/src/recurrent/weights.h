@@ -34,8 +34,11 @@ struct PackedDirection {
     Packed<T> w_n_t;     ///< N = H
     Packed<T> w_hr_t;    ///< N = H
 
-    /// Whether a step may make the input product itself: the gates of both matrices lie alike.
-    bool can_fuse_input() const { return w_ih.K > 0 && !w_n && !ln_hh; }
+    /// Whether a step may make the input product itself: the gates of both matrices lie alike, and
+    /// both are multiplied by AMX or neither.
+    bool can_fuse_input() const {
+        return w_ih.K > 0 && !w_n && !ln_hh && w_ih.uses_amx() == w_hh.uses_amx();
+    }
 };
 
 /// Refuses a set of parameters, or gradients, that has others than the spec.
