@@ -29,17 +29,19 @@ void set_isa(const std::string& name);
 long isa_version();
 
 /// What multiplies in bfloat16 at the chosen level. "float32": float32's instructions, and rounded
-/// weights are kept as float32 where that is faster. "avx512-bf16" is chosen where it takes less
-/// time. `LSTMCORE_BFLOAT16` of the environment chooses: one of these, "widening" (float32's
-/// instructions, with all weights in bfloat16, half the memory), or "amx". What the processor lacks
-/// is replaced by the next that it has. The first use finds that out, and asks the operating system
-/// for AMX if that is named. Throws std::invalid_argument for another name, as pack() does then.
+/// weights are kept as float32 where that is faster. "amx" and "avx512-bf16" are chosen where they
+/// give the right sums and take less time, which the first use finds out, for the process; it asks
+/// the operating system for AMX then. `LSTMCORE_BFLOAT16` of the environment chooses in place of
+/// that: one of these, or "widening" (float32's instructions, with all weights in bfloat16, half
+/// the memory). What the processor lacks is replaced by the next that it has. Throws
+/// std::invalid_argument for another name, as pack() does then.
 std::string bfloat16_instructions();
 
-/// What multiplies in int8 at the chosen level, always with the same result: "vnni" (AVX512-VNNI or
-/// AVX-VNNI), "plain", the multiplications that the level itself has, or "amx", which waits to be
-/// asked for by `LSTMCORE_INT8` of the environment. That, one of these names, also keeps better
-/// ones from being used. Throws std::invalid_argument for another name, as pack() does then.
+/// What multiplies in int8 at the chosen level, always with the same result: "amx" where it takes
+/// less time, "vnni" (AVX512-VNNI or AVX-VNNI), or "plain", the multiplications that the level
+/// itself has. `LSTMCORE_INT8` of the environment, one of these names, keeps better ones from being
+/// used, and "amx" is used then however long it takes. Throws std::invalid_argument for another
+/// name, as pack() does then.
 std::string int8_instructions();
 
 /// The cores this process may use: the smaller of its CPU affinity and its cgroup's CPU quota

@@ -35,6 +35,13 @@ constexpr unsigned bit(int n) {
     return 1u << n;
 }
 
+/// Whether kernels emulate all of these instructions: then every machine has them.
+#if defined(LSTMCORE_EMULATE_UNITS)
+constexpr bool kEmulated = true;
+#else
+constexpr bool kEmulated = false;
+#endif
+
 /// Whether the operating system lets this process use tiles.
 bool may_use_tiles() {
 #if defined(__x86_64__) && defined(__linux__)
@@ -52,21 +59,21 @@ bool may_use_tiles() {
 /// Whether the processor has AMX with this bit of leaf 7, and this process may use it.
 bool has_amx(unsigned products) {
     const unsigned bits = bit(24) | products;  // AMX-TILE
-    return (leaf7(0).edx & bits) == bits && may_use_tiles();
+    return kEmulated || ((leaf7(0).edx & bits) == bits && may_use_tiles());
 }
 
 }  // namespace
 
 bool has_avx512_bf16() {
-    return (leaf7(1).eax & bit(5)) != 0;
+    return kEmulated || (leaf7(1).eax & bit(5)) != 0;
 }
 
 bool has_avx512_vnni() {
-    return (leaf7(0).ecx & bit(11)) != 0;
+    return kEmulated || (leaf7(0).ecx & bit(11)) != 0;
 }
 
 bool has_avx_vnni() {
-    return (leaf7(1).eax & bit(4)) != 0;
+    return kEmulated || (leaf7(1).eax & bit(4)) != 0;
 }
 
 bool has_amx_bf16() {

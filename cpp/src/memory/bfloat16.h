@@ -47,11 +47,11 @@ private:
 };
 
 /// The unit for a (K, N) matrix that is packed for these kernels. Of the instructions that the
-/// kernels, the machine and its operating system have, found out once: each is tried with a small
-/// product, and left alone if that does not come out right. Those of AVX512-BF16 are taken where
-/// they take less time, those of AMX if `LSTMCORE_BFLOAT16` of the environment names them: then AMX
-/// is asked for, too, for the whole process. Without either a matrix is kept as float32 unless it
-/// is large and not trained, as one trains with many rows.
+/// kernels, the machine and its operating system have, found out once: they are tried with small
+/// products, and left alone if these do not come out right. Those of AMX, for which the operating
+/// system is asked, or of AVX512-BF16 are taken where they take less time, or if
+/// `LSTMCORE_BFLOAT16` of the environment names them. Without either a matrix is kept as float32
+/// unless it is large and not trained, as one trains with many rows.
 Bfloat16Unit bfloat16_unit(const Kernels<float>& kernels, int64_t K, int64_t N, bool train);
 
 }  // namespace lstmcore

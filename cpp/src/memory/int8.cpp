@@ -8,6 +8,7 @@
 #include "machine/environment.h"
 #include "machine/float_mode.h"
 #include "machine/isa.h"
+#include "memory/unit_choice.h"
 
 namespace lstmcore {
 namespace {
@@ -15,59 +16,87 @@ namespace {
 // In the order of Int8Unit.
 constexpr const char* kNames[] = {"plain", "vnni", "amx"};
 
-/// The best unit that may be used, if there is one and its instructions do as they should.
-Int8Unit best_allowed() {
-    return Int8Unit(named_choice("LSTMCORE_INT8", kNames, int(Int8Unit::vnni)));
-}
-
 /// Whether registers have 512 bits: two levels have units.
 bool has_512_bits(const Kernels<float>& kernels) {
     return kernels.lanes == 16;
 }
 
 /// A product of some rows of K numbers with a matrix of N columns, by a unit.
-std::vector<float> try_unit(const Kernels<float>& kernels, Int8Unit unit, int64_t rows, int64_t N) {
-    constexpr int64_t K = 150;
-    Packed<float> w;
-    w.K = K;
-    w.N = N;
-    w.vectors = 4;
-    w.int8_unit = unit;
-    std::vector<int8_t> values(size_t(N * K)), packed(size_t(N * w.padded_int8_K()));
-    std::vector<float> scales(static_cast<size_t>(N)), packed_scales(scales.size());
-    // The largest numbers among them, of both signs.
-    for (size_t i = 0; i < values.size(); ++i) values[i] = int8_t(int64_t(i * 7919 % 255) - 127);
-    for (size_t i = 0; i < scales.size(); ++i) scales[i] = float(i % 5 + 1) / 300;
-    copy_int8(
-        {values.data(), scales.data()}, [](int64_t column) { return column; }, w, kernels.lanes, 0,
-        N, packed.data(), packed_scales.data());
-    w.quantized = packed.data();
-    w.scales = packed_scales.data();
-    std::vector<float> a(size_t(rows * K)), start(size_t(N), 0.25f), out(size_t(rows * N));
-    for (size_t i = 0; i < a.size(); ++i) a[i] = float(int64_t(i * i * 31 % 511) - 255) / 128;
-    std::vector<ProductRow<float>> given;
-    for (int64_t r = 0; r < rows; ++r)
-        given.push_back({a.data() + r * K, start.data(), out.data() + r * N});
-    const FlushDenormals mode;
-    kernels.product(w, N, given.data(), rows);
-    return out;
-}
+class Trial {
+public:
+    Trial(const Kernels<float>& kernels, Int8Unit unit, int64_t rows, int64_t N)
+        : kernels_(kernels) {
+        w_.K = K;
+        w_.N = N;
+        w_.vectors = 4;
+        w_.int8_unit = unit;
+        std::vector<int8_t> values(size_t(N * K));
+        std::vector<float> scales(static_cast<size_t>(N));
+        // The largest numbers among them, of both signs.
+        for (size_t i = 0; i < values.size(); ++i)
+            values[i] = int8_t(int64_t(i * 7919 % 255) - 127);
+        for (size_t i = 0; i < scales.size(); ++i) scales[i] = float(i % 5 + 1) / 300;
+        weights_.resize(size_t(N * w_.padded_int8_K()));
+        scales_.resize(scales.size());
+        copy_int8(
+            {values.data(), scales.data()}, [](int64_t column) { return column; }, w_,
+            kernels.lanes, 0, N, weights_.data(), scales_.data());
+        w_.quantized = weights_.data();
+        w_.scales = scales_.data();
+        a_.resize(size_t(rows * K));
+        start_.assign(size_t(N), 0.25f);
+        out_.resize(size_t(rows * N));
+        for (size_t i = 0; i < a_.size(); ++i) a_[i] = float(int64_t(i * i * 31 % 511) - 255) / 128;
+        for (int64_t r = 0; r < rows; ++r)
+            rows_.push_back({a_.data() + r * K, start_.data(), out_.data() + r * N});
+    }
+    Trial(const Trial&) = delete;
+    Trial& operator=(const Trial&) = delete;
+
+    const std::vector<float>& result() {
+        const FlushDenormals mode;
+        kernels_.product(w_, w_.N, rows_.data(), int64_t(rows_.size()));
+        return out_;
+    }
+
+private:
+    static constexpr int64_t K = 150;
+
+    const Kernels<float>& kernels_;
+    Packed<float> w_;
+    std::vector<int8_t> weights_;
+    std::vector<float> scales_, a_, start_, out_;
+    std::vector<ProductRow<float>> rows_;
+};
 
 /// Whether a unit gives the bits of the plain one: alone and in tiles, in panels of all widths.
 bool comes_out_right(const Kernels<float>& kernels, Int8Unit unit) {
-    for (const int64_t rows : {1, 13})
-        for (const int64_t registers : {4, 5, 6, 7, 18})
-            if (try_unit(kernels, unit, rows, registers * kernels.lanes) !=
-                try_unit(kernels, Int8Unit::plain, rows, registers * kernels.lanes))
+    for (const int64_t rows : {1, 40})
+        for (const int64_t registers : {4, 5, 6, 7, 18}) {
+            const int64_t N = registers * kernels.lanes;
+            if (Trial(kernels, unit, rows, N).result() !=
+                Trial(kernels, Int8Unit::plain, rows, N).result())
                 return false;
+        }
     return true;
 }
 
-Int8Unit find_unit(const Kernels<float>& kernels, Int8Unit best) {
-    for (const Int8Unit unit : {Int8Unit::amx, Int8Unit::vnni})
-        if (unit <= best && has_int8_unit(kernels, unit) && comes_out_right(kernels, unit))
-            return unit;
-    return Int8Unit::plain;
+/// The best unit of those that may be used and do as they should. AMX has to be faster, too, unless
+/// the environment asks for it.
+Int8Unit find_unit(const Kernels<float>& kernels) {
+    const int wanted = named_choice("LSTMCORE_INT8", kNames, -1);
+    const auto is_there = [&](Int8Unit unit) {
+        return (wanted < 0 || int(unit) <= wanted) && has_int8_unit(kernels, unit) &&
+               comes_out_right(kernels, unit);
+    };
+    const auto time_of = [&](Int8Unit unit, int64_t rows) {
+        Trial trial(kernels, unit, rows, 18 * kernels.lanes);
+        return shortest_time([&] { trial.result(); });
+    };
+    const bool amx = is_there(Int8Unit::amx);
+    if (amx && wanted == int(Int8Unit::amx)) return Int8Unit::amx;
+    const Int8Unit found = is_there(Int8Unit::vnni) ? Int8Unit::vnni : Int8Unit::plain;
+    return amx && is_faster(Int8Unit::amx, found, time_of) ? Int8Unit::amx : found;
 }
 
 }  // namespace
@@ -85,14 +114,11 @@ bool has_int8_unit(const Kernels<float>& kernels, Int8Unit unit) {
 }
 
 Int8Unit int8_unit(const Kernels<float>& kernels) {
-    static const Int8Unit best = best_allowed();
-    if (!kernels.has_vnni) return Int8Unit::plain;
-    if (has_512_bits(kernels)) {
-        static const Int8Unit of_512_bits = find_unit(kernels, best);
-        return of_512_bits;
-    }
-    static const Int8Unit of_256_bits = find_unit(kernels, best);
-    return of_256_bits;
+    static ChosenOnce<Int8Unit> of_256_bits, of_512_bits, of_others;
+    auto& chosen = !kernels.has_vnni       ? of_others
+                   : has_512_bits(kernels) ? of_512_bits
+                                           : of_256_bits;
+    return chosen.get([&] { return find_unit(kernels); });
 }
 
 std::string int8_instructions() {

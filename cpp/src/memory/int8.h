@@ -10,9 +10,9 @@
 namespace lstmcore {
 
 /// The unit for what is packed for these kernels: the best that they and the machine have, or what
-/// `LSTMCORE_INT8` of the environment names. AMX only if that names it, for it has been tested by
-/// emulation alone. Found out once for each level: a unit is tried with small products, and left
-/// alone if they are not what Int8Unit::plain gives, to the bit.
+/// `LSTMCORE_INT8` of the environment names. Found out once for each level: a unit is tried with
+/// small products, and left alone if they are not what Int8Unit::plain gives, to the bit. AMX also
+/// has to be faster, unless the environment names it.
 Int8Unit int8_unit(const Kernels<float>& kernels);
 
 /// Whether these kernels and this machine, which can run them, have the unit. AMX is asked for
