@@ -487,6 +487,19 @@ def sanitize(session: nox.Session) -> None:
     run_ctest(session, "sanitize")
 
 
+@nox.session(venv_backend="none")
+def emulated(session: nox.Session) -> None:
+    """Test low precision by AMX, its instructions written out in C++, at the best level here."""
+    written_out = Environment(session, "emulated")
+    written_out.create()
+    level = re.split("[=;]", levels_of_machine())[-1]
+    options = [f"cmake.define.LSTMCORE_ISAS={level}", "cmake.define.LSTMCORE_EMULATE_UNITS=ON"]
+    written_out.pip(".[test]", *(f"--config-settings={option}" for option in options))
+    units = {"LSTMCORE_BFLOAT16": "amx", "LSTMCORE_INT8": "amx"}
+    tests = session.posargs or ["tests/nn/test_bfloat16.py", "tests/nn/test_quantize.py"]
+    written_out.run("pytest", *tests, **units)
+
+
 def see_relaxed_barrier(session: nox.Session) -> None:
     """Let the barrier between threads order nothing, and expect ThreadSanitizer to see that."""
     folder, sources = BUILD / "relaxed", ROOT / "cpp" / "src" / "machine"

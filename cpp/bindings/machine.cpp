@@ -34,6 +34,7 @@ void bind_machine(py::module_& m) {
     m.def("set_isa", &set_isa, py::arg("name"));
     m.def("isa_version", &isa_version);
     m.def("bfloat16_instructions", &bfloat16_instructions);
+    m.def("bfloat16x3_instructions", &bfloat16x3_instructions);
     m.def("int8_instructions", &int8_instructions);
     m.def("set_num_threads", &set_num_threads, py::arg("n"), py::arg("exactly") = false);
     m.def("get_num_threads", &get_num_threads);

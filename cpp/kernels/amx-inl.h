@@ -1,4 +1,4 @@
-// Sums of products by AMX, tile by tile: Bfloat16Unit::amx and Int8Unit::amx.
+// Sums of products by AMX, tile by tile: Bfloat16Unit::amx and amx_parts, and Int8Unit::amx.
 //
 // TDPBF16PS sums the products of 32 k, those of the first of each pair apart from those of the
 // second, then adds both sums together and to what the tile holds. So bits are not those of the
@@ -74,7 +74,7 @@ LSTMCORE_INLINE void store_tile(void* to, int64_t stride) {
                      : "r"(to), "r"(stride), "i"(kTile)
                      : "memory");
 }
-/// kSum += kRows * kWeights, of Bfloat16 or int8_t
+/// kSum += kRows * kWeights, of int8_t or bfloat16
 template <int kSum, int kRows, int kWeights, class W>
 LSTMCORE_INLINE void multiply_tiles() {
     if constexpr (std::is_same_v<W, int8_t>)
@@ -146,9 +146,10 @@ template <int kSum, int kRows, int kWeights, class W>
 void multiply_tiles() {
     EmulatedTile& sum = emulated_tiles[kSum];
     const EmulatedTile &a = emulated_tiles[kRows], &w = emulated_tiles[kWeights];
+    using Number = std::conditional_t<std::is_same_v<W, int8_t>, int8_t, Bfloat16>;
     for (int64_t r = 0; r < sum.rows; ++r)
         for (int64_t n = 0; n < kTileRow; ++n)
-            sum.numbers[r][n] = add_products(sum.numbers[r][n], a.numbers[r], w, n, W());
+            sum.numbers[r][n] = add_products(sum.numbers[r][n], a.numbers[r], w, n, Number());
 }
 #endif
 
@@ -208,7 +209,23 @@ struct AmxRows {
     int64_t rows;
 };
 
-/// Panels of a matrix of Bfloat16 or int8_t.
+/// Numbers in bfloat16 that are parts of others, see kParts.
+enum class Bfloat16Part : Bfloat16 {};
+
+/// Which parts of rows are multiplied with which of weights, in this order: the six largest
+/// products, the largest last. Each is there for a tile of k before the next tile: so all but the
+/// first of a part come from the L1 cache.
+template <class W>
+struct AmxTerms {
+    static constexpr int kCount = 1, kOfRows[] = {0}, kOfWeights[] = {0};
+};
+template <>
+struct AmxTerms<Bfloat16Part> {
+    static constexpr int kCount = 6;
+    static constexpr int kOfRows[] = {0, 0, 1, 1, 2, 0}, kOfWeights[] = {2, 1, 1, 0, 0, 0};
+};
+
+/// Panels of a matrix of Bfloat16, Bfloat16Part or int8_t.
 template <class W>
 struct AmxPanels {
     const W* data;
@@ -219,6 +236,9 @@ struct AmxPanels {
 
     static constexpr int64_t kNumbers = 4 / int64_t(sizeof(W));  ///< of a column that lie together
     int64_t step() const { return vectors * kTileRow * kNumbers; }
+    /// From part to part: numbers of weights, bytes of rows.
+    int64_t part() const { return vectors * kTileRow * K; }
+    int64_t row_part() const { return K * int64_t(sizeof(W)); }
 };
 
 /// Sums of the rows of a part for some panels, as float or int32.
@@ -245,15 +265,19 @@ public:
             for (int64_t p = 0; p < w.panels; ++p) {
                 const Block<W> block{of_tile,
                                      rows.stride,
+                                     w.row_part(),
                                      w.data + p * w.size + step * kTileRow * w.step(),
                                      w.step(),
+                                     w.part(),
                                      step,
                                      count,
                                      numbers_[p * tiles_ * kTileRows]};
-                if (tiles_ == 1)
-                    add_panel<1, kTileVectors>(block, w.vectors);
-                else
-                    for (int64_t v = 0; v < w.vectors; v += 2)
+                // Of several terms, some take tiles of weights that the one before has loaded.
+                constexpr int kAlone = AmxTerms<W>::kCount > 1 ? 2 : kTileVectors;
+                for (int64_t v = 0; v < w.vectors; v += tiles_ == 1 ? kAlone : 2)
+                    if (tiles_ == 1)
+                        add_panel<1, kAlone>(block.from(v), w.vectors - v);
+                    else
                         add_panel<2, 2>(block.from(v), w.vectors - v);
             }
             step += count;
@@ -271,15 +295,15 @@ public:
     }
 
 private:
-    /// So many tiles of k: 16 KB of a tile of rows.
+    /// So many tiles of k: 16 KB of a tile of rows, or of each of its parts.
     static constexpr int64_t kBlock = 16;
 
     template <class W>
     struct Block {
         const char* const* rows;  ///< of each tile
-        int64_t stride;
+        int64_t stride, part;
         const W* w;
-        int64_t w_step;
+        int64_t w_step, w_part;
         int64_t first, count;  ///< tiles of k
         uint32_t* sums;
 
@@ -317,23 +341,48 @@ private:
         else
             each_sum(
                 [](auto sum, uint32_t* at) { load_tile<decltype(sum)::value>(at, kSumsBytes); });
-        for (int64_t i = 0; i < block.count; ++i) {
+        for (int64_t i = 0; i < block.count; ++i)
+            for_each_constant(
+                [&](auto term) LSTMCORE_INLINE_LAMBDA {
+                    add_term<kRowTiles, kVectors, decltype(term)::value>(block, i);
+                },
+                std::make_integer_sequence<int, AmxTerms<W>::kCount>());
+        each_sum([](auto sum, uint32_t* at) { store_tile<decltype(sum)::value>(at, kSumsBytes); });
+    }
+
+    /// The products of a term, for tile i of k.
+    template <int kRowTiles, int kVectors, int kTerm, class W>
+    LSTMCORE_INLINE static void add_term(const Block<W>& block, int64_t i) {
+        using Terms = AmxTerms<W>;
+        constexpr int kBefore = kTerm > 0 ? kTerm - 1 : 0;
+        constexpr bool kNewRows = kTerm == 0 || Terms::kOfRows[kTerm] != Terms::kOfRows[kBefore];
+        constexpr bool kNewWeights =
+            kTerm == 0 || Terms::kOfWeights[kTerm] != Terms::kOfWeights[kBefore] || kVectors > 2;
+        const auto each_row_tile = [](auto f) LSTMCORE_INLINE_LAMBDA {
+            for_each_constant(f, std::make_integer_sequence<int, kRowTiles>());
+        };
+        if constexpr (kNewRows)
             each_row_tile([&](auto r) LSTMCORE_INLINE_LAMBDA {
-                load_tile<kRowsTile + decltype(r)::value>(
-                    block.rows[r] + 4 * kTileRow * (block.first + i), block.stride);
+                load_tile<kRowsTile + decltype(r)::value>(block.rows[r] +
+                                                              Terms::kOfRows[kTerm] * block.part +
+                                                              4 * kTileRow * (block.first + i),
+                                                          block.stride);
             });
-            each_vector([&](auto v) LSTMCORE_INLINE_LAMBDA {
-                constexpr int kWeights = kWeightsTile + decltype(v)::value % 2;
-                load_tile<kWeights>(
-                    block.w + i * kTileRow * block.w_step + v * kTileRow * AmxPanels<W>::kNumbers,
-                    block.w_step * int64_t(sizeof(W)));
+        const W* const w =
+            block.w + Terms::kOfWeights[kTerm] * block.w_part + i * kTileRow * block.w_step;
+        for_each_constant(
+            [&](auto v) LSTMCORE_INLINE_LAMBDA {
+                constexpr int kVector = decltype(v)::value;
+                constexpr int kWeights = kWeightsTile + kVector % 2;
+                if constexpr (kNewWeights)
+                    load_tile<kWeights>(w + kVector * kTileRow * AmxPanels<W>::kNumbers,
+                                        block.w_step * int64_t(sizeof(W)));
                 each_row_tile([&](auto r) LSTMCORE_INLINE_LAMBDA {
-                    multiply_tiles<decltype(r)::value * kVectors + decltype(v)::value,
+                    multiply_tiles<decltype(r)::value * kVectors + kVector,
                                    kRowsTile + decltype(r)::value, kWeights, W>();
                 });
-            });
-        }
-        each_sum([](auto sum, uint32_t* at) { store_tile<decltype(sum)::value>(at, kSumsBytes); });
+            },
+            std::make_integer_sequence<int, kVectors>());
     }
 
     static constexpr int64_t kSumsBytes = 4 * kTileVectors * kTileRow;

@@ -29,11 +29,48 @@ LSTMCORE_INLINE Packet<float> round_to_bfloat16(const Packet<float>& x) {
     return (Packet<float>)(rounded & int32_t(0xffff0000u));
 }
 
+/// The parts of a float, as kParts says.
+LSTMCORE_INLINE void split(const Packet<float>& x, Packet<float> (&parts)[kParts]) {
+    const Ints bits = (Ints)x, finite = (bits & 0x7fffffff) < 0x7f800000;
+    const Ints rounded = (Ints)round_to_bfloat16(x);
+    // What would become infinite is cut off instead.
+    const Ints first = (rounded & 0x7fffffff) < 0x7f800000 ? rounded : bits & int32_t(0xffff0000u);
+    parts[0] = (Packet<float>)(first & finite);
+    const Packet<float> rest = psub(x, parts[0]);
+    parts[1] = (Packet<float>)((Ints)round_to_bfloat16(rest) & finite);
+    parts[2] = round_to_bfloat16(psub(rest, parts[1]));
+}
+
 template <class T>
 void round_array(T* x, int64_t n) {
     if constexpr (std::is_same_v<T, float>) {
         for (int64_t i = 0; i < n; i += kLanes<float>)
             store(x + i, round_to_bfloat16(load(x + i, n - i)), n - i);
+    }
+}
+
+/// Kernels::pack_pairs
+template <class T>
+void pack_pairs(const T* first, const T* second, int64_t n, int64_t width, int64_t parts,
+                int64_t step, Bfloat16* out) {
+    if constexpr (std::is_same_v<T, float>) {
+        const auto parts_at = [&](const float* row, int64_t i, Packet<float>(&of)[kParts])
+                                  LSTMCORE_INLINE_LAMBDA {
+                                      const Packet<float> x = load(row + i, row ? n - i : 0);
+                                      if (parts > 1)
+                                          split(x, of);
+                                      else
+                                          of[0] = round_to_bfloat16(x);
+                                  };
+        for (int64_t i = 0; i < width; i += kLanes<float>) {
+            Packet<float> upper[kParts], lower[kParts];
+            parts_at(first, i, upper);
+            parts_at(second, i, lower);
+            for (int64_t p = 0; p < parts; ++p) {
+                const Ints pairs = (Ints)upper[p] | ((Ints)lower[p] >> 16 & 0xffff);
+                std::memcpy(out + p * step + kPair * i, &pairs, sizeof pairs);
+            }
+        }
     }
 }
 
@@ -109,8 +146,10 @@ public:
         stride_ = stride_of(w);
         for (int64_t i = 0; i < n; ++i) {
             float* const to = room_.data + i * stride_;
-            if (takes_pairs(w))
-                round_row_in_pairs(row_of(i), w.K, w.padded_K(), to);
+            if (w.parts() > 1)
+                round_row_in_pairs<kParts>(row_of(i), w.K, w.padded_K(), to);
+            else if (takes_pairs(w))
+                round_row_in_pairs<1>(row_of(i), w.K, w.padded_K(), to);
             else
                 round_row(row_of(i), w.K, to);
         }
@@ -120,14 +159,12 @@ public:
 private:
     static constexpr int64_t L = kLanes<float>;
 
-    static bool takes_pairs(const Packed<float>& w) {
-        return w.unit == Bfloat16Unit::dot || w.unit == Bfloat16Unit::amx;
-    }
+    static bool takes_pairs(const Packed<float>& w) { return w.unit >= Bfloat16Unit::dot; }
     static int64_t stride_of(const Packed<float>& w) {
-        int64_t n = takes_pairs(w) ? w.padded_K() / kPair : w.K;
+        int64_t n = takes_pairs(w) ? w.padded_K() / kPair * w.parts() : w.K;
         // Rows of a tile whose distance is such a power of two would displace each other from the
         // L1 cache.
-        if (w.unit == Bfloat16Unit::amx && n % 256 == 0) n += 1;
+        if (w.uses_amx() && n % 256 == 0) n += 1;
         return (n + L - 1) / L * L;
     }
     // Where K is odd, the second of the last pair is -0: its product with the weight, 0, is then
@@ -136,16 +173,26 @@ private:
         for (int64_t k = 0; k < K; k += L) store(to + k, round_to_bfloat16(load(from + k, K - k)));
         if (K % kPair != 0) to[K] = -0.0f;
     }
+    template <int kOfParts>
     static void round_row_in_pairs(const float* from, int64_t K, int64_t padded, float* to) {
         for (int64_t k = 0; k < padded; k += kPair * L) {
-            uint32_t bits[kPair * L], pairs[L];
+            uint32_t bits[kOfParts][kPair * L], pairs[L];
             for (int64_t i = 0; i < kPair; ++i) {
-                const Packet<float> x = round_to_bfloat16(load(from + k + i * L, K - k - i * L));
-                std::memcpy(bits + i * L, &x, sizeof x);
+                const Packet<float> x = load(from + k + i * L, K - k - i * L);
+                Packet<float> parts[kParts] = {};
+                if constexpr (kOfParts > 1)
+                    split(x, parts);
+                else
+                    parts[0] = round_to_bfloat16(x);
+                for (int p = 0; p < kOfParts; ++p)
+                    std::memcpy(bits[p] + i * L, &parts[p], sizeof x);
             }
-            for (int64_t i = 0; i < L; ++i) pairs[i] = bits[kPair * i] | bits[kPair * i + 1] >> 16;
-            if (K - k < kPair * L && K > k && K % kPair != 0) pairs[(K - k) / kPair] |= 0x8000;
-            std::memcpy(to + k / kPair, pairs, sizeof pairs);
+            for (int p = 0; p < kOfParts; ++p) {
+                for (int64_t i = 0; i < L; ++i)
+                    pairs[i] = bits[p][kPair * i] | bits[p][kPair * i + 1] >> 16;
+                if (K - k < kPair * L && K > k && K % kPair != 0) pairs[(K - k) / kPair] |= 0x8000;
+                std::memcpy(to + (p * padded + k) / kPair, pairs, sizeof pairs);
+            }
         }
     }
 

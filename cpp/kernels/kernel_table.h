@@ -29,14 +29,21 @@ constexpr int32_t kVnniOffset = 128;
 using Bfloat16 = uint16_t;
 /// Numbers in bfloat16 lie in pairs.
 constexpr int64_t kPair = 2;
-/// How a product with a matrix is computed, if in bfloat16. All but `amx` give the same bits.
+/// How a product with a matrix is computed, if in bfloat16. All but the last two give the same
+/// bits.
 enum class Bfloat16Unit : uint8_t {
-    none,      ///< not in bfloat16
-    float32,   ///< weights are rounded, and kept and multiplied as float32
-    widening,  ///< weights become float32 in registers, and are multiplied as such
-    dot,       ///< by VDPBF16PS of AVX512-BF16
-    amx,       ///< by TDPBF16PS, see amx-inl.h
+    none,       ///< not in bfloat16
+    float32,    ///< weights are rounded, and kept and multiplied as float32
+    widening,   ///< weights become float32 in registers, and are multiplied as such
+    dot,        ///< by VDPBF16PS of AVX512-BF16
+    amx,        ///< by TDPBF16PS, see amx-inl.h
+    amx_parts,  ///< the same of both factors in three parts: almost float32, see kParts
 };
+/// In so many parts a float is the sum of numbers in bfloat16: it rounded, what is left rounded,
+/// and the rest. A number that is infinite or NaN is in the last part alone, and the others are 0.
+/// That part is multiplied only with the first one of the other factor, whose sign is the number's:
+/// so an infinity times a number is what it should be (times an infinity it is NaN).
+constexpr int kParts = 3;
 /// A row of an AMX tile has so many bytes, and so it takes the products of so many k at once: of
 /// bfloat16, and of int8.
 constexpr int64_t kAmxBytes = 64;
@@ -46,6 +53,8 @@ constexpr int64_t kAmxInt8Terms = kAmxBytes;
 /// Matrices with a larger K stay in float32 where bfloat16 is asked for: the rows that they are
 /// multiplied with may be rounded on the stack.
 constexpr int64_t kMostBfloat16 = 8192;
+/// The same where it is asked for in three parts.
+constexpr int64_t kMostBfloat16Parts = 5120;
 
 /// Where kernels round rows to bfloat16: room for so many numbers.
 struct RoundingRoom {
@@ -70,7 +79,7 @@ struct RoundingRoom {
 /// Or in bfloat16: rows are rounded before they are multiplied, see bfloat16-inl.h. Then `data` is
 /// the rounded matrix (Bfloat16Unit::float32), or null, and a panel holds for k = 0, 2, 4, ... a
 /// pair of numbers (w[k + 1], w[k]) of each column, so that w[k] is the upper half of 32 bits,
-/// zeros from K to padded_K().
+/// zeros from K to padded_K(). With several parts(), a panel holds one behind the other.
 template <class T>
 struct Packed {
     const T* data = nullptr;
@@ -93,11 +102,13 @@ struct Packed {
     bool is_bfloat16() const { return unit != Bfloat16Unit::none; }
     /// K with the zeros of a matrix in bfloat16.
     int64_t padded_K() const {
-        const int64_t group = unit == Bfloat16Unit::amx ? kAmxTerms : kPair;
+        const int64_t group = unit >= Bfloat16Unit::amx ? kAmxTerms : kPair;
         return (K + group - 1) / group * group;
     }
+    /// How many numbers in bfloat16 stand for one.
+    int64_t parts() const { return unit == Bfloat16Unit::amx_parts ? kParts : 1; }
     /// Whether AMX multiplies it.
-    bool uses_amx() const { return int8_unit == Int8Unit::amx || unit == Bfloat16Unit::amx; }
+    bool uses_amx() const { return int8_unit == Int8Unit::amx || unit >= Bfloat16Unit::amx; }
     explicit operator bool() const {
         return data != nullptr || quantized != nullptr || bfloat16 != nullptr;
     }
@@ -111,7 +122,7 @@ struct Packed {
             part.quantized += column * padded_int8_K();
             part.scales += column;
         }
-        if (bfloat16 != nullptr) part.bfloat16 += column * padded_K();
+        if (bfloat16 != nullptr) part.bfloat16 += column * padded_K() * parts();
         return part;
     }
 };
@@ -374,6 +385,11 @@ struct Kernels {
                                T* dx);
     /// x becomes the nearest number in bfloat16, of two the even one. Not for double.
     void (*round)(T* x, int64_t n);
+    /// Writes two rows of n numbers, each of which may be null for zeros, in pairs (second, first):
+    /// rounded, or in so many parts, `step` numbers apart. From n to `width`, a multiple of the
+    /// lanes, the numbers are 0. Not for double.
+    void (*pack_pairs)(const T* first, const T* second, int64_t n, int64_t width, int64_t parts,
+                       int64_t step, Bfloat16* out);
 };
 
 struct KernelTable {

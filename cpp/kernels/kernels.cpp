@@ -50,7 +50,8 @@ constexpr Kernels<T> make_kernels() {
             softmax<T>,
             normalize<T>,
             normalize_backward<T>,
-            round_array<T>};
+            round_array<T>,
+            pack_pairs<T>};
 }
 
 }  // namespace

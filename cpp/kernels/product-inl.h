@@ -287,10 +287,15 @@ LSTMCORE_INLINE void add_by_amx(const Packed<float>& w, const TilePlace& at, int
         sums.set<int8_t>({reinterpret_cast<const char*>(first.q), second.q - first.q, at.rows},
                          {w.quantized + panel * size, at.panels, size, vectors, K});
     } else {
-        const int64_t K = w.padded_K(), size = columns * K;
-        sums.set<Bfloat16>({reinterpret_cast<const char*>(first),
-                            (second - first) * int64_t(sizeof(float)), at.rows},
-                           {w.bfloat16 + panel * size, at.panels, size, vectors, K});
+        const int64_t K = w.padded_K(), size = columns * K * w.parts();
+        const Bfloat16* const data = w.bfloat16 + panel * size;
+        const AmxRows rows{reinterpret_cast<const char*>(first),
+                           (second - first) * int64_t(sizeof(float)), at.rows};
+        if (w.parts() > 1)
+            sums.set<Bfloat16Part>(
+                rows, {reinterpret_cast<const Bfloat16Part*>(data), at.panels, size, vectors, K});
+        else
+            sums.set<Bfloat16>(rows, {data, at.panels, size, vectors, K});
     }
     for (int64_t p = 0; p < at.panels; ++p)
         for (int64_t r = 0; r < at.rows; ++r, ++ends)
@@ -473,7 +478,7 @@ __attribute__((noinline)) void in_quantized_rows(const StepArgs<float>& step, co
                                                  int64_t n, Run run) {
     QuantizedRows h, x;
 #if LSTMCORE_AVX512_UNITS
-    const TileScope tiles(step.w.int8_unit == Int8Unit::amx);
+    const TileScope tiles(step.w.uses_amx());
 #endif
     const int64_t most = std::min({QuantizedRows::most(step.w), QuantizedRows::most(step.w_n),
                                    QuantizedRows::most(step.w_in)});
@@ -493,7 +498,7 @@ __attribute__((noinline)) void in_bfloat16_rows(const StepArgs<float>& step, con
                                                 int64_t n, Run run) {
     Bfloat16Rows a(step.w), x(step.w_in);
 #if LSTMCORE_AVX512_UNITS
-    const TileScope tiles(step.w.unit == Bfloat16Unit::amx || step.w_in.unit == Bfloat16Unit::amx);
+    const TileScope tiles(step.w.uses_amx() || step.w_in.uses_amx());
 #endif
     const auto fits = [&](const Bfloat16Rows& rounded, const Packed<float>& w) {
         return w.is_bfloat16() ? rounded.most(w) : n;

@@ -36,7 +36,7 @@ __attribute__((noinline)) void multiply_quantized(const Packed<float>& w, int64_
                                                   const ProductRow<float>* rows, int64_t n) {
     QuantizedRows quantized;
 #if LSTMCORE_AVX512_UNITS
-    const TileScope tiles(w.int8_unit == Int8Unit::amx);
+    const TileScope tiles(w.uses_amx());
 #endif
     for (int64_t count; n > 0; rows += count, n -= count) {
         count = std::min(n, QuantizedRows::most(w));
@@ -61,7 +61,7 @@ __attribute__((noinline)) void multiply_bfloat16(const Packed<float>& w, int64_t
     Bfloat16Rows rounded(w);
     ProductRow<float> part[kMost];
 #if LSTMCORE_AVX512_UNITS
-    const TileScope tiles(w.unit == Bfloat16Unit::amx);
+    const TileScope tiles(w.uses_amx());
 #endif
     for (int64_t count; n > 0; rows += count, n -= count) {
         count = std::min({n, kMost, rounded.most(w)});

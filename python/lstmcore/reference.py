@@ -19,7 +19,9 @@ The LSTM also knows ``weight_ch_l{k}`` (peepholes) and ``weight_hr_l{k}`` (P, H)
 what it is multiplied with is rounded to int8, too. Backward is not there for it.
 
 With ``precision="bfloat16"`` both factors of every product with a matrix are rounded to bfloat16,
-in backward too, and all else, sums included, stays float64. `round_bfloat16` is how.
+in backward too, and all else, sums included, stays float64. `round_bfloat16` is how. With
+``"bfloat16x3"`` both are sums of three numbers in bfloat16, and of the nine products of these the
+six largest are added; those that are gradients of matrices are whole.
 
 Activations are named as in ONNX: ``"sigmoid"``, ``"tanh"``, ``"relu"``, ``"softsign"``,
 ``"identity"``, ``"selu"``, ``"softplus"``, ``"exponential"``, ``"gelu"``, ``"silu"``, ``"mish"``,
@@ -251,9 +253,22 @@ class _Bfloat16(NamedTuple):
         return [_Bfloat16(part) for part in np.split(self.values, n)]
 
 
+class _Bfloat16x3(NamedTuple):
+    """A matrix as the sum of three in bfloat16."""
+
+    values: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    def split(self, n: int) -> list[_Bfloat16x3]:
+        return [_Bfloat16x3(part) for part in np.split(self.values, n)]
+
+
 def _split(w: Any, n: int) -> list[Any]:
     """The rows of a matrix in n parts."""
-    return w.split(n) if isinstance(w, (_Int8, _Bfloat16)) else np.split(w, n)
+    return w.split(n) if isinstance(w, (_Int8, _Bfloat16, _Bfloat16x3)) else np.split(w, n)
 
 
 def round_bfloat16(x: npt.ArrayLike) -> Array:
@@ -281,6 +296,21 @@ def round_bfloat16(x: npt.ArrayLike) -> Array:
     return rounded.astype(np.uint32).view(np.float32).astype(np.float64)
 
 
+def _product_of_parts(x: Array, w: Array) -> Array:
+    """Return x @ w of the parts of both, the largest three and three."""
+    of_x, of_w = _parts(x), _parts(w)
+    return np.asarray(sum(of_x[i] @ of_w[j] for i in range(3) for j in range(3 - i)))
+
+
+def _parts(x: Array) -> list[Array]:
+    """Numbers as sums of three in bfloat16; what is not finite is in the last alone."""
+    finite = np.isfinite(x)
+    largest = np.float64(np.uint32(0x7F7F0000).view(np.float32))
+    first = round_bfloat16(np.clip(np.where(finite, x, 0), -largest, largest))
+    second = round_bfloat16(np.where(finite, x - first, 0))
+    return [first, second, round_bfloat16(x - first - second)]
+
+
 def _round_rows(x: Array) -> tuple[Array, Array]:
     """Rows in int8 and the scale of each, which makes its largest number 127; as in float32."""
     rows = x.astype(np.float32)
@@ -298,12 +328,16 @@ def _linear(x: Array, w: Any, b: Array | float = 0.0) -> Array:
         return (values @ w.values.T) * (scale * w.scale) + b
     if isinstance(w, _Bfloat16):
         return np.asarray(round_bfloat16(x) @ w.values.T + b)
+    if isinstance(w, _Bfloat16x3):
+        return _product_of_parts(x, w.values.T) + b
     return np.asarray(x @ w.T + b)
 
 
 def _linear_backward(dy: Array, x: Array, w: Any) -> tuple[Array, Array]:
     if isinstance(w, _Bfloat16):
         dy, x, w = round_bfloat16(dy), round_bfloat16(x), w.values
+    if isinstance(w, _Bfloat16x3):
+        return _product_of_parts(dy, w.values), dy.T @ x
     return dy @ w, dy.T @ x  # dx, dw
 
 
@@ -767,6 +801,8 @@ def _weights(
             weights[name] = _Int8(values, scale)
         elif precision == "bfloat16" and name in _MATRICES:
             weights[name] = _Bfloat16(round_bfloat16(values))
+        elif precision == "bfloat16x3" and name in _MATRICES:
+            weights[name] = _Bfloat16x3(values)
         else:
             weights[name] = values
     return weights
@@ -969,8 +1005,8 @@ def rnn_forward(
     zoneout_masks : (L*D, T, B, H) array or None
         Instead of `zoneout`: 1 where the state after a step is h', 0 where it is h.
     precision : "float32", "bfloat16" or "bfloat16x3"
-        In bfloat16 both factors of every product with a matrix are rounded to it. In the others
-        this is float64.
+        In bfloat16 both factors of every product with a matrix are rounded to it, in bfloat16x3
+        they are sums of three numbers in it. In float32 this is float64.
 
     Returns
     -------

@@ -712,6 +712,7 @@ def test_info() -> None:
     assert str(lc.get_num_threads()) in info["threads"]
     assert {"python", "numpy", "platform", "cpu", "compiler", "eigen", "openmp"} <= set(info)
     assert info["bfloat16"] in ("float32", "avx512-bf16", "amx")
+    assert info["bfloat16x3"] in ("float32", "amx")
     assert info["int8"] in ("plain", "vnni", "amx")
     lines = str(info).splitlines()
     assert len(lines) == len(info)

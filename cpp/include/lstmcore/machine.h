@@ -37,6 +37,10 @@ long isa_version();
 /// std::invalid_argument for another name, as pack() does then.
 std::string bfloat16_instructions();
 
+/// What multiplies where bfloat16x3 is asked for, at the chosen level: "amx" where bfloat16 might
+/// have it, and it takes less time with many rows, else "float32".
+std::string bfloat16x3_instructions();
+
 /// What multiplies in int8 at the chosen level, always with the same result: "amx" where it takes
 /// less time, "vnni" (AVX512-VNNI or AVX-VNNI), or "plain", the multiplications that the level
 /// itself has. `LSTMCORE_INT8` of the environment, one of these names, keeps better ones from being

@@ -1,6 +1,8 @@
 #include "memory/bfloat16.h"
 
 #include <algorithm>
+#include <chrono>
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -21,24 +23,18 @@ namespace {
 constexpr const char* kNames[] = {"float32", "widening", "avx512-bf16", "amx"};
 
 /// A product of some rows with a matrix of so many registers of columns, to see what a unit makes
-/// of it.
+/// of it; by `none` in float32.
 class Trial {
 public:
-    Trial(const Kernels<float>& kernels, Bfloat16Unit unit, int64_t rows, int64_t registers)
-        : kernels_(kernels) {
+    /// Of small whole numbers, whose sums are exact in any order, or of what has three parts.
+    Trial(const Kernels<float>& kernels, Bfloat16Unit unit, int64_t rows, int64_t registers,
+          bool whole = true)
+        : kernels_(kernels), whole_(whole) {
         w_.K = kInputs;
         w_.N = registers * kernels.lanes;
         w_.vectors = 4;
         w_.unit = unit;
-        weights_.resize(size_t(w_.padded_K() * w_.N));
-        const int64_t width = w_.vectors * kernels.lanes;
-        for (int64_t k = 0; k < kInputs; ++k)
-            for (int64_t n = 0; n < w_.N; ++n) {
-                const int64_t first = n / width * width, columns = std::min(width, w_.N - first);
-                weights_[size_t(first * w_.padded_K() + (k / kPair * columns + n - first) * kPair +
-                                1 - k % kPair)] = to_bfloat16(number(k * w_.N + n));
-            }
-        w_.bfloat16 = weights_.data();
+        pack();
         a_.resize(size_t(rows * kInputs));
         start_.resize(size_t(w_.N));
         out_.resize(size_t(rows * w_.N));
@@ -59,13 +55,39 @@ public:
 private:
     static constexpr int64_t kInputs = 150;
 
-    /// Small whole numbers, whose sums are exact in any order.
-    static float number(int64_t i) { return float(i * 7919 % 31 - 15); }
+    float number(int64_t i) const {
+        const float n = float(i * 7919 % 31 - 15);
+        return whole_ ? n : n * 1.0043f;
+    }
+
+    void pack() {
+        const int64_t K = w_.padded_K(), width = w_.vectors * kernels_.lanes, parts = w_.parts();
+        if (!w_.is_bfloat16()) floats_.resize(size_t(kInputs * w_.N));
+        weights_.resize(size_t(parts * K * w_.N));
+        for (int64_t k = 0; k < kInputs; ++k)
+            for (int64_t n = 0; n < w_.N; ++n) {
+                const int64_t first = n / width * width, columns = std::min(width, w_.N - first);
+                const float weight = number(k * w_.N + n);
+                Bfloat16 of_weight[kParts] = {to_bfloat16(weight)};
+                if (parts > 1) split_bfloat16(weight, of_weight);
+                for (int64_t p = 0; p < parts; ++p)
+                    weights_[size_t((first * parts + p * columns) * K +
+                                    (k / kPair * columns + n - first) * kPair + 1 - k % kPair)] =
+                        of_weight[p];
+                if (!floats_.empty())
+                    floats_[size_t(first * kInputs + k * columns + n - first)] = weight;
+            }
+        if (w_.is_bfloat16())
+            w_.bfloat16 = weights_.data();
+        else
+            w_.data = floats_.data();
+    }
 
     const Kernels<float>& kernels_;
+    const bool whole_;
     Packed<float> w_;
     std::vector<Bfloat16> weights_;
-    std::vector<float> a_, start_, out_;
+    std::vector<float> floats_, a_, start_, out_;
     std::vector<ProductRow<float>> rows_;
 };
 
@@ -80,37 +102,69 @@ bool comes_out_right(const Kernels<float>& kernels, Bfloat16Unit unit) {
     return true;
 }
 
+/// The same of what multiplies parts: its sums are near those of float32.
+bool parts_come_out_right(const Kernels<float>& kernels) {
+    for (const int64_t rows : {1, 40}) {
+        Trial trial(kernels, Bfloat16Unit::amx_parts, rows, 6, false);
+        Trial exact(kernels, Bfloat16Unit::none, rows, 6, false);
+        const std::vector<float>&sums = trial.result(), &expected = exact.result();
+        for (size_t i = 0; i < sums.size(); ++i)
+            if (!(std::abs(sums[i] - expected[i]) < 0.005f)) return false;  // of 150 up to 230
+    }
+    return true;
+}
+
 /// What the environment asks for, or `none`.
 Bfloat16Unit wanted_unit() {
     static ChosenOnce<Bfloat16Unit> wanted;
     return wanted.get([] { return 1 + named_choice("LSTMCORE_BFLOAT16", kNames, -1); });
 }
 
+std::chrono::nanoseconds time_of(const Kernels<float>& kernels, Bfloat16Unit unit, int64_t rows) {
+    Trial trial(kernels, unit, rows, 18);
+    return shortest_time([&] { trial.result(); });
+}
+
+/// Whether AMX may be used, for products of numbers in bfloat16 or of their parts.
+bool may_use_amx(const Kernels<float>& kernels) {
+    const Bfloat16Unit wanted = wanted_unit();
+    return (wanted == Bfloat16Unit::none || wanted == Bfloat16Unit::amx) && has_amx_bf16() &&
+           comes_out_right(kernels, Bfloat16Unit::amx);
+}
+
+/// AVX512-BF16, or `none`. That is also for who asks for AMX where there is none.
+Bfloat16Unit find_dot(const Kernels<float>& kernels) {
+    const Bfloat16Unit wanted = wanted_unit();
+    const bool asked = wanted >= Bfloat16Unit::dot;
+    if ((!asked && wanted != Bfloat16Unit::none) || !has_avx512_bf16() ||
+        !comes_out_right(kernels, Bfloat16Unit::dot))
+        return Bfloat16Unit::none;
+    // Some processors take several cycles for VDPBF16PS, others one.
+    const bool fast = asked || time_of(kernels, Bfloat16Unit::dot, kRowsOfTrial) * 5 <
+                                   time_of(kernels, Bfloat16Unit::widening, kRowsOfTrial) * 4;
+    return fast ? Bfloat16Unit::dot : Bfloat16Unit::none;
+}
+
 /// A unit of the processor, or `none`. What the environment asks for needs not be fast.
 Bfloat16Unit find_unit(const Kernels<float>& kernels) {
-    const Bfloat16Unit wanted = wanted_unit();
-    const auto time_of = [&](Bfloat16Unit unit, int64_t rows) {
-        Trial trial(kernels, unit, rows, 18);
-        return shortest_time([&] { trial.result(); });
-    };
-    const auto may_be = [&](Bfloat16Unit unit) {
-        return wanted == Bfloat16Unit::none || wanted == unit;
-    };
-    const auto time_of_many = [&](Bfloat16Unit unit) { return time_of(unit, kRowsOfTrial); };
-    const bool amx =
-        may_be(Bfloat16Unit::amx) && has_amx_bf16() && comes_out_right(kernels, Bfloat16Unit::amx);
-    if (amx && wanted == Bfloat16Unit::amx) return Bfloat16Unit::amx;
-    // Where there is no AMX, that stands for this.
-    Bfloat16Unit found = Bfloat16Unit::none;
-    if ((may_be(Bfloat16Unit::dot) || wanted == Bfloat16Unit::amx) && has_avx512_bf16() &&
-        comes_out_right(kernels, Bfloat16Unit::dot)) {
-        // Some processors take several cycles for VDPBF16PS, others one.
-        if (wanted != Bfloat16Unit::none ||
-            time_of_many(Bfloat16Unit::dot) * 5 < time_of_many(Bfloat16Unit::widening) * 4)
-            found = Bfloat16Unit::dot;
-    }
-    const Bfloat16Unit next = found == Bfloat16Unit::none ? Bfloat16Unit::widening : found;
-    return amx && is_faster(Bfloat16Unit::amx, next, time_of) ? Bfloat16Unit::amx : found;
+    const bool amx = may_use_amx(kernels);
+    if (amx && wanted_unit() == Bfloat16Unit::amx) return Bfloat16Unit::amx;
+    const Bfloat16Unit dot = find_dot(kernels);
+    const Bfloat16Unit other = dot == Bfloat16Unit::none ? Bfloat16Unit::widening : dot;
+    const bool faster = amx && is_faster(Bfloat16Unit::amx, other, [&](auto unit, int64_t rows) {
+                            return time_of(kernels, unit, rows);
+                        });
+    return faster ? Bfloat16Unit::amx : dot;
+}
+
+/// What multiplies parts, or `none`. It is for many rows: for one, three parts of each weight are
+/// more bytes than float32.
+Bfloat16Unit find_parts_unit(const Kernels<float>& kernels) {
+    if (!may_use_amx(kernels) || !parts_come_out_right(kernels)) return Bfloat16Unit::none;
+    const bool fast = wanted_unit() == Bfloat16Unit::amx ||
+                      time_of(kernels, Bfloat16Unit::amx_parts, 2 * kRowsOfTrial) * 5 <
+                          time_of(kernels, Bfloat16Unit::none, 2 * kRowsOfTrial) * 4;
+    return fast ? Bfloat16Unit::amx_parts : Bfloat16Unit::none;
 }
 
 /// The unit for every matrix, or `float32`, which large ones may do without.
@@ -133,12 +187,24 @@ Bfloat16Unit bfloat16_unit(const Kernels<float>& kernels, int64_t K, int64_t N, 
     return train || bytes <= most ? Bfloat16Unit::float32 : Bfloat16Unit::widening;
 }
 
-RoundingRooms::RoundingRooms(int threads, int64_t K, int64_t rows, int matrices)
+Bfloat16Unit bfloat16x3_unit(const Kernels<float>& kernels) {
+    if (!kernels.has_avx512_units) return Bfloat16Unit::none;
+    static ChosenOnce<Bfloat16Unit> chosen;
+    return chosen.get([&] { return find_parts_unit(kernels); });
+}
+
+RoundingRooms::RoundingRooms(Precision precision, int threads, int64_t K, int64_t rows,
+                             int matrices)
     : matrices_(matrices) {
+    if (precision == Precision::own) return;
     // More rows than this share nothing more: the weights come from the L1 cache by then.
     constexpr int64_t kMostRows = 64;
-    const int64_t stride =
-        round_up(std::min(K, kMostBfloat16), kAlignment / int64_t(sizeof(float)));
+    // What Bfloat16Rows takes for a row, or more.
+    constexpr int64_t kLine = kAlignment / int64_t(sizeof(float));
+    const int64_t parts = kParts * round_up(std::min(K, kMostBfloat16Parts), kAmxTerms) / kPair;
+    const int64_t stride = precision == Precision::bfloat16x3
+                               ? parts + kLine
+                               : round_up(std::min(K, kMostBfloat16), kLine);
     rows = std::min(rows, kMostRows);
     if (rows * stride <= kMostBfloat16) return;
     numbers_ = rows * stride;
@@ -151,6 +217,11 @@ void round_bfloat16(float* numbers, int64_t count) noexcept {
 
 std::string bfloat16_instructions() {
     return kNames[size_t(best_unit(kernel_table().f32)) - 1];
+}
+
+std::string bfloat16x3_instructions() {
+    const bool amx = bfloat16x3_unit(kernel_table().f32) != Bfloat16Unit::none;
+    return amx ? "amx" : "float32";
 }
 
 }  // namespace lstmcore

@@ -6,6 +6,7 @@
 
 #include "kernel_table.h"
 #include "lstmcore/memory.h"
+#include "lstmcore/precision.h"
 
 namespace lstmcore {
 
@@ -25,13 +26,27 @@ inline float from_bfloat16(Bfloat16 x) {
     return number;
 }
 
+/// The parts of a number, as kParts says. As split() of the kernels does.
+inline void split_bfloat16(float x, Bfloat16 (&parts)[kParts]) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    const auto is_finite = [](Bfloat16 number) { return (number & 0x7f80) != 0x7f80; };
+    const bool finite = is_finite(Bfloat16(bits >> 16));
+    const Bfloat16 rounded = to_bfloat16(x);
+    parts[0] = !finite ? Bfloat16(0) : is_finite(rounded) ? rounded : Bfloat16(bits >> 16);
+    const float rest = x - from_bfloat16(parts[0]);
+    parts[1] = finite ? to_bfloat16(rest) : Bfloat16(0);
+    parts[2] = to_bfloat16(rest - from_bfloat16(parts[1]));
+}
+
 /// Rooms in which the kernels that some threads call round rows: one for each matrix that a call
 /// multiplies with. There are none where the stack is enough.
 class RoundingRooms {
 public:
     RoundingRooms() = default;
-    /// For rows of at most K numbers, of which at most `rows` are rounded together.
-    RoundingRooms(int threads, int64_t K, int64_t rows, int matrices = 1);
+    /// For rows of at most K numbers, of which at most `rows` are rounded together. There are none
+    /// if this precision does not round.
+    RoundingRooms(Precision precision, int threads, int64_t K, int64_t rows, int matrices = 1);
 
     template <class T>
     Packed<T> in_room(Packed<T> w, int thread, int matrix = 0) const {
@@ -53,5 +68,9 @@ private:
 /// `LSTMCORE_BFLOAT16` of the environment names them. Without either a matrix is kept as float32
 /// unless it is large and not trained, as one trains with many rows.
 Bfloat16Unit bfloat16_unit(const Kernels<float>& kernels, int64_t K, int64_t N, bool train);
+
+/// The unit for every matrix in three parts: that of AMX, where it may be used as above and takes
+/// less time than float32 with many rows, or `none`.
+Bfloat16Unit bfloat16x3_unit(const Kernels<float>& kernels);
 
 }  // namespace lstmcore

@@ -20,6 +20,15 @@
 
 namespace lstmcore {
 
+/// What a precision comes to: bfloat16x3 to float32 where nothing multiplies parts.
+template <class T>
+Precision usable_precision(const Kernels<T>& kernels, Precision precision) {
+    if constexpr (std::is_same_v<T, float>)
+        if (precision == Precision::bfloat16x3 && bfloat16x3_unit(kernels) == Bfloat16Unit::none)
+            return Precision::own;
+    return precision;
+}
+
 /// Lays matrices out in one buffer, and copies them there when all have their place, by
 /// as many threads as that is worth. Without a buffer it only counts.
 template <class T>
@@ -51,8 +60,9 @@ public:
                         if (room.packed.is_bfloat16())
                             kernels_.round(room.out + first * K, count * K);
                     } else
-                        transpose_rounded(rows, room.packed, count,
-                                          room.rounded + first * room.packed.padded_K());
+                        transpose_rounded(
+                            rows, room.packed, count,
+                            room.rounded + first * room.packed.padded_K() * room.packed.parts());
                 }
             });
         return room.packed;
@@ -105,20 +115,23 @@ public:
             });
         if (room.rounded != nullptr)
             copies_.push_back([=](int64_t part, int64_t parts, const T*) {
-                const int64_t padded = room.packed.padded_K(), pairs = padded / kPair;
+                const Packed<T>& packed = room.packed;
+                const int64_t padded = packed.padded_K(), pairs = padded / kPair;
+                const auto row = [&](int64_t k) {
+                    return k < K ? source + row_of(k) * columns : nullptr;
+                };
                 const int64_t end = pairs * (part + 1) / parts * kPair;
-                for (int64_t k = pairs * part / parts * kPair; k < end; ++k) {
-                    const T* from = k < K ? source + row_of(k) * columns : nullptr;
+                for (int64_t k = pairs * part / parts * kPair; k < end; k += kPair)
                     for (int64_t first = 0; first < N; first += full) {
+                        const auto at = [&](const T* from) {
+                            return from ? from + first : nullptr;
+                        };
                         const int64_t width = std::min(full, N - first);
-                        Bfloat16* to = room.rounded + first * padded + k / kPair * kPair * width +
-                                       1 - k % kPair;
-                        for (int64_t i = 0; i < width; ++i)
-                            to[i * kPair] = from != nullptr && first + i < columns
-                                                ? to_bfloat16(float(from[first + i]))
-                                                : Bfloat16(0);
+                        kernels_.pack_pairs(
+                            at(row(k)), at(row(k + 1)), columns - first, width, packed.parts(),
+                            padded * width,
+                            room.rounded + first * padded * packed.parts() + k * width);
                     }
-                }
             });
         return room.packed;
     }
@@ -163,17 +176,25 @@ private:
         room.packed.N = round_up(columns, kernels_.lanes);
         room.packed.vectors = vectors;
         if constexpr (std::is_same_v<T, float>)
-            if (precision_ == Precision::bfloat16 && std::max(K, beside) <= kMostBfloat16)
-                room.packed.unit = bfloat16_unit(kernels_, K, room.packed.N, train_);
+            room.packed.unit = unit_of(K, room.packed.N, beside);
         if (room.packed.unit > Bfloat16Unit::float32) {
-            room.rounded =
-                arena_.template take<Bfloat16>(size_product(room.packed.padded_K(), room.packed.N));
+            room.rounded = arena_.template take<Bfloat16>(
+                size_product(room.packed.padded_K() * room.packed.parts(), room.packed.N));
             room.packed.bfloat16 = room.rounded;
         } else {
             room.out = arena_.template take<T>(size_product(K, room.packed.N));
             room.packed.data = room.out;
         }
         return room;
+    }
+
+    Bfloat16Unit unit_of(int64_t K, int64_t N, int64_t beside) const {
+        const int64_t longest = std::max(K, beside);
+        if (precision_ == Precision::bfloat16 && longest <= kMostBfloat16)
+            return bfloat16_unit(kernels_, K, N, train_);
+        if (precision_ == Precision::bfloat16x3 && longest <= kMostBfloat16Parts)
+            return bfloat16x3_unit(kernels_);
+        return Bfloat16Unit::none;
     }
 
     /// Kernels::transpose, rounded and in pairs of k.
@@ -188,10 +209,9 @@ private:
             for (int64_t i = 0; i < width; ++i) from[i] = rows[i] + k;
             kernels_.transpose(from, count, width, block);
             std::fill(block + count * width, block + padded * width, T(0));
-            for (int64_t pair = 0; pair < padded; pair += kPair)
-                for (int64_t i = 0; i < width; ++i)
-                    for (int64_t j = kPair; j-- > 0;)
-                        *out++ = to_bfloat16(float(block[(pair + j) * width + i]));
+            for (int64_t pair = 0; pair < padded; pair += kPair, out += kPair * width)
+                kernels_.pack_pairs(block + pair * width, block + (pair + 1) * width, width, width,
+                                    packed.parts(), packed.padded_K() * width, out);
         }
     }
 

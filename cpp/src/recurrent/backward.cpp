@@ -108,9 +108,8 @@ public:
         tape_ = read_tape(spec_, in_, tape);
         const Schedule schedule(in_);
         schedule_ = &schedule;
-        if (weights.precision() == Precision::bfloat16)
-            rooms_ = RoundingRooms(workers_.count(), sums_.gate_rows * H_,
-                                   size_product(chunk_, in_.batch));
+        rooms_ = RoundingRooms(weights.precision(), workers_.count(), sums_.gate_rows * H_,
+                               size_product(chunk_, in_.batch));
         std::memset(zeros_, 0, sizeof(T) * zeros_size_);
         run_team(workers_.team(), [&](Team& team) noexcept {
             const FlushDenormals mode;

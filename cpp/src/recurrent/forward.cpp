@@ -117,9 +117,9 @@ public:
         last_panel_first_ = last_panel_first;
         last_panel_first ^= in_.steps % 2 == 1;
         std::memset(zeros_, 0, sizeof(T) * round_up(std::max(H_, P_), kAlignment));
-        if (weights.precision() == Precision::bfloat16)
-            rooms_ = RoundingRooms(workers_.count(), std::max(widest_input(spec_), H_),
-                                   size_product(chunk_, workers_.slots()), 2);
+        rooms_ =
+            RoundingRooms(weights.precision(), workers_.count(), std::max(widest_input(spec_), H_),
+                          size_product(chunk_, workers_.slots()), 2);
         run_team(workers_.count(), [&](Team& team) noexcept {
             const FlushDenormals mode;
             masks_.fill(team);

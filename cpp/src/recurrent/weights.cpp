@@ -18,12 +18,12 @@ Weights<T>::Weights(const LayerSpec& spec, const std::vector<Set>& parameters, b
       kernels_(kernel_table().of<T>()),
       train_(train),
       quantized_(std::is_same_v<Set, QuantizedParameters>),
-      precision_(precision) {
+      precision_(usable_precision(kernels_, precision)) {
     spec.check();
     if (int64_t(parameters.size()) != spec.num_layers * spec.directions())
         throw std::invalid_argument("parameters: one set for each layer and direction is expected");
     for (const Set& set : parameters) require_parameters(spec, set, "parameters");
-    memory_ = pack_into_buffer(kernels_, precision, train, num_threads,
+    memory_ = pack_into_buffer(kernels_, precision_, train, num_threads,
                                [&](Packing<T>& packing) { lay_out(parameters, packing); });
 }
 

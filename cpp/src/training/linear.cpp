@@ -24,12 +24,12 @@ Linear<T>::Linear(Matrix weight, const T* bias, int64_t inputs, int64_t outputs,
     : inputs_(inputs),
       outputs_(outputs),
       train_(train),
-      precision_(precision),
-      kernels_(kernel_table().of<T>()) {
+      kernels_(kernel_table().of<T>()),
+      precision_(usable_precision(kernels_, precision)) {
     check_size(inputs, "inputs");
     check_size(outputs, "outputs");
     if (!weight) throw std::invalid_argument("weight is null, expected (outputs, inputs)");
-    memory_ = pack_into_buffer(kernels_, precision, train, num_threads, [&](Packing<T>& packing) {
+    memory_ = pack_into_buffer(kernels_, precision_, train, num_threads, [&](Packing<T>& packing) {
         weight_ = packing.transposed(4, inputs, outputs, weight, [=](int64_t column) {
             return column < outputs ? column : -1;
         });
@@ -71,12 +71,6 @@ int team_size_for(int64_t rows, int64_t inputs, int64_t outputs, int num_threads
     return int(std::min({double(num_threads), 1 + useful, std::max(double(rows), 1.0)}));
 }
 
-template <class T>
-RoundingRooms rooms_for(const Linear<T>& linear, int threads, int64_t K, int64_t rows) {
-    if (linear.precision() != Precision::bfloat16) return {};
-    return RoundingRooms(threads, K, rows);
-}
-
 /// out = in W + start, for rows [first, last) and of the packed matrix the first `columns`; every
 /// row starts alike.
 template <class T>
@@ -98,7 +92,7 @@ void linear_forward(const Linear<T>& linear, const T* x, int64_t rows, T* y, int
     check_rows(rows);
     const int64_t I = linear.inputs(), O = linear.outputs();
     const int team_size = team_size_for(rows, I, O, num_threads);
-    const RoundingRooms rooms = rooms_for(linear, team_size, I, rows);
+    const RoundingRooms rooms(linear.precision(), team_size, I, rows);
     run_fast_team(CallKind({'l', rows, I, O, sizeof(T)}), team_size, [&](Team& team) noexcept {
         const FlushDenormals mode;
         multiply_rows(linear.kernels(), rooms.in_room(linear.weight(), team.rank), O, linear.bias(),
@@ -126,7 +120,7 @@ void linear_backward(const Linear<T>& linear, const T* x, const T* dy, int64_t r
     const auto [panels, zeros, rounded, bytes] = lay_out(memory.data());
     std::fill_n(zeros, I, T(0));
     const int team_size = team_size_for(rows, I, O, num_threads);
-    const RoundingRooms rooms = rooms_for(linear, team_size, O, rows);
+    const RoundingRooms rooms(linear.precision(), team_size, O, rows);
     const CallKind kind({'L', rows, I, O, sizeof(T), rounds});
     run_fast_team(kind, team_size,
                   [&, panels = panels, zeros = zeros, rounded = rounded](Team& team) noexcept {

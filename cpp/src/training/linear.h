@@ -29,8 +29,8 @@ public:
 private:
     int64_t inputs_, outputs_;
     bool train_;
-    Precision precision_;
     const Kernels<T>& kernels_;
+    Precision precision_;
     Packed<T> weight_, weight_t_;
     const T* bias_ = nullptr;
     Buffer memory_;

@@ -138,6 +138,7 @@ def info() -> Info:
     result.update(build)
     result["isa"] = f"{isa()} (of {', '.join(available_isas())})"
     result["bfloat16"] = _core.bfloat16_instructions()
+    result["bfloat16x3"] = _core.bfloat16x3_instructions()
     result["int8"] = _core.int8_instructions()
     result["threads"] = f"{get_num_threads()} (of {_core.max_threads()})"
     for name in ("ISA", "BFLOAT16", "INT8", "NUM_THREADS"):

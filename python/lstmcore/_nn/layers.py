@@ -508,9 +508,9 @@ class RNN(SingleStateLayer):
     precision : {"float32", "bfloat16", "bfloat16x3"}
         What matrices are multiplied in; the attribute can be set at any time. In bfloat16 weights,
         x and h are rounded to 8 bits where they are multiplied, in `backward` the gradients, too;
-        parameters, states and all else stay float32, which the dtype has to be. bfloat16x3, for
-        the accuracy of float32, computes as float32 does on every machine so far. See
-        docs/precision.md.
+        parameters, states and all else stay float32, which the dtype has to be. bfloat16x3 has
+        the accuracy of float32: where AMX multiplies, each factor is three numbers in bfloat16,
+        elsewhere it computes as float32 does. See docs/precision.md.
     seed : int, optional
         For the parameters, and for what `forward` draws: dropout of every kind, and zoneout.
 
@@ -631,9 +631,9 @@ class GRU(SingleStateLayer):
     precision : {"float32", "bfloat16", "bfloat16x3"}
         What matrices are multiplied in; the attribute can be set at any time. In bfloat16 weights,
         x and h are rounded to 8 bits where they are multiplied, in `backward` the gradients, too;
-        parameters, states and all else stay float32, which the dtype has to be. bfloat16x3, for
-        the accuracy of float32, computes as float32 does on every machine so far. See
-        docs/precision.md.
+        parameters, states and all else stay float32, which the dtype has to be. bfloat16x3 has
+        the accuracy of float32: where AMX multiplies, each factor is three numbers in bfloat16,
+        elsewhere it computes as float32 does. See docs/precision.md.
     seed : int, optional
         For the parameters, and for what `forward` draws: dropout of every kind, and zoneout.
 
@@ -770,9 +770,9 @@ class LSTM(Layer[Pair]):
     precision : {"float32", "bfloat16", "bfloat16x3"}
         What matrices are multiplied in; the attribute can be set at any time. In bfloat16 weights,
         x and h are rounded to 8 bits where they are multiplied, in `backward` the gradients, too;
-        parameters, states and all else stay float32, which the dtype has to be. bfloat16x3, for
-        the accuracy of float32, computes as float32 does on every machine so far. See
-        docs/precision.md.
+        parameters, states and all else stay float32, which the dtype has to be. bfloat16x3 has
+        the accuracy of float32: where AMX multiplies, each factor is three numbers in bfloat16,
+        elsewhere it computes as float32 does. See docs/precision.md.
     seed : int, optional
         For the parameters, and for what `forward` draws: dropout of every kind, and zoneout.
 
