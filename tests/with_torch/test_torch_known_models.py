@@ -198,6 +198,24 @@ def mean_and_maximum(m: Any, x: Any) -> Any:
     return torch.sigmoid(m.head(torch.cat((torch.mean(y, 1), torch.max(y, 1)[0]), 1))).squeeze()
 
 
+def pooled_convolution(m: Any, x: Any) -> Any:
+    """An LSTM and a convolution beside each other."""
+    _, (h, _) = m.lstm(input=x.transpose(1, 2))
+    beside = m.flat(m.mean(F.relu(m.conv(x))))
+    most = F.adaptive_max_pool1d(m.conv(x), 1).squeeze(-1)
+    return m.head(torch.cat([h[-1], beside, most], dim=1))
+
+
+def layers_and_directions(m: Any, x: Any) -> Any:
+    y, h = m.gru(x, hx=None)
+    last = h.view(2, 2, x.size(0), 5)[-1]
+    both = y.view(y.size(0), y.size(1), 2, 5)
+    first, second = both[:, :, 0, :], both[:, :, 1]
+    rows = torch.cat([last[0], last[1]], -1)
+    steps = F.layer_norm(both.sum(dim=2), (5,)) + both.mean(2) * first - second
+    return rows, steps
+
+
 def steps_one_by_one(m: Any, x: Any) -> Any:
     h = torch.zeros(x.size(0), 8, dtype=x.dtype)
     c = torch.zeros(x.size(0), 8, dtype=x.dtype)
@@ -367,6 +385,16 @@ def cases() -> dict[str, tuple[Any, list[Any]]]:
         "mean and maximum": (
             Code(mean_and_maximum, lstm=nn.LSTM(8, 5, **both), head=nn.Linear(20, 1), **words),
             [ids(30, B, T)],
+        ),
+        "pooled convolution": (
+            Code(
+                pooled_convolution, lstm=nn.LSTM(2, 4, **FIRST), conv=nn.Conv1d(2, 6, 3),
+                mean=nn.AdaptiveAvgPool1d(1), flat=nn.Flatten(), head=nn.Linear(16, 3),
+            ),
+            [normal(B, 2, T)],
+        ),
+        "layers and directions": (
+            Code(layers_and_directions, gru=nn.GRU(4, 5, 2, **both)), [normal(B, T, 4)]
         ),
         "steps one by one": (
             Code(steps_one_by_one, cell=nn.LSTMCell(6, 8), head=nn.Linear(8, 2)),

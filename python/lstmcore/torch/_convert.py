@@ -246,7 +246,8 @@ def _from_code(module: Any, dtype: str, inputs: Any) -> Model:
     def convert(child: Any, path: str) -> Module:
         from torch import nn
 
-        found = isinstance(child, (nn.Softmax, nn.LogSoftmax, nn.Identity))
+        adaptive = (nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d, nn.Flatten)
+        found = isinstance(child, (nn.Softmax, nn.LogSoftmax, nn.Identity, *adaptive))
         if found or type(child).__name__ == "Output":
             return ReLU()  # what stands for it is found by its arguments
         return _from_one(child, dtype, path)

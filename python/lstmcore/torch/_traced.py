@@ -11,7 +11,7 @@ import builtins
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -39,7 +39,7 @@ from .._nn.activations import (
 )
 from .._nn.dropout import Dropout
 from .._nn.linear import Linear
-from .._nn.normalization import BatchNorm
+from .._nn.normalization import BatchNorm, LayerNorm
 from .._nn.pooling import LastStep, MaxPool, MeanPool
 from .._nn.time_reversal import Flip
 from .._shapes.rows import Permute, RepeatVector, Reshape
@@ -121,6 +121,28 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Split:
+    """The layers of a state, or the features, in so many parts, which have an axis of their own."""
+
+    of: Value
+    parts: int
+
+    @property
+    def place(self) -> int:
+        """Which axis is that of the parts."""
+        return 0 if self.of.order[0] == "L" else len(self.of.order) - 1
+
+    def part(self, index: int) -> Value:
+        """Return one of the parts."""
+        symbol, size = self.of.symbol, self.of.features // self.parts
+        index = range(self.parts)[index]
+        if self.place == 0:
+            size = symbol.axes.states // self.parts
+            return Value(symbol[index * size : (index + 1) * size], self.of.order)
+        return Value(symbol[..., index * size : (index + 1) * size], self.of.order)
+
+
+@dataclass(frozen=True)
 class Length:
     """The length of each row, or `least` if it is shorter, and `more` added: what divides x."""
 
@@ -162,6 +184,8 @@ def _said(value: Any) -> str:
         return f"{value.name}, a tensor of the module itself,"
     if isinstance(value, Scores):
         return "scores of any number of keys"
+    if value is _ROWS or value is _LAST:
+        return "numbers of rows or steps"
     return "an initial state or lengths" if value is FREE else f"a {type(value).__name__}"
 
 
@@ -197,8 +221,8 @@ def laid_out(module: Any, first: bool) -> Any:
 class Rules:
     """What modules and functions give; `first` is whether arrays here are (B, T, F)."""
 
-    def __init__(self, first: bool) -> None:
-        self.first = first
+    def __init__(self, first: bool, dtype: str = "float32") -> None:
+        self.first, self.dtype = first, dtype
         self._of_own: dict[Any, Module] = {}  # made of tensors of the module itself, once
         self._under_lengths: set[int] = set()  # calls that PyTorch, too, makes with lengths
 
@@ -368,7 +392,8 @@ class Rules:
             return args[0][args[1]]
         options = {k: v for k, v in options.items() if not (v is None and k in ("out", "dtype"))}
         if name == "pack_padded_sequence":
-            args, options = args[:1], {k: v for k, v in options.items() if k == "batch_first"}
+            kept = ("batch_first", "input")
+            args, options = args[:1], {k: v for k, v in options.items() if k in kept}
         try:
             return rule(self, *args, **options)
         except TypeError as error:
@@ -393,6 +418,8 @@ class Rules:
 
     def rows(self, *count: Any, **options: Any) -> Any:
         """Return the numbers of the rows."""
+        if len(count) == 1 and isinstance(count[0], Size) and count[0].axis == "T":
+            raise Refused("it counts steps, of whose numbers nothing can be made here")
         if len(count) != 1 or not isinstance(count[0], Size) or count[0].axis != "B":
             raise Refused(f"it counts to {count}, expected the number of rows")
         return _ROWS
@@ -671,15 +698,33 @@ class Rules:
             raise Refused(f"it repeats over {_said(steps)}, expected steps")
         return Value(symbol, order)
 
-    def reshape(self, x: Any, *shape: Any) -> Value:
+    def reshape(self, x: Any, *shape: Any) -> Any:
         """Put two axes together, or apart again."""
         return self._reshaped(
             _value(x), list(shape[0] if isinstance(shape[0], (tuple, list)) else shape)
         )
 
-    def _reshaped(self, x: Value, wanted: list[Any]) -> Value:
+    def _split_into(self, x: Value, wanted: list[Any]) -> Split | None:
+        """Return the layers of a state, or features of steps, in parts, if that is asked for."""
+        order: Order
+        if x.order == ("L", "B", "F"):
+            parts, each, rest, order = wanted[0], wanted[1], wanted[2:], ("B", "F")
+            total = x.symbol.axes.states
+        elif x.order[-1:] == ("F",) and "T" in x.order:
+            parts, each, rest, order = wanted[-2], wanted[-1], wanted[:-2], x.order[:-1]
+            total = x.features
+        else:
+            return None
+        if not self._fits(x, order, rest) or not isinstance(parts, int) or parts < 1:
+            return None
+        fits = total % parts == 0 and each in (-1, total // parts)
+        return Split(x, parts) if fits and (each != -1 or -1 not in rest) else None
+
+    def _reshaped(self, x: Value, wanted: list[Any]) -> Any:
         if len(wanted) == len(x.order) and self._fits(x, x.order, wanted):
             return x
+        if len(wanted) == len(x.order) + 1 and (split := self._split_into(x, wanted)):
+            return split
         if len(wanted) < len(x.order) and x.order[-1] == "F":
             merged = (x.order[0] + x.order[1], *x.order[2:])
             if merged[0] in ("BT", "TB") and self._fits(x, merged, wanted):
@@ -742,6 +787,8 @@ class Rules:
 
     def getitem(self, x: Any, key: Any) -> Value:
         """Return layers, features, the first or last step, or with a new axis."""
+        if isinstance(x, Split):
+            return self._part_of(x, key)
         x = _value(x)
         steps_first = x.order == ("T", "B", "F")
         if key == ((_LAST, _ROWS) if steps_first else (_ROWS, _LAST)) and x.order[2:] == ("F",):
@@ -768,6 +815,17 @@ class Rules:
             symbol, kept = self._part(Value(symbol, x.order), axis, k)
             order += kept
         return self._as_state(Value(symbol, (*order, *axes)))
+
+    def _part_of(self, x: Split, key: Any) -> Value:
+        """Return one of the parts in which layers or features are."""
+        keys = list(key) if isinstance(key, tuple) else [key]
+        if keys[:1] == [...]:
+            keys = [slice(None)] * (len(x.of.order) + 2 - len(keys)) + keys[1:]
+        keys += [slice(None)] * (x.place + 1 - len(keys))
+        index = keys.pop(x.place)
+        if type(index) is not int or len(keys) > len(x.of.order):
+            raise Refused(f"{key!r} of {x.of} in {x.parts} parts is not known here")
+        return self.getitem(x.part(index), tuple(keys)) if keys else x.part(index)
 
     def _part(self, x: Value, axis: str, key: Any) -> tuple[Any, list[str]]:
         """Return a part along an axis, and the axes that stay of it."""
@@ -902,11 +960,21 @@ class Rules:
         return place
 
     def sum(self, x: Any, dim: Any = None) -> Value:
-        """Return the sum over steps."""
+        """Return the sum over steps, or of parts of features."""
+        if isinstance(x, Split):
+            return self._sum_of(x, dim)
         x = _value(x)
         place = self._rows(x, dim)
         made = Reduce("sum", 1, False, [2], [x.features])._given_symbols(x.symbol)
         return Value(made, (*x.order[:place], *x.order[place + 1 :]))
+
+    def _sum_of(self, x: Split, dim: Any) -> Value:
+        dim = dim[0] if isinstance(dim, (tuple, list)) and len(dim) == 1 else dim
+        rank = len(x.of.order) + 1
+        if type(dim) is not int or dim % rank != x.place or not x.place:
+            raise Refused(f"over dim {dim} of {x.of} in {x.parts} parts is not known here")
+        parts = [x.part(i).symbol for i in range(x.parts)]
+        return Value(reduce(operator.add, parts), x.of.order)
 
     def _rows(self, x: Value, dim: Any) -> int:
         """Return which axis is that of the steps, in a model with the batch first."""
@@ -980,6 +1048,52 @@ class Rules:
             raise Refused(f"it pads {x} by {tuple(pad)}, expected zeros around the steps")
         left, right = ends[place]
         return Value(Pad1D(left, right, batch_first=self.first)(x.symbol), x.order)
+
+    def layer_norm(
+        self, input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None,
+        eps: float = 1e-5,
+    ) -> Value:  # fmt: skip
+        """Normalise the features, perhaps by tensors of the module itself."""
+        x = _value(input)
+        fits = tuple(normalized_shape) == (x.features,) and x.order[-1:] == ("F",)
+        if not fits or not all(one is None or isinstance(one, Own) for one in (weight, bias)):
+            raise Refused(f"it is over {normalized_shape} of {x}, expected the features")
+        made = LayerNorm(x.features, eps=eps, elementwise_affine=False, dtype=self.dtype)
+        if weight is not None:
+            dtype = weight.array.dtype
+            made = LayerNorm(x.features, eps=eps, bias=bias is not None, dtype=dtype)
+            arrays = {"weight": weight.array} | ({} if bias is None else {"bias": bias.array})
+            made.load_state_dict(arrays)
+        elif bias is not None:
+            raise Refused("it has a bias and no weight, expected both or neither")
+        return Value(made(x.symbol), x.order)
+
+    def adaptive_pool(self, kind: Any, input: Any, output_size: Any) -> Value:
+        """Pool over all steps."""
+        x = _value(input)
+        size = output_size[0] if isinstance(output_size, (tuple, list)) else output_size
+        if size != 1 or x.order != ("B", "F", "T"):
+            raise Refused(f"it makes {output_size} steps of {x}, expected 1 of (B, F, T)")
+        return Value(kind(batch_first=self.first)(x.symbol), ("B", "F", "1"))
+
+    def adaptive_mean(self, input: Any, output_size: Any) -> Value:
+        """Return the mean of all steps."""
+        return self.adaptive_pool(MeanPool, input, output_size)
+
+    def adaptive_max(self, input: Any, output_size: Any, return_indices: bool = False) -> Value:
+        """Return the largest of all steps, and no places of them."""
+        if return_indices:
+            raise Refused("places of the largest are not known here")
+        return self.adaptive_pool(MaxPool, input, output_size)
+
+    def _adaptive_mean(self, theirs: Any, ours: Any, input: Any) -> Value:
+        return self.adaptive_pool(MeanPool, input, theirs.output_size)
+
+    def _adaptive_max(self, theirs: Any, ours: Any, input: Any) -> Value:
+        return self.adaptive_pool(MaxPool, input, theirs.output_size)
+
+    def _flatten(self, theirs: Any, ours: Any, input: Any) -> Value:
+        return self.flatten(input, theirs.start_dim, theirs.end_dim)
 
     def glu(self, input: Any, dim: int = -1) -> Value:
         """Multiply a half of the features with the sigmoid of the other."""
@@ -1101,6 +1215,9 @@ def _pool(kind: Callable[..., Module]) -> Rule:
     """Return the rule of a mean or a maximum over steps."""
 
     def rule(w: Rules, x: Any, dim: Any = None, keepdim: bool = False) -> Value:
+        if isinstance(x, Split) and kind is MeanPool and not keepdim:
+            total = w.sum(x, dim)
+            return Value(total.symbol * (1 / x.parts), total.order)
         x = _value(x)
         place = w.steps_of(x, dim)
         order = (*x.order[:place], *["1"] * keepdim, *x.order[place + 1 :])
@@ -1122,6 +1239,9 @@ _MODULES: dict[type[nn.Module], Rule] = {
     nn.TransformerEncoderLayer: Rules._encoder,
     nn.BatchNorm1d: Rules._batch_norm,
     nn.PReLU: Rules._prelu,
+    nn.AdaptiveAvgPool1d: Rules._adaptive_mean,
+    nn.AdaptiveMaxPool1d: Rules._adaptive_max,
+    nn.Flatten: Rules._flatten,
 }
 
 _ADD, _SUB, _MUL = (_arithmetic(kind) for kind in ("add", "sub", "mul"))
@@ -1177,6 +1297,9 @@ _FUNCTIONS: dict[str, Rule] = {
     **dict.fromkeys(("clamp", "clamp_min"), Rules.clamp),
     "pad": Rules.zeros_around,
     "glu": Rules.glu,
+    "layer_norm": Rules.layer_norm,
+    "adaptive_avg_pool1d": Rules.adaptive_mean,
+    "adaptive_max_pool1d": Rules.adaptive_max,
     "getattr": Rules.getattr,
     "size": Rules.size,
     **dict.fromkeys(("zeros", "zeros_like", "new_zeros"), Rules.free),

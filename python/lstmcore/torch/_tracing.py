@@ -145,6 +145,8 @@ class _Arguments:
 
     def __init__(self, module: nn.Module, graph: fx.Graph, convert: Any, inputs: Any) -> None:
         self.modules = dict(module.named_modules())
+        double = any(p.dtype == torch.float64 for p in module.parameters())
+        self.dtype = "float64" if double else "float32"
         self._graph, self._convert = graph, convert
         self._made: dict[int, Module] = {}
         self.kinds: dict[str, Any] = {}  # by the node: FREE, or the Input
@@ -210,7 +212,7 @@ class _Arguments:
                 return bool(user.users) and all(map(self._is_beside(user), user.users))
             name = getattr(user.target, "__name__", "")
             if name == _PACKING[0]:
-                return user.args[0] is not node
+                return _given_first(user) is not node
             if name == "sub" and user.args == (node, 1):  # the last step of each row
                 return bool(user.users) and all(map(self._is_beside(user), user.users))
             if name == "getitem":
@@ -220,7 +222,7 @@ class _Arguments:
             kind = self.modules[str(user.target)]
             if isinstance(kind, _MASKED):
                 return user.kwargs.get("src_key_padding_mask") is node
-            return isinstance(kind, nn.RNNBase) and user.args[0] is not node
+            return isinstance(kind, nn.RNNBase) and _given_first(user) is not node
 
         return is_it
 
@@ -316,7 +318,7 @@ class _Reading:
     ) -> None:
         self._graph, self._arguments = graph, arguments
         self._first, self._layouts = first, layouts
-        self._rules = Rules(first)
+        self._rules = Rules(first, arguments.dtype)
         self._values: dict[fx.Node, Any] = {}
         self._inputs: list[Input] = []
         self._laid_out: dict[int, Module] = {}
@@ -385,6 +387,11 @@ class _Reading:
         symbols = [_traced.as_output(value, self._first) for value in values]
         inputs: Any = self._inputs[0] if len(self._inputs) == 1 else list(self._inputs)
         return Model(inputs, rebuilt(made, iter(symbols)))
+
+
+def _given_first(node: fx.Node) -> Any:
+    """Return what a layer or packing takes as its sequence, by position or by name."""
+    return node.args[0] if node.args else node.kwargs.get("input")
 
 
 def _name(node: fx.Node) -> str:
