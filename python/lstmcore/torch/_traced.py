@@ -157,6 +157,10 @@ class _Free:
 
 FREE = _Free()
 _LINALG: Any = torch._C._linalg  # type: ignore[attr-defined]
+_NEEDS_FIRST = (
+    "{} is known here only where the batch is first: give the layers batch_first=True, and forward "
+    "(B, T, F)"
+)
 _ROWS, _LAST = object(), object()  # the numbers of the rows, and of the last step of each
 _OPAQUE = object()  # devices, dtypes, lengths
 
@@ -508,7 +512,7 @@ class Rules:
             return self._attended(a, _value(b))
         a, b = _value(a), _value(b)
         if not self.first:
-            raise Refused("products of sequences are known here only where the batch is first")
+            raise Refused(_NEEDS_FIRST.format("a product of sequences"))
         if a.order == ("B", "T", "F") and b.order == ("B", "F", "T"):
             if a.features != b.features:
                 raise Refused(f"queries have {a.features} features, and keys {b.features}")
@@ -576,7 +580,7 @@ class Rules:
             raise Refused("it divides by the length of something else")
         steps = "T" in x.order or "P" in x.order
         if steps and not self.first:
-            raise Refused("lengths are known here only where the batch is first")
+            raise Refused(_NEEDS_FIRST.format("division by the length of steps"))
         shape = [None, x.features] if steps else [x.features]
         kind = UnitLength(len(shape), length.least, length.more, [len(shape)], shape)
         return Value(kind._given_symbols(x.symbol), x.order)
@@ -856,7 +860,7 @@ class Rules:
     def _step(self, x: Value, step: int) -> Any:
         """Return one step, by its number."""
         if not self.first:
-            raise Refused("steps by their number are known here only where the batch is first")
+            raise Refused(_NEEDS_FIRST.format("a step by its number"))
         kind = Take([step, [None, None, None]], [2], [x.features])
         return kind._given_symbols(x.symbol)
 
@@ -980,7 +984,7 @@ class Rules:
         """Return which axis is that of the steps, in a model with the batch first."""
         place = self.steps_of(x, dim)
         if not self.first:
-            raise Refused("over steps is known here only where the batch is first")
+            raise Refused(_NEEDS_FIRST.format("over steps"))
         return place
 
     def softmax(self, x: Any, dim: Any = None, dtype: Any = None, _stacklevel: int = 3) -> Any:
