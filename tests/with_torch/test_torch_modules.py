@@ -780,6 +780,18 @@ def test_functions_of_torch_func(kind: str) -> None:
             transform(x[None] if "vmap" in message else x)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_tensors_of_another_layout_are_refused() -> None:
+    mine = lc.torch.LSTM(3, 4)
+    rows = [torch.ones(3, 3), torch.ones(2, 3)]
+    for given in (
+        torch.nested.nested_tensor(rows, layout=torch.jagged),
+        torch.ones(5, 2, 3).to_sparse(),
+    ):
+        with pytest.raises(TypeError, match=r"lstmcore\.torch\.LSTM: input is laid out as torch\."):
+            mine(given)
+
+
 @pytest.mark.parametrize(("kind", "options"), CASES)
 def test_many_gradients_at_once(kind: str, options: dict[str, Any]) -> None:
     mine, theirs = pair(kind, options)

@@ -57,6 +57,11 @@ class _Drop(nn.RNNBase):
 
     def _written_down(self, x: Any, hx: Any, beside: _Beside) -> bool:
         """Whether PyTorch's own layer is to stand in for this call."""
+        if isinstance(x, Tensor) and x.layout != torch.strided:  # nested, sparse
+            raise TypeError(
+                f"{_name(self)}: input is laid out as {x.layout}, expected torch.strided: give "
+                "a nested tensor's rows padded, with lengths=, or packed"
+            )
         stands_in = self._is_watched(x, hx)
         if stands_in and beside.given():
             raise RuntimeError(
