@@ -187,6 +187,7 @@ void bind_linear(py::module_& m);
 void bind_row_functions(py::module_& m);
 void bind_stream(py::module_& m);
 void bind_stream_pool(py::module_& m);
+void bind_attention(py::module_& m);
 void bind_losses(py::module_& m);
 void bind_ctc(py::module_& m);
 void bind_crf(py::module_& m);

@@ -13,6 +13,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     bind_row_functions(m);
     bind_stream(m);
     bind_stream_pool(m);
+    bind_attention(m);
     bind_losses(m);
     bind_ctc(m);
     bind_crf(m);

@@ -378,6 +378,9 @@ struct Kernels {
     void (*scale)(T factor, T* x, int64_t n);
     /// out[c] = factor softmax(x)[c] for c < C, unless out is null.
     SoftmaxSums<T> (*softmax)(const T* x, T* out, int64_t C, T factor);
+    /// dx[c] = factor (dy[c] y[c] - y[c] sum_c dy[c] y[c]), where y = softmax(x), for c < C; dx may
+    /// be dy.
+    void (*softmax_backward)(const T* dy, const T* y, T* dx, int64_t C, T factor);
     /// Layer normalisation of `count` rows of n numbers.
     void (*normalize)(int64_t count, int64_t n, const NormalizedRow<T>* rows, const T* gain,
                       const T* bias);

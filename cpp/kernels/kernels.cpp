@@ -48,6 +48,7 @@ constexpr Kernels<T> make_kernels() {
             sum_squares<T>,
             scale<T>,
             softmax<T>,
+            softmax_backward<T>,
             normalize<T>,
             normalize_backward<T>,
             round_array<T>,

@@ -28,11 +28,17 @@ SoftmaxSums<T> softmax(const T* x, T* out, int64_t C, T factor) {
     alignas(64) T rest[kChains], chains[kChains];
     for (int64_t j = 0; j < kChains; ++j) rest[j] = whole + j < C ? x[whole + j] : kNothing;
 
-    P highest[kPackets], sum[kPackets];
-    for (int64_t j = 0; j < kPackets; ++j) highest[j] = simd::pload<P>(rest + j * L);
-    for (int64_t c = 0; c < whole; c += kChains)
-        for (int64_t j = 0; j < kPackets; ++j)
-            highest[j] = simd::pmax(load(x + c + j * L), highest[j]);
+    // Four registers at least, as each waits for the comparison before.
+    constexpr int64_t kHighest = kPackets < 4 ? 4 : kPackets;
+    P highest[kHighest], sum[kPackets];
+    for (int64_t j = 0; j < kHighest; ++j) highest[j] = simd::pload<P>(rest + j % kPackets * L);
+    int64_t at = 0;
+    for (; at + kHighest * L <= whole; at += kHighest * L)
+        for (int64_t j = 0; j < kHighest; ++j)
+            highest[j] = simd::pmax(load(x + at + j * L), highest[j]);
+    for (; at < whole; at += L) highest[0] = simd::pmax(load(x + at), highest[0]);
+    for (int64_t j = kPackets; j < kHighest; ++j)
+        highest[j % kPackets] = simd::pmax(highest[j], highest[j % kPackets]);
     for (int64_t j = 0; j < kPackets; ++j) simd::pstore(chains + j * L, highest[j]);
     T max = chains[0];
     for (int64_t j = 1; j < kChains; ++j) max = chains[j] > max ? chains[j] : max;
@@ -59,6 +65,31 @@ SoftmaxSums<T> softmax(const T* x, T* out, int64_t C, T factor) {
         for (int64_t c = whole; c < C; ++c) out[c] = scale * rest[c - whole];
     }
     return {max, chains[0]};
+}
+
+/// Its sum runs in the same chains.
+template <class T>
+void softmax_backward(const T* dy, const T* y, T* dx, int64_t C, T factor) {
+    using P = Packet<T>;
+    constexpr int64_t L = kLanes<T>, kChains = 16, kPackets = kChains / L;
+    alignas(64) T chains[kChains];
+    P sum[kPackets];
+    for (int64_t j = 0; j < kPackets; ++j) sum[j] = set(T(0));
+    for (int64_t c = 0; c < C; c += kChains)
+        for (int64_t j = 0; j < kPackets; ++j) {
+            const int64_t at = c + j * L, left = C - at;
+            const P part = pmul(load(dy + at, left), load(y + at, left));
+            sum[j] = padd(sum[j], part);
+        }
+    for (int64_t j = 0; j < kPackets; ++j) simd::pstore(chains + j * L, sum[j]);
+    for (int64_t half = kChains / 2; half > 0; half /= 2)
+        for (int64_t j = 0; j < half; ++j) chains[j] += chains[j + half];
+    const P all = set(chains[0]), scale = set(factor);
+    for (int64_t c = 0; c < C; c += L) {
+        const P weight = load(y + c, C - c);
+        const P part = pmul(load(dy + c, C - c), weight);
+        store(dx + c, pmul(scale, psub(part, pmul(weight, all))), C - c);
+    }
 }
 
 }  // namespace

@@ -13,15 +13,10 @@ void transpose(const T* const* rows, int64_t K, int64_t width, T* out) {
     for (int64_t k = 0; k < K; k += L)
         for (int64_t c = 0; c < width; c += L) {
             T* to = out + k * width + c;
-            if (K - k < L) {
-                for (int64_t i = 0; i < K - k; ++i)
-                    for (int j = 0; j < L; ++j) to[i * width + j] = rows[c + j][k + i];
-                continue;
-            }
             simd::PacketBlock<Packet<T>, L> block;
-            for (int j = 0; j < L; ++j) block.packet[j] = load(rows[c + j] + k);
+            for (int j = 0; j < L; ++j) block.packet[j] = load(rows[c + j] + k, K - k);
             simd::ptranspose(block);
-            for (int i = 0; i < L; ++i) store(to + i * width, block.packet[i]);
+            for (int64_t i = 0; i < L && i < K - k; ++i) store(to + i * width, block.packet[i]);
         }
 }
 

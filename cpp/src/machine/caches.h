@@ -75,6 +75,8 @@ constexpr int64_t kRoundedBytesOf512 = 3 << 19;
 
 /// Rows of x and dy that a linear map takes at once, so that they stay in the L2 cache.
 constexpr int64_t kLinearPieceRows = 256;
+/// Bytes of weights of an attention that are made at once, so that they stay in the L2 cache.
+constexpr int64_t kAttentionBytes = 256 * 1024;
 /// Rows of an input product that a stream makes at once in process(): enough to read the weights
 /// seldom, few enough that the buffers of a stream stay small.
 constexpr int64_t kStreamChunkRows = 32;
