@@ -111,6 +111,35 @@ def softmax(x: _Array, /) -> _Array: ...
 def layer_norm(
     x: _Array, features: int, weight: _Array | None, bias: _Array | None, eps: float, train: bool, /
 ) -> tuple[_Array, _Array | None, _Array | None]: ...
+
+# Scaled dot-product attention: y; what is given first is written into, (B, heads, T, S), without
+# heads if that is one, and (B, T, S). And the gradients of query, key and value.
+def attention(
+    weights: _Array | None,
+    mean: _Array | None,
+    query: _Array,
+    key: _Array,
+    value: _Array,
+    lengths: npt.NDArray[np.int64] | None,
+    kept: _Array | None,
+    scale: float,
+    heads: int,
+    batch_first: bool,
+    /,
+) -> _Array: ...
+def attention_backward(
+    dy: _Array,
+    weights: _Array,
+    query: _Array,
+    key: _Array,
+    value: _Array,
+    lengths: npt.NDArray[np.int64] | None,
+    kept: _Array | None,
+    scale: float,
+    heads: int,
+    batch_first: bool,
+    /,
+) -> tuple[_Array, _Array, _Array]: ...
 def pack_quantized(spec: Spec, parameters: Sequence[npt.NDArray[Any]]) -> Weights: ...
 def pack_quantized_linear(
     weight: npt.NDArray[np.int8], scales: _Array, bias: _Array | None

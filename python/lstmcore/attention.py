@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from . import _core
 from ._base import checks
 from ._base.checks import Array
 from ._base.flow import BackwardFlow, Flow
 from ._base.loads import whole
 from ._base.module import Module, storable
+from ._base.packed_weights import PacksWeights
 from ._base.symbolic import Axes, Symbolic
 from ._nn.activations import softmax, softmax_backward
 from ._nn.config import Option
@@ -146,17 +148,12 @@ class Attention(Module):
         batched = query.ndim == 3
         if not batched:
             query, key, value = (self._batch_of_one(x) for x in given)
-        valid = None
+        ends = None
         if lengths is not None:
             batch, time = self._swap(key).shape[:2]
             ends = checks.lengths(lengths, batch, time, batched=batched, of="key")
-            valid = np.arange(time) < ends[:, None]  # (B, S)
-            mask = self._swap(valid[..., None])
-            # Weights of 0 are not enough: the padding may be NaN.
-            key, value = (np.where(mask, x, x.dtype.type(0)) for x in (key, value))
         with np.errstate(all="ignore"):  # infinity and NaN are no error
-            y, weights, saved = self._forward(query, key, value, valid, train)
-        shown = weights if weights.ndim == 3 else weights.mean(axis=1)
+            y, shown, weights, saved = self._forward(query, key, value, ends, train)
         if not batched:
             y, shown = self._swap(y)[0], shown[0]
         if not train:
@@ -237,13 +234,23 @@ class Attention(Module):
         """Sizes of query, key and value if query has that size, None being any."""
         raise NotImplementedError
 
+    def _without_padding(self, x: Array, ends: Any) -> Array:
+        """Return key or value with zeros behind the ends: weights of 0 do not undo a NaN."""
+        if ends is None:
+            return x
+        there = np.arange(self._swap(x).shape[1]) < ends[:, None]
+        return np.where(self._swap(there[..., None]), x, x.dtype.type(0))
+
     def _forward(
-        self, query: Array, key: Array, value: Array, valid: Any, train: bool
-    ) -> tuple[Array, Array, tuple[Any, ...]]:
-        """Return y, the weights and, for training, what `_backward` takes after them."""
+        self, query: Array, key: Array, value: Array, ends: Any, train: bool
+    ) -> tuple[Array, Array, Any, tuple[Any, ...]]:
+        """Return y, the weights to show and, for training, those of the tape and what else it has.
+
+        `ends` are the lengths, or None; `_backward` takes what the tape has.
+        """
         raise NotImplementedError
 
-    def _backward(self, dy: Array, weights: Array, *saved: Any) -> tuple[Array, Array, Array]:
+    def _backward(self, dy: Array, weights: Array, *saved: Any) -> tuple[Array, ...]:
         """Return dquery, dkey and dvalue."""
         raise NotImplementedError
 
@@ -294,21 +301,17 @@ class ScaledDotProduct(Attention):
         return size, size, None
 
     def _forward(
-        self, query: Array, key: Array, value: Array, valid: Any, train: bool
-    ) -> tuple[Array, Array, tuple[Any, ...]]:
-        size = query.shape[-1]
-        scale = query.dtype.type(max(size, 1) ** -0.5 if self.scale is None else self.scale)
-        query, key, value = (self._swap(x) for x in (query * scale, key, value))
-        weights = _weights(query, key, valid)
-        return self._swap(weights @ value), weights, (query, key, value, float(scale))
+        self, query: Array, key: Array, value: Array, ends: Any, train: bool
+    ) -> tuple[Array, Array, Any, tuple[Any, ...]]:
+        scale = max(query.shape[-1], 1) ** -0.5 if self.scale is None else self.scale
+        query, key, value = map(checks.in_order, (query, key, value))
+        (batch, time), steps = self._swap(query).shape[:2], self._swap(key).shape[1]
+        weights = _core.empty((batch, time, steps), query.dtype)
+        given = (query, key, value, ends, None, scale, 1, self.batch_first)
+        return _core.attention(weights, None, *given), weights, weights, given
 
-    def _backward(
-        self, dy: Array, weights: Array, query: Array, key: Array, value: Array, scale: float
-    ) -> tuple[Array, Array, Array]:
-        dy = self._swap(dy)
-        dvalue = weights.swapaxes(-1, -2) @ dy
-        dquery, dkey = _weights_backward(dy @ value.swapaxes(-1, -2), weights, query, key)
-        return self._swap(dquery) * scale, self._swap(dkey), self._swap(dvalue)
+    def _backward(self, dy: Array, weights: Array, *given: Any) -> tuple[Array, ...]:
+        return _core.attention_backward(checks.in_order(dy), weights, *given)
 
 
 @storable
@@ -390,13 +393,20 @@ class Additive(Attention):
         return self.size, self.size, None
 
     def _forward(
-        self, query: Array, key: Array, value: Array, valid: Any, train: bool
-    ) -> tuple[Array, Array, tuple[Any, ...]]:
+        self, query: Array, key: Array, value: Array, ends: Any, train: bool
+    ) -> tuple[Array, Array, Any, tuple[Any, ...]]:
+        key, value = (self._without_padding(x, ends) for x in (key, value))
         query, key, value = (self._swap(x) for x in (query, key, value))
         bent = np.tanh(query[:, :, None] + key[:, None])
         v = np.array(self._parameters["weight"]._storage, subok=False) if self.scale else None
-        weights = _masked_softmax(bent.sum(axis=-1) if v is None else bent @ v, valid)
-        return self._swap(weights @ value), weights, (bent, value, v)
+        scores = bent.sum(axis=-1) if v is None else bent @ v
+        if ends is not None:
+            there = np.arange(key.shape[1]) < ends[:, None, None]
+            scores = np.where(there, scores, scores.dtype.type(-np.inf))
+        weights = softmax(scores)
+        if ends is not None:
+            weights[ends == 0] = 0
+        return self._swap(weights @ value), weights, weights, (bent, value, v)
 
     def _backward(
         self, dy: Array, weights: Array, bent: Array, value: Array, v: Array | None
@@ -411,7 +421,7 @@ class Additive(Attention):
 
 
 @storable
-class MultiHead(Attention):
+class MultiHead(Attention, PacksWeights):
     """Several scaled dot-product attentions side by side, between learned projections.
 
     Head i attends with its part of W_q query + b_q, W_k key + b_k and W_v value + b_v, which are
@@ -537,86 +547,63 @@ class MultiHead(Attention):
     def _features(self, size: int) -> tuple[int, int, int | None]:
         return self.embed_dim, self.kdim or self.embed_dim, self.vdim or self.embed_dim
 
+    def _in_weights(self) -> list[Any]:
+        """Return views of W_q, W_k and W_v."""
+        return _of_each([p._storage for n, p in self._parameters.items() if n.endswith("weight")])
+
+    def _pack(self, parameters: list[Array], train: bool) -> list[_core.Linear]:
+        matrices = _of_each(parameters[: len(parameters) - self.bias])
+        biases = np.split(parameters[-1], 3) if self.bias else [None] * 3
+        return [_core.pack_linear(w, b, train) for w, b in zip(matrices, biases, strict=True)]
+
     def _forward(
-        self, query: Array, key: Array, value: Array, valid: Any, train: bool
-    ) -> tuple[Array, Array, tuple[Any, ...]]:
-        scale = self.dtype.type((self.embed_dim // self.num_heads) ** -0.5)
-        matrices = [np.array(w, subok=False) for w in self._in_weights()]  # as they are now
-        inputs = [x.reshape(-1, x.shape[-1]) for x in (query, key, value)]
-        projected = [x @ w.T for x, w in zip(inputs, matrices, strict=True)]
-        if self.bias:
-            biases = np.split(self._parameters["in_proj_bias"]._storage, 3)
-            for rows, b in zip(projected, biases, strict=True):
-                rows += b
-        projected[0] *= scale
-        heads = [
-            self._heads(rows, x.shape)
-            for rows, x in zip(projected, (query, key, value), strict=True)
-        ]
-        weights = _weights(heads[0], heads[1], None if valid is None else valid[:, None])
-        kept = None
-        if train and self._dropout_rng is not None:
-            kept = dropout_scale(self._dropout_rng, weights.shape, self.dropout, self.dtype)
-        joined = self._joined((weights if kept is None else weights * kept) @ heads[2])
-        out: Any = self._children["out_proj"]
-        saved: tuple[Any, ...] = ()
+        self, query: Array, key: Array, value: Array, ends: Any, train: bool
+    ) -> tuple[Array, Array, Any, tuple[Any, ...]]:
+        linears = self._weights(train)
+        (batch, time), steps = self._swap(query).shape[:2], self._swap(key).shape[1]
+        same = key is value
+        query, key, value = map(checks.in_order, (query, key, value))
+        if train:  # the gradients of W_k and W_v are sums over the padding, too
+            key = self._without_padding(key, ends)
+            value = key if same else self._without_padding(value, ends)
+        inputs = (query, key, value)
+        projected = [_core.linear_forward(w, x) for w, x in zip(linears, inputs, strict=True)]
+        kept = weights = None
         if train:
-            y, tape = out.forward(joined)
-            saved = (matrices, inputs, heads, kept, float(scale), tape)
-        else:
-            y = out(joined)
-        return y, weights, saved
+            weights = _core.empty((batch, self.num_heads, time, steps), self.dtype)
+            if self._dropout_rng is not None:
+                kept = dropout_scale(self._dropout_rng, weights.shape, self.dropout, self.dtype)
+        scale = (self.embed_dim // self.num_heads) ** -0.5
+        given = (*projected, ends, kept, scale, self.num_heads, self.batch_first)
+        shown = _core.empty((batch, time, steps), self.dtype)
+        joined = _core.attention(weights, shown, *given)
+        out: Any = self._children["out_proj"]
+        if not train:
+            return out(joined), shown, None, ()
+        y, tape = out.forward(joined)
+        return y, shown, weights, (linears, inputs, given, tape)
 
     def _backward(
         self,
         dy: Array,
         weights: Array,
-        matrices: list[Array],
-        inputs: list[Array],
-        heads: list[Array],
-        kept: Array | None,
-        scale: float,
+        linears: list[_core.Linear],
+        inputs: tuple[Array, ...],
+        given: tuple[Any, ...],
         tape: ModuleTape,
-    ) -> tuple[Array, Array, Array]:
+    ) -> tuple[Array, ...]:
         out: Any = self._children["out_proj"]
         djoined = out.backward(tape, dy)
-        dheads = self._heads(djoined, dy.shape)
-        dvalue = (weights if kept is None else weights * kept).swapaxes(-1, -2) @ dheads
-        dweights = dheads @ heads[2].swapaxes(-1, -2)
-        if kept is not None:
-            dweights *= kept
-        dquery, dkey = _weights_backward(dweights, weights, heads[0], heads[1])
-        dprojected = [
-            self._joined(d).reshape(-1, self.embed_dim) for d in (dquery * scale, dkey, dvalue)
-        ]
-        grads = self._in_gradients()
-        for rows, x, grad in zip(dprojected, inputs, grads, strict=True):
-            grad += rows.T @ x
-        if self.bias:
-            sums = [rows.sum(axis=0) for rows in dprojected]
-            self._parameters["in_proj_bias"].grad += np.concatenate(sums)
-        dquery, dkey, dvalue = (rows @ w for rows, w in zip(dprojected, matrices, strict=True))
-        return dquery, dkey, dvalue
+        dprojected = _core.attention_backward(djoined, weights, *given)
+        own = self._own_gradients()
+        grads = _of_each(own[: len(own) - self.bias])
+        biases = np.split(own[-1], 3) if self.bias else [None] * 3
+        return tuple(map(_core.linear_backward, linears, inputs, dprojected, grads, biases))
 
-    def _in_weights(self) -> list[Any]:
-        """Return views of W_q, W_k and W_v."""
-        storages = [p._storage for n, p in self._parameters.items() if n.endswith("weight")]
-        return storages if len(storages) == 3 else np.split(storages[0], 3)
 
-    def _in_gradients(self) -> list[Array]:
-        """Return views of their gradients."""
-        grads = [p.grad for n, p in self._parameters.items() if n.endswith("weight")]
-        return grads if len(grads) == 3 else np.split(grads[0], 3)
-
-    def _heads(self, rows: Array, shape: tuple[int, ...]) -> Array:
-        """Return a view (B, num_heads, T, size of a head) of what is like x of that shape."""
-        size = self.embed_dim // self.num_heads
-        return self._swap(rows.reshape(*shape[:2], self.num_heads, size)).swapaxes(1, 2)
-
-    def _joined(self, heads: Array) -> Array:
-        """Return x, (T, B, embed_dim), of its heads."""
-        x = self._swap(heads.swapaxes(1, 2))
-        return x.reshape(*x.shape[:2], self.embed_dim)
+def _of_each(matrices: list[Any]) -> list[Any]:
+    """Return what W_q, W_k and W_v have of one matrix, or of three."""
+    return np.split(matrices[0], 3) if len(matrices) == 1 else matrices
 
 
 def _size(saved: Any, shared: tuple[Array, ...]) -> int:
@@ -628,28 +615,6 @@ def _size(saved: Any, shared: tuple[Array, ...]) -> int:
     if not isinstance(saved, np.ndarray) or any(np.may_share_memory(saved, a) for a in shared):
         return 0
     return saved.nbytes
-
-
-def _weights(query: Array, key: Array, valid: Any) -> Array:
-    """Return softmax(query key') over the valid (..., S), 0 where there is none."""
-    return _masked_softmax(query @ key.swapaxes(-1, -2), valid)
-
-
-def _masked_softmax(scores: Array, valid: Any) -> Array:
-    """Return the softmax of scores over the valid (..., S), 0 where there is none."""
-    if valid is None:
-        return softmax(scores)
-    valid = valid[..., None, :]
-    weights = softmax(np.where(valid, scores, scores.dtype.type(-np.inf)))
-    return np.where(valid.any(axis=-1, keepdims=True), weights, scores.dtype.type(0))
-
-
-def _weights_backward(
-    dweights: Array, weights: Array, query: Array, key: Array
-) -> tuple[Array, Array]:
-    """Return dquery and dkey."""
-    dscores = softmax_backward(dweights, weights)
-    return dscores @ key, dscores.swapaxes(-1, -2) @ query
 
 
 publish(globals())

@@ -180,6 +180,109 @@ def test_padding_is_not_looked_at(name: str) -> None:
         np.testing.assert_allclose(weights[b, :, :length], alone[1], atol=1e-14)
 
 
+def by_numpy(
+    query: Array, key: Array, value: Array, lengths: list[int] | None, scale: float
+) -> tuple[Array, Array]:
+    """Return y and the weights of (B, heads, T or S, size), in their dtype."""
+    scores = (query * query.dtype.type(scale)) @ key.swapaxes(-1, -2)
+    if lengths is not None:
+        there = np.arange(key.shape[2]) < np.array(lengths)[:, None, None, None]
+        scores = np.where(there, scores, -np.inf)
+    with np.errstate(invalid="ignore"):
+        e = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        weights = np.nan_to_num(e / e.sum(axis=-1, keepdims=True)).astype(query.dtype)
+    return weights @ value, weights
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize(("time", "steps"), [(1, 1), (1, 130), (70, 3), (130, 257)])
+def test_of_any_length_it_is_the_definition(
+    time: int, steps: int, batch_first: bool, dtype: str
+) -> None:
+    """More queries than are taken at once, and keys that fill no register."""
+    rng = np.random.default_rng(0)
+    lengths = [steps, 0, (steps + 1) // 2]
+    query = rng.standard_normal((3, 1, time, 9)).astype(dtype)
+    key = rng.standard_normal((3, 1, steps, 9)).astype(dtype)
+    value = rng.standard_normal((3, 1, steps, 20)).astype(dtype)
+    module = ScaledDotProduct(0.4, batch_first=batch_first)
+    given = [a[:, 0] if batch_first else a[:, 0].swapaxes(0, 1) for a in (query, key, value)]
+    tolerance = 1e-12 if dtype == "float64" else 2e-6
+    for ends in (None, lengths):
+        expected, expected_weights = by_numpy(query, key, value, ends, 0.4)
+        y, weights = module(*given, ends)  # not contiguous, one of them
+        y = y if batch_first else y.swapaxes(0, 1)
+        np.testing.assert_allclose(y, expected[:, 0], rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(weights, expected_weights[:, 0], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_neither_neighbours_nor_padding_nor_threads_change_a_bit(dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    module = MultiHead(24, 3, dtype=dtype, seed=0)
+    lengths = [100, 37, 64, 0]
+    query = rng.standard_normal((80, 4, 24)).astype(dtype)
+    states = rng.standard_normal((100, 4, 24)).astype(dtype)
+    dy = rng.standard_normal(query.shape).astype(dtype)
+    before = lc.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 3):
+            lc.set_num_threads(threads)
+            module.zero_grad()
+            y, weights, tape = module.forward(query, states, states, lengths)
+            gradients = module.backward(tape, dy)
+            own = [p.grad.copy() for p in module.parameters()]
+            found.append([y, weights, tape.weights, *gradients, *own])
+    finally:
+        lc.set_num_threads(before)
+    for other in found[1:]:
+        for ours, theirs in zip(other, found[0], strict=True):
+            assert_same_bits(ours, theirs)
+    y, weights, each, dquery, dkey, dvalue, *_ = found[0]
+    for ours, theirs in zip(module(query, states, states, lengths), (y, weights), strict=True):
+        assert_same_bits(ours, theirs)
+    for b, length in enumerate(lengths):
+        one = [a[:, b : b + 1] for a in (query, states[:length], states[:length])]
+        alone, alone_weights, tape = module.forward(*one)
+        assert_same_bits(alone[:, 0], y[:, b])
+        assert_same_bits(alone_weights[0], weights[b, :, :length])
+        assert_same_bits(tape.weights[0], each[b, :, :, :length])
+        for ours, theirs in zip(
+            module.backward(tape, dy[:, b : b + 1]), (dquery, dkey, dvalue), strict=True
+        ):
+            assert_same_bits(ours[:, 0], theirs[: len(ours), b])
+
+
+def test_a_nan_stays_in_its_row() -> None:
+    query, key, value = arguments(8, 8, 8)
+    module = multi_head()
+    y, _, tape = module.forward(query, key, value)
+    clean = module.backward(tape, np.ones_like(y))
+    key[2, 1, 0] = np.nan
+    found, found_weights, tape = module.forward(query, key, value)
+    assert np.isnan(found[:, 1]).all()
+    assert np.isnan(found_weights[1]).all()
+    others = [0, 2, 3]
+    assert_same_bits(found[:, others], y[:, others])
+    for ours, theirs in zip(module.backward(tape, np.ones_like(y)), clean, strict=True):
+        assert_same_bits(ours[:, others], theirs[:, others])
+        assert np.isnan(ours[:, 1]).any()
+
+
+def test_what_is_packed_follows_the_parameters() -> None:
+    given = arguments(8, 8, 8)
+    module = multi_head()
+    before = module(*given)[0]
+    module._parameters["in_proj_weight"].data[:8] *= 2
+    after = module(*given)[0]
+    assert not np.allclose(before, after)
+    twin = multi_head()
+    twin.load_state_dict(module.state_dict())
+    assert_same_bits(twin(*given)[0], after)
+
+
 @pytest.mark.parametrize("name", MODULES)
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("length", [None, 2])
@@ -258,7 +361,7 @@ def test_a_tape_keeps_the_weights_of_its_forward_call() -> None:
     with pytest.raises(ValueError, match="read-only"):
         weights[0] = 0
     query, key, value, heads = 3 * 4 * 8, 5 * 4 * 8, 5 * 4 * 8, 2
-    projections = 3 * 8 * 8 + 2 * query + key + value  # one more query are the heads before W_o
+    projections = 2 * query + key + value  # one more query are the heads before W_o
     assert tape.nbytes == 8 * (projections + heads * B * T * S)
     assert repr(tape).startswith("<AttentionTape of MultiHead(8, 2, dtype=float64)")
 
