@@ -7,7 +7,7 @@
 Each library runs in a process of its own, in short turns; outputs are checked to be equal before
 anything is timed. See bench/README.md for how to read the tables. What options of a layer cost that
 no library has in its layers, and layer normalisation beside a loop in TorchScript, options.py
-measures; CTC and the CRF, heads.py.
+measures; attention, CTC and the CRF, heads.py.
 """
 
 from __future__ import annotations

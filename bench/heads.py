@@ -1,10 +1,12 @@
-"""Measure the losses of labels that hang together: CTC beside PyTorch's, the CRF beside NumPy's.
+"""Measure what stands behind recurrent layers: attention and CTC beside PyTorch's, a CRF in NumPy.
 
     python bench/heads.py [--rounds 15] [--markdown FILE]
 
 One thread each, in processor time. A call is the loss and its gradient; of the CRF those of its
-parameters, too. The numbers have to be equal first. Rounds go through all, so that a machine whose
-speed changes favours nobody: the ratio of a row is the median of those within a round.
+parameters, too. A call of an attention, of several heads, gives y and the weights; in training,
+also the gradients of all arguments and parameters. The numbers have to be equal first. Rounds go
+through all, so that a machine whose speed changes favours nobody: the ratio of a row is the median
+of those within a round.
 """
 
 from __future__ import annotations
@@ -31,6 +33,17 @@ CTC = [
     (50, 64, 500, 10, 1.0),
 ]
 CRF = [(50, 32, 10), (50, 32, 40), (200, 8, 20)]  # T, B, C
+# T, S, B, features, heads, whether to train, whether PyTorch gives the weights, too, as ours does
+ATTENTION = [
+    (*shape, trains, True)
+    for trains in (False, True)
+    for shape in (
+        (100, 100, 16, 128, 8),
+        (100, 100, 16, 512, 8),
+        (1000, 1000, 1, 128, 8),
+        (1, 100, 16, 128, 8),
+    )
+] + [(100, 100, 16, 128, 8, trains, False) for trains in (False, True)]
 
 
 def ctc_calls(time: int, batch: int, classes: int, labels: int, factor: float) -> dict[str, Call]:
@@ -100,11 +113,72 @@ def crf_calls(time: int, batch: int, classes: int) -> dict[str, Call]:
     return {"lstmcore": call, "NumPy": lambda: numpy_crf(scores, target, *parameters)}
 
 
+def attention_calls(
+    time: int, steps: int, batch: int, size: int, heads: int, trains: bool, weighs: bool
+) -> dict[str, Call]:
+    """Return a call of ours and one of PyTorch's; self-attention if there are as many keys."""
+    import torch
+
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    ours = lc.attention.MultiHead(size, heads, seed=0)
+    theirs = torch.nn.MultiheadAttention(size, heads)
+    theirs.load_state_dict({k: torch.tensor(v) for k, v in ours.state_dict().items()})
+    query = rng.standard_normal((time, batch, size)).astype("float32")
+    states = rng.standard_normal((steps, batch, size)).astype("float32")
+    dy = rng.standard_normal(query.shape).astype("float32")
+    if time == steps:
+        states = query
+    given = {id(x): torch.from_numpy(x).requires_grad_(trains) for x in (query, states)}
+    tensors = [given[id(x)] for x in (query, states, states)]
+
+    def infer() -> list[Any]:
+        return list(ours(query, states, states))[: 1 + weighs]
+
+    def infer_theirs() -> list[Any]:
+        with torch.inference_mode():
+            return list(theirs(*tensors, need_weights=weighs))[: 1 + weighs]
+
+    def train() -> list[Any]:
+        ours.zero_grad()
+        for p in ours.parameters():
+            p.data[:1] *= 1  # as an optimizer changes them: they are packed anew
+        y, _, tape = ours.forward(query, states, states)
+        dquery, dkey, dvalue = ours.backward(tape, dy)
+        dkey = dkey + dvalue
+        inputs = [dquery + dkey] if states is query else [dquery, dkey]
+        return [y, *inputs, *(p.grad for p in ours.parameters())]
+
+    def train_theirs() -> list[Any]:
+        leaves = [*given.values(), *theirs.parameters()]
+        for leaf in leaves:
+            leaf.grad = None
+        y, _ = theirs(*tensors, need_weights=weighs)
+        y.backward(torch.from_numpy(dy))
+        return [y.detach(), *(leaf.grad for leaf in leaves)]
+
+    theirs.train(trains)
+    if trains:
+        return {"lstmcore": train, "PyTorch": train_theirs}
+    return {"lstmcore": infer, "PyTorch": infer_theirs}
+
+
 def check(calls: dict[str, Call]) -> None:
     """See that both calls give the same."""
     first, second = (call() for call in calls.values())
     for ours, theirs in zip(first, second, strict=True):
-        np.testing.assert_allclose(ours, np.asarray(theirs), rtol=2e-4, atol=2e-4)
+        near = 2e-4 * max(1.0, np.abs(ours).max())
+        np.testing.assert_allclose(ours, np.asarray(theirs), rtol=2e-4, atol=near)
+
+
+def name_of(kind: str, case: Any) -> str:
+    """Return what a row of the table is called."""
+    if kind == "attention":
+        T, S, B, size, heads, trains, weighs = case
+        what = f"attention T{T} S{S} B{B} features {size} heads {heads}"
+        return what + " training" * trains + ", PyTorch's without weights" * (not weighs)
+    T, B, C, *more = case
+    return f"{kind} T{T} B{B} C{C}" + (f" S{more[0]} x{more[1]:g}" if more else "")
 
 
 def main() -> None:
@@ -115,21 +189,24 @@ def main() -> None:
     arguments = parser.parse_args()
     lc.set_num_threads(1)
     lines = [
-        "| loss and gradient, ms | lstmcore | the other | the other / ours |",
+        "| ms | lstmcore | the other | the other / ours |",
         "|---|---|---|---|",
     ]
     print("\n".join(lines))
-    for name, make, cases in (("ctc", ctc_calls, CTC), ("crf", crf_calls, CRF)):
+    kinds: list[tuple[str, Callable[..., dict[str, Call]], list[Any]]] = [
+        ("attention", attention_calls, ATTENTION),
+        ("ctc", ctc_calls, CTC),
+        ("crf", crf_calls, CRF),
+    ]
+    for kind, make, cases in kinds:
         for case in cases:
             calls = make(*case)
             check(calls)
             ours, theirs = in_turns(calls, arguments.rounds, threads=1).values()
-            T, B, C, *more = case
-            what = f"{name} T{T} B{B} C{C}" + (f" S{more[0]} x{more[1]:g}" if more else "")
             other = list(calls)[1]
             lines.append(
-                f"| {what} | {np.median(ours) * 1e3:.2f} | {other} {np.median(theirs) * 1e3:.2f} "
-                f"| {np.median(theirs / ours):.2f} |"
+                f"| {name_of(kind, case)} | {np.median(ours) * 1e3:.2f} "
+                f"| {other} {np.median(theirs) * 1e3:.2f} | {np.median(theirs / ours):.2f} |"
             )
             print(lines[-1], flush=True)
     if arguments.markdown:
