@@ -514,6 +514,23 @@ def flat_tensors(value: Any) -> list[Any]:
     return list(value) if isinstance(value, tuple) else [value]
 
 
+def test_causal_convolutions_stream() -> None:
+    """Zeros before a convolution, and steps cut behind one, make it causal."""
+    theirs, (x,) = cases()["causal convolutions"]
+    mine = lc.from_torch(prepared(theirs))
+    assert not any(isinstance(m, lc.Pad1D) for m in mine._children.values())
+    with torch.no_grad():
+        expected = theirs(x).numpy()
+    found = mine.stream(B).process(x.numpy().swapaxes(0, 1)).swapaxes(0, 1)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-10)
+    twice = Code(
+        lambda m, x: m.gru((m.conv(F.pad(x, (2, 0))) + F.pad(m.conv(x), (2, 0))).mT)[0],
+        conv=nn.Conv1d(4, 4, 3), gru=nn.GRU(4, 3, batch_first=True),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="with zeros before the steps and without"):
+        lc.from_torch(twice)
+
+
 def test_tensors_of_the_module_are_trained_where_they_are_there() -> None:
     mine = lc.from_torch(prepared(cases()["scaled inputs"][0]))
     trained = {name for name, p in mine.named_parameters() if p.trainable}

@@ -37,6 +37,7 @@ from .._nn.activations import (
     Softplus,
     Tanh,
 )
+from .._nn.conv import Conv1D
 from .._nn.dropout import Dropout
 from .._nn.linear import Linear
 from .._nn.normalization import BatchNorm, LayerNorm
@@ -228,6 +229,7 @@ class Rules:
     def __init__(self, first: bool, dtype: str = "float32") -> None:
         self.first, self.dtype = first, dtype
         self._of_own: dict[Any, Module] = {}  # made of tensors of the module itself, once
+        self.causal: dict[int, Module] = {}  # what convolutions became, by the ids of these
         self._under_lengths: set[int] = set()  # calls that PyTorch, too, makes with lengths
 
     # Modules --------------------------------------------------------------------------------------
@@ -308,6 +310,35 @@ class Rules:
         x = _value(input)
         self._expect(x, ("B", "F", "T"), ("B", "F"))
         return Value(ours(x.symbol), x.order)
+
+    def _convolution(self, theirs: Any, ours: Any, input: Any) -> Value:
+        """With zeros before the steps alone it is a causal one, which can be streamed."""
+        x = _value(input)
+        self._expect(x, ("B", "F", "T"))
+        call = x.symbol.call
+        pad = None if call is None else call.module
+        before = type(pad) is Pad1D and (pad.left, pad.right) == (ours._reach, 0)
+        if before and ours.padding == "valid":
+            return Value(self._causal(ours)(call.args[0]), x.order)
+        if id(ours) in self.causal:
+            raise Refused("it is called with zeros before the steps and without")
+        return Value(ours(x.symbol), x.order)
+
+    def _causal(self, conv: Any) -> Any:
+        if id(conv) not in self.causal:
+            made = Conv1D._from_options({**conv._options(), "padding": "causal"})
+            made.load_state_dict(conv.state_dict())
+            self.causal[id(conv)] = made
+        return self.causal[id(conv)]
+
+    def _without_ends(self, x: Value, start: int, stop: int) -> Any:
+        """Return x without steps at its ends: of a convolution, a causal one if that is it."""
+        call = x.symbol.call
+        conv: Any = None if call is None else call.module
+        padded = start == 0 and type(conv) is Conv1D and conv.padding == conv._reach == -stop
+        if padded and conv.stride == 1:
+            return self._causal(conv)(call.args[0])
+        return Pad1D(-start, stop, batch_first=self.first)(x.symbol)
 
     def _prelu(self, theirs: Any, ours: Any, input: Any) -> Value:
         x = _value(input)
@@ -853,8 +884,7 @@ class Rules:
         if axis == "T" and isinstance(key, int):
             return self._step(x, key), []
         if axis == "T" and _is_cut(key):
-            ends = -(key.start or 0), key.stop or 0
-            return Pad1D(*ends, batch_first=self.first)(x.symbol), ["T"]
+            return self._without_ends(x, key.start or 0, key.stop or 0), ["T"]
         raise Refused(f"{key!r} of axis {axis} of {x} is not known here{_padding(axis)}")
 
     def _step(self, x: Value, step: int) -> Any:
@@ -1242,6 +1272,7 @@ _MODULES: dict[type[nn.Module], Rule] = {
     nn.TransformerEncoder: Rules._encoder,
     nn.TransformerEncoderLayer: Rules._encoder,
     nn.BatchNorm1d: Rules._batch_norm,
+    nn.Conv1d: Rules._convolution,
     nn.PReLU: Rules._prelu,
     nn.AdaptiveAvgPool1d: Rules._adaptive_mean,
     nn.AdaptiveMaxPool1d: Rules._adaptive_max,

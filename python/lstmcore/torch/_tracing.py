@@ -382,7 +382,9 @@ class _Reading:
     def _output(self, made: Any) -> Model:
         # Of modules, those that are used, in the order in which PyTorch has them.
         theirs = self._arguments.modules.values()
-        tie_as_theirs([(m, self._laid_out[id(m)]) for m in theirs if id(m) in self._laid_out])
+        pairs = [(m, self._laid_out[id(m)]) for m in theirs if id(m) in self._laid_out]
+        causal = self._rules.causal
+        tie_as_theirs([(m, causal.get(id(ours), ours)) for m, ours in pairs])
         values = leaves(made)
         symbols = [_traced.as_output(value, self._first) for value in values]
         inputs: Any = self._inputs[0] if len(self._inputs) == 1 else list(self._inputs)

@@ -125,12 +125,15 @@ class _Writer:
             return list(made) if isinstance(made, tuple) else [made]
         if kind is BatchNorm and module.frozen:
             return [_frozen(self, module, path, *args)]
+        causal = kind is Conv1D and module.padding == "causal"
         if path not in self._parts:
-            self._parts[path] = self._convert(module, self.first)
+            self._parts[path] = self._convert(_unpadded(module) if causal else module, self.first)
         x, *others = args
         turned = kind is Conv1D or (kind in (BatchNorm, PReLU) and steps)  # features are second
         if turned:
             x = self._features(x, second=True)
+        if causal:
+            x = self.do(functional.pad, x, (module._reach, 0))
         if isinstance(self._parts[path], nn.Identity):
             return [x]
         given = () if state is None else (state,)
@@ -157,6 +160,13 @@ class _Writer:
             whole = [self.do(operator.getitem, state, i) for i in range(parts)]
             return [made, *(whole if parts > 1 else [state])]
         return [self.do(operator.getitem, made, i) for i in range(parts)] if parts > 1 else [made]
+
+
+def _unpadded(conv: Conv1D) -> Module:
+    """Return a convolution without the zeros that are put before its steps."""
+    made = Conv1D._from_options({**conv._options(), "padding": "valid"})
+    made.load_state_dict(conv.state_dict())
+    return made
 
 
 def _write_step(w: _Writer, step: Step, path: str, plan: Plan, values: dict[int, fx.Node]) -> None:
