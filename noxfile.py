@@ -716,6 +716,66 @@ def aarch64(session: nox.Session) -> None:
     session.run(*run, "-m", "pytest", "-q", *arguments, env=environment, external=True)
 
 
+# What an emulated processor with AMX runs, each with the units for it and without.
+AMX_COMMANDS = ["LSTMCORE_REQUIRE_AMX=1 test_amx", "test_isa", "test_int8_units", "test_bfloat16"]
+AMX_COMMANDS += [
+    "test_quantized",
+    "test_linear",
+    "test_stream a_stream_gives_the_bits_of_the_whole",
+]
+AMX_COMMANDS += ["test_realtime steps_make_no_system_call"]
+AMX_UNITS = "LSTMCORE_BFLOAT16=amx LSTMCORE_INT8=amx"
+AMX_COMMANDS += [f"{AMX_UNITS} test_{name}" for name in ("quantized", "linear")]
+
+
+def guest_packages(session: nox.Session, folder: Path) -> Path:
+    """Unpack what an emulated PC boots with: Debian's Linux, busybox and ISOLINUX."""
+    root = folder / "root"
+    if root.exists():
+        return root
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    depends = ["apt-cache", "depends", "--important", "linux-image-amd64"]
+    listed = str(session.run(*depends, external=True, silent=True))
+    kernel = next(word for word in listed.split() if re.match(r"linux-image-\d", word))
+    packages = [kernel, "busybox-static", "isolinux", "syslinux-common"]
+    with session.chdir(folder):
+        session.run("apt-get", "-q", "download", *packages, external=True)
+    for package in sorted(folder.glob("*.deb")):
+        session.run("dpkg", "-x", str(package), str(folder / "unpacked"), external=True)
+    return (folder / "unpacked").rename(root)
+
+
+@nox.session
+def amx(session: nox.Session) -> None:
+    """Run C++ tests under Linux on a processor with AMX that Bochs emulates; not in CI.
+
+    BOCHS of the environment names the folder in which it was built, see CONTRIBUTING. Arguments are
+    lines of the guest's shell, in place of the usual ones.
+    """
+    bochs = Path(os.environ.get("BOCHS", ""), "bochs").resolve()
+    if not bochs.is_file():
+        session.warn("SKIPPED: BOCHS names no folder with a bochs that was built; CONTRIBUTING.md")
+        return
+    if not shutil.which("apt-get") or platform.machine() != "x86_64":
+        session.warn("SKIPPED: this needs Debian's apt-get and dpkg, on x86-64")
+        return
+    packages = guest_packages(session, BUILD / "amx_guest")
+    session.install("--quiet", *BUILD_TOOLS, "pycdlib")
+    configure(session, "amx", "-DLSTMCORE_BUILD_TESTS=ON")
+    session.run("cmake", "--build", str(BUILD / "amx"))
+    tests = sorted((BUILD / "amx/cpp/tests").glob("test_*[a-z0-9]"))
+    session.run(
+        "python",
+        "cpp/tests/emulate_amx.py",
+        f"--bochs={bochs.parent}",
+        f"--debian={packages}",
+        f"--work={BUILD / 'amx_guest'}",
+        *[f"--program={test}" for test in tests if test.is_file()],
+        *(session.posargs or AMX_COMMANDS),
+    )
+
+
 # What apt reads to fetch a source package of another release, with lists of its own.
 SOURCE_APT = """
 Dir::State "{folder}";

@@ -84,8 +84,8 @@ int pthread_mutex_lock(pthread_mutex_t* mutex) {
 
 namespace {
 
-/// Every kind of step there is: all variants, one row and many, one step and blocks, a model,
-/// pools.
+/// Every kind of step there is: all variants, in float32 and in bfloat16, one row and many, one
+/// step and blocks, a model, pools.
 class Work {
 public:
     Work() {
@@ -93,15 +93,8 @@ public:
             if (variant.spec.reverse || variant.spec.bidirectional) continue;
             LayerSpec spec = variant.spec;
             spec.hidden_size = 21;
-            const auto weights = pack<float>(spec, ParameterSet<float>(spec).read_only(), false);
-            const auto w = random_numbers<float>(2 * spec.feature_size(), 3);
-            const auto head = pack_linear<float>(w.data(), nullptr, spec.feature_size(), 2);
-            for (const int64_t batch : {1, 5}) {
-                streams_.emplace_back(weights, batch);
-                streams_.emplace_back(
-                    Stream<float>({weights, head, Activation{ActivationKind::sigmoid}}, batch));
-            }
-            pools_.emplace_back(StreamPool<float>({weights, head, Softmax{}}, 200));
+            for (const Precision precision : {Precision::own, Precision::bfloat16})
+                add(spec, precision);
         }
         x_.resize(100 * 5 * 3, 0.5f);
         y_.resize(100 * 5 * 21);
@@ -122,6 +115,20 @@ public:
     size_t count() const { return streams_.size() + pools_.size(); }
 
 private:
+    void add(const LayerSpec& spec, Precision precision) {
+        const auto weights =
+            pack<float>(spec, ParameterSet<float>(spec).read_only(), false, 1, precision);
+        const auto w = random_numbers<float>(2 * spec.feature_size(), 3);
+        const auto head =
+            pack_linear<float>(w.data(), nullptr, spec.feature_size(), 2, false, 1, precision);
+        for (const int64_t batch : {1, 5}) {
+            streams_.emplace_back(weights, batch);
+            streams_.emplace_back(
+                Stream<float>({weights, head, Activation{ActivationKind::sigmoid}}, batch));
+        }
+        pools_.emplace_back(StreamPool<float>({weights, head, Softmax{}}, 200));
+    }
+
     /// Streams come, take steps together, all and one of them, and go; wrong calls, too.
     void run(StreamPool<float>& pool) noexcept {
         int64_t ids[200];
