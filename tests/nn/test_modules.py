@@ -343,6 +343,18 @@ def pooled(kind: str, x: Array, lengths: list[int]) -> Array:
 POOLS = ["LastStep", "MeanPool", "MaxPool"]
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_the_last_step_without_lengths_is_a_copy(batch_first: bool) -> None:
+    last, x = lc.LastStep(batch_first), np.random.default_rng(0).standard_normal((3, 3, 2))
+    y = last(x)
+    assert np.array_equal(y, last(x, lengths=[3, 3, 3]))
+    assert not np.shares_memory(y, x)
+    assert np.array_equal(last(x[0]), x[0, -1])  # unbatched
+    none = x[:, :0] if batch_first else x[:0]
+    assert np.array_equal(last(none), np.zeros((3, 2)))
+    assert np.array_equal(last(x[0, :0]), np.zeros(2))
+
+
 @pytest.mark.parametrize("kind", POOLS)
 @pytest.mark.parametrize("lengths", [None, [5, 3, 1, 0], [0, 0, 0, 0]])
 @pytest.mark.parametrize("batch_first", [False, True])

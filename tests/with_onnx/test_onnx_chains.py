@@ -187,7 +187,118 @@ def test_sizes_that_are_written_out_when_they_are_known() -> None:
     constants = {n: np.array([i]) for i, n in ((0, "zero"), (2, "two"), (3, "three"), (4, "four"))}
     proto = chain(*nodes, output="z", **constants)
     assert [type(part) for part in lc.from_onnx(proto)] == [lc.GRU]
-    assert len(graph_of(proto)._plan) == 3
+    assert len(graph_of(proto)._plan) == 1  # and the axis of directions is never there
     x = np.ones((0, 2, 4), "f4")
     assert graph_of(proto)(x).shape == (0, 2, 3)
     assert graph_of(proto)(x.reshape(2, 0, 4)).shape == (2, 0, 3)
+
+
+# What a graph runs as one -------------------------------------------------------------------------
+
+
+def products(out: int = 2) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    return {
+        "w": rng.standard_normal((3, out)).astype("f4"), "b": rng.standard_normal(out).astype("f4"),
+        "row": rng.standard_normal((1, out)).astype("f4"),
+    }  # fmt: skip
+
+
+def test_a_product_and_its_bias_are_one_and_have_the_bits_of_linear() -> None:
+    constants = products()
+    used = {name: constants[name] for name in ("w", "b")}
+    add = helper.make_node("Add", ["b", "p"], ["z"])
+    proto = chain(SQUEEZE, helper.make_node("MatMul", ["y", "w"], ["p"]), add, output="z", **used)
+    graph, x = graph_of(proto), np.random.default_rng(1).standard_normal((5, 2, 4)).astype("f4")
+    assert len(graph._plan) == 2  # with the squeeze, too
+    linear = lc.Linear(3, 2)
+    linear.load_state_dict({"weight": constants["w"].T, "bias": constants["b"]})
+    assert np.array_equal(graph(x), linear(graph["Y"](x)[0]))
+    assert np.array_equal(graph(x), lc.from_onnx(proto)(x))
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("bias", ["", "b", "row"])
+def test_gemm_is_one_call(transposed: bool, bias: str) -> None:
+    constants = products()
+    used = {"w": constants["w"]} | ({bias: constants[bias]} if bias else {})
+    if transposed:
+        used["w"] = np.ascontiguousarray(used["w"].T)
+    inputs = ["x", "w", *[bias] * bool(bias)]
+    gemm = helper.make_node("Gemm", inputs, ["z"], transB=int(transposed))
+    proto = model([gemm], [value("x", "f4", ["B", 3])], [value("z", "f4")], used)
+    x = np.random.default_rng(1).standard_normal((4, 3)).astype("f4")
+    expected = x @ constants["w"] + (constants[bias] if bias else 0)
+    np.testing.assert_allclose(lc.from_onnx(proto)(x), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [[4, 2], [3, 4, 3], [3]])
+def test_what_does_not_fit_a_product_is_refused_by_the_name_of_its_node(shape: list[int]) -> None:
+    constants = products()
+    gemm = helper.make_node("Gemm", ["x", "w", "b"], ["z"], name="head")
+    used = {name: constants[name] for name in ("w", "b")}
+    proto = model([gemm], [value("x", "f4")], [value("z", "f4")], used)
+    proto.graph.input[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(ValueError, match=r"Gemm 'head': it is given shape .*, expected \(n, 3\)"):
+        lc.from_onnx(proto)(np.zeros(shape, "f4"))
+
+
+def test_values_that_others_need_are_made_though_a_product_could_hide_them() -> None:
+    constants = products()
+    product = helper.make_node("MatMul", ["y", "w"], ["p"])
+    add = helper.make_node("Add", ["p", "b"], ["q"])
+    both = helper.make_node("Mul", ["p", "q"], ["z"])
+    used = {name: constants[name] for name in ("w", "b")}
+    squeezed = helper.make_node("Shape", ["Y"], ["sizes"])
+    again = helper.make_node("Expand", ["z", "sizes"], ["wide"])
+    x = np.random.default_rng(1).standard_normal((5, 2, 4)).astype("f4")
+    y = graph_of(chain(SQUEEZE, output="y"))(x)
+    p = y @ constants["w"]
+    proto = chain(SQUEEZE, product, add, both, output="z", **used)
+    np.testing.assert_allclose(graph_of(proto)(x), p * (p + constants["b"]), atol=1e-6)
+    proto = chain(SQUEEZE, product, add, output="p", **used)  # an output of the model
+    np.testing.assert_allclose(graph_of(proto)(x), p, atol=1e-6)
+    used = products(out=3) | {"one": np.array([1])}
+    del used["row"]
+    proto = chain(SQUEEZE, product, add, both, squeezed, again, output="wide", **used)
+    assert graph_of(proto)(x).shape == (5, 5, 2, 3)  # Y itself is asked for its shape
+
+
+@pytest.mark.parametrize("shape", [[0, 0, -1], [0, 0, 6], [-1, 2, 6]])
+@pytest.mark.parametrize("shared", [False, True])
+def test_two_directions_side_by_side(shape: list[int], shared: bool) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {
+        "W": rng.standard_normal((2, 9, 4)).astype("f4"),
+        "R": rng.standard_normal((2, 9, 3)).astype("f4"), "shape": np.array(shape),
+    }  # fmt: skip
+    options = {"hidden_size": 3, "direction": "bidirectional"}
+    nodes = [
+        helper.make_node("GRU", ["x", "W", "R"], ["Y", "h"], **options),
+        helper.make_node("Transpose", ["Y"], ["t"], perm=[0, 2, 1, 3]),
+        helper.make_node("Reshape", ["t", "shape"], ["z"]),
+    ]
+    outputs = ["z", "t"] if shared else ["z"]
+    values = [value(name, "f4") for name in outputs]
+    proto = model(nodes, [value("x", "f4", ["T", "B", 4])], values, arrays)
+    graph, x = graph_of(proto), rng.standard_normal((5, 2, 4)).astype("f4")
+    found = graph(x) if shared else (graph(x),)
+    assert np.array_equal(found[0], graph["Y"](x)[0])
+    if shared:
+        assert found[1].shape == (5, 2, 2, 3)
+    assert len(graph._plan) == (1 if not shared and shape[0] == 0 else 3)
+
+
+def test_small_files_that_use_a_matrix_often_stay_small() -> None:
+    """Each pair of a matrix and a bias would be packed: these are no more than the file allows."""
+    count = 200
+    biases = {f"b{i}": np.full(64, i, "f4") for i in range(count)}
+    nodes = []
+    for i in range(count):
+        nodes.append(helper.make_node("MatMul", [f"y{i}", "w"], [f"p{i}"]))
+        nodes.append(helper.make_node("Add", [f"p{i}", f"b{i}"], [f"y{i + 1}"]))
+    inputs, outputs = [value("y0", "f4", ["B", 64])], [value(f"y{count}", "f4")]
+    graph = lc.from_onnx(model(nodes, inputs, outputs, {"w": np.eye(64, dtype="f4"), **biases}))
+    assert count < len(graph._plan) < 2 * count
+    expected = np.full((1, 64), sum(range(count)))
+    np.testing.assert_allclose(graph(np.zeros((1, 64), "f4")), expected)

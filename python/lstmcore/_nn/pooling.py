@@ -54,6 +54,16 @@ class LastStep(Pool):
     _needs_whole_sequence = False  # the last step of those so far is there at every step
     each_step = True
 
+    def _compute(
+        self, x: Any, lengths: Any, batch_first: bool, train: bool, *beside: Any
+    ) -> tuple[Array, Any]:
+        if lengths is None and not train:  # the same step of all rows
+            x = self._input(x, batch_first)
+            steps = x.swapaxes(0, 1) if batch_first and x.ndim == 3 else x
+            if len(steps):
+                return steps[-1].copy(), None
+        return super()._compute(x, lengths, batch_first, train, *beside)
+
     def _forward(self, x: Array, ends: npt.NDArray[np.int64]) -> tuple[Any, ...]:
         rows = np.flatnonzero(ends)
         last = ends[rows] - 1

@@ -22,16 +22,25 @@ _STATES = ("initial_h", "initial_c")
 
 
 class _RecurrentStep:
-    """A recurrent node: ONNX's axes outside, a layer inside."""
+    """A recurrent node: ONNX's axes outside, a layer inside.
 
-    def __init__(self, roles: tuple[str, ...], layer: Layer) -> None:
-        self._layer, self._roles = layer, roles
+    `directed` is whether its y has ONNX's axis of directions, (T, D, B, H), else it is (T, B, D*H).
+    """
+
+    def __init__(self, roles: tuple[str, ...], layer: Layer, directed: bool = True) -> None:
+        self._layer, self._roles, self._directed = layer, roles, directed
         self._dtype = layer.dtype
         self._dtypes = [self._dtype] * len(roles)
-        self._unidirectional = not layer.bidirectional
         self._count = len(layer._state_parts)
         whole = ("X", *_STATES[: self._count])  # nothing or all of what a layer takes
-        self._plain = roles in (whole, whole[:1]) and not layer.batch_first and self._unidirectional
+        self._plain = roles in (whole, whole[:1]) and not layer.batch_first
+        self.bidirectional, self.features = layer.bidirectional, layer._features
+
+    def without_directions(self) -> _RecurrentStep | None:
+        """Return what gives y without the axis; None where the node has its axes otherwise."""
+        if self._layer.batch_first:
+            return None
+        return _RecurrentStep(self._roles, self._layer, False)
 
     def __call__(self, *values: Tensor) -> tuple[Tensor, ...]:
         layer: Any = self._layer
@@ -39,9 +48,9 @@ class _RecurrentStep:
         if self._plain and x.ndim == 3 and [a.dtype for a in values] == self._dtypes:
             if self._count == 1:
                 y, h = layer(*values)
-                return y[:, None], h
+                return (self._outside(y) if self._directed else y), h
             y, (h, c) = layer(x, values[1:] or None)
-            return y[:, None], h, c
+            return (self._outside(y) if self._directed else y), h, c
         if x.ndim != 3 or x.dtype.kind != "f":
             raise ValueError(f"X is {x.dtype} of shape {x.shape}, expected three axes of reals")
         first = layer.batch_first  # of states only: layout=1
@@ -52,15 +61,20 @@ class _RecurrentStep:
         state = parts[0] if self._count == 1 else tuple(parts)
         y, final = layer(x if ours else x.astype(self._dtype), state, lengths=lengths)
         states = final if type(final) is tuple else (final,)
-        if self._unidirectional:
-            y = y[:, :, None] if first else y[:, None]
-        else:
-            y = y.reshape(*y.shape[:2], 2, layer.hidden_size)
-            y = y if first else y.transpose(0, 2, 1, 3)
+        if self._directed:
+            y = self._outside(y)
         if first:
             states = tuple(state.transpose(1, 0, 2) for state in states)
         outputs = (y, *states)
         return outputs if ours else tuple(array.astype(x.dtype) for array in outputs)
+
+    def _outside(self, y: Tensor) -> Tensor:
+        """Return y with the axis of directions: (T, D, B, H), or (B, T, D, H) if layout=1."""
+        first, layer = self._layer.batch_first, self._layer
+        if not layer.bidirectional:
+            return y[:, :, None] if first else y[:, None]
+        y = y.reshape(*y.shape[:2], 2, layer.hidden_size)
+        return y if first else y.transpose(0, 2, 1, 3)
 
 
 def _state(given: Tensor | None, dtype: np.dtype[Any], batch_first: bool) -> Tensor | None:

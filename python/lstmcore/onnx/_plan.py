@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from operator import itemgetter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from . import _control, operators
 from ._folding import around
+from ._joined import Joined, Joiner
 from ._model import Body, Node, Tensor
 
 __all__ = ["Plan", "Special"]
@@ -18,16 +18,6 @@ __all__ = ["Plan", "Special"]
 Special: TypeAlias = Callable[
     [Node, Mapping[str, Tensor]], tuple[Callable[..., Any], tuple[str, ...]] | None
 ]
-
-_ABSENT, _UNUSED = 0, 1  # where an input is that was left out, and an output that nobody takes
-
-
-class _Step(NamedTuple):
-    run: Callable[..., Any]
-    take: Callable[[list[Any]], Sequence[Any]]  # what it is given, of all values
-    outputs: tuple[int, ...]
-    drop: tuple[int, ...]  # the values that nobody needs after it
-    node: Node
 
 
 class Plan:
@@ -57,23 +47,14 @@ class Plan:
         special: Special,
     ) -> None:
         self._constants, self._special = constants, special
+        joiner = Joiner(nodes, outputs, constants)
         found = []
         for node in nodes:
-            run, names = self._function(node)
-            found.append((node, run, names))
+            if not joiner.is_past(node):
+                found.append(joiner.join(Joined(node, *self._function(node), node.outputs)))
         kept = _needed(found, set(outputs))
-        self._places: dict[str, int] = {}
-        self._values: list[Any] = [None, None]  # before a call: constants, and what comes
-        for name in inputs:
-            self._place(name)
-        self._count = len(inputs)
-        used = {name for _, _, names in kept for name in names} | set(outputs)
-        steps = []
-        for node, run, names in kept:
-            given = tuple(self._place(name) for name in names)
-            steps.append((node, run, given, self._outputs_of(node, used)))
-        self._outputs = tuple(self._place(name) for name in outputs)
-        self._steps = self._with_drops(steps)
+        self._nodes = [one.node for one in kept]
+        self._run = _written(kept, inputs, outputs, constants)
 
     def _function(self, node: Node) -> tuple[Callable[..., Any], tuple[str, ...]]:
         made = self._special(node, self._constants)
@@ -103,33 +84,8 @@ class Plan:
         names += captured
         return _control.Part(plan.run, len(body.inputs), len(body.outputs), start, len(names))
 
-    def _place(self, name: str) -> int:
-        if not name:
-            return _ABSENT
-        if name not in self._places:
-            self._places[name] = len(self._values)
-            self._values.append(self._constants.get(name))
-        return self._places[name]
-
-    def _outputs_of(self, node: Node, used: set[str]) -> tuple[int, ...]:
-        places = [self._place(n) if n and n in used else _UNUSED for n in node.outputs]
-        while places and places[-1] == _UNUSED:
-            places.pop()
-        return tuple(places)
-
-    def _with_drops(self, steps: Sequence[Any]) -> list[_Step]:
-        """Return the steps, knowing what to drop after each, so that memory is free again."""
-        kept = {*self._outputs, _ABSENT}
-        kept |= {self._places[n] for n in self._places if n in self._constants}
-        found = []
-        for node, run, given, made in reversed(steps):
-            last = {place for place in given if place not in kept}
-            kept |= last
-            found.append(_Step(run, _taking(given), made, tuple(last), node))
-        return found[::-1]
-
     def __len__(self) -> int:
-        return len(self._steps)
+        return len(self._nodes)
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         """Return the outputs; the caller has checked the inputs.
@@ -139,43 +95,81 @@ class Plan:
         ValueError
             Naming the node that its inputs do not fit.
         """
-        values = self._values.copy()
-        values[2 : 2 + self._count] = inputs
-        for run, take, made, drop, node in self._steps:
-            try:
-                results = run(*take(values))
-                if type(results) is not tuple:
-                    if len(made) == 1:  # as nearly all have
-                        values[made[0]] = results
-                    elif made:
-                        raise ValueError(f"it has 1 outputs here, not {len(made)}")
-                elif len(made) > len(results):
-                    raise ValueError(f"it has {len(results)} outputs here, not {len(made)}")
-                else:
-                    for place, result in zip(made, results, strict=False):
-                        values[place] = result
-            except operators.FAILURES as error:
-                raise ValueError(f"{node}: {error}") from error
-            for place in drop:
-                values[place] = None
-        return [values[place] for place in self._outputs]
+        try:
+            return self._run(*inputs)
+        except operators.FAILURES as error:
+            line = error.__traceback__.tb_next.tb_lineno  # type: ignore[union-attr]
+            raise ValueError(f"{self._nodes[line - _FIRST_LINE]}: {error}") from error
 
 
-def _taking(places: tuple[int, ...]) -> Callable[[list[Any]], Sequence[Any]]:
-    """Return what takes the values at these places, as a list or a tuple."""
-    if len(places) > 1:
-        return itemgetter(*places)
-    return itemgetter(slice(places[0], places[0] + 1) if places else slice(0))
+_FIRST_LINE = 2  # of the function that `_written` writes; each node has one
 
 
-def _needed(found: Sequence[Any], needed: set[str]) -> list[Any]:
-    """Return the nodes that the needed values come from."""
+def _written(
+    steps: Sequence[Joined],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    constants: Mapping[str, Tensor],
+) -> Callable[..., list[Any]]:
+    """Return a function that calls what runs the nodes, each on a line of its own.
+
+    Values are local variables with numbers: nothing of the file is in the text.
+    """
+    known: dict[str, Any] = {"first": _first, "several": _several}
+    names = {"": "None"}
+
+    def named(name: str) -> str:
+        if name not in names:
+            names[name] = f"v{len(names)}"
+            if name in constants:
+                known[names[name]] = constants[name]
+        return names[name]
+
+    for i, name in enumerate(inputs):
+        names[name] = f"x{i}"
+    lines = [f"def run({', '.join(names[name] for name in inputs)}):"]
+    last = {name: i for i, step in enumerate(steps) for name in step.inputs}
+    kept = {*outputs, *constants, ""}
+    for i, step in enumerate(steps):
+        known[f"f{i}"] = step.run
+        call = f"f{i}({', '.join(map(named, step.inputs))})"
+        made = [named(n) if n and (n in last or n in kept) else "_" for n in step.outputs]
+        while made[-1:] == ["_"]:
+            made.pop()
+        if len(made) == 1:
+            parts = [f"{made[0]} = first({call})"]
+        else:
+            parts = [f"{', '.join(made)} = several({call}, {len(made)})"]
+        # What nobody needs after it is dropped, so that memory is free again.
+        gone = [n for n in dict.fromkeys(step.inputs) if n not in kept and last[n] == i]
+        lines.append("; ".join([*parts, *(f"{named(name)} = None" for name in gone)]))
+    lines.append(f"return [{', '.join(map(named, outputs))}]")
+    exec("\n ".join(lines), known)
+    run: Callable[..., list[Any]] = known["run"]
+    return run
+
+
+def _first(result: Any) -> Any:
+    """Return the first of what a node gives."""
+    return result[0] if type(result) is tuple else result
+
+
+def _several(result: Any, count: int) -> tuple[Any, ...]:
+    """Return so many of what a node gives."""
+    given = result if type(result) is tuple else (result,)
+    if len(given) < count:
+        raise ValueError(f"it has {len(given)} outputs here, not {count}")
+    return given if len(given) == count else given[:count]
+
+
+def _needed(found: Sequence[Joined], needed: set[str]) -> list[Joined]:
+    """Return what makes the needed values."""
     kept = []
-    for node, run, names in reversed(found):
-        if needed.isdisjoint(node.outputs):
+    for one in reversed(found):
+        if needed.isdisjoint(one.outputs):
             continue
-        needed = needed | {name for name in names if name}
-        kept.append((node, run, names))
+        needed = needed | {name for name in one.inputs if name}
+        kept.append(one)
     return kept[::-1]
 
 

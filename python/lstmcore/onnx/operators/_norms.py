@@ -22,7 +22,7 @@ def _softmax_7(x: Tensor, *, axis: int = 1) -> Any:
 
 @operator("Softmax", since=13, grows=1)
 def _softmax(x: Tensor, *, axis: int = -1) -> Any:
-    if axis in (-1, x.ndim - 1) and x.dtype in (np.float32, np.float64):
+    if axis in (-1, x.ndim - 1) and x.dtype.char in "fd":
         return softmax(x)
     e = np.exp(x - x.max(axis, keepdims=True, initial=-np.inf))
     return np.asarray(e / e.sum(axis, keepdims=True))

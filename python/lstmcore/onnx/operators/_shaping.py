@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -183,12 +184,14 @@ def _trilu(x: Tensor, k: Tensor | None = None, *, upper: int = 1) -> Any:
     return np.triu(x, by) if upper else np.tril(x, by)
 
 
+_nbytes = attrgetter("nbytes")
+
 # Parts and wholes ---------------------------------------------------------------------------------
 
 
 @operator("Concat", grows=1)
 def _concat(*parts: Tensor, axis: int) -> Any:
-    if len(parts) > 1 and too_large(sum([part.nbytes for part in parts])):
+    if len(parts) > 1 and too_large(sum(map(_nbytes, parts))):
         raise TooLarge(f"{len(parts)} arrays together are more than this process may use")
     return np.concatenate(parts, axis)
 
