@@ -21,7 +21,7 @@ def table_of(library: str) -> dict[Any, tuple[str, ...]]:
     """The options that an exporter writes, by the kind of module."""
     peers.require(TABLES[library])
     if library == "ONNX":
-        from lstmcore.onnx import _exporting
+        from lstmcore.onnx.writing import _exporting
 
         return {kind: options for kind, (_, options) in _exporting._MODULES.items()}
     if library == "Keras":
@@ -78,7 +78,7 @@ def test_what_a_table_does_not_name_is_refused(
     """As a new option is, before somebody enters it."""
     peers.require(TABLES[library])
     from lstmcore.keras import _write
-    from lstmcore.onnx import _exporting
+    from lstmcore.onnx.writing import _exporting
     from lstmcore.torch import _convert
 
     table: Any

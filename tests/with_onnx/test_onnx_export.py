@@ -17,8 +17,8 @@ from helpers.variants import CELLS, STACKS, name_of, states_of
 from lstmcore._files.layouts import LAYOUTS
 from lstmcore._nn.layers import Layer
 from lstmcore.onnx import _recurrent as recurrent
-from lstmcore.onnx import _scan
 from lstmcore.onnx._importing import graph_of
+from lstmcore.onnx.writing import _scan
 
 onnx: Any = peers.require("onnx")
 peers.require("onnxruntime")

@@ -1,7 +1,7 @@
 """What the exporters share: each has a table of the options that it writes, and refuses all others.
 
 So a new option is refused by every exporter until its table names it. The tables are `_OPTIONS` in
-keras/_write.py and torch/_convert.py, and `_MODULES` in onnx/_exporting.py.
+keras/_write.py and torch/_convert.py, and `_MODULES` in onnx/writing/_exporting.py.
 """
 
 from __future__ import annotations

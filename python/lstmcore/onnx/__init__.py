@@ -150,7 +150,7 @@ def to_onnx(
     """
     from .._base import checks
     from .._files.replacing import replacing
-    from ._to_onnx import export
+    from .writing._to_onnx import export
 
     if path is not None:
         checks.path(path, "path")

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .._base.checks import Activation
-from . import _description
+from ..._base.checks import Activation
+from .. import _description
 
 if TYPE_CHECKING:
-    from .._nn.layers import Layer
+    from ..._nn.layers import Layer
     from ._exporting import _Writer
 
 __all__ = ["function_of", "write"]

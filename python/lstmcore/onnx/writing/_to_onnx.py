@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from .._base import checks
-from .._base.module import Module
-from .._base.symbolic import Axes
-from .._base.tree import leaves
-from .._files.export_options import check_options
-from .._network.arrays import Dot, Extreme, Join, Reduce, SoftmaxOver
-from .._network.operations import Affine, Binary, Concat, Index, Operation, Repeat, Stack
-from .._network.plan import Plan, Step
-from .._nn.layers import Layer
-from ..attention import Additive, Attention, MultiHead, ScaledDotProduct
-from . import _description
+from ..._base import checks
+from ..._base.module import Module
+from ..._base.symbolic import Axes
+from ..._base.tree import leaves
+from ..._files.export_options import check_options
+from ..._network.arrays import Dot, Extreme, Join, Reduce, SoftmaxOver
+from ..._network.operations import Affine, Binary, Concat, Index, Operation, Repeat, Stack
+from ..._network.plan import Plan, Step
+from ..._nn.layers import Layer
+from ...attention import Additive, Attention, MultiHead, ScaledDotProduct
+from .. import _description
+from .._reading import read, require
 from ._exporting import _linear, _Writer
-from ._reading import read, require
 
 OPSETS = (13, 22)  # from where Squeeze takes its axes as an input, to what this was tried with
 _MOST = 2**31 - 2**20  # bytes: what a protocol buffer can have, less room for the graph

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from .._base.module import Module
-from .._files.export_options import check_options
-from .._nn.activations import (
+from ..._base.module import Module
+from ..._files.export_options import check_options
+from ..._nn.activations import (
     ELU,
     GELU,
     Activation,
@@ -27,20 +27,21 @@ from .._nn.activations import (
     Softplus,
     Tanh,
 )
-from .._nn.conv import Conv1D
-from .._nn.dropout import Dropout
-from .._nn.embedding import Embedding
-from .._nn.layers import GRU, LSTM, RNN, Layer
-from .._nn.linear import Linear
-from .._nn.normalization import BatchNorm, LayerNorm
-from .._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool
-from .._nn.time_reversal import Flip
-from .._shapes.rows import Permute, RepeatVector, Reshape
-from .._shapes.steps import AvgPool1D, MaxPool1D, Pad1D, UpSample1D
-from . import _description, _recurrent, _scan
-from ._model import Tensor
-from ._reading import require
-from .operators import MICROSOFT
+from ..._nn.conv import Conv1D
+from ..._nn.dropout import Dropout
+from ..._nn.embedding import Embedding
+from ..._nn.layers import GRU, LSTM, RNN, Layer
+from ..._nn.linear import Linear
+from ..._nn.normalization import BatchNorm, LayerNorm
+from ..._nn.pooling import BothEnds, LastStep, MaxPool, MeanPool
+from ..._nn.time_reversal import Flip
+from ..._shapes.rows import Permute, RepeatVector, Reshape
+from ..._shapes.steps import AvgPool1D, MaxPool1D, Pad1D, UpSample1D
+from .. import _description, _recurrent
+from .._model import Tensor
+from .._reading import require
+from ..operators import MICROSOFT
+from . import _scan
 
 _IN_INT8 = (
     "its weights are in int8, which ONNX has in Linear, Embedding and LSTM alone, and there "

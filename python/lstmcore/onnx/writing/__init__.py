@@ -1,0 +1,1 @@
+"""Writing models as ONNX: what `to_onnx` does."""
