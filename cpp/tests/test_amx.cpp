@@ -73,6 +73,7 @@ struct Units {
     Int8Unit int8;
 };
 constexpr Units kUnits[] = {{Bfloat16Unit::amx, Int8Unit::plain},
+                            {Bfloat16Unit::amx_parts, Int8Unit::plain},
                             {Bfloat16Unit::none, Int8Unit::amx}};
 
 /// A matrix of random numbers as a unit takes them, and rows to be multiplied with it.
@@ -86,7 +87,7 @@ public:
         w_.int8_unit = units.int8;
         const bool int8 = !w_.is_bfloat16();
         const auto weights =
-            random_numbers<float>((int8 ? w_.padded_int8_K() : w_.padded_K()) * w_.N, 1);
+            random_numbers<float>(3 * (int8 ? w_.padded_int8_K() : w_.padded_K()) * w_.N, 1);
         for (const float x : weights) {
             uint32_t bits;
             std::memcpy(&bits, &x, sizeof bits);
