@@ -302,3 +302,38 @@ def test_small_files_that_use_a_matrix_often_stay_small() -> None:
     assert count < len(graph._plan) < 2 * count
     expected = np.full((1, 64), sum(range(count)))
     np.testing.assert_allclose(graph(np.zeros((1, 64), "f4")), expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "bounds", "squeezed", "count"),
+    [
+        ((5, 2, 3), (1, 2, 0, 1), 0, 1),
+        ((5, 2, 3), (2, 3, 2, 1), 2, 1),
+        ((1,), (0, 1, 0, 1), 0, 1),
+        ((5, 1, 3), (1, 3, 0, 1), 1, 2),
+        ((5, 2, 3), (-2, -1, 0, 1), 0, 2),
+        ((5, 2, 3), (1, 0, 0, -1), 0, 2),
+    ],
+)
+def test_a_slice_of_one_step_is_that_step(
+    shape: tuple[int, ...], bounds: tuple[int, ...], squeezed: int, count: int
+) -> None:
+    constants = {f"s{i}": np.array([n]) for i, n in enumerate(bounds)}
+    nodes = [
+        helper.make_node("Slice", ["x", *constants], ["part"], name="part"),
+        helper.make_node("Squeeze", ["part", "axis"], ["z"]),
+    ]
+    constants["axis"] = np.array([squeezed])
+    proto = model(nodes, [value("x", "f4")], [value("z", "f4")], constants, 17)
+    proto.graph.input[0].type.tensor_type.ClearField("shape")
+    graph, x = graph_of(proto), np.random.default_rng(0).standard_normal(shape).astype("f4")
+    start, stop, axis, step = bounds
+    where: list[Any] = [slice(None)] * x.ndim
+    where[axis] = slice(start, stop, step)
+    y = graph(x)
+    assert isinstance(y, np.ndarray)
+    assert np.array_equal(y, x[tuple(where)].squeeze(squeezed))
+    assert len(graph._plan) == count
+    if count == 1:
+        with pytest.raises(ValueError, match="Slice 'part': "):
+            graph(x[tuple(slice(0) for _ in shape)])

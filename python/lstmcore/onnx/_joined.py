@@ -1,7 +1,7 @@
 """Nodes that run as one, found when a model is read: what they hand on is never made by itself.
 
 A product with its bias is one call of the core. A recurrent node's y has an axis for directions,
-which most models take away again at once: ours has none.
+which most models take away again at once: ours has none. A slice of one step is that step.
 """
 
 from __future__ import annotations
@@ -58,9 +58,11 @@ class Joiner:
         """Return what runs a node, with those behind it if there is a way."""
         if hasattr(found.run, "without_directions"):
             return self._recurrent(found)
-        if found.node.op in ("MatMul", "Gemm") and not found.node.domain:
+        if found.node.domain:
+            return found
+        if found.node.op in ("MatMul", "Gemm"):
             return self._product(found)
-        return found
+        return self._place(found) if found.node.op == "Slice" else found
 
     def _constant(self, name: str) -> Tensor | None:
         return self._constants.get(name) if name else None
@@ -101,6 +103,22 @@ class Joiner:
         shape = self._constant(node.inputs[1])
         zeros = not node.attributes.get("allowzero")
         return zeros and shape is not None and shape.tolist() in ([0, 0, -1], [0, 0, features])
+
+    def _place(self, found: Joined) -> Joined:
+        """Take one place of an axis, as of time, which is taken away behind."""
+        given = [self._constant(name) for name in found.node.inputs[1:]]
+        squeeze = self._behind(found.node, "Squeeze")
+        if squeeze is None or len(given) < 3 or any(a is None or a.size != 1 for a in given):
+            return found
+        start, stop, axis, *step = (int(a.item()) for a in given if a is not None)
+        if min(start, axis) < 0 or stop != start + 1 or step not in ([], [1]):
+            return found
+        if self._axes(squeeze) != [axis]:
+            return found
+        self._past.add(id(squeeze))
+        where = (*[slice(None)] * axis, start, ...)
+        inputs, outputs = found.node.inputs[:1], squeeze.outputs
+        return found._replace(run=lambda x: x[where], inputs=inputs, outputs=outputs)
 
     def _product(self, found: Joined) -> Joined:
         """Make a product with a constant, and the bias that is added to it, one call."""

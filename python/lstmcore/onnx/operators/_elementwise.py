@@ -21,7 +21,8 @@ def _pair(function: Function) -> Function:
     def call(a: Tensor, b: Tensor) -> Tensor:
         if a.dtype != b.dtype:
             raise ValueError(f"it is given {a.dtype} and {b.dtype}, expected one type")
-        return np.asarray(function(a, b))
+        y = function(a, b)
+        return y if type(y) is np.ndarray else np.asarray(y)
 
     return call
 
@@ -95,7 +96,8 @@ def _prelu(x: Tensor, slope: Tensor) -> Any:
 
 def _one(function: Function) -> Function:
     def call(x: Tensor) -> Tensor:
-        return np.asarray(function(x))
+        y = function(x)
+        return y if type(y) is np.ndarray else np.asarray(y)
 
     return call
 
