@@ -1,4 +1,4 @@
-"""Nodes as a list of calls: who takes what from where is found out once, when a model is read."""
+"""Nodes as one function: who takes what from where is found out once, when a model is read."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from . import _control, operators
 from ._folding import around
-from ._joined import Joined, Joiner
 from ._model import Body, Node, Tensor
+from .operators._joined import Joined, Joiner
 
 __all__ = ["Plan", "Special"]
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .. import _core
-from .._base import checks
-from .._base.budget import BUDGET
-from ._model import Node, Tensor
+from ... import _core
+from ..._base import checks
+from ..._base.budget import BUDGET
+from .._model import Node, Tensor
 
 __all__ = ["Joined", "Joiner"]
 
