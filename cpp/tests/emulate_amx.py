@@ -89,11 +89,11 @@ def write_disk(path: Path, files: dict[str, Path]) -> None:
     disk.close()
 
 
-def show(run: "subprocess.Popen[bytes]", serial: Path) -> str:
-    """Print what the guest says until it has done all, or the emulator ends; return it."""
+def show(run: "subprocess.Popen[bytes]", serial: Path, until: float) -> str:
+    """Print what the guest says until it has done all, or the emulator or the time ends."""
     text = ""
     while True:
-        ended = run.poll() is not None or text.endswith("== end\r\n")
+        ended = run.poll() is not None or text.endswith("== end\r\n") or time.time() > until
         now = serial.read_bytes().decode(errors="replace") if serial.exists() else ""
         print(now[len(text) :].replace("\r", ""), end="", flush=True)
         text = now
@@ -109,6 +109,7 @@ def main() -> int:
     parser.add_argument("--bochs", type=Path, required=True, help="folder in which it was built")
     parser.add_argument("--debian", type=Path, required=True, help="folder of unpacked packages")
     parser.add_argument("--work", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--minutes", type=float, default=60, help="the most that all may take")
     parser.add_argument("--processors", type=int, default=1, help="if Bochs was built for several")
     parser.add_argument("--kernel", default="", help="more of its command line")
     parser.add_argument("--program", type=Path, action="append", default=[], help="for /bin")
@@ -131,7 +132,8 @@ def main() -> int:
     with (work / "bochs.txt").open("w") as out:
         command = [args.bochs / "bochs", "-q", "-f", machine]
         run = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-        statuses = re.findall(r"^== status (\d+)", show(run, serial), re.M)
+        said = show(run, serial, time.time() + 60 * args.minutes)
+    statuses = re.findall(r"^== status (\d+)", said, re.M)
     return 0 if statuses == ["0"] * len(args.commands) else 1
 
 

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -186,6 +187,46 @@ void for_each_linear(F f) {
     }
 }
 
+/// y of each step, the rows [first, first + count) of a batch; with gradients, those of w_hh
+/// behind.
+std::vector<float> layer_outputs(const LayerSpec& spec, Precision precision, bool train,
+                                 int threads, int64_t first, int64_t count) {
+    const int64_t T = 4, B = 40, I = spec.input_size, H = spec.hidden_size;
+    const ParameterSet<float> parameters(spec);
+    const auto w = pack<float>(spec, parameters.read_only(), train, threads, precision);
+    const auto x = random_numbers<float>(T * B * I, 9);
+    Sequences<float> in;
+    in.steps = T;
+    in.batch = count;
+    in.x = {x.data() + first * I, B * I, I};
+    std::vector<float> y(size_t(T * count * H)), h(size_t(count * H)), c(h);
+    float* const c_n = spec.cell.kind == CellKind::lstm ? c.data() : nullptr;
+    std::vector<float> tape(size_t(train ? tape_size(spec, in) : 0));
+    Buffer workspace(forward_workspace_bytes(spec, in, train, threads));
+    forward<float>(*w, in, {y.data(), count * H, H}, h.data(), c_n, train ? tape.data() : nullptr,
+                   workspace.data(), threads);
+    if (!train) return y;
+    const ParameterSet<float> gradients(spec, true);
+    std::vector<float> dx(size_t(T * count * I));
+    Buffer other(backward_workspace_bytes(spec, in, threads));
+    const View<const float> outputs{y.data(), count * H, H};
+    backward<float>(*w, in, outputs, tape.data(), outputs, nullptr, nullptr,
+                    {dx.data(), count * I, I}, nullptr, nullptr, gradients.sets, other.data(),
+                    threads);
+    dx.insert(dx.end(), gradients.arrays[1].begin(), gradients.arrays[1].end());
+    return dx;
+}
+
+/// The largest difference, in units of the largest number.
+double relative_difference(const std::vector<float>& a, const std::vector<float>& b) {
+    double difference = 0, size = 0;
+    for (size_t i = 0; i < a.size(); ++i) {
+        difference = std::max(difference, std::abs(double(a[i]) - double(b[i])));
+        size = std::max(size, std::abs(double(b[i])));
+    }
+    return a.size() == b.size() ? difference / size : INFINITY;
+}
+
 /// Runs one of these tests in a process of its own; `prepare` runs in it before.
 template <class F>
 int run_child(const char* test_name, F prepare) {
@@ -303,6 +344,39 @@ TEST(no_thread_keeps_tiles_after_a_call) {
     CHECK(tiles_in_use() != 0);
     __asm__ volatile(".byte 0xc4, 0xe2, 0x78, 0x49, 0xc0");
     CHECK_EQUAL(tiles_in_use(), 0u);
+}
+
+TEST(layers_do_not_depend_on_threads_or_other_rows_and_are_near_float32) {
+    if (!has_amx()) return;
+    if (!is_child()) {
+        CHECK_EQUAL(run_child("layers_do_not_depend_on_threads_or_other_rows_and_are_near_float32"),
+                    0);
+        return;
+    }
+    set_num_threads(2, true);
+    for (const CellKind kind : {CellKind::rnn, CellKind::lstm, CellKind::gru})
+        for (const bool train : {false, true}) {
+            LayerSpec spec;
+            spec.cell.kind = kind;
+            spec.input_size = 37;
+            spec.hidden_size = 70;
+            const auto outputs = [&](Precision precision, int threads, int64_t first, int64_t n) {
+                return layer_outputs(spec, precision, train, threads, first, n);
+            };
+            const auto all = outputs(Precision::bfloat16, 1, 0, 40);
+            CHECK(same_bits(outputs(Precision::bfloat16, 2, 0, 40), all));
+            const double error = relative_difference(all, outputs(Precision::own, 1, 0, 40));
+            CHECK(error > 0);
+            CHECK_NEAR(error, 0, 0.02);
+            if (train) continue;
+            const int64_t H = spec.hidden_size;
+            for (const int64_t row : {0, 17, 39}) {
+                const auto alone = outputs(Precision::bfloat16, 1, row, 1);
+                for (int64_t t = 0; t < 4; ++t)
+                    CHECK(std::memcmp(alone.data() + t * H, all.data() + (t * 40 + row) * H,
+                                      size_t(H) * sizeof(float)) == 0);
+            }
+        }
 }
 
 TEST(a_stopped_call_keeps_no_tiles) {
