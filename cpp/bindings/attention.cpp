@@ -12,7 +12,7 @@ struct Given {
     const std::optional<py::array>&lengths, &kept;
     double scale;
     int64_t heads;
-    bool batch_first;
+    bool batch_first, causal;
 };
 
 AttentionShape shape_of(const Given& given) {
@@ -30,6 +30,7 @@ AttentionShape shape_of(const Given& given) {
     shape.size = query.shape(2) / given.heads;
     shape.value_size = value.shape(2) / given.heads;
     shape.batch_first = given.batch_first;
+    shape.causal = given.causal;
     require(key.shape(batch) == shape.B && key.shape(2) == query.shape(2), "key: wrong shape");
     require(value.shape(batch) == shape.B && value.shape(time) == shape.S, "value: wrong shape");
     shape.lengths = numbers_or_null<const int64_t>(given.lengths, {shape.B}, "lengths");
@@ -99,17 +100,19 @@ void bind_attention(py::module_& m) {
           [](const std::optional<py::array>& weights, const std::optional<py::array>& mean,
              const py::array& query, const py::array& key, const py::array& value,
              const std::optional<py::array>& lengths, const std::optional<py::array>& kept,
-             double scale, int64_t heads, bool batch_first) -> py::array {
-              const Given given{query, key, value, lengths, kept, scale, heads, batch_first};
+             double scale, int64_t heads, bool batch_first, bool causal) -> py::array {
+              const Given given{query, key,   value,       lengths, kept,
+                                scale, heads, batch_first, causal};
               return is_of<double>(query) ? forward_of<double>(given, weights, mean)
                                           : forward_of<float>(given, weights, mean);
           });
-    m.def("attention_backward",
-          [](const py::array& dy, const py::array& weights, const py::array& query,
-             const py::array& key, const py::array& value, const std::optional<py::array>& lengths,
-             const std::optional<py::array>& kept, double scale, int64_t heads, bool batch_first) {
-              const Given given{query, key, value, lengths, kept, scale, heads, batch_first};
-              return is_of<double>(query) ? backward_of<double>(given, weights, dy)
-                                          : backward_of<float>(given, weights, dy);
-          });
+    m.def("attention_backward", [](const py::array& dy, const py::array& weights,
+                                   const py::array& query, const py::array& key,
+                                   const py::array& value, const std::optional<py::array>& lengths,
+                                   const std::optional<py::array>& kept, double scale,
+                                   int64_t heads, bool batch_first, bool causal) {
+        const Given given{query, key, value, lengths, kept, scale, heads, batch_first, causal};
+        return is_of<double>(query) ? backward_of<double>(given, weights, dy)
+                                    : backward_of<float>(given, weights, dy);
+    });
 }

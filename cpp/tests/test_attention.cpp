@@ -51,7 +51,10 @@ struct Example {
         const int64_t row = shape.batch_first ? b * steps + step : step * shape.B + b;
         return (row * shape.heads + head) * size;
     }
-    int64_t count(int64_t b) const { return lengths.empty() ? shape.S : lengths[size_t(b)]; }
+    int64_t count(int64_t b, int64_t t) const {
+        const int64_t all = lengths.empty() ? shape.S : lengths[size_t(b)];
+        return shape.causal ? std::min(all, t + 1) : all;
+    }
 
     Results<T> run(int threads) const {
         Results<T> out;
@@ -71,7 +74,7 @@ struct Example {
 
     /// The same by the definition, of one query of one head; the gradients are added to.
     void define(int64_t b, int64_t head, int64_t t, Results<long double>& to) const {
-        const int64_t S = shape.S, n = count(b), size = shape.size, V = shape.value_size;
+        const int64_t S = shape.S, n = count(b, t), size = shape.size, V = shape.value_size;
         const T* q = query.data() + at(t, b, head, shape.T, size);
         const T* d = dy.data() + at(t, b, head, shape.T, V);
         const int64_t place = ((b * shape.heads + head) * shape.T + t) * S;
@@ -142,6 +145,9 @@ void check_definitions(double tolerance) {
                 check_definition(
                     Example<T>({3, 70, 65, 3, size, 16, batch_first, nullptr}, {65, 0, 33}, true),
                     tolerance);
+                check_definition(Example<T>({3, 70, 65, 3, size, 16, batch_first, nullptr, true},
+                                            {65, 0, 33}, true),
+                                 tolerance);
             }
     });
 }

@@ -125,6 +125,7 @@ def attention(
     scale: float,
     heads: int,
     batch_first: bool,
+    causal: bool,
     /,
 ) -> _Array: ...
 def attention_backward(
@@ -138,6 +139,7 @@ def attention_backward(
     scale: float,
     heads: int,
     batch_first: bool,
+    causal: bool,
     /,
 ) -> tuple[_Array, _Array, _Array]: ...
 def pack_quantized(spec: Spec, parameters: Sequence[npt.NDArray[Any]]) -> Weights: ...

@@ -46,7 +46,7 @@ class AttentionTape(ModuleTape):
 
 
 class Attention(Module):
-    """What ScaledDotProduct and MultiHead share: arguments, masks, the calls."""
+    """What the kinds share: arguments, masks, the calls."""
 
     _takes_one_x = False
     _knows_time = True
@@ -55,6 +55,7 @@ class Attention(Module):
     _each_query = True
 
     batch_first = Option[bool]()
+    causal = Option[bool]()
 
     def __call__(
         self,
@@ -265,6 +266,8 @@ class ScaledDotProduct(Attention):
         What the products are multiplied by instead of 1 / sqrt(E), E being the size of a query.
     batch_first : bool, default False
         Whether query, key, value and y are (B, T, ...) rather than (T, B, ...).
+    causal : bool, default False
+        Whether query t looks at keys 0 to t alone.
 
     Raises
     ------
@@ -291,10 +294,13 @@ class ScaledDotProduct(Attention):
 
     scale = Option["float | None"]()
 
-    def __init__(self, scale: float | None = None, batch_first: bool = False) -> None:
+    def __init__(
+        self, scale: float | None = None, batch_first: bool = False, causal: bool = False
+    ) -> None:
         self._config = SimpleNamespace(
             scale=None if scale is None else checks.number(scale, "scale"),
             batch_first=checks.boolean(batch_first, "batch_first"),
+            causal=checks.boolean(causal, "causal"),
         )
 
     def _features(self, size: int) -> tuple[int, int, int | None]:
@@ -307,7 +313,7 @@ class ScaledDotProduct(Attention):
         query, key, value = map(checks.in_order, (query, key, value))
         (batch, time), steps = self._swap(query).shape[:2], self._swap(key).shape[1]
         weights = _core.empty((batch, time, steps), query.dtype)
-        given = (query, key, value, ends, None, scale, 1, self.batch_first)
+        given = (query, key, value, ends, None, scale, 1, self.batch_first, self.causal)
         return _core.attention(weights, None, *given), weights, weights, given
 
     def _backward(self, dy: Array, weights: Array, *given: Any) -> tuple[Array, ...]:
@@ -333,6 +339,8 @@ class Additive(Attention):
         Of the parameter, arguments and results.
     seed : int, optional
         Of the first parameter, as in `reset_parameters`.
+    causal : bool, default False
+        Whether query t looks at keys 0 to t alone.
 
     Raises
     ------
@@ -366,11 +374,13 @@ class Additive(Attention):
         batch_first: bool = False,
         dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
+        causal: bool = False,
     ) -> None:
         self._config = SimpleNamespace(
             size=checks.integer(size, "size", 1),
             scale=checks.boolean(scale, "scale"),
             batch_first=checks.boolean(batch_first, "batch_first"),
+            causal=checks.boolean(causal, "causal"),
             dtype=checks.dtype(dtype),
         )
         shapes: list[tuple[str, tuple[int, ...]]] = [("weight", (self.size,))]
@@ -400,8 +410,12 @@ class Additive(Attention):
         bent = np.tanh(query[:, :, None] + key[:, None])
         v = np.array(self._parameters["weight"]._storage, subok=False) if self.scale else None
         scores = bent.sum(axis=-1) if v is None else bent @ v
+        there: Any = True
         if ends is not None:
             there = np.arange(key.shape[1]) < ends[:, None, None]
+        if self.causal:
+            there = there & np.tri(*scores.shape[1:], dtype=np.bool_)
+        if there is not True:
             scores = np.where(there, scores, scores.dtype.type(-np.inf))
         weights = softmax(scores)
         if ends is not None:
@@ -445,6 +459,8 @@ class MultiHead(Attention, PacksWeights):
         Of parameters, arguments and results.
     seed : int, optional
         Of the first parameters, as in `reset_parameters`, and of dropout.
+    causal : bool, default False
+        Whether query t looks at keys 0 to t alone.
 
     Raises
     ------
@@ -491,6 +507,7 @@ class MultiHead(Attention, PacksWeights):
         batch_first: bool = False,
         dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
+        causal: bool = False,
     ) -> None:
         size = checks.integer(embed_dim, "embed_dim", 1)
         sizes = [
@@ -505,6 +522,7 @@ class MultiHead(Attention, PacksWeights):
             kdim=sizes[0],
             vdim=sizes[1],
             batch_first=checks.boolean(batch_first, "batch_first"),
+            causal=checks.boolean(causal, "causal"),
             dtype=checks.dtype(dtype),
         )
         if size % self.num_heads:
@@ -574,7 +592,7 @@ class MultiHead(Attention, PacksWeights):
             if self._dropout_rng is not None:
                 kept = dropout_scale(self._dropout_rng, weights.shape, self.dropout, self.dtype)
         scale = (self.embed_dim // self.num_heads) ** -0.5
-        given = (*projected, ends, kept, scale, self.num_heads, self.batch_first)
+        given = (*projected, ends, kept, scale, self.num_heads, self.batch_first, self.causal)
         shown = _core.empty((batch, time, steps), self.dtype)
         joined = _core.attention(weights, shown, *given)
         out: Any = self._children["out_proj"]

@@ -127,8 +127,24 @@ def dots(first: bool) -> Any:
     return lc.Model([query, states], [y, weights, other])
 
 
+def looking_back(first: bool) -> Any:
+    x, states = lc.Input(6), lc.Input(6)
+    options: dict[str, Any] = {"batch_first": first, "causal": True}
+    y, _ = lc.attention.ScaledDotProduct(**options)(x, states, states)
+    z, weights = lc.attention.Additive(6, seed=0, **options)(y, states, states)
+    return lc.Model([x, states], [y, z, weights])
+
+
+def heads_looking_back(first: bool) -> Any:
+    x = lc.Input(6)
+    attention = lc.attention.MultiHead(6, 2, seed=0, batch_first=first, causal=True)
+    y, weights = attention(x, x, x)
+    return lc.Model(x, [lc.LayerNorm(6)(x + y), weights])
+
+
 ATTENTION: dict[str, Callable[[bool], Any]] = {
-    f.__name__: f for f in (heads_over_another, transformer, additive, dots)
+    f.__name__: f
+    for f in (heads_over_another, transformer, additive, dots, looking_back, heads_looking_back)
 }
 
 

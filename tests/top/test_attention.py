@@ -48,6 +48,12 @@ MODULES: dict[str, tuple[Callable[..., Any], tuple[int, int, int]]] = {
     "MultiHead": (multi_head, (8, 8, 8)),
     "MultiHead of other sizes": (lambda **k: multi_head(kdim=3, vdim=5, **k), (8, 3, 5)),
     "MultiHead without bias": (lambda **k: multi_head(bias=False, **k), (8, 8, 8)),
+    "ScaledDotProduct, causal": (lambda **k: ScaledDotProduct(causal=True, **k), (6, 6, 2)),
+    "Additive, causal": (
+        lambda **k: Additive(6, dtype="float64", seed=0, causal=True, **k),
+        (6, 6, 2),
+    ),
+    "MultiHead, causal": (lambda **k: multi_head(causal=True, **k), (8, 8, 8)),
 }
 
 
@@ -150,6 +156,45 @@ def test_scaled_dot_product_against_pytorch(lengths: list[int] | None, scale: An
     expected.backward(torch.from_numpy(dy))
     for gradient, tensor in zip(module.backward(tape, dy), tensors, strict=True):
         np.testing.assert_allclose(gradient, tensor.grad.numpy(), atol=1e-12)
+
+
+@pytest.mark.parametrize("lengths", [None, [5, 3, 1, 2]])
+def test_causal_heads_are_pytorchs(lengths: list[int] | None) -> None:
+    torch = require("torch")
+    theirs = torch.nn.MultiheadAttention(8, 2, dtype=torch.float64)
+    for p in theirs.parameters():
+        torch.nn.init.normal_(p)
+    ours = MultiHead(8, 2, dtype="float64", causal=True)
+    ours.load_state_dict(theirs.state_dict())
+    for count in (T, S):  # of the queries
+        given = [arguments(8, 8, 8)[0]] if count == T else [arguments(8, 8, 8)[1]]
+        given += list(arguments(8, 8, 8)[1:])
+        tensors = [torch.from_numpy(a.copy()).requires_grad_() for a in given]
+        hidden = torch.ones(count, S, dtype=torch.bool).triu(1)
+        padding = None if lengths is None else torch.arange(S) >= torch.tensor(lengths)[:, None]
+        expected, shares = theirs(*tensors, key_padding_mask=padding, attn_mask=hidden)
+        y, weights, tape = ours.forward(*given, lengths)
+        np.testing.assert_allclose(y, expected.detach().numpy(), atol=1e-12)
+        np.testing.assert_allclose(weights, shares.detach().numpy(), atol=1e-12)
+        dy = np.random.default_rng(3).standard_normal(y.shape)
+        expected.backward(torch.from_numpy(dy))
+        for gradient, tensor in zip(ours.backward(tape, dy), tensors, strict=True):
+            np.testing.assert_allclose(gradient, tensor.grad.numpy(), atol=1e-10)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if "causal" in name])
+def test_later_keys_change_nothing(name: str) -> None:
+    make, sizes = MODULES[name]
+    module = make()
+    query, key, value = arguments(*sizes)
+    before, _ = module(query, key, value)
+    key[2:], value[2:] = key[2:] + 5, value[2:] - 7
+    after, weights = module(query, key, value)
+    assert_same_bits(after[:2], before[:2])
+    assert not np.allclose(after[2], before[2])
+    np.testing.assert_array_equal(
+        weights == 0, ~np.tri(T, S, dtype=bool) | np.zeros((B, 1, 1), bool)
+    )
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -109,6 +109,26 @@ def masked_queries() -> Any:
     return keras.Model(x, L.Dense(3)(L.LayerNormalization()(L.Add()([y, mixed]))))
 
 
+def looking_back(kind: str, masked: bool = False, other: bool = False) -> Any:
+    if masked:
+        x = L.Input((None,), dtype="int32")
+        y = L.GRU(6, return_sequences=True)(L.Embedding(20, 4, mask_zero=True)(x))
+    else:
+        x = L.Input((None, 4))
+        y = L.GRU(6, return_sequences=True)(x)
+    inputs, key = x, y
+    if other:
+        inputs = [x, L.Input((None, 6))]
+        key = inputs[1]
+    if kind == "MultiHeadAttention":
+        z = L.MultiHeadAttention(2, 3)(y, key, use_causal_mask=True)
+    else:
+        options = {"score_mode": "concat"} if kind == "concat" else {}
+        layer = L.AdditiveAttention() if kind == "AdditiveAttention" else L.Attention(**options)
+        z = layer([y, key], use_causal_mask=True)
+    return keras.Model(inputs, L.Dense(3)(L.Concatenate()([y, z])))
+
+
 def siamese() -> Any:
     a, b = L.Input((None,), dtype="int32"), L.Input((None,), dtype="int32")
     embedding, lstm = L.Embedding(20, 4), L.LSTM(6)
@@ -226,6 +246,18 @@ CASES: dict[str, tuple[Callable[[], Any], list[Any]]] = {
     "unit length": (
         lambda: chain(L.Input((9, 4)), L.LSTM(5), L.UnitNormalization()), [numbers(2, 9, 4)]
     ),
+    **{
+        f"{kind} looking back{', masked' * masked}": (
+            lambda kind=kind, masked=masked: looking_back(kind, masked),
+            [np.array([[1, 2, 0, 4, 0], [0, 5, 6, 7, 8]]) if masked else numbers(2, 5, 4)],
+        )
+        for kind in ("Attention", "concat", "AdditiveAttention", "MultiHeadAttention")
+        for masked in (False, True)
+    },
+    "looking back at fewer": (
+        lambda: looking_back("Attention", other=True),
+        [numbers(2, 5, 4), numbers(2, 3, 6)],
+    ),
     "siamese": (siamese, [ids(20, 3, 5), ids(20, 3, 6)]),
     "characters and words": (characters_and_words, [ids(20, 2, 5), ids(15, 2, 5, 6)]),
     "gated residual": (gated_residual, [numbers(2, 9, 2)]),
@@ -310,6 +342,18 @@ def test_the_mean_of_no_steps_is_zero() -> None:
     np.testing.assert_allclose(found[0], expected[0], atol=1e-6)
     assert np.isnan(expected[1]).all()
     np.testing.assert_array_equal(found[1], 0)
+
+
+def test_masks_that_do_not_go_with_a_causal_one() -> None:
+    x, other = L.Input((None, 4)), L.Input((None, 4))
+    key = L.Masking()(other)
+    y = L.Attention(name="back")([x, key], use_causal_mask=True)
+    with pytest.raises(ValueError, match=r"'back'.*queries are not masked alike"):
+        lc.from_keras(keras.Model([x, other], y))
+    layer = L.Attention(name="twice")
+    both = L.Add()([layer([x, x], use_causal_mask=True), layer([x, x])])
+    with pytest.raises(ValueError, match="'twice' is called with and without use_causal_mask"):
+        lc.from_keras(keras.Model(x, both))
 
 
 def test_what_stays_refused() -> None:

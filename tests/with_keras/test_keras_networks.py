@@ -294,7 +294,6 @@ def test_networks_that_are_refused_by_name() -> None:
         ([x, s], [y, L.Conv1DTranspose(3, 2, name="up")(x)], "Conv1DTranspose layer 'up' is not"),
         (x, L.Dot(-1)([x, y]), "one of the outputs of the model is Scores"),
         (x, [y, L.Flatten(name="flat")(x)], "'flat' needs rows whose size is fixed"),
-        (x, [y, L.MultiHeadAttention(1, 2)(x, x, use_causal_mask=True)], "called with use_causal_"),
         (x, [y, ops.roll(x, 1, axis=1)], "the Roll layer"),
         (x, [y, x[:, None]], r"takes \[.*\], which is not imported: parts of rows"),
         (x, [y, ops.ones_like(x)], "one of the outputs of the model is Ones"),

@@ -101,6 +101,11 @@ def scaled_dot_product(m: Any, x: Any) -> Any:
     return F.scaled_dot_product_attention(m.q(y), m.k(y), y)
 
 
+def looking_back(m: Any, x: Any) -> Any:
+    y, _ = m.gru(x)
+    return F.scaled_dot_product_attention(m.q(y), m.k(y), y, is_causal=True)
+
+
 def behind_an_encoder(m: Any, x: Any) -> Any:
     return m.gru(m.encoder(m.wide(x)))[0]
 
@@ -287,6 +292,10 @@ def cases() -> dict[str, tuple[Any, list[Any]]]:
             Code(
                 scaled_dot_product, gru=nn.GRU(4, 6, **FIRST), q=nn.Linear(6, 3), k=nn.Linear(6, 3)
             ),
+            [normal(B, T, 4)],
+        ),
+        "looking back": (
+            Code(looking_back, gru=nn.GRU(4, 6, **FIRST), q=nn.Linear(6, 3), k=nn.Linear(6, 3)),
             [normal(B, T, 4)],
         ),
         "behind an encoder": (

@@ -15,6 +15,7 @@ struct AttentionShape {
     int64_t heads, size, value_size;
     bool batch_first;
     const int64_t* lengths;  ///< (B) how many keys there are, 0 .. S, or null: S
+    bool causal = false;     ///< query t looks at keys 0 .. t alone
 };
 
 template <class T>
@@ -35,11 +36,12 @@ struct AttentionGradients {
 
 /// y = (kept softmax(scale query key')) value for each row and head, over the keys that there are;
 /// keys and values behind them are not read. Where there is no key, the weights and y are 0.
-///   weights  (B, heads, T, S) written: softmax(...), 0 behind the keys; unless null
+///   weights  (B, heads, T, S) written: softmax(...), 0 behind the keys of a query; unless null
 ///   mean     (B, T, S) written: their mean over the heads; unless null
 /// What a row gives depends neither on num_threads nor on other rows nor on S, to the bit. Denormal
-/// numbers count as zero. T is float or double. Throws std::invalid_argument for sizes or lengths
-/// out of range, std::bad_alloc.
+/// numbers count as zero. A causal query multiplies the values behind its own by 0, so that NaN
+/// there is NaN in y, as in PyTorch. T is float or double. Throws std::invalid_argument for sizes
+/// or lengths out of range, std::bad_alloc.
 template <class T>
 LSTMCORE_API void attention(const AttentionShape& shape, const AttentionInputs<T>& inputs, T* y,
                             T* weights, T* mean, int num_threads);

@@ -110,6 +110,10 @@ private:
     void clear() noexcept { std::fill_n(zeros_, zeros_count_, T(0)); }
 
     int64_t keys_of(int64_t b) const { return shape_.lengths ? shape_.lengths[b] : shape_.S; }
+    /// Those that query t looks at.
+    int64_t keys_of(int64_t b, int64_t t) const {
+        return shape_.causal ? std::min(keys_of(b), t + 1) : keys_of(b);
+    }
 
     /// The matrix (size, count) whose columns are these rows.
     Packed<T> pack_columns(HeadRows<const T> from, int64_t size, int64_t count, T* to) const {
@@ -185,8 +189,9 @@ private:
             [&](int64_t i) { return weights + i * S; });
         for (int64_t i = 0; i < n; ++i) {
             T* const row = weights + i * S;
-            if (count > 0) kernels_.softmax(row, row, count, T(1));
-            std::fill(row + count, row + S, T(0));
+            const int64_t own = keys_of(b, t + i);
+            if (own > 0) kernels_.softmax(row, row, own, T(1));
+            std::fill(row + own, row + S, T(0));
         }
         if (inputs_.kept) keep(b, head, t, n, weights);
         const T* const factors = inputs_.kept ? kept_ : weights;
@@ -242,7 +247,9 @@ private:
             for (int64_t i = 0; i < n; ++i) {
                 T* const row = scores_ + i * stride_;
                 drop(b, head, t + i, row);
-                kernels_.softmax_backward(row, own + i * S, row, count, inputs_.scale);
+                const int64_t mine = keys_of(b, t + i);
+                kernels_.softmax_backward(row, own + i * S, row, mine, inputs_.scale);
+                std::fill(row + mine, row + count, T(0));
             }
             kernels_.outer({{query_, size, n}, 0, {scores_, stride_, n}, dkey_, n, size, count});
             multiply(

@@ -22,6 +22,7 @@ class _Attention:
     """What the kinds share: `modules`, and one call of them for values."""
 
     modules: list[Module]
+    causal: bool  # whether queries look back alone
 
     @staticmethod
     def arguments(layer: KerasLayer, args: list[Any], kwargs: dict[str, Any]) -> list[Value]:
@@ -56,11 +57,23 @@ def _refuse(layer: KerasLayer, kwargs: dict[str, Any]) -> None:
             raise layer.error(f"is called with {name}, which is not imported")
 
 
-def _keys(network: Any, value: Value, key: Value) -> tuple[Any, Any]:
-    """Return symbols of key and value with the steps that are there."""
+def _given(kind: _Attention, network: Any, query: Value, value: Value, key: Value) -> Any:
+    """Return symbols of query, key and value with the steps that are there.
+
+    And how what comes of them is put back. Queries that look back alone are moved up as their keys
+    are, so that the order stays what it is.
+    """
     if key.mask is None:
         key = key._replace(mask=value.mask)
-    return network.compact(key), network.compact(value._replace(mask=key.mask))
+    keys = network.compact(key), network.compact(value._replace(mask=key.mask))
+    if not kind.causal or key.mask is None:
+        return (query.symbol, *keys), lambda y: y
+    if query.mask != key.mask:
+        raise ValueError(
+            "has use_causal_mask=True and masked keys whose queries are not masked alike, which is "
+            "not imported"
+        )
+    return (network.compact(query), *keys), lambda y: network.spread(y, query.mask, "zero")
 
 
 class _Scores(_Attention):
@@ -68,22 +81,25 @@ class _Scores(_Attention):
 
     _scale = 1.0  # of query and key
 
-    def __init__(self, layer: KerasLayer, query: int, value: int, key: int) -> None:
+    def __init__(
+        self, layer: KerasLayer, query: int, value: int, key: int, causal: bool = False
+    ) -> None:
+        self.causal = causal
         for name in ("dropout", "seed"):
             layer.get(name)
         use_scale = layer.flag("use_scale", layer.kind == "AdditiveAttention")
         mode = layer.get("score_mode", "dot")
         if layer.kind == "AdditiveAttention":
             weight = layer.take("scale", (query,)) if use_scale else None
-            attention: Module = _additive(layer, query, weight)
+            attention: Module = _additive(layer, query, weight, causal)
         elif mode in ("dot", "concat"):
             scale = float(layer.take("scale", ())) if use_scale else 1.0
             if mode == "dot":
-                attention = ScaledDotProduct(scale, batch_first=True)
+                attention = ScaledDotProduct(scale, batch_first=True, causal=causal)
             else:  # tanh of scale times query + key, with one weight for all features
                 self._scale = scale
                 one = layer.take("concat_score_weight", ())
-                attention = _additive(layer, query, np.full(query, one, one.dtype))
+                attention = _additive(layer, query, np.full(query, one, one.dtype), causal)
                 freeze([attention])
         else:
             raise layer.error(f"has score_mode={mode!r}, expected 'dot' or 'concat'")
@@ -98,11 +114,11 @@ class _Scores(_Attention):
 
     def call(self, network: Any, query: Value, value: Value, key: Value) -> list[Value]:
         attention: Any = self.modules[0]
-        keys, values = _keys(network, value, key)
-        asked = query.symbol
+        (asked, keys, values), back = _given(self, network, query, value, key)
         if self._scale != 1:
             asked, keys = asked * self._scale, keys * self._scale
         symbol, _ = attention(asked, keys, values)
+        symbol = back(symbol)
         if query.mask is not None:  # masked queries give zeros
             symbol = symbol * network.mask(query.mask)
         return [Value(symbol, (query.shape[0], value.shape[-1]), query.mask)]
@@ -111,7 +127,10 @@ class _Scores(_Attention):
 class _MultiHead(_Attention):
     """MultiHeadAttention: heads of any size, each with its part of the projections."""
 
-    def __init__(self, layer: KerasLayer, query: int, value: int, key: int) -> None:
+    def __init__(
+        self, layer: KerasLayer, query: int, value: int, key: int, causal: bool = False
+    ) -> None:
+        self.causal = causal
         for name in ("dropout", "seed", "flash_attention", "output_shape"):
             layer.get(name)
         self._heads, self._key_dim = layer.size("num_heads"), layer.size("key_dim")
@@ -133,7 +152,7 @@ class _MultiHead(_Attention):
         if bias:
             weights["bias"] = layer.take("output bias", (kernel.shape[-1],))
         self._out = _linear(weights)
-        self._attention = ScaledDotProduct(self._key_dim**-0.5, batch_first=True)
+        self._attention = ScaledDotProduct(self._key_dim**-0.5, batch_first=True, causal=causal)
         self.modules = [*self._parts, self._out]
 
     def _projection(
@@ -158,14 +177,14 @@ class _MultiHead(_Attention):
         return _checked(layer, found, masks[: len(found)])
 
     def call(self, network: Any, query: Value, value: Value, key: Value) -> list[Value]:
-        keys, values = _keys(network, value, key)
-        q, k, v = (p(x) for p, x in zip(self._parts, (query.symbol, keys, values), strict=True))
+        given, back = _given(self, network, query, value, key)
+        q, k, v = (p(x) for p, x in zip(self._parts, given, strict=True))
         heads = []
         for i in range(self._heads):
             part = slice(i * self._key_dim, (i + 1) * self._key_dim)
             mine = slice(i * self._value_dim, (i + 1) * self._value_dim)
             heads.append(self._attention(q[..., part], k[..., part], v[..., mine])[0])
-        mixed = concat(heads)
+        mixed = back(concat(heads))
         if query.mask is not None:  # masked queries look at all steps alike, masked or not
             there = network.mask(query.mask)
             all_steps = repeat(MeanPool(batch_first=True)(self._parts[2](value.symbol)), like=mixed)
@@ -174,9 +193,9 @@ class _MultiHead(_Attention):
         return [Value(symbol, (query.shape[0], symbol.axes.features), query.mask)]
 
 
-def _additive(layer: KerasLayer, size: int, weight: Array | None) -> Additive:
+def _additive(layer: KerasLayer, size: int, weight: Array | None, causal: bool) -> Additive:
     dtype = layer.dtype if weight is None else weight.dtype
-    attention = Additive(size, weight is not None, batch_first=True, dtype=dtype)
+    attention = Additive(size, weight is not None, batch_first=True, dtype=dtype, causal=causal)
     if weight is not None:
         attention.load_state_dict({"weight": weight})
     return attention

@@ -546,13 +546,17 @@ class _Network:
         weights = list(self._source.weights(name)) if name not in self._made else []
         read = KerasLayer(layer, weights, self._source.version)
         kind = ATTENTION[layer["class_name"]]
+        kwargs = dict(kwargs)
+        causal = kwargs.pop("use_causal_mask", False) is True
         arguments = kind.arguments(read, args, kwargs)
         if name not in self._made:
-            self._made[name] = kind(read, *(value.shape[-1] for value in arguments))
+            self._made[name] = kind(read, *(value.shape[-1] for value in arguments), causal)
             read.close()
             _model.check_taken(f"the layer {name!r}", weights)
             if not read.trainable:
                 freeze(self._made[name].modules)
+        if self._made[name].causal != causal:
+            raise read.error("is called with and without use_causal_mask, which is not imported")
         made: list[Any] = self._made[name].call(self, *arguments)
         return made
 

@@ -15,10 +15,11 @@ Made: TypeAlias = "list[tuple[Any, list[Array]]]"  # layers, with their weights
 
 # The options of each that are written.
 ATTENTION: dict[type[Module], tuple[str, ...]] = {
-    ScaledDotProduct: ("scale", "batch_first"),
-    Additive: ("size", "scale", "batch_first", "dtype"),
+    ScaledDotProduct: ("scale", "batch_first", "causal"),
+    Additive: ("size", "scale", "batch_first", "causal", "dtype"),
     MultiHead: (
-        "embed_dim", "num_heads", "dropout", "bias", "kdim", "vdim", "batch_first", "dtype",
+        "embed_dim", "num_heads", "dropout", "bias", "kdim", "vdim", "batch_first", "causal",
+        "dtype",
     ),
 }  # fmt: skip
 
@@ -58,17 +59,22 @@ def _multi_head(kinds: Any, module: MultiHead, dtype: str) -> tuple[Any, list[Ar
 
 
 def write_attention(
-    keras: Any, module: Any, made: Made, given: list[Any], mask: Any, weights: bool
+    keras: Any, module: Any, made: Made, given: list[Any], masks: tuple[Any, Any], weights: bool
 ) -> list[Any]:
     """Call the layers of `layers_of`; return y and, if asked for, the weights.
 
-    `mask` is that of the keys.
+    `masks` are those of the queries and of the keys, or None.
     """
     query, key, value = given
     options: dict[str, Any] = {"return_attention_scores": True} if weights else {}
+    if module.causal:
+        options["use_causal_mask"] = True
     heads = type(module) is MultiHead
-    if mask is not None:
-        options |= {"key_mask": mask, "value_mask": mask} if heads else {"mask": [None, mask]}
+    of_queries, mask = masks
+    if mask is not None and heads:
+        options |= {"key_mask": mask, "value_mask": mask, "query_mask": of_queries}
+    elif mask is not None:
+        options["mask"] = [of_queries, mask]
     if type(module) is ScaledDotProduct:
         query = made[0][0](query)
     layer = made[-1][0]

@@ -173,15 +173,19 @@ class _NetworkWriter:
         module: Any = step.module
         query, key, value = (slot or 0 for slot in step.xs)
         given = [self.values[slot][0] for slot in (query, key, value)]
-        if query in self.masks or (value in self.masks) != (key in self.masks):
+        moved = self.masks.get(query)
+        alike = moved is None or (module.causal and moved is self.masks.get(key))
+        if not alike or (value in self.masks) != (key in self.masks):
             raise inexpressible(module, "masked steps were taken out before it, of keys not alone")
         if id(module) not in self._layers:
             size = self.plan.axes[query].features or 1
             self._layers[id(module)] = layers_of(self.keras, module, size, self.dtype)
         made = self._layers[id(module)]
         mask, weights = self._mask_of(key).get("mask"), step.outs[1] in self._users
-        found = write_attention(self.keras, module, made, given, mask, weights)
+        found = write_attention(self.keras, module, made, given, (moved, mask), weights)
         self.values |= {slot: [one] for slot, one in zip(step.outs, found, strict=False)}
+        if moved is not None:
+            self.masks[step.outs[0]] = moved
 
     def _masked(self, step: Step, x: Any, mask: Any) -> Any:
         """Write a call with steps that were moved up, which stay where they are in Keras."""

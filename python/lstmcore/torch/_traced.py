@@ -566,25 +566,25 @@ class Rules:
         shape = [features] if axis == 1 else [None, 1]
         return Reduce("sum", axis, axis == 2, [2], shape)._given_symbols(symbol)
 
-    def _attended(self, scores: Scores, value: Value) -> Value:
+    def _attended(self, scores: Scores, value: Value, causal: bool = False) -> Value:
         """Return the means of values, weighted by a softmax of scores."""
         if not scores.shares or value.order != ("B", "T", "F"):
             raise Refused(f"scores of any number of keys meet {value}, expected a softmax of them")
         symbols = (scores.query.symbol, scores.key.symbol, value.symbol)
-        made, _ = ScaledDotProduct(scores.scale, batch_first=True)(*symbols)
+        made, _ = ScaledDotProduct(scores.scale, batch_first=True, causal=causal)(*symbols)
         return Value(made, ("B", "T", "F"))
 
     def attention(
         self, query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0,
         is_causal: bool = False, scale: float | None = None,
     ) -> Value:  # fmt: skip
-        """Attend without masks."""
-        if attn_mask is not None or is_causal or dropout_p:
+        """Attend, perhaps looking back alone."""
+        if attn_mask is not None or dropout_p:
             raise Refused("it has a mask or dropout, which is not known here")
         for x in (query, key, value):
             self._expect(_value(x), ("B", "T", "F"))
         scale = query.features**-0.5 if scale is None else scale
-        return self._attended(Scores(query, key, scale, True), value)
+        return self._attended(Scores(query, key, scale, True), value, is_causal)
 
     # Lengths of rows
 

@@ -369,8 +369,11 @@ def _activation(w: _Writer, module: Activation, path: str, x: fx.Node) -> fx.Nod
     return w.do(FUNCTIONS[module.name], x)
 
 
-def _scores(w: _Writer, scores: fx.Node, value: fx.Node) -> tuple[fx.Node, fx.Node]:
+def _scores(w: _Writer, module: Any, scores: fx.Node, value: fx.Node) -> tuple[fx.Node, fx.Node]:
     """Return what attention gives by its scores (B, T, S), and the weights."""
+    if module.causal:
+        ahead = w.do(torch.triu, w.do(torch.ones_like, scores), 1)
+        scores = w.do(torch.masked_fill, scores, w.do(operator.gt, ahead, 0), -math.inf)
     weights = w.do(torch.softmax, scores, dim=-1)
     return w.rows_first(w.do(torch.matmul, weights, value)), weights
 
@@ -380,10 +383,10 @@ def _additive(w: _Writer, module: Additive, path: str, *given: fx.Node) -> Any:
     query, key = w.do(torch.unsqueeze, query, 2), w.do(torch.unsqueeze, key, 1)
     bent = w.do(torch.tanh, w.do(operator.add, query, key))
     if not module.scale:
-        return _scores(w, w.do(torch.sum, bent, dim=-1), value)
+        return _scores(w, module, w.do(torch.sum, bent, dim=-1), value)
     name = ".".join(filter(None, (path, "weight")))
     weight = w.parameter(name, module.state_dict()["weight"])
-    return _scores(w, w.do(torch.matmul, bent, weight), value)
+    return _scores(w, module, w.do(torch.matmul, bent, weight), value)
 
 
 def _scaled(w: _Writer, module: ScaledDotProduct, path: str, *given: fx.Node) -> Any:
@@ -392,7 +395,7 @@ def _scaled(w: _Writer, module: ScaledDotProduct, path: str, *given: fx.Node) ->
     scale: Any = module.scale
     if scale is None:
         scale = w.do(operator.pow, w.do("size", query, 2), -0.5)
-    return _scores(w, w.do(operator.mul, w.do(torch.matmul, query, turned), scale), value)
+    return _scores(w, module, w.do(operator.mul, w.do(torch.matmul, query, turned), scale), value)
 
 
 def _frozen(w: _Writer, norm: BatchNorm, path: str, x: fx.Node) -> fx.Node:
@@ -416,7 +419,7 @@ _NORM = ("num_features", "eps", "momentum", "affine", "frozen", "dtype")
 # How each is written, and which of its options.
 WRITTEN: dict[type[Module], tuple[Callable[..., Any], tuple[str, ...]]] = {
     Activation: (_activation, ("name",)),
-    Additive: (_additive, ("size", "scale", "dtype")),
+    Additive: (_additive, ("size", "scale", "causal", "dtype")),
     AvgPool1D: (_pool, ("size", "stride", "padding")),
     EachStep: (_each_step, ("module",)),
     Flip: (_flip, ()),
@@ -425,6 +428,6 @@ WRITTEN: dict[type[Module], tuple[Callable[..., Any], tuple[str, ...]]] = {
     Permute: (_permute, ("given", "order")),
     RepeatVector: (_repeat_vector, ("steps",)),
     Reshape: (_reshape, ("given", "shape")),
-    ScaledDotProduct: (_scaled, ("scale",)),
+    ScaledDotProduct: (_scaled, ("scale", "causal")),
     UpSample1D: (_up_sample, ("size",)),
 }

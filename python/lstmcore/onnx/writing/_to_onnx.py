@@ -118,6 +118,7 @@ class _NetworkWriter(_Writer):
         self._step: Step | None = None  # the call that is being written
         self.ends: dict[int, str] = {}  # of every slot whose rows have lengths: their name
         self._final: dict[str, list[str]] = {}  # the final state of its layers
+        self._ahead: str | None = None  # which keys are no later than a query, if that matters
 
     def write(self, lengths: bool) -> None:
         """Write everything."""
@@ -228,6 +229,7 @@ class _NetworkWriter(_Writer):
         if valid is not None:  # weights of 0 are not enough: what is past the end may be NaN
             there = self.node("Unsqueeze", [valid, self.integers(2)])
             key, value = (self.node("Where", [there, x, self.number(0)]) for x in (key, value))
+        self._ahead = self._looking_back(query, key) if module._config.causal else None
         y, weights = scores(self, module, (query, key, value), valid)
         self._values[step.outs[0]] = {
             False: y if self._batch_first else str(self.node("Transpose", [y], perm=[1, 0, 2]))
@@ -249,11 +251,22 @@ class _NetworkWriter(_Writer):
         ends = self.node("Unsqueeze", [self.lengths, self.integers(1)])
         return str(self.node("Less", [steps, ends]))
 
+    def _looking_back(self, query: str, key: str) -> str:
+        """Return a mask (T, S) of the keys that are no later than each query."""
+        counts = [
+            self.node("Gather", [self.node("Shape", [x]), self.whole(1)]) for x in (query, key)
+        ]
+        steps = [self.node("Range", [self.whole(0), n, self.whole(1)]) for n in counts]
+        column = self.node("Unsqueeze", [steps[0], self.integers(1)])
+        return str(self.node("GreaterOrEqual", [column, steps[1]]))
+
     def shares(self, scores: str, valid: str | None, *inner: int) -> str:
         """Return the softmax of scores, over the keys that are there; 0 where there is none.
 
         `inner` are the axes of the scores between those of the rows and of the keys.
         """
+        if self._ahead is not None:
+            scores = self.node("Where", [self._ahead, scores, self.number(-np.inf)])
         if valid is None:
             return str(self.node("Softmax", [scores], axis=-1))
         there = self.node("Unsqueeze", [valid, self.integers(*inner)])
@@ -492,10 +505,20 @@ def _multi_head(
 
 # How each is written, and which of its options.
 _ATTENTION: dict[type[Attention], tuple[Callable[..., tuple[str, str]], tuple[str, ...]]] = {
-    ScaledDotProduct: (_scaled, ("scale", "batch_first")),
-    Additive: (_additive, ("size", "scale", "batch_first", "dtype")),
+    ScaledDotProduct: (_scaled, ("scale", "batch_first", "causal")),
+    Additive: (_additive, ("size", "scale", "batch_first", "causal", "dtype")),
     MultiHead: (
         _multi_head,
-        ("embed_dim", "num_heads", "dropout", "bias", "kdim", "vdim", "batch_first", "dtype"),
+        (
+            "embed_dim",
+            "num_heads",
+            "dropout",
+            "bias",
+            "kdim",
+            "vdim",
+            "batch_first",
+            "causal",
+            "dtype",
+        ),
     ),
 }
