@@ -81,7 +81,7 @@ def change_json(text: bytes, dice: Dice) -> bytes:
         elif how == 3 and isinstance(holder[key], int):
             holder[key] += dice.choice((-1, 1, 2, -holder[key] * 2, 10**6))
         else:
-            holder[key] = dice.choice(VALUES)
+            holder[key] = copy.deepcopy(dice.choice(VALUES))  # later changes may be within it
     return json.dumps(content).encode()
 
 
