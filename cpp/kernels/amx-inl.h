@@ -88,11 +88,13 @@ LSTMCORE_INLINE void multiply_tiles() {
 }
 #else
 // The same in C++, for tests where there is no AMX. Its rows are as long as registers are here.
+}  // namespace
 struct EmulatedTile {
     int64_t rows = 0;
-    uint32_t numbers[kTileRows][kTileRow];
+    uint32_t numbers[kTileRows][kTileRow] = {};
 };
-thread_local EmulatedTile emulated_tiles[kTiles];
+inline thread_local EmulatedTile emulated_tiles[kTiles];
+namespace {
 
 inline void configure_tiles(int64_t rows) {
     for (int tile = 0; tile < kTiles; ++tile)
@@ -153,8 +155,11 @@ void multiply_tiles() {
 }
 #endif
 
-/// Rows that this thread's tiles are configured for; 0 while they are released.
-thread_local int64_t configured_rows = 0;
+}  // namespace
+/// Rows that this thread's tiles are configured for; 0 while they are released. One for all files
+/// of the level.
+inline thread_local int64_t configured_rows = 0;
+namespace {
 
 /// While it lives, this thread may use tiles, for products with a matrix that asks for them.
 class TileScope {
@@ -178,6 +183,7 @@ LSTMCORE_INLINE void for_each_constant(F f, std::integer_sequence<int, kValues..
     (f(Constant<kValues>()), ...);
 }
 
+}  // namespace
 /// How n rows are cut for AMX. Up to 16 are one tile. More are cut into parts of about equal height
 /// that are two tiles each, so that a tile of weights is loaded once for both: then loads, 8 cycles
 /// each, take half as long as products, 16 cycles each, and weights come from the L2 cache fast
@@ -201,6 +207,13 @@ struct AmxCut {
 
     static constexpr int64_t kSlots = 4 * kTileRows;  ///< tiles of rows times panels, in rows
 };
+
+/// Adds the products of the rows of a part with `panels` panels of w from `panel` on to their
+/// chains; rows, as they are made for w, are equally far apart, and these are the first two. In
+/// tiles.cpp.
+void add_by_amx(const Packed<float>& w, const AmxCut& cut, int64_t panel, int64_t panels,
+                int64_t rows, const void* first, const void* second, const Ends<float>* ends);
+namespace {
 
 /// Rows of a part, `stride` bytes apart.
 struct AmxRows {

@@ -142,19 +142,11 @@ public:
     /// Rounds the rows row_of(0), ... row_of(n - 1), to be multiplied with w: to floats, or to
     /// pairs of bfloat16 for the units that multiply these.
     template <class RowOf>
-    LSTMCORE_INLINE void set(const Packed<float>& w, int64_t n, RowOf row_of) {
-        stride_ = stride_of(w);
-        for (int64_t i = 0; i < n; ++i) {
-            float* const to = room_.data + i * stride_;
-            if (w.parts() > 1)
-                round_row_in_pairs<kParts>(row_of(i), w.K, w.padded_K(), to);
-            else if (takes_pairs(w))
-                round_row_in_pairs<1>(row_of(i), w.K, w.padded_K(), to);
-            else
-                round_row(row_of(i), w.K, to);
-        }
+    LSTMCORE_INLINE MadeRows set(const Packed<float>& w, int64_t n, RowOf row_of) {
+        const int64_t stride = stride_of(w);
+        for (int64_t i = 0; i < n; ++i) round(row_of(i), w, room_.data + i * stride);
+        return {reinterpret_cast<const char*>(room_.data), stride * int64_t(sizeof(float))};
     }
-    const float* at(int64_t row) const { return room_.data + row * stride_; }
 
 private:
     static constexpr int64_t L = kLanes<float>;
@@ -166,6 +158,14 @@ private:
         // L1 cache.
         if (w.uses_amx() && n % 256 == 0) n += 1;
         return (n + L - 1) / L * L;
+    }
+    static LSTMCORE_ONE_COPY void round(const float* from, const Packed<float>& w, float* to) {
+        if (w.parts() > 1)
+            round_row_in_pairs<kParts>(from, w.K, w.padded_K(), to);
+        else if (takes_pairs(w))
+            round_row_in_pairs<1>(from, w.K, w.padded_K(), to);
+        else
+            round_row(from, w.K, to);
     }
     // Where K is odd, the second of the last pair is -0: its product with the weight, 0, is then
     // -0, which changes no sum.
@@ -196,7 +196,6 @@ private:
         }
     }
 
-    int64_t stride_ = 0;
     // Or 32 rows of 512 numbers in pairs.
     static constexpr int64_t kRoom = kMostBfloat16 + 512;
     alignas(64) float stack_[kRoom];

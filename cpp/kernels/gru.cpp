@@ -47,9 +47,9 @@ LSTMCORE_INLINE auto sum_of(const StepArgs<T>& step, const T* gates, int gate, i
 }
 
 /// n = candidate(pre_n + r (W_hn h_prev + b_hn)): Cho et al. (2014) as in cuDNN, one product.
-template <class T, bool kPlain, bool kTrain, bool kNorm, class Factors>
-void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* rows, Factors factors,
-                             int64_t n) {
+template <class T, bool kPlain, bool kTrain, bool kNorm>
+void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* rows,
+                             const Factors<GruForwardRow<T>>& factors, int64_t n) {
     using P = Packet<T>;
     constexpr int L = kLanes<T>;
     const CellActivations<T, kPlain> act{step.cell};
@@ -89,7 +89,7 @@ void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* ro
     if constexpr (kNorm) {
         finish_normalized<T>(step, rows, n, finish);
     } else {
-        if constexpr (!kTrain && !std::is_same_v<Factors, QuantizedFactors>) {
+        if constexpr (!kTrain) {
             if (n == 1 && is_kept_whole(step))
                 return step_gates<T, 3>(step, StepRow<T>::of(step, *rows, factors), between,
                                         finish);
@@ -100,7 +100,7 @@ void gru_forward_reset_after(const StepArgs<T>& step, const GruForwardRow<T>* ro
 
 template <class T, bool kPlain>
 void gru_backward_reset_after(const StepArgs<T>& step, const GruBackwardRow<T>* rows,
-                              FloatFactors<GruBackwardRow<T>> factors, int64_t n) {
+                              const Factors<GruBackwardRow<T>>& factors, int64_t n) {
     using P = Packet<T>;
     const CellActivations<T, kPlain> act{step.cell};
     const int64_t H = step.H;
@@ -133,15 +133,15 @@ void gru_backward_reset_after(const StepArgs<T>& step, const GruBackwardRow<T>* 
         store(at.dgates + 3 * H + unit, pmul(d_n, r), valid);
         store(at.carry + unit, pmul(dh, z), valid);
     };
-    multiply_columns<T, false>(
+    multiply_columns(
         step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return factors.a(row); },
         no_input<T>(), start, each_register<T>(finish));
 }
 
 /// n = candidate(pre_n + W_hn (r h_prev)): Cho et al. (2014), ONNX's default. step.w holds r and z.
-template <class T, bool kPlain, class Factors>
+template <class T, bool kPlain>
 void gru_forward_reset_before(const StepArgs<T>& step, const GruForwardRow<T>* rows,
-                              Factors factors, int64_t n) {
+                              const Factors<GruForwardRow<T>>& factors, int64_t n) {
     using P = Packet<T>;
     constexpr int L = kLanes<T>;
     const CellActivations<T, kPlain> act{step.cell};
@@ -165,42 +165,32 @@ void gru_forward_reset_before(const StepArgs<T>& step, const GruForwardRow<T>* r
     multiply_gates<T, 2>(step, factors, n, start_gates, Nothing{}, finish_gates);
     // 2. candidate and output
     const auto rh_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].rh; };
-    const auto multiply_rh = [&](auto factor_of) LSTMCORE_INLINE_LAMBDA {
-        multiply_columns<T, false>(
-            step.w_n, n, factor_of, no_input<T>(),
-            [&](auto vectors, int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
-                for (int64_t v = 0; v < vectors * L; v += L)
-                    store(tile + v, load(rows[row].pre + (unit + v) * 3 + 2 * L));
-                return Ends<T>{tile, tile};
-            },
-            each_register<T>([=](int64_t unit, int64_t row, const P& pre) LSTMCORE_INLINE_LAMBDA {
-                const GruForwardRow<T>& at = rows[row];
-                const int64_t valid = H - unit;
-                const P candidate = act.candidate(pre), z = load(at.gates + H + unit, valid);
-                store(at.y + unit, interpolate<T>(z, candidate, load(at.kept + unit, valid)),
-                      valid);
-                store(at.gates + 2 * H + unit, candidate, valid);
-                if (act.keeps_sums()) store(at.gates + 5 * H + unit, pre, valid);
-            }));
-    };
-    if constexpr (std::is_same_v<Factors, QuantizedFactors>) {
-        QuantizedRows rh;
-        rh.set(step.w_n, n, rh_of);
-        multiply_rh([&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rh.rows()[row]; });
-    } else {
-        multiply_rh(factors.again(step.w_n, n, rh_of));
-    }
+    multiply_columns(
+        step.w_n, n, factors.again(step.w_n, n, rh_of), no_input<T>(),
+        [&](auto vectors, int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
+            for (int64_t v = 0; v < vectors * L; v += L)
+                store(tile + v, load(rows[row].pre + (unit + v) * 3 + 2 * L));
+            return Ends<T>{tile, tile};
+        },
+        each_register<T>([=](int64_t unit, int64_t row, const P& pre) LSTMCORE_INLINE_LAMBDA {
+            const GruForwardRow<T>& at = rows[row];
+            const int64_t valid = H - unit;
+            const P candidate = act.candidate(pre), z = load(at.gates + H + unit, valid);
+            store(at.y + unit, interpolate<T>(z, candidate, load(at.kept + unit, valid)), valid);
+            store(at.gates + 2 * H + unit, candidate, valid);
+            if (act.keeps_sums()) store(at.gates + 5 * H + unit, pre, valid);
+        }));
 }
 
 template <class T, bool kPlain>
 void gru_backward_reset_before(const StepArgs<T>& step, const GruBackwardRow<T>* rows,
-                               FloatFactors<GruBackwardRow<T>> factors, int64_t n) {
+                               const Factors<GruBackwardRow<T>>& factors, int64_t n) {
     using P = Packet<T>;
     const CellActivations<T, kPlain> act{step.cell};
     const int64_t H = step.H;
 
     // 2. candidate and update gate
-    multiply_columns<T, false>(
+    multiply_columns(
         step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return factors.a(row); },
         no_input<T>(),
         [&](auto vectors, int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
@@ -222,7 +212,7 @@ void gru_backward_reset_before(const StepArgs<T>& step, const GruBackwardRow<T>*
         }));
     // 1. through W_hn to r h_prev, and so to the reset gate and h_prev
     const auto dn_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].dgates; };
-    multiply_columns<T, false>(
+    multiply_columns(
         step.w_n, n, factors.again(step.w_n, n, dn_of), no_input<T>(),
         [](auto vectors, int64_t, int64_t, T* tile)
             LSTMCORE_INLINE_LAMBDA { return chains_from(vectors, tile, 0, tile); },
@@ -240,30 +230,29 @@ void gru_backward_reset_before(const StepArgs<T>& step, const GruBackwardRow<T>*
             }));
 }
 
-template <class T, bool kTrain, class Factors>
-void gru_forward_with(const StepArgs<T>& step, const GruForwardRow<T>* rows, Factors factors,
-                      int64_t n) {
+template <class T, bool kTrain>
+void gru_forward_with(const StepArgs<T>& step, const GruForwardRow<T>* rows,
+                      const Factors<GruForwardRow<T>>& factors, int64_t n) {
     const bool plain = has_standard_activations(step.cell), after = step.cell.reset_after;
-    const auto run = after ? (plain ? gru_forward_reset_after<T, true, kTrain, false, Factors>
-                                    : gru_forward_reset_after<T, false, kTrain, false, Factors>)
-                           : (plain ? gru_forward_reset_before<T, true, Factors>
-                                    : gru_forward_reset_before<T, false, Factors>);
+    const auto run =
+        after ? (plain ? gru_forward_reset_after<T, true, kTrain, false>
+                       : gru_forward_reset_after<T, false, kTrain, false>)
+              : (plain ? gru_forward_reset_before<T, true> : gru_forward_reset_before<T, false>);
     run(step, rows, factors, n);
 }
 
 template <class T, bool kTrain>
 LSTMCORE_ONE_COPY void gru_forward_normalized(const StepArgs<T>& step, const GruForwardRow<T>* rows,
                                               int64_t n) {
-    using Factors = FloatFactors<GruForwardRow<T>>;
     const auto run = has_standard_activations(step.cell)
-                         ? gru_forward_reset_after<T, true, kTrain, true, Factors>
-                         : gru_forward_reset_after<T, false, kTrain, true, Factors>;
-    run(step, rows, Factors{rows}, n);
+                         ? gru_forward_reset_after<T, true, kTrain, true>
+                         : gru_forward_reset_after<T, false, kTrain, true>;
+    run(step, rows, Factors<GruForwardRow<T>>{rows}, n);
 }
 
 template <class T>
 void gru_backward_with(const StepArgs<T>& step, const GruBackwardRow<T>* rows,
-                       FloatFactors<GruBackwardRow<T>> factors, int64_t n) {
+                       const Factors<GruBackwardRow<T>>& factors, int64_t n) {
     const bool after = step.cell.reset_after;
     const bool plain =
         has_standard_activations(step.cell) && (after || n == 0 || rows->mask == nullptr);
@@ -278,14 +267,14 @@ void gru_backward_with(const StepArgs<T>& step, const GruBackwardRow<T>* rows,
 template <class T, bool kTrain>
 void gru_forward(const StepArgs<T>& step, const GruForwardRow<T>* rows, int64_t n) {
     if (step.cell.layer_norm) return gru_forward_normalized<T, kTrain>(step, rows, n);
-    with_factors<!kTrain>(step, rows, n, [&](auto part, auto factors, int64_t count) {
+    with_factors<!kTrain>(step, rows, n, [&](auto part, const auto& factors, int64_t count) {
         gru_forward_with<T, kTrain>(step, part, factors, count);
     });
 }
 
 template <class T>
 void gru_backward(const StepArgs<T>& step, const GruBackwardRow<T>* rows, int64_t n) {
-    with_factors<false>(step, rows, n, [&](auto part, auto factors, int64_t count) {
+    with_factors<false>(step, rows, n, [&](auto part, const auto& factors, int64_t count) {
         gru_backward_with<T>(step, part, factors, count);
     });
 }

@@ -55,9 +55,9 @@ void finish_normalized(const StepArgs<T>& step, const LstmForwardRow<T>* rows, i
     });
 }
 
-template <class T, int kGates, bool kPlain, bool kTrain, bool kNorm, class Factors>
-void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows, Factors factors,
-                          int64_t n) {
+template <class T, int kGates, bool kPlain, bool kTrain, bool kNorm>
+void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows,
+                          const Factors<LstmForwardRow<T>>& factors, int64_t n) {
     using P = Packet<T>;
     constexpr int L = kLanes<T>;
     const CellActivations<T, kPlain> act{step.cell};
@@ -128,7 +128,7 @@ void lstm_forward_variant(const StepArgs<T>& step, const LstmForwardRow<T>* rows
     if constexpr (kNorm) {
         finish_normalized<T, kGates>(step, rows, n, finish_cell, finish_output);
     } else {
-        if constexpr (!kTrain && !std::is_same_v<Factors, QuantizedFactors>) {
+        if constexpr (!kTrain) {
             if (n == 1 && is_kept_whole(step))
                 return step_gates<T, kGates>(step, StepRow<T>::of(step, *rows, factors), Nothing{},
                                              finish_cell, finish_output);
@@ -162,7 +162,7 @@ void lstm_backward_shown(const StepArgs<T>& step, const LstmBackwardRow<T>* rows
 
 template <class T, int kGates, bool kPlain, bool kNorm>
 void lstm_backward_variant(const StepArgs<T>& step, const LstmBackwardRow<T>* rows,
-                           FloatFactors<LstmBackwardRow<T>> factors, int64_t n) {
+                           const Factors<LstmBackwardRow<T>>& factors, int64_t n) {
     using P = Packet<T>;
     const CellActivations<T, kPlain> act{step.cell};
     const bool peeps = !kPlain && step.cell.peephole;
@@ -237,26 +237,26 @@ void lstm_backward_variant(const StepArgs<T>& step, const LstmBackwardRow<T>* ro
             for (int64_t unit = 0; unit < H; unit += kLanes<T>)
                 finish(unit, row, load(rows[row].extra + unit, H - unit));
     } else {
-        multiply_columns<T, false>(
+        multiply_columns(
             step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return factors.a(row); },
             no_input<T>(), start, each_register<T>(finish));
     }
 }
 
-template <class T, bool kTrain, bool kNorm, class Factors>
-void lstm_forward_with(const StepArgs<T>& step, const LstmForwardRow<T>* rows, Factors factors,
-                       int64_t n) {
+template <class T, bool kTrain, bool kNorm>
+void lstm_forward_with(const StepArgs<T>& step, const LstmForwardRow<T>* rows,
+                       const Factors<LstmForwardRow<T>>& factors, int64_t n) {
     const bool plain = is_plain_lstm(step.cell), four = step.cell.gates() == 4;
-    const auto run = four ? (plain ? lstm_forward_variant<T, 4, true, kTrain, kNorm, Factors>
-                                   : lstm_forward_variant<T, 4, false, kTrain, kNorm, Factors>)
-                          : (plain ? lstm_forward_variant<T, 3, true, kTrain, kNorm, Factors>
-                                   : lstm_forward_variant<T, 3, false, kTrain, kNorm, Factors>);
+    const auto run = four ? (plain ? lstm_forward_variant<T, 4, true, kTrain, kNorm>
+                                   : lstm_forward_variant<T, 4, false, kTrain, kNorm>)
+                          : (plain ? lstm_forward_variant<T, 3, true, kTrain, kNorm>
+                                   : lstm_forward_variant<T, 3, false, kTrain, kNorm>);
     run(step, rows, factors, n);
 }
 
 template <class T, bool kNorm>
 void lstm_backward_with(const StepArgs<T>& step, const LstmBackwardRow<T>* rows,
-                        FloatFactors<LstmBackwardRow<T>> factors, int64_t n) {
+                        const Factors<LstmBackwardRow<T>>& factors, int64_t n) {
     const bool plain = is_plain_lstm(step.cell), four = step.cell.gates() == 4;
     const auto run = four ? (plain ? lstm_backward_variant<T, 4, true, kNorm>
                                    : lstm_backward_variant<T, 4, false, kNorm>)
@@ -268,12 +268,12 @@ void lstm_backward_with(const StepArgs<T>& step, const LstmBackwardRow<T>* rows,
 template <class T, bool kTrain>
 LSTMCORE_ONE_COPY void lstm_forward_normalized(const StepArgs<T>& step,
                                                const LstmForwardRow<T>* rows, int64_t n) {
-    lstm_forward_with<T, kTrain, true>(step, rows, FloatFactors<LstmForwardRow<T>>{rows}, n);
+    lstm_forward_with<T, kTrain, true>(step, rows, Factors<LstmForwardRow<T>>{rows}, n);
 }
 template <class T>
 LSTMCORE_ONE_COPY void lstm_backward_normalized(const StepArgs<T>& step,
                                                 const LstmBackwardRow<T>* rows, int64_t n) {
-    lstm_backward_with<T, true>(step, rows, FloatFactors<LstmBackwardRow<T>>{rows}, n);
+    lstm_backward_with<T, true>(step, rows, Factors<LstmBackwardRow<T>>{rows}, n);
 }
 
 }  // namespace
@@ -281,7 +281,7 @@ LSTMCORE_ONE_COPY void lstm_backward_normalized(const StepArgs<T>& step,
 template <class T, bool kTrain>
 void lstm_forward(const StepArgs<T>& step, const LstmForwardRow<T>* rows, int64_t n) {
     if (step.cell.layer_norm) return lstm_forward_normalized<T, kTrain>(step, rows, n);
-    with_factors<!kTrain>(step, rows, n, [&](auto part, auto factors, int64_t count) {
+    with_factors<!kTrain>(step, rows, n, [&](auto part, const auto& factors, int64_t count) {
         lstm_forward_with<T, kTrain, false>(step, part, factors, count);
     });
 }
@@ -289,7 +289,7 @@ void lstm_forward(const StepArgs<T>& step, const LstmForwardRow<T>* rows, int64_
 template <class T>
 void lstm_backward(const StepArgs<T>& step, const LstmBackwardRow<T>* rows, int64_t n) {
     if (step.cell.layer_norm) return lstm_backward_normalized(step, rows, n);
-    with_factors<false>(step, rows, n, [&](auto part, auto factors, int64_t count) {
+    with_factors<false>(step, rows, n, [&](auto part, const auto& factors, int64_t count) {
         lstm_backward_with<T, false>(step, part, factors, count);
     });
 }

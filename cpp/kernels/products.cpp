@@ -7,14 +7,18 @@ namespace LSTMCORE_LEVEL {
 
 namespace {
 
-/// product() with the rows that factor_of(row) gives.
-template <class T, class FactorOf>
-LSTMCORE_INLINE void multiply_rows(const Packed<T>& w, int64_t columns, const ProductRow<T>* rows,
-                                   int64_t n, FactorOf factor_of) {
+/// product() with the rows as they are given, or with what has been made of them.
+template <class T>
+LSTMCORE_ONE_COPY void multiply_rows(const Packed<T>& w, int64_t columns, const ProductRow<T>* rows,
+                                     int64_t n, MadeRows made) {
     constexpr int L = kLanes<T>;
+    const auto a_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA -> const void* {
+        if (std::is_same_v<T, float> && made) return made.at(row);
+        return rows[row].a;
+    };
     // Chains of a panel of which every column is wanted end where they are wanted.
-    multiply_columns<T, true>(
-        w, n, factor_of, no_input<T>(),
+    multiply_columns(
+        w, n, a_of, no_input<T>(),
         [&](auto vectors, int64_t column, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
             const int64_t valid = columns - column;
             Ends<T> ends = chains_from(vectors, rows[row].init + column, valid, tile);
@@ -30,45 +34,32 @@ LSTMCORE_INLINE void multiply_rows(const Packed<T>& w, int64_t columns, const Pr
         });
 }
 
-/// The same with a matrix in int8: some rows after the other, as many as QuantizedRows has room
-/// for.
+/// The same with what `in` makes of some rows after the other: Bfloat16Rows or QuantizedRows.
+template <class Rows>
+LSTMCORE_INLINE void multiply_made(const Packed<float>& w, int64_t columns,
+                                   const ProductRow<float>* rows, int64_t n, Rows& in) {
+    for (int64_t count; n > 0; rows += count, n -= count) {
+        count = std::min(n, in.most(w));
+        const MadeRows made =
+            in.set(w, count, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; });
+        multiply_rows(w, columns, rows, count, made);
+    }
+}
 __attribute__((noinline)) void multiply_quantized(const Packed<float>& w, int64_t columns,
                                                   const ProductRow<float>* rows, int64_t n) {
     QuantizedRows quantized;
 #if LSTMCORE_AVX512_UNITS
     const TileScope tiles(w.uses_amx());
 #endif
-    for (int64_t count; n > 0; rows += count, n -= count) {
-        count = std::min(n, QuantizedRows::most(w));
-        quantized.set(w, count, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; });
-        multiply_rows(w, columns, rows, count,
-                      [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return quantized.rows()[row]; });
-    }
+    multiply_made(w, columns, rows, n, quantized);
 }
-
-/// The same with the rows as they are given.
-template <class T>
-LSTMCORE_ONE_COPY void multiply_given(const Packed<T>& w, int64_t columns,
-                                      const ProductRow<T>* rows, int64_t n) {
-    multiply_rows(w, columns, rows, n,
-                  [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; });
-}
-
-/// The same with a matrix in bfloat16: some rows rounded after the other.
 __attribute__((noinline)) void multiply_bfloat16(const Packed<float>& w, int64_t columns,
                                                  const ProductRow<float>* rows, int64_t n) {
-    constexpr int64_t kMost = 64;
     Bfloat16Rows rounded(w);
-    ProductRow<float> part[kMost];
 #if LSTMCORE_AVX512_UNITS
     const TileScope tiles(w.uses_amx());
 #endif
-    for (int64_t count; n > 0; rows += count, n -= count) {
-        count = std::min({n, kMost, rounded.most(w)});
-        rounded.set(w, count, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return rows[row].a; });
-        for (int64_t i = 0; i < count; ++i) part[i] = {rounded.at(i), rows[i].init, rows[i].out};
-        multiply_given(w, columns, part, count);
-    }
+    multiply_made(w, columns, rows, n, rounded);
 }
 
 }  // namespace
@@ -79,7 +70,7 @@ void product(const Packed<T>& w, int64_t columns, const ProductRow<T>* rows, int
         if (w.quantized != nullptr) return multiply_quantized(w, columns, rows, n);
         if (w.is_bfloat16()) return multiply_bfloat16(w, columns, rows, n);
     }
-    multiply_given(w, columns, rows, n);
+    multiply_rows(w, columns, rows, n, {});
 }
 
 template void product<float>(const Packed<float>&, int64_t, const ProductRow<float>*, int64_t);

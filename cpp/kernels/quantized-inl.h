@@ -31,7 +31,8 @@ constexpr float kSmallestQuantized = 1e-30f;
 /// Writes round(127 a[k] / max |a|), ties to even, to q; the scale is max |a| / 127. That is NaN if
 /// a number of the row is infinite or NaN, and so is what the row is multiplied to. From K to
 /// `padded`, a multiple of kGroup, q is 0.
-inline QuantizedRow quantize_row(const float* a, int64_t K, int64_t padded, int8_t* q) {
+inline LSTMCORE_ONE_COPY QuantizedRow quantize_row(const float* a, int64_t K, int64_t padded,
+                                                   int8_t* q) {
     constexpr int64_t L = kLanes<float>;
     Ints most = {};
     for (int64_t k = 0; k < K; k += L) {
@@ -71,12 +72,12 @@ public:
 
     /// Quantises the rows row_of(0), ... row_of(n - 1), to be multiplied with w.
     template <class RowOf>
-    LSTMCORE_INLINE void set(const Packed<float>& w, int64_t n, RowOf row_of) {
+    LSTMCORE_INLINE MadeRows set(const Packed<float>& w, int64_t n, RowOf row_of) {
         const int64_t padded = w.padded_int8_K();
         for (int64_t i = 0; i < n; ++i)
             rows_[i] = quantize_row(row_of(i), w.K, padded, bytes_ + i * padded);
+        return {reinterpret_cast<const char*>(rows_), int64_t(sizeof(QuantizedRow))};
     }
-    const QuantizedRow* rows() const { return rows_; }
 
 private:
     static constexpr int64_t kMost = 64;
@@ -92,90 +93,43 @@ LSTMCORE_INLINE void store_scaled(const Ints& sum, const float* scales,
     store(end.to + column, pmadd(to_floats(sum), scale, load(end.from + column)));
 }
 
-/// to[panel][row][vector] = from[panel][row][vector] + scale[panel][vector] a[row].scale
-///     sum_k a[row].q[k] w.q[panel][k][vector]
+LSTMCORE_INLINE const QuantizedRow& quantized_row(const void* row) {
+    return *static_cast<const QuantizedRow*>(row);
+}
+
+/// TileLoop of a matrix in int8: to[panel][row][vector] = from[panel][row][vector] +
+///     scale[panel][vector] a[row].scale sum_k a[row].q[k] w[panel][k][vector]
 /// Factor is what multiplies: DotFactor or VnniFactor.
 template <class Factor, int kVectors, int kPanels, int kRows>
-__attribute__((noinline)) void accumulate_quantized(const QuantizedRow* a, const int8_t* w,
-                                                    int64_t w_panel, int64_t w_step, int64_t groups,
-                                                    const float* scales, int64_t panel_columns,
-                                                    const Ends<float>* ends) {
+void multiply_quantized_tile(const void* const* a, const TileWeights& weights,
+                             const Ends<float>* ends) {
     constexpr int L = kLanes<float>;
+    const auto* w = reinterpret_cast<const int8_t*>(weights.data);
+    const int64_t w_panel = weights.panel_bytes, turns = weights.turns;
     Ints sum[kPanels][kRows][kVectors];
-    for (int p = 0; p < kPanels; ++p)
-        for (int r = 0; r < kRows; ++r)
-            for (int v = 0; v < kVectors; ++v) sum[p][r][v] = Ints{} - Factor::kOffset * a[r].sum;
     const int8_t* row[kRows];
-    for (int r = 0; r < kRows; ++r) row[r] = a[r].q;
-    for (int64_t g = 0; g < groups; ++g, w += w_step)
+    for (int r = 0; r < kRows; ++r) {
+        const QuantizedRow& from = quantized_row(a[r]);
+        row[r] = from.q;
+        for (int p = 0; p < kPanels; ++p)
+            for (int v = 0; v < kVectors; ++v) sum[p][r][v] = Ints{} - Factor::kOffset * from.sum;
+    }
+    for (int64_t g = 0; g < turns; ++g, w += kVectors * L * kGroup)
         for (int r = 0; r < kRows; ++r) {
             const Factor factor(row[r] + g * kGroup);
             for (int p = 0; p < kPanels; ++p)
                 for (int v = 0; v < kVectors; ++v)
                     sum[p][r][v] = factor.add_dot(sum[p][r][v], w + p * w_panel + v * L * kGroup);
         }
+    const float* const scales = weights.scales + weights.column;
     for (int p = 0; p < kPanels; ++p)
         for (int r = 0; r < kRows; ++r) {
-            const Packet<float> a_scale = set(a[r].scale);
+            const Packet<float> a_scale = set(quantized_row(a[r]).scale);
             const Ends<float>& end = ends[p * kRows + r];
             for (int v = 0; v < kVectors; ++v)
-                store_scaled(sum[p][r][v], scales + p * panel_columns + v * L, a_scale, end, v * L);
+                store_scaled(sum[p][r][v], scales + p * weights.panel_columns + v * L, a_scale, end,
+                             v * L);
         }
-}
-
-/// accumulate_quantized() for the number of rows met at run time, 1 .. kRows.
-template <class Factor, int kVectors, int kPanels, int kRows>
-LSTMCORE_INLINE void accumulate_quantized_rows(int64_t rows, const QuantizedRow* a, const int8_t* w,
-                                               int64_t w_panel, int64_t w_step, int64_t groups,
-                                               const float* scales, int64_t panel_columns,
-                                               const Ends<float>* ends) {
-    if constexpr (kRows > 1) {
-        if (rows < kRows)
-            return accumulate_quantized_rows<Factor, kVectors, kPanels, kRows - 1>(
-                rows, a, w, w_panel, w_step, groups, scales, panel_columns, ends);
-    }
-    accumulate_quantized<Factor, kVectors, kPanels, kRows>(a, w, w_panel, w_step, groups, scales,
-                                                           panel_columns, ends);
-}
-
-/// The product of `panels` panels of w from `panel` on, each of kVectors registers, or of one
-/// narrower one of `columns` columns, with the rows.
-template <class Factor, int kVectors, int kPanels, int kRows>
-LSTMCORE_INLINE void add_quantized_by(const Packed<float>& w, int64_t panel, int64_t columns,
-                                      int64_t rows, const QuantizedRow* a,
-                                      const Ends<float>* ends) {
-    constexpr int L = kLanes<float>;
-    const int64_t step = w.vectors * L, groups = w.padded_int8_K() / kGroup;
-    const int64_t size = step * groups * kGroup;
-    const int8_t* const from = w.quantized + panel * size;
-    const float* const scales = w.scales + panel * step;
-    if constexpr (kVectors > 1 && kPanels == 1) {
-        if (columns < kVectors * L) {
-            const auto narrow = [&](auto vectors) LSTMCORE_INLINE_LAMBDA {
-                accumulate_quantized_rows<Factor, decltype(vectors)::value, 1, kRows>(
-                    rows, a, from, 0, columns * kGroup, groups, scales, 0, ends);
-            };
-            if (columns == L) return narrow(Constant<1>());
-            if constexpr (kVectors > 2)
-                if (columns == 2 * L) return narrow(Constant<2>());
-            if constexpr (kVectors > 3)
-                if (columns == 3 * L) return narrow(Constant<3>());
-        }
-    }
-    accumulate_quantized_rows<Factor, kVectors, kPanels, kRows>(
-        rows, a, from, size, kVectors * L * kGroup, groups, scales, step, ends);
-}
-
-/// The same by the unit that w is packed for, if not AMX.
-template <int kVectors, int kPanels, int kRows>
-LSTMCORE_INLINE void add_quantized(const Packed<float>& w, int64_t panel, int64_t columns,
-                                   int64_t rows, const QuantizedRow* a, const Ends<float>* ends) {
-#if LSTMCORE_VNNI
-    if (w.int8_unit == Int8Unit::vnni)
-        return add_quantized_by<VnniFactor, kVectors, kPanels, kRows>(w, panel, columns, rows, a,
-                                                                      ends);
-#endif
-    add_quantized_by<DotFactor, kVectors, kPanels, kRows>(w, panel, columns, rows, a, ends);
 }
 
 }  // namespace

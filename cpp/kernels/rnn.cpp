@@ -13,13 +13,13 @@ inline bool is_plain_rnn(const CellSpec& cell) {
     return cell.candidate.kind == ActivationKind::tanh && cell.gate_clip == 0;
 }
 
-template <class T, bool kPlain, class Factors>
-void rnn_forward_variant(const StepArgs<T>& step, const RnnForwardRow<T>* rows, Factors factors,
-                         int64_t n) {
+template <class T, bool kPlain>
+void rnn_forward_variant(const StepArgs<T>& step, const RnnForwardRow<T>* rows,
+                         const Factors<RnnForwardRow<T>>& factors, int64_t n) {
     const CellActivations<T, kPlain> act{step.cell};
     const int64_t H = step.H;
     const auto x_of = [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return factors.x(row); };
-    multiply_columns<T, false>(
+    multiply_columns(
         step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return factors.a(row); },
         input<T>(step.w_in, x_of, Nothing{}),
         [&](auto vectors, int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
@@ -55,10 +55,10 @@ void rnn_normalized_variant(const StepArgs<T>& step, const RnnForwardRow<T>* row
 
 template <class T, bool kPlain>
 void rnn_backward_variant(const StepArgs<T>& step, const RnnBackwardRow<T>* rows,
-                          FloatFactors<RnnBackwardRow<T>> factors, int64_t n) {
+                          const Factors<RnnBackwardRow<T>>& factors, int64_t n) {
     const CellActivations<T, kPlain> act{step.cell};
     const int64_t H = step.H;
-    multiply_columns<T, false>(
+    multiply_columns(
         step.w, n, [&](int64_t row) LSTMCORE_INLINE_LAMBDA { return factors.a(row); },
         no_input<T>(),
         [&](auto vectors, int64_t unit, int64_t row, T* tile) LSTMCORE_INLINE_LAMBDA {
@@ -77,11 +77,11 @@ void rnn_backward_variant(const StepArgs<T>& step, const RnnBackwardRow<T>* rows
         }));
 }
 
-template <class T, class Factors>
-void rnn_forward_with(const StepArgs<T>& step, const RnnForwardRow<T>* rows, Factors factors,
-                      int64_t n) {
-    const auto run = is_plain_rnn(step.cell) ? rnn_forward_variant<T, true, Factors>
-                                             : rnn_forward_variant<T, false, Factors>;
+template <class T>
+void rnn_forward_with(const StepArgs<T>& step, const RnnForwardRow<T>* rows,
+                      const Factors<RnnForwardRow<T>>& factors, int64_t n) {
+    const auto run =
+        is_plain_rnn(step.cell) ? rnn_forward_variant<T, true> : rnn_forward_variant<T, false>;
     run(step, rows, factors, n);
 }
 
@@ -96,7 +96,7 @@ LSTMCORE_ONE_COPY void rnn_forward_normalized(const StepArgs<T>& step, const Rnn
 
 template <class T>
 void rnn_backward_with(const StepArgs<T>& step, const RnnBackwardRow<T>* rows,
-                       FloatFactors<RnnBackwardRow<T>> factors, int64_t n) {
+                       const Factors<RnnBackwardRow<T>>& factors, int64_t n) {
     const auto run =
         is_plain_rnn(step.cell) ? rnn_backward_variant<T, true> : rnn_backward_variant<T, false>;
     run(step, rows, factors, n);
@@ -107,14 +107,14 @@ void rnn_backward_with(const StepArgs<T>& step, const RnnBackwardRow<T>* rows,
 template <class T>
 void rnn_forward(const StepArgs<T>& step, const RnnForwardRow<T>* rows, int64_t n) {
     if (step.cell.layer_norm) return rnn_forward_normalized(step, rows, n);
-    with_factors<true>(step, rows, n, [&](auto part, auto factors, int64_t count) {
+    with_factors<true>(step, rows, n, [&](auto part, const auto& factors, int64_t count) {
         rnn_forward_with<T>(step, part, factors, count);
     });
 }
 
 template <class T>
 void rnn_backward(const StepArgs<T>& step, const RnnBackwardRow<T>* rows, int64_t n) {
-    with_factors<false>(step, rows, n, [&](auto part, auto factors, int64_t count) {
+    with_factors<false>(step, rows, n, [&](auto part, const auto& factors, int64_t count) {
         rnn_backward_with<T>(step, part, factors, count);
     });
 }

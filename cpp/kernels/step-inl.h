@@ -26,9 +26,10 @@ struct StepRow {
     const T* h_prev;  ///< what w is multiplied with
 
     /// The only row of a step, with what its matrices are multiplied with.
-    template <class Row, class Factors>
-    static StepRow of(const StepArgs<T>& step, const Row& row, const Factors& factors) {
-        return {row.pre, step.w_in ? factors.x(0) : nullptr, factors.a(0)};
+    template <class Row>
+    static StepRow of(const StepArgs<T>& step, const Row& row, const Factors<Row>& factors) {
+        const void* const x = step.w_in ? factors.x(0) : nullptr;
+        return {row.pre, static_cast<const T*>(x), static_cast<const T*>(factors.a(0))};
     }
 };
 

@@ -1,26 +1,51 @@
-// Sums over rows: the gradients of weight matrices and of biases. A file apart from the products,
-// as both use accumulate() and each then gets one made for its own steps.
+// Sums over rows: the gradients of weight matrices and of biases.
+#include <algorithm>
+
+#include "accumulate-inl.h"
 #include "entries.h"
-#include "product-inl.h"
 
 namespace lstmcore {
 namespace LSTMCORE_LEVEL {
 namespace {
 
-/// Rows [first, last) of the gradient of a weight matrix: tiles of c, each an accumulate() over the
-/// M rows.
-template <class T, int kVectors>
+/// A tile of a sum over rows: to[row][vector] = from[row][vector] +
+///     sum_m a[row][m a_step] b[m b_step + vector], for m < M
+template <class T>
+using SumLoop = void (*)(const void* const* a, int64_t a_step, const T* b, int64_t b_step,
+                         int64_t M, const Ends<T>* ends);
+template <class T, int kVectors, int kRows>
+void sum_tile(const void* const* a, int64_t a_step, const T* b, int64_t b_step, int64_t M,
+              const Ends<T>* ends) {
+    accumulate<T, T, kVectors, 1, kRows>(a, a_step, b, 0, b_step, M, ends, [] {});
+}
+
+template <class T>
+struct SumLoops {
+    static constexpr bool kHasWide = false;
+    SumLoop<T> tall[kMostVectors + 1][kMostRows + 1];  ///< [vectors][rows]
+
+    template <int kVectors, int, int kRows>
+    struct Of {
+        static constexpr SumLoop<T> loop = sum_tile<T, kVectors, kRows>;
+    };
+};
+template <class T>
+constexpr SumLoops<T> kSumLoops = AllShapes<SumLoops<T>, SumLoops<T>::template Of>::make();
+
+/// Rows [first, last) of the gradient of a weight matrix: tiles of c, `vectors` registers wide,
+/// each a sum over the M rows.
+template <class T>
 LSTMCORE_INLINE void outer_columns(const OuterArgs<T>& args, int64_t first, int64_t last,
-                                   int64_t column) {
-    constexpr int L = kLanes<T>, width = kVectors * L;
-    constexpr int kRows = tile_rows(kVectors);
-    alignas(64) T tile[kRows * width];
-    const T* a[kRows];
-    Ends<T> ends[kRows];
+                                   int64_t column, int64_t vectors) {
+    constexpr int L = kLanes<T>;
+    const int64_t width = vectors * L, most = kRowsOf[vectors];
+    alignas(64) T tile[kAccumulators * L];
+    const void* a[kMostRows];
+    Ends<T> ends[kMostRows];
     const T* b = args.b.at(0, column);
     const bool whole = args.N - column >= width;  // then in place
-    for (int64_t j = first; j < last; j += kRows) {
-        const int64_t rows = last - j < kRows ? last - j : kRows;
+    for (int64_t j = first; j < last; j += most) {
+        const int64_t rows = last - j < most ? last - j : most;
         for (int64_t r = 0; r < rows; ++r) {
             a[r] = args.a.at(0, args.first + j + r);
             T *c = args.c + (j + r) * args.N + column, *copy = tile + r * width;
@@ -29,14 +54,13 @@ LSTMCORE_INLINE void outer_columns(const OuterArgs<T>& args, int64_t first, int6
                 store(copy + v, load(c + v, args.N - column - v));
         }
         // The next tile, down the column or at the top of the next.
-        const bool down = j + kRows < last;
-        const T* next = args.c + (down ? j + kRows : first) * args.N + column + (down ? 0 : width);
-        const int64_t next_rows = down && last - j < 2 * kRows ? last - j - kRows : kRows;
+        const bool down = j + most < last;
+        const T* next = args.c + (down ? j + most : first) * args.N + column + (down ? 0 : width);
+        const int64_t next_rows = down && last - j < 2 * most ? last - j - most : most;
         for (int64_t r = 0; r < next_rows; ++r)
             for (int64_t v = 0; v < width; v += kCacheLine / int64_t(sizeof(T)))
                 prefetch(next + r * args.N + v);
-        accumulate_rows<T, T, kVectors, 1, kRows, false>(rows, a, args.a.width, b, 0, args.b.width,
-                                                         args.M, {}, ends);
+        kSumLoops<T>.tall[vectors][rows](a, args.a.width, b, args.b.width, args.M, ends);
         for (int64_t r = 0; r < rows && !whole; ++r) {
             T* c = args.c + (j + r) * args.N + column;
             for (int64_t v = 0; v < width; v += L)
@@ -47,15 +71,16 @@ LSTMCORE_INLINE void outer_columns(const OuterArgs<T>& args, int64_t first, int6
 
 /// Rows [first, last) of a gradient with one register of columns or less, some of whose lanes would
 /// be idle: here lanes run over its rows, which are columns of a. Each number is the same chain.
-template <class T, int kVectors>
-LSTMCORE_INLINE void outer_turned_tile(const OuterArgs<T>& args, int64_t column, int64_t first,
-                                       int64_t last) {
-    constexpr int L = kLanes<T>, width = kVectors * L, kRows = tile_rows(kVectors);
-    alignas(64) T tile[kRows * width] = {};
-    const T* b[kRows];
-    Ends<T> ends[kRows];
-    for (int64_t n = 0; n < args.N; n += kRows) {
-        const int64_t rows = args.N - n < kRows ? args.N - n : kRows;
+template <class T>
+LSTMCORE_INLINE void outer_turned_tile(const OuterArgs<T>& args, int64_t column, int64_t vectors,
+                                       int64_t first, int64_t last) {
+    constexpr int L = kLanes<T>;
+    const int64_t width = vectors * L, most = kRowsOf[vectors];
+    alignas(64) T tile[kAccumulators * L] = {};
+    const void* b[kMostRows];
+    Ends<T> ends[kMostRows];
+    for (int64_t n = 0; n < args.N; n += most) {
+        const int64_t rows = args.N - n < most ? args.N - n : most;
         for (int64_t r = 0; r < rows; ++r) {
             T* const sums = tile + r * width;
             b[r] = args.b.at(0, n + r);
@@ -63,8 +88,8 @@ LSTMCORE_INLINE void outer_turned_tile(const OuterArgs<T>& args, int64_t column,
             for (int64_t j = first; j < last; ++j)
                 sums[j - column] = args.c[(j - args.first) * args.N + n + r];
         }
-        accumulate_rows<T, T, kVectors, 1, kRows, false>(
-            rows, b, args.b.width, args.a.at(0, column), 0, args.a.width, args.M, {}, ends);
+        kSumLoops<T>.tall[vectors][rows](b, args.b.width, args.a.at(0, column), args.a.width,
+                                         args.M, ends);
         for (int64_t r = 0; r < rows; ++r)
             for (int64_t j = first; j < last; ++j)
                 args.c[(j - args.first) * args.N + n + r] = tile[r * width + j - column];
@@ -78,23 +103,10 @@ void outer_turned(const OuterArgs<T>& args) {
     for (int64_t column = args.first / L * L; column < end;) {
         const int64_t left = (end - column + L - 1) / L;
         const int64_t in_panel = (args.a.width - column % args.a.width) / L;
-        const int64_t most = left < in_panel ? left : in_panel, vectors = most < 4 ? most : 4;
+        const int64_t vectors = std::min<int64_t>({left, in_panel, kMostVectors});
         const int64_t first = column < args.first ? args.first : column;
         const int64_t last = column + vectors * L < end ? column + vectors * L : end;
-        switch (vectors) {
-            case 1:
-                outer_turned_tile<T, 1>(args, column, first, last);
-                break;
-            case 2:
-                outer_turned_tile<T, 2>(args, column, first, last);
-                break;
-            case 3:
-                outer_turned_tile<T, 3>(args, column, first, last);
-                break;
-            case 4:
-                outer_turned_tile<T, 4>(args, column, first, last);
-                break;
-        }
+        outer_turned_tile(args, column, vectors, first, last);
         column += vectors * L;
     }
 }
@@ -133,19 +145,9 @@ void outer(const OuterArgs<T>& args) {
     constexpr int64_t kBlock = 192;
     for (int64_t first = 0; first < args.J; first += kBlock) {
         const int64_t last = first + kBlock < args.J ? first + kBlock : args.J;
-        int64_t column = 0;
-        for (; column + 3 * L < args.N; column += 4 * L)
-            outer_columns<T, 4>(args, first, last, column);
-        switch ((args.N - column + L - 1) / L) {
-            case 1:
-                outer_columns<T, 1>(args, first, last, column);
-                break;
-            case 2:
-                outer_columns<T, 2>(args, first, last, column);
-                break;
-            case 3:
-                outer_columns<T, 3>(args, first, last, column);
-                break;
+        for (int64_t column = 0, vectors; column < args.N; column += vectors * L) {
+            vectors = std::min<int64_t>((args.N - column + L - 1) / L, kMostVectors);
+            outer_columns(args, first, last, column, vectors);
         }
     }
 }
