@@ -11,7 +11,7 @@ namespace lstmcore {
 namespace {
 
 constexpr int64_t kNotGiven = -1;
-constexpr int kDepth = 20;  // of structures in structures
+constexpr int kMostNested = 20;  // of structures in structures
 
 int64_t signed_integer(const Json& json, const std::string& name) {
     const double value = json.number(name);
@@ -35,7 +35,7 @@ const Json::Array& list(const Json& json, const std::string& name, size_t least)
 /// Adds the slots of a structure: a slot, null, ["tuple" or "list", parts] or ["dict", names,
 /// parts].
 void add_slots(const Json& tree, std::vector<int64_t>& slots, int depth = 0) {
-    if (depth > kDepth) throw std::runtime_error("the graph is nested too deep");
+    if (depth > kMostNested) throw std::runtime_error("the graph is nested too deep");
     if (tree.is_null()) return slots.push_back(kNotGiven);
     if (!tree.is_array()) return slots.push_back(tree.integer("a value of the graph"));
     const Json::Array& parts = list(tree, "a structure of the graph", 2);

@@ -21,7 +21,7 @@
 namespace lstmcore {
 namespace {
 
-constexpr int kDepth = 30;  // of models in models
+constexpr int kMostModels = 30;  // of models in models
 
 template <class T>
 class ModuleReader {
@@ -29,7 +29,7 @@ public:
     explicit ModuleReader(const TensorFile& file) : parameters_(file) {}
 
     PartPointer<T> read(const Json& description, const std::string& prefix, int depth = 0) {
-        if (depth > kDepth) throw std::runtime_error("models in models, too deep");
+        if (depth > kMostModels) throw std::runtime_error("models in models, too deep");
         Options options(description);
         const std::string type = options.get("type").string("type");
         const Kind& kind = find_kind(type);

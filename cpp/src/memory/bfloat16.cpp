@@ -20,7 +20,7 @@ namespace lstmcore {
 namespace {
 
 // In the order of Bfloat16Unit, without `none`.
-constexpr const char* kNames[] = {"float32", "widening", "avx512-bf16", "amx"};
+constexpr const char* kBfloat16Units[] = {"float32", "widening", "avx512-bf16", "amx"};
 
 /// A product of some rows with a matrix of so many registers of columns, to see what a unit makes
 /// of it; by `none` in float32.
@@ -117,7 +117,7 @@ bool parts_come_out_right(const Kernels<float>& kernels) {
 /// What the environment asks for, or `none`.
 Bfloat16Unit wanted_unit() {
     static ChosenOnce<Bfloat16Unit> wanted;
-    return wanted.get([] { return 1 + named_choice("LSTMCORE_BFLOAT16", kNames, -1); });
+    return wanted.get([] { return 1 + named_choice("LSTMCORE_BFLOAT16", kBfloat16Units, -1); });
 }
 
 std::chrono::nanoseconds time_of(const Kernels<float>& kernels, Bfloat16Unit unit, int64_t rows) {
@@ -216,7 +216,7 @@ void round_bfloat16(float* numbers, int64_t count) noexcept {
 }
 
 std::string bfloat16_instructions() {
-    return kNames[size_t(best_unit(kernel_table().f32)) - 1];
+    return kBfloat16Units[size_t(best_unit(kernel_table().f32)) - 1];
 }
 
 std::string bfloat16x3_instructions() {

@@ -14,7 +14,7 @@ namespace lstmcore {
 namespace {
 
 // In the order of Int8Unit.
-constexpr const char* kNames[] = {"plain", "vnni", "amx"};
+constexpr const char* kInt8Units[] = {"plain", "vnni", "amx"};
 
 /// Whether registers have 512 bits: two levels have units.
 bool has_512_bits(const Kernels<float>& kernels) {
@@ -22,9 +22,9 @@ bool has_512_bits(const Kernels<float>& kernels) {
 }
 
 /// A product of some rows of K numbers with a matrix of N columns, by a unit.
-class Trial {
+class Int8Trial {
 public:
-    Trial(const Kernels<float>& kernels, Int8Unit unit, int64_t rows, int64_t N)
+    Int8Trial(const Kernels<float>& kernels, Int8Unit unit, int64_t rows, int64_t N)
         : kernels_(kernels) {
         w_.K = K;
         w_.N = N;
@@ -50,8 +50,8 @@ public:
         for (int64_t r = 0; r < rows; ++r)
             rows_.push_back({a_.data() + r * K, start_.data(), out_.data() + r * N});
     }
-    Trial(const Trial&) = delete;
-    Trial& operator=(const Trial&) = delete;
+    Int8Trial(const Int8Trial&) = delete;
+    Int8Trial& operator=(const Int8Trial&) = delete;
 
     const std::vector<float>& result() {
         const FlushDenormals mode;
@@ -70,12 +70,12 @@ private:
 };
 
 /// Whether a unit gives the bits of the plain one: alone and in tiles, in panels of all widths.
-bool comes_out_right(const Kernels<float>& kernels, Int8Unit unit) {
+bool int8_comes_out_right(const Kernels<float>& kernels, Int8Unit unit) {
     for (const int64_t rows : {1, 40})
         for (const int64_t registers : {4, 5, 6, 7, 18}) {
             const int64_t N = registers * kernels.lanes;
-            if (Trial(kernels, unit, rows, N).result() !=
-                Trial(kernels, Int8Unit::plain, rows, N).result())
+            if (Int8Trial(kernels, unit, rows, N).result() !=
+                Int8Trial(kernels, Int8Unit::plain, rows, N).result())
                 return false;
         }
     return true;
@@ -83,14 +83,14 @@ bool comes_out_right(const Kernels<float>& kernels, Int8Unit unit) {
 
 /// The best unit of those that may be used and do as they should. AMX has to be faster, too, unless
 /// the environment asks for it.
-Int8Unit find_unit(const Kernels<float>& kernels) {
-    const int wanted = named_choice("LSTMCORE_INT8", kNames, -1);
+Int8Unit find_int8_unit(const Kernels<float>& kernels) {
+    const int wanted = named_choice("LSTMCORE_INT8", kInt8Units, -1);
     const auto is_there = [&](Int8Unit unit) {
         return (wanted < 0 || int(unit) <= wanted) && has_int8_unit(kernels, unit) &&
-               comes_out_right(kernels, unit);
+               int8_comes_out_right(kernels, unit);
     };
     const auto time_of = [&](Int8Unit unit, int64_t rows) {
-        Trial trial(kernels, unit, rows, 18 * kernels.lanes);
+        Int8Trial trial(kernels, unit, rows, 18 * kernels.lanes);
         return shortest_time([&] { trial.result(); });
     };
     const bool amx = is_there(Int8Unit::amx);
@@ -118,11 +118,11 @@ Int8Unit int8_unit(const Kernels<float>& kernels) {
     auto& chosen = !kernels.has_vnni       ? of_others
                    : has_512_bits(kernels) ? of_512_bits
                                            : of_256_bits;
-    return chosen.get([&] { return find_unit(kernels); });
+    return chosen.get([&] { return find_int8_unit(kernels); });
 }
 
 std::string int8_instructions() {
-    return kNames[size_t(int8_unit(kernel_table().f32))];
+    return kInt8Units[size_t(int8_unit(kernel_table().f32))];
 }
 
 }  // namespace lstmcore

@@ -41,7 +41,7 @@ struct ChangedRow {
 };
 
 template <class T>
-struct Scratch {
+struct BackwardScratch {
     BackwardRows<T> rows;     ///< (slots) of a step
     ProductRow<T>* products;  ///< (chunk rows)
     ChangedRow<T>* changed;   ///< (slots)
@@ -213,7 +213,7 @@ private:
         const bool backwards = spec_.reads_backwards(d), project = spec_.proj_size > 0;
         const View<const T> dhidden = dhidden_of(layer), hidden = hidden_of(layer);
         const View<const T> input = input_of(layer), gates = tape_[layer].gates[d];
-        Scratch<T>& scratch = scratch_[worker];
+        BackwardScratch<T>& scratch = scratch_[worker];
         const int64_t next_alive = schedule_->alive(step + 1);
         const StridedRows<T> next =
             step + 1 < end ? StridedRows<T>{sums_.hidden_gradients().at(row - next_alive),
@@ -300,7 +300,8 @@ private:
     }
 
     /// Copies what a row read, with its mask, for the sum that is dW_ih.
-    void keep_input(Scratch<T>& scratch, int64_t row, int64_t layer, int d, int64_t b, const T* x) {
+    void keep_input(BackwardScratch<T>& scratch, int64_t row, int64_t layer, int d, int64_t b,
+                    const T* x) {
         const int64_t I = spec_.layer_input_size(layer);
         if (const T* mask = masks_.input(layer, d, b)) {
             mask_row(mask, x, I, scratch.masked_x);
@@ -324,7 +325,7 @@ private:
     /// The gates of a step. Only its first `running` rows have a next step, whose dgates are to be
     /// multiplied by W_hh.
     void run_rows(int worker, const PackedDirection<T>& w, int64_t running, int64_t n) {
-        Scratch<T>& scratch = scratch_[worker];
+        BackwardScratch<T>& scratch = scratch_[worker];
         const Packed<T> w_hh_t = rooms_.in_room(w.w_hh_t, worker);
         StepArgs<T> args{cell_, H_, w_hh_t, w.w_n_t, nullptr, w.peephole};
         scratch.rows.run(weights_->kernels(), args, 0, running);
@@ -333,7 +334,7 @@ private:
     }
     /// The same of an LSTM with a projection: the product gives dh, the kernel goes on from there.
     void run_projected(int worker, const PackedDirection<T>& w, int64_t running, int64_t n) {
-        Scratch<T>& scratch = scratch_[worker];
+        BackwardScratch<T>& scratch = scratch_[worker];
         weights_->kernels().product(rooms_.in_room(w.w_hh_t, worker), P_, scratch.products,
                                     running);
         scratch.rows.move_dy(scratch.products, n, P_, zeros_);
@@ -342,8 +343,8 @@ private:
     }
 
     /// Prepares row n, which is row `row` of the chunk, for run_changed().
-    void change_row(Scratch<T>& scratch, int64_t n, BackwardPlace<T>& at, int64_t layer, int d,
-                    const typename Pass<T>::Moment& now, int64_t slot, int64_t row) {
+    void change_row(BackwardScratch<T>& scratch, int64_t n, BackwardPlace<T>& at, int64_t layer,
+                    int d, const typename Pass<T>::Moment& now, int64_t slot, int64_t row) {
         ChangedRow<T>& changed = scratch.changed[n];
         changed = {at.mask, at.extra, at.dy, {}, slot, row, nullptr};
         if (cell_.zoneout) changed.takes = {spec_, tape_[layer].zones[d].at(now.t, now.b)};
@@ -368,7 +369,7 @@ private:
     }
     /// The gates of such rows, after the product with W_hh and all between the two.
     void run_changed(int worker, const PackedDirection<T>& w, int64_t running, int64_t n) {
-        Scratch<T>& scratch = scratch_[worker];
+        BackwardScratch<T>& scratch = scratch_[worker];
         weights_->kernels().product(rooms_.in_room(w.w_hh_t, worker), P_, scratch.products,
                                     running);
         for (int64_t i = 0; i < n; ++i) {
@@ -399,7 +400,7 @@ private:
         }
     }
     /// dm = dh · W_hr, which the kernel makes itself where c is not normalised.
-    void project_back(Scratch<T>& scratch, const PackedDirection<T>& w, int64_t n) {
+    void project_back(BackwardScratch<T>& scratch, const PackedDirection<T>& w, int64_t n) {
         for (int64_t i = 0; i < n; ++i)
             scratch.products[i] = {scratch.products[i].out, zeros_,
                                    dm_.at(scratch.changed[i].slot)};
@@ -535,7 +536,7 @@ private:
     StridedRows<T> dx_rows_;       // by row of a chunk, the gradient of x with its mask
     View<T> doutput_[2], dhidden_;
     int64_t zeros_size_;
-    std::vector<Scratch<T>> scratch_;
+    std::vector<BackwardScratch<T>> scratch_;
     RoundingRooms rooms_;
 
     std::vector<LayerTape<const T>> tape_;

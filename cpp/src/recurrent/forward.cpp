@@ -56,7 +56,7 @@ struct SequenceView {
 
 /// What one worker computes in.
 template <class T>
-struct Scratch {
+struct ForwardScratch {
     T* pre;                   ///< input product of a chunk; rows are in order of step and slot
     StridedRows<T> x;         ///< what it is made of, where that has a mask
     ProductRow<T>* products;  ///< (chunk rows)
@@ -285,7 +285,7 @@ private:
         if (looks_up(layer) || fused) return;
         const bool backwards = spec_.reads_backwards(d);
         const SequenceView<const T> x = input_of(layer);
-        Scratch<T>& scratch = scratch_[worker];
+        ForwardScratch<T>& scratch = scratch_[worker];
         scratch.next_pre = scratch.pre;
         Packed<T> part = rooms_.in_room(w.w_ih, worker);
         int64_t column = 0;
@@ -349,7 +349,7 @@ private:
         const bool backwards = spec_.reads_backwards(d);
         const SequenceView<T> hidden = hidden_of(layer);
         const SequenceView<const T> input = input_of(layer);
-        Scratch<T>& scratch = scratch_[worker];
+        ForwardScratch<T>& scratch = scratch_[worker];
         const bool look_up = looks_up(layer), fused = bool(scratch.args.w_in);
         scratch.args.last_first = (step % 2 == 1) != last_panel_first_;
         int64_t n = 0;
@@ -470,7 +470,7 @@ private:
     const int64_t width_;  // of a row of the input product, at most
     int64_t chunk_, ring_ = 0;
     std::vector<LayerTape<T>> layers_;
-    std::vector<Scratch<T>> scratch_;
+    std::vector<ForwardScratch<T>> scratch_;
     RoundingRooms rooms_;
     T* projected_ = nullptr;  ///< (D, table_rows, N of W_ih)
     ProductRow<T>* projections_ = nullptr;

@@ -13,11 +13,11 @@
 #include "memory/arena.h"
 #include "memory/pack.h"
 #include "memory/sizes.h"
+#include "training/log_space.h"
 
 namespace lstmcore {
 namespace {
 
-constexpr double kImpossible = -std::numeric_limits<double>::infinity();
 /// The same as a finite number: its product with 0 is 0.
 constexpr double kLowest = std::numeric_limits<double>::lowest();
 /// Exponentials below 1e-307 are lost. A sum of what is left by its highest, 1, that is at least
@@ -158,10 +158,10 @@ struct Job {
 
 /// One row of the loss. Its steps are 0 .. steps() - 1.
 template <class T>
-class Row {
+class CrfRow {
 public:
-    Row() = default;
-    Row(const Job<T>& job, int64_t b)
+    CrfRow() = default;
+    CrfRow(const Job<T>& job, int64_t b)
         : job_(&job),
           model_(&job.model),
           b_(b),
@@ -334,7 +334,7 @@ private:
 /// Rows first, first + by, ...: kRows at once, so that a product has that many.
 template <class T>
 void run_rows(const Job<T>& job, int64_t first, int64_t by, double* room) noexcept {
-    const auto run = [&](Row<T>* rows, int64_t count) {
+    const auto run = [&](CrfRow<T>* rows, int64_t count) {
         ProductRow<double> products[kRows];
         int64_t longest = 0;
         for (int64_t r = 0; r < count; ++r) {
@@ -360,10 +360,10 @@ void run_rows(const Job<T>& job, int64_t first, int64_t by, double* room) noexce
         }
         for (int64_t r = 0; r < count; ++r) rows[r].finish(room);
     };
-    Row<T> rows[kRows];
+    CrfRow<T> rows[kRows];
     int64_t count = 0;
     for (int64_t b = first; b < job.shape.B; b += by) {
-        rows[count++] = Row<T>(job, b);
+        rows[count++] = CrfRow<T>(job, b);
         if (count < kRows && b + by < job.shape.B) continue;
         run(rows, count);
         count = 0;

@@ -11,11 +11,11 @@
 #include "machine/isa.h"
 #include "memory/arena.h"
 #include "training/ctc_scores.h"
+#include "training/log_space.h"
 
 namespace lstmcore {
 namespace {
 
-constexpr double kImpossible = -std::numeric_limits<double>::infinity();
 /// Entries before the first state of a row of states, as the recursion looks two states back.
 constexpr int64_t kBefore = 2;
 
@@ -47,10 +47,10 @@ struct Workspace {
 
 /// One row: forward, and backward beside it.
 template <class T>
-class Row {
+class CtcRow {
 public:
-    Row(const KernelTable& kernels, const Workspace& work, const T* logits, T* dlogits,
-        int64_t step_stride, int64_t steps, int64_t classes)
+    CtcRow(const KernelTable& kernels, const Workspace& work, const T* logits, T* dlogits,
+           int64_t step_stride, int64_t steps, int64_t classes)
         : kernels_(kernels),
           work_(work),
           logits_(logits),
@@ -202,8 +202,8 @@ void ctc(const T* logits, const CtcScores& scores, const int64_t* labels,
                 const int64_t steps = scores.lengths ? scores.lengths[b] : scores.T;
                 const int64_t at = b * scores.row_stride;
                 T* const dx = dlogits ? dlogits + at : nullptr;
-                Row<T> row(kernels, workspace, logits + at, dx, scores.step_stride, steps,
-                           scores.C);
+                CtcRow<T> row(kernels, workspace, logits + at, dx, scores.step_stride, steps,
+                              scores.C);
                 const double loss = losses[b] =
                     row.forward(labels + starts[b], target_lengths[b], scores.blank);
                 if (!dx) continue;

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <limits>
 #include <new>
 #include <unordered_map>
 
@@ -9,11 +8,11 @@
 #include "machine/isa.h"
 #include "machine/threads.h"
 #include "training/ctc_scores.h"
+#include "training/log_space.h"
 
 namespace lstmcore {
 namespace {
 
-constexpr double kImpossible = -std::numeric_limits<double>::infinity();
 constexpr int64_t kNone = -1;
 
 double log_add(double a, double b) {
