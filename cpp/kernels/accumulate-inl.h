@@ -64,7 +64,12 @@ LSTMCORE_INLINE void accumulate(const void* const* a, int64_t a_step, const W* w
             for (int v = 0; v < kVectors; ++v)
                 sum[p][r][v] = load(ends[p * kRows + r].from + v * L);
     const T* row[kRows];
-    for (int r = 0; r < kRows; ++r) row[r] = static_cast<const T*>(a[r]);
+    for (int r = 0; r < kRows; ++r) {
+        row[r] = static_cast<const T*>(a[r]);
+        // One by one: a wide load of pointers that have just been written one by one would wait
+        // until all before it is done.
+        __asm__("" : "+r"(row[r]));
+    }
 #pragma GCC unroll 2
     for (int64_t k = 0, offset = 0; k < turns; ++k, offset += a_step, w += w_step) {
         if constexpr (kPanels > 1 || kRows == 1) {
