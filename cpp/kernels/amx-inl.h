@@ -211,8 +211,10 @@ struct AmxCut {
 /// Adds the products of the rows of a part with `panels` panels of w from `panel` on to their
 /// chains; rows, as they are made for w, are equally far apart, and these are the first two. In
 /// tiles.cpp.
-void add_by_amx(const Packed<float>& w, const AmxCut& cut, int64_t panel, int64_t panels,
-                int64_t rows, const void* first, const void* second, const Ends<float>* ends);
+template <class T>
+void add_by_amx(const Packed<T>& w, const AmxCut& cut, int64_t panel, int64_t panels, int64_t rows,
+                const void* first, const void* second, const Ends<T>* ends);
+
 namespace {
 
 /// Rows of a part, `stride` bytes apart.

@@ -72,8 +72,9 @@ template TileMatrix<float> in_tiles<float>(const Packed<float>&);
 template TileMatrix<double> in_tiles<double>(const Packed<double>&);
 
 #if LSTMCORE_AVX512_UNITS
-void add_by_amx(const Packed<float>& w, const AmxCut& cut, int64_t panel, int64_t panels,
-                int64_t rows, const void* first, const void* second, const Ends<float>* ends) {
+template <class T>
+void add_by_amx(const Packed<T>& w, const AmxCut& cut, int64_t panel, int64_t panels, int64_t rows,
+                const void* first, const void* second, const Ends<T>* ends) {
     const int64_t columns = w.vectors * kTileRow;
     const int64_t width = std::min(columns, w.N - panel * columns), vectors = width / kTileRow;
     const auto* const quantized = w.quantized ? static_cast<const QuantizedRow*>(first) : nullptr;
@@ -101,9 +102,11 @@ void add_by_amx(const Packed<float>& w, const AmxCut& cut, int64_t panel, int64_
                     store_scaled(sums.at<Ints>(p, r, v), w.scales + (panel + p) * columns + v,
                                  set(quantized[r].scale), *ends, v);
                 else
-                    store(ends->to + v,
-                          padd(load(ends->from + v), sums.at<Packet<float>>(p, r, v)));
+                    store(ends->to + v, padd(load(ends->from + v), sums.at<Packet<T>>(p, r, v)));
 }
+
+template void add_by_amx<float>(const Packed<float>&, const AmxCut&, int64_t, int64_t, int64_t,
+                                const void*, const void*, const Ends<float>*);
 #endif
 
 }  // namespace LSTMCORE_LEVEL
