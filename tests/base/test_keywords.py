@@ -192,4 +192,3 @@ def test_attributes_of_other_libraries(thing: Any, name: str, said: str) -> None
     with pytest.raises(AttributeError, match=f"no attribute '{name}': {said}"):
         getattr(thing, name)
     assert name not in dir(thing)
-    assert name not in dir(type(thing))

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
-from .._public.publish import Explained, explain
+from .._public.publish import explain
 from . import checks
 from .budget import BUDGET
 from .checks import Array
@@ -73,7 +73,7 @@ def _call(module: Any, *x: Any, **options: Any) -> Any:
     return y[0] if len(y) == 1 else y
 
 
-class Module(metaclass=Explained):
+class Module:
     """What all modules are, and what one of your own derives from.
 
     Set Parameters and modules as attributes, as in PyTorch, and write ``forward(*x)``, which

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _core
-from .._public.publish import Explained, explain
+from .._public.publish import explain
 from . import checks
 from .budget import BUDGET
 from .checks import Array
@@ -60,7 +60,7 @@ class Watch:
         return (Watch, (self.shared,))
 
 
-class Parameter(metaclass=Explained):
+class Parameter:
     """A named array and its gradient.
 
     Parameters

@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from abc import ABCMeta
 from collections.abc import Iterable
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .words import ATTRIBUTES, NAMES, of_keyword, too_many
 
-__all__ = ["Elsewhere", "Explained", "explain", "publish", "where_else"]
+__all__ = ["Elsewhere", "explain", "publish", "where_else"]
 
 _HOME = __name__.partition(".")[0]
 
@@ -125,23 +124,6 @@ def _is_ours(kind: type) -> bool:
     return kind.__module__.partition(".")[0] == _HOME
 
 
-if TYPE_CHECKING:  # checkers take what LSTM and GRU have in common for any class then
-    Explained = type
-else:
-
-    class Explained(ABCMeta):
-        """The type of classes that have an `Elsewhere`: ``dir`` does not show these.
-
-        It is an ABCMeta for those who derive from an ABC, too, but its ``isinstance`` is fast.
-        """
-
-        __instancecheck__ = type.__instancecheck__
-        __subclasscheck__ = type.__subclasscheck__
-
-        def __dir__(cls) -> list[str]:
-            return [name for name in super().__dir__() if hasattr(cls, name)]
-
-
 class Elsewhere:
     """An attribute that instances do not have, whose error says what does it here.
 
@@ -150,6 +132,7 @@ class Elsewhere:
 
     def __init__(self, hint: str) -> None:
         self._hint = hint
+        self.__doc__ = f"No attribute: {hint}."  # which ``help`` of the class shows
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -165,7 +148,7 @@ class Elsewhere:
         )
 
 
-def explain(kind: Explained, hints: dict[str, str] | None = None) -> None:
+def explain(kind: type, hints: dict[str, str] | None = None) -> None:
     """Give a class an `Elsewhere` for each name, by default for what its words are elsewhere."""
     words = ATTRIBUTES[kind.__name__] if hints is None else hints
     for name, hint in words.items():

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._base import checks
-from .._public.publish import Explained, explain
+from .._public.publish import explain
 from ..plot import training
 
 __all__ = ["History"]
@@ -14,7 +14,7 @@ __all__ = ["History"]
 _FIELDS = ("losses", "validation_losses", "metrics", "lr", "time")
 
 
-class History(metaclass=Explained):
+class History:
     """What a run of `fit` measured. Each list has one entry per epoch that was completed.
 
     Attributes

@@ -20,14 +20,14 @@ from .. import _core
 from .._base import checks
 from .._base.checks import Array
 from .._base.parameter import Parameter, gradients, touch, zero_gradients
-from .._public.publish import Explained, explain
+from .._public.publish import explain
 from ._checks import at_least_0, keys
 from ._groups import Given, Group, groups
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
 
 
-class Optimizer(metaclass=Explained):
+class Optimizer:
     """What all optimizers have in common. Use one of its subclasses.
 
     All take a list of Parameters, or one of groups of them as PyTorch does, each a dict with

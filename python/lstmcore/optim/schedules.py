@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, SupportsFloat
 
 from .._base import checks
-from .._public.publish import Explained, explain, publish
+from .._public.publish import explain, publish
 from ._checks import at_least_0, keys
 from ._optimizers import Optimizer
 
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-class Schedule(metaclass=Explained):
+class Schedule:
     """What all schedules have in common. Use one of its subclasses.
 
     Attributes
