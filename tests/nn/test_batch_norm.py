@@ -365,8 +365,10 @@ def test_pytorch_there_and_back() -> None:
         lc.from_torch(torch.nn.Sequential(torch.nn.BatchNorm1d(F), *chain[:2]))
     with pytest.raises(ValueError, match="track_running_stats=False"):
         lc.from_torch(torch.nn.BatchNorm1d(3, track_running_stats=False))
-    with pytest.raises(ValueError, match="frozen=True cannot be written to PyTorch"):
-        lc.to_torch(lc.BatchNorm(3, frozen=True))
+    fixed = norm(frozen=True, dtype="float32")
+    x = numbers(5, F).astype("f4")
+    written = lc.to_torch(fixed)(torch.tensor(x)).detach().numpy()
+    np.testing.assert_allclose(written, fixed(x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("opset", [13, 17, 22])

@@ -56,7 +56,7 @@ class Layer(Recurrent[State]):
         if config.dropout and config.num_layers == 1:
             warnings.warn(
                 f"dropout={config.dropout} has no effect with num_layers=1: it acts between layers",
-                stacklevel=3,
+                stacklevel=4,
             )
 
     @classmethod
