@@ -520,8 +520,11 @@ def test_a_parameter_without_a_gradient_is_warned_of() -> None:
         def backward(self, tape: Any, dy: Any) -> Any:
             return dy * tape[1]
 
-    with pytest.warns(UserWarning, match=r"gradient of 1\.factor is 0 after .*Forgetful.*\+= "):
+    with pytest.warns(
+        UserWarning, match=r"gradient of 1\.factor is 0 after .*Forgetful.*\+= "
+    ) as said:
         fit_behind(Forgetful())
+    assert said[0].filename == __file__
     frozen = Forgetful()
     frozen.freeze()
     fit_behind(frozen)
