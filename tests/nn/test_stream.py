@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import lstmcore as lc
+from helpers.allocation import peak_of
 from helpers.numeric import assert_same_bits
 from helpers.threads import in_threads
 from helpers.variants import Cell, cells, dtypes, make, states_of
@@ -422,20 +423,6 @@ def test_a_stream_used_by_two_threads_at_once_is_refused() -> None:
 
 
 # No allocation ------------------------------------------------------------------------------------
-
-
-def peak_of(work: Any) -> int:
-    """Bytes that Python has allocated at most, beside what was there."""
-    work()
-    tracemalloc.start()
-    try:
-        work()
-        tracemalloc.reset_peak()
-        before, _ = tracemalloc.get_traced_memory()
-        work()
-        return tracemalloc.get_traced_memory()[1] - before
-    finally:
-        tracemalloc.stop()
 
 
 def test_nothing_is_allocated_in_python() -> None:

@@ -6,7 +6,6 @@ import copy
 import pickle
 import threading
 import time
-import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 import lstmcore as lc
+from helpers.allocation import peak_of
 from helpers.numeric import assert_same_bits
 from helpers.threads import in_threads
 from helpers.variants import Cell, cells, dtypes, make
@@ -361,19 +361,6 @@ def test_nothing_is_allocated() -> None:
 
     def nothing() -> None:
         pass
-
-    def peak_of(work: Callable[[], None]) -> int:
-        """Bytes that Python has allocated at most, beside what was there."""
-        work()
-        tracemalloc.start()
-        try:
-            work()
-            tracemalloc.reset_peak()
-            before, _ = tracemalloc.get_traced_memory()
-            work()
-            return tracemalloc.get_traced_memory()[1] - before
-        finally:
-            tracemalloc.stop()
 
     assert peak_of(work) == peak_of(nothing)
     assert peak_of(lambda: pool.step(ids, x)) > peak_of(nothing)
