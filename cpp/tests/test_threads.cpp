@@ -84,7 +84,9 @@ TEST(all_threads_by_the_environment) {
     const std::string child = "LSTMCORE_TEST_CHILD=1 ";
     CHECK_EQUAL(run_with(child + "LSTMCORE_NUM_THREADS=100000 OMP_NUM_THREADS=1", name), 0);
     CHECK_EQUAL(run_with(child + "LSTMCORE_NUM_THREADS=99999999999", name), 0);
+#if !defined(__clang__)  // LLVM's OpenMP (14) takes any number then, and often ends the process
     CHECK_EQUAL(run_with(child + "LSTMCORE_NUM_THREADS= OMP_NUM_THREADS=nonsense", name), 0);
+#endif
 }
 
 TEST(bad_environment) {
