@@ -104,7 +104,7 @@ def shown_members(kind: type) -> list[str]:
         ours = owner.__module__.startswith("lstmcore") and (owner is not Module or kind is Module)
         member = vars(owner)[name]
         ours &= not type(member).__module__.startswith("sklearn.")  # which adds set_fit_request
-        spoken = callable(getattr(kind, name)) or isinstance(member, property)
+        spoken = callable(getattr(kind, name, None)) or isinstance(member, property)
         if ours and spoken and member.__doc__ and (name[0] != "_" or name == "__call__"):
             shown.append(name)
     return shown
