@@ -11,7 +11,6 @@
 #include "machine/caches.h"
 #include "machine/cpu_features.h"
 #include "machine/environment.h"
-#include "machine/float_mode.h"
 #include "machine/isa.h"
 #include "memory/arena.h"
 #include "memory/unit_choice.h"
@@ -29,28 +28,19 @@ public:
     /// Of small whole numbers, whose sums are exact in any order, or of what has three parts.
     Trial(const Kernels<float>& kernels, Bfloat16Unit unit, int64_t rows, int64_t registers,
           bool whole = true)
-        : kernels_(kernels), whole_(whole) {
+        : kernels_(kernels),
+          whole_(whole),
+          rows_(
+              rows, kInputs, registers * kernels.lanes, [&](int64_t i) { return number(i * i); },
+              [&](int64_t i) { return number(3 * i) / 4; }) {
         w_.K = kInputs;
         w_.N = registers * kernels.lanes;
         w_.vectors = 4;
         w_.unit = unit;
         pack();
-        a_.resize(size_t(rows * kInputs));
-        start_.resize(size_t(w_.N));
-        out_.resize(size_t(rows * w_.N));
-        for (size_t i = 0; i < a_.size(); ++i) a_[i] = number(int64_t(i * i));
-        for (size_t i = 0; i < start_.size(); ++i) start_[i] = number(int64_t(3 * i)) / 4;
-        for (int64_t r = 0; r < rows; ++r)
-            rows_.push_back({a_.data() + r * kInputs, start_.data(), out_.data() + r * w_.N});
     }
-    Trial(const Trial&) = delete;
-    Trial& operator=(const Trial&) = delete;
 
-    const std::vector<float>& result() {
-        const FlushDenormals mode;
-        kernels_.product(w_, w_.N, rows_.data(), int64_t(rows_.size()));
-        return out_;
-    }
+    const std::vector<float>& result() { return rows_.multiply(kernels_, w_); }
 
 private:
     static constexpr int64_t kInputs = 150;
@@ -87,8 +77,8 @@ private:
     const bool whole_;
     Packed<float> w_;
     std::vector<Bfloat16> weights_;
-    std::vector<float> floats_, a_, start_, out_;
-    std::vector<ProductRow<float>> rows_;
+    std::vector<float> floats_;
+    TrialRows rows_;
 };
 
 /// Whether a unit gives the sums that the plain one does: alone and in tiles, in panels of all
@@ -132,7 +122,7 @@ bool may_use_amx(const Kernels<float>& kernels) {
            comes_out_right(kernels, Bfloat16Unit::amx);
 }
 
-/// AVX512-BF16, or `none`. That is also for who asks for AMX where there is none.
+/// AVX512-BF16, or `none`. Also where AMX is asked for and is not there.
 Bfloat16Unit find_dot(const Kernels<float>& kernels) {
     const Bfloat16Unit wanted = wanted_unit();
     const bool asked = wanted >= Bfloat16Unit::dot;
@@ -140,8 +130,9 @@ Bfloat16Unit find_dot(const Kernels<float>& kernels) {
         !comes_out_right(kernels, Bfloat16Unit::dot))
         return Bfloat16Unit::none;
     // Some processors take several cycles for VDPBF16PS, others one.
-    const bool fast = asked || time_of(kernels, Bfloat16Unit::dot, kRowsOfTrial) * 5 <
-                                   time_of(kernels, Bfloat16Unit::widening, kRowsOfTrial) * 4;
+    const bool fast =
+        asked || is_clearly_less(time_of(kernels, Bfloat16Unit::dot, kRowsOfTrial),
+                                 time_of(kernels, Bfloat16Unit::widening, kRowsOfTrial));
     return fast ? Bfloat16Unit::dot : Bfloat16Unit::none;
 }
 
@@ -157,13 +148,13 @@ Bfloat16Unit find_unit(const Kernels<float>& kernels) {
     return faster ? Bfloat16Unit::amx : dot;
 }
 
-/// What multiplies parts, or `none`. It is for many rows: for one, three parts of each weight are
-/// more bytes than float32.
+/// What multiplies parts, or `none`. Timed with many rows: with one it cannot pay, as three parts
+/// of a weight are more bytes to read than the weight.
 Bfloat16Unit find_parts_unit(const Kernels<float>& kernels) {
     if (!may_use_amx(kernels) || !parts_come_out_right(kernels)) return Bfloat16Unit::none;
     const bool fast = wanted_unit() == Bfloat16Unit::amx ||
-                      time_of(kernels, Bfloat16Unit::amx_parts, 2 * kRowsOfTrial) * 5 <
-                          time_of(kernels, Bfloat16Unit::none, 2 * kRowsOfTrial) * 4;
+                      is_clearly_less(time_of(kernels, Bfloat16Unit::amx_parts, 2 * kRowsOfTrial),
+                                      time_of(kernels, Bfloat16Unit::none, 2 * kRowsOfTrial));
     return fast ? Bfloat16Unit::amx_parts : Bfloat16Unit::none;
 }
 

@@ -6,7 +6,6 @@
 #include "lstmcore/machine.h"
 #include "machine/cpu_features.h"
 #include "machine/environment.h"
-#include "machine/float_mode.h"
 #include "machine/isa.h"
 #include "memory/unit_choice.h"
 
@@ -25,7 +24,10 @@ bool has_512_bits(const Kernels<float>& kernels) {
 class Int8Trial {
 public:
     Int8Trial(const Kernels<float>& kernels, Int8Unit unit, int64_t rows, int64_t N)
-        : kernels_(kernels) {
+        : kernels_(kernels),
+          rows_(
+              rows, K, N, [](int64_t i) { return float(i * i * 31 % 511 - 255) / 128; },
+              [](int64_t) { return 0.25f; }) {
         w_.K = K;
         w_.N = N;
         w_.vectors = 4;
@@ -43,21 +45,9 @@ public:
             kernels.lanes, 0, N, weights_.data(), scales_.data());
         w_.quantized = weights_.data();
         w_.scales = scales_.data();
-        a_.resize(size_t(rows * K));
-        start_.assign(size_t(N), 0.25f);
-        out_.resize(size_t(rows * N));
-        for (size_t i = 0; i < a_.size(); ++i) a_[i] = float(int64_t(i * i * 31 % 511) - 255) / 128;
-        for (int64_t r = 0; r < rows; ++r)
-            rows_.push_back({a_.data() + r * K, start_.data(), out_.data() + r * N});
     }
-    Int8Trial(const Int8Trial&) = delete;
-    Int8Trial& operator=(const Int8Trial&) = delete;
 
-    const std::vector<float>& result() {
-        const FlushDenormals mode;
-        kernels_.product(w_, w_.N, rows_.data(), int64_t(rows_.size()));
-        return out_;
-    }
+    const std::vector<float>& result() { return rows_.multiply(kernels_, w_); }
 
 private:
     static constexpr int64_t K = 150;
@@ -65,8 +55,8 @@ private:
     const Kernels<float>& kernels_;
     Packed<float> w_;
     std::vector<int8_t> weights_;
-    std::vector<float> scales_, a_, start_, out_;
-    std::vector<ProductRow<float>> rows_;
+    std::vector<float> scales_;
+    TrialRows rows_;
 };
 
 /// Whether a unit gives the bits of the plain one: alone and in tiles, in panels of all widths.
