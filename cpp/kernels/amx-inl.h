@@ -33,7 +33,6 @@ namespace {
 constexpr int kRowsTile = 4, kWeightsTile = 6, kTiles = 8;
 constexpr int64_t kTileRow = kLanes<float>;  // sums, pairs of bfloat16, groups of int8
 constexpr int64_t kTileRows = 16;
-constexpr int64_t kTileVectors = 4;  // of a panel, at most: see Packed
 
 #if !defined(LSTMCORE_EMULATE_UNITS)
 /// As LDTILECFG reads it.
@@ -182,13 +181,18 @@ template <class F, int... kValues>
 LSTMCORE_INLINE void for_each_constant(F f, std::integer_sequence<int, kValues...>) {
     (f(Constant<kValues>()), ...);
 }
+/// Calls f(Constant<0>()), ... f(Constant<kCount - 1>()).
+template <int kCount, class F>
+LSTMCORE_INLINE void for_each_constant(F f) {
+    for_each_constant(f, std::make_integer_sequence<int, kCount>());
+}
 
 }  // namespace
 /// How n rows are cut for AMX. Up to 16 are one tile. More are cut into parts of about equal height
 /// that are two tiles each, so that a tile of weights is loaded once for both: then loads, 8 cycles
 /// each, take half as long as products, 16 cycles each, and weights come from the L2 cache fast
-/// enough. All tiles have the same number of rows. The second of a part ends where that ends; so
-/// both may have the row in the middle.
+/// enough. All tiles have the same number of rows. The second of a part ends where the part
+/// ends: of an odd number of rows both tiles compute the one in the middle.
 struct AmxCut {
     int64_t tiles;  ///< of a part
     int64_t parts;
@@ -228,8 +232,8 @@ struct AmxRows {
 enum class Bfloat16Part : Bfloat16 {};
 
 /// Which parts of rows are multiplied with which of weights, in this order: the six largest
-/// products, the largest last. Each is there for a tile of k before the next tile: so all but the
-/// first of a part come from the L1 cache.
+/// products, the largest last. All six are computed for a tile of k before the next tile, so that a
+/// part that is needed again comes from the L1 cache.
 template <class W>
 struct AmxTerms {
     static constexpr int kCount = 1, kOfRows[] = {0}, kOfWeights[] = {0};
@@ -288,7 +292,7 @@ public:
                                      count,
                                      numbers_[p * tiles_ * kTileRows]};
                 // Of several terms, some take tiles of weights that the one before has loaded.
-                constexpr int kAlone = AmxTerms<W>::kCount > 1 ? 2 : kTileVectors;
+                constexpr int kAlone = AmxTerms<W>::kCount > 1 ? 2 : kMostVectors;
                 for (int64_t v = 0; v < w.vectors; v += tiles_ == 1 ? kAlone : 2)
                     if (tiles_ == 1)
                         add_panel<1, kAlone>(block.from(v), w.vectors - v);
@@ -337,17 +341,11 @@ private:
         if constexpr (kVectors > 1) {
             if (vectors < kVectors) return add_panel<kRowTiles, kVectors - 1>(block, vectors);
         }
-        const auto each_row_tile = [](auto f) LSTMCORE_INLINE_LAMBDA {
-            for_each_constant(f, std::make_integer_sequence<int, kRowTiles>());
-        };
-        const auto each_vector = [](auto f) LSTMCORE_INLINE_LAMBDA {
-            for_each_constant(f, std::make_integer_sequence<int, kVectors>());
-        };
         const auto each_sum = [&](auto f) LSTMCORE_INLINE_LAMBDA {
-            each_row_tile([&](auto r) LSTMCORE_INLINE_LAMBDA {
-                each_vector([&](auto v) LSTMCORE_INLINE_LAMBDA {
+            for_each_constant<kRowTiles>([&](auto r) LSTMCORE_INLINE_LAMBDA {
+                for_each_constant<kVectors>([&](auto v) LSTMCORE_INLINE_LAMBDA {
                     f(Constant<decltype(r)::value * kVectors + decltype(v)::value>(),
-                      block.sums + (r * kTileRows * kTileVectors + v) * kTileRow);
+                      block.sums + (r * kTileRows * kMostVectors + v) * kTileRow);
                 });
             });
         };
@@ -357,11 +355,9 @@ private:
             each_sum(
                 [](auto sum, uint32_t* at) { load_tile<decltype(sum)::value>(at, kSumsBytes); });
         for (int64_t i = 0; i < block.count; ++i)
-            for_each_constant(
-                [&](auto term) LSTMCORE_INLINE_LAMBDA {
-                    add_term<kRowTiles, kVectors, decltype(term)::value>(block, i);
-                },
-                std::make_integer_sequence<int, AmxTerms<W>::kCount>());
+            for_each_constant<AmxTerms<W>::kCount>([&](auto term) LSTMCORE_INLINE_LAMBDA {
+                add_term<kRowTiles, kVectors, decltype(term)::value>(block, i);
+            });
         each_sum([](auto sum, uint32_t* at) { store_tile<decltype(sum)::value>(at, kSumsBytes); });
     }
 
@@ -373,11 +369,8 @@ private:
         constexpr bool kNewRows = kTerm == 0 || Terms::kOfRows[kTerm] != Terms::kOfRows[kBefore];
         constexpr bool kNewWeights =
             kTerm == 0 || Terms::kOfWeights[kTerm] != Terms::kOfWeights[kBefore] || kVectors > 2;
-        const auto each_row_tile = [](auto f) LSTMCORE_INLINE_LAMBDA {
-            for_each_constant(f, std::make_integer_sequence<int, kRowTiles>());
-        };
         if constexpr (kNewRows)
-            each_row_tile([&](auto r) LSTMCORE_INLINE_LAMBDA {
+            for_each_constant<kRowTiles>([&](auto r) LSTMCORE_INLINE_LAMBDA {
                 load_tile<kRowsTile + decltype(r)::value>(block.rows[r] +
                                                               Terms::kOfRows[kTerm] * block.part +
                                                               4 * kTileRow * (block.first + i),
@@ -385,26 +378,24 @@ private:
             });
         const W* const w =
             block.w + Terms::kOfWeights[kTerm] * block.w_part + i * kTileRow * block.w_step;
-        for_each_constant(
-            [&](auto v) LSTMCORE_INLINE_LAMBDA {
-                constexpr int kVector = decltype(v)::value;
-                constexpr int kWeights = kWeightsTile + kVector % 2;
-                if constexpr (kNewWeights)
-                    load_tile<kWeights>(w + kVector * kTileRow * AmxPanels<W>::kNumbers,
-                                        block.w_step * int64_t(sizeof(W)));
-                each_row_tile([&](auto r) LSTMCORE_INLINE_LAMBDA {
-                    multiply_tiles<decltype(r)::value * kVectors + kVector,
-                                   kRowsTile + decltype(r)::value, kWeights, W>();
-                });
-            },
-            std::make_integer_sequence<int, kVectors>());
+        for_each_constant<kVectors>([&](auto v) LSTMCORE_INLINE_LAMBDA {
+            constexpr int kVector = decltype(v)::value;
+            constexpr int kWeights = kWeightsTile + kVector % 2;
+            if constexpr (kNewWeights)
+                load_tile<kWeights>(w + kVector * kTileRow * AmxPanels<W>::kNumbers,
+                                    block.w_step * int64_t(sizeof(W)));
+            for_each_constant<kRowTiles>([&](auto r) LSTMCORE_INLINE_LAMBDA {
+                multiply_tiles<decltype(r)::value * kVectors + kVector,
+                               kRowsTile + decltype(r)::value, kWeights, W>();
+            });
+        });
     }
 
-    static constexpr int64_t kSumsBytes = 4 * kTileVectors * kTileRow;
+    static constexpr int64_t kSumsBytes = 4 * kMostVectors * kTileRow;
 
     const int64_t tiles_, tile_rows_;
     int64_t rows_ = 0;
-    alignas(64) uint32_t numbers_[AmxCut::kSlots][kTileVectors * kTileRow];
+    alignas(64) uint32_t numbers_[AmxCut::kSlots][kMostVectors * kTileRow];
 };
 
 }  // namespace

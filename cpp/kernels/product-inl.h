@@ -288,7 +288,8 @@ template <class Row>
 struct Factors {
     const Row* rows;
     MadeRows made_a{}, made_x{};
-    Bfloat16Rows* in_bfloat16 = nullptr;  ///< where made_a are, if one of these
+    // What has made made_a, and holds them; at most one of these.
+    Bfloat16Rows* in_bfloat16 = nullptr;
     QuantizedRows* in_int8 = nullptr;
 
     LSTMCORE_INLINE const void* a(int64_t row) const {

@@ -67,7 +67,7 @@ SoftmaxSums<T> softmax(const T* x, T* out, int64_t C, T factor) {
     return {max, chains[0]};
 }
 
-/// Its sum runs in the same chains.
+/// Its sum is added in 16 chains, as those of softmax().
 template <class T>
 void softmax_backward(const T* dy, const T* y, T* dx, int64_t C, T factor) {
     using P = Packet<T>;
