@@ -27,6 +27,7 @@ from ._nn.activations import softmax, softmax_backward
 from ._nn.config import Option
 from ._nn.dropout import dropout_scale
 from ._nn.linear import Linear
+from ._nn.over_time import valid_steps
 from ._nn.tape import ModuleTape
 from ._public.publish import publish
 
@@ -239,8 +240,8 @@ class Attention(Module):
         """Return key or value with zeros behind the ends: weights of 0 do not undo a NaN."""
         if ends is None:
             return x
-        there = np.arange(self._swap(x).shape[1]) < ends[:, None]
-        return np.where(self._swap(there[..., None]), x, x.dtype.type(0))
+        there = valid_steps(self._swap(x).shape[1], ends).T[..., None]
+        return np.where(self._swap(there), x, x.dtype.type(0))
 
     def _forward(
         self, query: Array, key: Array, value: Array, ends: Any, train: bool
@@ -412,7 +413,7 @@ class Additive(Attention):
         scores = bent.sum(axis=-1) if v is None else bent @ v
         there: Any = True
         if ends is not None:
-            there = np.arange(key.shape[1]) < ends[:, None, None]
+            there = valid_steps(key.shape[1], ends).T[:, None]
         if self.causal:
             there = there & np.tri(*scores.shape[1:], dtype=np.bool_)
         if there is not True:

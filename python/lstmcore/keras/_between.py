@@ -264,17 +264,16 @@ def _dot(layer: KerasLayer, x: Given) -> Any:
     a, b = (value_of(one, f"an input of {layer.where}") for one in _values(layer, x, 2))
     first, second = _axis(layer, a, pair[0]), _axis(layer, b, pair[1])
     if layer.flag("normalize", False):
-        a, b = _unit_length(a, first), _unit_length(b, second)
+        a, b = _unit_length(a, first, 1e-7), _unit_length(b, second, 1e-7)
     if len(a.shape) == len(b.shape) == first == second == 2 and b.shape[0] is None:
         return Scores(a, b)
     return _contracted(a, b, first, second)
 
 
-def _unit_length(value: Value, axis: int) -> Value:
-    made = UnitLength(axis, 1e-7, 0.0, _ranks(value), list(value.shape))._given_symbols(
-        value.symbol
-    )
-    return value._replace(symbol=made)
+def _unit_length(value: Value, axis: int, least: float) -> Value:
+    """Return the value divided by its length along an axis, which counts as `least` at least."""
+    made = UnitLength(axis, least, 0.0, _ranks(value), list(value.shape))
+    return value._replace(symbol=made._given_symbols(value.symbol))
 
 
 def _contracted(a: Value, b: Value, first: int, second: int) -> Value:
@@ -285,9 +284,7 @@ def _contracted(a: Value, b: Value, first: int, second: int) -> Value:
 
 def _to_unit_length(layer: KerasLayer, x: Given) -> Value:
     value = _one(layer, x)
-    axis = _axis(layer, value, layer.get("axis", -1))
-    made = UnitLength(axis, 1e-6, 0.0, _ranks(value), list(value.shape))
-    return value._replace(symbol=made._given_symbols(value.symbol))
+    return _unit_length(value, _axis(layer, value, layer.get("axis", -1)), 1e-6)
 
 
 def _without(shape: Shape, axis: int) -> Shape:
