@@ -288,6 +288,20 @@ def test_forward_and_backward_follow_the_reference(
         assert "layer_norm" in options or distance <= 0.3 * size
 
 
+def assert_threads_train_alike(layer: Any, *given: Any) -> None:
+    """Check that outputs and gradients have the same bits with one thread and two."""
+    before, results = lc.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            lc.set_num_threads(count)
+            results.append(train_step(layer, *given))
+    finally:
+        lc.set_num_threads(before)
+    for one, other in zip(results[0], results[-1], strict=True):
+        for name, value in one.items():
+            assert_same_bits(value, other[name])
+
+
 @cells
 @pytest.mark.usefixtures("isa")
 def test_training_does_not_depend_on_threads(cell: Cell) -> None:
@@ -297,16 +311,7 @@ def test_training_does_not_depend_on_threads(cell: Cell) -> None:
     x = rng.standard_normal((6, 7, 20)).astype("f4")
     dy = rng.standard_normal((6, 7, layer._features)).astype("f4")
     state, dstate = states_of(layer, 7, rng), states_of(layer, 7, rng)
-    before, results = lc.get_num_threads(), []
-    try:
-        for count in (1, 2):
-            lc.set_num_threads(count)
-            results.append(train_step(layer, x, state, dy, dstate))
-    finally:
-        lc.set_num_threads(before)
-    for one, other in zip(results[0], results[-1], strict=True):
-        for name, value in one.items():
-            assert_same_bits(value, other[name])
+    assert_threads_train_alike(layer, x, state, dy, dstate)
 
 
 def test_ids_that_are_looked_up_train_alike() -> None:
@@ -587,16 +592,7 @@ def test_rows_steps_and_threads_change_no_bit_of_parts(cell: Cell) -> None:
     x = rng.standard_normal((6, 35, 20)).astype("f4")
     state, dstate = states_of(layer, 35, rng), states_of(layer, 35, rng)
     dy = rng.standard_normal((6, 35, layer._features)).astype("f4")
-    before, results = lc.get_num_threads(), []
-    try:
-        for count in (1, 2):
-            lc.set_num_threads(count)
-            results.append(train_step(layer, x, state, dy, dstate))
-    finally:
-        lc.set_num_threads(before)
-    for one, other in zip(results[0], results[-1], strict=True):
-        for name, value in one.items():
-            assert_same_bits(value, other[name])
+    assert_threads_train_alike(layer, x, state, dy, dstate)
     y = layer(x)[0]
     for rows in (slice(0, 1), slice(16, 19), slice(34, 35)):
         assert_same_bits(layer(x[:, rows])[0], y[:, rows])
