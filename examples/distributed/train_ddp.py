@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -148,6 +149,10 @@ def main() -> None:
     if world > 1:
         dist.barrier()
         dist.destroy_process_group()
+        # DistributedDataParallel keeps gloo's threads, and one that still frees a tensor while
+        # Python ends aborts the process: https://github.com/pytorch/pytorch/issues/190489
+        sys.stdout.flush()
+        os._exit(0)
 
 
 if __name__ == "__main__":
