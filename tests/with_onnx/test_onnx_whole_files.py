@@ -142,6 +142,24 @@ def test_branches() -> None:
     assert set(lc.from_onnx(branches())) == {"one", "two"}
 
 
+@pytest.mark.parametrize("names", [("one", "two"), ("same", "same"), ("", "")])
+def test_branches_that_give_their_own_weights_the_same_names(names: tuple[str, str]) -> None:
+    bodies = []
+    for name, factor in zip(names, (1, 2), strict=True):
+        tensors = [onnx.numpy_helper.from_array(factor * a, n) for n, a in constants().items()]
+        made = gru(name, "y0")
+        bodies.append(helper.make_graph([made], "body", [], [info("y0")], tensors))
+    made = helper.make_node("If", ["c"], ["y"], then_branch=bodies[0], else_branch=bodies[1])
+    proto = model([made], [info("x", ["T", "B", 4]), info("c", [], "?")], [info("y")])
+    for choice in (True, False):
+        compare(proto, {"x": X, "c": np.array(choice)})
+    graph = lc.from_onnx(proto)  # within the limit on its size: all weights are in the branches
+    first, second = graph.values()
+    assert first != second
+    assert lc.from_onnx(proto, node=list(graph)[1]) == second
+    compare(proto, {"x": X, "c": np.array(False)})
+
+
 @pytest.mark.parametrize("trips", [3, 1])
 def test_a_loop(trips: int) -> None:
     compare(loop(), {"x": X, "n": np.array(trips), "h0": H})
@@ -326,6 +344,61 @@ def test_one_scale_with_an_axis_of_its_own() -> None:
     proto = model([made], [info("q", None, "i4")], [info("y")], {"s": np.array([0.5], "f4")})
     found = graph_of(proto)(np.array([1, 2, 3, 4], "i4"))
     np.testing.assert_array_equal(found, np.array([0.5, 1, 1.5, 2], "f4"))
+
+
+CONVOLUTIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
+    "one axis": ((2, 3, 9), (4, 3, 3), {}),
+    "overlapping windows of one channel": ((1, 1, 40), (6, 1, 16), {"strides": [5]}),
+    "a kernel of 1": ((2, 3, 9), (4, 3, 1), {}),
+    "padded, strided, dilated": (
+        (2, 3, 9), (4, 3, 3), {"pads": [2, 1], "strides": [2], "dilations": [2]}),
+    "two axes": ((2, 3, 7, 6), (4, 3, 3, 2), {"pads": [1, 0, 1, 2], "strides": [2, 1]}),
+    "same, the rest before": ((2, 3, 8, 6), (4, 3, 3, 2), {"auto_pad": "SAME_LOWER"}),
+    "three axes": ((1, 2, 4, 5, 6), (3, 2, 2, 3, 2), {}),
+    "groups": ((2, 4, 9), (6, 2, 3), {"group": 2, "pads": [1, 1]}),
+    "depthwise": ((2, 4, 7, 6), (4, 1, 3, 3), {"group": 4}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_convolutions(case: str, bias: bool) -> None:
+    shape, kernel, attributes = CONVOLUTIONS[case]
+    arrays = {"w": rng.standard_normal(kernel).astype("f4")}
+    if bias:
+        arrays["b"] = rng.standard_normal(kernel[0]).astype("f4")
+    made = helper.make_node("Conv", ["x", *arrays], ["y"], **attributes)
+    x, other = (rng.standard_normal((batch, *shape[1:])).astype("f4") for batch in (shape[0], 3))
+    sizes = ["B", *(f"n{i}" for i in range(len(shape) - 2))]
+    free = [info("x", [sizes[0], shape[1], *sizes[1:]])]
+    constant = model([made], free, [info("y")], arrays)
+    given = model([made], [*free, *(info(n) for n in arrays)], [info("y")])
+    graph = graph_of(constant)
+    for one in (x, other, x[..., ::-1], other[..., :-1], x[:0]):
+        expected = theirs(constant, {"x": one})[0]
+        np.testing.assert_allclose(graph(one), expected, atol=5e-6)
+        assert graph(one).shape == expected.shape
+    compare(given, {"x": x, **arrays}, 5e-6)
+    short = np.zeros((*shape[:2], *[0] * len(kernel[2:])), "f4")
+    with pytest.raises(ValueError, match=r"Conv 'y': x is \(.*too short for a kernel"):
+        graph(short)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "edge", "wrap", "constant"])
+def test_padding_by_constants(mode: str) -> None:
+    made = helper.make_node("Pad", ["x", "pads"], ["y"], mode=mode)
+    for pads in ([0, 2, 0, 1], [1, 2, 0, 1], [0, 0, 0, 0], [0, -1, 0, 2]):
+        proto = model([made], [info("x")], [info("y")], {"pads": np.array(pads)}, 19)
+        graph = graph_of(proto)
+        for x in (A, A[:, ::-1], A.T):
+            np.testing.assert_array_equal(graph(x), theirs(proto, {"x": x})[0])
+    with pytest.raises(ValueError, match="Pad 'y'"):
+        graph(X)
+
+
+def test_inputs_in_a_dictionary_are_explained() -> None:
+    with pytest.raises(TypeError, match=r"x is .*expected an array of float32: write model\("):
+        graph_of(branches())({"x": X}, np.array(True))
 
 
 A = rng.standard_normal((5, 4)).astype("f4")

@@ -191,7 +191,7 @@ class Graph(Mapping[str, Layer]):
         self._inputs = model.inputs
         self._output_names = tuple(model.outputs)
         self._input_names = tuple(value.name for value in model.inputs)
-        self._same: dict[str, Layer] = {}
+        self._same: dict[Any, Layer] = {}
         self._varying = _varying(model)
         self._fitted: list[tuple[Any, Any]] = [(None, None)] * len(model.inputs)
         names = self._input_names
@@ -213,8 +213,10 @@ class Graph(Mapping[str, Layer]):
             _recurrent.attributes(node, recurrent.kind)
             loose = _WeightsStep(recurrent, constants)
             return loose, loose.inputs
-        # For nodes that differ in nothing, the same layer.
-        key = repr((node.op, own, dict(node.attributes)))
+        # For nodes that differ in nothing, the same layer. Two branches can have a name for two
+        # arrays, so these are compared, not their names.
+        arrays = [(role, id(constants[name])) for role, name in own.items()]
+        key = node.op, tuple(arrays), repr(dict(node.attributes))
         roles = tuple(at_run_time)
         known = self._layers.get(node.name) or self._same.get(key)
         run, layer = _step_of(recurrent, constants, roles, known)
@@ -328,6 +330,11 @@ def _varying(model: Model) -> set[str]:
 
 def _as_input(given: Any, value: Value) -> Tensor:
     array = given if type(given) is np.ndarray else checks._asarray(given, value.name)
+    if array.dtype.kind not in "biufc":
+        way = ": write model(**inputs)" if isinstance(given, Mapping) else ""
+        raise TypeError(
+            f"{value.name} is {checks.describe(given)}, expected an array of {value.dtype}{way}"
+        )
     if array.dtype != value.dtype:
         converted = array.astype(value.dtype)
         exact = array.dtype.kind in "biu" and np.array_equal(converted, array)

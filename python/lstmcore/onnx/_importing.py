@@ -50,8 +50,11 @@ def graph_of(source: Any) -> Graph:
 
 def _budget(model: Model) -> Budget:
     # A small file may use the same weights often: quantised they grow to four times their size.
-    nbytes = sum(array.nbytes for array in model.constants.values())
-    return Budget(16 * sum(1 for _ in all_nodes(model.nodes)), 8 * nbytes)
+    nodes = list(all_nodes(model.nodes))
+    bodies = (body for node in nodes for body in node.bodies())
+    graphs = (model.constants, *(body.constants for body in bodies))
+    nbytes = sum(array.nbytes for constants in graphs for array in constants.values())
+    return Budget(16 * len(nodes), 8 * nbytes)
 
 
 def _layers(model: Model) -> Any:

@@ -54,7 +54,8 @@ class Node:
     ----------
     op, domain : str
     name : str
-        Its own, or if it has none, or that of another one, that of its first output.
+        Its own, or if it has none, or that of another one, that of its first output. If that is
+        another one's too, as it may be in the other branch of an If, a number is added.
     inputs, outputs : tuple of str
     attributes : mapping
         Numbers, strings, lists of them, arrays, and a `Body` for a graph within it.

@@ -7,6 +7,7 @@ must lie in the model's own folder. Calls of the file's own functions become the
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -135,7 +136,8 @@ class _Attributes(Lazy[Any]):
 class _Reader:
     def __init__(self, proto: Any, folder: Path | None) -> None:
         self._proto, self._folder = proto, folder
-        self._names: set[str] = set()  # of nodes
+        self._named: Counter[str] = Counter()  # names of nodes, and how many were made of each
+        self._calls: Counter[str] = Counter()  # the same of calls of functions
         self._files: dict[Path, int] = {}  # of external data, and how many bytes were not yet used
         self._functions = {(f.domain, f.name): f for f in proto.functions}
         self._count = 0  # of nodes, and how many there may be
@@ -197,7 +199,7 @@ class _Reader:
 
     def _call(self, proto: Any, function: Any, scope: _Scope, depth: int) -> list[Node]:
         """Return the nodes of a function, with the names and attributes of its caller."""
-        name = scope.name(proto.name or next(iter(proto.output), ""))
+        name = self._name_of(proto, scope, self._calls)
         if depth > _DEPTH:
             raise ValueError(f"function {name!r} calls functions more than {_DEPTH} deep")
         if len(proto.input) > len(function.input) or len(proto.output) > len(function.output):
@@ -219,15 +221,24 @@ class _Reader:
                 nodes.append(Node("Identity", "", outer, (names[inner],), (outer,), {}, 14))
         return nodes
 
-    def _node(self, proto: Any, scope: _Scope, depth: int) -> Node:
-        outputs = tuple(map(scope.name, proto.output))
+    @staticmethod
+    def _name_of(proto: Any, scope: _Scope, taken: Counter[str]) -> str:
+        """Return a name for a node that none has of those, in whatever graph it is; take it."""
         for text in (proto.name, proto.op_type, proto.domain):
             if not isinstance(text, str):
                 raise ValueError(f"the name {text!r} of a node is no text in UTF-8")
         own = scope.prefix + proto.name if proto.name else ""
-        names = [name for name in (own, *outputs) if name and name not in self._names]
-        name = names[0] if names else own
-        self._names.add(name)
+        names = [name for name in (own, *map(scope.name, proto.output)) if name] or [proto.op_type]
+        name = next((name for name in names if name not in taken), names[0])
+        while name in taken:
+            taken[names[0]] += 1
+            name = f"{names[0]}_{taken[names[0]]}"
+        taken[name] = 1
+        return name
+
+    def _node(self, proto: Any, scope: _Scope, depth: int) -> Node:
+        outputs = tuple(map(scope.name, proto.output))
+        name = self._name_of(proto, scope, self._named)
         domain = "" if proto.domain == "ai.onnx" else proto.domain
         inputs = tuple(map(scope.name, proto.input))
         makers: dict[str, Callable[[], Any]] = {}
