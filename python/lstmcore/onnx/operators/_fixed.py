@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from .._model import Node, Tensor
-from ._registry import FAILURES, Function
+from .._reading import dtype_of
+from ._products import Convolution
+from ._registry import FAILURES, Function, sizes
 
 __all__ = ["fixed"]
 
@@ -22,6 +26,15 @@ def fixed(node: Node, constants: Mapping[str, Tensor]) -> Function | None:
         return rule(node, *others)
     except FAILURES:  # the operator itself says what does not fit
         return None
+
+
+def _cast(node: Node) -> Function | None:
+    kind = dtype_of(node.attributes["to"], "to")
+    return lambda x: x.astype(kind, copy=False)
+
+
+def _conv(node: Node, w: Tensor | None = None, b: Tensor | None = None) -> Function | None:
+    return None if w is None else Convolution(w, b, packed=True, **node.attributes)
 
 
 def _slice(node: Node, *given: Tensor | None) -> Function | None:
@@ -48,9 +61,40 @@ def _squeeze(node: Node, axes: Tensor | None = None) -> Function | None:
 
 
 def _unsqueeze(node: Node, axes: Tensor | None = None) -> Function | None:
-    if node.opset < 13 or axes is None or axes.reshape(-1).tolist() != [0]:
+    new = [] if axes is None else axes.reshape(-1).tolist()
+    if node.opset < 13 or not new or min(new) < 0 or len({*new}) < len(new):
         return None
-    return lambda x: x[None]
+    index = tuple(None if axis in new else slice(None) for axis in range(max(new) + 1))
+    return lambda x: x[index]
+
+
+def _pad(
+    node: Node, pads: Tensor | None = None, value: Tensor | None = None, axes: Tensor | None = None
+) -> Function | None:
+    """One axis that is reflected, or the like: the places that it takes are kept for its size."""
+    mode = node.attributes.get("mode", "constant")
+    if node.opset < 11 or pads is None or mode == "constant" or pads.min(initial=0) < 0:
+        return None
+    around = pads.reshape(2, -1)
+    wide = np.flatnonzero(np.any(around, axis=0))
+    if len(wide) != 1 or axes is not None:
+        return None
+    axis, pad = int(wide[0]), around[:, wide[0]].tolist()
+    rank = around.shape[1]
+    last: tuple[int, Tensor] | None = None
+
+    def run(x: Tensor) -> Tensor:
+        nonlocal last
+        if x.ndim != rank or not x.shape[axis]:
+            raise ValueError(f"x has shape {x.shape}, but pads is {pads.tolist()}")
+        size = x.shape[axis]
+        places = last
+        if places is None or places[0] != size:
+            sizes([x.size // size, size + sum(pad)], x.dtype)
+            places = last = size, np.pad(np.arange(size), pad, mode)
+        return x.take(places[1], axis)
+
+    return run
 
 
 def _reshape(node: Node, shape: Tensor | None = None) -> Function | None:
@@ -75,7 +119,10 @@ def _transpose(node: Node) -> Function | None:
 
 
 _RULES: dict[str, Callable[..., Function | None]] = {
+    "Cast": _cast,
+    "Conv": _conv,
     "Gather": _gather,
+    "Pad": _pad,
     "Reshape": _reshape,
     "Slice": _slice,
     "Squeeze": _squeeze,

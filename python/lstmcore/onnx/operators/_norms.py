@@ -195,9 +195,16 @@ def _sum(x: Tensor, **options: Any) -> Any:
     return np.sum(x, dtype=x.dtype, **options)
 
 
+def _mean(x: Tensor, **options: Any) -> Any:
+    if x.dtype.kind != "f" or x.dtype.itemsize < 4:
+        return np.mean(x, **options)
+    total = np.add.reduce(x, **options)  # as np.mean does, which takes three times as long to begin
+    return total / x.dtype.type(x.size // (total.size or 1))
+
+
 _REDUCTIONS: tuple[tuple[str, Function, int], ...] = (  # with the version whose axes are an input
     ("ReduceSum", _sum, 13),
-    ("ReduceMean", np.mean, 18),
+    ("ReduceMean", _mean, 18),
     ("ReduceMax", _extreme(np.max, True), 18),
     ("ReduceMin", _extreme(np.min, False), 18),
     ("ReduceProd", np.prod, 18),

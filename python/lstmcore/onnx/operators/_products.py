@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ... import _core
 from .._model import Tensor
 from ._elementwise import activated
 from ._registry import MICROSOFT, operator, sizes
@@ -110,18 +111,82 @@ def conv(
     strides: list[int] | None = None,
 ) -> Any:
     """Sums of x, (B, C, ...), around each place, with weights (C', C / group, ...)."""
-    if x.ndim != w.ndim or x.ndim < 3 or group < 1 or x.shape[1] != group * w.shape[1]:
-        raise ValueError(f"x is {x.shape} and w {w.shape}, in {group} groups")
-    windows = _windows(x, w.shape[2:], auto_pad, dilations, pads, strides)
-    dims = x.ndim - 2
-    sizes([x.shape[0], w.shape[0], *windows.shape[2 : 2 + dims]], x.dtype)
-    inside = range(2 + dims, 2 + 2 * dims)
-    parts = [
-        np.tensordot(some, weight, ([1, *inside], list(range(1, 2 + dims))))
-        for some, weight in zip(np.split(windows, group, 1), np.split(w, group, 0), strict=True)
-    ]
-    y = np.moveaxis(np.concatenate(parts, -1), -1, 1)
-    return y if b is None else y + b.reshape(-1, *[1] * dims)
+    return Convolution(w, b, auto_pad=auto_pad, dilations=dilations, group=group, pads=pads,
+                       strides=strides)(x)  # fmt: skip
+
+
+class Convolution:
+    """What Conv does with an x; where its windows stand is kept for the next x of that shape.
+
+    `packed` weights are multiplied by our own kernels. That pays when more than one x comes.
+    """
+
+    def __init__(
+        self,
+        w: Tensor,
+        b: Tensor | None = None,
+        *,
+        auto_pad: str = "NOTSET",
+        dilations: list[int] | None = None,
+        group: int = 1,
+        kernel_shape: list[int] | None = None,
+        pads: list[int] | None = None,
+        strides: list[int] | None = None,
+        packed: bool = False,
+    ) -> None:
+        if w.ndim < 3 or group < 1 or w.shape[0] % group:
+            raise ValueError(f"w is {w.shape}, in {group} groups")
+        self._windows = auto_pad, dilations, pads, strides
+        self._shape, self._group = w.shape, group
+        self._bias = b
+        self._weights = w.reshape(group, w.shape[0] // group, -1).swapaxes(1, 2)
+        self._packed = None
+        if packed and group == 1 and w.dtype in (np.float32, np.float64):
+            rows = np.ascontiguousarray(w.reshape(w.shape[0], -1))
+            self._packed = _core.pack_linear(rows, b, False)
+        dims = w.ndim - 2
+        # From (B, groups, C / group, places ..., kernel ...) to rows of a product.
+        self._order = (0, 1, *range(3, 3 + dims), 2, *range(3 + dims, 3 + 2 * dims))
+        self._last: _Rows | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        last = self._last
+        if last is None or last.like != (x.shape, x.dtype):
+            last = self._last = self._at(x)
+        view = np.ndarray(last.shape, x.dtype, last.windows.padded(x), 0, last.strides)
+        rows = view.reshape(last.rows)
+        if self._packed is not None and x.dtype == self._weights.dtype:
+            y = _core.linear_forward(self._packed, np.ascontiguousarray(rows))
+        else:
+            y = rows @ self._weights
+            if self._bias is not None:
+                y += self._bias.reshape(self._group, 1, -1)
+        return y.swapaxes(2, 3).reshape(last.made)
+
+    def _at(self, x: Tensor) -> _Rows:
+        """Return where the windows of such an x stand."""
+        w, group = self._shape, self._group
+        if x.ndim != len(w) or x.shape[1] != group * w[1]:
+            raise ValueError(f"x is {x.shape} and w {w}, in {group} groups")
+        windows = _Windows(x.shape, w[2:], *self._windows)
+        batch, channels, *places = windows.places
+        sizes([batch, max(w[0], channels * math.prod(w[2:])), *places], x.dtype)
+        view = windows.of(x)
+        view = view.reshape(batch, group, w[1], *view.shape[2:]).transpose(self._order)
+        rows = (batch, group, math.prod(places), self._weights.shape[1])
+        made = (batch, w[0], *places)
+        return _Rows((x.shape, x.dtype), windows, view.shape, view.strides, rows, made)
+
+
+class _Rows(NamedTuple):
+    """What a product takes of an x of some shape and dtype."""
+
+    like: tuple[tuple[int, ...], np.dtype[Any]]
+    windows: _Windows
+    shape: tuple[int, ...]  # (B, groups, places ..., C / group, kernel ...), a view of the padded x
+    strides: tuple[int, ...]
+    rows: tuple[int, ...]  # the same, (B, groups, places, what is multiplied)
+    made: tuple[int, ...]  # the shape of what comes out
 
 
 @operator("FusedConv", domain=MICROSOFT, grows="asks")
@@ -145,43 +210,73 @@ def _fused_conv(
     return activated(y if z is None else y + z, activation, activation_params)
 
 
-def _windows(
-    x: Tensor,
-    kernel: Sequence[int],
-    auto_pad: str,
-    dilations: list[int] | None,
-    pads: list[int] | None,
-    strides: list[int] | None,
-    filler: float = 0.0,
-    ceil: bool = False,
-) -> Tensor:
-    """Return x, (B, C, ...), as (B, C, places ..., kernel ...): what stands around each place."""
-    dims = x.ndim - 2
-    steps, gaps = strides or [1] * dims, dilations or [1] * dims
-    if not len(kernel) == len(steps) == len(gaps) == dims:
-        raise ValueError(f"x is {x.shape}, but the kernel is {list(kernel)}")
-    if min([*steps, *gaps, *kernel], default=1) < 1:
-        raise ValueError(f"strides are {steps} and dilations {gaps}, expected at least 1")
-    reach = [1 + gap * (n - 1) for gap, n in zip(gaps, kernel, strict=True)]
-    around = _pads(x.shape[2:], reach, steps, auto_pad, pads)
-    if min(map(min, around), default=0) < 0:
-        raise ValueError(f"pads are {around}, expected at least 0")
-    if ceil:  # what is past the end of the last whole place counts as one more
-        around = [
-            (before, after + (-(n + before + after - wide) % step))
-            for n, (before, after), wide, step in zip(
-                x.shape[2:], around, reach, steps, strict=True
-            )
-        ]
-    wide = [n + sum(pad) for n, pad in zip(x.shape[2:], around, strict=True)]
-    if any(n < r for n, r in zip(wide, reach, strict=True)):
-        raise ValueError(f"x is {x.shape}, too short for a kernel that reaches {reach}")
-    sizes([*x.shape[:2], *wide], x.dtype)
-    padded = np.pad(x, [(0, 0), (0, 0), *around], constant_values=x.dtype.type(filler))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, tuple(range(2, 2 + dims)))
-    every: Any = [slice(None)] * 2 + [slice(None, None, n) for n in (*steps, *gaps)]
-    found: Tensor = windows[tuple(every)]
-    return found
+class _Windows:
+    """Where windows stand in an x, (B, C, ...): one around each place. Padding widens x."""
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        kernel: Sequence[int],
+        auto_pad: str,
+        dilations: list[int] | None,
+        pads: list[int] | None,
+        strides: list[int] | None,
+        ceil: bool = False,
+    ) -> None:
+        dims = len(shape) - 2
+        steps, gaps = strides or [1] * dims, dilations or [1] * dims
+        if not len(kernel) == len(steps) == len(gaps) == dims:
+            raise ValueError(f"x is {shape}, but the kernel is {list(kernel)}")
+        if min([*steps, *gaps, *kernel], default=1) < 1:
+            raise ValueError(f"strides are {steps} and dilations {gaps}, expected at least 1")
+        reach = [1 + gap * (n - 1) for gap, n in zip(gaps, kernel, strict=True)]
+        around = _pads(shape[2:], reach, steps, auto_pad, pads)
+        if min(map(min, around), default=0) < 0:
+            raise ValueError(f"pads are {around}, expected at least 0")
+        if ceil:  # what is past the end of the last whole place counts as one more
+            around = [
+                (before, after + (-(n + before + after - wide) % step))
+                for n, (before, after), wide, step in zip(
+                    shape[2:], around, reach, steps, strict=True
+                )
+            ]
+        wide = [n + sum(pad) for n, pad in zip(shape[2:], around, strict=True)]
+        if any(n < r for n, r in zip(wide, reach, strict=True)):
+            raise ValueError(f"x is {shape}, too short for a kernel that reaches {reach}")
+        self.shape = shape
+        self._padded = *shape[:2], *wide
+        self._x: Any = (
+            ...,
+            *(slice(b, b + n) for n, (b, _) in zip(shape[2:], around, strict=True)),
+        )
+        self._kernel, self._steps, self._gaps = tuple(kernel), steps, gaps
+        #: (B, C, places ...)
+        self.places = (
+            *shape[:2],
+            *((n - r) // step + 1 for n, r, step in zip(wide, reach, steps, strict=True)),
+        )
+
+    def padded(self, x: Tensor, filler: float = 0.0) -> Tensor:
+        """Return x with what pads it, contiguous."""
+        if self._padded == x.shape:
+            return np.ascontiguousarray(x)
+        padded = np.zeros(self._padded, x.dtype)
+        if filler:
+            padded.fill(filler)
+        padded[self._x] = x
+        return padded
+
+    def of(self, x: Tensor, filler: float = 0.0) -> Tensor:
+        """Return what stands around each place, (B, C, places ..., kernel ...), a view."""
+        sizes(self._padded, x.dtype)
+        padded = self.padded(x, filler)
+        inner = padded.strides[2:]
+        strides = (
+            *padded.strides[:2],
+            *(n * step for n, step in zip(inner, self._steps, strict=True)),
+            *(n * gap for n, gap in zip(inner, self._gaps, strict=True)),
+        )
+        return np.ndarray((*self.places, *self._kernel), x.dtype, padded, 0, strides)
 
 
 def _pads(
@@ -215,7 +310,8 @@ def _max_pool(
     strides: list[int] | None = None,
 ) -> Any:
     least = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
-    windows = _windows(x, kernel_shape, auto_pad, dilations, pads, strides, least, bool(ceil_mode))
+    at = _Windows(x.shape, kernel_shape, auto_pad, dilations, pads, strides, bool(ceil_mode))
+    windows = at.of(x, least)
     y = windows.max(tuple(range(x.ndim, windows.ndim)))
     return _whole_places(y, x, kernel_shape, auto_pad, dilations, pads, strides)
 
@@ -233,7 +329,8 @@ def _average_pool(
     strides: list[int] | None = None,
 ) -> Any:
     def sums(a: Tensor, around: list[int] | None, ceil: bool) -> Tensor:
-        windows = _windows(a, kernel_shape, auto_pad, dilations, around, strides, 0.0, ceil)
+        at = _Windows(a.shape, kernel_shape, auto_pad, dilations, around, strides, ceil)
+        windows = at.of(a)
         return np.asarray(windows.sum(tuple(range(a.ndim, windows.ndim)), dtype=a.dtype))
 
     total = sums(x, pads, bool(ceil_mode))
