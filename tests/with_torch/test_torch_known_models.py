@@ -11,6 +11,7 @@ import pytest
 
 import lstmcore as lc
 from helpers.peers import require
+from lstmcore._base.tree import leaves
 
 torch = require("torch")
 from torch import nn  # noqa: E402
@@ -702,3 +703,50 @@ def test_a_step_that_is_not_there() -> None:
     mine = lc.from_torch(prepared(cases()["steps one by one"][0]))
     with pytest.raises(ValueError, match=r"x has 2 steps, and step 2 is taken"):
         mine(np.ones((B, 2, 6)))
+
+
+# One step, as decoders take them -----------------------------------------------------------------
+
+
+def of_ids(m: Any, ids: Any, state: Any) -> Any:
+    y, state = m.rnn(m.embedding(ids).unsqueeze(0), state)
+    return m.head(y.squeeze(0)), state
+
+
+def of_ids_with_an_axis(m: Any, ids: Any, state: Any) -> Any:
+    embedded = m.embedding(ids.unsqueeze(0))
+    y, state = m.rnn(F.relu(embedded), state)
+    return m.both(torch.cat((embedded, y), dim=2)[0]), state
+
+
+def of_features(m: Any, x: Any, state: Any) -> Any:
+    y, state = m.rnn(x.unsqueeze(1), state)
+    return m.head(y[:, -1]), state
+
+
+def that_stays(m: Any, x: Any, state: Any) -> Any:
+    y, state = m.rnn(x.unsqueeze(1), state)
+    return m.head(y), state
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+@pytest.mark.parametrize(
+    "run", [of_ids, of_ids_with_an_axis, of_features, that_stays], ids=lambda run: run.__name__
+)
+def test_a_step_of_a_decoder(run: Any, kind: str) -> None:
+    first = run in (of_features, that_stays)
+    layer = getattr(nn, kind)(4, 5, 2, batch_first=first)
+    theirs = Two(run, embedding=nn.Embedding(9, 4), rnn=layer, head=nn.Linear(5, 3),
+                 both=nn.Linear(9, 3)).double()  # fmt: skip
+    x = normal(B, 4) if first else ids(9, B)
+    parts = [normal(2, B, 5) for _ in range(2 if kind == "LSTM" else 1)]
+    state: Any = tuple(parts) if kind == "LSTM" else parts[0]
+    with torch.no_grad():
+        y, final = theirs(x, state)
+    ours = lc.from_torch(theirs)
+    assert isinstance(ours, lc.Model)
+    arrays: Any = tuple(part.numpy() for part in parts)
+    found = leaves(ours(x.numpy(), (arrays if kind == "LSTM" else arrays[0],)))
+    expected = [y, *(final if kind == "LSTM" else [final])]
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b.numpy(), rtol=0, atol=1e-12)

@@ -175,6 +175,8 @@ def as_output(value: Any, first: bool) -> Symbol | None:
         order = (*order[0], *order[1:])
     order = order if "F" in order or value.features != 1 else (*order, "F")
     steps = ("B", "T", "F") if first else ("T", "B", "F")
+    if order == (("B", "1", "F") if first else ("1", "B", "F")):
+        value, order = Value(RepeatVector(1, batch_first=first)(value.symbol), steps), steps
     if order not in (("B", "F"), ("L", "B", "F"), steps):
         layout = ", ".join(steps)
         raise Refused(f"an output has the axes {value}, expected (B, F), (L, B, F) or ({layout})")
@@ -268,7 +270,7 @@ class Rules:
 
     def _embedding(self, theirs: Any, ours: Any, input: Any) -> Value:
         x = _value(input)
-        self._expect(x, ("B",), ("B", "T"), ("T", "B"))
+        self._expect(x, ("B",), ("B", "T"), ("T", "B"), ("B", "1"), ("1", "B"))
         return Value(ours(x.symbol), (*x.order, "F"))
 
     def _encoder(self, theirs: Any, ours: Any, src: Any, src_key_padding_mask: Any = None) -> Value:
@@ -357,14 +359,17 @@ class Rules:
 
     def _layer(self, theirs: Any, ours: Any, input: Any, hx: Any = None) -> Any:
         packed = isinstance(input, Packed)
-        x = input.value if isinstance(input, Packed) else _value(input)
-        if not packed:
+        x = input.value if isinstance(input, Packed) else self._without_layers(_value(input))
+        alone = x.order == self._steps(theirs.batch_first, "1")
+        if alone:
+            x = Value(RepeatVector(1, batch_first=self.first)(x.symbol), x.order)
+        elif not packed:
             self._expect(x, self._steps(theirs.batch_first))
         state = self._state(hx)
         made = ours(x.symbol) if state is None else ours(x.symbol, state)
         if packed:
             self._under_lengths.add(id(made[0].call))
-        y: Any = Value(made[0], x.order)
+        y: Any = Value(LastStep(batch_first=self.first)(made[0]) if alone else made[0], x.order)
         final = made[1]
         if isinstance(final, tuple):
             final = tuple(Value(part, ("L", "B", "F")) for part in final)
@@ -626,6 +631,7 @@ class Rules:
 
     def alike(self, a: Value, b: Value) -> tuple[Value, Value]:
         """Return values of the same axes, one of them repeated over the steps of the other."""
+        a, b = self._without_layers_beside_steps([a, b])
         for one, other in ((a, b), (b, a)):
             there = other.order.index("T") if "T" in other.order else None
             if there is not None and len(one.order) == len(other.order):
@@ -686,6 +692,17 @@ class Rules:
         order = (*x.order[:place], axis, *x.order[place:])
         return self._as_state(Value(x.symbol, order))
 
+    def _without_layers(self, x: Value) -> Value:
+        """Return a state of one layer as (1, B, F), which may be one step as well."""
+        if x.order == ("L", "B", "F") and x.symbol.axes.states == 1:
+            return Value(x.symbol[0], ("1", "B", "F"))
+        return x
+
+    def _without_layers_beside_steps(self, parts: list[Value]) -> list[Value]:
+        if all(x.order[0] != "1" for x in parts):
+            return parts
+        return [self._without_layers(x) for x in parts]
+
     def _as_state(self, x: Value) -> Value:
         """Return (1, B, F) as a state of one layer."""
         if x.order == ("1", "B", "F"):
@@ -715,8 +732,8 @@ class Rules:
     def _over_steps(self, x: Value, sizes: Any, stays: Callable[[Value, str, Any], bool]) -> Value:
         """Repeat over steps; `stays` is whether a number leaves another axis as it is."""
         wanted = sizes[0] if isinstance(sizes[0], (tuple, list)) else sizes
-        if x.order == ("L", "B", "F") and wanted[0] not in (1, -1) and x.symbol.axes.states == 1:
-            x = Value(x.symbol[0], ("1", "B", "F"))
+        if wanted[0] not in (1, -1):
+            x = self._without_layers(x)
         if len(wanted) != len(x.order) or x.order.count("1") != 1:
             raise Refused(f"the axes are {x}, expected one of them of size 1")
         place = x.order.index("1")
@@ -938,7 +955,7 @@ class Rules:
 
     def cat(self, tensors: Any, dim: int = 0) -> Value:
         """Put features side by side."""
-        parts = [_value(one) for one in tensors]
+        parts = self._without_layers_beside_steps([_value(one) for one in tensors])
         first = parts[0]
         axis = str(first.order[_axis(first, dim)])
         for i, part in enumerate(parts[1:], 1):
