@@ -457,7 +457,7 @@ def test_changed_bytes(
     load(bytes(data), tmp_path_factory.getbasetemp() / "changed.onnx")
 
 
-OPS = sorted({*operators.names(), "LSTM", "GRU", "RNN", "Loop", "Scan", "ConvTranspose"})
+OPS = sorted({*operators.names(), "LSTM", "GRU", "RNN", "Loop", "Scan", "Resize"})
 ATTRIBUTES = ["axis", "axes", "perm", "to", "value", "split", "num_outputs", "hidden_size",
               "direction", "activations", "clip", "layout", "keepdims", "start", "end", "alpha",
               "starts", "ends", "batch_dims", "transA", "beta", "epsilon"]  # fmt: skip

@@ -291,11 +291,11 @@ def test_a_file_is_replaced_whole_or_not_at_all(
 def test_what_is_missing_is_listed_whole() -> None:
     nodes = [
         helper.make_node("GRU", ["x", "W", "R"], ["y"], name="gru", hidden_size=3),
-        *(helper.make_node("ConvTranspose", ["y", "W"], [f"a{i}"]) for i in range(3)),
+        *(helper.make_node("Resize", ["y", "", "W"], [f"a{i}"]) for i in range(3)),
         helper.make_node("NonMaxSuppression", ["y", "y"], ["b"]),
     ]
     proto = model(nodes, [info("x")], [info("b")], constants())
-    message = r"needs ConvTranspose \(3 nodes\), NonMaxSuppression \(1\).*opset 14.*pass node="
+    message = r"needs Resize \(3 nodes\), NonMaxSuppression \(1\).*opset 14.*pass node="
     with pytest.raises(ValueError, match=message):
         lc.from_onnx(proto)
     proto.producer_name = "tf2onnx"
@@ -382,6 +382,15 @@ def test_convolutions(case: str, bias: bool) -> None:
     short = np.zeros((*shape[:2], *[0] * len(kernel[2:])), "f4")
     with pytest.raises(ValueError, match=r"Conv 'y': x is \(.*too short for a kernel"):
         graph(short)
+
+
+def test_a_version_that_is_named_twice() -> None:
+    proto = branches()
+    proto.opset_import.append(helper.make_opsetid("ai.onnx", 14))  # as merged models have it
+    assert lc.from_onnx(proto, node="one") == lc.from_onnx(branches(), node="one")
+    proto.opset_import.append(helper.make_opsetid("", 13))
+    with pytest.raises(ValueError, match="names 2 versions"):
+        lc.from_onnx(proto)
 
 
 @pytest.mark.parametrize("mode", ["reflect", "edge", "wrap", "constant"])

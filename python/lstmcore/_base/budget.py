@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["BUDGET", "Budget"]
+__all__ = ["BUDGET", "Budget", "affords"]
 
 
 class Budget:
@@ -33,6 +33,17 @@ class Budget:
             if self.arrays < 0 or self.nbytes < 0:
                 raise ValueError("it describes a model that is larger than its parameters")
             yield name, shape
+
+
+def affords(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    """Whether a copy of an array may still be made; if so, it counts as made."""
+    budget = BUDGET.get()
+    try:
+        if budget is not None:
+            list(budget.take([("", shape)], dtype))
+    except ValueError:
+        return False
+    return True
 
 
 # Set while a model is being made from a file, else None.

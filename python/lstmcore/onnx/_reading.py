@@ -381,13 +381,13 @@ def _listed(values: Any, dtype: np.dtype[Any], count: int, kind: str, name: str)
 
 
 def _opset(imports: Iterable[Any]) -> int:
-    found = [entry.version for entry in imports if entry.domain in ("", "ai.onnx")]
+    found = {entry.version for entry in imports if entry.domain in ("", "ai.onnx")}
     if len(found) != 1:
         raise ValueError(f"the model names {len(found)} versions of ONNX's operators, not one")
-    oldest, newest = OPSETS
-    if not oldest <= found[0] <= newest:
-        raise ValueError(f"the model is of opset {found[0]}, expected {oldest} to {newest}")
-    return int(found[0])
+    (version,), (oldest, newest) = found, OPSETS
+    if not oldest <= version <= newest:
+        raise ValueError(f"the model is of opset {version}, expected {oldest} to {newest}")
+    return int(version)
 
 
 def _value(proto: Any) -> Value:

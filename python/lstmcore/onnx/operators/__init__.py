@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from . import _elementwise, _norms, _products, _quantized, _sequences, _shaping
+from . import _elementwise, _norms, _products, _quantized, _sequences, _shaping, _signals
 from ._elementwise import activation
 from ._fixed import fixed
 from ._registry import (
@@ -43,6 +43,7 @@ _ROOMS = {
     "reductions, softmax, normalisation": _norms,
     "quantised": _quantized,
     "sequences": _sequences,
+    "spectra": _signals,
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ... import _core
 from ..._base import checks
-from ..._base.budget import BUDGET
+from ..._base.budget import affords
 from .._model import Node, Tensor
 
 __all__ = ["Joined", "Joiner"]
@@ -156,12 +156,8 @@ class Joiner:
 
     def _pack(self, name: str, bias: str, weight: Tensor) -> _core.Linear | None:
         if (name, bias) not in self._packed:
-            try:
-                budget = BUDGET.get()
-                if budget is not None:
-                    list(budget.take([("weight", weight.shape)], weight.dtype))
-            except ValueError:  # often used weights of a small file, which stay as they are
-                return None
+            if not affords(weight.shape, weight.dtype):
+                return None  # often used weights of a small file, which stay as they are
             b = self._constant(bias)
             ordered = None if b is None else checks.in_order(b.reshape(-1))
             self._packed[name, bias] = _core.pack_linear(checks.in_order(weight), ordered, False)

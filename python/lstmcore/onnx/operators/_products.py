@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ... import _core
+from ..._base.budget import affords
 from .._model import Tensor
 from ._elementwise import activated
 from ._registry import MICROSOFT, operator, sizes
@@ -141,7 +142,8 @@ class Convolution:
         self._bias = b
         self._weights = w.reshape(group, w.shape[0] // group, -1).swapaxes(1, 2)
         self._packed = None
-        if packed and group == 1 and w.dtype in (np.float32, np.float64):
+        wanted = packed and group == 1 and w.dtype in (np.float32, np.float64)
+        if wanted and affords(w.shape, w.dtype):
             rows = np.ascontiguousarray(w.reshape(w.shape[0], -1))
             self._packed = _core.pack_linear(rows, b, False)
         dims = w.ndim - 2
@@ -187,6 +189,84 @@ class _Rows(NamedTuple):
     strides: tuple[int, ...]
     rows: tuple[int, ...]  # the same, (B, groups, places, what is multiplied)
     made: tuple[int, ...]  # the shape of what comes out
+
+
+@operator("ConvTranspose", grows="asks")
+def _conv_transpose(
+    x: Tensor,
+    w: Tensor,
+    b: Tensor | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: list[int] | None = None,
+    group: int = 1,
+    kernel_shape: list[int] | None = None,
+    output_padding: list[int] | None = None,
+    output_shape: list[int] | None = None,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Any:
+    """Each number of x, (B, C, ...), times weights (C, C' / group, ...), added up around it."""
+    if x.ndim != w.ndim or x.ndim < 3 or group < 1 or x.shape[1] != len(w) or len(w) % group:
+        raise ValueError(f"x is {x.shape} and w {w.shape}, in {group} groups")
+    dims = x.ndim - 2
+    steps, gaps, more = (given or [n] * dims for given, n in
+                         ((strides, 1), (dilations, 1), (output_padding, 0)))  # fmt: skip
+    if not len(steps) == len(gaps) == len(more) == dims or min([*steps, *gaps, *more, 1]) < 0:
+        raise ValueError(f"strides are {steps}, dilations {gaps} and output_padding {more}")
+    reach = [1 + gap * (n - 1) for gap, n in zip(gaps, w.shape[2:], strict=True)]
+    # What its windows reach, before anything is cut off.
+    whole = [
+        step * (n - 1) + r + extra
+        for n, step, r, extra in zip(x.shape[2:], steps, reach, more, strict=True)
+    ]
+    if output_shape:
+        whole = [max(n, size) for n, size in zip(whole, output_shape[-dims:], strict=True)]
+    around = _cut_off(x.shape[2:], whole, steps, auto_pad, pads, output_shape)
+    features = w.shape[1] * group
+    sizes([len(x), features, *whole], x.dtype)
+    sizes([len(x), features, math.prod(w.shape[2:]), *x.shape[2:]], x.dtype)
+    places = math.prod(x.shape[2:])
+    columns = w.reshape(group, len(w) // group, -1).swapaxes(1, 2) @ x.reshape(
+        len(x), group, len(w) // group, places
+    )
+    columns = columns.reshape(len(x), features, *w.shape[2:], *x.shape[2:])
+    y = np.zeros((len(x), features, *whole), x.dtype)
+    for offset in np.ndindex(*w.shape[2:]):
+        at: Any = (
+            slice(gap * i, gap * i + step * (n - 1) + 1, step)
+            for i, gap, step, n in zip(offset, gaps, steps, x.shape[2:], strict=True)
+        )
+        y[(..., *at)] += columns[(slice(None), slice(None), *offset)]
+    kept: Any = (slice(before, n - after) for n, (before, after) in zip(whole, around, strict=True))
+    y = y[(..., *kept)]
+    return y if b is None else y + b.reshape(-1, *[1] * dims)
+
+
+def _cut_off(
+    shape: tuple[int, ...],
+    whole: list[int],
+    steps: list[int],
+    auto_pad: str,
+    pads: list[int] | None,
+    output_shape: list[int] | None,
+) -> list[tuple[int, int]]:
+    """Return how much is left out before and after each axis."""
+    if auto_pad not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
+        raise ValueError(f"auto_pad is {auto_pad!r}, which is not known")
+    dims = len(shape)
+    if output_shape is None and not auto_pad.startswith("SAME"):
+        given = pads if pads and auto_pad == "NOTSET" else [0] * 2 * dims
+        around = list(zip(given[:dims], given[dims:], strict=True))
+    else:
+        wanted = output_shape or [n * step for n, step in zip(shape, steps, strict=True)]
+        around = []
+        for n, size in zip(whole, wanted[-dims:], strict=True):
+            sides = (n - size) // 2, n - size - (n - size) // 2
+            around.append(sides if auto_pad == "SAME_UPPER" else sides[::-1])
+    if any(min(sides) < 0 or sum(sides) > n for sides, n in zip(around, whole, strict=True)):
+        raise ValueError(f"{around} are cut off of {whole}")
+    return around
 
 
 @operator("FusedConv", domain=MICROSOFT, grows="asks")

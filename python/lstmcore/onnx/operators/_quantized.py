@@ -80,9 +80,12 @@ def quantized(
     wide = x.astype(dtype_of(precision, "precision")) if precision else x
     if wide.dtype.kind != "f" or wide.dtype.itemsize < 4:
         wide = wide.astype(np.float32)
-    steps = np.rint(wide / spread(scale).astype(wide.dtype)) + spread(zero).astype(wide.dtype)
+    steps = np.asarray(wide / spread(scale).astype(wide.dtype))
+    np.rint(steps, out=steps)
+    steps += spread(zero).astype(wide.dtype)
     limits = np.iinfo(zero.dtype)
-    return np.asarray(np.clip(steps, limits.min, limits.max).astype(zero.dtype))
+    np.clip(steps, limits.min, limits.max, out=steps)
+    return steps.astype(zero.dtype)
 
 
 # Those of ONNX Runtime take 16 bits and more, too.
@@ -110,12 +113,14 @@ def matmul_integer(
 ) -> Any:
     """The product of whole numbers, in int32."""
     asked(a, b)
-    a, b = a.astype(np.int32), b.astype(np.int32)
+    # Real numbers are multiplied much faster, and hold these sums exactly.
+    kind = np.float32 if a.shape[-1:] < (2**24 // 255**2,) else np.float64
+    a, b = a.astype(kind), b.astype(kind)
     if a_zero is not None:
-        a = a - (a_zero[..., None] if a_zero.ndim else a_zero).astype(np.int32)
+        a -= a_zero[..., None] if a_zero.ndim else a_zero
     if b_zero is not None:
-        b = b - (b_zero[..., None, :] if b_zero.ndim else b_zero).astype(np.int32)
-    return np.asarray(np.matmul(a, b))
+        b -= b_zero[..., None, :] if b_zero.ndim else b_zero
+    return np.asarray(np.matmul(a, b), np.int64).astype(np.int32)
 
 
 @operator("MatMulIntegerToFloat", domain=MICROSOFT, grows="asks")
