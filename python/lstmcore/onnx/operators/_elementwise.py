@@ -103,9 +103,12 @@ def _one(function: Function) -> Function:
 
 
 def sigmoid(x: Tensor) -> Any:
-    """1 / (1 + exp(-x)), without overflow."""
-    e = np.exp(-np.abs(x))
-    return np.where(x >= 0, x.dtype.type(1), e) / (1 + e)
+    """1 / (1 + exp(-x)); where that overflows, it is 0."""
+    y = np.asarray(np.negative(x))
+    with np.errstate(over="ignore"):
+        np.exp(y, out=y)
+    y += 1
+    return np.divide(1, y, out=y)
 
 
 def softplus(x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import methodcaller
 from typing import Any
 
 import numpy as np
@@ -53,16 +54,23 @@ def _slice(node: Node, *given: Tensor | None) -> Function | None:
     return lambda x: x[index]
 
 
+def _axes(node: Node, axes: Tensor | None) -> list[int] | None:
+    """Return axes that are counted from the first, which older versions have as an attribute."""
+    if node.opset < 13:
+        found = node.attributes.get("axes")
+    else:
+        found = None if axes is None else axes.reshape(-1).tolist()
+    return None if not found or min(found) < 0 or len({*found}) < len(found) else found
+
+
 def _squeeze(node: Node, axes: Tensor | None = None) -> Function | None:
-    if node.opset < 13 or axes is None:
-        return None
-    gone: Any = tuple(axes.reshape(-1).tolist())
-    return lambda x: x.squeeze(gone)
+    gone = _axes(node, axes)
+    return None if gone is None else methodcaller("squeeze", tuple(gone))
 
 
 def _unsqueeze(node: Node, axes: Tensor | None = None) -> Function | None:
-    new = [] if axes is None else axes.reshape(-1).tolist()
-    if node.opset < 13 or not new or min(new) < 0 or len({*new}) < len(new):
+    new = _axes(node, axes)
+    if new is None:
         return None
     index = tuple(None if axis in new else slice(None) for axis in range(max(new) + 1))
     return lambda x: x[index]
@@ -71,27 +79,27 @@ def _unsqueeze(node: Node, axes: Tensor | None = None) -> Function | None:
 def _pad(
     node: Node, pads: Tensor | None = None, value: Tensor | None = None, axes: Tensor | None = None
 ) -> Function | None:
-    """One axis that is reflected, or the like: the places that it takes are kept for its size."""
+    """Nothing; or one axis that is reflected, or the like: its places are kept for its size."""
+    if node.opset < 11 or pads is None or axes is not None or pads.min(initial=0) < 0:
+        return None
+    around = pads.reshape(2, -1).T.tolist()
+    wide = [axis for axis, pad in enumerate(around) if any(pad)]
     mode = node.attributes.get("mode", "constant")
-    if node.opset < 11 or pads is None or mode == "constant" or pads.min(initial=0) < 0:
+    if len(wide) > 1 or (wide and mode == "constant"):
         return None
-    around = pads.reshape(2, -1)
-    wide = np.flatnonzero(np.any(around, axis=0))
-    if len(wide) != 1 or axes is not None:
-        return None
-    axis, pad = int(wide[0]), around[:, wide[0]].tolist()
-    rank = around.shape[1]
     last: tuple[int, Tensor] | None = None
 
     def run(x: Tensor) -> Tensor:
         nonlocal last
-        if x.ndim != rank or not x.shape[axis]:
+        if x.ndim != len(around):
             raise ValueError(f"x has shape {x.shape}, but pads is {pads.tolist()}")
+        if not wide:
+            return x
+        (axis,), places = wide, last
         size = x.shape[axis]
-        places = last
         if places is None or places[0] != size:
-            sizes([x.size // size, size + sum(pad)], x.dtype)
-            places = last = size, np.pad(np.arange(size), pad, mode)
+            sizes([x.size // size, size + sum(around[axis])], x.dtype)
+            places = last = size, np.pad(np.arange(size), around[axis], mode)
         return x.take(places[1], axis)
 
     return run

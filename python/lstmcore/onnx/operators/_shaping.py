@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import accumulate, pairwise
 from operator import attrgetter
 from typing import Any
 
@@ -210,10 +211,11 @@ def _split_13(x: Tensor, split: Tensor | None = None, *, axis: int = 0, num_outp
         each = -(-size // num_outputs)
         stops = [min(each * (i + 1), size) for i in range(num_outputs)]
     else:
-        stops = np.cumsum(split).tolist()
+        stops = list(accumulate(split.tolist()))
         if len(stops) != num_outputs or stops[-1:] != [size] or split.min() < 0:
             raise ValueError(f"split is {split.tolist()}, expected {num_outputs} sizes of {size}")
-    return tuple(np.split(x, stops[:-1], axis))
+    before = (slice(None),) * (axis % x.ndim)
+    return tuple(x[(*before, slice(*ends))] for ends in pairwise([0, *stops]))
 
 
 @operator("Slice", grows=1)
