@@ -1,12 +1,12 @@
-"""Measure what stands behind recurrent layers: attention and CTC beside PyTorch's, a CRF in NumPy.
+"""Measure what stands around recurrent layers: modules and CTC beside PyTorch's, a CRF in NumPy.
 
     python bench/heads.py [--rounds 15] [--markdown FILE]
 
 One thread each, in processor time. A call is the loss and its gradient; of the CRF those of its
-parameters, too. A call of an attention, of several heads, gives y and the weights; in training,
-also the gradients of all arguments and parameters. The numbers have to be equal first. Rounds go
-through all, so that a machine whose speed changes favours nobody: the ratio of a row is the median
-of those within a round.
+parameters, too. A call of an attention, of several heads, gives y and the weights; one of another
+module y; in training, also the gradients of all arguments and parameters. The numbers have to be
+equal first. Rounds go through all, so that a machine whose speed changes favours nobody: the ratio
+of a row is the median of those within a round.
 """
 
 from __future__ import annotations
@@ -44,6 +44,57 @@ ATTENTION = [
         (1, 100, 16, 128, 8),
     )
 ] + [(100, 100, 16, 128, 8, trains, False) for trains in (False, True)]
+
+# Modules without products: name, and whether to train; x is (50, 32, 128).
+MODULES = [
+    (name, trains)
+    for name in ("LayerNorm", "BatchNorm", "Softmax", "ReLU", "SiLU", "GELU")
+    for trains in (False, True)
+]
+
+
+def module_calls(name: str, trains: bool) -> dict[str, Call]:
+    """Return a call of ours and one of PyTorch's."""
+    import torch
+
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    x, dy = (rng.standard_normal((50, 32, 128)).astype("float32") for _ in range(2))
+    size = (x.shape[-1],) if name.endswith("Norm") else ()
+    options = {"dim": -1} if name == "Softmax" else {}
+    ours: Any = getattr(lc, name)(*size)
+    theirs = getattr(torch.nn, {"BatchNorm": "BatchNorm1d"}.get(name, name))(*size, **options)
+    theirs.train(trains)
+
+    def infer() -> list[Any]:
+        return [ours(x)]
+
+    def train() -> list[Any]:
+        ours.zero_grad()
+        y, tape = ours.forward(x)
+        return [y, ours.backward(tape, dy), *(p.grad for p in ours.parameters())]
+
+    # BatchNorm1d takes (rows, features), or the features before the steps.
+    shape = (-1, x.shape[-1]) if name == "BatchNorm" else x.shape
+    given = torch.from_numpy(x).view(shape).requires_grad_(trains)
+    gradient = torch.from_numpy(dy).view(shape)
+
+    def infer_theirs() -> list[Any]:
+        with torch.inference_mode():
+            return [theirs(given).view(x.shape)]
+
+    def train_theirs() -> list[Any]:
+        leaves = [given, *theirs.parameters()]
+        for leaf in leaves:
+            leaf.grad = None
+        y = theirs(given)
+        y.backward(gradient)
+        arrays = [y.detach(), *(leaf.grad for leaf in leaves)]
+        return [a.view(x.shape) if a.ndim > 1 else a for a in arrays]
+
+    if trains:
+        return {"lstmcore": train, "PyTorch": train_theirs}
+    return {"lstmcore": infer, "PyTorch": infer_theirs}
 
 
 def ctc_calls(time: int, batch: int, classes: int, labels: int, factor: float) -> dict[str, Call]:
@@ -177,6 +228,9 @@ def name_of(kind: str, case: Any) -> str:
         T, S, B, size, heads, trains, weighs = case
         what = f"attention T{T} S{S} B{B} features {size} heads {heads}"
         return what + " training" * trains + ", PyTorch's without weights" * (not weighs)
+    if kind == "module":
+        name, trains = case
+        return f"{name} T50 B32 F128" + " training" * trains
     T, B, C, *more = case
     return f"{kind} T{T} B{B} C{C}" + (f" S{more[0]} x{more[1]:g}" if more else "")
 
@@ -194,6 +248,7 @@ def main() -> None:
     ]
     print("\n".join(lines))
     kinds: list[tuple[str, Callable[..., dict[str, Call]], list[Any]]] = [
+        ("module", module_calls, MODULES),
         ("attention", attention_calls, ATTENTION),
         ("ctc", ctc_calls, CTC),
         ("crf", crf_calls, CRF),

@@ -412,6 +412,19 @@ void activate_array(const Activation& f, const T* x, T* y, int64_t n) {
         store(y + i, activate<T>(f, load(x + i, n - i)), n - i);
 }
 
+/// Kernels::differentiate. Where a relu has nothing behind it, even a gradient of NaN is 0.
+template <class T>
+void differentiate_array(const Activation& f, const T* from, const T* dy, T* dx, int64_t n) {
+    using P = Packet<T>;
+    const bool relu = f.kind == ActivationKind::relu;
+    for (int64_t i = 0; i < n; i += kLanes<T>) {
+        const P y = load(from + i, n - i), d = load(dy + i, n - i), zero = set(T(0));
+        store(dx + i,
+              relu ? simd::pselect(simd::pcmp_le(y, zero), zero, d) : pmul(d, derivative<T>(f, y)),
+              n - i);
+    }
+}
+
 }  // namespace
 }  // namespace LSTMCORE_LEVEL
 }  // namespace lstmcore

@@ -25,7 +25,8 @@ LSTMCORE_INLINE Packet<float> round_to_bfloat16(const Packet<float>& x) {
     const Ints bits = (Ints)x;
     const Ints half = ((bits >> 16) & 1) + 0x7fff;
     const Ints nan = (bits & 0x7fffffff) > 0x7f800000;
-    const Ints rounded = nan ? bits | 0x00400000 : bits + half;
+    // The bits of a NaN can be the largest of all, beside which there is no room for a half.
+    const Ints rounded = nan ? bits | 0x00400000 : (Ints)((Unsigned)bits + (Unsigned)half);
     return (Packet<float>)(rounded & int32_t(0xffff0000u));
 }
 

@@ -25,6 +25,7 @@ namespace {
 
 /// As many int32 as there are lanes of float.
 typedef int32_t Ints __attribute__((vector_size(sizeof(Packet<float>))));
+typedef uint32_t Unsigned __attribute__((vector_size(sizeof(Packet<float>))));
 
 LSTMCORE_INLINE Packet<float> to_floats(const Ints& x) {
     typedef float Floats __attribute__((vector_size(sizeof(Packet<float>))));

@@ -353,6 +353,8 @@ struct Kernels {
     bool has_vnni;          ///< Int8Unit::vnni
     /// y = f(x) for n numbers, by the same arithmetic as in the cells.
     void (*activate)(const Activation& f, const T* x, T* y, int64_t n);
+    /// dx = dy f'(x), from y = f(x) or, if f needs that, from x, for n numbers; dx may be dy.
+    void (*differentiate)(const Activation& f, const T* from, const T* dy, T* dx, int64_t n);
     /// out[k][c] = rows[c][k] for k < K, c < width, a multiple of the lanes.
     void (*transpose)(const T* const* rows, int64_t K, int64_t width, T* out);
     /// out = init + a w for n rows.
@@ -381,9 +383,9 @@ struct Kernels {
     /// dx[c] = factor (dy[c] y[c] - y[c] sum_c dy[c] y[c]), where y = softmax(x), for c < C; dx may
     /// be dy.
     void (*softmax_backward)(const T* dy, const T* y, T* dx, int64_t C, T factor);
-    /// Layer normalisation of `count` rows of n numbers.
+    /// Layer normalisation of `count` rows of n numbers; gain and bias may be null.
     void (*normalize)(int64_t count, int64_t n, const NormalizedRow<T>* rows, const T* gain,
-                      const T* bias);
+                      const T* bias, T eps);
     void (*normalize_backward)(int64_t n, const T* dout, const T* normal, const T* gain, T scale,
                                T* dx);
     /// x becomes the nearest number in bfloat16, of two the even one. Not for double.

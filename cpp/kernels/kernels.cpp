@@ -32,6 +32,7 @@ constexpr Kernels<T> make_kernels() {
             LSTMCORE_AVX512_UNITS != 0,
             LSTMCORE_VNNI != 0,
             activate_array<T>,
+            differentiate_array<T>,
             transpose<T>,
             product<T>,
             outer<T>,

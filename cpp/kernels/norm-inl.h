@@ -72,7 +72,7 @@ LSTMCORE_INLINE T sum_row(int64_t n, Add add) {
 /// normalize() of kRows rows.
 template <class T, int kRows>
 LSTMCORE_ONE_COPY void normalize_side_by_side(int64_t n, const NormalizedRow<T>* rows,
-                                              const T* gain, const T* bias) {
+                                              const T* gain, const T* bias, T eps) {
     using P = Packet<T>;
     constexpr int64_t L = kLanes<T>;
     const T* x[kRows];
@@ -92,9 +92,9 @@ LSTMCORE_ONE_COPY void normalize_side_by_side(int64_t n, const NormalizedRow<T>*
             return pmadd(d, d, sum);
         },
         sums);
-    const P zero = set(T(0));
+    const P zero = set(T(0)), one = set(T(1));
     for (int r = 0; r < kRows; ++r) {
-        const T deviation = simd::pfirst(simd::psqrt(set(sums[r] / T(n) + T(kNormEps))));
+        const T deviation = simd::pfirst(simd::psqrt(set(sums[r] / T(n) + eps)));
         const T scale = T(1) / deviation;
         const P middle = centre[r], factor = set(scale);
         const T* const from = x[r];
@@ -103,7 +103,9 @@ LSTMCORE_ONE_COPY void normalize_side_by_side(int64_t n, const NormalizedRow<T>*
         const auto finish = [=](int64_t i, int64_t valid) LSTMCORE_INLINE_LAMBDA {
             const P value = pmul(psub(load(from + i, valid), middle), factor);
             if (normal != nullptr) store(normal + i, value, valid);
-            store(out + i, pmadd(value, load(gain + i, valid), bias ? load(bias + i, valid) : zero),
+            store(out + i,
+                  pmadd(value, gain ? load(gain + i, valid) : one,
+                        bias ? load(bias + i, valid) : zero),
                   valid);
         };
         int64_t i = 0;
@@ -114,14 +116,14 @@ LSTMCORE_ONE_COPY void normalize_side_by_side(int64_t n, const NormalizedRow<T>*
 }
 
 /// For each of `count` rows of n numbers, normal = (x - mean) * scale with
-/// scale = 1 / sqrt(variance + eps), and out = normal * gain + bias (null = zeros).
+/// scale = 1 / sqrt(variance + eps), and out = normal * gain + bias (null = ones, zeros).
 template <class T>
-void normalize(int64_t count, int64_t n, const NormalizedRow<T>* rows, const T* gain,
-               const T* bias) {
+void normalize(int64_t count, int64_t n, const NormalizedRow<T>* rows, const T* gain, const T* bias,
+               T eps) {
     constexpr int kRows = kRowsAtOnce<T>;
     for (; count >= kRows; count -= kRows, rows += kRows)
-        normalize_side_by_side<T, kRows>(n, rows, gain, bias);
-    for (; count > 0; --count, ++rows) normalize_side_by_side<T, 1>(n, rows, gain, bias);
+        normalize_side_by_side<T, kRows>(n, rows, gain, bias, eps);
+    for (; count > 0; --count, ++rows) normalize_side_by_side<T, 1>(n, rows, gain, bias, eps);
 }
 
 /// Goes through `count` rows, a few at a time: normalises these, of which at(row) gives the
@@ -134,19 +136,20 @@ LSTMCORE_INLINE void normalize_rows(int64_t count, int64_t n, const T* gain, con
     for (int64_t first = 0; first < count; first += kRows) {
         const int64_t some = count - first < kRows ? count - first : kRows;
         for (int64_t r = 0; r < some; ++r) rows[r] = at(first + r);
-        normalize(some, n, rows, gain, bias);
+        normalize(some, n, rows, gain, bias, T(kNormEps));
         for (int64_t r = 0; r < some; ++r) finish(first + r);
     }
 }
 
-/// The gradient of x from that of `out`; dx may be dout.
+/// The gradient of x from that of `out`; dx may be dout, gain null.
 template <class T>
 LSTMCORE_ONE_COPY void normalize_backward(int64_t n, const T* dout, const T* normal, const T* gain,
                                           T scale, T* dx) {
     using P = Packet<T>;
     constexpr int64_t L = kLanes<T>;
     const auto dnormal = [=](int64_t i, int64_t valid) LSTMCORE_INLINE_LAMBDA {
-        return pmul(load(dout + i, valid), load(gain + i, valid));
+        const P d = load(dout + i, valid);
+        return gain ? pmul(d, load(gain + i, valid)) : d;
     };
     const T mean =
         sum_row<T>(n, [=](int64_t i, int64_t valid, const P& sum)

@@ -236,8 +236,8 @@ TEST(bad_files_are_refused) {
         return make_file(with(example.model, from, to), example.tensors);
     };
     refused(described("\"type\": \"Sigmoid\"", "\"type\": \"Pad1D\""), "known to Python only");
-    refused(described("\"type\": \"Sigmoid\"", "\"type\": \"SiLU\""),
-            "module 4, SiLU: streams do not run it");
+    refused(described("\"type\": \"Sigmoid\"", "\"type\": \"LogSoftmax\""),
+            "module 4, LogSoftmax: streams do not run it");
     refused(described("\"type\": \"Sigmoid\"", "\"type\": \"Sigmoid\", \"x\": 1"), "option x");
     refused(described("\"hidden_size\": 5", "\"hidden_size\": 6"), "0.weight_ih_l0");
     refused(described("\"hidden_size\": 5", "\"hidden_size\": -5"), "hidden_size");

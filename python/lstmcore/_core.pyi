@@ -107,10 +107,25 @@ def linear_backward(
 # hold `features` numbers together; in training also what backward takes: (x - mean) * scale as
 # (rows, features), or None if that is y, and scale as (rows, 1).
 def activate(f: _Activation, x: _Array, /) -> _Array: ...
+
+# dy f'(x), from y, or from x if f falls and rises: gelu, silu, mish, hard_silu.
+def activate_backward(f: _Activation, y_or_x: _Array, dy: _Array, /) -> _Array: ...
 def softmax(x: _Array, /) -> _Array: ...
+def softmax_backward(dy: _Array, y: _Array, /) -> _Array: ...
 def layer_norm(
     x: _Array, features: int, weight: _Array | None, bias: _Array | None, eps: float, train: bool, /
 ) -> tuple[_Array, _Array | None, _Array | None]: ...
+
+# dx; the gradients of weight and bias are added to those given.
+def layer_norm_backward(
+    dy: _Array,
+    normal: _Array,
+    scale: _Array,
+    weight: _Array | None,
+    dweight: _Array | None,
+    dbias: _Array | None,
+    /,
+) -> _Array: ...
 
 # Scaled dot-product attention: y; what is given first is written into, (B, heads, T, S), without
 # heads if that is one, and (B, T, S). And the gradients of query, key and value.

@@ -274,8 +274,14 @@ CPP = [
                 "f(count * team.rank / team.size,",
                 "f(count * team.rank,",
             ),
-            "layer-norm-writes-one-row": ("args.normal + i * n : nullptr", "args.normal : nullptr"),
-            "layer-norm-keeps-no-scale": ("if (args.scale) args.scale[i] = T(scale);", ""),
+            "layer-norm-writes-one-row": (
+                "args.normal + (i + r) * n : nullptr",
+                "args.normal : nullptr",
+            ),
+            "layer-norm-keeps-no-scale": (
+                "args.scale ? args.scale + i + r : scales + r",
+                "scales + r",
+            ),
             "row-functions-of-negative-sizes": ("if (count < 0 || size < 0)", "if (false)"),
         },
     ),

@@ -342,11 +342,8 @@ private:
         const std::string& how = options.get("approximate").string("approximate");
         if (how != "none" && how != "tanh")
             throw std::runtime_error("approximate is " + how + ", which is unknown");
-        return function_part<T>(how == "none" ? "GELU" : "GELU(tanh)", {});
-    }
-
-    PartPointer<T> read_silu(Options&, const std::string&, int) {
-        return function_part<T>("SiLU", {});
+        if (how == "none") return row_part<T>(Activation{ActivationKind::gelu});
+        return function_part<T>("GELU(tanh)", {});
     }
 
     PartPointer<T> read_log_softmax(Options&, const std::string&, int) {
@@ -354,12 +351,15 @@ private:
     }
 
     PartPointer<T> read_elu(Options& options, const std::string&, int) {
-        return function_part<T>("ELU", {options.get("alpha").number("alpha")});
+        const double alpha = options.get("alpha").number("alpha");
+        if (alpha >= 0) return row_part<T>(Activation{ActivationKind::elu, alpha});
+        return function_part<T>("ELU", {alpha});
     }
 
     PartPointer<T> read_leaky_relu(Options& options, const std::string&, int) {
-        return function_part<T>("LeakyReLU",
-                                {options.get("negative_slope").number("negative_slope")});
+        const double slope = options.get("negative_slope").number("negative_slope");
+        if (slope >= 0) return row_part<T>(Activation{ActivationKind::leaky_relu, slope});
+        return function_part<T>("LeakyReLU", {slope});
     }
 
     PartPointer<T> read_prelu(Options& options, const std::string& prefix, int) {
@@ -375,6 +375,18 @@ private:
 
     PartPointer<T> read_named_activation(Options& options, const std::string&, int) {
         const std::string& name = options.get("name").string("name");
+        constexpr struct {
+            const char* name;
+            Activation f;
+        } kOfKernels[] = {
+            {"exponential", {ActivationKind::exponential}},
+            {"hard_sigmoid", {ActivationKind::hard_sigmoid, 1.0 / 6, 0.5}},
+            {"hard_silu", {ActivationKind::hard_silu}},
+            {"mish", {ActivationKind::mish}},
+            {"selu", {ActivationKind::selu}},
+        };
+        for (const auto& one : kOfKernels)
+            if (name == one.name) return row_part<T>(one.f);
         if (PartPointer<T> part = named_function_part<T>(name)) return part;
         throw std::runtime_error("the activation " + name + " is unknown");
     }
@@ -409,7 +421,7 @@ const typename ModuleReader<T>::Kind ModuleReader<T>::kKinds[] = {
     {"Softmax", &ModuleReader::read_softmax},
     {"LogSoftmax", &ModuleReader::read_log_softmax},
     {"GELU", &ModuleReader::read_gelu},
-    {"SiLU", &ModuleReader::read_silu},
+    {"SiLU", &ModuleReader::template read_activation<ActivationKind::silu>},
     {"ELU", &ModuleReader::read_elu},
     {"LeakyReLU", &ModuleReader::read_leaky_relu},
     {"PReLU", &ModuleReader::read_prelu},

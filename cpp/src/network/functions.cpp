@@ -26,30 +26,13 @@ T softplus(T x) {
 }
 
 template <class T>
-T hard_sigmoid(T x) {
-    return std::min(std::max(x / 6 + T(0.5), T(0)), T(1));
-}
-
-template <class T>
-T gelu(T x, const T*) {
-    return T(x * (0.5 * std::erfc(-double(x) * 0.70710678118654752)));
-}
-
-template <class T>
 T gelu_tanh(T x, const T*) {
     const T inner = T(0.79788456080286536) * (x + T(0.044715) * x * x * x);
     return T(0.5) * x * (1 + std::tanh(inner));
 }
 
 template <class T>
-T selu(T x, const T*) {
-    const T scale = T(1.0507009873554805), alpha = T(1.6732632423543772);
-    return scale * (x > 0 ? x : alpha * std::expm1(x));
-}
-
-template <class T>
 constexpr NamedFunction<T> kFunctions[] = {
-    {"GELU", gelu<T>},
     {"GELU(tanh)", gelu_tanh<T>},
     {"ELU", [](T x, const T* p) { return x > 0 ? x : p[0] * std::expm1(x); }},
     {"LeakyReLU", [](T x, const T* p) { return x > 0 ? x : x * p[0]; }},
@@ -64,12 +47,7 @@ constexpr NamedFunction<T> kFunctions[] = {
 template <class T>
 constexpr NamedFunction<T> kNamed[] = {
     {"absolute", [](T x, const T*) { return std::abs(x); }},
-    {"exponential", [](T x, const T*) { return std::exp(x); }},
-    {"hard_sigmoid", [](T x, const T*) { return hard_sigmoid(x); }},
-    {"hard_silu", [](T x, const T*) { return x * hard_sigmoid(x); }},
-    {"mish", [](T x, const T*) { return x * std::tanh(softplus(x)); }},
     {"relu6", [](T x, const T*) { return std::min(std::max(x, T(0)), T(6)); }},
-    {"selu", selu<T>},
     {"softsign", [](T x, const T*) { return x * (1 / (1 + std::abs(x))); }},
     {"square", [](T x, const T*) { return x * x; }},
 };
@@ -118,18 +96,6 @@ private:
     std::vector<T> slopes_;
 };
 
-/// x / (1 + exp(-x)), by the kernel's sigmoid.
-template <class T>
-class SiluPart : public SameAxes<T> {
-    Value<T> value_of(const Value<T>& x, int num_threads) const override {
-        NewValue<T> y = like(x, x.features());
-        const int64_t n = x.rows() * x.features();
-        activate({ActivationKind::sigmoid}, x.x, n, y.y, num_threads);
-        for (int64_t i = 0; i < n; ++i) y.y[i] *= x.x[i];
-        return y;
-    }
-};
-
 /// x - log(sum(exp(x))) of each row, by the kernel's softmax: its largest share is 1 over the sum
 /// of exp(x - the largest).
 template <class T>
@@ -167,7 +133,6 @@ PartPointer<T> find(const NamedFunction<T> (&functions)[kCount], const std::stri
 
 template <class T>
 PartPointer<T> function_part(const std::string& name, const std::vector<double>& numbers) {
-    if (name == "SiLU") return std::make_shared<SiluPart<T>>();
     if (name == "LogSoftmax") return std::make_shared<LogSoftmaxPart<T>>();
     return find(kFunctions<T>, name, numbers);
 }

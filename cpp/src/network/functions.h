@@ -9,8 +9,8 @@
 
 namespace lstmcore {
 
-/// GELU, GELU(tanh), SiLU, ELU (alpha), LeakyReLU (negative_slope), Softplus (beta, threshold) or
-/// LogSoftmax, which is over rows; `numbers` are its options.
+/// GELU(tanh), ELU (alpha), LeakyReLU (negative_slope), Softplus (beta, threshold) or LogSoftmax,
+/// which is over rows; `numbers` are its options.
 template <class T>
 PartPointer<T> function_part(const std::string& name, const std::vector<double>& numbers);
 

@@ -323,7 +323,7 @@ private:
         NormalizedRow<T> rows[kMost];
         int64_t n = 0;
         const auto normalize = [&] {
-            weights_->kernels().normalize(n, this->G_ * H_, rows, w.ln_ih, w.bias);
+            weights_->kernels().normalize(n, this->G_ * H_, rows, w.ln_ih, w.bias, T(kNormEps));
             n = 0;
         };
         for (int64_t step = first; step < last; ++step)

@@ -20,7 +20,6 @@
 #include "recurrent/step_rows.h"
 #include "recurrent/weights.h"
 #include "training/linear.h"
-#include "training/row_functions.h"
 
 namespace lstmcore {
 
@@ -69,7 +68,8 @@ public:
         for (int64_t i = 0; args_.cell.layer_norm && i < n; ++i) {
             T scale;
             const NormalizedRow<T> row{pre_.at(i), pre_.at(i), nullptr, &scale};
-            kernels_->normalize(1, args_.cell.gates() * args_.H, &row, w_->ln_ih, w_->bias);
+            kernels_->normalize(1, args_.cell.gates() * args_.H, &row, w_->ln_ih, w_->bias,
+                                T(kNormEps));
         }
     }
 
@@ -273,10 +273,12 @@ private:
     }
     void apply(const LayerNorm<T>& f, const T* x, T* y) const noexcept {
         const auto or_null = [](const std::vector<T>& v) { return v.empty() ? nullptr : v.data(); };
-        layer_norm_row<T>(features_, f.eps, or_null(f.weight), or_null(f.bias), x, y, nullptr);
+        T scale;
+        const NormalizedRow<T> row{x, y, nullptr, &scale};
+        kernels_->normalize(1, features_, &row, or_null(f.weight), or_null(f.bias), T(f.eps));
     }
     void apply(const Softmax&, const T* x, T* y) const noexcept {
-        softmax_row(*kernels_, features_, x, y);
+        kernels_->softmax(x, y, features_, T(1));
     }
 
     Function f_;

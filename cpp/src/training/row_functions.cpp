@@ -1,9 +1,10 @@
-#include "training/row_functions.h"
+#include "lstmcore/row_functions.h"
 
 #include <algorithm>
 #include <stdexcept>
 #include <string>
 
+#include "kernel_table.h"
 #include "machine/caches.h"
 #include "machine/call_threads.h"
 #include "machine/float_mode.h"
@@ -28,6 +29,8 @@ void share(int64_t count, int64_t size, int num_threads, F f) {
 
 }  // namespace
 
+// Activations --------------------------------------------------------------------------------
+
 template <class T>
 void activate(const Activation& f, const T* x, int64_t n, T* y, int num_threads) {
     const auto kernel = kernel_table().of<T>().activate;
@@ -37,31 +40,86 @@ void activate(const Activation& f, const T* x, int64_t n, T* y, int num_threads)
 }
 
 template <class T>
+void activate_backward(const Activation& f, const T* from, const T* dy, int64_t n, T* dx,
+                       int num_threads) {
+    const auto kernel = kernel_table().of<T>().differentiate;
+    share(n, 1, num_threads, [&](int64_t first, int64_t last) noexcept {
+        kernel(f, from + first, dy + first, dx + first, last - first);
+    });
+}
+
+// Softmax ------------------------------------------------------------------------------------
+
+template <class T>
 void softmax(const T* x, int64_t rows, int64_t classes, T* y, int num_threads) {
-    const Kernels<T>& kernels = kernel_table().of<T>();
+    const auto kernel = kernel_table().of<T>().softmax;
     share(rows, classes, num_threads, [&](int64_t first, int64_t last) noexcept {
-        for (int64_t i = first; classes > 0 && i < last; ++i)
-            softmax_row(kernels, classes, x + i * classes, y + i * classes);
+        for (int64_t i = first * classes; i < last * classes; i += classes)
+            kernel(x + i, y + i, classes, T(1));
     });
 }
 
 template <class T>
+void softmax_backward(const T* dy, const T* y, int64_t rows, int64_t classes, T* dx,
+                      int num_threads) {
+    const auto kernel = kernel_table().of<T>().softmax_backward;
+    share(rows, classes, num_threads, [&](int64_t first, int64_t last) noexcept {
+        for (int64_t i = first * classes; i < last * classes; i += classes)
+            kernel(dy + i, y + i, dx + i, classes, T(1));
+    });
+}
+
+// Layer normalization ------------------------------------------------------------------------
+
+template <class T>
 void layer_norm(const LayerNormArgs<T>& args, const T* x, int64_t rows, T* y, int num_threads) {
+    const auto kernel = kernel_table().of<T>().normalize;
     const int64_t n = args.features;
     share(rows, n, num_threads, [&](int64_t first, int64_t last) noexcept {
-        for (int64_t i = first; i < last; ++i) {
-            T* const normal = args.normal ? args.normal + i * n : nullptr;
-            const double scale =
-                layer_norm_row(n, args.eps, args.weight, args.bias, x + i * n, y + i * n, normal);
-            if (args.scale) args.scale[i] = T(scale);
+        constexpr int64_t kMost = 16;
+        NormalizedRow<T> some[kMost];
+        T scales[kMost];
+        for (int64_t i = first, count; i < last; i += count) {
+            count = std::min(kMost, last - i);
+            for (int64_t r = 0; r < count; ++r)
+                some[r] = {x + (i + r) * n, y + (i + r) * n,
+                           args.normal ? args.normal + (i + r) * n : nullptr,
+                           args.scale ? args.scale + i + r : scales + r};
+            kernel(count, n, some, args.weight, args.bias, T(args.eps));
         }
     });
 }
 
-#define LSTMCORE_INSTANTIATE(T)                                            \
-    template void activate(const Activation&, const T*, int64_t, T*, int); \
-    template void softmax(const T*, int64_t, int64_t, T*, int);            \
-    template void layer_norm(const LayerNormArgs<T>&, const T*, int64_t, T*, int);
+template <class T>
+void layer_norm_backward(const LayerNormBackwardArgs<T>& args, const T* dy, int64_t rows, T* dx,
+                         int num_threads) {
+    const Kernels<T>& kernels = kernel_table().of<T>();
+    const int64_t n = args.features;
+    share(rows, n, num_threads, [&](int64_t first, int64_t last) noexcept {
+        for (int64_t i = first; i < last; ++i)
+            kernels.normalize_backward(n, dy + i * n, args.normal + i * n, args.weight,
+                                       args.scale[i], dx + i * n);
+    });
+    // Each column is summed by one thread, so that bits do not depend on how many there are.
+    if (!args.dweight && !args.dbias) return;
+    constexpr int64_t kColumns = 64;
+    share((n + kColumns - 1) / kColumns, rows * kColumns, num_threads,
+          [&](int64_t first, int64_t last) noexcept {
+              const int64_t j = first * kColumns, J = std::min(last * kColumns, n) - j;
+              if (J <= 0) return;
+              if (args.dweight)
+                  kernels.column_sum({dy + j, n, args.normal + j, n, args.dweight + j, rows, J});
+              if (args.dbias) kernels.column_sum({dy + j, n, nullptr, 0, args.dbias + j, rows, J});
+          });
+}
+
+#define LSTMCORE_INSTANTIATE(T)                                                               \
+    template void activate(const Activation&, const T*, int64_t, T*, int);                    \
+    template void activate_backward(const Activation&, const T*, const T*, int64_t, T*, int); \
+    template void softmax(const T*, int64_t, int64_t, T*, int);                               \
+    template void softmax_backward(const T*, const T*, int64_t, int64_t, T*, int);            \
+    template void layer_norm(const LayerNormArgs<T>&, const T*, int64_t, T*, int);            \
+    template void layer_norm_backward(const LayerNormBackwardArgs<T>&, const T*, int64_t, T*, int);
 LSTMCORE_INSTANTIATE(float)
 LSTMCORE_INSTANTIATE(double)
 #undef LSTMCORE_INSTANTIATE

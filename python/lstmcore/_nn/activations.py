@@ -1,13 +1,10 @@
-"""Activations as modules.
-
-Tanh, ReLU, Sigmoid and Softmax are computed by the kernels of the layers, the others in NumPy.
-"""
+"""Activations as modules: by the kernels of the layers, those that these do not have in NumPy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -40,10 +37,16 @@ __all__ = [
 ]
 
 
-class _FromOutput(FeedForward):
-    """What they share: no options, any shape, and a backward that needs only y."""
+_Kernel: TypeAlias = tuple[str, float, float]  # its name there, alpha and beta
 
-    _name: ClassVar[str]  # what the core calls it
+# Those that fall and rise, so that their slope is found from x.
+_FROM_X = ("gelu", "hard_silu", "mish", "silu")
+
+
+class _OfNumbers(FeedForward):
+    """What they share: x of any shape, each number by itself."""
+
+    _kernel: _Kernel | None = None  # None: NumPy computes `_curve`, and the tape keeps the slope
 
     def __init__(self) -> None:
         self._config = SimpleNamespace()
@@ -52,25 +55,48 @@ class _FromOutput(FeedForward):
         return size
 
     def _stream_stage(self, name: str) -> Any:
-        return "activation", (self._name, 0.0, 0.0)
+        return PythonStage(self) if self._kernel is None else ("activation", self._kernel)
 
     def _forward(self, x: Array, train: bool) -> tuple[Array, tuple[Any, ...]]:
-        y = self._function(x)
-        return y, (y,)
-
-    def _backward(self, dy: Array, y: Array) -> Array:
+        kernel = self._kernel
+        if kernel is not None:
+            y = _core.activate(kernel, checks.in_order(x))
+            return y, (checks.kept(x) if train and kernel[0] in _FROM_X else y,)
         with np.errstate(all="ignore"):
-            return np.asarray(self._gradient(dy, y))
+            y, slope = self._curve(x, train)
+        saved = np.asarray(slope, x.dtype) if train else None
+        return np.asarray(y, x.dtype), (saved,)
 
-    def _function(self, x: Array) -> Array:
-        return _core.activate((self._name, 1.0, 1.0), checks.in_order(x))
+    def _backward(self, dy: Array, saved: Array) -> Array:
+        kernel = self._kernel
+        if kernel is not None:
+            return _core.activate_backward(kernel, checks.in_order(saved), checks.in_order(dy))
+        with np.errstate(all="ignore"):
+            return np.asarray(dy * saved)
 
-    def _gradient(self, dy: Array, y: Array) -> Array:
+    def _curve(self, x: Array, train: bool) -> tuple[Any, Any]:
+        """Return y and, for training, the slope dy/dx of each number."""
         raise NotImplementedError
 
 
+class _OfRows(FeedForward):
+    """What they share: x with a last axis, over which each row is computed."""
+
+    def __init__(self) -> None:
+        self._config = SimpleNamespace()
+
+    def _output_size(self, size: int | None) -> int | None:
+        return size
+
+    def _input(self, x: npt.ArrayLike) -> Array:
+        array = super()._input(x)
+        if array.ndim == 0:
+            raise ValueError("x has shape (), expected (..., C)")
+        return array
+
+
 @storable
-class Tanh(_FromOutput):
+class Tanh(_OfNumbers):
     """y = tanh(x), elementwise.
 
     It takes x of any shape and keeps float32 and float64.
@@ -84,15 +110,11 @@ class Tanh(_FromOutput):
     array([1.   , 0.786])
     """
 
-    _name = "tanh"
-
-    def _gradient(self, dy: Array, y: Array) -> Array:
-        dx: Array = dy * (1 - y * y)
-        return dx
+    _kernel = ("tanh", 1.0, 1.0)
 
 
 @storable
-class ReLU(_FromOutput):
+class ReLU(_OfNumbers):
     """y = max(x, 0), elementwise; the gradient at 0 is 0.
 
     It takes x of any shape and keeps float32 and float64. Where y is 0 the gradient is 0 even if
@@ -107,15 +129,11 @@ class ReLU(_FromOutput):
     (array([0., 2.]), array([0., 1.]))
     """
 
-    _name = "relu"
-
-    def _gradient(self, dy: Array, y: Array) -> Array:
-        dx: Array = np.where(y <= 0, dy.dtype.type(0), dy)
-        return dx
+    _kernel = ("relu", 1.0, 1.0)
 
 
 @storable
-class Sigmoid(_FromOutput):
+class Sigmoid(_OfNumbers):
     """y = 1 / (1 + exp(-x)), elementwise.
 
     It takes x of any shape and keeps float32 and float64. `losses.binary_cross_entropy` has its
@@ -130,16 +148,12 @@ class Sigmoid(_FromOutput):
     (array([0.5, 0. ]), array([0.25, 0.  ]))
     """
 
-    _name = "sigmoid"
+    _kernel = ("sigmoid", 1.0, 1.0)
     _gives_probabilities = True
-
-    def _gradient(self, dy: Array, y: Array) -> Array:
-        dx: Array = dy * y * (1 - y)
-        return dx
 
 
 @storable
-class Softmax(_FromOutput):
+class Softmax(_OfRows):
     """y = exp(x) / sum(exp(x)) over the last axis: numbers above 0 whose sum is 1.
 
     It takes x of any shape with a last axis and keeps float32 and float64. `losses.cross_entropy`
@@ -159,17 +173,16 @@ class Softmax(_FromOutput):
     def _stream_stage(self, name: str) -> Any:
         return ("softmax",)
 
-    def _function(self, x: Array) -> Array:
-        if x.ndim == 0:
-            raise ValueError("x has shape (), expected (..., C)")
-        return softmax(x)
+    def _forward(self, x: Array, train: bool) -> tuple[Array, tuple[Any, ...]]:
+        y = softmax(x)
+        return y, (y,)
 
-    def _gradient(self, dy: Array, y: Array) -> Array:
+    def _backward(self, dy: Array, y: Array) -> Array:
         return softmax_backward(dy, y)
 
 
 @storable
-class LogSoftmax(_FromOutput):
+class LogSoftmax(_OfRows):
     """y = x - log(sum(exp(x))) over the last axis: the logarithms of `Softmax`.
 
     It takes x of any shape with a last axis and keeps float32 and float64. Models of PyTorch end in
@@ -187,17 +200,16 @@ class LogSoftmax(_FromOutput):
     def _stream_stage(self, name: str) -> Any:
         return PythonStage(self)
 
-    def _function(self, x: Array) -> Array:
-        if x.ndim == 0:
-            raise ValueError("x has shape (), expected (..., C)")
+    def _forward(self, x: Array, train: bool) -> tuple[Array, tuple[Any, ...]]:
         most: Array = x.max(axis=-1, keepdims=True, initial=-np.inf)
         with np.errstate(all="ignore"):
             # The largest share is 1 over the sum of exp(x - most).
             y: Array = (x - most) + np.log(softmax(x).max(axis=-1, keepdims=True, initial=0))
-        return y
+        return y, (y,)
 
-    def _gradient(self, dy: Array, y: Array) -> Array:
-        dx: Array = dy - np.exp(y) * dy.sum(axis=-1, keepdims=True)
+    def _backward(self, dy: Array, y: Array) -> Array:
+        with np.errstate(all="ignore"):
+            dx: Array = dy - np.exp(y) * dy.sum(axis=-1, keepdims=True)
         return dx
 
 
@@ -208,46 +220,18 @@ def softmax(x: Array) -> Array:
 
 def softmax_backward(dy: Array, y: Array) -> Array:
     """Return the gradient of x from that of y = softmax(x)."""
-    dx: Array = dy * y
-    dx -= y * dx.sum(axis=-1, keepdims=True)
-    return dx
+    return _core.softmax_backward(checks.in_order(dy), checks.in_order(y))
 
 
-# Those whose gradient needs x ---------------------------------------------------------------------
-
-
-class _FromInput(FeedForward):
-    """What they share: any shape, and a tape that keeps the slope, dy/dx, of each number."""
-
-    def __init__(self, **options: Any) -> None:
-        self._config = SimpleNamespace(**options)
-
-    def _output_size(self, size: int | None) -> int | None:
-        return size
-
-    def _stream_stage(self, name: str) -> Any:
-        return PythonStage(self)
-
-    def _forward(self, x: Array, train: bool) -> tuple[Array, tuple[Any, ...]]:
-        with np.errstate(all="ignore"):
-            y, slope = self._curve(x, train)
-        saved = np.asarray(slope, x.dtype) if train else None
-        return np.asarray(y, x.dtype), (saved,)
-
-    def _backward(self, dy: Array, slope: Array) -> Array:
-        with np.errstate(all="ignore"):
-            return np.asarray(dy * slope)
-
-    def _curve(self, x: Array, train: bool) -> tuple[Any, Any]:
-        """Return y and, for training, the slope."""
-        raise NotImplementedError
+# Those with options -------------------------------------------------------------------------------
 
 
 @storable
-class GELU(_FromInput):
+class GELU(_OfNumbers):
     """y = x P(x), elementwise, where P is the distribution function of the standard normal.
 
-    It takes x of any shape and keeps float32 and float64. Of -Inf it gives NaN, as PyTorch does.
+    It takes x of any shape and keeps float32 and float64. Of -Inf it gives -0, to which it tends,
+    and NaN with "tanh"; PyTorch gives NaN.
 
     Parameters
     ----------
@@ -276,17 +260,15 @@ class GELU(_FromInput):
     approximate = Option[str]()
 
     def __init__(self, approximate: str = "none") -> None:
-        super().__init__(approximate=checks.choice(approximate, "approximate", ("none", "tanh")))
+        self._config = SimpleNamespace(
+            approximate=checks.choice(approximate, "approximate", ("none", "tanh"))
+        )
+
+    @property
+    def _kernel(self) -> _Kernel | None:  # type: ignore[override]
+        return ("gelu", 1.0, 1.0) if self.approximate == "none" else None
 
     def _curve(self, x: Array, train: bool) -> tuple[Any, Any]:
-        if self.approximate == "tanh":
-            return self._tanh_curve(x, train)
-        share = normal_distribution(x)
-        if not train:
-            return x * share, None
-        return x * share, share + x * np.exp(-0.5 * x * x) * (2 * np.pi) ** -0.5
-
-    def _tanh_curve(self, x: Array, train: bool) -> tuple[Any, Any]:
         scale, cubic = (2 / np.pi) ** 0.5, 0.044715
         bent = np.tanh(scale * (x + cubic * x * x * x))
         y = 0.5 * x * (1 + bent)
@@ -297,10 +279,11 @@ class GELU(_FromInput):
 
 
 @storable
-class SiLU(_FromInput):
+class SiLU(_OfNumbers):
     """y = x / (1 + exp(-x)), elementwise; also called swish.
 
-    It takes x of any shape and keeps float32 and float64. Of -Inf it gives NaN, as PyTorch does.
+    It takes x of any shape and keeps float32 and float64. Of -Inf it gives -0, to which it tends,
+    and PyTorch NaN.
 
     Notes
     -----
@@ -315,16 +298,11 @@ class SiLU(_FromInput):
     (array([-0.2689,  0.    ,  1.7616]), array([0.0723, 0.5   , 1.0908]))
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-
-    def _curve(self, x: Array, train: bool) -> tuple[Any, Any]:
-        share = _core.activate(("sigmoid", 1.0, 1.0), checks.in_order(x))
-        return x * share, share * (1 + x * (1 - share)) if train else None
+    _kernel = ("silu", 1.0, 1.0)
 
 
 @storable
-class ELU(_FromInput):
+class ELU(_OfNumbers):
     """y = x for x > 0, else alpha (exp(x) - 1), elementwise.
 
     It takes x of any shape and keeps float32 and float64.
@@ -356,7 +334,11 @@ class ELU(_FromInput):
     alpha = Option[float]()
 
     def __init__(self, alpha: float = 1.0) -> None:
-        super().__init__(alpha=checks.number(alpha, "alpha"))
+        self._config = SimpleNamespace(alpha=checks.number(alpha, "alpha"))
+
+    @property
+    def _kernel(self) -> _Kernel | None:  # type: ignore[override]
+        return ("elu", self.alpha, 1.0) if self.alpha >= 0 else None
 
     def _curve(self, x: Array, train: bool) -> tuple[Any, Any]:
         above, low = x > 0, np.minimum(x, 0)
@@ -365,7 +347,7 @@ class ELU(_FromInput):
 
 
 @storable
-class LeakyReLU(_FromInput):
+class LeakyReLU(_OfNumbers):
     """y = x for x > 0, else negative_slope x, elementwise; the gradient at 0 is negative_slope.
 
     It takes x of any shape and keeps float32 and float64.
@@ -392,7 +374,12 @@ class LeakyReLU(_FromInput):
     negative_slope = Option[float]()
 
     def __init__(self, negative_slope: float = 0.01) -> None:
-        super().__init__(negative_slope=checks.number(negative_slope, "negative_slope"))
+        slope = checks.number(negative_slope, "negative_slope")
+        self._config = SimpleNamespace(negative_slope=slope)
+
+    @property
+    def _kernel(self) -> _Kernel | None:  # type: ignore[override]
+        return ("leaky_relu", self.negative_slope, 1.0) if self.negative_slope >= 0 else None
 
     def _curve(self, x: Array, train: bool) -> tuple[Any, Any]:
         above = x > 0
@@ -489,7 +476,7 @@ class PReLU(FeedForward):
 
 
 @storable
-class Softplus(_FromInput):
+class Softplus(_OfNumbers):
     """y = log(1 + exp(beta x)) / beta, elementwise: a ReLU without the corner.
 
     It takes x of any shape and keeps float32 and float64.
@@ -520,7 +507,7 @@ class Softplus(_FromInput):
     threshold = Option[float]()
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
-        super().__init__(
+        self._config = SimpleNamespace(
             beta=checks.number(beta, "beta"), threshold=checks.number(threshold, "threshold")
         )
         if not self.beta:
@@ -536,55 +523,27 @@ class Softplus(_FromInput):
         return y, np.where(straight, 1, share)
 
 
-def _hard_sigmoid(x: Array) -> tuple[Any, Any]:
-    inner = (x > -3) & (x < 3)
-    return np.clip(x / 6 + 0.5, 0, 1), np.where(inner, x.dtype.type(1 / 6), 0)
-
-
-def _hard_silu(x: Array) -> tuple[Any, Any]:
-    share, slope = _hard_sigmoid(x)
-    return x * share, share + x * slope
-
-
-def _mish(x: Array) -> tuple[Any, Any]:
-    bent = np.tanh(np.logaddexp(x, x.dtype.type(0)))
-    share = _core.activate(("sigmoid", 1.0, 1.0), checks.in_order(x))
-    return x * bent, bent + x * (1 - bent * bent) * share
-
-
-def _selu(x: Array) -> tuple[Any, Any]:
-    scale, alpha = 1.0507009873554805, 1.6732632423543772
-    low = np.minimum(x, 0)
-    y = scale * np.where(x > 0, x, alpha * np.expm1(low))
-    return y, scale * np.where(x > 0, 1, alpha * np.exp(low))
-
-
 def _softsign(x: Array) -> tuple[Any, Any]:
     share = 1 / (1 + np.abs(x))
     return x * share, share * share
 
 
-def _exponential(x: Array) -> tuple[Any, Any]:
-    y = np.exp(x)
-    return y, y
-
-
-# y and the slope dy/dx of each.
-FUNCTIONS: dict[str, Callable[[Array], tuple[Any, Any]]] = {
+# Those of `Activation`: what the kernels call it, or y and the slope dy/dx of each number.
+FUNCTIONS: dict[str, _Kernel | Callable[[Array], tuple[Any, Any]]] = {
     "absolute": lambda x: (np.abs(x), np.sign(x)),
-    "exponential": _exponential,
-    "hard_sigmoid": _hard_sigmoid,
-    "hard_silu": _hard_silu,
-    "mish": _mish,
+    "exponential": ("exponential", 1.0, 1.0),
+    "hard_sigmoid": ("hard_sigmoid", 1 / 6, 0.5),
+    "hard_silu": ("hard_silu", 1.0, 1.0),
+    "mish": ("mish", 1.0, 1.0),
     "relu6": lambda x: (np.clip(x, 0, 6), (x > 0) & (x < 6)),
-    "selu": _selu,
+    "selu": ("selu", 1.0, 1.0),
     "softsign": _softsign,
     "square": lambda x: (x * x, 2 * x),
 }
 
 
 @storable
-class Activation(_FromInput):
+class Activation(_OfNumbers):
     """A function of every number by itself, by its name.
 
     It takes x of any shape and keeps float32 and float64. Beside it there are `ELU`, `GELU`,
@@ -620,10 +579,16 @@ class Activation(_FromInput):
     name = Option[str]()
 
     def __init__(self, name: str) -> None:
-        super().__init__(name=checks.choice(name, "name", tuple(FUNCTIONS)))
+        self._config = SimpleNamespace(name=checks.choice(name, "name", tuple(FUNCTIONS)))
+
+    @property
+    def _kernel(self) -> _Kernel | None:  # type: ignore[override]
+        found = FUNCTIONS[self.name]
+        return found if isinstance(found, tuple) else None
 
     def _curve(self, x: Array, train: bool) -> tuple[Any, Any]:
-        return FUNCTIONS[self.name](x)
+        found: Any = FUNCTIONS[self.name]
+        return found(x)  # type: ignore[no-any-return]
 
 
 # P(-z) exp(z^2 / 2) (z + 6) for z >= 0, as a polynomial in (z - 6) / (z + 6), lowest power first:

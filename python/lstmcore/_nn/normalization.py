@@ -152,20 +152,15 @@ class LayerNorm(FeedForward):
         return y, (normal, scale, weight.copy() if train and weight is not None else None)
 
     def _backward(self, dy: Array, normal: Array, scale: Array, weight: Array | None) -> Array:
+        size = normal.shape[1]
+        sums = [np.zeros(size, dy.dtype) for _ in self._parameters]
+        dx = _core.layer_norm_backward(
+            checks.in_order(dy), normal, scale, weight, *[*sums, None, None][:2]
+        )
         with np.errstate(all="ignore"):
-            rows = dy.reshape(normal.shape)
-            if weight is not None:
-                shape = self.normalized_shape
-                self._parameters["weight"].grad += np.einsum("ij,ij->j", rows, normal).reshape(
-                    shape
-                )
-                if self.bias:
-                    self._parameters["bias"].grad += rows.sum(axis=0).reshape(shape)
-                rows = rows * weight
-            # Mean and variance depend on x too: so dy loses its projections on 1 and on y.
-            along = np.einsum("ij,ij->i", rows, normal)[:, None] / dy.dtype.type(normal.shape[1])
-            dx: Array = scale * (rows - rows.mean(axis=1, keepdims=True) - normal * along)
-            return dx.reshape(dy.shape)
+            for p, added in zip(self._parameters.values(), sums, strict=True):
+                p.grad += added.reshape(self.normalized_shape)
+        return dx
 
 
 @storable
@@ -355,14 +350,21 @@ class BatchNorm(Module):
         gradients = self._own_gradients()
         with np.errstate(all="ignore"):
             rows = _rows(dy, there)
+            along, total = np.einsum("ij,ij->j", rows, normal), rows.sum(axis=0)
             if self.affine:
-                gradients[0] += np.einsum("ij,ij->j", rows, normal)
-                gradients[1] += rows.sum(axis=0)
-                rows = rows * weight
-            if not self.frozen:  # mean and variance depend on x, too
-                along = np.einsum("ij,ij->j", rows, normal) / dy.dtype.type(max(len(rows), 1))
-                rows = rows - rows.mean(axis=0) - normal * along if len(rows) else rows
-            return _placed(rows * scale, there, dy.shape)
+                gradients[0] += along
+                gradients[1] += total
+                scale = weight * scale
+            dx = _core.empty(rows.shape, rows.dtype)
+            if self.frozen or not len(rows):
+                np.copyto(dx, rows)
+            else:  # mean and variance depend on x, too
+                count = dy.dtype.type(len(rows))
+                np.multiply(normal, -along / count, out=dx)
+                dx += rows
+                dx -= total / count
+            dx *= scale
+            return _placed(dx, there, dy.shape)
 
     def _apply(self, x: Any, flow: Flow, train: bool) -> tuple[Array, Any]:
         lengths = flow.lengths
@@ -381,9 +383,14 @@ class BatchNorm(Module):
         with np.errstate(all="ignore"):
             mean, variance = self._statistics(rows, train)
             scale = (1 / np.sqrt(variance + self.eps)).astype(self.dtype)
-            normal = (rows - mean) * scale
+            normal = np.subtract(rows, mean, out=_core.empty(rows.shape, rows.dtype))
+            normal *= scale
             weight, bias = self._affine()
-            result = normal if weight is None else normal * weight + bias
+            if weight is None:
+                result = normal
+            else:
+                result = np.multiply(normal, weight, out=_core.empty(rows.shape, rows.dtype))
+                result += bias
             y = _placed(result, there, x.shape)
         return y, ModuleTape(self, x, y, (normal, scale, weight, there)) if train else None
 
@@ -413,7 +420,8 @@ class BatchNorm(Module):
                 "with: of fewer there is no variance"
             )
         found = rows.mean(axis=0, dtype=np.float64)
-        spread = np.square(rows - found).mean(axis=0)  # float64, as `found` is
+        centred = rows - found  # float64, as `found` is
+        spread = np.einsum("ij,ij->j", centred, centred) / n
         count += 1
         share = 1 / float(count) if self.momentum is None else self.momentum
         mean += share * (found - mean)

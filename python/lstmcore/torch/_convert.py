@@ -377,7 +377,8 @@ def _from_transformer(module: Any, dtype: str, path: str) -> Model:
     """Return attention and a feed-forward part, each added to what it was given, with norms."""
     names = ("self_attn", "linear1", "linear2", "norm1", "norm2")
     parts: dict[str, Any] = {n: _from_one(getattr(module, n), dtype, f"{path}.{n}") for n in names}
-    kind = {1: ReLU, 2: GELU}.get(module.activation_relu_or_gelu)
+    kinds: dict[int, type[Module]] = {1: ReLU, 2: GELU}
+    kind = kinds.get(module.activation_relu_or_gelu)
     if kind is None:
         if not hasattr(module.activation, "forward"):
             raise ValueError(f"{path} has an activation that is a function, expected relu or gelu")
