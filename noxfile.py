@@ -242,6 +242,13 @@ def ray(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def collection(session: nox.Session) -> None:
+    """Compare models from other people's packages with the runtimes that they are made for."""
+    tests_of = ["tests/collection/public_models.py", *session.posargs]
+    with_peers(session).run("pytest", *tests_of, LSTMCORE_REQUIRE_PEERS="1", KERAS_BACKEND="torch")
+
+
+@nox.session(venv_backend="none")
 def docs(session: nox.Session) -> None:
     """Build the site in `site/`, where warnings are errors, and run its examples."""
     main = with_peers(session)
