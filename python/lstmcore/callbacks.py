@@ -413,7 +413,7 @@ class TensorBoard(Callback):
         Of this run, made if it is not there: ``tensorboard --logdir runs`` shows all in "runs".
     steps : bool, default False
         Whether to write the loss of every step of the optimizer, too, as "loss/step" over the
-        steps.
+        steps, in a folder "steps" within, which TensorBoard shows as a run of its own.
 
     Raises
     ------
@@ -435,6 +435,7 @@ class TensorBoard(Callback):
         self.folder = str(checks.path(folder, "folder"))
         self.steps = checks.boolean(steps, "steps")
         self._writer: Any = None
+        self._step_writer: Any = None
 
     def on_check(self, run: Run) -> None:
         """Find out that there is what writes such files."""
@@ -442,17 +443,14 @@ class TensorBoard(Callback):
 
     def on_start(self, run: Run) -> None:
         """Begin a file; in one of a run that is resumed, what came after is left out."""
-        # Which is by number, so it cannot tell epochs from steps.
-        purge = run.epoch + 1 if run.epoch and not self.steps else None
-        # Files are named by the second: another run in it would overwrite the last one's.
-        self._writer = _tensorboard().SummaryWriter(
-            self.folder, purge_step=purge, filename_suffix=f".{time.time_ns()}"
-        )
+        self._writer = _new_writer(self.folder, run.epoch)
+        if self.steps:
+            self._step_writer = _new_writer(os.path.join(self.folder, "steps"), run.step)
 
     def on_step(self, run: Run) -> None:
         """Write the loss of the step, if asked for."""
-        if self.steps:
-            self._writer.add_scalar("loss/step", run.loss, run.step)
+        if self._step_writer is not None:
+            self._step_writer.add_scalar("loss/step", run.loss, run.step)
 
     def on_epoch(self, run: Run) -> None:
         """Write what the epoch has measured."""
@@ -460,13 +458,27 @@ class TensorBoard(Callback):
         for name, value in run.history.last().items():
             self._writer.add_scalar(tags.get(name, f"metrics/{name}"), value, run.epoch)
         self._writer.add_scalar("lr", run.history.lr[-1], run.epoch)
-        self._writer.flush()
+        for writer in self._writers():
+            writer.flush()
 
     def on_end(self, run: Run) -> None:
-        """Close the file."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        """Close the files."""
+        for writer in self._writers():
+            writer.close()
+        self._writer = self._step_writer = None
+
+    def _writers(self) -> list[Any]:
+        return [writer for writer in (self._writer, self._step_writer) if writer is not None]
+
+
+def _new_writer(folder: str, done: int) -> Any:
+    """Return what writes in a folder, of which TensorBoard forgets what is beyond so many."""
+    # That is by number, so epochs and steps are not in one folder. Files are named by the second:
+    # another run in it would overwrite the last one's.
+    purge = done + 1 if done else None
+    return _tensorboard().SummaryWriter(
+        folder, purge_step=purge, filename_suffix=f".{time.time_ns()}"
+    )
 
 
 def _tensorboard() -> Any:

@@ -161,7 +161,8 @@ def test_tensorboard_has_the_numbers_of_the_history(tmp_path: Path, steps: bool)
         "lr": history.lr,
         **({"loss/step": losses} if steps else {}),
     }
-    found = scalars(folder)
+    found = scalars(folder) | (scalars(folder / "steps") if steps else {})
+    assert (folder / "steps").exists() == steps
     assert set(found) == set(expected)
     for tag, values in expected.items():
         assert [step for step, _ in found[tag]] == list(range(1, len(values) + 1))
@@ -187,6 +188,24 @@ def test_tensorboard_of_a_resumed_run_has_each_epoch_once(tmp_path: Path) -> Non
     assert found["metrics/mae"] == list(
         zip([3, 4, 5], np.float32(history.metrics["mae"]).tolist(), strict=True)
     )
+
+
+def test_tensorboard_of_a_resumed_run_has_each_step_once(tmp_path: Path) -> None:
+    require("tensorboardX")
+    folder, saved = tmp_path / "run", tmp_path / "epoch-{epoch}.safetensors"
+    losses: list[float] = []
+
+    class Losses(lc.callbacks.Callback):
+        def on_step(self, run: Any) -> None:
+            losses[run.step - 1 :] = [run.loss]
+
+    board = TensorBoard(folder, steps=True)
+    run([board, Checkpoint(saved), Losses()], epochs=4)
+    resume = tmp_path / "epoch-2.safetensors"
+    history = run([board, Losses()], epochs=5, resume=resume)
+    assert len(losses) > 5
+    assert agrees(scalars(folder)["loss/training"], history.losses)
+    assert agrees(scalars(folder / "steps")["loss/step"], losses)
 
 
 def test_logs_of_several_losses(tmp_path: Path) -> None:
