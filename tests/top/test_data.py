@@ -487,3 +487,14 @@ def test_rows_that_come_first_are_told_of_batch_first() -> None:
         Batches(x, target, batch_size=8)
     with pytest.raises(ValueError, match=r"one for each step$"):
         Batches(x, np.zeros((7, 1)), batch_size=8)
+
+
+def test_a_target_whose_rows_could_be_on_either_axis_is_refused() -> None:
+    """As many steps of a target as rows: that those are rows would be a guess."""
+    x, target = np.zeros((4, 6, 1)), np.arange(36.0).reshape(6, 6, 1)
+    with pytest.raises(ValueError, match=r"\(6, 6, 1\), of which either axis may be that of the 6"):
+        lc.data.Batches(x, target, batch_size=3)
+    batches = lc.data.Batches(x, target, batch_size=3, per_step=False, shuffle=False)
+    np.testing.assert_array_equal(np.concatenate([part[1] for part in batches]), target)
+    rows_first = lc.data.Batches(x.swapaxes(0, 1), target, batch_size=3, batch_first=True)
+    assert [part[1].shape for part in rows_first] == [(3, 6, 1)] * 2

@@ -69,3 +69,16 @@ def test_a_standardizer_in_extra_says_how_it_is_kept(tmp_path: Any) -> None:
     with pytest.raises(TypeError, match=r"such as its state_dict\(\), of which Standardizer.from"):
         lc.save(lc.Linear(2, 1), tmp_path / "model.safetensors", extra={"scaler": scaler})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("step", ["MS", "QS", "B", "2MS"])
+def test_steps_of_changing_length_are_refused(pandas: Any, step: str) -> None:
+    """Of which pandas takes some for milliseconds."""
+    index = pandas.date_range("2020", periods=4, freq="D")
+    days = pandas.DataFrame({"y": np.arange(4.0)}, index=index)
+    with pytest.raises(ValueError, match=f"the step '{step}' is .*not always of the same length"):
+        lc.data.resample(days, step=step)
+    for same in ("D", "1D", "24h", pandas.Timedelta(days=1)):
+        assert len(lc.data.resample(days, step=same)) == 4
+    end = index[0] + pandas.Timedelta(milliseconds=3)
+    assert len(lc.data.resample(days, step="ms", stop=end, max_gap="1D")) == 4

@@ -261,6 +261,7 @@ def begun(path: Path, **options: Any) -> None:
         ({"clip_norm": 1.0}, "clip_norm is 1.0, and was None"),
         ({"beta": 0.5}, r"betas of the optimizer is \[0.5, 0.999\], and was"),
         ({"lr": 0.3, "seed": 3}, "lr is 0.3, and was 0.1; seed is 3, and was 1"),
+        ({"loss": "mae"}, "loss is mae, and was (mse|None)"),
     ],
 )
 def test_resuming_with_other_settings_is_refused(
@@ -273,7 +274,7 @@ def test_resuming_with_other_settings_is_refused(
     lr, beta = given.pop("lr"), given.pop("beta")
     optimizer = lc.optim.Adam(model.parameters(), lr=lr, betas=(beta, 0.999))
     with pytest.raises(ValueError, match=r"run\.safetensors does not fit run: .*" + message):
-        quiet(model, (X, Y), loss=mse, epochs=4, optimizer=optimizer, resume=path, **given)
+        quiet(model, (X, Y), **{"loss": mse, **given}, epochs=4, optimizer=optimizer, resume=path)
     assert model == lc.Linear(3, 1, dtype="float64", seed=9)
     assert (optimizer.lr, optimizer.steps) == (lr, 0)
 

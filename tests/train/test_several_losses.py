@@ -183,6 +183,13 @@ def test_resuming_goes_on(tmp_path: Path) -> None:
     history = quiet(again, data, optimizer=sgd(again), epochs=4, resume=path, **options)
     assert again == whole
     assert history.metrics == expected.metrics
+    for changed, message in (
+        ({"loss": {"next": "mae", "label": "cross_entropy"}}, "next_loss': 'mae'.*and was"),
+        ({"loss_weights": {"label": 50.0}}, "loss_weights is .*50.0}, and was"),
+    ):
+        given = {**options, **changed, "resume": path}
+        with pytest.raises(ValueError, match=message):
+            quiet(again, data, optimizer=sgd(again), epochs=6, **given)
 
 
 def test_probabilities_of_one_output() -> None:

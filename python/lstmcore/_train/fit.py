@@ -218,7 +218,7 @@ def fit(
     if steps.accumulate > 1 and functions.outputs is not None:
         _check_callable(model, "accumulate with several losses")
     options = {"truncate": truncate, "clip_norm": clip_norm, "accumulate": accumulate}
-    options["validation_split"] = validation_split
+    options |= {"validation_split": validation_split, **functions.settings()}
     begun = settings(optimizer, schedule, data, **options)
     made = _callbacks(callbacks)
     run = Run(model, optimizer, schedule, data, validation, epochs, made, functions, begun)

@@ -40,6 +40,19 @@ class Functions(NamedTuple):
     output: dict[str, Any]  # of which output each is, of several; one that is not in it, of all
     outputs: dict[Any, bool] | None  # of several outputs, whether each has a loss
 
+    def settings(self) -> dict[str, Any]:
+        """Return what the losses are, and their weights, as a checkpoint keeps them.
+
+        What is not of this library has None for a name.
+        """
+        known = {id(function): name for name, function in _LOSSES.items()}
+        own = {name: known.get(id(self.by_name[name])) for name in self.loss_weights}
+        several = self.outputs is not None
+        return {
+            "loss": own if several else own.get("loss"),
+            "loss_weights": dict(self.loss_weights) if several else None,
+        }
+
 
 def scored(loss: Any, metrics: Any, loss_weights: Any = None) -> Functions:
     """Return what to compute."""

@@ -267,6 +267,13 @@ class Batches(_Epochs):
     ) -> int:
         """Return the axis of the rows of a target."""
         gridded = target.ndim > 1 and target.shape[:2] in grids
+        both = self._axis == 1 and target.ndim > 2 and target.shape[:2] == (rows, rows)
+        if per_step is None and both and grids and not gridded:
+            raise ValueError(
+                f"{name} has shape {target.shape}, of which either axis may be that of the {rows} "
+                "rows of x: expected per_step=False if it is the first; a target of other steps "
+                "than x has is known where all is (B, T, ...), with batch_first=True"
+            )
         steps = gridded if per_step is None else per_step
         if not (gridded if steps else target.shape[:1] == (rows,)):
             swapped = self._axis == 1 and any(target.shape[:1] == grid[:1] for grid in grids)

@@ -170,8 +170,9 @@ def _of_pandas(
     def length(time: Any) -> Any:
         if not dated or time is None:
             return time
-        if isinstance(time, str) and time[:1].isalpha():
-            time = "1" + time  # as pandas writes frequencies: "h", "D"
+        if isinstance(time, str):
+            _check_fixed(time)
+            time = "1" + time if time[:1].isalpha() else time  # frequencies of pandas: "h", "D"
         return pandas.Timedelta(time).to_timedelta64()
 
     regular, taken, filled = resample(
@@ -188,6 +189,21 @@ def _of_pandas(
     new = pandas.Index(regular, name=index.name)
     results = tuple(remade(frame, part, new) for part in (taken, filled))
     return results if told else results[0]
+
+
+def _check_fixed(step: str) -> None:
+    """Refuse months and the like, of which "MS" is also what pandas calls milliseconds."""
+    from pandas.tseries import frequencies, offsets
+
+    try:
+        offset = frequencies.to_offset(step)
+    except ValueError:  # perhaps a Timedelta, which says what is wrong with it
+        return
+    if not isinstance(offset, (offsets.Tick, offsets.Day)):
+        raise ValueError(
+            f"the step {step!r} is {offset.base!r}, which is not always of the same length: "
+            "expected a fixed time, as '1h' or '7D'"
+        )
 
 
 def _measured(times: Any, values: Any) -> tuple[Array, Array]:
