@@ -1,4 +1,4 @@
-"""Activations as modules: by the kernels of the layers, those that these do not have in NumPy."""
+"""Activations as modules. The kernels of the layers compute most of them, NumPy the rest."""
 
 from __future__ import annotations
 
@@ -39,20 +39,24 @@ __all__ = [
 
 _Kernel: TypeAlias = tuple[str, float, float]  # its name there, alpha and beta
 
-# Those that fall and rise, so that their slope is found from x.
+# Functions that fall and rise: y does not tell where x was, so their slope is found from x.
 _FROM_X = ("gelu", "hard_silu", "mish", "silu")
 
 
-class _OfNumbers(FeedForward):
-    """What they share: x of any shape, each number by itself."""
-
-    _kernel: _Kernel | None = None  # None: NumPy computes `_curve`, and the tape keeps the slope
+class _LikeX(FeedForward):
+    """What gives y the shape of x, and has no options unless it says so."""
 
     def __init__(self) -> None:
         self._config = SimpleNamespace()
 
     def _output_size(self, size: int | None) -> int | None:
         return size
+
+
+class _OfNumbers(_LikeX):
+    """What computes each number of x by itself."""
+
+    _kernel: _Kernel | None = None  # None: NumPy computes `_curve`, and the tape keeps the slope
 
     def _stream_stage(self, name: str) -> Any:
         return PythonStage(self) if self._kernel is None else ("activation", self._kernel)
@@ -79,14 +83,8 @@ class _OfNumbers(FeedForward):
         raise NotImplementedError
 
 
-class _OfRows(FeedForward):
-    """What they share: x with a last axis, over which each row is computed."""
-
-    def __init__(self) -> None:
-        self._config = SimpleNamespace()
-
-    def _output_size(self, size: int | None) -> int | None:
-        return size
+class _OfRows(_LikeX):
+    """What computes each row of x, over its last axis."""
 
     def _input(self, x: npt.ArrayLike) -> Array:
         array = super()._input(x)

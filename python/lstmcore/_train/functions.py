@@ -43,13 +43,16 @@ class Functions(NamedTuple):
     def settings(self) -> dict[str, Any]:
         """Return what the losses are, and their weights, as a checkpoint keeps them.
 
-        What is not of this library has None for a name.
+        It knows losses of this library by their names, and others as somebody's own.
         """
         known = {id(function): name for name, function in _LOSSES.items()}
-        own = {name: known.get(id(self.by_name[name])) for name in self.loss_weights}
+        losses = {
+            name: known.get(id(self.by_name[name]), "a function of your own")
+            for name in self.loss_weights
+        }
         several = self.outputs is not None
         return {
-            "loss": own if several else own.get("loss"),
+            "loss": losses if several else losses.get("loss"),
             "loss_weights": dict(self.loss_weights) if several else None,
         }
 

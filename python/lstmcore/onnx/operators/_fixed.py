@@ -98,7 +98,7 @@ def _pad(
         (axis,), places = wide, last
         size = x.shape[axis]
         if places is None or places[0] != size:
-            sizes([x.size // size, size + sum(around[axis])], x.dtype)
+            sizes([x.size // max(size, 1), size + sum(around[axis])], x.dtype)
             places = last = size, np.pad(np.arange(size), around[axis], mode)
         return x.take(places[1], axis)
 

@@ -127,17 +127,14 @@ class Convolution:
         w: Tensor,
         b: Tensor | None = None,
         *,
-        auto_pad: str = "NOTSET",
-        dilations: list[int] | None = None,
         group: int = 1,
         kernel_shape: list[int] | None = None,
-        pads: list[int] | None = None,
-        strides: list[int] | None = None,
         packed: bool = False,
+        **windows: Any,
     ) -> None:
         if w.ndim < 3 or group < 1 or w.shape[0] % group:
             raise ValueError(f"w is {w.shape}, in {group} groups")
-        self._windows = auto_pad, dilations, pads, strides
+        self._windows = windows  # as _Windows takes them
         self._shape, self._group = w.shape, group
         self._bias = b
         self._weights = w.reshape(group, w.shape[0] // group, -1).swapaxes(1, 2)
@@ -170,7 +167,7 @@ class Convolution:
         w, group = self._shape, self._group
         if x.ndim != len(w) or x.shape[1] != group * w[1]:
             raise ValueError(f"x is {x.shape} and w {w}, in {group} groups")
-        windows = _Windows(x.shape, w[2:], *self._windows)
+        windows = _Windows(x.shape, w[2:], **self._windows)
         batch, channels, *places = windows.places
         sizes([batch, max(w[0], channels * math.prod(w[2:])), *places], x.dtype)
         view = windows.of(x)
@@ -252,18 +249,11 @@ def _cut_off(
     output_shape: list[int] | None,
 ) -> list[tuple[int, int]]:
     """Return how much is left out before and after each axis."""
-    if auto_pad not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
-        raise ValueError(f"auto_pad is {auto_pad!r}, which is not known")
-    dims = len(shape)
-    if output_shape is None and not auto_pad.startswith("SAME"):
-        given = pads if pads and auto_pad == "NOTSET" else [0] * 2 * dims
-        around = list(zip(given[:dims], given[dims:], strict=True))
-    else:
-        wanted = output_shape or [n * step for n, step in zip(shape, steps, strict=True)]
-        around = []
-        for n, size in zip(whole, wanted[-dims:], strict=True):
-            sides = (n - size) // 2, n - size - (n - size) // 2
-            around.append(sides if auto_pad == "SAME_UPPER" else sides[::-1])
+    wanted = output_shape or [n * step for n, step in zip(shape, steps, strict=True)]
+    if output_shape and auto_pad in ("NOTSET", "VALID"):
+        auto_pad = "SAME_LOWER"  # as ONNX says of an output_shape
+    totals = [n - size for n, size in zip(whole, wanted[-len(shape) :], strict=True)]
+    around = _sides(auto_pad, pads, totals)
     if any(min(sides) < 0 or sum(sides) > n for sides, n in zip(around, whole, strict=True)):
         raise ValueError(f"{around} are cut off of {whole}")
     return around
@@ -297,10 +287,10 @@ class _Windows:
         self,
         shape: tuple[int, ...],
         kernel: Sequence[int],
-        auto_pad: str,
-        dilations: list[int] | None,
-        pads: list[int] | None,
-        strides: list[int] | None,
+        auto_pad: str = "NOTSET",
+        dilations: list[int] | None = None,
+        pads: list[int] | None = None,
+        strides: list[int] | None = None,
         ceil: bool = False,
     ) -> None:
         dims = len(shape) - 2
@@ -363,18 +353,23 @@ def _pads(
     shape: tuple[int, ...], reach: list[int], steps: list[int], auto: str, pads: list[int] | None
 ) -> list[tuple[int, int]]:
     """Return how many zeros stand before and after each axis."""
-    dims = len(shape)
+    totals = [
+        max((-(-size // step) - 1) * step + wide - size, 0)
+        for size, wide, step in zip(shape, reach, steps, strict=True)
+    ]
+    return _sides(auto, pads, totals)
+
+
+def _sides(auto: str, pads: list[int] | None, totals: list[int]) -> list[tuple[int, int]]:
+    """Return what is before and after each axis: `pads`, or with SAME the halves of a total."""
+    dims = len(totals)
     if auto in ("NOTSET", "VALID"):
         given = pads if pads and auto == "NOTSET" else [0] * 2 * dims
         return list(zip(given[:dims], given[dims:], strict=True))
     if auto not in ("SAME_UPPER", "SAME_LOWER"):
         raise ValueError(f"auto_pad is {auto!r}, which is not known")
-    found = []
-    for size, wide, step in zip(shape, reach, steps, strict=True):
-        more = max((-(-size // step) - 1) * step + wide - size, 0)
-        sides = more // 2, more - more // 2
-        found.append(sides if auto == "SAME_UPPER" else sides[::-1])
-    return found
+    smaller = [(total // 2, total - total // 2) for total in totals]
+    return smaller if auto == "SAME_UPPER" else [sides[::-1] for sides in smaller]
 
 
 @operator("MaxPool", grows="asks")
