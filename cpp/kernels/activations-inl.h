@@ -161,13 +161,23 @@ LSTMCORE_INLINE Packet<T> softplus(const Packet<T>& x) {
     return padd(simd::pmax(x, set(T(0))), log1p_of_share<T>(u));
 }
 
-/// P(x), that a number of the normal distribution is below x, and its density at x. For z = |x|,
-/// P(-z) exp(z^2 / 2) (z + 6) is a polynomial in (z - 6) / (z + 6), from its Chebyshev series.
+/// P(-z) exp(z^2 / 2) of the normal distribution, z >= 0: Mills' ratio / sqrt(2 pi). In float a
+/// fraction, minimax on [0, 13.3], beyond which P(-z) is no normal number, within 2^-27; as no
+/// coefficient is negative, nothing cancels. In double times z + 6 it is a polynomial in
+/// (z - 6) / (z + 6), from its Chebyshev series.
 template <class T>
-struct NormalDistribution {
-    Packet<T> below, density;
-
-    explicit LSTMCORE_INLINE NormalDistribution(const Packet<T>& x) {
+LSTMCORE_INLINE Fraction<T> normal_tail(const Packet<T>& z) {
+    if constexpr (sizeof(T) == 4) {
+        const Packet<T> one = set(T(1));
+        Packet<T> p = pmadd(set(T(0.00402022739)), z, set(T(0.0399844203)));
+        Packet<T> q = pmadd(set(T(0.0100770724)), z, set(T(0.100233459)));
+        p = pmadd(p, z, set(T(0.181307491)));
+        q = pmadd(q, z, set(T(0.464382266)));
+        p = pmadd(p, z, set(T(0.435687299)));
+        q = pmadd(q, z, set(T(1.19448724)));
+        q = pmadd(q, z, set(T(1.66925952)));
+        return {pmadd(p, z, set(T(0.5))), pmadd(q, z, one)};
+    } else {
         static constexpr double of[] = {
             0.7773517718933622,      -0.7010090295908656,     0.5689688918147835,
             -0.4139035857755745,     0.2679742458416649,      -0.15268023206503917,
@@ -178,18 +188,34 @@ struct NormalDistribution {
             5.175950303086143e-09,   -4.10380431659102e-08,   3.9361952129522875e-09,
             4.6664643925858215e-09,  -7.828191936665439e-10,  -3.403350501945896e-10,
             7.038111375958135e-11};
-        constexpr int last = sizeof(T) == 4 ? 18 : 24;
-        const Packet<T> z = simd::pmin(simd::pabs(x), set(T(40)));
-        const Packet<T> six = set(T(6)), beyond = padd(z, six), t = pdiv(psub(z, six), beyond);
-        Packet<T> tail = set(T(of[last]));
-        for (int n = last - 1; n >= 0; --n) tail = pmadd(tail, t, set(T(of[n])));
+        const Packet<T> six = set(T(6)), under = padd(z, six), t = pdiv(psub(z, six), under);
+        Packet<T> over = set(T(of[24]));
+        for (int n = 23; n >= 0; --n) over = pmadd(over, t, set(T(of[n])));
+        return {over, under};
+    }
+}
+
+/// Of the normal distribution: P(-|x|), that a number is below -|x|, and its density at x.
+template <class T>
+struct NormalDistribution {
+    Packet<T> z, tail, density;  // z = |x|, where it matters
+
+    explicit LSTMCORE_INLINE NormalDistribution(const Packet<T>& x) {
+        z = simd::pmin(simd::pabs(x), set(T(40)));
         const Packet<T> exponent = pmul(pmul(z, z), set(T(-0.5)));
         const Packet<T> power = exp_parts<T>(simd::pmax(exponent, set(kExpOfThisIs0<T>))).exp();
-        tail = pdiv(pmul(tail, power), beyond);
-        below = simd::pselect(simd::pcmp_lt(set(T(0)), x), psub(set(T(1)), tail), tail);
+        const Fraction<T> share = normal_tail<T>(z);
+        tail = pdiv(pmul(share.over, power), share.under);
         density = pmul(power, set(T(0.3989422804014327)));
     }
 };
+
+/// x P(x) of the normal distribution.
+template <class T>
+LSTMCORE_INLINE Packet<T> gelu(const Packet<T>& x) {
+    const NormalDistribution<T> normal(x);
+    return psub(simd::pmax(x, set(T(0))), pmul(normal.z, normal.tail));
+}
 
 /// What mish is made of: with e = exp(x), tanh(log(1 + e)) = n / (n + 2), n = e (e + 2). It is 1
 /// where x is clamped.
@@ -253,7 +279,7 @@ LSTMCORE_INLINE Packet<T> activate(const Activation& f, const Packet<T>& x) {
         case ActivationKind::exponential:
             return exponential<T>(x);
         case ActivationKind::gelu:
-            return pmul(held<T>(x), NormalDistribution<T>(x).below);
+            return gelu<T>(x);
         case ActivationKind::silu:
             return pmul(held<T>(x), sigmoid<T>(x));
         case ActivationKind::mish: {
@@ -273,7 +299,9 @@ LSTMCORE_INLINE Packet<T> derivative_at(const Activation& f, const Packet<T>& un
     switch (f.kind) {
         case ActivationKind::gelu: {
             const NormalDistribution<T> normal(x);
-            return pmadd(x, normal.density, normal.below);
+            const Packet<T> above = simd::pcmp_lt(set(T(0)), x);
+            const Packet<T> below = simd::pselect(above, psub(one, normal.tail), normal.tail);
+            return pmadd(x, normal.density, below);
         }
         case ActivationKind::mish: {
             const MishParts<T> parts(x);
@@ -407,15 +435,17 @@ inline bool has_standard_activations(const CellSpec& cell) {
 }
 
 template <class T>
-void activate_array(const Activation& f, const T* x, T* y, int64_t n) {
+void activate_array(const Activation& given, const T* x, T* y, int64_t n) {
+    const Activation f = given;  // which no store into y can change
     for (int64_t i = 0; i < n; i += kLanes<T>)
         store(y + i, activate<T>(f, load(x + i, n - i)), n - i);
 }
 
 /// Kernels::differentiate. Where a relu has nothing behind it, even a gradient of NaN is 0.
 template <class T>
-void differentiate_array(const Activation& f, const T* from, const T* dy, T* dx, int64_t n) {
+void differentiate_array(const Activation& given, const T* from, const T* dy, T* dx, int64_t n) {
     using P = Packet<T>;
+    const Activation f = given;
     const bool relu = f.kind == ActivationKind::relu;
     for (int64_t i = 0; i < n; i += kLanes<T>) {
         const P y = load(from + i, n - i), d = load(dy + i, n - i), zero = set(T(0));
