@@ -14,8 +14,9 @@
 namespace LSTMCORE_API lstmcore {
 
 /// Reads a model: a safetensors file whose metadata describes it. Its recurrent layers, Linear,
-/// LayerNorm, Tanh, ReLU, Sigmoid and Softmax, one after the other in a Sequential or a Model, or
-/// alone, become stages, Dropout and CRF none. They are for a Stream; the weights of a recurrent
+/// LayerNorm, Softmax and activations (Tanh, ReLU, Sigmoid, GELU, SiLU, ELU, LeakyReLU, Activation
+/// where the kernels have it), one after the other in a Sequential or a Model, or alone, become
+/// stages, Dropout and CRF none. They are for a Stream; the weights of a recurrent
 /// stage are for forward() as well. T must be the type that the file holds, and float where its
 /// matrices are in int8.
 /// Throws std::runtime_error, naming the file and what is wrong, if it cannot be read, is damaged
