@@ -198,8 +198,6 @@ def test_training_counts_the_steps_of_y() -> None:
     )  # fmt: skip
     assert history.losses[0] == pytest.approx(expected, rel=1e-5)
     assert history.losses[1] < history.losses[0]
-    with pytest.raises(ValueError, match="batch_size is 2, but the model gives other steps than x"):
-        lc.evaluate(model, (x, target), loss=lc.losses.mse, batch_size=2)
     first = lc.Sequential(
         lc.Conv1D(I, 4, 3, stride=2, seed=0), lc.GRU(4, 4, batch_first=True, seed=1),
         lc.Linear(4, 1, seed=2),

@@ -405,7 +405,7 @@ def pairs(sources: Any, targets: Any, **options: Any) -> Pairs:
             ValueError,
             r"target has shape \(3,\)",
         ),
-        (lambda: Batches(X, X[:2], batch_size=2, per_step=True), ValueError, "target has shape"),
+        (lambda: Batches(X, X[:, :2], batch_size=2, per_step=True), ValueError, "target has shape"),
         (lambda: Batches(X, K, batch_size=2, per_step=1), TypeError, "per_step is 1"),  # type: ignore[arg-type]
         (lambda: Batches(X, K, batch_size=2).load_state_dict(3), TypeError, "state is 3"),  # type: ignore[arg-type]
         (lambda: Buckets(3, [], batch_size=2), TypeError, "sequences is 3"),  # type: ignore[arg-type]

@@ -90,7 +90,7 @@ def test_bad_splits_are_refused(options: dict[str, Any], message: str) -> None:
     assert model == linear()
 
 
-def test_a_pair_of_lengths_is_not_split() -> None:
+def test_lengths_of_an_x_without_steps_are_refused() -> None:
     class Pair(lc.Module):
         def __init__(self) -> None:
             self.p = lc.Parameter("p", np.zeros(1))
@@ -104,7 +104,7 @@ def test_a_pair_of_lengths_is_not_split() -> None:
     model = Pair()
     lengths = np.ones(4, int), np.ones(4, int)
     data = ((X[:4], X[:4]), X[:4], lengths)
-    with pytest.raises(ValueError, match=r"validation_split is 0\.5, but lengths of data is"):
+    with pytest.raises(ValueError, match=r"lengths\[0\] is given, but x\[0\] has no steps"):
         quiet(model, data, loss="mse", optimizer=sgd(model), validation_split=0.5)
 
 

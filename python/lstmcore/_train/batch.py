@@ -19,7 +19,7 @@ from .._base.module import (
 )
 from .._base.structure import by_key, is_structure, leaves, mapped
 from .._nn.sequential import as_sequential
-from ..data._batches import Batch, Batches, has_steps, padded_labels
+from ..data._batches import Batch, Batches, are_several, has_steps, padded_labels
 
 __all__ = ["Caller", "batches", "chunks", "split"]
 
@@ -103,19 +103,11 @@ def _cut(
     shuffle: bool = False,
     seed: int | None = None,
 ) -> Batches:
-    if isinstance(batch.lengths, tuple):
-        raise ValueError(f"{why}, but lengths of {name} is a pair: cut it with lc.data.Pairs")
     if caller.unsure is not None and np.ndim(batch.x) + caller.unsure._takes_ids >= 3:
         raise ValueError(
             f"{why}, but nothing in the model says which axis of x {np.shape(batch.x)} of {name} "
             f"are rows: set batch_first of {caller.unsure!r}, to False where it takes (T, B, ...), "
             "to True where (B, ...)"
-        )
-    if caller.changes_steps and not caller.pools and not caller.batch_first:
-        raise ValueError(
-            f"{why}, but the model gives other steps than x has, so that it is not known which "
-            f"axis of the target of {name} are rows: expected a model with batch_first=True, or "
-            "batches in a list"
         )
     cut = Batches(
         *batch,
@@ -123,7 +115,7 @@ def _cut(
         shuffle=shuffle,
         seed=seed,
         batch_first=caller.batch_first,
-        per_step=False if caller.pools else None,
+        per_step=False if caller.pools else caller.targets_per_step(batch),
     )
     cut._read_only = caller.ours  # a model of the user's own may write to its x
     return cut
@@ -234,6 +226,44 @@ class Caller:
         self._finds_lengths = ours and self.model._finds_lengths
         self._dtype = getattr(self.model, "dtype", None)
 
+    def targets_per_step(self, batch: Batch) -> Any:
+        """Return whether each target is per step, where the model gives other steps than x has.
+
+        Which steps it gives is found by its output for the first row. None where they are those of
+        x, or all rows come first.
+        """
+        if not self.changes_steps or self.batch_first:
+            return None
+        several, rows = is_structure(batch.x), 0
+
+        def first_row(part: Any, name: str) -> Any:
+            nonlocal rows
+            array = checks._asarray(part, name)
+            axis = 0 if several and not has_steps(array) else 1
+            rows = array.shape[axis] if array.ndim > axis else 0
+            return array[:1] if axis == 0 else array[:, :1]
+
+        pred, _ = self.predict(Batch(mapped(first_row, batch.x, "x"), None))
+
+        def per_step(target: Any, key: Any = None) -> bool | None:
+            if is_structure(pred) and key not in by_key(pred):
+                return None
+            made, shape = (pred[key] if is_structure(pred) else pred), np.shape(target)
+            grid = (made.shape[0], rows) if made.ndim > 2 else None
+            if shape[:1] == (rows,) or grid is None or shape[:2] == grid:
+                return grid is not None and shape[:2] == grid
+            name = "target" if key is None else f"target[{key!r}]"
+            raise ValueError(
+                f"{name} has shape {shape}, expected {grid} and whatever follows, one for each "
+                f"step that the model gives, or ({rows}, ...), one for each row of x"
+            )
+
+        target = batch.target
+        if not is_structure(target):
+            return per_step(target)
+        found = {key: per_step(part, key) for key, part in by_key(target).items()}
+        return found if isinstance(target, dict) else tuple(found.values())
+
     def unpack(self, item: Any, number: int, name: str = "data") -> Batch:
         """Return a batch with arrays in its fields, and what is missing as None."""
         # A list as PyTorch's DataLoader makes it; one of numbers could be anything.
@@ -255,7 +285,7 @@ class Caller:
             target = mapped(lambda part, name: _array(part, f"{name} {of}"), target, "target")
         else:
             target = _array(padded_labels(target), f"target {of}")
-        if lengths is not None and not is_structure(lengths):
+        if lengths is not None and not are_several(lengths):
             lengths = _array(lengths, f"lengths {of}")
         if weight is not None:
             weight = _weight(weight, target, f"weight {of}")

@@ -68,9 +68,10 @@ def fit(
         batches come in a list. x is (T, B, ...), or (B, T, ...) if the model is batch_first, or
         (B, ...) if nothing in it knows of time steps: no recurrent layer, pooling, `Flip` or
         `Masking`. Where only a module of your own could know of them, its ``batch_first`` says
-        which of these it takes. Targets are per step or per sequence, as the loss takes them with
-        the model's output. A model of your own may take an x that is a tuple or dict of arrays, and
-        a loss of your own such a target.
+        which of these it takes. Targets are per step of the model's output, which may be other
+        steps than those of x, or per sequence, as the loss takes them with that output. A model of
+        your own may take an x that is a tuple or dict of arrays, and a loss of your own such a
+        target.
     loss : function or str, or dict or tuple of them
         Of `lstmcore.losses`, also by its name, ``"mse"`` for instance, or one of your own:
         ``loss(pred, target)``, with lengths as a third

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from .._base import checks
 from .._base.structure import by_key, is_structure, leaves, mapped
 
-__all__ = ["Batch", "Batches", "Buckets", "Pairs", "has_steps", "padded_labels"]
+__all__ = ["Batch", "Batches", "Buckets", "Pairs", "are_several", "has_steps", "padded_labels"]
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 AnyArray: TypeAlias = npt.NDArray[Any]
@@ -30,7 +30,8 @@ class Batch(NamedTuple):
         As the loss takes it. A list of rows of ids that are not equally long, as for `losses.ctc`,
         is padded with -1.
     lengths : integer array (B,), optional
-        Steps of each row; for a `Seq2Seq` a pair, of source and target.
+        Steps of each row; for a `Seq2Seq` a pair, of source and target; for a `Model` with several
+        inputs also as many as these, in their structure, with None for those that have all steps.
     resets : bool array (T, B), or (B, T) if batch_first, optional
         As the layers take them.
     weight : array, optional
@@ -55,6 +56,13 @@ class Batch(NamedTuple):
     lengths: Any = None
     resets: Any = None
     weight: Any = None
+
+
+def are_several(lengths: Any) -> bool:
+    """Whether these are lengths of several inputs, and not those of the rows in a tuple."""
+    if isinstance(lengths, tuple):
+        return not all(isinstance(n, (int, np.integer)) for n in lengths)
+    return isinstance(lengths, dict)
 
 
 def has_steps(part: AnyArray) -> bool:
@@ -116,9 +124,10 @@ class Batches(_Epochs):
         Inputs, B rows. With `batch_first` also (B, F): rows without a time axis. Of several arrays
         those with three axes, and ids with two, have steps; others are (B, F) or (B,).
     target : array, or tuple or dict of arrays
-        One per step, with the first two axes of x, or one per sequence, (B, ...).
-    lengths : integer array (B,), optional
-        Steps of each row.
+        One per step, with the first two axes of x, or one per sequence, (B, ...). One per step of
+        a model that gives other steps than x has needs ``per_step=True``.
+    lengths : integer array (B,), or tuple or dict of them, optional
+        Steps of each row; or, in the structure of x, those of each input, None for all.
     resets : bool array (T, B), or (B, T) if batch_first, optional
         As the layers take them.
     weight : array (B,), or (T, B), or (B, T) if batch_first, or of the shape of target, optional
@@ -132,9 +141,10 @@ class Batches(_Epochs):
         Of the orders.
     batch_first : bool, default False
         Which axis of x is the rows'.
-    per_step : bool, optional
-        Whether there is a target per step; if not given, whether target and x share their first
-        two axes.
+    per_step : bool, or tuple or dict of them, optional
+        Whether there is a target per step, (S, B, ...), or (B, S, ...) if batch_first, whatever S
+        is; of all targets or, in their structure, of each. If not given, whether target and x
+        share their first two axes.
 
     Yields
     ------
@@ -160,15 +170,15 @@ class Batches(_Epochs):
         self,
         x: Any,
         target: Any,
-        lengths: npt.ArrayLike | None = None,
+        lengths: Any = None,
         resets: npt.ArrayLike | None = None,
-        weight: npt.ArrayLike | None = None,
+        weight: Any = None,
         *,
         batch_size: int,
         shuffle: bool = True,
         seed: int | None = None,
         batch_first: bool = False,
-        per_step: bool | None = None,
+        per_step: bool | tuple[bool | None, ...] | dict[Any, bool | None] | None = None,
     ) -> None:
         self.batch_first = checks.boolean(batch_first, "batch_first")
         self._axis = 0 if self.batch_first else 1
@@ -182,16 +192,17 @@ class Batches(_Epochs):
         stepped = [s for s in shapes if len(s) > 1] if len(shapes) == 1 else self._grids()
         grid = stepped[0][:2] if stepped else (rows,)
         grids = [shape[:2] for shape in stepped] or [grid]
-        if per_step is not None:
-            per_step = checks.boolean(per_step, "per_step")
         self._target = mapped(checks._asarray, target, "target")
+        said = iter(leaves(_spread(per_step, self._target, "per_step")))
         self._target_axes = mapped(
-            lambda part, name: self._target_axis(part, name, rows, grids, per_step),
+            lambda part, name: self._target_axis(part, name, rows, grids, next(said)),
             self._target,
             "target",
         )
         self._lengths = None
-        if lengths is not None:
+        if are_several(lengths):
+            self._lengths = self._several_lengths(lengths, rows)
+        elif lengths is not None:
             time = grid[1 - self._axis] if len(grid) == 2 else 0
             self._lengths = checks.lengths(lengths, rows, time, batched=True)
         self._resets = None
@@ -230,7 +241,9 @@ class Batches(_Epochs):
                 return None, 0
             w = checks._asarray(weight, name)
             of_target = None if is_structure(target) else target.shape
-            if w.shape not in (rows, *grids, of_target):
+            # Those of a target of other steps than x has.
+            steps = target.shape[:2] if of_target and target_axis == self._axis else None
+            if w.shape not in (rows, *grids, of_target, steps):
                 raise ValueError(
                     f"{name} has shape {w.shape}, expected (B,) = {rows}, or {axes} = "
                     f"{' or '.join(map(str, grids))}, or that of the target"
@@ -253,6 +266,27 @@ class Batches(_Epochs):
             return tuple({key: pair[i] for key, pair in pairs.items()} for i in (0, 1))
         return tuple(tuple(pair[i] for pair in pairs.values()) for i in (0, 1))
 
+    def _several_lengths(self, lengths: Any, rows: int) -> Any:
+        """Return the lengths of several inputs, in their structure."""
+        inputs = by_key(self._x) if is_structure(self._x) else {}
+        wrong = [key for key in by_key(lengths) if key not in inputs]
+        if wrong:
+            names = ", ".join(map(repr, inputs))
+            expected = f"those of the inputs, {names}" if inputs else f"(B,) = ({rows},)"
+            raise ValueError(f"lengths has {wrong[0]!r}, expected {expected}")
+
+        def one(given: Any, key: Any) -> Any:
+            if given is None:
+                return None
+            x = inputs[key]
+            name = f"x[{key!r}]"
+            if not has_steps(x):
+                raise ValueError(f"lengths[{key!r}] is given, but {name} has no steps")
+            return checks.lengths(given, rows, x.shape[1 - self._axis], batched=True, of=name)
+
+        found = {key: one(given, key) for key, given in by_key(lengths).items()}
+        return found if isinstance(lengths, dict) else tuple(found.values())
+
     def _grids(self) -> list[tuple[int, ...]]:
         """Return the shapes of those of several x that have steps."""
         return [part.shape for part in leaves(self._x) if has_steps(part)]
@@ -267,17 +301,19 @@ class Batches(_Epochs):
     ) -> int:
         """Return the axis of the rows of a target."""
         gridded = target.ndim > 1 and target.shape[:2] in grids
+        stepped = target.ndim > 1 and target.shape[self._axis] == rows
         both = self._axis == 1 and target.ndim > 2 and target.shape[:2] == (rows, rows)
         if per_step is None and both and grids and not gridded:
             raise ValueError(
                 f"{name} has shape {target.shape}, of which either axis may be that of the {rows} "
-                "rows of x: expected per_step=False if it is the first; a target of other steps "
-                "than x has is known where all is (B, T, ...), with batch_first=True"
+                "rows of x: expected per_step=False if it is the first, per_step=True if the second"
             )
-        steps = gridded if per_step is None else per_step
-        if not (gridded if steps else target.shape[:1] == (rows,)):
+        steps = gridded if per_step is None else checks.boolean(per_step, "per_step")
+        if not (stepped if steps else target.shape[:1] == (rows,)):
             swapped = self._axis == 1 and any(target.shape[:1] == grid[:1] for grid in grids)
             hint = "; where x is (B, T, ...), its layers are made with batch_first=True" * swapped
+            if stepped and self._axis == 1 and per_step is None:
+                hint = "; one for each step of a model that gives other steps: per_step=True"
             raise ValueError(
                 f"{name} has shape {target.shape}, expected ({rows}, ...), one for each row of x, "
                 f"or {' or '.join(map(str, grids))} and whatever follows, one for each step{hint}"
@@ -304,7 +340,7 @@ class Batches(_Epochs):
         else:
             x = _taken(self._x, rows, self._x_axes)
             target = _taken(self._target, rows, self._target_axes)
-        lengths = None if self._lengths is None else self._lengths[rows]
+        lengths = _taken(self._lengths, rows, 0)
         resets = None if self._resets is None else np.take(self._resets, rows, self._axis)
         weight = None
         if self._weight is not None:
@@ -325,11 +361,23 @@ class Batches(_Epochs):
 
 def _taken(value: Any, rows: IntArray, axes: Any) -> Any:
     """Return those rows of an array, or of each in a tuple or dict; of None, None."""
+    if is_structure(value):
+        axes = _spread(axes, value, "axes")
     if isinstance(value, dict):
         return {key: _taken(part, rows, axes[key]) for key, part in value.items()}
     if isinstance(value, tuple):
         return tuple(_taken(part, rows, axis) for part, axis in zip(value, axes, strict=True))
     return None if value is None else np.take(value, rows, axes)
+
+
+def _spread(given: Any, like: Any, name: str) -> Any:
+    """Return one value for each in the structure `like`: those given there, or the one for all."""
+    if not is_structure(given):
+        return mapped(lambda _, __: given, like, name)
+    if not is_structure(like) or by_key(given).keys() != by_key(like).keys():
+        expected = ", ".join(map(repr, by_key(like))) if is_structure(like) else "one"
+        raise ValueError(f"{name} is {given!r}, expected one for each target, {expected}")
+    return {key: given[key] for key in like} if isinstance(like, dict) else given
 
 
 class _Bucketed(_Epochs):

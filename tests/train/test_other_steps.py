@@ -1,0 +1,188 @@
+"""Rows cut by `batch_size` where the model gives other steps than x has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lstmcore as lc
+
+quiet = partial(lc.fit, progress=False)
+OUT = 5  # steps of the repeated ones
+
+
+def autoencoder(first: bool = False) -> lc.Sequential:
+    return lc.Sequential(
+        lc.GRU(3, 6, batch_first=first, seed=0), lc.LastStep(), lc.RepeatVector(OUT),
+        lc.GRU(6, 6, batch_first=first, seed=1), lc.Linear(6, 2, seed=2),
+    )  # fmt: skip
+
+
+def network(first: bool = False) -> lc.Model:
+    """The same, with symbols."""
+    x = lc.Input(3)
+    _, h = lc.GRU(3, 6, batch_first=first, seed=0)(x)
+    y, _ = lc.GRU(6, 6, batch_first=first, seed=1)(lc.RepeatVector(OUT)(h[-1]))
+    return lc.Model(x, lc.Linear(6, 2, seed=2)(y))
+
+
+def convolution(first: bool = False, **options: Any) -> lc.Sequential:
+    return lc.Sequential(
+        lc.Conv1D(3, 6, 3, seed=0, **options),
+        lc.GRU(6, 6, batch_first=first, seed=1),
+        lc.Linear(6, 2, seed=2),
+    )
+
+
+MODELS: list[Callable[..., Any]] = [
+    autoencoder, network, convolution, partial(convolution, stride=2),
+    partial(convolution, padding=3),
+]  # fmt: skip
+
+
+def numbers(*shape: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).standard_normal(shape, "float32")
+
+
+@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("time", [7, 8])
+@pytest.mark.parametrize("rows", [5, 7, 8])
+@pytest.mark.parametrize("extra", ["", "lengths", "rows weigh", "steps weigh"])
+def test_batch_size_changes_no_number(
+    make: Any, first: bool, time: int, rows: int, extra: str
+) -> None:
+    """Also where there are as many rows as steps of x or of y."""
+    model = make(first)
+    x = numbers(time, rows, 3)
+    steps = make()(x).shape[0]
+    target = numbers(steps, rows, 2, seed=1)
+    swap = (lambda a: a.swapaxes(0, 1)) if first else (lambda a: a)
+    data: tuple[Any, ...] = swap(x), swap(target)
+    options: dict[str, Any] = {}
+    rng = np.random.default_rng(2)
+    if extra == "lengths":
+        data = (*data, rng.integers(time // 2, time + 1, rows))
+    elif extra == "rows weigh":
+        options["weight"] = rng.random(rows)
+    elif extra == "steps weigh":
+        options["weight"] = swap(rng.random((steps, rows)))
+    evaluate = partial(lc.evaluate, model, data, loss="mse", metrics=["mae"], **options)
+    whole = evaluate()
+    for size in (1, 3):
+        assert evaluate(batch_size=size) == pytest.approx(whole, rel=1e-6)
+
+
+def test_the_whole_is_the_mean_of_its_rows() -> None:
+    model, x, target = autoencoder(), numbers(7, 5, 3), numbers(OUT, 5, 2, seed=1)
+    expected = np.mean([np.mean((model(x[:, i]) - target[:, i]) ** 2) for i in range(5)])
+    for size in (None, 2):
+        found = lc.evaluate(model, (x, target), loss="mse", batch_size=size)
+        assert found["loss"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_trains_with_validation_split(make: Any) -> None:
+    model, x = make(), numbers(8, 8, 3)
+    target = numbers(model(x).shape[0], 8, 2, seed=1)
+    history = quiet(
+        model, (x, target, np.full(8, 8)), loss="mse", batch_size=3, validation_split=0.25,
+        epochs=3, seed=0, optimizer=lc.optim.SGD(model.parameters(), lr=0.05),
+    )  # fmt: skip
+    other = make()
+    expected = quiet(
+        other, (x[:, :6], target[:, :6]), loss="mse", batch_size=3, epochs=3, seed=0,
+        validation=(x[:, 6:], target[:, 6:]),
+        optimizer=lc.optim.SGD(other.parameters(), lr=0.05),
+    )  # fmt: skip
+    assert history.losses == pytest.approx(expected.losses)
+    assert history.validation_losses == pytest.approx(expected.validation_losses)
+
+
+def test_each_of_several_outputs_has_its_own_steps() -> None:
+    x = lc.Input(3)
+    y, h = lc.GRU(3, 6, seed=0)(x)
+    later, _ = lc.GRU(6, 6, seed=1)(lc.RepeatVector(OUT)(h[-1]))
+    outputs = {"later": lc.Linear(6, 2, seed=2)(later), "same": lc.Linear(6, 3, seed=3)(y),
+               "label": lc.Linear(6, 4, seed=4)(h[-1])}  # fmt: skip
+    model = lc.Model(x, outputs)
+    values = numbers(8, 8, 3)
+    target = {"label": np.arange(8) % 4, "same": values, "later": numbers(OUT, 8, 2, seed=1)}
+    data = (values, target, np.arange(1, 9))
+    losses = {"later": "mse", "same": "mse", "label": "cross_entropy"}
+    whole = lc.evaluate(model, data, loss=losses)
+    for size in (1, 3):
+        found = lc.evaluate(model, data, loss=losses, batch_size=size)
+        assert found == pytest.approx(whole, rel=1e-6)
+
+
+def test_targets_that_fit_no_step_of_the_output_are_refused() -> None:
+    model, x = autoencoder(), numbers(7, 8, 3)
+    for target in (numbers(4, 8, 2), numbers(OUT, 4, 2), numbers(7, 8, 3)):
+        with pytest.raises(ValueError, match=r"expected \(5, 8\) and whatever follows, one for ea"):
+            lc.evaluate(model, (x, target), loss="mse", batch_size=2)
+
+
+def test_batches_of_ones_own_take_any_steps() -> None:
+    x, target = numbers(8, 8, 3), numbers(OUT, 8, 2, seed=1)
+    with pytest.raises(ValueError, match=r"of a model that gives other steps: per_step=True"):
+        lc.data.Batches(x, target, batch_size=3)
+    found = list(lc.data.Batches(x, target, batch_size=3, shuffle=False, per_step=True))
+    assert np.array_equal(np.concatenate([target for _, target in found], axis=1), target)
+    several = {"a": target, "b": np.arange(8)}
+    batches = lc.data.Batches(x, several, batch_size=3, per_step={"b": False, "a": True})
+    first = next(iter(batches))[1]
+    assert (first["a"].shape, first["b"].shape) == ((OUT, 3, 2), (3,))
+    with pytest.raises(ValueError, match="expected one for each target, 'a', 'b'"):
+        lc.data.Batches(x, several, batch_size=3, per_step={"a": True})
+
+
+def translator() -> tuple[lc.Model, Any]:
+    past, known = lc.Input(3), lc.Input(2)
+    _, h = lc.GRU(3, 6, seed=0)(past)
+    y, _ = lc.GRU(2, 6, seed=1)(known, h)
+    model = lc.Model({"past": past, "known": known}, lc.Linear(6, 1, seed=2)(y))
+    return model, {"past": numbers(7, 6, 3), "known": numbers(4, 6, 2, seed=1)}
+
+
+def test_lengths_of_each_input_are_cut() -> None:
+    model, x = translator()
+    target, lengths = numbers(4, 6, 1), {"past": np.arange(1, 7), "known": [4, 3, 2, 1, 4, 4]}
+    for given in (lengths, {**lengths, "known": None}):
+        whole = lc.evaluate(model, (x, target, given), loss="mse")
+        for size in (1, 4):
+            found = lc.evaluate(model, (x, target, given), loss="mse", batch_size=size)
+            assert found == pytest.approx(whole, rel=1e-6)
+    for wrong, message in (
+        ({"past": lengths["past"], "other": None}, "lengths has 'other', expected those of the in"),
+        ({"past": [8] * 6}, r"lengths\[0\] is 8, expected 0 to 7, the time steps of x\['past'\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            lc.evaluate(model, (x, target, wrong), loss="mse", batch_size=2)
+
+
+def test_lengths_in_a_tuple_are_those_of_rows() -> None:
+    model = lc.Sequential(lc.GRU(3, 6, seed=0), lc.Linear(6, 3, seed=1))
+    x, lengths = numbers(7, 3, 3), (7, 2, 5)
+    whole = lc.evaluate(model, (x, x, np.array(lengths)), loss="mse")
+    for size in (None, 2):
+        assert lc.evaluate(model, (x, x, lengths), loss="mse", batch_size=size) == whole
+
+
+def test_pairs_of_a_seq2seq_are_cut() -> None:
+    """What `Pairs` gives at once, cut by `fit`."""
+    model = lc.Seq2Seq(
+        lc.Sequential(lc.Embedding(9, 4, seed=0), lc.GRU(4, 6, seed=1)),
+        lc.Sequential(lc.Embedding(9, 4, seed=2), lc.GRU(4, 6, seed=3)),
+        lc.Linear(6, 9, seed=4),
+    )
+    rng = np.random.default_rng(0)
+    ids = [rng.integers(3, 9, n) for n in (4, 6, 2, 5)]
+    (whole,) = lc.data.Pairs(ids, ids[::-1], start=1, end=2, batch_size=4, shuffle=False)
+    expected = lc.evaluate(model, [whole], loss="cross_entropy")
+    found = lc.evaluate(model, whole, loss="cross_entropy", batch_size=3)
+    assert found == pytest.approx(expected, rel=1e-6)
