@@ -639,3 +639,68 @@ def test_the_core_takes_arrays_only(dtype):
 def test_more_threads_than_any_machine_has(threads):
     lc.set_num_threads(10**30)
     assert lc.get_num_threads() <= lc._core.max_threads()
+
+
+# What a layer returns, in the place of an array ---------------------------------------------------
+
+GIVEN = zeros(T, B, H)
+SEVERAL = {
+    "gru": lambda x: lc.GRU(H, H)(x),
+    "lstm": lambda x: lc.LSTM(H, H)(x),
+    "masking": lambda x: lc.Masking()(x),
+    "attention": lambda x: lc.attention.ScaledDotProduct()(x, x, x),
+}
+TAKES_ONE: dict[str, Callable[[Any, Any], Any]] = {
+    "linear": lambda x, y: lc.Linear(H, 2)(y),
+    "layer": lambda x, y: lc.GRU(H, 2)(y),
+    "cell": lambda x, y: lc.LSTMCell(H, 2)(y),
+    "forward": lambda x, y: lc.Linear(H, 2).forward(y),
+    "pooling": lambda x, y: lc.LastStep()(y),
+    "sequential": lambda x, y: lc.Sequential(lc.ReLU())(y),
+    "model": lambda x, y: lc.Model(i := lc.Input(H), lc.ReLU()(i))(y),
+    "attention": lambda x, y: lc.attention.ScaledDotProduct()(x, y, y),
+    "concat": lambda x, y: lc.concat([x, y]),
+    "concat first": lambda x, y: lc.concat([y, x]),
+    "repeat": lambda x, y: lc.repeat(lc.Input(2, steps=False), like=y),
+    "loss": lambda x, y: lc.losses.mse(y, GIVEN),
+}
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
+@pytest.mark.parametrize("place", TAKES_ONE)
+@pytest.mark.parametrize("x", [GIVEN, lc.Input(H)], ids=["array", "symbol"])
+def test_tuples_of_layers_are_named(kind: str, place: str, x: Any) -> None:
+    message = (
+        ".* is a tuple of 2, such as the .y, state. that a .*, expected one array: take its .0."
+    )
+    refuses(TypeError, message, TAKES_ONE[place], x, SEVERAL[kind](x))
+
+
+def test_tuples_of_layers_are_named_in_sums_and_data() -> None:
+    i, gru = lc.Input(H), lc.GRU(H, H)
+    for total in (lambda: i + gru(i), lambda: gru(i) + i, lambda: i - gru(i), lambda: i * gru(i)):
+        refuses(TypeError, "what is to .* is a tuple of 2, .*: take its .0.", total)
+    refuses(ValueError, r"concat, .*; of \(y, state\), .* \[0\] is y", lc.concat, gru(i))
+    sgd = lc.optim.SGD(gru.parameters(), lr=0.1)
+    refuses(
+        TypeError, "x of batch 0 of data is a tuple of 2, .*: take its .0.",
+        lambda: lc.fit(gru, (gru(GIVEN), GIVEN), loss="mse", optimizer=sgd),
+    )  # fmt: skip
+
+
+def test_one_step_is_not_taken_for_two_arrays() -> None:
+    """y and h of one step have one shape, and NumPy would stack them."""
+    one, gru = GIVEN[:1], lc.GRU(H, H)
+    for x in (one, one[:, 0]):
+        refuses(TypeError, "x is a tuple of 2, .*: take its .0.", lc.Linear(H, 2), gru(x))
+    assert lc.Linear(H, 2)((one, one, one)).shape == (3, 1, B, 2)
+    assert lc.Linear(H, 2)([one, one]).shape == (2, 1, B, 2)
+
+
+@pytest.mark.parametrize("make", LAYERS)
+def test_all_that_a_layer_returns_is_no_state(make: Any) -> None:
+    layer, i = make(H, H), lc.Input(H)
+    refuses(
+        TypeError, r".* of \(y, .*|.* is \(y, \(h, c.*take its \[1\]", layer, GIVEN, layer(GIVEN)
+    )
+    refuses(ValueError, r".*its state has steps; of \(y, state\), .*", layer, i, layer(i))

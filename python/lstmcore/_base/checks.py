@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from .symbolic import Symbolic
+
 Array: TypeAlias = npt.NDArray[np.floating[Any]]
 Activation: TypeAlias = str | tuple[str, float] | tuple[str, float, float]
 
@@ -186,8 +188,40 @@ def path(value: object, name: str) -> Path:
 # Arrays -------------------------------------------------------------------------------------------
 
 
+def returned(value: Any) -> bool:
+    """Whether it looks like all that a layer returns: a tuple of y and what comes beside it.
+
+    Several arrays of one shape do not, but two do: y and h of one step have the same.
+    """
+    if type(value) is not tuple or len(value) not in (2, 3):
+        return False
+    y, *others = value
+    if isinstance(y, Symbolic):
+        return True
+    if not isinstance(y, np.ndarray) or y.ndim < 2:
+        return False
+    alike = all(isinstance(one, np.ndarray) and one.shape == y.shape for one in others)
+    return len(value) == 2 or not alike
+
+
+def check_one(value: Any, name: str) -> None:
+    """Refuse what a layer has returned where its y belongs, and symbols in a list."""
+    if returned(value):
+        raise TypeError(
+            f"{name} is a tuple of {len(value)}, such as the (y, state) that a recurrent layer "
+            "returns, expected one array: take its [0]"
+        )
+    if isinstance(value, (tuple, list)) and any(isinstance(one, Symbolic) for one in value):
+        raise TypeError(
+            f"{name} is a {type(value).__name__} of symbols, expected one: lc.concat puts the "
+            "features of several side by side"
+        )
+
+
 def _asarray(value: object, name: str) -> npt.NDArray[Any]:
     """Return an ndarray, and say which argument it was if that fails."""
+    if isinstance(value, (tuple, list)):
+        check_one(value, name)
     try:
         array = np.asarray(value)
     except (

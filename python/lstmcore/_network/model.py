@@ -644,6 +644,7 @@ class Model(PrecisionOfParts):
                 raise TypeError(f"{name} is given, expected it when the whole model is called")
         given = []
         for (name, one), (axes, _) in zip(self._plan.arrays(x, "x"), self._plan.given, strict=True):
+            checks.check_one(one, name)
             if getattr(one, "axes", None) != axes:
                 raise ValueError(f"{name} is {one!r}, expected {axes}")
             given.append(one)

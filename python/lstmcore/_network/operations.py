@@ -110,6 +110,8 @@ class Concat(Operation):
         for other in x:
             if other.sized(1) != first.sized(1):
                 hint = "; lc.repeat(a, like=b) gives steps" if other.steps != first.steps else ""
+                if first.states != other.states:
+                    hint = "; of (y, state), which a recurrent layer returns, [0] is y"
                 raise ValueError(
                     f"their shapes are {first} and {other}, expected the same but for the "
                     f"features{hint}"

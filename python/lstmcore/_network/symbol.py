@@ -107,6 +107,7 @@ class Symbol(Symbolic):
     def _binary(self, kind: str, other: Any, reverse: bool = False) -> Any:
         if isinstance(other, Symbol):
             return self._enter(Binary(kind), (self, other))
+        checks.check_one(other, f"what is to {kind}")
         number = checks.number(other, f"what is to {kind}")
         if kind == "multiply":
             return self._enter(Affine(number, 0.0), (self,))
@@ -279,6 +280,8 @@ def repeat(array: Any, like: Any, *, batch_first: bool | None = None) -> Any:
 
 
 def _apply(operation: Operation, args: tuple[Any, ...]) -> Any:
+    for place, one in enumerate(args):
+        checks.check_one(one, f"argument {place} of {operation!r}")
     for one in args:
         if isinstance(one, Symbol):
             return one._enter(operation, args)
@@ -302,6 +305,10 @@ def _check(module: Any, args: tuple[Any, ...]) -> None:
             "not call, expected a module that computes as lstmcore's do, or one derived from "
             "lc.Module"
         )
+    for place, one in enumerate(args):
+        # Where a state may be several arrays, only the first argument cannot.
+        if not module._own and (place == 0 or not module._state_parts):
+            checks.check_one(one, f"argument {place} of {module!r}")
     for one in leaves(args):
         if isinstance(one, Lengths):
             raise TypeError(f"{module!r} is given lengths where it takes an array")

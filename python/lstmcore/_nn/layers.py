@@ -284,6 +284,8 @@ class Layer(Recurrent[State]):
         given = state if isinstance(state, (tuple, list)) else [state]
         sizes = [self._outputs, self._hidden][: len(self._state_parts)]
         parts = tuple(Axes(size, states=self._states) for size in sizes)
+        if any(isinstance(part, Axes) and part.steps for part in given):
+            raise ValueError("its state has steps; of (y, state), which a layer returns, take [1]")
         if state is not None and len(given) != len(parts):
             raise ValueError(f"its state has {len(given)} parts, expected {len(parts)}")
         for part, name, expected in zip(given, self._state_names[1:], parts, strict=False):

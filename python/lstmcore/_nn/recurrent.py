@@ -129,6 +129,11 @@ class Recurrent(PacksWeights, Generic[State]):
     ) -> tuple[Array | None, Array | None]:
         """Return h and c of a state, or of the gradient of one, as the core wants them."""
         if len(self._state_parts) == 1:
+            if checks.returned(state):
+                raise TypeError(
+                    f"{names[1]} is a tuple of {len(state)}, expected one array: of (y, state), "
+                    "which a recurrent layer returns, take [1]"
+                )
             return self._check_part(state, shapes.h, shapes, names[1], copy), None
         whole, *parts = names
         if not isinstance(state, (tuple, list)):
@@ -137,6 +142,11 @@ class Recurrent(PacksWeights, Generic[State]):
         if len(state) != 2:
             raise ValueError(f"{whole} has {len(state)} entries, expected two: {', '.join(parts)}")
         h, c = state
+        if isinstance(c, tuple) and checks.returned(state):
+            raise TypeError(
+                f"{whole} is (y, (h, c)), as a recurrent layer returns, expected a pair "
+                f"({', '.join(parts)}): take its [1]"
+            )
         return (
             h if h is None else self._check_part(h, shapes.h, shapes, names[1], copy),
             c if c is None else self._check_part(c, shapes.c, shapes, names[2], copy),

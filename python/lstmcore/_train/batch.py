@@ -297,6 +297,7 @@ class Caller:
             return mapped(
                 lambda part, name: part if part is None else _array(part, f"{name} {of}"), x, "x"
             )
+        checks.check_one(x, f"x {of}")
         if isinstance(x, dict) or any(hasattr(part, "shape") for part in x):
             raise TypeError(
                 f"x {of} is a {type(x).__name__}, expected an array; batches come in a list"
