@@ -14,6 +14,7 @@ import pytest
 
 import lstmcore as lc
 from helpers.numeric import assert_same_bits
+from lstmcore._files import tensor_file
 
 T, B = 5, 3
 
@@ -105,16 +106,85 @@ def test_they_do_what_modules_do(tmp_path: Path) -> None:
         assert module_again == other
     path = tmp_path / "own.safetensors"
     for saved in (module, module.state_dict()):
-        lc.save(saved, path)
-        other = Bilinear()
-        other.bias.data[...] = 5
-        other.load_state_dict(lc.load_torch(path))
-        assert other == module
+        lc.save(saved, path, extra={"scale": [0.5, 2]})
+        for read in (
+            lambda other: other.load_state_dict(lc.load_torch(path)),
+            lambda other: lc.load(path, into=other),
+        ):
+            other = Bilinear()
+            other.bias.data[...] = 5
+            read(other)
+            assert other == module
+        assert other.extra == {"scale": [0.5, 2]}
         with pytest.raises(ValueError, match="without the description of a model"):
             lc.load(path)
     lc.save_checkpoint(path, model=module)
     lc.load_checkpoint(path, model=other)
     lc.gradcheck(module, np.random.default_rng(0).standard_normal((T, B, 3)), b)
+
+
+class Chain(lc.Sequential):
+    def __init__(self) -> None:
+        super().__init__(lc.GRU(3, 2, seed=1, dtype="float64"))
+
+
+def networks_with_own() -> list[Any]:
+    """Networks of this library with a module of somebody else's, and a class derived from one."""
+    x = lc.Input(3)
+    y, _ = lc.GRU(3, 3, seed=0, dtype="float64")(x)
+    return [
+        lc.Sequential(lc.GRU(3, 3, seed=0, dtype="float64"), Scale()),
+        lc.Model(x, Scale()(y)),
+        lc.Sequential(lc.Sequential(Scale())),
+        Chain(),
+    ]
+
+
+@pytest.mark.parametrize("kind", range(4))
+def test_networks_with_own_modules_are_saved_and_read_into_others(
+    kind: int, tmp_path: Path
+) -> None:
+    path, model = tmp_path / "model.safetensors", networks_with_own()[kind]
+    for p in model.parameters():
+        p.data[...] = np.random.default_rng(0).standard_normal(p.shape)
+    lc.save(model, path, extra={"unit": "MW"})
+    other = networks_with_own()[kind]
+    assert lc.load(path, into=other) is other
+    assert other == model
+    assert other.extra == {"unit": "MW"}
+    lc.save(other, path)  # with what it was loaded with
+    assert lc.load(path.read_bytes(), into=networks_with_own()[kind]).extra == {"unit": "MW"}
+    with pytest.raises(ValueError, match=r"a class of your own: .* lc.load\(path, into=model\)"):
+        lc.load(path)
+
+
+def test_into_takes_any_file_that_fits_and_changes_nothing_else(tmp_path: Path) -> None:
+    path, model = tmp_path / "model.safetensors", lc.GRU(3, 4, seed=0)
+    lc.save(model, path, extra={"a": 1})
+    other = lc.GRU(3, 4, seed=1).freeze()
+    assert lc.load(path, into=other) == model
+    assert other.extra == {"a": 1}
+    assert not any(p.trainable for p in other.parameters())
+    wrong = lc.GRU(3, 5, seed=1)
+    with pytest.raises(ValueError, match=r"state_dict does not fit GRU\(3, 5\)"):
+        lc.load(path, into=wrong)
+    assert wrong == lc.GRU(3, 5, seed=1)
+    assert wrong.extra == {}
+    for into, message in ((lc.GRU, "expected a module, made already"), ({}, "expected a module")):
+        with pytest.raises(TypeError, match=message):
+            lc.load(path, into=into)
+    tensor_file.write(path, model.state_dict(), {"lstmcore.extra": "[1]"})
+    with pytest.raises(ValueError, match="is damaged: what is kept beside the model is no dict"):
+        lc.load(path, into=other)
+
+
+def test_what_is_hidden_in_a_list_is_not_left_out_of_a_file(tmp_path: Path) -> None:
+    class Listed(lc.Module):
+        def __init__(self) -> None:
+            self.parts = [lc.Linear(2, 2)]
+
+    with pytest.raises(ValueError, match=r"a module in parts\[0\], where it is not found"):
+        lc.save(Listed(), tmp_path / "model")
 
 
 def test_in_a_sequential_and_in_a_model() -> None:

@@ -303,9 +303,6 @@ def test_extra_refuses(extra: Any, error: type[Exception], message: str, tmp_pat
     with pytest.raises(error, match=message):
         lc.save(lc.GRU(1, 1), path, extra=extra)
     assert not path.exists()
-    with pytest.raises(ValueError, match="extra is given, but of this model parameters alone"):
-        lc.save({"a": np.ones(2)}, path, extra={"b": 1})
-    assert not path.exists()
 
 
 def test_extra_refuses_half_a_character(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from .._base import checks
 from .._base.budget import BUDGET, Budget
-from .._base.module import STORABLE, Module
+from .._base.module import STORABLE, Module, check_hidden
 from .._base.tying import other_names, use_parameter
 from . import tensor_file
 from .source import opened
@@ -24,6 +24,7 @@ from .source import opened
 __all__ = ["load", "save"]
 
 _KEY = "lstmcore.model"
+_EXTRA = "lstmcore.extra"  # of a file without a description: what is kept beside the parameters
 _VERSION = 1  # of the description in a file; kVersion in cpp/src/files/model.cpp is the same
 _MOST_TEXT = 2**20  # bytes of a description
 _DEPTH = 30  # of modules in modules
@@ -45,9 +46,9 @@ def save(
     Parameters
     ----------
     model : module, or dict of str to array
-        Any layer, cell or model of this library. Of a module that derives from `Module` itself,
-        and of a state dict, the parameters alone are written: `load` cannot make the module, but
-        ``module.load_state_dict(lc.load_torch(path))`` reads them.
+        Any layer, cell or model of this library. Where a class of your own is in it, and of a state
+        dict, parameters and `extra` are written, and not what the module is, which your code has
+        to make: ``lc.load(path, into=module)`` reads them.
     path : str or path
         Of the file, by convention ``.safetensors``.
     extra : dict of str to plain values, optional
@@ -59,11 +60,10 @@ def save(
     Raises
     ------
     TypeError
-        If `extra` has something else in it, or `model` is no module, or of a class derived from one
-        of this library, or has a module of a class of your own in it.
+        If `extra` has something else in it, or `model` is no module.
     ValueError
         If `path` names no file, or `extra` has NaN or infinity, is more than 1 MB of text or nested
-        more than 20 deep, or is given for what is written without a description.
+        more than 20 deep, or a class of your own has parameters in a list, where nobody finds them.
     OSError
         If the file cannot be written.
 
@@ -82,29 +82,34 @@ def save(
     ...     lc.load(path) == model, lc.load(path).extra["unit"]
     (True, 'MW')
     """
+    beside = {} if isinstance(model, Mapping) else getattr(model, "extra", {})
+    beside = _plain_value(beside if extra is None else extra, "extra", _EXTRA_DEPTH)
+    if not isinstance(beside, dict):
+        raise TypeError(f"extra is {checks.describe(extra)}, expected a dict")
+    if isinstance(model, Module):
+        check_hidden(model)
     plain = _plain(model)
     if plain is not None:
-        if extra is not None:
-            raise ValueError("extra is given, but of this model parameters alone are written")
-        tensor_file.write(path, plain, {})
+        tensor_file.write(path, plain, {_EXTRA: _text(beside)} if beside else {})
         return
     if not isinstance(model, Module):
         raise TypeError(f"model is {checks.describe(model)}, expected a module")
-    check_kinds(model, "model", "save its state_dict")
     description = {"version": _VERSION, "model": model._description()}
     frozen = [name for name, p in model.named_parameters() if not p.trainable]
     description |= {"frozen": frozen} if frozen else {}
     tied = other_names(model)
     description |= {"tied": tied} if tied else {}
-    beside = _plain_value(model.extra if extra is None else extra, "extra", _EXTRA_DEPTH)
-    if not isinstance(beside, dict):
-        raise TypeError(f"extra is {checks.describe(extra)}, expected a dict")
     description |= {"extra": beside} if beside else {}
-    text = json.dumps(description, allow_nan=False)
+    arrays = {name: p._storage for name, p in model._named()}
+    tensor_file.write(path, arrays, {_KEY: _text(description)})
+
+
+def _text(content: Any) -> str:
+    """Return it as JSON."""
+    text = json.dumps(content, allow_nan=False)
     if len(text) > _MOST_TEXT:
         raise ValueError(f"the description and extra are {len(text)} long, expected {_MOST_TEXT}")
-    arrays = {name: p._storage for name, p in model._named()}
-    tensor_file.write(path, arrays, {_KEY: text})
+    return text
 
 
 def _plain_value(value: Any, name: str, depth: int) -> Any:
@@ -149,25 +154,31 @@ def _plain(model: Any) -> dict[str, Any] | None:
     if isinstance(model, Mapping):
         arrays = all(isinstance(k, str) and isinstance(v, np.ndarray) for k, v in model.items())
         return dict(model) if model and arrays else None
-    kinds = set(STORABLE.values())
-    if isinstance(model, Module) and not kinds.intersection(type(model).__mro__):
+    if isinstance(model, Module) and _own_part(model) is not None:
         return {name: p._storage for name, p in model._named()}
     return None
 
 
+def _own_part(model: Module) -> tuple[str, Module] | None:
+    """Return the first module of a class that is not of this library, and where it is."""
+    parts = model._modules()
+    return next((p for p in parts if STORABLE.get(type(p[1]).__name__) is not type(p[1])), None)
+
+
 def check_kinds(model: Module, name: str, instead: str) -> None:
     """Refuse a model with a module of a class that is not of this library."""
-    for path, module in model._modules():
+    found = _own_part(model)
+    if found is not None:
+        path, module = found
         kind = type(module)
-        if STORABLE.get(kind.__name__) is not kind:
-            what = f"module {path!r} of {name}" if path else name
-            raise TypeError(
-                f"{what} is a {kind.__module__}.{kind.__qualname__}, expected a module of lstmcore "
-                f"itself: {instead}"
-            )
+        what = f"module {path!r} of {name}" if path else name
+        raise TypeError(
+            f"{what} is a {kind.__module__}.{kind.__qualname__}, expected a module of lstmcore "
+            f"itself: {instead}"
+        )
 
 
-def load(path: str | os.PathLike[str] | bytes | BinaryIO) -> Any:
+def load(path: str | os.PathLike[str] | bytes | BinaryIO, *, into: Any = None) -> Any:
     """Make a model from a file that `save` wrote.
 
     The file is opened once and mapped, so that its parameters are read straight into those of the
@@ -177,6 +188,9 @@ def load(path: str | os.PathLike[str] | bytes | BinaryIO) -> Any:
     ----------
     path : path, bytes-like, or file opened in binary mode
         The file's path, or what is in it. Of an open file, what is left to read is read.
+    into : module, optional
+        Read the parameters into this one and return it, in the place of making one: for models with
+        a class of your own, which no file can make. What is frozen or tied in it stays so.
 
     Returns
     -------
@@ -191,7 +205,8 @@ def load(path: str | os.PathLike[str] | bytes | BinaryIO) -> Any:
         If `path` is none of these, or a file of text.
     ValueError
         If it is damaged, a file of another kind, was written by a newer version, describes no
-        model or one that its parameters do not fit.
+        model or one that its parameters do not fit, or they do not fit `into`, which is then as it
+        was.
 
     Examples
     --------
@@ -202,12 +217,20 @@ def load(path: str | os.PathLike[str] | bytes | BinaryIO) -> Any:
     ...     lc.load(f"{folder}/model.safetensors")
     GRU(3, 5)
     """
+    if into is not None and not isinstance(into, Module):
+        made = ", made already" if isinstance(into, type) else ""
+        raise TypeError(f"into is {checks.describe(into)}, expected a module{made}")
     with opened(path) as source:
         arrays, metadata = tensor_file.view(source)
+    if into is not None:
+        extra = _extra(metadata, source.name)
+        into.load_state_dict(arrays)
+        into.extra = extra
+        return into
     if _KEY not in metadata:
         raise ValueError(
-            f"{source.name} is a safetensors file without the description of a model: make the "
-            "model, and give it load_torch(path) in load_state_dict"
+            f"{source.name} is a safetensors file without the description of a model, as of one "
+            "with a class of your own: make the model, and read it by lc.load(path, into=model)"
         )
     before = BUDGET.set(None)
     try:
@@ -233,6 +256,21 @@ def load(path: str | os.PathLike[str] | bytes | BinaryIO) -> Any:
     finally:
         BUDGET.reset(before)
     return model
+
+
+def _extra(metadata: Mapping[str, str], name: str) -> dict[str, Any]:
+    """Return what a file keeps beside the parameters."""
+    try:
+        if _KEY in metadata:
+            extra = _read(metadata[_KEY])[-1]
+        else:
+            extra = json.loads(metadata.get(_EXTRA, "null"))
+        extra = {} if extra is None else extra
+        if not isinstance(extra, dict):
+            raise ValueError("what is kept beside the model is no dict")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is damaged: {error}") from error
+    return extra
 
 
 def _budget(arrays: Mapping[str, Any], tied: Any) -> Budget:
