@@ -316,3 +316,72 @@ def test_two_outputs_without_feed_say_how_it_is_called() -> None:
     y, h = lc.GRU(2, 2, seed=0)(x)
     with pytest.raises(ValueError, match=r"the outputs 0, 1: expected the one .* as feed=0"):
         lc.generate(lc.Model(x, [y, h[-1]]), np.ones((3, 2), "f4"), 2)
+
+
+def named() -> tuple[lc.Model, lc.Model, dict[str, Any]]:
+    """A network with a dict of inputs and outputs, the same with lists and names, and a prompt."""
+    demand, calendar = lc.Input(1, name="demand"), lc.Input(2, name="calendar")
+    y, _ = lc.GRU(3, 4, seed=0)(lc.concat([demand, calendar]))
+    heads = lc.Linear(4, 1, seed=1)(y), lc.Linear(4, 3, seed=2)(y)
+    by_key = lc.Model(
+        {"demand": demand, "calendar": calendar}, dict(zip(("next", "levels"), heads, strict=True))
+    )
+    listed = lc.Model([demand, calendar], list(heads), output_names=["next", "levels"])
+    rng = np.random.default_rng(0)
+    prompt = {"demand": rng.random((5, 2, 1), "float32"), "calendar": rng.random((8, 2, 2), "f4")}
+    return by_key, listed, prompt
+
+
+@pytest.mark.parametrize("source", ["demand", 0])
+@pytest.mark.parametrize("output", ["next", 0])
+def test_names_of_inputs_and_outputs_are_as_good_as_numbers(source: Any, output: Any) -> None:
+    by_key, listed, prompt = named()
+    expected = lc.generate(by_key, prompt, 4, feed={"demand": "next"})["demand"]
+    found = lc.generate(listed, prompt, 4, feed={source: output})
+    assert list(found) == [source]
+    assert np.array_equal(found[source], expected)
+    by_function = lc.generate(listed, prompt, 4, feed=lambda y: {source: y[0]})
+    assert np.array_equal(by_function[source], expected)
+    sampled = lc.generate(listed, prompt, 4, {source: lambda y: y}, feed={source: output})
+    assert np.array_equal(sampled[source], expected)
+
+
+def test_one_input_or_output_has_a_name_too() -> None:
+    x = lc.Input(1, name="demand")
+    y, _ = lc.GRU(1, 4, seed=0)(x)
+    heads = [lc.Linear(4, 1, seed=1)(y), lc.Linear(4, 3, seed=2)(y)]
+    model = lc.Model(x, heads, output_names=["next", "levels"])
+    prompt = np.ones((5, 2, 1), "float32")
+    expected = lc.generate(model, prompt, 3, feed=0)
+    assert np.array_equal(lc.generate(model, prompt, 3, feed="next"), expected)
+    assert np.array_equal(
+        lc.generate(model, prompt, 3, feed={"demand": "next"})["demand"], expected
+    )
+
+
+def test_messages_about_feed_have_the_names() -> None:
+    _, listed, prompt = named()
+    for feed, message in (
+        (None, r"the inputs 'demand', 'calendar': .* as feed=\{'demand': 'next'\}"),
+        ({"demnd": "next"}, "feed has the input 'demnd', expected one of 'demand', 'calendar'"),
+        ({"demand": "nxt"}, "feed has the output 'nxt', expected one of 'next', 'levels'"),
+        ({"demand": "next", 0: "next"}, "feed has 'demand' and 0, which are the same input"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            lc.generate(listed, prompt, 4, feed=feed)
+
+
+def test_lengths_of_what_is_continued_may_have_its_name() -> None:
+    _, listed, prompt = named()
+    feed = {"demand": "next"}
+    expected = lc.generate(listed, prompt, 4, feed=feed, lengths=[3, 5])["demand"]
+    for lengths in (
+        {"demand": [3, 5], "calendar": None},
+        {"demand": [3, 5], "calendar": [3, 5]},
+        ([3, 5], None),
+        (3, 5),
+    ):
+        found = lc.generate(listed, prompt, 4, feed=feed, lengths=lengths)["demand"]
+        assert np.array_equal(found, expected)
+    with pytest.raises(ValueError, match="lengths of the inputs that are continued differ"):
+        lc.generate(listed, prompt, 4, feed=feed, lengths={"demand": None, "calendar": [3, 5]})

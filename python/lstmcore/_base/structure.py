@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["by_key", "is_structure", "leaves", "mapped"]
+import numpy as np
+
+__all__ = ["are_several", "by_key", "is_structure", "leaves", "mapped"]
 
 
 def is_structure(value: Any) -> bool:
     """Whether it is several arrays: a tuple or a dict of them."""
     return isinstance(value, (tuple, dict))
+
+
+def are_several(lengths: Any) -> bool:
+    """Whether these are lengths of several inputs, and not those of the rows in a tuple."""
+    if isinstance(lengths, tuple):
+        return not all(isinstance(n, (int, np.integer)) for n in lengths)
+    return isinstance(lengths, dict)
 
 
 def leaves(value: Any) -> list[Any]:

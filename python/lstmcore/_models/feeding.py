@@ -10,6 +10,7 @@ import numpy as np
 from .._base import checks
 from .._base.checks import Array
 from .._base.scoring import check_scores
+from .._base.structure import are_several
 from .._base.tree import rebuilt
 from .._network.stream import ModelStream, SourcedStream, stepping
 
@@ -36,13 +37,16 @@ def is_fed(model: Any, feed: Any) -> bool:
         return False
     if feed is not None:
         return True
+    called = list(plan.input_names or inputs or ()), list(plan.output_names or outputs or ())
     if inputs is None:
-        names, example = _listed(outputs), repr(next(iter(outputs or ())))
+        names, example = _listed(called[1]), repr(called[1][0])
         what = f"the outputs {names}: expected the one that is the next input, as feed={example}"
     else:
-        first = next(iter(inputs))
-        example = repr(first) if outputs is None else f"{{{first!r}: {next(iter(outputs))!r}}}"
-        what = f"the inputs {_listed(inputs)}: expected which of them get what, as feed={example}"
+        first = called[0][0]
+        example = repr(first) if outputs is None else f"{{{first!r}: {called[1][0]!r}}}"
+        what = (
+            f"the inputs {_listed(called[0])}: expected which of them get what, as feed={example}"
+        )
     raise ValueError(f"feed is not given, and model has {what}")
 
 
@@ -132,8 +136,8 @@ class _Given:
         if lengths is not None and not self.batched:
             raise ValueError("lengths is given, but the prompt has no batch")
         self._source_lengths: Any = None
-        if lengths is not None and self._sources:
-            lengths = self._without_sources(model, lengths)
+        if lengths is not None and (self._sources or are_several(lengths)):
+            lengths = self._without_sources(model, lengths, fed)
         told = [slot for slot, t in enumerate(self._timed) if t] if fed is None else fed
         self._time = min(len(arrays[slot]) for slot in told)
         if not self._time or not self.rows:
@@ -145,13 +149,15 @@ class _Given:
         if not self.lengths.all():
             raise ValueError("lengths has 0, expected at least one step for each row")
 
-    def _without_sources(self, model: Any, lengths: Any) -> Any:
-        """Return the lengths of what is continued, and keep those of what is read whole."""
+    def _without_sources(self, model: Any, lengths: Any, fed: list[int] | None) -> Any:
+        """Return the lengths of what is continued, and keep those of what is read whole.
+
+        What is known ahead need not have any: it follows the ends of what is continued.
+        """
         plan = self._plan
-        if not isinstance(lengths, (Mapping, tuple)):
-            names = _listed(
-                key for key, slot in (_keys(plan.inputs) or {}).items() if slot in self._sources
-            )
+        if not are_several(lengths):
+            keys = plan.input_names or list(_keys(plan.inputs) or {})
+            names = _listed(key for slot, key in enumerate(keys) if slot in self._sources)
             raise TypeError(
                 f"lengths is {checks.describe(lengths)}, but of the inputs {names} is read whole: "
                 "expected a dict or tuple, as the inputs are, with None for those without"
@@ -159,7 +165,11 @@ class _Given:
         found = model._of_inputs(lengths, "lengths", plan.lengths_used)
         whole = [one if slot in self._sources else None for slot, one in enumerate(found)]
         self._source_lengths = rebuilt(plan.inputs, iter(whole))
-        others = [one for slot, one in enumerate(found) if one is not whole[slot]]
+        others = [
+            one
+            for slot, one in enumerate(found)
+            if self._timed[slot] and (fed is None or slot in fed or one is not None)
+        ]
         if any(not np.array_equal(one, others[0]) for one in others):
             raise ValueError("lengths of the inputs that are continued differ, expected the same")
         return others[0] if others else None
@@ -254,7 +264,8 @@ def _from_names(model: Any, feed: Any, sample: Any, chooser: Any) -> _Feed:
     elif alone and outputs is None:
         pairs = {feed: None}
     elif alone or not feed:
-        first, output = next(iter(inputs or ())), next(iter(outputs or ()), None)
+        first = next(iter(plan.input_names or inputs or ()), None)
+        output = next(iter(plan.output_names or outputs or ()), None)
         raise TypeError(
             f"feed is {checks.describe(feed)}, expected a dict from inputs to outputs, such as "
             f"{{{first!r}: {output!r}}}, or a function"
@@ -264,8 +275,10 @@ def _from_names(model: Any, feed: Any, sample: Any, chooser: Any) -> _Feed:
     places: dict[int, int] = {}
     keys: dict[int, Any] = {}
     for key, output in pairs.items():
-        slot = _place(inputs, key, "input")
-        places[slot], keys[slot] = _place(outputs, output, "output"), key
+        slot = _place(inputs, key, "input", plan.input_names)
+        if slot in places:
+            raise ValueError(f"feed has {keys[slot]!r} and {key!r}, which are the same input")
+        places[slot], keys[slot] = _place(outputs, output, "output", plan.output_names), key
     given = sample if isinstance(sample, Mapping) else dict.fromkeys(keys.values(), sample)
     unknown = [key for key in given if key not in keys.values()]
     if unknown:
@@ -320,7 +333,9 @@ def _from_function(model: Any, feed: Any, sample: Any) -> _Feed:
             made = {None: made}
         elif not isinstance(made, Mapping) or not made:
             raise TypeError(f"feed gives {checks.describe(made)}, expected a dict of inputs")
-        found = {_place(inputs, key, "input"): (key, one) for key, one in made.items()}
+        found = {
+            _place(inputs, key, "input", plan.input_names): (key, one) for key, one in made.items()
+        }
         if names and found.keys() != names.keys():
             raise ValueError(f"feed gives {_listed(made)}, expected what it gave at first")
         names.update({slot: key for slot, (key, _) in found.items()})
@@ -370,16 +385,19 @@ def _keys(tree: Any) -> dict[Any, Any] | None:
     return dict(enumerate(tree)) if isinstance(tree, tuple) else None
 
 
-def _place(parts: dict[Any, Any] | None, key: Any, kind: str) -> int:
-    """Return the number of an input or output among all."""
+def _place(parts: dict[Any, Any] | None, key: Any, kind: str, names: list[str] | None) -> int:
+    """Return the number of an input or output among all: by its key there, or by its own name."""
     if parts is None:
-        if key is not None:
+        if key is not None and [key] != names:
+            expected = "None" if names is None else repr(names[0])
             raise ValueError(
-                f"feed has the {kind} {key!r}, but model has one {kind}: expected None"
+                f"feed has the {kind} {key!r}, but model has one {kind}: expected {expected}"
             )
         return 0
+    if key not in parts and key in (names or ()):
+        key = list(parts)[(names or []).index(key)]
     if key not in parts:
-        raise ValueError(f"feed has the {kind} {key!r}, expected one of {_listed(parts)}")
+        raise ValueError(f"feed has the {kind} {key!r}, expected one of {_listed(names or parts)}")
     if not all(isinstance(part, int) for part in parts.values()):
         raise TypeError(f"model has a structure of {kind}s in another, expected a list or dict")
     return list(parts).index(key)

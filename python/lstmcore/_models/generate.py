@@ -55,14 +55,16 @@ def generate(
         The state before the prompt, as ``model.run`` takes it, or with `feed` as the ``state`` of
         ``model.stream()`` is; zeros if not given.
     lengths : integer array (B,), optional
-        Steps of the prompt of each row, at least 1. Where an encoder reads an input whole, a dict
-        or tuple in the structure of the inputs, with None for those that have all steps.
+        Steps of the prompt of each row, at least 1. Or a dict or tuple in the structure of the
+        inputs, with None for those that have all steps, which is needed where an encoder reads an
+        input whole.
     stop : int, optional
         A token that ends the text. When all rows have had it, generating ends; what follows it in a
         row is this token again.
     feed : dict, str, int or function, optional
         For a `Model` with several inputs or outputs, and needed there: which input gets which
-        output at the next step, ``{input: output}``, by their names, or their numbers in a list.
+        output at the next step, ``{input: output}``, by their keys in a dict or their numbers in a
+        list, or by the names of the inputs and `output_names` of the model.
         If there is one output, the input alone does, and if there is one input, the output. A
         function makes the next inputs itself: it is given the outputs of a step, (B, O) each, in
         their structure, and returns a dict of inputs, (B, F) each, or the only one.

@@ -17,9 +17,9 @@ from .._base.module import (
     overridden,
     split_forward,
 )
-from .._base.structure import by_key, is_structure, leaves, mapped
+from .._base.structure import are_several, by_key, is_structure, leaves, mapped
 from .._nn.sequential import as_sequential
-from ..data._batches import Batch, Batches, are_several, has_steps, padded_labels
+from ..data._batches import Batch, Batches, has_steps, padded_labels
 
 __all__ = ["Caller", "batches", "chunks", "split"]
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .._base import checks
-from .._base.structure import by_key, is_structure, leaves, mapped
+from .._base.structure import are_several, by_key, is_structure, leaves, mapped
 
-__all__ = ["Batch", "Batches", "Buckets", "Pairs", "are_several", "has_steps", "padded_labels"]
+__all__ = ["Batch", "Batches", "Buckets", "Pairs", "has_steps", "padded_labels"]
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 AnyArray: TypeAlias = npt.NDArray[Any]
@@ -56,13 +56,6 @@ class Batch(NamedTuple):
     lengths: Any = None
     resets: Any = None
     weight: Any = None
-
-
-def are_several(lengths: Any) -> bool:
-    """Whether these are lengths of several inputs, and not those of the rows in a tuple."""
-    if isinstance(lengths, tuple):
-        return not all(isinstance(n, (int, np.integer)) for n in lengths)
-    return isinstance(lengths, dict)
 
 
 def has_steps(part: AnyArray) -> bool:
