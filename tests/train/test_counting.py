@@ -524,7 +524,7 @@ W = np.arange(B) % 3
             {"data": (X[0], K[0]), "weight": W, "loss": partial(cross_entropy, weight=W)},
             "the loss takes no argument of that name",
         ),
-        ({"data": ((X, X[0]), K)}, "x of batch 0 of data is a tuple, expected an array"),
+        ({"data": ((X, X[0]), K)}, "x of batch 0 of data is a tuple of 2, .*, expected one array"),
         ({"data": {"x": X}}, "batch 0 of data is 'x'"),
         ({"data": ({"x": X}, K)}, "x of batch 0 of data is a dict, expected an array"),
         ({"data": [({"x": X}, K)]}, "x of batch 0 of data is a dict, expected an array"),

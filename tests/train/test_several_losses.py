@@ -288,10 +288,42 @@ def test_a_loss_for_outputs_that_are_not_there() -> None:
     model = lc.Linear(4, 2, seed=0, dtype="float64")
     with pytest.raises(TypeError, match=r"the model gives .*, but loss is of the outputs 'a'"):
         lc.evaluate(model, (X[0], {"a": NEXT[0]}), loss={"a": "mse"})
-    with pytest.raises(ValueError, match=r"the model gives .*, expected several, with 'a'"):
+    with pytest.raises(ValueError, match=r"the output is .*, expected one for 'a', which a loss"):
         lc.evaluate(model, (X[0], NEXT[0]), metrics={"a": ["rmse"]})
 
 
 def test_metrics_of_outputs_without_a_loss() -> None:
     found = lc.evaluate(two_heads(), (X, TARGET), metrics={"label": ["accuracy"]})
     assert found == {"label_accuracy": metrics.accuracy(two_heads()(X)["label"], LABEL)}
+
+
+@pytest.mark.parametrize("as_tuple", [False, True])
+def test_an_output_that_is_not_trained_needs_no_target(as_tuple: bool) -> None:
+    """Nor one for each step, where rows are cut along time."""
+    one = two_heads(as_tuple)
+    loss: Any = ("mse", None) if as_tuple else {"next": "mse", "label": None}
+    found = []
+    for label in (LABEL, None):
+        target: Any = (NEXT, label) if as_tuple else {"next": NEXT, "label": label}
+        for data in ([(X, target, LENGTHS)], (X, target, LENGTHS)):
+            for options in ({}, {"truncate": 2}, {"truncate": 4}):
+                size = {"batch_size": 3} if isinstance(data, tuple) else {}
+                found.append(lc.evaluate(one, data, loss=loss, **size, **options)["loss"])
+    y = one(X, lengths=LENGTHS)[0 if as_tuple else "next"]
+    assert found == pytest.approx([losses.mse(y, NEXT, LENGTHS)[0]] * len(found), rel=1e-12)
+    trained = []
+    for label in (LABEL, None):
+        other = two_heads(as_tuple)
+        target = (NEXT, label) if as_tuple else {"next": NEXT, "label": label}
+        quiet(other, [(X, target, LENGTHS)], loss=loss, truncate=2, epochs=2, optimizer=sgd(other))
+        trained.append(other)
+    assert trained[0] == trained[1]
+    assert trained[0] != two_heads(as_tuple)
+
+
+def test_targets_that_are_needed_are_named() -> None:
+    model = two_heads()
+    with pytest.raises(ValueError, match=r"target is for 'next', expected one for 'label', which"):
+        lc.evaluate(model, [(X, {"next": NEXT, "label": None})], loss=LOSS)
+    with pytest.raises(ValueError, match=r"needs a target for each step, .*trained by is None"):
+        lc.evaluate(model, [(X, TARGET)], loss=LOSS, truncate=2)

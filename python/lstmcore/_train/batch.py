@@ -155,13 +155,17 @@ def chunks(batch: Batch, size: int, caller: Caller) -> Iterator[tuple[Batch, flo
 def _grid(x: Any, target: Any, size: int) -> tuple[int, ...]:
     """Return the axes of time and rows that all inputs with steps and all targets share."""
     stepped = [v for v in leaves(x) if _stepped(v, x)]
+    targets = [v for v in leaves(target) if v is not None]
     grid: tuple[int, ...] = np.shape(stepped[0])[:2] if stepped else ()
-    if len(grid) < 2 or any(np.shape(v)[:2] != grid for v in [*stepped, *leaves(target)]):
-        shapes = [[np.shape(v) for v in leaves(value)] for value in (x, target)]
+    if len(grid) < 2 or any(np.shape(v)[:2] != grid for v in [*stepped, *targets]):
+        shapes = [[np.shape(v) for v in values] for values in (leaves(x), targets)]
         of_x, of_target = (s if len(s) > 1 else s[0] for s in shapes)
+        hint = (
+            "; the loss of an output that is not trained by is None" if len(shapes[1]) > 1 else ""
+        )
         raise ValueError(
             f"truncate={size} needs a target for each step, but x has shape {of_x} and target "
-            f"{of_target}"
+            f"{of_target}{hint}"
         )
     return grid
 
@@ -246,7 +250,7 @@ class Caller:
         pred, _ = self.predict(Batch(mapped(first_row, batch.x, "x"), None))
 
         def per_step(target: Any, key: Any = None) -> bool | None:
-            if is_structure(pred) and key not in by_key(pred):
+            if target is None or (is_structure(pred) and key not in by_key(pred)):
                 return None
             made, shape = (pred[key] if is_structure(pred) else pred), np.shape(target)
             grid = (made.shape[0], rows) if made.ndim > 2 else None
@@ -280,9 +284,13 @@ class Caller:
         of = f"of batch {number} of {name}"
         if isinstance(x, list) and self._several_x:
             x = tuple(x)
-        x = self._several(x, of) if is_structure(x) else _array(x, f"x {of}", self._dtype)
+        x = self._several(x, target, of) if is_structure(x) else _array(x, f"x {of}", self._dtype)
         if is_structure(target):
-            target = mapped(lambda part, name: _array(part, f"{name} {of}"), target, "target")
+            target = mapped(
+                lambda part, name: None if part is None else _array(part, f"{name} {of}"),
+                target,
+                "target",
+            )
         else:
             target = _array(padded_labels(target), f"target {of}")
         if lengths is not None and not are_several(lengths):
@@ -291,13 +299,14 @@ class Caller:
             weight = _weight(weight, target, f"weight {of}")
         return Batch(x, target, lengths, resets, weight)
 
-    def _several(self, x: Any, of: str) -> Any:
+    def _several(self, x: Any, target: Any, of: str) -> Any:
         """Return an x that is a tuple or dict, if the model may take it."""
         if not self._one_x:
             return mapped(
                 lambda part, name: part if part is None else _array(part, f"{name} {of}"), x, "x"
             )
-        checks.check_one(x, f"x {of}")
+        if not is_structure(target):  # else it looks like batches
+            checks.check_one(x, f"x {of}")
         if isinstance(x, dict) or any(hasattr(part, "shape") for part in x):
             raise TypeError(
                 f"x {of} is a {type(x).__name__}, expected an array; batches come in a list"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from .._base import checks
@@ -85,7 +85,10 @@ def measure(
     for number, item in enumerate(data):
         batch = caller.unpack(item, number, name)
         state = ends = None
-        for chunk, _ in [(batch, 1.0)] if truncate is None else chunks(batch, truncate, caller):
+        parts: Iterable[tuple[Any, float]] = [(batch, 1.0)]
+        if truncate is not None:
+            parts = chunks(scorer.scored_only(batch), truncate, caller)
+        for chunk, _ in parts:
             check()
             if truncate is None:
                 pred, ends = caller.predict(chunk)

@@ -157,7 +157,9 @@ class Loop:
             for i, batch in enumerate(batches):
                 state = None
                 for chunk, part in (
-                    [(batch, 1.0)] if truncate is None else chunks(batch, truncate, self._caller)
+                    [(batch, 1.0)]
+                    if truncate is None
+                    else chunks(self._scorer.scored_only(batch), truncate, self._caller)
                 ):
                     self._check()
                     state = self._step(chunk, state, total, i == 0, i == len(batches) - 1)

@@ -62,6 +62,14 @@ class Scorer:
             name: _lacks_lengths(f, caller.batch_first) for name, f in self._functions.items()
         }
 
+    def scored_only(self, batch: Batch) -> Batch:
+        """Return the batch with None for the targets of outputs that nothing scores."""
+        target = batch.target
+        if not is_structure(target) or None in self._scored:
+            return batch
+        kept = {key: one if key in self._scored else None for key, one in by_key(target).items()}
+        return batch._replace(target=kept if isinstance(target, dict) else tuple(kept.values()))
+
     def targets(self, pred: Any, batch: Batch, ends: Any) -> dict[Any, Targets]:
         """Return the targets of each output that is scored, and of all, under None, if these are.
 
@@ -80,10 +88,8 @@ class Scorer:
                 end = ends if ends is None else _joint(ends)
                 found[key] = self._of_output(key, pred, batch.target, batch.weight, batch, end)
             else:
-                one, target = (
-                    _part(pred, key, "the model gives"),
-                    _part(batch.target, key, "target is"),
-                )
+                one = _part(pred, key, "the output is")
+                target = _part(batch.target, key, "target is")
                 end = ends if isinstance(ends, Ends | None) else ends[key]
                 weight = batch.weight
                 if is_structure(weight):
@@ -340,8 +346,11 @@ class NoTargets(ValueError):
 
 def _part(values: Any, key: Any, what: str) -> Any:
     """Return the output of that name or number of several."""
-    if not is_structure(values) or key not in by_key(values):
-        raise ValueError(f"{what} {checks.describe(values)}, expected several, with {key!r}")
+    there = list(by_key(values)) if is_structure(values) else []
+    if key not in there or values[key] is None:
+        names = ", ".join(repr(k) for k in there if values[k] is not None)
+        given = f"for {names or None}" if there else checks.describe(values)
+        raise ValueError(f"{what} {given}, expected one for {key!r}, which a loss or metric is of")
     return values[key]
 
 

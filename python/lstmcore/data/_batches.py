@@ -27,8 +27,8 @@ class Batch(NamedTuple):
         What the model takes as its x: (T, B, ...), or (B, T, ...) if it is batch_first. Several
         only for a `Seq2Seq` or a model of your own that takes them.
     target : array, or tuple or dict of arrays
-        As the loss takes it. A list of rows of ids that are not equally long, as for `losses.ctc`,
-        is padded with -1.
+        As the loss takes it; None for one of several outputs that nothing scores. A list of rows of
+        ids that are not equally long, as for `losses.ctc`, is padded with -1.
     lengths : integer array (B,), optional
         Steps of each row; for a `Seq2Seq` a pair, of source and target; for a `Model` with several
         inputs also as many as these, in their structure, with None for those that have all steps.
@@ -185,7 +185,12 @@ class Batches(_Epochs):
         stepped = [s for s in shapes if len(s) > 1] if len(shapes) == 1 else self._grids()
         grid = stepped[0][:2] if stepped else (rows,)
         grids = [shape[:2] for shape in stepped] or [grid]
-        self._target = mapped(checks._asarray, target, "target")
+        several = is_structure(target)
+        self._target = mapped(
+            lambda part, name: None if several and part is None else checks._asarray(part, name),
+            target,
+            "target",
+        )
         said = iter(leaves(_spread(per_step, self._target, "per_step")))
         self._target_axes = mapped(
             lambda part, name: self._target_axis(part, name, rows, grids, next(said)),
@@ -233,7 +238,7 @@ class Batches(_Epochs):
             if weight is None:
                 return None, 0
             w = checks._asarray(weight, name)
-            of_target = None if is_structure(target) else target.shape
+            of_target = None if is_structure(target) or target is None else target.shape
             # Those of a target of other steps than x has.
             steps = target.shape[:2] if of_target and target_axis == self._axis else None
             if w.shape not in (rows, *grids, of_target, steps):
@@ -286,13 +291,15 @@ class Batches(_Epochs):
 
     def _target_axis(
         self,
-        target: AnyArray,
+        target: AnyArray | None,
         name: str,
         rows: int,
         grids: list[tuple[int, ...]],
         per_step: bool | None,
     ) -> int:
         """Return the axis of the rows of a target."""
+        if target is None:
+            return 0
         gridded = target.ndim > 1 and target.shape[:2] in grids
         stepped = target.ndim > 1 and target.shape[self._axis] == rows
         both = self._axis == 1 and target.ndim > 2 and target.shape[:2] == (rows, rows)
