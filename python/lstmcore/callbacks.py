@@ -393,9 +393,9 @@ class CSVLogger(Callback):
         series = {"loss": history.losses, "validation loss": history.validation_losses}
         series |= history.metrics
         row: list[Any] = [epoch]
-        for values in (*(series.get(name, []) for name in self._names), history.lr, history.time):
-            at = epoch - 1 - (history.epochs - len(values))  # a resumed run may measure more
-            row.append(values[at] if 0 <= at < len(values) else "")
+        for values in (*(series.get(name) for name in self._names), history.lr, history.time):
+            value = values[epoch - 1] if values else math.nan
+            row.append("" if math.isnan(value) else value)  # a resumed run may measure other things
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow(row)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -510,13 +510,10 @@ def training(history: History, ax: Any = None) -> Any:
 
 
 def _draw_training(history: History, ax: Any, where: dict[str, Any]) -> None:
-    def latest(values: Sequence[float]) -> range:  # a resumed run may measure more than before
-        return range(history.epochs + 1 - len(values), history.epochs + 1)
-
-    ax.plot(latest(history.losses), history.losses, label="training loss")
+    epochs = range(1, history.epochs + 1)
+    ax.plot(epochs, history.losses, label="training loss")
     if history.validation_losses:
-        values = history.validation_losses
-        ax.plot(latest(values), values, label="validation loss")
+        ax.plot(epochs, history.validation_losses, label="validation loss")
     if history.epochs > 1:
         best = history.best_epoch
         ax.axvline(best, linestyle=":", color="0.5", label=f"best epoch, {best}")
@@ -529,7 +526,7 @@ def _draw_training(history: History, ax: Any, where: dict[str, Any]) -> None:
 
         other = ax.twinx()
         for i, (name, values) in enumerate(history.metrics.items()):
-            lines += other.plot(latest(values), values, "--", color=to_hex(f"C{i + 2}"), label=name)
+            lines += other.plot(epochs, values, "--", color=to_hex(f"C{i + 2}"), label=name)
         other.set_ylabel(", ".join(history.metrics))
         other.spines["right"].set_visible(True)
         ax.set_zorder(other.get_zorder() + 1)  # so that no line crosses the legend

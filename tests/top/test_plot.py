@@ -249,7 +249,10 @@ def test_training_draws_what_only_the_latest_epochs_measured(pyplot: Any) -> Non
     history.record(2.0, None, {}, 0.1, 1.0)
     history.record(1.0, 1.5, {"accuracy": 0.5}, 0.1, 1.0)
     ax = plot.training(history)
-    lines = {line.get_label(): list(line.get_xdata()) for line in ax.get_lines()}
+    lines = {
+        line.get_label(): np.array(line.get_xdata())[~np.isnan(line.get_ydata())].tolist()
+        for line in ax.get_lines()
+    }
     best = {"best epoch, 2": [2, 2]}
     assert lines == {"training loss": [1, 2], "validation loss": [2], **best}
     history.mark_best(1)

@@ -69,7 +69,7 @@ def test_a_resumed_run_has_each_epoch_once(tmp_path: Path) -> None:
     assert found["epoch"] == [1, 2, 3, 4, 5]
     assert found["loss"] == history.losses
     assert found["rmse"] == history.metrics["rmse"]
-    assert found["mae"] == [None, None, *history.metrics["mae"]]
+    assert found["mae"] == [None, None, *history.metrics["mae"][2:]]
 
 
 def test_the_table_is_there_while_the_run_goes_on(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_tensorboard_of_a_resumed_run_has_each_epoch_once(tmp_path: Path) -> Non
     assert agrees(found["metrics/rmse"], history.metrics["rmse"])
     assert agrees(found["lr"], history.lr)
     assert found["metrics/mae"] == list(
-        zip([3, 4, 5], np.float32(history.metrics["mae"]).tolist(), strict=True)
+        zip([3, 4, 5], np.float32(history.metrics["mae"][2:]).tolist(), strict=True)
     )
 
 

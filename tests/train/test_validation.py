@@ -158,3 +158,52 @@ def test_the_best_epoch_is_that_of_the_callback(tmp_path: Path) -> None:
     history = quiet(again, [(X, Y)], **given, epochs=6)
     assert history.stopped is not None
     assert history.best_epoch == stopping.best_epoch == 2
+
+
+MEASURES: list[dict[str, Any]] = [
+    {},
+    {"metrics": ["mae"]},
+    {"metrics": ["rmse", "mae"]},
+    {"metrics": ["mae"], "validation": (X, Y)},
+    {"validation": (X, Y)},
+]
+
+
+@pytest.mark.parametrize("first", range(len(MEASURES)))
+@pytest.mark.parametrize("second", range(len(MEASURES)))
+def test_a_resumed_run_that_measures_other_things_says_when(
+    first: int, second: int, tmp_path: Path
+) -> None:
+    path, log = tmp_path / "run.safetensors", tmp_path / "run.csv"
+    model = linear()
+    given: dict[str, Any] = {"data": (X, Y), "loss": "mse"}
+    quiet(model, **given, optimizer=sgd(model), epochs=2, callbacks=Checkpoint(path),
+          **MEASURES[first])  # fmt: skip
+    model = linear()
+    history = quiet(
+        model, **given, optimizer=sgd(model), epochs=5, resume=path, **MEASURES[second],
+        callbacks=lc.callbacks.CSVLogger(log),
+    )  # fmt: skip
+    for name in ("rmse", "mae", "validation"):
+        then, now = (
+            name in options.get("metrics", ()) or name in options
+            for options in (MEASURES[first], MEASURES[second])
+        )
+        values = history.validation_losses if name == "validation" else history.metrics.get(name)
+        expected = [then, then, now, now, now]
+        assert [not np.isnan(v) for v in values or []] == (expected if then or now else [])
+        shown = "validation loss" if name == "validation" else name
+        assert (shown in history.last()) == now
+        if then or now:
+            column = np.genfromtxt(log, delimiter=",", names=True)[shown.replace(" ", "_")]
+            np.testing.assert_array_equal(column, values or [])
+    scored = history.validation_losses or history.losses
+    assert history.best_epoch == 1 + int(np.nanargmin(scored))
+
+
+def test_older_checkpoints_have_shorter_lists() -> None:
+    history = lc.History()
+    state = {"losses": [3.0, 2.0, 1.0], "lr": [0.1] * 3, "time": [1.0] * 3}
+    history.load_state_dict({**state, "metrics": {"mae": [5.0]}, "validation_losses": [4.0, 6.0]})
+    np.testing.assert_array_equal(history.metrics["mae"], [np.nan, np.nan, 5.0])
+    assert history.best_epoch == 2

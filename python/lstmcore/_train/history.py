@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,9 @@ _FIELDS = ("losses", "validation_losses", "metrics", "lr", "time")
 
 class History:
     """What a run of `fit` measured. Each list has one entry per epoch that was completed.
+
+    In a run that was resumed with other metrics, or with validation data or without, that is NaN
+    for epochs in which something was not measured.
 
     Attributes
     ----------
@@ -55,6 +59,7 @@ class History:
         self.time: list[float] = []
         self.stopped: str | None = None
         self._marked: int | None = None
+        self._left_out: list[str] = []  # what the last epoch did not measure
 
     @property
     def epochs(self) -> int:
@@ -67,7 +72,7 @@ class History:
         if self._marked is not None or not self.losses:
             return self._marked
         values = self.validation_losses or self.losses
-        return self.epochs - len(values) + values.index(min(values)) + 1
+        return 1 + min(range(len(values)), key=lambda i: (math.isnan(values[i]), values[i]))
 
     def mark_best(self, epoch: int) -> None:
         """Say which epoch was the best, by another measure than the loss."""
@@ -92,6 +97,19 @@ class History:
         self.lr.append(lr)
         self.time.append(seconds)
         self.losses.append(loss)
+        self._left_out = [name for name in self.metrics if name not in metrics]
+        for name in self._left_out:
+            self.metrics[name].append(math.nan)
+        if validation_loss is None and self.validation_losses:
+            self.validation_losses.append(math.nan)
+            self._left_out.append("validation loss")
+        self._fill()
+
+    def _fill(self) -> None:
+        """Put NaN for the epochs before something was measured."""
+        for series in (*self.metrics.values(), self.validation_losses):
+            if series:
+                series[:0] = [math.nan] * (self.epochs - len(series))
 
     def last(self) -> dict[str, float]:
         """Return loss, validation loss and metrics of the last epoch, by name; {} before it."""
@@ -100,7 +118,8 @@ class History:
             "validation loss": self.validation_losses,
             **self.metrics,
         }
-        return {name: series[-1] for name, series in values.items() if series}
+        measured = (name for name in values if values[name] and name not in self._left_out)
+        return {name: values[name][-1] for name in measured}
 
     def state_dict(self) -> dict[str, Any]:
         """Return copies of all lists, for a checkpoint."""
@@ -127,7 +146,8 @@ class History:
         copied["metrics"] = {k: [float(v) for v in vs] for k, vs in state["metrics"].items()}
         if not len(copied["losses"]) == len(copied["lr"]) == len(copied["time"]):
             raise ValueError("state has lists of different lengths, expected one entry per epoch")
-        self.__dict__.update(copied)
+        self.__dict__.update(copied, _left_out=[])
+        self._fill()
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the losses over the epochs, the best one marked, and the metrics, if there are any.
