@@ -692,3 +692,30 @@ def test_an_init_may_call_ours_in_any_way() -> None:
     assert Decorated(2).hidden_size == 4
     assert Called(module=4).hidden_size == 4
     assert list(inspect.signature(Called).parameters) == ["module"]
+
+
+class Wide(lc.Module):
+    """Makes float64 of all."""
+
+    def forward(self, x: Any) -> Any:
+        return x.astype("float64"), x.dtype
+
+    def backward(self, tape: Any, dy: Any) -> Any:
+        return dy.astype(tape)
+
+
+def test_a_network_does_not_change_its_dtype_within() -> None:
+    x, values = lc.Input(3), np.ones((T, B, 3), "float32")
+    for own, way in (
+        (Scale(), r'factor has that dtype: lc\.Parameter\(name, array\.astype\("float32"\)\)'),
+        (Wide(), r'\.astype\("float32"\) converts it'),
+    ):
+        message = f"{type(own).__name__}.forward made float64 of float32, .*: {way}"
+        for model in (lc.Sequential(own), lc.Sequential(lc.GRU(3, 3, seed=0), own)):
+            for call in (model, model.forward):
+                with pytest.raises(TypeError, match=message):
+                    call(values)
+    model = lc.Model(x, Wide()(lc.GRU(3, 3, seed=0)(x)[0]))
+    with pytest.raises(TypeError, match=r"Wide\.forward made float64 of float32"):
+        model(values)
+    assert lc.Sequential(Wide())(values.astype("float64")).dtype == np.float64

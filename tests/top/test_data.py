@@ -366,8 +366,16 @@ def pairs(sources: Any, targets: Any, **options: Any) -> Pairs:
         (lambda: windows(np.ones((3, 0)), 1), ValueError, "series is empty"),
         (lambda: windows(["a", "b"], 1), ValueError, "series is"),
         (lambda: resample([0, 1], [0.0], 1), ValueError, r"values has shape \(1,\)"),
-        (lambda: resample([0, 0], [0.0, 1.0], 1), ValueError, r"times\[1\] does not come after"),
-        (lambda: resample([1, 0], [0.0, 1.0], 1), ValueError, r"times\[1\] does not come after"),
+        (
+            lambda: resample([0, 0], [0.0, 1.0], 1),
+            ValueError,
+            r"times\[0\] and times\[1\] are both 0",
+        ),
+        (
+            lambda: resample([1, 0], [0.0, 1.0], 1),
+            ValueError,
+            r"times\[1\] is 0, before times\[0\], 1",
+        ),
         (lambda: resample([0, np.nan], [0.0, 1.0], 1), ValueError, "times has NaN"),
         (lambda: resample([0, np.inf], [0.0, 1.0], 1), ValueError, "times has NaN or infinity"),
         (

@@ -117,7 +117,7 @@ def test_frames_are_resampled_by_their_index(pandas: Any) -> None:
     alone = resample(frame["load"].tz_localize(None), step="1h")
     assert np.array_equal(times, alone.index)
     assert np.array_equal(values, alone)
-    with pytest.raises(ValueError, match=r"times\[1\] does not come after"):
+    with pytest.raises(ValueError, match=r"index\[1\] is .*, before index\[0\]"):
         resample(frame[::-1], step="1h")
 
 
@@ -327,3 +327,18 @@ def test_a_file_whose_extra_is_no_dict_is_damaged(
     monkeypatch.undo()
     with pytest.raises(ValueError, match="damaged: what is kept beside the model is no dict"):
         lc.load(path)
+
+
+def test_an_index_that_is_not_in_order_says_what_puts_it_in_order() -> None:
+    pandas = require("pandas")
+    hours = pandas.date_range("2024-01-01", periods=3, freq="h", tz="Europe/Vienna")
+    frame = pandas.DataFrame({"a": [1.0, 2.0, 3.0]}, index=hours)
+    mixed = frame.iloc[[2, 0, 1]]
+    message = r"index\[1\] is 2024-01-01 00:00:00\+01:00, before index\[0\].*frame\.sort_index\(\)"
+    with pytest.raises(ValueError, match=message):
+        lc.data.resample(mixed, step="1h")
+    assert lc.data.resample(mixed.sort_index(), step="1h").equals(frame)
+    with pytest.raises(ValueError, match=r"index\[0\] and index\[1\] are both .*frame\[~"):
+        lc.data.resample(frame.iloc[[0, 0, 1]], step="1h")
+    with pytest.raises(TypeError, match=r"the index of the frame has dtype .*, expected its times"):
+        lc.data.resample(frame.set_axis(["a", "b", "c"]), step="1h")

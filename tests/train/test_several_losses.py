@@ -327,3 +327,25 @@ def test_targets_that_are_needed_are_named() -> None:
         lc.evaluate(model, [(X, {"next": NEXT, "label": None})], loss=LOSS)
     with pytest.raises(ValueError, match=r"needs a target for each step, .*trained by is None"):
         lc.evaluate(model, [(X, TARGET)], loss=LOSS, truncate=2)
+
+
+def test_messages_say_which_output_they_are_about() -> None:
+    model = two_heads()
+    for target, message in (
+        ({"label": np.eye(3)[LABEL]}, r"loss of 'label': target has shape \(10, 3\), .* one-hot"),
+        ({"label": LABEL + 1}, "loss of 'label': target has class 3, expected 0 to 2"),
+        ({"next": NEXT[..., :1]}, r"loss of 'next': target has shape \(6, 10, 1\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            lc.evaluate(model, [(X, {**TARGET, **target})], loss=LOSS)
+    weight = np.ones((T, B))
+    hint = (
+        r"for 'label': weight has shape .*; \{'next': \.\.\., 'label': \.\.\.\} gives each its own"
+    )
+    with pytest.raises(ValueError, match=hint):
+        lc.evaluate(model, (X, TARGET), loss=LOSS, weight=weight)
+    with pytest.raises(ValueError, match=r"for 'label': weight has shape .*for each row$"):
+        lc.evaluate(model, (X, TARGET), loss=LOSS, weight={"next": weight, "label": weight})
+    pair = two_heads(as_tuple=True)
+    with pytest.raises(ValueError, match=r"for 1: weight has .*; a tuple of 2 gives each its own"):
+        lc.evaluate(pair, (X, (NEXT, LABEL)), loss=("mse", "cross_entropy"), weight=weight)

@@ -275,8 +275,11 @@ class Module:
         if self._knows_time and flow.lengths is not None:
             options["lengths"] = np.asarray(flow.lengths.rows)
         if not train:
-            return self(*args, **options), None
+            made = self(*args, **options)
+            _check_dtype(self, args, made if isinstance(made, tuple) else (made,))
+            return made, None
         y, tape = split_forward(self, self.forward(*args, **options))
+        _check_dtype(self, args, y)
         return (y[0] if len(y) == 1 else y), (tape, [_shape_and_dtype(x) for x in args])
 
     def _apply_backward_own(self, tape: Any, dy: Any, flow: BackwardFlow) -> Any:
@@ -841,6 +844,28 @@ def _shape_and_dtype(x: Any) -> tuple[Any, Any] | None:
     """Return what a gradient of x has to have; None where there is none, or several."""
     floats = isinstance(x, np.ndarray) and x.dtype.kind == "f"
     return (x.shape, x.dtype) if floats else None
+
+
+def _check_dtype(module: Module, xs: Sequence[Any], ys: Sequence[Any]) -> None:
+    """Refuse a y of float64 for x of float32, or the other way: a network has one dtype."""
+    given = {x.dtype for x in xs if isinstance(x, np.ndarray) and x.dtype.kind == "f"}
+    wrong = [
+        y.dtype
+        for y in ys
+        if isinstance(y, np.ndarray) and y.dtype.kind == "f" and y.dtype not in given
+    ]
+    if not given or not wrong:
+        return
+    expected = given.pop()
+    way = f'.astype("{expected}") converts it'
+    for name, p in module.named_parameters():
+        if p.dtype == wrong[0]:
+            way = f'{name} has that dtype: lc.Parameter(name, array.astype("{expected}"))'
+            break
+    raise TypeError(
+        f"{type(module).__qualname__}.forward made {wrong[0]} of {expected}, expected the dtype of "
+        f"x: {way}"
+    )
 
 
 def wrong_number(dx: tuple[Any, ...], expected: int) -> str:

@@ -66,7 +66,8 @@ class Symbol(Symbolic):
     """Stands for an array in the description of a network, as `Input` does, and what comes of it.
 
     Modules that are called with symbols where they take arrays give symbols where they give arrays.
-    Symbols of the same shape, or a symbol and a number, can be added, subtracted and multiplied;
+    Symbols of the same shape, or a symbol and a number, can be added, subtracted and multiplied,
+    and a symbol be divided by a number;
     ``x[..., 2:5]`` takes features, ``h[-1]`` and ``h[0:2]`` take layers and directions of a state,
     and ``x[None]`` makes a state, (1, B, F), of (B, F). See `Model`.
     """
@@ -108,6 +109,11 @@ class Symbol(Symbolic):
         if isinstance(other, Symbol):
             return self._enter(Binary(kind), (self, other))
         checks.check_one(other, f"what is to {kind}")
+        if isinstance(other, np.ndarray) and other.ndim:
+            raise TypeError(
+                f"what is to {kind} is {checks.describe(other)}, expected a number or a symbol: an "
+                "array can be another input, or a Parameter of a module of your own"
+            )
         number = checks.number(other, f"what is to {kind}")
         if kind == "multiply":
             return self._enter(Affine(number, 0.0), (self,))
@@ -127,6 +133,23 @@ class Symbol(Symbolic):
 
     def __rsub__(self, other: Any) -> Any:
         return self._binary("subtract", other, reverse=True)
+
+    def __truediv__(self, other: Any) -> Any:
+        if isinstance(other, Symbol):
+            return self._refuse(other)
+        number = checks.number(other, "what is to divide by")
+        if not number:
+            raise ZeroDivisionError(f"{self!r} is divided by 0")
+        return self._enter(Affine(1 / number, 0.0), (self,))
+
+    def _refuse(self, *_: Any) -> Any:
+        raise TypeError(
+            "symbols can be added, subtracted, multiplied, and divided by numbers; anything else "
+            "is a module: one of lstmcore, or of your own, derived from lc.Module"
+        )
+
+    __rtruediv__ = __pow__ = __rpow__ = __matmul__ = __rmatmul__ = __abs__ = _refuse
+    __floordiv__ = __mod__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
 
     def __neg__(self) -> Any:
         return self._enter(Affine(-1.0, 0.0), (self,))
@@ -241,7 +264,8 @@ def concat(arrays: Any) -> Any:
     <Symbol (T, B, 4) of concat>
     """
     if not isinstance(arrays, (tuple, list)) or not arrays:
-        raise TypeError(f"arrays is {checks.describe(arrays)}, expected a list of them")
+        what = checks.describe(arrays)
+        raise TypeError(f"arrays is {what}, expected a list of them: lc.concat([a, b])")
     arrays = tuple(arrays)
     return _apply(Concat(), arrays)
 

@@ -271,6 +271,10 @@ _TABLE = {
         "monitor": "left out: fit tells it the validation loss, you step(loss)",
         "staircase": "left out",
     },
+    "concat": {
+        "*": "in one list, lc.concat([a, b])",
+        "axis dim": "left out: features, the last axis, are put side by side",
+    },
     "Sequential": {"layers modules": "left out: lc.Sequential(*modules)"},
     "fit": {
         "class_weight class_weights": "an option of the loss: "

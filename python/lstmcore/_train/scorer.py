@@ -122,13 +122,26 @@ class Scorer:
             lengths = lengths[-1]
         if weight is not None:
             self._check_weighted(key, "weight is given", self.loss_weights)
-            weight = self._weight(weight, target, per_step)
+            try:
+                weight = self._weight(weight, target, per_step)
+            except ValueError as error:
+                if key is None:
+                    raise
+                hint = "" if is_structure(batch.weight) else self._weight_for_each()
+                raise ValueError(f"for {key!r}: {error}{hint}") from error
         if per_step and ends is not None and ends.there is not None:
             why = "the model masks steps between others, which only weight= can leave out"
             self._check_weighted(key, why, self.names)
             there = self._weight(ends.there.astype(np.float64), target, True)
             weight = there if weight is None else weight * there
         return Targets(target, lengths, weight, per_step)
+
+    def _weight_for_each(self) -> str:
+        """Say how outputs are given weights of their own."""
+        given = [f"{key!r}: ..." for key in by_key(self._outputs)]
+        if isinstance(self._outputs, dict):
+            return f"; {{{', '.join(given)}}} gives each its own, and None where all count"
+        return f"; a tuple of {len(given)} gives each its own, and None where all count"
 
     def _check_lengths_used(self) -> None:
         if not self._caller.uses_lengths:
@@ -210,13 +223,15 @@ class Scorer:
         return np.broadcast_to(leading, target.shape)
 
     def score(self, name: str, pred: Any, of: dict[Any, Targets]) -> Any:
-        """Return what the function of that name returns; errors of a metric have its name."""
+        """Return what the function of that name returns; errors say what it is of."""
         try:
             return self._call(name, pred, of)
         except (ValueError, TypeError) as error:
-            if name in self.loss_weights or type(error) not in (ValueError, TypeError):
+            is_loss = name in self.loss_weights
+            if (is_loss and self._outputs is None) or type(error) not in (ValueError, TypeError):
                 raise
-            raise type(error)(f"metric {name!r}: {error}") from error
+            what = f"loss of {self._output[name]!r}" if is_loss else f"metric {name!r}"
+            raise type(error)(f"{what}: {error}") from error
 
     def _call(self, name: str, pred: Any, of: dict[Any, Targets]) -> Any:
         key, options = self._output.get(name), {}

@@ -94,8 +94,7 @@ def resample(
         raise ValueError("times has NaN or infinity, expected finite numbers")
     backwards = np.flatnonzero(~(np.diff(t) > 0))
     if backwards.size:
-        at = int(backwards[0])
-        raise ValueError(f"times[{at + 1}] does not come after times[{at}], expected them to")
+        raise ValueError(_disorder(when, int(backwards[0]), frame=False))
     longest = np.inf
     if max_gap is not None:
         _check_step(when, max_gap, "max_gap")
@@ -119,6 +118,20 @@ def resample(
     else:
         regular = float(when[0] if start is None else start) + np.arange(len(grid)) * float(step)
     return (regular, taken, filled) if return_filled else (regular, taken)
+
+
+def _disorder(times: Any, at: int, frame: bool) -> str:
+    """Say which two times are not in order, and what puts them in order."""
+    same = bool(times[at + 1] == times[at])
+    name = "index" if frame else "times"
+    if same:
+        hint = "frame[~frame.index.duplicated()] keeps the first" if frame else "keep one of them"
+        return f"{name}[{at}] and {name}[{at + 1}] are both {times[at]}, expected each once: {hint}"
+    hint = "frame.sort_index()" if frame else "np.argsort(times)"
+    return (
+        f"{name}[{at + 1}] is {times[at + 1]}, before {name}[{at}], {times[at]}, expected them to "
+        f"increase: {hint} puts them in order"
+    )
 
 
 # A time that rounding puts just past a step, as 0.1 * 3 after 0.1 + 0.1 + 0.1, belongs to it.
@@ -158,6 +171,14 @@ def _of_pandas(
 
     whole, index = table(frame, "values"), frame.index
     dated = index.dtype.kind == "M"
+    if index.dtype.kind not in "Miuf":
+        raise TypeError(
+            f"the index of the frame has dtype {index.dtype}, expected its times: dates, as "
+            "pandas.to_datetime makes them, or numbers"
+        )
+    if not (index.is_monotonic_increasing and index.is_unique) and not index.hasnans:
+        later = index[1:] > index[:-1]
+        raise ValueError(_disorder(index, int(np.argmin(later)), frame=True))
     zone = index.tz if dated else None
 
     def moment(time: Any) -> Any:

@@ -108,7 +108,8 @@ def to_keras(module: Module) -> Any:
     TypeError
         If `module` is not a module of ours, or one of a class of your own is in it.
     ImportError
-        If Keras is missing.
+        If Keras is missing, or what computes for it: TensorFlow, or what ``KERAS_BACKEND`` in the
+        environment names.
 
     Notes
     -----
@@ -132,8 +133,9 @@ def to_keras(module: Module) -> Any:
         import keras
     except ImportError as error:
         raise ImportError(
-            'to_keras needs Keras, pip install "lstmcore[keras]", and what is to compute for it, '
-            "such as PyTorch or JAX"
+            'to_keras needs Keras, pip install "lstmcore[keras]", and what computes for it: '
+            "TensorFlow, unless the environment says KERAS_BACKEND=torch or KERAS_BACKEND=jax when "
+            "Keras is imported first"
         ) from error
     from ._write_network import unfolded, write_network
 
