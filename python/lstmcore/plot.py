@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import copy
 import textwrap
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +54,7 @@ _TITLES = {
     "n": "candidate n",
 }
 _STYLE = "lstmcore.plot"  # plot.mplstyle, as matplotlib finds it
+_WIDTH = 80  # characters of a legend in a new figure
 
 
 def gate_values(
@@ -503,10 +504,17 @@ def training(history: History, ax: Any = None) -> Any:
         return ax
     ax = _axes(None, "Training")
     with _pyplot().style.context(_STYLE):
-        # The legend is below the axes, where it hides nothing.
-        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 4}
-        _draw_training(history, ax, below)
+        names = ["best epoch, 10", "validation loss", *history.metrics]
+        _draw_training(history, ax, _below(names))
     return ax
+
+
+def _below(names: Iterable[str]) -> dict[str, Any]:
+    """Return where a legend is below the axes of a new figure, where it hides nothing."""
+    columns = _WIDTH // (max(map(len, names)) + 5)
+    return {
+        "loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": min(max(columns, 1), 4),
+    }  # fmt: skip
 
 
 def _draw_training(history: History, ax: Any, where: dict[str, Any]) -> None:
@@ -527,7 +535,7 @@ def _draw_training(history: History, ax: Any, where: dict[str, Any]) -> None:
         other = ax.twinx()
         for i, (name, values) in enumerate(history.metrics.items()):
             lines += other.plot(epochs, values, "--", color=to_hex(f"C{i + 2}"), label=name)
-        other.set_ylabel(", ".join(history.metrics))
+        other.set_ylabel("metrics" if len(history.metrics) > 1 else next(iter(history.metrics)))
         other.spines["right"].set_visible(True)
         ax.set_zorder(other.get_zorder() + 1)  # so that no line crosses the legend
         ax.patch.set_visible(False)
@@ -547,9 +555,9 @@ def forecast(
 
     Parameters
     ----------
-    past : array (N,)
+    past : array (N,) or (N, 1)
         The series up to where the forecast begins; at least one value.
-    forecasts : array (M,), or dict of str to such arrays
+    forecasts : array (M,) or (M, 1), or dict of str to such arrays
         What follows, by one model or by several of these names.
     ax : matplotlib Axes, optional
         Where to draw; new ones by default.
@@ -600,27 +608,63 @@ def forecast(
     if when.shape != (count,):
         raise ValueError(f"times has shape {when.shape}, expected ({count},), past and forecast")
 
-    ax = _axes(ax, "Forecast")
-    ax.plot(when[: len(before)], before, color="black", label="past")
-    # Everything that follows starts at the last known value, so that no line begins in the air.
-    later = when[len(before) - 1 :]
-    if ends is not None:
-        lower, upper = (np.insert(end, 0, before[-1]) for end in ends)
-        ax.fill_between(later, lower, upper, alpha=0.2, label="expected range")
-    if followed is not None:
-        ax.plot(later, np.insert(followed, 0, before[-1]), ":", color="black", label="actual")
-    for name, values in predicted.items():
-        ax.plot(later, np.insert(values, 0, before[-1]), label=name)
-    ax.axvline(when[len(before) - 1], color="gray", linewidth=0.8)
-    ax.set_xlabel("step" if times is None else "time")
-    ax.legend()
+    lines = _Forecast(before, predicted, followed, ends, when, "step" if times is None else "time")
+    if ax is not None:
+        _draw_forecast(lines, ax, {})
+        return ax
+    ax = _axes(None, "Forecast")
+    with _pyplot().style.context(_STYLE):
+        _draw_forecast(lines, ax, _below(["expected range", *predicted]))
     return ax
+
+
+class _Forecast(NamedTuple):
+    """What `forecast` draws."""
+
+    past: Array
+    predicted: dict[str, Array]
+    followed: Array | None
+    band: list[Array] | None
+    when: npt.NDArray[Any]
+    unit: str
+
+
+def _draw_forecast(lines: _Forecast, ax: Any, where: dict[str, Any]) -> None:
+    past, when = lines.past, lines.when
+    ax.plot(when[: len(past)], past, color="black", label="past")
+    # Everything that follows starts at the last known value, so that no line begins in the air.
+    later = when[len(past) - 1 :]
+    if lines.band is not None:
+        lower, upper = (np.insert(end, 0, past[-1]) for end in lines.band)
+        ax.fill_between(later, lower, upper, alpha=0.2, label="expected range")
+    if lines.followed is not None:
+        ax.plot(later, np.insert(lines.followed, 0, past[-1]), ":", color="black", label="actual")
+    for name, values in lines.predicted.items():
+        ax.plot(later, np.insert(values, 0, past[-1]), label=name)
+    ax.axvline(when[len(past) - 1], color="gray", linewidth=0.8)
+    _make_room(ax)
+    ax.set_xlabel(lines.unit)
+    ax.legend(**where)
+
+
+def _make_room(ax: Any) -> None:
+    """Let dates below the axes be as short and as few as their width needs."""
+    from matplotlib import dates as untyped
+
+    dates: Any = untyped
+    if isinstance(ax.xaxis.get_major_formatter(), dates.AutoDateFormatter):
+        inches = ax.get_window_extent().width / ax.figure.dpi
+        locator = dates.AutoDateLocator(minticks=3, maxticks=max(3, int(inches / 0.65)))
+        ax.xaxis.set_major_locator(locator)
+        ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
 
 
 def _series(values: npt.ArrayLike, name: str, steps: int | None) -> Array:
     array = np.asarray(values, dtype=np.float64)
+    if array.ndim == 2 and array.shape[1] == 1:  # as a network gives one row of a batch
+        array = array[:, 0]
     if array.ndim != 1 or steps not in (None, len(array)):
-        expected = "(N,)" if steps is None else f"({steps},), as the first forecast"
+        expected = "(N,) or (N, 1)" if steps is None else f"({steps},), as the first forecast"
         raise ValueError(f"{name} has shape {array.shape}, expected {expected}")
     return array
 

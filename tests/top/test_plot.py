@@ -293,7 +293,7 @@ def test_forecast_takes_dates(pyplot: Any) -> None:
     [
         ([], [1.0], {}, "past is empty"),
         ([1.0], {}, {}, "forecasts is empty"),
-        ([[1.0]], [1.0], {}, "past has shape"),
+        ([[1.0, 2.0]], [1.0], {}, "past has shape"),
         ([1.0], {"a": [1.0], "b": [1.0, 2.0]}, {}, r"forecasts\['b'\] has shape \(2,\)"),
         ([1.0], [1.0], {"actual": [1.0, 2.0]}, "actual has shape"),
         ([1.0], [1.0], {"band": ([0.0], [1.0, 2.0])}, r"band\[1\] has shape"),
@@ -389,3 +389,44 @@ def test_networks_are_drawn(pyplot: Any) -> None:
     ax.figure.canvas.draw()
     with pytest.raises(TypeError, match=r"(?s)model is .*, expected a lc\.Model"):
         plot.network(lc.Sequential(lc.Linear(3, 2)))
+
+
+def test_forecast_takes_what_a_network_gives(pyplot: Any) -> None:
+    """One feature as the last axis."""
+    past, said = np.arange(4.0), np.arange(3.0)
+    column = plot.forecast(
+        past[:, None], said[:, None], actual=said[:, None], band=(said[:, None] - 1, said + 1)
+    )
+    alone = plot.forecast(past, said, actual=said, band=(said - 1, said + 1))
+    for one, two in zip(column.get_lines(), alone.get_lines(), strict=True):
+        np.testing.assert_array_equal(one.get_xydata(), two.get_xydata())
+    with pytest.raises(ValueError, match=r"past has shape \(4, 2\), expected \(N,\) or \(N, 1\)"):
+        plot.forecast(np.ones((4, 2)), said)
+
+
+@pytest.mark.parametrize("hours", [8, 72, 1000])
+def test_no_dates_of_a_forecast_overlap(pyplot: Any, hours: int) -> None:
+    times = np.datetime64("2024-02-27T00") + np.arange(hours) * np.timedelta64(1, "h")
+    _, axes = pyplot.subplots(1, 2, figsize=(9, 3))
+    for ax in (None, *axes):
+        drawn = plot.forecast(np.ones(hours - 3), np.ones(3), ax, times=times)
+        drawn.figure.canvas.draw()
+        boxes = [t.get_window_extent() for t in drawn.get_xticklabels() if t.get_text()]
+        assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
+
+
+@pytest.mark.parametrize("count", [1, 4, 9])
+def test_all_texts_of_a_training_plot_are_in_the_picture(pyplot: Any, count: int) -> None:
+    history = lc.History()
+    for epoch in range(1, 4):
+        history.record(
+            1 / epoch, 2 / epoch, {f"label_accuracy_{i}": 1.0 for i in range(count)}, 1, 1
+        )
+    ax = plot.training(history)
+    ax.figure.canvas.draw()
+    other = next(one for one in ax.figure.axes if one is not ax)
+    whole = ax.figure.bbox
+    for text in (ax.title, ax.yaxis.label, other.yaxis.label, *ax.get_legend().get_texts()):
+        box = text.get_window_extent()
+        assert whole.x0 <= box.x0 <= box.x1 <= whole.x1
+        assert whole.y0 <= box.y0 <= box.y1 <= whole.y1
