@@ -17,6 +17,7 @@ from helpers.networks import ATTENTION, NETWORKS, values_of
 from helpers.numeric import assert_same_bits
 from helpers.peers import require
 from lstmcore._base.tree import leaves, rebuilt
+from lstmcore._network.summary import nodes
 
 D: dict[str, Any] = {"dtype": "float64"}
 T, B = 6, 4
@@ -952,3 +953,17 @@ def test_concat_says_that_it_takes_a_list() -> None:
     assert twice(values).shape == (2, 1, 6)
     _, tape = twice.forward(values)
     assert np.array_equal(twice.backward(tape, np.ones((2, 1, 6), "float32")), 2 * values)
+
+
+def test_a_summary_tells_calls_apart(capsys: Any) -> None:
+    x, other = lc.Input(3, name="sequence"), lc.Input(3, name="other")
+    linear = lc.Linear(3, 3, seed=0)
+    model = lc.Model([x, other], [linear(linear(x)) + x + other], output_names=["sum"])
+    model.summary()
+    rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    assert [row[0] for row in rows[1:-1]] == [
+        "sequence", "other", "linear", "linear (2)", "binary", "binary (2)",
+    ]  # fmt: skip
+    assert [row[-1] for row in rows[5:-1]] == ["linear (2), sequence", "binary, other"]
+    names = [node.name for node in nodes(model._plan, model._children)]
+    assert names[-1] == "sum"

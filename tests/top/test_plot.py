@@ -348,8 +348,8 @@ def test_the_nodes_of_a_network_and_where_they_stand() -> None:
     model = network()
     listed = nodes(model._plan, model._children)
     assert [node.name for node in listed] == [
-        "x[0]", "x[1]", "gru", "binary", "gru_1", "binary", "repeat", "concat", "gru_2", "linear",
-        "binary", "index", "linear", "y['y']", "y['label']",
+        "x[0]", "x[1]", "gru", "binary", "gru_1", "binary (2)", "repeat", "concat", "gru_2",
+        "linear", "binary (3)", "index", "linear (2)", "y['y']", "y['label']",
     ]  # fmt: skip
     assert [node.takes for node in listed] == [
         [], [], [0], [0, 2], [3], [3, 4], [1, 5], [5, 6], [7], [8], [9, 0], [8], [11], [10], [12],

@@ -388,3 +388,12 @@ def test_an_order_of_layers_that_is_not_theirs() -> None:
     node["args"][0][0]["config"]["keras_history"] = ["middle", 0, 0]
     with pytest.raises(ValueError, match="takes what nothing gives before it"):
         _functional.import_model(source.__class__(circle, 3, source.weights))
+
+
+def test_inputs_keep_the_names_that_they_were_given() -> None:
+    long, short = lc.Input(3, name="long"), lc.Input(2, name="short")
+    y = lc.concat([long, short])
+    for inputs in ([long, short], {"long": long, "short": short}):
+        made = lc.to_keras(lc.Model(inputs, y))
+        assert [one.name for one in made.inputs] == ["long", "short"]
+    assert [one.name for one in lc.to_keras(lc.Model({"a": long, "b": short}, y)).inputs] == [*"ab"]

@@ -27,10 +27,11 @@ class Node(NamedTuple):
 def nodes(plan: Plan, children: Mapping[str, Module]) -> list[Node]:
     """Return inputs, calls in their order, and outputs. A module's parameters are counted once."""
     names = {id(module): name for name, module in children.items()}
+    called = plan.input_names or plan.names
     found = [
-        Node(name, "", str(axes), 0, [])
-        for name, (axes, _) in zip(plan.names, plan.given, strict=True)
+        Node(name, "", str(axes), 0, []) for name, (axes, _) in zip(called, plan.given, strict=True)
     ]
+    calls: dict[str, int] = {}  # how many there were, of each name
     source = dict(enumerate(range(len(found))))  # of every slot: the node that gives it
     seen: set[int] = set()
     for step in plan.steps:
@@ -40,9 +41,14 @@ def nodes(plan: Plan, children: Mapping[str, Module]) -> list[Node]:
         count = 0 if id(module) in seen else module.num_parameters
         seen.add(id(module))
         name = names.get(id(module)) or type(module).__name__.lower()
+        calls[name] = calls.get(name, 0) + 1
+        if calls[name] > 1:
+            name = f"{name} ({calls[name]})"
         source |= dict.fromkeys(step.outs, len(found))
         found.append(Node(name, repr(module).replace("\n", " "), gives, count, takes))
-    for name, slot in matched(plan.outputs, plan.outputs, "y"):
+    outputs = list(matched(plan.outputs, plan.outputs, "y"))
+    for i, (place, slot) in enumerate(outputs):
+        name = plan.output_names[i] if plan.output_names else place
         found.append(Node(name, "", str(plan.axes[slot]), 0, [source[slot]]))
     return found
 

@@ -102,9 +102,10 @@ class _NetworkWriter:
     def _input(self, slot: int) -> Any:
         axes, _ = self.plan.given[slot]
         steps: tuple[int | None, ...] = (self._steps_of.get(slot),) * axes.steps
-        names = dict.fromkeys(self.plan.names)
+        names = self.plan.names
         inputs = self.plan.inputs
-        name = list(inputs)[slot] if isinstance(inputs, dict) and len(inputs) == len(names) else ""
+        by_key = isinstance(inputs, dict) and len(inputs) == len(names)
+        name = (list(inputs) if by_key else self.plan.input_names or names)[slot]
         name = name if isinstance(name, str) and name.isidentifier() else None
         steps = (*steps, *axes.inner)
         if axes.features is None:
