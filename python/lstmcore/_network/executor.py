@@ -19,19 +19,22 @@ _ALL_STEPS = Ends(None, False)
 def forward(
     plan: Plan,
     values: list[Any],
-    lengths: list[Lengths | None],
-    resets: list[Any],
+    lengths: list[Lengths | None] | None,
+    resets: list[Any] | None,
     flow: Flow,
     train: bool,
 ) -> tuple[list[Any], list[Ends], list[Any]]:
     """Run all steps; return the outputs, where the rows of each end, and the tapes.
 
-    The final states are in the flow. What no step needs any more is let go.
+    Lengths and resets are of each input; None for all if there are none. The final states are in
+    the flow. What no step needs any more is let go.
     """
-    missing = plan.count - len(values)
-    values, ends, starts = ([*given, *[None] * missing] for given in (values, lengths, resets))
-    cut = any(one is not None for one in starts)
-    tracked = cut or plan.finds or any(one is not None for one in ends)
+    spare, none = [None] * (plan.count - len(values)), [None] * len(values)
+    cut = resets is not None and any(one is not None for one in resets)
+    tracked = cut or plan.finds or (lengths is not None and any(n is not None for n in lengths))
+    ends: list[Any] = [*(lengths or none), *spare] if tracked else []
+    starts: list[Any] = [*(resets or none), *spare] if tracked else []
+    values = [*values, *spare]
     lookups: dict[int, Any] = {}  # of tables: which row each step reads
     moved: dict[int, bool] = {}  # of lengths that were found: whether steps were moved
     tapes = []
@@ -80,10 +83,13 @@ def forward(
             tapes.append((tape, [(v.shape, v.dtype) for v in leaves(y)]) if step.own else tape)
         for slot in step.frees:
             values[slot] = None
-    last = [ends[slot] for slot in plan.last]
-    found = [
-        _ALL_STEPS if e is None else Ends(e.rows, moved.get(id(e), False), e.there) for e in last
-    ]
+    found = [_ALL_STEPS] * len(plan.last)
+    if tracked:
+        last = [ends[slot] for slot in plan.last]
+        found = [
+            _ALL_STEPS if e is None else Ends(e.rows, moved.get(id(e), False), e.there)
+            for e in last
+        ]
     return [values[slot] for slot in plan.last], found, tapes
 
 

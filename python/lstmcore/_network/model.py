@@ -513,9 +513,8 @@ class Model(PrecisionOfParts):
         states: list[Any] = [None] * len(plan.stateful)
         if state is not None:
             states = plan.placed(self._states(state, "state"))
-        nothing: list[Any] = [None] * len(given)
-        ends = nothing if lengths is None else self._lengths(lengths, given)
-        starts = nothing if resets is None else self._resets(resets, given)
+        ends = None if lengths is None else self._lengths(lengths, given)
+        starts = None if resets is None else self._resets(resets, given)
         flow = Flow(states, None, None, self._batch_first)
         values, found, tapes = executor.forward(plan, given, ends, starts, flow, train)
         return rebuilt(plan.outputs, iter(values)), flow, tapes, found, given

@@ -148,7 +148,24 @@ class Conv1D(PacksWeights, OverTime):
         shapes = [("weight", (self.out_channels, inputs, self.kernel_size))]
         shapes += [("bias", (self.out_channels,))] if self.bias else []
         self._make_parameters(shapes, self.dtype)
+        self._find_reach()
         self.reset_parameters(seed)
+
+    def _find_reach(self) -> None:
+        """Find from the options what every call asks for."""
+        # How many steps there are from the first to the last that a y is made of.
+        reach = self._reach = self.dilation * (self.kernel_size - 1)
+        # How many zeros stand before and after x.
+        if self.padding == "same":
+            left, right = reach // 2, reach - reach // 2
+        elif isinstance(self.padding, int):
+            left = right = self.padding
+        else:
+            left, right = (reach if self.padding == "causal" else 0), 0
+        self._pads = left, right
+        self._changes_lengths = self.stride > 1 or left + right != reach
+        self._needs_whole_sequence = self._changes_lengths or right > 0
+        self._past_steps = 0 if self._needs_whole_sequence else reach
 
     def _options(self) -> dict[str, Any]:
         options = super()._options()
@@ -157,35 +174,9 @@ class Conv1D(PacksWeights, OverTime):
         return options
 
     @property
-    def _reach(self) -> int:
-        """How many steps there are from the first to the last that a y is made of."""
-        return self.dilation * (self.kernel_size - 1)
-
-    @property
-    def _pads(self) -> tuple[int, int]:
-        """How many zeros stand before and after x."""
-        if self.padding == "same":
-            return self._reach // 2, self._reach - self._reach // 2
-        if isinstance(self.padding, int):
-            return self.padding, self.padding
-        return (self._reach if self.padding == "causal" else 0), 0
-
-    @property
-    def _changes_lengths(self) -> bool:  # type: ignore[override]
-        return self.stride > 1 or sum(self._pads) != self._reach
-
-    @property
-    def _needs_whole_sequence(self) -> bool:  # type: ignore[override]
-        return self._changes_lengths or self._pads[1] > 0
-
-    @property
     def each_step(self) -> bool:  # type: ignore[override]
         """Whether every step of y comes of the same step of x alone: that of a kernel of 1."""
         return self._reach == 0 and not self._changes_lengths
-
-    @property
-    def _past_steps(self) -> int:  # type: ignore[override]
-        return 0 if self._needs_whole_sequence else self._reach
 
     @property
     def _input_size(self) -> int:
@@ -297,8 +288,9 @@ class Conv1D(PacksWeights, OverTime):
         self._check_past(dstate, batch, len(tape.x_shape), f"dstate[{place}]")
 
     def _input(self, x: Any, batch_first: bool) -> Array:
-        array = checks.real(x, self.dtype, "x")
-        if array.ndim not in (2, 3) or array.shape[-1] != self.in_channels:
+        config = self._config
+        array = checks.real(x, config.dtype, "x")
+        if array.ndim not in (2, 3) or array.shape[-1] != config.in_channels:
             axes, size = "B, T" if batch_first else "T, B", self.in_channels
             raise ValueError(f"x has shape {array.shape}, expected ({axes}, {size}) or (T, {size})")
         return array
@@ -309,10 +301,10 @@ class Conv1D(PacksWeights, OverTime):
         time, batch, channels = x.shape
         left, right = self._pads
         padded = _core.empty((left + time + right, batch, channels), x.dtype)
-        padded.fill(0)
-        if past is not None:
-            padded[:left] = past
-        np.copyto(padded[left : left + time], x, where=valid_steps(time, ends)[..., None])
+        padded[:left] = 0 if past is None else past
+        padded[left + time :] = 0
+        padded[left : left + time] = x
+        _zero_past(padded[left : left + time], ends)
         weights = self._weights(True)
         y = self._products(weights, self._windows(padded))
         _zero_past(y, self._ends(ends))
@@ -346,7 +338,7 @@ class Conv1D(PacksWeights, OverTime):
             own += dweight.reshape(size, taps, inputs).transpose(0, 2, 1)
         dpadded = np.zeros_like(padded)
         for k in range(taps):
-            dpadded[self._tap(k, len(dy))] += dwindows[:, :, k]
+            dpadded[_steps_of_tap(k * self.dilation, len(dy), self.stride)] += dwindows[:, :, k]
         left, _ = self._pads
         if dfinal is not None:  # of the steps before the end of each row
             rows = np.arange(dpadded.shape[1])
@@ -357,18 +349,22 @@ class Conv1D(PacksWeights, OverTime):
 
     def _windows(self, padded: Array) -> Array:
         """Return the steps that each y is made of, side by side, (steps, B, kernel_size I)."""
-        _, batch, channels = padded.shape
-        count = max(len(padded) - self._reach - 1 + self.stride, 0) // self.stride
-        windows = _core.empty((count, batch, self.kernel_size, channels), padded.dtype)
-        for k in range(self.kernel_size):
-            windows[:, :, k] = padded[self._tap(k, count)]
-        beside: Array = windows.reshape(count, batch, self.kernel_size * channels)
+        time, batch, channels = padded.shape
+        config = self._config
+        taps, dilation, stride = config.kernel_size, config.dilation, config.stride
+        count = max(time - self._reach - 1 + stride, 0) // stride
+        if taps == 1 and stride == 1:
+            return padded
+        windows = _core.empty((count, batch, taps, channels), padded.dtype)
+        for k in range(taps):
+            windows[:, :, k] = padded[_steps_of_tap(k * dilation, count, stride)]
+        beside: Array = windows.reshape(count, batch, taps * channels)
         return beside
 
-    def _tap(self, k: int, count: int) -> slice:
-        """Return the steps of x that weight k meets in each of `count` windows."""
-        start = k * self.dilation
-        return slice(start, start + max(count - 1, 0) * self.stride + (count > 0), self.stride)
+
+def _steps_of_tap(start: int, count: int, stride: int) -> slice:
+    """Return the steps of x that a weight meets in each of `count` windows."""
+    return slice(start, start + max(count - 1, 0) * stride + (count > 0), stride)
 
 
 def _checked_padding(padding: Any) -> str | int:
