@@ -967,3 +967,23 @@ def test_a_summary_tells_calls_apart(capsys: Any) -> None:
     assert [row[-1] for row in rows[5:-1]] == ["linear (2), sequence", "binary, other"]
     names = [node.name for node in nodes(model._plan, model._children)]
     assert names[-1] == "sum"
+
+
+def test_messages_about_several_inputs_give_the_way_out() -> None:
+    a, b = lc.Input(3), lc.Input(3)
+    two = lc.Model([a, b], [lc.GRU(3, 3, seed=0)(a)[0], lc.GRU(3, 3, seed=1)(b)[0]])
+    with pytest.raises(TypeError, match="a Model of several inputs or outputs, expected one of ea"):
+        lc.Sequential(two)
+    x = [np.ones((t, 2, 3), "float32") for t in (5, 3)]
+    with pytest.raises(
+        ValueError, match=r"lengths\[0\] is 4, .* x\[1\]: one array is for all input"
+    ):
+        two(x, lengths=[4, 2])
+    assert repr(lc.Model(a, a + a)) == "Model()"
+
+
+def test_what_needs_the_whole_sequence_is_named() -> None:
+    parts = lc.GRU(3, 3, seed=0), lc.LastStep(), lc.RepeatVector(2), lc.GRU(3, 3, seed=1)
+    model, x = lc.Sequential(*parts), np.ones((5, 2, 3), "float32")
+    with pytest.raises(ValueError, match=r"^RepeatVector\(2\) needs the whole sequence"):
+        lc.generate(model, x, 3)

@@ -349,3 +349,11 @@ def test_messages_say_which_output_they_are_about() -> None:
     pair = two_heads(as_tuple=True)
     with pytest.raises(ValueError, match=r"for 1: weight has .*; a tuple of 2 gives each its own"):
         lc.evaluate(pair, (X, (NEXT, LABEL)), loss=("mse", "cross_entropy"), weight=weight)
+
+
+def test_several_targets_of_one_output_are_refused() -> None:
+    model = lc.Sequential(lc.GRU(4, 2, dtype="float64", seed=0))
+    for target, kind in (({"y": NEXT}, "dict of 'y'"), ((NEXT, NEXT), "tuple of 0, 1")):
+        message = f"target is a {kind}, expected an array: the model gives one output"
+        with pytest.raises(TypeError, match=message):
+            lc.evaluate(model, [(X, target)], loss="mse")

@@ -359,7 +359,10 @@ class Module:
             found = part._part_reading_ahead()
             if found is not None:
                 return found
-        return self if self._needs_whole_sequence or self._looks_back else None
+        if not (self._needs_whole_sequence or self._looks_back):
+            return None
+        parts = (part for _, part in self._modules() if not part._children)
+        return next((part for part in parts if part._needs_whole_sequence), self)
 
     def _part_begun_within(self) -> Module | None:
         """Return the first module in this one whose initial state the model makes, if any."""
@@ -700,6 +703,8 @@ class Module:
     def _nested(self) -> str:
         """Return the repr of a container: its modules by name."""
         lines = [f"({name}): {child!r}" for name, child in self._children.items()]
+        if not lines:
+            return f"{type(self).__name__}()"
         inside = "\n".join(lines).replace("\n", "\n  ")
         return f"{type(self).__name__}(\n  {inside}\n)"
 

@@ -584,7 +584,13 @@ class Model(PrecisionOfParts):
             time, batch, batched = self._grid(i, given[i])
             if (id(one), time) not in made:
                 rows = Lengths(one)
-                checked = rows.checked(batch, time, batched, self._plan.names[i])
+                try:
+                    checked = rows.checked(batch, time, batched, self._plan.names[i])
+                except ValueError as error:
+                    if one is not lengths or len(self._plan.given) == 1:
+                        raise
+                    hint = "one array is for all inputs; in their structure each has its own"
+                    raise ValueError(f"{error}: {hint}") from error
                 made[id(one), time] = rows if batched else Lengths(checked.reshape(()))
             found.append(made[id(one), time])
         return found

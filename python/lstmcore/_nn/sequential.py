@@ -121,6 +121,12 @@ class Sequential(PrecisionOfParts):
                 listed = isinstance(module, (list, tuple))
                 hint = ": of a list, Sequential(*modules)" if listed else ""
                 raise TypeError(f"modules[{i}] is {what}, expected a module{hint}")
+            if not module._takes_one_x and module._network is not None:
+                raise TypeError(
+                    f"modules[{i}] is a {type(module).__name__} of several inputs or outputs, "
+                    "expected one of each: make an lc.Model of it and of what goes before and "
+                    "behind, by calling them with symbols"
+                )
             if not module._takes_one_x:
                 raise TypeError(
                     f"modules[{i}] is {module!r}, which takes more than one x: call it in a loop "

@@ -79,8 +79,8 @@ class Scorer:
             raise ValueError("weight is given, but no metric takes an argument of that name")
         if self._outputs is not None:
             self._check_outputs(pred, batch.target)
-        if is_structure(pred) and None in self._scored:
-            self._check_one_output(pred)
+        if None in self._scored and (is_structure(pred) or is_structure(batch.target)):
+            self._check_one_output(pred, batch.target)
         found: dict[Any, Targets] = {}
         per_step = False
         for key in self._scored:
@@ -191,11 +191,17 @@ class Scorer:
                 which = "the loss" if name == "loss" else name
                 raise ValueError(f"{why}, but {which} takes no argument of that name")
 
-    def _check_one_output(self, pred: Any) -> None:
-        """Refuse a function of one output, of ours, for a model that gives several."""
+    def _check_one_output(self, pred: Any, target: Any) -> None:
+        """Refuse a function of one output, of ours, for several outputs or targets."""
         for name, function in self._functions.items():
             of_one = told(function, "mode") is not None and not told(function, "takes_parts")
             if of_one and name not in self._output:
+                if not is_structure(pred):
+                    names = ", ".join(map(repr, by_key(target)))
+                    raise TypeError(
+                        f"target is a {type(target).__name__} of {names}, expected an array: the "
+                        "model gives one output"
+                    )
                 outputs = by_key(pred)
                 first = next(iter(outputs), "a")
                 example = {first: "mse"} if name == "loss" else {first: [name]}
