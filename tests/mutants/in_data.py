@@ -18,8 +18,8 @@ DATA = [
         [DATA_TESTS],
         {
             "batches-lengths-unshuffled": (
-                "else self._lengths[rows]",
-                "else self._lengths[: len(rows)]",
+                "lengths = _taken(self._lengths, rows, 0)",
+                "lengths = _taken(self._lengths, np.sort(rows), 0)",
             ),
             "batches-resets-of-the-other-axis": (
                 "np.take(self._resets, rows, self._axis)",
@@ -53,7 +53,7 @@ DATA = [
                 "return self._rows // self.batch_size",
             ),
             "batches-per-step-unasked": (
-                "steps = gridded if per_step is None else per_step",
+                'steps = gridded if per_step is None else checks.boolean(per_step, "per_step")',
                 "steps = gridded",
             ),
             "batches-always-shuffle": (
@@ -254,12 +254,26 @@ DATA = [
             ),
             "chunk-steps-of-padding": ("int(lengths.max(initial=0))", "grid[axis]"),
             "truncate-without-step-targets": (
-                "for v in [*stepped, *leaves(target)]):",
+                "for v in [*stepped, *targets]):",
                 "for v in stepped):",
             ),
             "truncate-cuts-what-has-no-steps": ("cut(v) if _stepped(v, x) else v", "cut(v)"),
             "truncate-begins-within": ("if begun is not None:", "if False:"),
             "truncate-what-reads-backwards": ("if whole is not None:", "if False:"),
+        },
+    ),
+    *of(
+        "python/lstmcore/_train/batch.py",
+        ["tests/train/test_other_steps.py"],
+        {
+            "steps-of-the-output-unasked": (
+                "if not self.changes_steps or self.batch_first:",
+                "if True:",
+            ),
+            "steps-of-the-output-are-those-of-x": (
+                "grid = (made.shape[0], rows) if made.ndim > 2 else None",
+                "grid = (np.shape(leaves(batch.x)[0])[0], rows) if made.ndim > 2 else None",
+            ),
         },
     ),
     *of(

@@ -547,7 +547,11 @@ def test_what_fit_gets_of_forward_is_one_array() -> None:
     [
         (lambda dx: dx[:1], ValueError, r"of shape \(1, 3\), expected \(4, 3\); .*gradcheck"),
         (lambda dx: None, TypeError, r"None \(NoneType\) as the gradient of x, expected"),
-        (lambda dx: [dx], TypeError, r"\(list\) as the gradient of x, expected an array of shape"),
+        (
+            lambda dx: [dx],
+            TypeError,
+            r"a list of 1 array as the gradient of x, expected an array of shape",
+        ),
         (lambda dx: (dx, dx), TypeError, r"2 gradients, expected 1, those of every x"),
         (lambda dx: dx.astype("f4"), TypeError, r"of float32, expected float64, as x is: \.astype"),
     ],

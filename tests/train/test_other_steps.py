@@ -129,7 +129,7 @@ def test_targets_that_fit_no_step_of_the_output_are_refused() -> None:
 
 def test_batches_of_ones_own_take_any_steps() -> None:
     x, target = numbers(8, 8, 3), numbers(OUT, 8, 2, seed=1)
-    with pytest.raises(ValueError, match=r"of a model that gives other steps: per_step=True"):
+    with pytest.raises(ValueError, match=r"per_step=True\) takes those of a model with other"):
         lc.data.Batches(x, target, batch_size=3)
     found = list(lc.data.Batches(x, target, batch_size=3, shuffle=False, per_step=True))
     assert np.array_equal(np.concatenate([target for _, target in found], axis=1), target)
@@ -186,3 +186,20 @@ def test_pairs_of_a_seq2seq_are_cut() -> None:
     expected = lc.evaluate(model, [whole], loss="cross_entropy")
     found = lc.evaluate(model, whole, loss="cross_entropy", batch_size=3)
     assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_an_x_of_another_structure_is_refused_as_such() -> None:
+    """And not for the shape of its target."""
+    model, x = translator()
+    target = numbers(4, 6, 1)
+    for wrong, error, message in (
+        (x["past"], TypeError, "x of data is a ndarray .*, expected a dict of 'past', 'known'"),
+        ({"past": x["past"]}, ValueError, "x of data has the names .*expected a dict of 'past'"),
+        (
+            (x["past"], x["known"]),
+            TypeError,
+            "x of data is a tuple of 2 arrays, expected",
+        ),
+    ):
+        with pytest.raises(error, match=message):
+            lc.evaluate(model, (wrong, target), loss="mse", batch_size=2)

@@ -52,10 +52,19 @@ _ACTIVATIONS = (
 
 
 def describe(value: object) -> str:
-    """Return what messages call a value: ``3.0 (float)``, ``a ndarray of shape (2, 3)``."""
+    """Return what messages call a value: ``3.0 (float)``, ``a ndarray of shape (2, 3)``.
+
+    Or ``a tuple of 2 arrays``, ``a dict of 'x', 'y'``.
+    """
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and shape:
         return f"a {type(value).__name__} of shape {tuple(shape)}"
+    if isinstance(value, (tuple, list, dict)):
+        parts = value.values() if isinstance(value, dict) else value
+        if any(getattr(part, "shape", ()) for part in parts):
+            of = f"{len(value)} array{'s' * (len(value) > 1)}"
+            of = ", ".join(map(repr, value)) if isinstance(value, dict) else of
+            return f"a {type(value).__name__} of {of}"
     text = repr(value)
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
 

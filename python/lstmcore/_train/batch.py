@@ -103,6 +103,7 @@ def _cut(
     shuffle: bool = False,
     seed: int | None = None,
 ) -> Batches:
+    caller.check_structure(batch.x, f"x of {name}")
     if caller.unsure is not None and np.ndim(batch.x) + caller.unsure._takes_ids >= 3:
         raise ValueError(
             f"{why}, but nothing in the model says which axis of x {np.shape(batch.x)} of {name} "
@@ -229,6 +230,13 @@ class Caller:
         self._uses_resets = "resets" in self._taken and (bool(own) or keeps_state)
         self._finds_lengths = ours and self.model._finds_lengths
         self._dtype = getattr(self.model, "dtype", None)
+
+    def check_structure(self, x: Any, name: str) -> None:
+        """Refuse an x that is not structured as the inputs of a network are."""
+        plan: Any = getattr(self.model, "_plan", None)
+        if self._several_x and hasattr(plan, "arrays"):
+            for _ in plan.arrays(x, name):
+                pass
 
     def targets_per_step(self, batch: Batch) -> Any:
         """Return whether each target is per step, where the model gives other steps than x has.

@@ -79,7 +79,8 @@ class Scorer:
             raise ValueError("weight is given, but no metric takes an argument of that name")
         if self._outputs is not None:
             self._check_outputs(pred, batch.target)
-        if None in self._scored and (is_structure(pred) or is_structure(batch.target)):
+        both = type(pred), type(batch.target)
+        if None in self._scored and not {tuple, dict}.isdisjoint(both):
             self._check_one_output(pred, batch.target)
         found: dict[Any, Targets] = {}
         per_step = False

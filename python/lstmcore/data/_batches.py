@@ -313,7 +313,7 @@ class Batches(_Epochs):
             swapped = self._axis == 1 and any(target.shape[:1] == grid[:1] for grid in grids)
             hint = "; where x is (B, T, ...), its layers are made with batch_first=True" * swapped
             if stepped and self._axis == 1 and per_step is None:
-                hint = "; one for each step of a model that gives other steps: per_step=True"
+                hint = "; Batches(..., per_step=True) takes those of a model with other steps"
             raise ValueError(
                 f"{name} has shape {target.shape}, expected ({rows}, ...), one for each row of x, "
                 f"or {' or '.join(map(str, grids))} and whatever follows, one for each step{hint}"
