@@ -203,3 +203,24 @@ def test_an_x_of_another_structure_is_refused_as_such() -> None:
     ):
         with pytest.raises(error, match=message):
             lc.evaluate(model, (wrong, target), loss="mse", batch_size=2)
+
+
+def test_lists_and_names_are_as_good_as_tuples_and_dicts() -> None:
+    long, short = lc.Input(3, name="long"), lc.Input(2, name="short")
+    outputs = [
+        lc.Linear(4, 2, seed=2)(lc.GRU(3, 4, seed=0)(long)[0]),
+        lc.Linear(4, 3, seed=3)(lc.LastStep()(lc.GRU(2, 4, seed=1)(short)[0])),
+    ]
+    model = lc.Model([long, short], outputs)
+    x, target = [numbers(7, 6, 3), numbers(4, 6, 2)], [numbers(7, 6, 2), np.arange(6) % 3]
+    lengths: list[Any] = [np.arange(2, 8), np.array([4, 3, 2, 1, 4, 4])]
+    by_name = [{"long": one[0], "short": one[1]} for one in (x, lengths)]
+    losses = ["mse", "cross_entropy"]
+    whole = lc.evaluate(model, (tuple(x), tuple(target), tuple(lengths)), loss=losses)
+    for size in (None, 2):
+        for data in (
+            (x, target, tuple(lengths)), (x, target, by_name[1]), (tuple(x), target, by_name[1]),
+            (by_name[0], target, by_name[1]),
+        ):  # fmt: skip
+            found = lc.evaluate(model, data, loss=losses, batch_size=size)
+            assert found == pytest.approx(whole, rel=1e-6)

@@ -103,7 +103,7 @@ def _cut(
     shuffle: bool = False,
     seed: int | None = None,
 ) -> Batches:
-    caller.check_structure(batch.x, f"x of {name}")
+    batch = caller.structured(batch, name)
     if caller.unsure is not None and np.ndim(batch.x) + caller.unsure._takes_ids >= 3:
         raise ValueError(
             f"{why}, but nothing in the model says which axis of x {np.shape(batch.x)} of {name} "
@@ -224,6 +224,7 @@ class Caller:
         # Whether x must be one array. A forward of the user's own may take several.
         self._one_x = ours and self.model._takes_one_x and not own
         self._several_x = ours and not self.model._takes_one_x
+        self._several_y = ours and not getattr(self.model, "_one_y", True)
         self.ours = ours and not own
         self.uses_lengths = "lengths" in self._taken and (bool(own) or timed)
         keeps_state = not parts or any(m._gives_state for m in parts)
@@ -231,12 +232,19 @@ class Caller:
         self._finds_lengths = ours and self.model._finds_lengths
         self._dtype = getattr(self.model, "dtype", None)
 
-    def check_structure(self, x: Any, name: str) -> None:
-        """Refuse an x that is not structured as the inputs of a network are."""
+    def structured(self, batch: Batch, name: str) -> Batch:
+        """Refuse an x that is not structured as the inputs of a network are.
+
+        Lengths by the names of these inputs are put in the order of an x without names.
+        """
         plan: Any = getattr(self.model, "_plan", None)
-        if self._several_x and hasattr(plan, "arrays"):
-            for _ in plan.arrays(x, name):
-                pass
+        if not (self._several_x and hasattr(plan, "arrays")):
+            return batch
+        list(plan.arrays(batch.x, f"x of {name}"))
+        if isinstance(batch.lengths, dict) and isinstance(batch.x, tuple):
+            found = plan.arrays(batch.lengths, f"lengths of {name}", none=True)
+            batch = batch._replace(lengths=tuple(one for _, one in found))
+        return batch
 
     def targets_per_step(self, batch: Batch) -> Any:
         """Return whether each target is per step, where the model gives other steps than x has.
@@ -292,6 +300,8 @@ class Caller:
         of = f"of batch {number} of {name}"
         if isinstance(x, list) and self._several_x:
             x = tuple(x)
+        if isinstance(target, list) and self._several_y:
+            target = tuple(target)
         x = self._several(x, target, of) if is_structure(x) else _array(x, f"x {of}", self._dtype)
         if is_structure(target):
             target = mapped(
