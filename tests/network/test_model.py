@@ -987,3 +987,11 @@ def test_what_needs_the_whole_sequence_is_named() -> None:
     model, x = lc.Sequential(*parts), np.ones((5, 2, 3), "float32")
     with pytest.raises(ValueError, match=r"^RepeatVector\(2\) needs the whole sequence"):
         lc.generate(model, x, 3)
+    past, known = lc.Input(3), lc.Input(3)
+    _, h = lc.GRU(3, 4, seed=0)(past)
+    decoder = lc.Model([past, known], lc.GRU(3, 4, seed=1)(known, h)[0])
+    data = [((x, x), np.ones((5, 2, 4), "float32"))]
+    with pytest.raises(
+        ValueError, match=r"but GRU\(3, 4\) in the Model takes what comes of all st"
+    ):
+        lc.evaluate(decoder, data, loss="mse", truncate=2)

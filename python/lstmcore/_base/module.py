@@ -928,6 +928,12 @@ def needed_steps(module: Module, more: str = "") -> str:
             f"{module!r} may need other steps than the one it is given: its each_step is False; "
             "set it to True if each step of y comes of the same step of x alone"
         )
+    ahead = getattr(module._network, "reading_ahead", None)
+    if ahead is not None:
+        return (
+            f"{ahead.module!r} in the {type(module).__name__} takes what comes of all steps back "
+            f"into them, and so needs the whole sequence{more}"
+        )
     return f"{module!r} needs the whole sequence{more}"
 
 
