@@ -127,6 +127,11 @@ def test_targets_that_fit_no_step_of_the_output_are_refused() -> None:
             lc.evaluate(model, (x, target), loss="mse", batch_size=2)
 
 
+def test_an_x_that_does_not_fit_is_refused_with_its_own_shape() -> None:
+    with pytest.raises(ValueError, match=r"x has shape \(7, 8, 4\), expected \(T, B, 3\)"):
+        lc.evaluate(autoencoder(), (numbers(7, 8, 4), numbers(OUT, 8, 2)), loss="mse", batch_size=2)
+
+
 def test_batches_of_ones_own_take_any_steps() -> None:
     x, target = numbers(8, 8, 3), numbers(OUT, 8, 2, seed=1)
     with pytest.raises(ValueError, match=r"per_step=True\) takes those of a model with other"):

@@ -263,7 +263,11 @@ class Caller:
             rows = array.shape[axis] if array.ndim > axis else 0
             return array[:1] if axis == 0 else array[:, :1]
 
-        pred, _ = self.predict(Batch(mapped(first_row, batch.x, "x"), None))
+        try:
+            pred, _ = self.predict(Batch(mapped(first_row, batch.x, "x"), None))
+        except (ValueError, TypeError):
+            self.predict(Batch(batch.x, None))  # which says the same of all rows
+            raise
 
         def per_step(target: Any, key: Any = None) -> bool | None:
             if target is None or (is_structure(pred) and key not in by_key(pred)):
