@@ -7,7 +7,9 @@ Without --url it starts a service of its own, in another process. Every caller s
 that comes with voice_activity.py, from another place on, over and over; callers take turns, so
 that frames come evenly spread over the interval. At the end it prints how long replies took, from
 the moment when a frame was sent, and compares every reply with that of a lone stream: any
-difference, to the bit, is an error.
+difference, to the bit, is an error. A frame that these callers send late, because they are slow
+themselves, counts from then on. Nobody waits for a reply before sending the next frame, so that a
+service that stalls has it counted for every frame that it keeps waiting.
 """
 
 from __future__ import annotations

@@ -84,7 +84,12 @@ def test_forty_callers_get_what_lone_streams_give(
         client.compare(callers)
 
 
-def test_frames_that_come_at_once_are_taken_in_order(server: Any, client: Any) -> None:
+@pytest.mark.parametrize("together", [1, 2, 128])
+def test_frames_that_come_at_once_are_taken_in_order(
+    server: Any, client: Any, monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    monkeypatch.setattr(server, "MOST_TOGETHER", together)  # of three that wait
+
     async def work(service: Any, url: str) -> Any:
         loop = asyncio.get_running_loop()
         latencies: list[float] = []
