@@ -267,7 +267,7 @@ DATA = [
         ["tests/train/test_other_steps.py"],
         {
             "steps-of-the-output-unasked": (
-                "if not self.changes_steps or self.batch_first:",
+                "if self.batch_first or not (self.changes_steps or self.may_change_steps):",
                 "if True:",
             ),
             "steps-of-the-output-are-those-of-x": (

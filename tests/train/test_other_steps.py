@@ -229,3 +229,62 @@ def test_lists_and_names_are_as_good_as_tuples_and_dicts() -> None:
         ):  # fmt: skip
             found = lc.evaluate(model, data, loss=losses, batch_size=size)
             assert found == pytest.approx(whole, rel=1e-6)
+
+
+class Difference(lc.Module):
+    """A module of one's own that gives a step less than it takes."""
+
+    def forward(self, x: Any) -> Any:
+        return x[1:] - x[:-1], x.shape
+
+    def backward(self, tape: Any, dy: Any) -> Any:
+        dx = np.zeros(tape, dy.dtype)
+        dx[1:] += dy
+        dx[:-1] -= dy
+        return dx
+
+
+def test_modules_of_ones_own_may_change_steps() -> None:
+    """Where the axis of rows of the target is clear; means are those of all targets."""
+    model = lc.Sequential(Difference(), lc.GRU(3, 4, seed=0), lc.Linear(4, 1, seed=1))
+    x, target = numbers(9, 5, 3), numbers(8, 5, 1, seed=1)
+
+    def error(pred: Any, target: Any) -> float:
+        return float(np.abs(pred - target).mean())
+
+    for weight in (None, np.arange(5.0), np.arange(40.0).reshape(8, 5)):
+        metrics = {} if weight is not None else {"own": error}
+        evaluate = partial(
+            lc.evaluate, model, (x, target), loss="mse", metrics=metrics, weight=weight
+        )
+        whole = evaluate()
+        for size in (1, 2):
+            assert evaluate(batch_size=size) == pytest.approx(whole, rel=1e-5)
+    assert evaluate()["loss"] != pytest.approx(lc.evaluate(model, (x, target), loss="mse")["loss"])
+    with pytest.raises(ValueError, match="the model gives 8 steps for it, in a module of your own"):
+        lc.evaluate(model, [(x, target, [8, 3, 2, 1, 4])], loss="mse")
+    with pytest.raises(ValueError, match=r"of which either axis may be that of the 8 rows of x"):
+        lc.evaluate(model, (numbers(9, 8, 3), numbers(8, 8, 1)), loss="mse", batch_size=2)
+
+
+def test_a_model_of_ones_own_may_change_steps_and_take_lengths() -> None:
+    """Its lengths are those of x, and say nothing of y."""
+
+    class Own(lc.Module):
+        batch_first = False
+
+        def __init__(self) -> None:
+            self.inner = autoencoder()
+
+        def forward(self, x: Any, lengths: Any = None) -> Any:
+            return self.inner.forward(x, lengths=lengths)
+
+        def backward(self, tape: Any, dy: Any) -> Any:
+            return self.inner.backward(tape, dy)
+
+    x, target, lengths = numbers(7, 6, 3), numbers(OUT, 6, 2, seed=1), [7, 1, 2, 3, 4, 6]
+    for extra in ((), (lengths,)):
+        expected = lc.evaluate(autoencoder(), (x, target, *extra), loss="mse")
+        for size in (None, 2):
+            found = lc.evaluate(Own(), (x, target, *extra), loss="mse", batch_size=size)
+            assert found == pytest.approx(expected, rel=1e-6)

@@ -217,6 +217,8 @@ class Caller:
         self.changes_steps = ours and any(m._changes_lengths for m in parts)
         # Where nothing knows of time steps, rows come first.
         others = [m for m in parts if overridden(m) and not m.each_step]
+        # Of modules of the user's own that is not known.
+        self.may_change_steps = ours and bool(others)
         timed = not parts or any(m._knows_time for m in parts)
         timed = timed or any(getattr(m, "batch_first", None) is not None for m in others)
         self.unsure = None if timed or not others else others[0]
@@ -229,7 +231,7 @@ class Caller:
         self.uses_lengths = "lengths" in self._taken and (bool(own) or timed)
         keeps_state = not parts or any(m._gives_state for m in parts)
         self._uses_resets = "resets" in self._taken and (bool(own) or keeps_state)
-        self._finds_lengths = ours and self.model._finds_lengths
+        self.finds_lengths = ours and self.model._finds_lengths
         self._dtype = getattr(self.model, "dtype", None)
 
     def structured(self, batch: Batch, name: str) -> Batch:
@@ -249,10 +251,11 @@ class Caller:
     def targets_per_step(self, batch: Batch) -> Any:
         """Return whether each target is per step, where the model gives other steps than x has.
 
-        Which steps it gives is found by its output for the first row. None where they are those of
+        Which steps it gives is found by its output for the first row; where a module of the user's
+        own may change them, by targets whose axis of rows is clear. None where they are those of
         x, or all rows come first.
         """
-        if not self.changes_steps or self.batch_first:
+        if self.batch_first or not (self.changes_steps or self.may_change_steps):
             return None
         several, rows = is_structure(batch.x), 0
 
@@ -263,8 +266,16 @@ class Caller:
             rows = array.shape[axis] if array.ndim > axis else 0
             return array[:1] if axis == 0 else array[:, :1]
 
+        row = mapped(first_row, batch.x, "x")
+        if not self.changes_steps:
+
+            def clear(target: Any, name: str) -> bool | None:
+                first, second = (*np.shape(target), None, None)[:2]
+                return True if second == rows != first else None
+
+            return mapped(clear, batch.target, "target")
         try:
-            pred, _ = self.predict(Batch(mapped(first_row, batch.x, "x"), None))
+            pred, _ = self.predict(Batch(row, None))
         except (ValueError, TypeError):
             self.predict(Batch(batch.x, None))  # which says the same of all rows
             raise
@@ -369,12 +380,12 @@ class Caller:
                 )
             return y[0], tape, None
         pred, tape = made
-        return pred, tape, getattr(tape, "_ends", None) if self._finds_lengths else None
+        return pred, tape, getattr(tape, "_ends", None) if self.finds_lengths else None
 
     def predict(self, batch: Batch) -> tuple[Any, Any]:
         """Return predictions without a tape, and where rows end if the model has found out."""
         options = self._options(None, batch)
-        if self._finds_lengths:
+        if self.finds_lengths:
             pred, ends = self.model._call_with_ends(batch.x, **options)
             return pred, ends
         return self.model(batch.x, **options), None

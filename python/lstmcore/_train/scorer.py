@@ -83,7 +83,7 @@ class Scorer:
         if None in self._scored and not {tuple, dict}.isdisjoint(both):
             self._check_one_output(pred, batch.target)
         found: dict[Any, Targets] = {}
-        per_step = False
+        used = False  # whether lengths say which predictions count
         for key in self._scored:
             if key is None:
                 end = ends if ends is None else _joint(ends)
@@ -96,8 +96,9 @@ class Scorer:
                 if is_structure(weight):
                     weight = by_key(weight).get(key)
                 found[key] = self._of_output(key, one, target, weight, batch, end)
-            per_step = per_step or found[key].per_step
-        if batch.lengths is not None and not per_step:
+            of = found[key]
+            used = used or (of.per_step and (of.lengths is not None or end is not None))
+        if batch.lengths is not None and not used:
             self._check_lengths_used()
         return found
 
@@ -109,7 +110,10 @@ class Scorer:
             per_step = self._per_step(pred, batch)
         else:
             per_step = any(self._per_step(np.asarray(part), batch) for part in leaves(pred))
-        if not per_step:
+        other = self._caller.changes_steps and not self._caller.ours
+        if not per_step and self._caller.may_change_steps:
+            per_step = other = self._has_other_steps(np.shape(leaves(pred)[0]), batch)
+        if not per_step or other:  # the lengths are those of x
             lengths = None
         elif ends is not None:
             if ends.moved:
@@ -184,6 +188,27 @@ class Scorer:
         if shape[:2] not in grids:
             return False
         return len(shape) > 2 or shape[0] != shape[0 if self._caller.batch_first else 1]
+
+    def _has_other_steps(self, shape: tuple[int, ...], batch: Batch) -> bool:
+        """Whether a module of the user's own has made other steps than x has, of the same rows."""
+        caller = self._caller
+        if caller.batch_first or len(shape) < 3:
+            return False
+        if self._rows(batch.x) != shape[1] or shape[0] == shape[1]:
+            return False
+        if batch.lengths is not None and caller.ours and not caller.finds_lengths:
+            raise ValueError(
+                f"lengths are given, which are those of x, but the model gives {shape[0]} steps "
+                "for it, in a module of your own: expected weight=, which is 0 for the steps of y "
+                "that do not count"
+            )
+        return True
+
+    def _rows(self, x: Any) -> int | None:
+        """Return how many rows an x has that is not batch-first."""
+        stepped = [part for part in leaves(x) if part is not None and has_steps(part)]
+        parts = stepped if is_structure(x) else leaves(x)
+        return parts[0].shape[1] if parts and parts[0].ndim > 1 else None
 
     def _check_weighted(self, key: Any, why: str, names: Iterable[str]) -> None:
         """Refuse functions of that output, of these names, that know of no weights."""
