@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import lstmcore as lc
+from helpers.peers import require
 
 quiet = partial(lc.fit, progress=False)
 OUT = 5  # steps of the repeated ones
@@ -287,4 +288,37 @@ def test_a_model_of_ones_own_may_change_steps_and_take_lengths() -> None:
         expected = lc.evaluate(autoencoder(), (x, target, *extra), loss="mse")
         for size in (None, 2):
             found = lc.evaluate(Own(), (x, target, *extra), loss="mse", batch_size=size)
+            assert found == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("rows", [3, 6])
+@pytest.mark.parametrize("named", [False, True])
+def test_static_features_may_be_integers(rows: int, named: bool) -> None:
+    """Also where they are as many as rows: (B, F) looks like (T, B) of ids then."""
+    x, static = lc.Input(2, name="x"), lc.Input(3, steps=False, name="static")
+    y, _ = lc.GRU(5, 4, seed=0)(lc.concat([x, lc.repeat(static, like=x)]))
+    model = lc.Model([x, static], lc.Linear(4, 1, seed=1)(y))
+    values, target = numbers(7, rows, 2), numbers(7, rows, 1, seed=1)
+    counts = np.random.default_rng(0).integers(0, 9, (rows, 3))
+    given: Any = {"static": counts, "x": values} if named else (values, counts)
+    expected = lc.evaluate(model, ((values, counts.astype("float32")), target), loss="mse")
+    for size in (None, 1, 2):
+        for options in ({}, {"truncate": 3}):
+            found = lc.evaluate(model, (given, target), loss="mse", batch_size=size, **options)
+            assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_inputs_may_be_tensors_frames_and_lists() -> None:
+    torch, pandas = require("torch"), require("pandas")
+    x, static = lc.Input(2), lc.Input(3, steps=False)
+    y, _ = lc.GRU(5, 4, seed=0)(lc.concat([x, lc.repeat(static, like=x)]))
+    model = lc.Model([x, static], lc.Linear(4, 1, seed=1)(y))
+    values, fixed, target = numbers(7, 6, 2), numbers(6, 3, seed=1), numbers(7, 6, 1, seed=2)
+    expected = lc.evaluate(model, ((values, fixed), target), loss="mse")
+    for given in (
+        (torch.tensor(values), torch.tensor(fixed)), (values, pandas.DataFrame(fixed)),
+        (values.tolist(), fixed.tolist()), [values.tolist(), fixed],
+    ):  # fmt: skip
+        for size in (None, 4):
+            found = lc.evaluate(model, (given, target), loss="mse", batch_size=size)
             assert found == pytest.approx(expected, rel=1e-6)

@@ -335,9 +335,14 @@ class Caller:
     def _several(self, x: Any, target: Any, of: str) -> Any:
         """Return an x that is a tuple or dict, if the model may take it."""
         if not self._one_x:
-            return mapped(
-                lambda part, name: part if part is None else _array(part, f"{name} {of}"), x, "x"
-            )
+
+            def one(part: Any, name: str) -> Any:  # looked at, and not only handed on
+                if part is None or type(part) is np.ndarray:
+                    return part
+                array = _array(part, f"{name} {of}", self._dtype)
+                return checks.plain(array, f"{name} {of}") if self.ours else array
+
+            return self._with_features(mapped(one, x, "x"), of)
         if not is_structure(target):  # else it looks like batches
             checks.check_one(x, f"x {of}")
         if isinstance(x, dict) or any(hasattr(part, "shape") for part in x):
@@ -345,6 +350,24 @@ class Caller:
                 f"x {of} is a {type(x).__name__}, expected an array; batches come in a list"
             )
         return _array(list(x), f"x {of}", self._dtype)
+
+    def _with_features(self, x: Any, of: str) -> Any:
+        """Return x with floats in the place of integers that a network does not take for ids.
+
+        Else (B, F) of integers would look like (T, B) of ids.
+        """
+        plan: Any = getattr(self.model, "_plan", None)
+        if not any(part is not None and part.dtype.kind in "iu" for part in leaves(x)):
+            return x
+        if not (self._several_x and hasattr(plan, "arrays")):
+            return x
+        features = {
+            id(part)
+            for (_, part), (axes, _) in zip(plan.arrays(x, f"x {of}"), plan.given, strict=True)
+            if axes.features is not None and part.dtype.kind in "iu"
+        }
+        dtype = self._dtype or np.float64
+        return mapped(lambda part, _: part.astype(dtype) if id(part) in features else part, x, "x")
 
     def check_truncate(self, truncate: int, train: bool) -> None:
         """Refuse models whose state cannot be carried from one chunk to the next."""
