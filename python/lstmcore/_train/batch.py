@@ -357,9 +357,9 @@ class Caller:
         Else (B, F) of integers would look like (T, B) of ids.
         """
         plan: Any = getattr(self.model, "_plan", None)
-        if not any(part is not None and part.dtype.kind in "iu" for part in leaves(x)):
+        if not (self.ours and self._several_x and hasattr(plan, "arrays")):
             return x
-        if not (self._several_x and hasattr(plan, "arrays")):
+        if not any(part is not None and part.dtype.kind in "iu" for part in leaves(x)):
             return x
         features = {
             id(part)
