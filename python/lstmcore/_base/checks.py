@@ -59,10 +59,10 @@ def describe(value: object) -> str:
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and shape:
         return f"a {type(value).__name__} of shape {tuple(shape)}"
-    if isinstance(value, (tuple, list, dict)):
-        parts = value.values() if isinstance(value, dict) else value
+    if isinstance(value, (tuple, list, dict)) and type(value) in (tuple, list, dict):
+        parts = list(value.values() if isinstance(value, dict) else value)
         if any(getattr(part, "shape", ()) for part in parts):
-            of = f"{len(value)} array{'s' * (len(value) > 1)}"
+            of = f"{len(parts)} array{'s' * (len(parts) > 1)}"
             of = ", ".join(map(repr, value)) if isinstance(value, dict) else of
             return f"a {type(value).__name__} of {of}"
     text = repr(value)
