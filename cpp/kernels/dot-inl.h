@@ -32,6 +32,19 @@ LSTMCORE_INLINE Packet<float> to_floats(const Ints& x) {
     return (Packet<float>)__builtin_convertvector(x, Floats);
 }
 
+/// Whether a lane of a comparison is true.
+LSTMCORE_INLINE bool any(const Ints& x) {
+#if defined(__AVX512F__)
+    return _mm512_test_epi32_mask((__m512i)x, (__m512i)x) != 0;
+#elif defined(__AVX2__)
+    return !_mm256_testz_si256((__m256i)x, (__m256i)x);
+#else
+    bool is = false;
+    for (int lane = 0; lane < kLanes<float>; ++lane) is |= x[lane] != 0;
+    return is;
+#endif
+}
+
 #if LSTMCORE_VNNI
 /// sum[lane] + the dot product of four bytes of `w`, without a sign, and four of `a`, with one:
 /// VPDPBUSD.

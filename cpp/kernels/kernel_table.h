@@ -16,6 +16,9 @@ constexpr int64_t kGroup = 4;
 /// from 2^31.
 constexpr int64_t kMostQuantized = 32768;
 
+/// Rows without a negative number have 0 .. 254 in int8 with this subtracted.
+constexpr int32_t kShift = 127;
+
 /// How a product in int8 is computed. All give the same bits.
 enum class Int8Unit : uint8_t {
     plain,  ///< by the multiplications that the ISA level has
@@ -74,7 +77,8 @@ struct RoundingRoom {
 /// Or the same matrix in int8: then `data` is null, w[k][n] is scales[n] times a whole number of
 /// -127 .. 127, and a panel holds for k = 0, 4, 8, ... four numbers (w[k] .. w[k + 3]) of each
 /// column, zeros from K to padded_int8_K(). Rows are quantised before they are multiplied, see
-/// quantized-inl.h. For Int8Unit::vnni the numbers have kVnniOffset added.
+/// quantized-inl.h; shifts[n] is what a shift of all their numbers by kShift adds to a product. For
+/// Int8Unit::vnni the numbers have kVnniOffset added.
 ///
 /// Or in bfloat16: rows are rounded before they are multiplied, see bfloat16-inl.h. Then `data` is
 /// the rounded matrix (Bfloat16Unit::float32), or null, and a panel holds for k = 0, 2, 4, ... a
@@ -87,7 +91,8 @@ struct Packed {
     int64_t N = 0;
     int64_t vectors = 0;
     const int8_t* quantized = nullptr;
-    const float* scales = nullptr;  ///< (N)
+    const float* scales = nullptr;    ///< (N)
+    const int32_t* shifts = nullptr;  ///< (N)
     Int8Unit int8_unit = Int8Unit::plain;
     const Bfloat16* bfloat16 = nullptr;
     Bfloat16Unit unit = Bfloat16Unit::none;
@@ -121,6 +126,7 @@ struct Packed {
         if (quantized != nullptr) {
             part.quantized += column * padded_int8_K();
             part.scales += column;
+            part.shifts += column;
         }
         if (bfloat16 != nullptr) part.bfloat16 += column * padded_K() * parts();
         return part;

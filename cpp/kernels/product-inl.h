@@ -97,6 +97,7 @@ public:
         weights_.turns = matrix_.turns;
         weights_.ahead_bytes = heights.share(matrix_.turn_bytes);
         weights_.scales = matrix_.scales;
+        weights_.shifts = matrix_.shifts;
         weights_.panel_columns = step_;
     }
     /// Adds the product for tile number i of the `panels` panels from `panel` on, which are

@@ -69,6 +69,7 @@ struct TileWeights {
     int64_t ahead_bytes;
     int64_t panels, rows;   ///< of the tile
     const float* scales;    ///< int8: of all columns of the matrix
+    const int32_t* shifts;  ///< the same
     int64_t column;         ///< the first
     int64_t panel_columns;  ///< from panel to panel
 };
@@ -95,6 +96,7 @@ struct TileMatrix {
     int64_t panel_bytes, turns;  ///< see TileWeights
     int64_t turn_bytes;          ///< from turn to turn in a full panel
     const float* scales;
+    const int32_t* shifts;
 };
 // tiles.cpp
 template <class T>

@@ -48,9 +48,10 @@ const TileLoops<float>& loops_of(Int8Unit unit) {
 /// A matrix of `turns` times a panel of numbers of W.
 template <class T, class W>
 TileMatrix<T> tile_matrix(const TileLoops<T>& loops, const W* data, int64_t turns, int64_t numbers,
-                          const float* scales = nullptr) {
+                          const float* scales = nullptr, const int32_t* shifts = nullptr) {
     const int64_t bytes = numbers * int64_t(sizeof(W));
-    return {&loops, reinterpret_cast<const char*>(data), turns * bytes, turns, bytes, scales};
+    const auto* const bytes_of = reinterpret_cast<const char*>(data);
+    return {&loops, bytes_of, turns * bytes, turns, bytes, scales, shifts};
 }
 
 }  // namespace
@@ -61,7 +62,7 @@ TileMatrix<T> in_tiles(const Packed<T>& w) {
     if constexpr (std::is_same_v<T, float>) {
         if (w.quantized != nullptr)
             return tile_matrix(loops_of(w.int8_unit), w.quantized, w.padded_int8_K() / kGroup,
-                               columns * kGroup, w.scales);
+                               columns * kGroup, w.scales, w.shifts);
         if (w.bfloat16 != nullptr)
             return tile_matrix(loops_of(w.unit), w.bfloat16, w.padded_K() / kPair, columns * kPair);
     }
@@ -98,10 +99,12 @@ void add_by_amx(const Packed<T>& w, const AmxCut& cut, int64_t panel, int64_t pa
     for (int64_t p = 0; p < panels; ++p)
         for (int64_t r = 0; r < rows; ++r, ++ends)
             for (int64_t v = 0; v < width; v += kTileRow)
-                if (quantized)
-                    store_scaled(sums.at<Ints>(p, r, v), w.scales + (panel + p) * columns + v,
-                                 set(quantized[r].scale), *ends, v);
-                else
+                if (quantized) {
+                    const int64_t column = (panel + p) * columns + v;
+                    const Ints sum =
+                        sums.at<Ints>(p, r, v) + shift_of(quantized[r], w.shifts + column);
+                    store_scaled(sum, w.scales + column, set(quantized[r].scale), *ends, v);
+                } else
                     store(ends->to + v, padd(load(ends->from + v), sums.at<Packet<T>>(p, r, v)));
 }
 

@@ -99,6 +99,8 @@ public:
         w_.bfloat16 = int8 ? nullptr : bfloat16_.data();
         w_.quantized = int8 ? int8_.data() : nullptr;
         w_.scales = scales_.data();
+        for (int64_t n = 0; n < w_.N; ++n) shifts_.push_back(int32_t(n * 7919 % 2001 - 1000));
+        w_.shifts = shifts_.data();
         columns_ = N;
         a_ = random_numbers<float>(rows * K, 3);
         start_ = random_numbers<float>(w_.N, 4);
@@ -123,6 +125,7 @@ private:
     std::vector<Bfloat16> bfloat16_;
     std::vector<int8_t> int8_;
     std::vector<float> scales_, a_, start_, out_;
+    std::vector<int32_t> shifts_;
     std::vector<ProductRow<float>> rows_;
 };
 

@@ -40,6 +40,7 @@ struct Matrix {
     int64_t K, N;
     std::vector<int8_t> values, memory;
     std::vector<float> scales, packed_scales;
+    std::vector<int32_t> packed_shifts;
     Packed<float> packed;
 
     template <class NumberOf>
@@ -53,13 +54,15 @@ struct Matrix {
         packed.int8_unit = unit;
         memory.resize(size_t(packed.padded_int8_K() * packed.N));
         packed_scales.resize(size_t(packed.N));
+        packed_shifts.resize(size_t(packed.N));
         const int64_t rows = N;
         copy_int8(
             {values.data(), scales.data()},
             [rows](int64_t column) { return column < rows ? column : -1; }, packed, lanes, 0,
-            packed.N, memory.data(), packed_scales.data());
+            packed.N, memory.data(), packed_scales.data(), packed_shifts.data());
         packed.quantized = memory.data();
         packed.scales = packed_scales.data();
+        packed.shifts = packed_shifts.data();
     }
 };
 
@@ -121,7 +124,10 @@ TEST(products_are_exact_by_every_unit) {
                 for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 13, 16, 17, 33, 70}) {
                     const Matrix w(kernels.lanes, unit, K, N,
                                    [](int64_t i) { return number(i, 1); });
-                    const auto a = whole_rows(rows, K, [](int64_t i) { return number(i, 2); });
+                    auto a = whole_rows(rows, K, [](int64_t i) { return number(i, 2); });
+                    CHECK(multiply(kernels, w, a) == expected(w, a, fused));
+                    // Rows without a negative number, each of whose numbers is doubled.
+                    for (float& x : a) x = std::abs(x);
                     CHECK(multiply(kernels, w, a) == expected(w, a, fused));
                 }
     });

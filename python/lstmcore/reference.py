@@ -312,13 +312,17 @@ def _parts(x: Array) -> list[Array]:
 
 
 def _round_rows(x: Array) -> tuple[Array, Array]:
-    """Rows in int8 and the scale of each, which makes its largest number 127; as in float32."""
+    """Rows as whole numbers times the scale of each; as in float32.
+
+    The largest is 127, or 254 in a row without a negative number: with 127 subtracted, an int8.
+    """
     rows = x.astype(np.float32)
     most = np.abs(rows).max(axis=1, keepdims=True, initial=0)
     most[most < 1e-30] = 0  # such rows are zeros
-    factor = np.divide(np.float32(127), most, out=np.zeros_like(most), where=most > 0)
+    steps = np.where((rows < 0).any(axis=1, keepdims=True), np.float32(127), np.float32(254))
+    factor = np.divide(steps, most, out=np.zeros_like(most), where=most > 0)
     values = np.where(np.isfinite(most), np.rint(rows * factor), 0)
-    scale = np.where(np.isfinite(most), most / np.float32(127), np.nan)
+    scale = np.where(np.isfinite(most), most / steps, np.nan)
     return values.astype(np.float64), scale.astype(np.float64)
 
 

@@ -40,11 +40,13 @@ public:
         for (size_t i = 0; i < scales.size(); ++i) scales[i] = float(i % 5 + 1) / 300;
         weights_.resize(size_t(N * w_.padded_int8_K()));
         scales_.resize(scales.size());
+        shifts_.resize(scales.size());
         copy_int8(
             {values.data(), scales.data()}, [](int64_t column) { return column; }, w_,
-            kernels.lanes, 0, N, weights_.data(), scales_.data());
+            kernels.lanes, 0, N, weights_.data(), scales_.data(), shifts_.data());
         w_.quantized = weights_.data();
         w_.scales = scales_.data();
+        w_.shifts = shifts_.data();
     }
 
     const std::vector<float>& result() { return rows_.multiply(kernels_, w_); }
@@ -56,6 +58,7 @@ private:
     Packed<float> w_;
     std::vector<int8_t> weights_;
     std::vector<float> scales_;
+    std::vector<int32_t> shifts_;
     TrialRows rows_;
 };
 

@@ -20,10 +20,10 @@ Int8Unit int8_unit(const Kernels<float>& kernels);
 bool has_int8_unit(const Kernels<float>& kernels, Int8Unit unit);
 
 /// Writes columns [first, last) of `packed`, where column c is row row_of(c) of `source` (rows, K),
-/// or padding if that is negative: the numbers to `out`, and the scales.
+/// or padding if that is negative: the numbers to `out`, the scales and the shifts.
 template <class T, class RowOf>
 void copy_int8(const QuantizedMatrix& source, RowOf row_of, const Packed<T>& packed, int lanes,
-               int64_t first, int64_t last, int8_t* out, float* scales) {
+               int64_t first, int64_t last, int8_t* out, float* scales, int32_t* shifts) {
     const int64_t K = packed.K, padded = packed.padded_int8_K(), width = packed.vectors * lanes;
     const int32_t offset = packed.int8_unit == Int8Unit::vnni ? kVnniOffset : 0;
     for (int64_t column = first; column < last; ++column) {
@@ -31,11 +31,13 @@ void copy_int8(const QuantizedMatrix& source, RowOf row_of, const Packed<T>& pac
         int8_t* to = out + panel * padded + (column - panel) * kGroup;
         const int64_t step = std::min(width, packed.N - panel) * kGroup;
         scales[column] = row < 0 ? 0 : source.scales[row];
+        shifts[column] = 0;
         for (int64_t k = 0; k < padded; k += kGroup, to += step)
             for (int64_t i = 0; i < kGroup; ++i) {
                 const bool empty = row < 0 || k + i >= K;
                 const int32_t number = empty ? 0 : source.values[row * K + k + i];
                 to[i] = int8_t(uint8_t(number + offset));
+                shifts[column] += kShift * number;
             }
     }
 }

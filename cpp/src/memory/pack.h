@@ -81,12 +81,15 @@ public:
             arena_.template take<int8_t>(size_product(packed.padded_int8_K(), packed.N));
         auto* const scales = arena_.template take<float>(packed.N);
         packed.quantized = out;
+        auto* const shifts = arena_.template take<int32_t>(packed.N);
         packed.scales = scales;
+        packed.shifts = shifts;
         const int64_t width = vectors * kernels_.lanes, panels = (packed.N + width - 1) / width;
         if (out != nullptr)
             copies_.push_back([=](int64_t part, int64_t parts, const T*) {
                 copy_int8(source, row_of, packed, kernels_.lanes, panels * part / parts * width,
-                          std::min(panels * (part + 1) / parts * width, packed.N), out, scales);
+                          std::min(panels * (part + 1) / parts * width, packed.N), out, scales,
+                          shifts);
             });
         return packed;
     }

@@ -55,7 +55,8 @@ def quantize(model: Model, *, calibration: Any = None) -> Model:
     -----
     Weights are symmetric, one scale for each row: w is about scale * q with q in -127 .. 127. What
     they are multiplied with, x, h and what a projection reads, is rounded in the same way when it
-    is multiplied, each row of the batch by its own largest number. So one row does not depend on
+    is multiplied, each row of the batch by its own largest number (twice as finely where a row has
+    no negative number, as behind a ReLU). So one row does not depend on
     the others, and the sums of products, being whole numbers, are exact: results are equal to the
     bit alone or in a batch, padded or not, streamed or not, at any number of threads and at every
     ISA level with fused multiply-add. Gates, states and all other arithmetic are float32. Products
