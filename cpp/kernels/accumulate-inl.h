@@ -19,27 +19,34 @@ constexpr bool is_alone(int vectors, int rows) {
 }
 constexpr int64_t kStepsAhead = 16;
 
-/// sum[panel][row][vector] += a[row][offset] w[panel][vector]
+/// sum[panel][row][vector] += a[row][offset] w[panel][vector]. Of KeptBfloat16, the weights go to
+/// kept[kTerm][vector], too.
 template <int kTerm, class T, class W, int kVectors, int kPanels, int kRows>
 LSTMCORE_INLINE void add_term(const T* const (&a)[kRows], int64_t offset, const W* w,
-                              int64_t w_panel, Packet<T> (&sum)[kPanels][kRows][kVectors]) {
+                              int64_t w_panel, T* kept,
+                              Packet<T> (&sum)[kPanels][kRows][kVectors]) {
     using P = Packet<T>;
     constexpr int L = kLanes<T> * kTerms<T, W>;
+    const auto weight_at = [&](int p, int v) LSTMCORE_INLINE_LAMBDA {
+        const P weight = load_weight<kTerm>(w + p * w_panel + v * L);
+        if constexpr (std::is_same_v<W, KeptBfloat16>)
+            store(kept + (kTerm * kVectors + v) * kLanes<T>, weight);
+        return weight;
+    };
     // Beside the sums the registers hold all factors or all weights, whichever are fewer.
     if constexpr (kRows <= kPanels * kVectors) {
         P factor[kRows];
         for (int r = 0; r < kRows; ++r) factor[r] = set(a[r][offset]);
         for (int p = 0; p < kPanels; ++p)
             for (int v = 0; v < kVectors; ++v) {
-                const P weight = load_weight<kTerm>(w + p * w_panel + v * L);
+                const P weight = weight_at(p, v);
                 for (int r = 0; r < kRows; ++r)
                     sum[p][r][v] = multiply_add<W>(factor[r], weight, sum[p][r][v]);
             }
     } else {
         P weight[kPanels][kVectors];
         for (int p = 0; p < kPanels; ++p)
-            for (int v = 0; v < kVectors; ++v)
-                weight[p][v] = load_weight<kTerm>(w + p * w_panel + v * L);
+            for (int v = 0; v < kVectors; ++v) weight[p][v] = weight_at(p, v);
         for (int r = 0; r < kRows; ++r) {
             const P factor = set(a[r][offset]);
             for (int p = 0; p < kPanels; ++p)
@@ -55,7 +62,8 @@ LSTMCORE_INLINE void add_term(const T* const (&a)[kRows], int64_t offset, const 
 /// fetch() is called in every turn of a tile that is not alone.
 template <class T, class W, int kVectors, int kPanels, int kRows, class Fetch>
 LSTMCORE_INLINE void accumulate(const void* const* a, int64_t a_step, const W* w, int64_t w_panel,
-                                int64_t w_step, int64_t turns, const Ends<T>* ends, Fetch fetch) {
+                                int64_t w_step, int64_t turns, const Ends<T>* ends, Fetch fetch,
+                                T* kept = nullptr) {
     using P = Packet<T>;
     constexpr int L = kLanes<T>, kStep = kFactors<T, W>;
     P sum[kPanels][kRows][kVectors];
@@ -80,12 +88,16 @@ LSTMCORE_INLINE void accumulate(const void* const* a, int64_t a_step, const W* w
         } else {
             fetch();
         }
-        add_term<0>(row, offset, w, w_panel, sum);
+        if constexpr (std::is_same_v<W, KeptBfloat16>)
+            for (int64_t v = 0; v < kStep * kVectors; ++v)  // else each store would wait for it
+                prefetch_near(kept + (kStepsAhead * kVectors + v) * L);
+        add_term<0>(row, offset, w, w_panel, kept, sum);
         if constexpr (kStep > 1) {
             // Weights are read again: kept from the first half, they would displace the sums.
             __asm__ volatile("" : : : "memory");
-            add_term<1>(row, offset + 1, w, w_panel, sum);
+            add_term<1>(row, offset + 1, w, w_panel, kept, sum);
         }
+        if constexpr (std::is_same_v<W, KeptBfloat16>) kept += kStep * kVectors * L;
     }
     for (int p = 0; p < kPanels; ++p)
         for (int r = 0; r < kRows; ++r)
@@ -100,9 +112,11 @@ void multiply_tile(const void* const* a, const TileWeights& w, const Ends<T>* en
         prefetch(ahead);
         ahead += bytes;
     };
+    T* kept = nullptr;
+    if constexpr (std::is_same_v<W, KeptBfloat16>) kept = w.kept;
     accumulate<T, W, kVectors, kPanels, kRows>(
         a, kFactors<T, W>, reinterpret_cast<const W*>(w.data), w.panel_bytes / int64_t(sizeof(W)),
-        kVectors * kLanes<T> * kTerms<T, W>, w.turns, ends, fetch);
+        kVectors * kLanes<T> * kTerms<T, W>, w.turns, ends, fetch, kept);
 }
 
 /// A table of Of<kVectors, kPanels, kRows>::loop for all shapes of tiles, those of several panels

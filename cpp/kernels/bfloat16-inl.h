@@ -24,7 +24,7 @@ namespace {
 LSTMCORE_INLINE Packet<float> round_to_bfloat16(const Packet<float>& x) {
     const Ints bits = (Ints)x;
     const Ints half = ((bits >> 16) & 1) + 0x7fff;
-    const Ints nan = (bits & 0x7fffffff) > 0x7f800000;
+    const Ints nan = (Ints)(x != x);
     // The bits of a NaN can be the largest of all, beside which there is no room for a half.
     const Ints rounded = nan ? bits | 0x00400000 : (Ints)((Unsigned)bits + (Unsigned)half);
     return (Packet<float>)(rounded & int32_t(0xffff0000u));
@@ -78,6 +78,9 @@ void pack_pairs(const T* first, const T* second, int64_t n, int64_t width, int64
 /// Weights in bfloat16 where a multiply-add takes a pair of them: Bfloat16Unit::dot.
 enum class DotBfloat16 : Bfloat16 {};
 
+/// The same where the loop keeps what it has widened, see KeepingLoops.
+enum class KeptBfloat16 : Bfloat16 {};
+
 /// How many k lie side by side in a matrix of W, for each of its columns: one, or a pair.
 template <class T, class W>
 constexpr int kTerms = std::is_same_v<T, W> ? 1 : int(kPair);
@@ -97,6 +100,10 @@ LSTMCORE_INLINE Packet<float> load_weight(const Bfloat16* w) {
     Ints pairs;
     std::memcpy(&pairs, w, sizeof pairs);
     return (Packet<float>)(kTerm == 0 ? pairs & int32_t(0xffff0000u) : pairs << 16);
+}
+template <int kTerm>
+LSTMCORE_INLINE Packet<float> load_weight(const KeptBfloat16* w) {
+    return load_weight<kTerm>(reinterpret_cast<const Bfloat16*>(w));
 }
 template <int kTerm>
 LSTMCORE_INLINE Packet<float> load_weight(const DotBfloat16* w) {
@@ -145,7 +152,13 @@ public:
     template <class RowOf>
     LSTMCORE_INLINE MadeRows set(const Packed<float>& w, int64_t n, RowOf row_of) {
         const int64_t stride = stride_of(w);
-        for (int64_t i = 0; i < n; ++i) round(row_of(i), w, room_.data + i * stride);
+        constexpr int64_t kMost = 16;
+        const float* from[kMost];
+        for (int64_t i = 0; i < n; i += kMost) {
+            const int64_t count = std::min(n - i, kMost);
+            for (int64_t j = 0; j < count; ++j) from[j] = row_of(i + j);
+            round(from, count, w, room_.data + i * stride, stride);
+        }
         return {reinterpret_cast<const char*>(room_.data), stride * int64_t(sizeof(float))};
     }
 
@@ -160,18 +173,24 @@ private:
         if (w.uses_amx() && n % 256 == 0) n += 1;
         return (n + L - 1) / L * L;
     }
-    static LSTMCORE_ONE_COPY void round(const float* from, const Packed<float>& w, float* to) {
+    static LSTMCORE_ONE_COPY void round(const float* const* from, int64_t n, const Packed<float>& w,
+                                        float* to, int64_t stride) {
+        const int64_t K = w.K, padded = w.padded_K();
         if (w.parts() > 1)
-            round_row_in_pairs<kParts>(from, w.K, w.padded_K(), to);
+            for (int64_t i = 0; i < n; ++i)
+                round_row_in_pairs<kParts>(from[i], K, padded, to + i * stride);
         else if (takes_pairs(w))
-            round_row_in_pairs<1>(from, w.K, w.padded_K(), to);
+            for (int64_t i = 0; i < n; ++i)
+                round_row_in_pairs<1>(from[i], K, padded, to + i * stride);
         else
-            round_row(from, w.K, to);
+            for (int64_t i = 0; i < n; ++i) round_row(from[i], K, to + i * stride);
     }
     // Where K is odd, the second of the last pair is -0: its product with the weight, 0, is then
     // -0, which changes no sum.
-    static void round_row(const float* from, int64_t K, float* to) {
-        for (int64_t k = 0; k < K; k += L) store(to + k, round_to_bfloat16(load(from + k, K - k)));
+    static LSTMCORE_INLINE void round_row(const float* from, int64_t K, float* to) {
+        int64_t k = 0;
+        for (; k + L <= K; k += L) store(to + k, round_to_bfloat16(load(from + k)));
+        if (k < K) store(to + k, round_to_bfloat16(load(from + k, K - k)));
         if (K % kPair != 0) to[K] = -0.0f;
     }
     template <int kOfParts>

@@ -59,10 +59,12 @@ constexpr int64_t kMostBfloat16 = 8192;
 /// The same where it is asked for in three parts.
 constexpr int64_t kMostBfloat16Parts = 5120;
 
-/// Where kernels round rows to bfloat16: room for so many numbers.
+/// Where kernels round rows to bfloat16: room for so many numbers. And, for many rows, room for a
+/// panel of a matrix that Bfloat16Unit::widening multiplies, as floats; or null.
 struct RoundingRoom {
     float* data = nullptr;
     int64_t numbers = 0;
+    float* panel = nullptr;
 };
 
 /// A (K, N) matrix packed for products row · matrix: panels of `vectors` registers of columns, the

@@ -99,23 +99,37 @@ public:
         weights_.scales = matrix_.scales;
         weights_.shifts = matrix_.shifts;
         weights_.panel_columns = step_;
+        if constexpr (std::is_same_v<T, float>)
+            if (w.room.panel && heights.tiles >= kTilesKept) kept_ = keeping(w);
     }
     /// Adds the product for tile number i of the `panels` panels from `panel` on, which are
-    /// `vectors` registers wide, or fewer: wide tells of several.
+    /// `vectors` registers wide, or fewer: wide tells of several. The tiles of a panel come one
+    /// after the other.
     LSTMCORE_INLINE void add(bool wide, int64_t vectors, int64_t panel, int64_t panels, int64_t i,
                              int64_t rows, const void* const* a, const Ends<T>* ends) {
         const char* const data = matrix_.data + panel * matrix_.panel_bytes;
+        const TileLoops<T>* loops = matrix_.loops;
         weights_.data = data;
         weights_.ahead = data + next_ + i * share_;
         weights_.panels = panels;
         weights_.rows = rows;
         weights_.column = panel * step_;
-        const TileLoops<T>& loops = *matrix_.loops;
-        (wide ? loops.wide[vectors] : loops.tall[vectors][rows])(a, weights_, ends);
+        if (kept_.first) {
+            const bool first = i == 0;
+            loops = first ? kept_.first : kept_.others;
+            weights_.data = first ? data : reinterpret_cast<const char*>(kept_.panel);
+            weights_.kept = kept_.panel;
+            weights_.turns = first ? matrix_.turns : kept_.turns;
+        }
+        (wide ? loops->wide[vectors] : loops->tall[vectors][rows])(a, weights_, ends);
     }
 
 private:
+    /// With so many tiles of a panel, the first one keeps its weights as floats for the others.
+    static constexpr int64_t kTilesKept = 3;
+
     TileMatrix<T> matrix_;
+    KeepingLoops<T> kept_;
     int64_t step_, next_, share_;
     TileWeights weights_;
 };

@@ -68,6 +68,7 @@ struct TileWeights {
     const char* ahead;
     int64_t ahead_bytes;
     int64_t panels, rows;   ///< of the tile
+    float* kept;            ///< bfloat16: where the loop writes the panel as floats, if it does
     const float* scales;    ///< int8: of all columns of the matrix
     const int32_t* shifts;  ///< the same
     int64_t column;         ///< the first
@@ -98,9 +99,19 @@ struct TileMatrix {
     const float* scales;
     const int32_t* shifts;
 };
+/// The loops for several tiles of a panel that Bfloat16Unit::widening multiplies: the first one
+/// keeps the panel as floats, by which the others are multiplied.
+template <class T>
+struct KeepingLoops {
+    const TileLoops<T>*first = nullptr, *others = nullptr;
+    float* panel = nullptr;
+    int64_t turns = 0;  ///< of the others
+};
 // tiles.cpp
 template <class T>
 TileMatrix<T> in_tiles(const Packed<T>& w);
+template <class T>
+KeepingLoops<T> keeping(const Packed<T>& w);
 
 }  // namespace LSTMCORE_LEVEL
 }  // namespace lstmcore

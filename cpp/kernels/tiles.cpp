@@ -69,6 +69,13 @@ TileMatrix<T> in_tiles(const Packed<T>& w) {
     return tile_matrix(kLoops<T, Numbers<T, T>::template Of>, w.data, w.K, columns);
 }
 
+template <class T>
+KeepingLoops<T> keeping(const Packed<T>& w) {
+    return {&kLoops<T, Numbers<T, KeptBfloat16>::template Of>,
+            &kLoops<T, Numbers<T, T>::template Of>, w.room.panel, w.K};
+}
+
+template KeepingLoops<float> keeping<float>(const Packed<float>&);
 template TileMatrix<float> in_tiles<float>(const Packed<float>&);
 template TileMatrix<double> in_tiles<double>(const Packed<double>&);
 

@@ -185,7 +185,7 @@ Bfloat16Unit bfloat16x3_unit(const Kernels<float>& kernels) {
 }
 
 RoundingRooms::RoundingRooms(Precision precision, int threads, int64_t K, int64_t rows,
-                             int matrices)
+                             int matrices, bool widens)
     : matrices_(matrices) {
     if (precision == Precision::own) return;
     // More rows than this share nothing more: the weights come from the L1 cache by then.
@@ -196,10 +196,14 @@ RoundingRooms::RoundingRooms(Precision precision, int threads, int64_t K, int64_
     const int64_t stride = precision == Precision::bfloat16x3
                                ? parts + kLine
                                : round_up(std::min(K, kMostBfloat16), kLine);
+    // Fewer rows, or larger panels than the L2 cache holds two of, are not faster widened first.
+    constexpr int64_t kFewestRows = 9, kMostWidened = 2048;
+    if (widens && rows >= kFewestRows && K <= kMostWidened)
+        panel_ = round_up(K, kPair) * kMostColumns<float>;
     rows = std::min(rows, kMostRows);
-    if (rows * stride <= kMostBfloat16) return;
-    numbers_ = rows * stride;
-    memory_ = Buffer(threads * matrices_ * numbers_ * int64_t(sizeof(float)));
+    if (rows * stride > kMostBfloat16) numbers_ = rows * stride;
+    if (numbers_ + panel_ == 0) return;
+    memory_ = Buffer(threads * matrices_ * (numbers_ + panel_) * int64_t(sizeof(float)));
 }
 
 void round_bfloat16(float* numbers, int64_t count) noexcept {

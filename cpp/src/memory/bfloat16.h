@@ -7,6 +7,7 @@
 #include "kernel_table.h"
 #include "lstmcore/memory.h"
 #include "lstmcore/precision.h"
+#include "machine/caches.h"
 
 namespace lstmcore {
 
@@ -39,25 +40,33 @@ inline void split_bfloat16(float x, Bfloat16 (&parts)[kParts]) {
     parts[2] = to_bfloat16(rest - from_bfloat16(parts[1]));
 }
 
+/// A panel of a matrix has at most so many columns: four registers.
+template <class T>
+constexpr int64_t kMostColumns = 4 * kAlignment / int64_t(sizeof(T));
+
 /// Rooms in which the kernels that some threads call round rows: one for each matrix that a call
 /// multiplies with. There are none where the stack is enough.
 class RoundingRooms {
 public:
     RoundingRooms() = default;
     /// For rows of at most K numbers, of which at most `rows` are rounded together. There are none
-    /// if this precision does not round.
-    RoundingRooms(Precision precision, int threads, int64_t K, int64_t rows, int matrices = 1);
+    /// if this precision does not round. With `widens`, a matrix may be Bfloat16Unit::widening.
+    RoundingRooms(Precision precision, int threads, int64_t K, int64_t rows, int matrices = 1,
+                  bool widens = false);
 
     template <class T>
     Packed<T> in_room(Packed<T> w, int thread, int matrix = 0) const {
-        const int64_t room = (thread * matrices_ + matrix) * numbers_;
-        if (numbers_ > 0) w.room = {static_cast<float*>(memory_.data()) + room, numbers_};
+        if (numbers_ + panel_ == 0) return w;
+        const int64_t room = (thread * matrices_ + matrix) * (numbers_ + panel_);
+        w.room = {static_cast<float*>(memory_.data()) + room, numbers_};
+        if (panel_ > 0 && w.unit == Bfloat16Unit::widening) w.room.panel = w.room.data + numbers_;
         return w;
     }
 
 private:
     int64_t matrices_ = 1;  // for each thread
     int64_t numbers_ = 0;   // of a room
+    int64_t panel_ = 0;     // of that for a panel
     Buffer memory_;
 };
 

@@ -47,7 +47,7 @@ public:
         longest_ = std::max(longest_, K);
         if (room)
             copies_.push_back([=](int64_t part, int64_t parts, const T* padding) {
-                const T* rows[kMaxWidth];
+                const T* rows[kMostColumns<T>];
                 const int64_t end = panels * (part + 1) / parts * width;
                 for (int64_t first = panels * part / parts * width; first < end; first += width) {
                     const int64_t count = std::min(width, N - first);
@@ -161,8 +161,6 @@ public:
     }
 
 private:
-    static constexpr int64_t kMaxWidth = 4 * kAlignment / int64_t(sizeof(T));
-
     /// Where a matrix goes; both are null while it is only counted.
     struct Room {
         Packed<T> packed;
@@ -204,8 +202,8 @@ private:
     void transpose_rounded(const T* const* rows, const Packed<T>& packed, int64_t width,
                            Bfloat16* out) const {
         constexpr int64_t kBlock = 32;
-        T block[kBlock * kMaxWidth];
-        const T* from[kMaxWidth];
+        T block[kBlock * kMostColumns<T>];
+        const T* from[kMostColumns<T>];
         for (int64_t k = 0; k < packed.padded_K(); k += kBlock) {
             const int64_t count = std::min(kBlock, packed.K - k);
             const int64_t padded = std::min(kBlock, packed.padded_K() - k);

@@ -119,7 +119,7 @@ public:
         std::memset(zeros_, 0, sizeof(T) * round_up(std::max(H_, P_), kAlignment));
         rooms_ =
             RoundingRooms(weights.precision(), workers_.count(), std::max(widest_input(spec_), H_),
-                          size_product(chunk_, workers_.slots()), 2);
+                          size_product(chunk_, workers_.slots()), 2, weights.widens());
         run_team(workers_.count(), [&](Team& team) noexcept {
             const FlushDenormals mode;
             masks_.fill(team);

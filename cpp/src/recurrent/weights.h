@@ -1,6 +1,7 @@
 // The packed parameters of a layer, in the order in which the kernels read them.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -69,6 +70,13 @@ public:
     bool can_train() const { return train_; }
     bool is_quantized() const { return quantized_; }
     Precision precision() const { return precision_; }
+    /// Whether a matrix is Bfloat16Unit::widening.
+    bool widens() const {
+        return std::any_of(directions_.begin(), directions_.end(), [](const auto& direction) {
+            return direction.w_ih.unit == Bfloat16Unit::widening ||
+                   direction.w_hh.unit == Bfloat16Unit::widening;
+        });
+    }
     int64_t bytes() const { return memory_.bytes(); }
 
 private:

@@ -92,7 +92,8 @@ void linear_forward(const Linear<T>& linear, const T* x, int64_t rows, T* y, int
     check_rows(rows);
     const int64_t I = linear.inputs(), O = linear.outputs();
     const int team_size = team_size_for(rows, I, O, num_threads);
-    const RoundingRooms rooms(linear.precision(), team_size, I, rows);
+    const RoundingRooms rooms(linear.precision(), team_size, I, rows, 1,
+                              linear.weight().unit == Bfloat16Unit::widening);
     run_fast_team(CallKind({'l', rows, I, O, sizeof(T)}), team_size, [&](Team& team) noexcept {
         const FlushDenormals mode;
         multiply_rows(linear.kernels(), rooms.in_room(linear.weight(), team.rank), O, linear.bias(),
