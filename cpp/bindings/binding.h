@@ -185,6 +185,7 @@ void bind_weights(py::module_& m);
 void bind_layer(py::module_& m);
 void bind_linear(py::module_& m);
 void bind_row_functions(py::module_& m);
+void bind_program(py::module_& m);
 void bind_stream(py::module_& m);
 void bind_stream_pool(py::module_& m);
 void bind_attention(py::module_& m);

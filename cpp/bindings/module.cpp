@@ -11,6 +11,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     bind_layer(m);
     bind_linear(m);
     bind_row_functions(m);
+    bind_program(m);
     bind_stream(m);
     bind_stream_pool(m);
     bind_attention(m);

@@ -103,6 +103,24 @@ def linear_backward(
     linear: Linear, x: _Array, dy: _Array, dweight: _Array, dbias: _Array | None = None, /
 ) -> _Array: ...
 
+# Operations on arrays of known shapes, see program.h: (name, shape, places, last, value, f, matrix)
+# with places (memory, offset, strides). Memories are a room of so many numbers, the arrays that it
+# is called with, of so many numbers each, `constants`, and arrays that it makes. It returns those
+# that `results` has by their number, whole, or a part: where that begins, its shape and strides.
+@final
+class Program:
+    def __call__(self, *arrays: _Array) -> Any: ...
+
+def make_program(
+    double: bool,
+    operations: Sequence[tuple[Any, ...]],
+    room: int,
+    inputs: list[int],
+    constants: list[_Array],
+    made: list[list[int]],
+    results: Sequence[tuple[int, tuple[int, list[int], list[int]] | None]],
+) -> Program: ...
+
 # y = f(x) for each number, softmax over the last axis, layer normalization over the last axes that
 # hold `features` numbers together; in training also what backward takes: (x - mean) * scale as
 # (rows, features), or None if that is y, and scale as (rows, 1).
