@@ -4,8 +4,9 @@
     python bench/graphs.py [--rounds 30] [--dynamo] [--markdown PATH]
 
 A recurrent layer, a linear one and softmax. The states go in and come out, or begin with zeros.
-Batch and steps are free in files of the older exporter; the newer one, `--dynamo`, needs
-`onnxscript` and fixes the steps here, and writes an RNN as nodes for each step.
+Then models that are no chain, those of `graph_models.py`. Batch and steps are free in files of the
+older exporter; the newer one, `--dynamo`, needs `onnxscript` and fixes the steps here, and writes
+an RNN as nodes for each step.
 
 Both run in this process, on one thread and in turns. What is counted is the time that the processor
 spends on it, so that others on the machine matter little; the least of all rounds is printed.
@@ -15,12 +16,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import itertools
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +32,7 @@ import onnxruntime
 import torch
 
 import lstmcore as lc
+from graph_models import CASES, Case
 
 KINDS, STEPS = ("LSTM", "GRU", "RNN"), (1, 100)
 INPUTS, HIDDEN = 40, 64
@@ -96,6 +99,26 @@ def export(kind: str, form: Form, steps: int | None) -> bytes:
     return file.getvalue()
 
 
+def export_case(case: Case, given: tuple[Any, ...], dynamo: bool) -> bytes:
+    """Return PyTorch's export of a model that is no chain."""
+    file = io.BytesIO()
+    torch.manual_seed(0)
+    model, inputs = case.make().eval(), tuple(map(torch.tensor, given))
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        if dynamo:
+            names = list(case.names)
+            torch.onnx.export(model, inputs, input_names=names, dynamo=True, verbose=False).save(
+                file
+            )
+        else:
+            axes = {name: {0: "B", 1: "T"} for name, x in zip(case.names, given, strict=True)
+                    if name in ("x", "ids") and case.steps != (1,)}  # fmt: skip
+            torch.onnx.export(model, inputs, file, input_names=list(case.names), dynamic_axes=axes,
+                              dynamo=False)  # fmt: skip
+    return file.getvalue()
+
+
 def microseconds(run: Callable[[], Any], calls: int) -> float:
     """Return what a call costs the processor."""
     begin = time.process_time()
@@ -107,19 +130,34 @@ def microseconds(run: Callable[[], Any], calls: int) -> float:
 def measure(kind: str, form: Form, steps: int, rounds: int, dynamo: bool) -> tuple[float, float]:
     """Return the microseconds of a call, ours and ONNX Runtime's."""
     file = export(kind, form, steps if dynamo else None)
+    rng = np.random.default_rng(0)
+    shapes = [(1, steps, INPUTS)]
+    states = (2 if kind == "LSTM" else 1) * form.states
+    shapes += [(form.layers * (1 + form.bidirectional), 1, HIDDEN)] * states
+    given = [rng.standard_normal(shape).astype("float32") for shape in shapes]
+    return compare(file, given, steps, rounds)
+
+
+def measure_case(case: Case, steps: int, rounds: int, dynamo: bool) -> tuple[float, float]:
+    """Return the same of a model that is no chain."""
+    given = case.inputs(steps, np.random.default_rng(0))
+    return compare(export_case(case, given, dynamo), given, steps, rounds)
+
+
+def compare(file: bytes, inputs: Sequence[Any], steps: int, rounds: int) -> tuple[float, float]:
+    """Return the microseconds of a call with these inputs."""
     model = lc.from_onnx(file)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # of initializers that PyTorch has left over
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    rng = np.random.default_rng(0)
-    given = {"x": rng.standard_normal((1, steps, INPUTS)).astype("float32")}
-    rows = form.layers * (1 + form.bidirectional)
-    for value in session.get_inputs()[1:]:
-        given[value.name] = rng.standard_normal((rows, 1, HIDDEN)).astype("float32")
-    ours, theirs = lambda: model(*given.values()), lambda: session.run(None, given)
-    found = ours()
-    for a, b in zip(found if form.states else [found], theirs(), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
+    names = [value.name for value in session.get_inputs()]
+    given = dict(zip(names, inputs, strict=True))
+    ours, theirs = lambda: model(*inputs), lambda: session.run(None, given)
+    for _ in range(3):  # a graph is planned for shapes that come again
+        found = ours()
+        for a, b in zip(found if isinstance(found, tuple) else [found], theirs(), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
     calls = 300 if steps == 1 else 30
     times = [(microseconds(ours, calls), microseconds(theirs, calls)) for _ in range(rounds)]
     least = np.min(times, axis=0)
@@ -131,16 +169,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Exports of PyTorch, beside ONNX Runtime.")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--dynamo", action="store_true", help="by PyTorch's newer exporter")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="of models with this in the name"
+    )
     parser.add_argument("--markdown", type=Path, metavar="PATH", help="write the table there, too")
     arguments = parser.parse_args()
     lines = ["| model | T | ours µs | ONNX Runtime µs | ours / theirs |"]
     lines += ["| --- | ---: | ---: | ---: | ---: |"]
     print("\n".join(lines))
-    for kind, form, steps in itertools.product(KINDS, FORMS, STEPS):
-        ours, theirs = measure(kind, form, steps, arguments.rounds, arguments.dynamo)
-        row = f"| {kind}, {form} | {steps}"
-        lines.append(f"{row} | {ours:.1f} | {theirs:.1f} | {ours / theirs:.2f} |")
-        print(lines[-1], flush=True)
+    rows: list[tuple[str, int, Callable[..., tuple[float, float]]]] = [
+        (f"{kind}, {form}", steps, functools.partial(measure, kind, form))
+        for kind, form, steps in itertools.product(KINDS, FORMS, STEPS)
+    ]
+    rows += [
+        (c.name, steps, functools.partial(measure_case, c)) for c in CASES for steps in c.steps
+    ]
+    for name, steps, run in rows:
+        if arguments.only in name:
+            ours, theirs = run(steps, arguments.rounds, arguments.dynamo)
+            times = f"{ours:.1f} | {theirs:.1f} | {ours / theirs:.2f}"
+            lines.append(f"| {name} | {steps} | {times} |")
+            print(lines[-1], flush=True)
     if arguments.markdown:
         arguments.markdown.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
