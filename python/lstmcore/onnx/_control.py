@@ -17,11 +17,16 @@ __all__ = ["KINDS", "Part", "bind", "known"]
 class Part(NamedTuple):
     """A graph within a node, as it runs."""
 
-    run: Callable[[Sequence[Any]], list[Any]]  # of its inputs, then of what it takes from around
+    plan: Any  # whose inputs are its own, then what it takes from around
     inputs: int  # how many it has of its own
     outputs: int
     start: int  # where what it takes from around is among the inputs of the node
     stop: int
+
+    def run(self, values: Sequence[Any]) -> list[Any]:
+        """Return the outputs."""
+        found: list[Any] = self.plan.run(values)
+        return found
 
 
 def known(node: Node) -> bool:
@@ -41,7 +46,8 @@ def bind(node: Node, attributes: dict[str, Any]) -> Callable[..., Any]:
     for name in wanted:
         if not isinstance(attributes.get(name), Part):
             raise ValueError(f"{node} has no graph {name!r}")
-    return functools.partial(function, len(node.inputs), **attributes)
+    run = functools.partial(function, len(node.inputs), **attributes)
+    return run() if isinstance(function, type) else run
 
 
 def _truth(value: Tensor, name: str) -> bool:
@@ -50,10 +56,19 @@ def _truth(value: Tensor, name: str) -> bool:
     return bool(value.reshape(())[()])
 
 
-def _if(count: int, condition: Tensor, *outer: Any, then_branch: Part, else_branch: Part) -> Any:
-    part = then_branch if _truth(condition, "cond") else else_branch
-    start, stop = part.start - 1, part.stop - 1
-    return tuple(part.run(outer[start:stop]))
+class If:
+    """Which of two graphs runs, says a truth value."""
+
+    def __init__(self, count: int, *, then_branch: Part, else_branch: Part) -> None:
+        self._branches = else_branch, then_branch
+
+    def taken(self, condition: Tensor) -> Part:
+        """Return the graph that runs."""
+        return self._branches[_truth(condition, "cond")]
+
+    def __call__(self, condition: Tensor, *outer: Any) -> Any:
+        part = self.taken(condition)
+        return tuple(part.run(outer[part.start - 1 : part.stop - 1]))
 
 
 def _loop(count: int, *given: Any, body: Part) -> Any:
@@ -150,7 +165,7 @@ class _Collected:
 
 # By name: since which version, the function, its attributes and what they are.
 KINDS: dict[str, tuple[int, Callable[..., Any], dict[str, Any]]] = {
-    "If": (1, _if, {"then_branch": Part, "else_branch": Part}),
+    "If": (1, If, {"then_branch": Part, "else_branch": Part}),
     "Loop": (1, _loop, {"body": Part}),
     "Scan": (
         9,

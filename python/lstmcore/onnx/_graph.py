@@ -176,6 +176,9 @@ class Graph(Mapping[str, Layer]):
     float32; the inputs of a DynamicQuantizeLSTM are rounded row by row if its integers are
     symmetric, else they stay real, as its weights become; a row of length 0 keeps its initial
     state, where ONNX Runtime returns zeros.
+
+    The second call with inputs of some shapes plans for these, and those behind it are faster.
+    Their results may differ from those of the first two in rounding.
     """
 
     __hash__ = object.__hash__

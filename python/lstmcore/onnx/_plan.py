@@ -11,6 +11,7 @@ from . import _control, operators
 from ._folding import around
 from ._model import Body, Node, Tensor
 from .operators._joined import Joined, Joiner
+from .shaped import Changed, Unfit, plain, shaped
 
 __all__ = ["Plan", "Special"]
 
@@ -46,24 +47,27 @@ class Plan:
         constants: Mapping[str, Tensor],
         special: Special,
     ) -> None:
-        self._constants, self._special = constants, special
+        self.constants, self._special = constants, special
         joiner = Joiner(nodes, outputs, constants)
         found = []
         for node in nodes:
             if not joiner.is_past(node):
                 found.append(joiner.join(Joined(node, *self._function(node), node.outputs)))
-        kept = _needed(found, set(outputs))
-        self._nodes = [one.node for one in kept]
-        self._run = _written(kept, inputs, outputs, constants)
+        self.steps = _needed(found, set(outputs))
+        self.inputs, self.outputs, self.constants = inputs, outputs, constants
+        self._run = _Written(self.steps, inputs, outputs, constants)
+        # By shapes and types of inputs; None where NumPy computes all.
+        self._shaped: dict[Any, _Written | None] = {}
+        self._seen: tuple[Any, ...] = ()  # those that have come once
 
     def _function(self, node: Node) -> tuple[Callable[..., Any], tuple[str, ...]]:
-        made = self._special(node, self._constants)
+        made = self._special(node, self.constants)
         if made is not None:
             return made
         if node.bodies():
             return self._with_bodies(node)
         run = operators.bind(node)
-        fixed = operators.fixed(node, self._constants)
+        fixed = operators.fixed(node, self.constants)
         return (run, node.inputs) if fixed is None else (fixed, node.inputs[:1])
 
     def _with_bodies(self, node: Node) -> tuple[Callable[..., Any], tuple[str, ...]]:
@@ -76,16 +80,16 @@ class Plan:
 
     def _body(self, body: Body, names: list[str]) -> _control.Part:
         """Return what runs a graph within a node; `names` grows by what it takes from around."""
-        captured = [name for name in body.captured() if name not in self._constants]
-        constants = around(self._constants, body)
+        captured = [name for name in body.captured() if name not in self.constants]
+        constants = around(self.constants, body)
         inputs = [*body.inputs, *captured]
         plan = Plan(body.nodes, inputs, body.outputs, constants, self._special)
         start = len(names)
         names += captured
-        return _control.Part(plan.run, len(body.inputs), len(body.outputs), start, len(names))
+        return _control.Part(plan, len(body.inputs), len(body.outputs), start, len(names))
 
     def __len__(self) -> int:
-        return len(self._nodes)
+        return len(self.steps)
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         """Return the outputs; the caller has checked the inputs.
@@ -96,13 +100,61 @@ class Plan:
             Naming the node that its inputs do not fit.
         """
         try:
+            like = tuple([(array.shape, array.dtype) for array in inputs])
+        except AttributeError:  # a sequence
+            return self._run(inputs)
+        run: _Written | None = self._shaped.get(like, _UNKNOWN)
+        if run is _UNKNOWN:
+            return self._new(like, inputs)
+        if run is None:
+            return self._run(inputs)
+        try:
+            return run([plain(array) for array in inputs])
+        except Changed:
+            self._shaped[like] = None
+            return self._run(inputs)
+
+    def _new(self, like: Any, inputs: Sequence[Any]) -> list[Any]:
+        """Return the outputs for inputs of new shapes, which are planned when they come again."""
+        if like not in self._seen:
+            self._seen = (like, *self._seen[: _KEPT - 1])
+            return self._run(inputs)
+        run = None
+        try:
+            outputs, parts = shaped(self, [plain(array) for array in inputs])
+            run = _Written(*parts)
+        except (Unfit, *operators.FAILURES):
+            outputs = self._run(inputs)
+        if len(self._shaped) >= _KEPT:
+            self._shaped.pop(next(iter(self._shaped)), None)
+        self._shaped[like] = run
+        return outputs
+
+
+_KEPT = 8  # shapes of inputs that are planned for
+_UNKNOWN: Any = object()
+_FIRST_LINE = 2  # of the function that `_written` writes; each node has one
+
+
+class _Written:
+    """Nodes as a function."""
+
+    def __init__(
+        self,
+        steps: Sequence[Joined],
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        constants: Mapping[str, Tensor],
+    ) -> None:
+        self.steps = steps
+        self._run = _written(steps, inputs, outputs, constants)
+
+    def __call__(self, inputs: Sequence[Any]) -> list[Any]:
+        try:
             return self._run(*inputs)
         except operators.FAILURES as error:
             line = error.__traceback__.tb_next.tb_lineno  # type: ignore[union-attr]
-            raise ValueError(f"{self._nodes[line - _FIRST_LINE]}: {error}") from error
-
-
-_FIRST_LINE = 2  # of the function that `_written` writes; each node has one
+            raise ValueError(f"{self.steps[line - _FIRST_LINE].node}: {error}") from error
 
 
 def _written(

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ... import _core
+from ..._base import checks
 from ..._nn.activations import GELU, normal_distribution
 from .._model import Tensor
 from ._registry import MICROSOFT, Function, operator
@@ -102,7 +104,19 @@ def _one(function: Function) -> Function:
     return call
 
 
-def sigmoid(x: Tensor) -> Any:
+def _by_core(name: str, otherwise: Function) -> Function:
+    """Return a function that the core has, of float32 and float64: programs use it, too."""
+    kernel = (name, 1.0, 1.0)
+
+    def call(x: Tensor) -> Any:
+        if x.dtype.char in "fd" and x.dtype.isnative:
+            return _core.activate(kernel, checks.in_order(x))
+        return otherwise(x)
+
+    return call
+
+
+def _sigmoid(x: Tensor) -> Any:
     """1 / (1 + exp(-x)); where that overflows, it is 0."""
     y = np.asarray(np.negative(x))
     with np.errstate(over="ignore"):
@@ -111,9 +125,14 @@ def sigmoid(x: Tensor) -> Any:
     return np.divide(1, y, out=y)
 
 
-def softplus(x: Tensor) -> Tensor:
+def _softplus(x: Tensor) -> Tensor:
     """log(1 + exp(x)), without overflow."""
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+sigmoid = _by_core("sigmoid", _sigmoid)
+tanh = _by_core("tanh", np.tanh)
+softplus = _by_core("softplus", _softplus)
 
 
 _ONES: dict[str, Function] = {
@@ -132,7 +151,7 @@ _ONES: dict[str, Function] = {
     "Floor": np.floor,
     "IsNaN": np.isnan,
     "Log": np.log,
-    "Mish": lambda x: x * np.tanh(softplus(x)),
+    "Mish": _by_core("mish", lambda x: x * np.tanh(_softplus(x))),
     "Neg": np.negative,
     "Not": np.logical_not,
     "Reciprocal": np.reciprocal,
@@ -143,10 +162,10 @@ _ONES: dict[str, Function] = {
     "Sin": np.sin,
     "Sinh": np.sinh,
     "Softplus": softplus,
-    "Softsign": lambda x: x / (1 + np.abs(x)),
+    "Softsign": _by_core("softsign", lambda x: x / (1 + np.abs(x))),
     "Sqrt": np.sqrt,
     "Tan": np.tan,
-    "Tanh": np.tanh,
+    "Tanh": tanh,
 }
 for _name, _function in _ONES.items():
     operator(_name, grows=1)(_one(_function))
@@ -243,9 +262,12 @@ def hard_sigmoid(x: Tensor, *, alpha: float = 0.2, beta: float = 0.5) -> Any:
     return np.clip(x * kind(alpha) + kind(beta), kind(0), kind(1))
 
 
+_hard_silu = _by_core("hard_silu", lambda x: x * hard_sigmoid(x, alpha=1 / 6, beta=0.5))
+
+
 @operator("HardSwish", since=14, grows=1)
 def _hard_swish(x: Tensor) -> Any:
-    return x * hard_sigmoid(x, alpha=1 / 6, beta=0.5)
+    return _hard_silu(x)
 
 
 @operator("Clip", grows=1)
@@ -273,7 +295,7 @@ _RECURRENT: dict[str, Function] = {
     "Sigmoid": sigmoid,
     "Softplus": softplus,
     "Softsign": _ONES["Softsign"],
-    "Tanh": np.tanh,
+    "Tanh": tanh,
     "ThresholdedRelu": lambda x, alpha=1.0: thresholded_relu(x, alpha=alpha),
 }
 

@@ -14,7 +14,7 @@ from ..._base import checks
 from ..._base.budget import affords
 from .._model import Node, Tensor
 
-__all__ = ["Joined", "Joiner"]
+__all__ = ["Joined", "Joiner", "Product"]
 
 
 class Joined(NamedTuple):
@@ -146,7 +146,7 @@ class Joiner:
             return found
         if past is not None:
             self._past.add(id(past))
-        run = _Product(core, weight, node.op == "Gemm")
+        run = Product(core, weight, node.op == "Gemm")
         return found._replace(run=run, inputs=node.inputs[:1], outputs=outputs)
 
     def _is_bias(self, name: str, weight: Tensor, *others: tuple[int, ...]) -> bool:
@@ -164,11 +164,11 @@ class Joiner:
         return self._packed[name, bias]
 
 
-class _Product:
+class Product:
     """x W^T + b, as `Linear` computes it."""
 
     def __init__(self, core: _core.Linear, weight: Tensor, rows: bool) -> None:
-        self._core, self._dtype = core, weight.dtype
+        self.core, self._dtype = core, weight.dtype
         self._size, self._rows = weight.shape[1], rows
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -178,4 +178,4 @@ class _Product:
         if not shape or shape[-1] != self._size or (self._rows and len(shape) != 2):
             axes = "n" if self._rows else "..."
             raise ValueError(f"it is given shape {shape}, expected ({axes}, {self._size})")
-        return _core.linear_forward(self._core, checks.in_order(x))
+        return _core.linear_forward(self.core, checks.in_order(x))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -134,15 +134,16 @@ class Convolution:
     ) -> None:
         if w.ndim < 3 or group < 1 or w.shape[0] % group:
             raise ValueError(f"w is {w.shape}, in {group} groups")
-        self._windows = windows  # as _Windows takes them
-        self._shape, self._group = w.shape, group
-        self._bias = b
-        self._weights = w.reshape(group, w.shape[0] // group, -1).swapaxes(1, 2)
-        self._packed = None
+        self._windows = windows  # as Windows takes them
+        self._shape, self.group = w.shape, group
+        self.bias = b
+        #: (groups, what is multiplied, C' / groups)
+        self.weights = w.reshape(group, w.shape[0] // group, -1).swapaxes(1, 2)
+        self.packed = None
         wanted = packed and group == 1 and w.dtype in (np.float32, np.float64)
         if wanted and affords(w.shape, w.dtype):
             rows = np.ascontiguousarray(w.reshape(w.shape[0], -1))
-            self._packed = _core.pack_linear(rows, b, False)
+            self.packed = _core.pack_linear(rows, b, False)
         dims = w.ndim - 2
         # From (B, groups, C / group, places ..., kernel ...) to rows of a product.
         self._order = (0, 1, *range(3, 3 + dims), 2, *range(3 + dims, 3 + 2 * dims))
@@ -154,25 +155,29 @@ class Convolution:
             last = self._last = self._at(x)
         view = np.ndarray(last.shape, x.dtype, last.windows.padded(x), 0, last.strides)
         rows = view.reshape(last.rows)
-        if self._packed is not None and x.dtype == self._weights.dtype:
-            y = _core.linear_forward(self._packed, np.ascontiguousarray(rows))
+        if self.packed is not None and x.dtype == self.weights.dtype:
+            y = _core.linear_forward(self.packed, np.ascontiguousarray(rows))
         else:
-            y = rows @ self._weights
-            if self._bias is not None:
-                y += self._bias.reshape(self._group, 1, -1)
+            y = rows @ self.weights
+            if self.bias is not None:
+                y += self.bias.reshape(self.group, 1, -1)
         return y.swapaxes(2, 3).reshape(last.made)
+
+    def windows(self, shape: tuple[int, ...]) -> Windows:
+        """Return where the windows of an x of this shape stand."""
+        return Windows(shape, self._shape[2:], **self._windows)
 
     def _at(self, x: Tensor) -> _Rows:
         """Return where the windows of such an x stand."""
-        w, group = self._shape, self._group
+        w, group = self._shape, self.group
         if x.ndim != len(w) or x.shape[1] != group * w[1]:
             raise ValueError(f"x is {x.shape} and w {w}, in {group} groups")
-        windows = _Windows(x.shape, w[2:], **self._windows)
+        windows = self.windows(x.shape)
         batch, channels, *places = windows.places
         sizes([batch, max(w[0], channels * math.prod(w[2:])), *places], x.dtype)
         view = windows.of(x)
         view = view.reshape(batch, group, w[1], *view.shape[2:]).transpose(self._order)
-        rows = (batch, group, math.prod(places), self._weights.shape[1])
+        rows = (batch, group, math.prod(places), self.weights.shape[1])
         made = (batch, w[0], *places)
         return _Rows((x.shape, x.dtype), windows, view.shape, view.strides, rows, made)
 
@@ -181,7 +186,7 @@ class _Rows(NamedTuple):
     """What a product takes of an x of some shape and dtype."""
 
     like: tuple[tuple[int, ...], np.dtype[Any]]
-    windows: _Windows
+    windows: Windows
     shape: tuple[int, ...]  # (B, groups, places ..., C / group, kernel ...), a view of the padded x
     strides: tuple[int, ...]
     rows: tuple[int, ...]  # the same, (B, groups, places, what is multiplied)
@@ -204,40 +209,80 @@ def _conv_transpose(
     strides: list[int] | None = None,
 ) -> Any:
     """Each number of x, (B, C, ...), times weights (C, C' / group, ...), added up around it."""
-    if x.ndim != w.ndim or x.ndim < 3 or group < 1 or x.shape[1] != len(w) or len(w) % group:
-        raise ValueError(f"x is {x.shape} and w {w.shape}, in {group} groups")
-    dims = x.ndim - 2
-    steps, gaps, more = (given or [n] * dims for given, n in
-                         ((strides, 1), (dilations, 1), (output_padding, 0)))  # fmt: skip
-    if not len(steps) == len(gaps) == len(more) == dims or min([*steps, *gaps, *more, 1]) < 0:
-        raise ValueError(f"strides are {steps}, dilations {gaps} and output_padding {more}")
-    reach = [1 + gap * (n - 1) for gap, n in zip(gaps, w.shape[2:], strict=True)]
-    # What its windows reach, before anything is cut off.
-    whole = [
-        step * (n - 1) + r + extra
-        for n, step, r, extra in zip(x.shape[2:], steps, reach, more, strict=True)
-    ]
-    if output_shape:
-        whole = [max(n, size) for n, size in zip(whole, output_shape[-dims:], strict=True)]
-    around = _cut_off(x.shape[2:], whole, steps, auto_pad, pads, output_shape)
-    features = w.shape[1] * group
-    sizes([len(x), features, *whole], x.dtype)
-    sizes([len(x), features, math.prod(w.shape[2:]), *x.shape[2:]], x.dtype)
+    at = Spread(x.shape, w.shape, auto_pad=auto_pad, dilations=dilations, group=group,
+                output_padding=output_padding, output_shape=output_shape, pads=pads,
+                strides=strides)  # fmt: skip
+    sizes([len(x), at.features, *at.whole], x.dtype)
+    sizes([len(x), at.features, math.prod(w.shape[2:]), *x.shape[2:]], x.dtype)
     places = math.prod(x.shape[2:])
     columns = w.reshape(group, len(w) // group, -1).swapaxes(1, 2) @ x.reshape(
         len(x), group, len(w) // group, places
     )
-    columns = columns.reshape(len(x), features, *w.shape[2:], *x.shape[2:])
-    y = np.zeros((len(x), features, *whole), x.dtype)
-    for offset in np.ndindex(*w.shape[2:]):
-        at: Any = (
-            slice(gap * i, gap * i + step * (n - 1) + 1, step)
-            for i, gap, step, n in zip(offset, gaps, steps, x.shape[2:], strict=True)
+    columns = columns.reshape(len(x), at.features, *w.shape[2:], *x.shape[2:])
+    y = np.zeros((len(x), at.features, *at.whole), x.dtype)
+    for offset, where in at.places():
+        column: Any = (slice(None), slice(None), *offset)
+        y[where] += columns[column]
+    y = y[at.kept]
+    return y if b is None else y + b.reshape(-1, *[1] * (x.ndim - 2))
+
+
+class Spread:
+    """Where the products of a transposed convolution are added up."""
+
+    def __init__(
+        self,
+        x: tuple[int, ...],
+        w: tuple[int, ...],
+        *,
+        auto_pad: str = "NOTSET",
+        dilations: list[int] | None = None,
+        group: int = 1,
+        kernel_shape: list[int] | None = None,
+        output_padding: list[int] | None = None,
+        output_shape: list[int] | None = None,
+        pads: list[int] | None = None,
+        strides: list[int] | None = None,
+    ) -> None:
+        if len(x) != len(w) or len(x) < 3 or group < 1 or x[1] != w[0] or w[0] % group:
+            raise ValueError(f"x is {x} and w {w}, in {group} groups")
+        dims = len(x) - 2
+        steps, gaps, more = (given or [n] * dims for given, n in
+                             ((strides, 1), (dilations, 1), (output_padding, 0)))  # fmt: skip
+        if not len(steps) == len(gaps) == len(more) == dims or min([*steps, *gaps, *more, 1]) < 0:
+            raise ValueError(f"strides are {steps}, dilations {gaps} and output_padding {more}")
+        reach = [1 + gap * (n - 1) for gap, n in zip(gaps, w[2:], strict=True)]
+        whole = [
+            step * (n - 1) + r + extra
+            for n, step, r, extra in zip(x[2:], steps, reach, more, strict=True)
+        ]
+        if output_shape:
+            whole = [max(n, size) for n, size in zip(whole, output_shape[-dims:], strict=True)]
+        around = _cut_off(x[2:], whole, steps, auto_pad, pads, output_shape)
+        self.group, self.features = group, w[1] * group
+        #: What its windows reach, and what is left of that, (B, C', ...).
+        self.whole = whole
+        self.kept: Any = (
+            ...,
+            *(slice(before, n - after) for n, (before, after) in zip(whole, around, strict=True)),
         )
-        y[(..., *at)] += columns[(slice(None), slice(None), *offset)]
-    kept: Any = (slice(before, n - after) for n, (before, after) in zip(whole, around, strict=True))
-    y = y[(..., *kept)]
-    return y if b is None else y + b.reshape(-1, *[1] * dims)
+        self._x, self._kernel, self._steps, self._gaps = x[2:], w[2:], steps, gaps
+
+    def places(self) -> Iterator[tuple[tuple[int, ...], Any]]:
+        """Yield each place in the kernel, and where its products go."""
+        for offset in np.ndindex(*self._kernel):
+            yield (
+                offset,
+                (
+                    ...,
+                    *(
+                        slice(gap * i, gap * i + step * (n - 1) + 1, step)
+                        for i, gap, step, n in zip(
+                            offset, self._gaps, self._steps, self._x, strict=True
+                        )
+                    ),
+                ),
+            )
 
 
 def _cut_off(
@@ -280,7 +325,7 @@ def _fused_conv(
     return activated(y if z is None else y + z, activation, activation_params)
 
 
-class _Windows:
+class Windows:
     """Where windows stand in an x, (B, C, ...): one around each place. Padding widens x."""
 
     def __init__(
@@ -314,8 +359,9 @@ class _Windows:
         if any(n < r for n, r in zip(wide, reach, strict=True)):
             raise ValueError(f"x is {shape}, too short for a kernel that reaches {reach}")
         self.shape = shape
-        self._padded = *shape[:2], *wide
-        self._x: Any = (
+        #: The shape of x with what pads it, and where x is in that.
+        self.wide = *shape[:2], *wide
+        self.inside: Any = (
             ...,
             *(slice(b, b + n) for n, (b, _) in zip(shape[2:], around, strict=True)),
         )
@@ -328,25 +374,28 @@ class _Windows:
 
     def padded(self, x: Tensor, filler: float = 0.0) -> Tensor:
         """Return x with what pads it, contiguous."""
-        if self._padded == x.shape:
+        if self.wide == x.shape:
             return np.ascontiguousarray(x)
-        padded = np.zeros(self._padded, x.dtype)
+        padded = np.zeros(self.wide, x.dtype)
         if filler:
             padded.fill(filler)
-        padded[self._x] = x
+        padded[self.inside] = x
         return padded
 
     def of(self, x: Tensor, filler: float = 0.0) -> Tensor:
         """Return what stands around each place, (B, C, places ..., kernel ...), a view."""
-        sizes(self._padded, x.dtype)
-        padded = self.padded(x, filler)
+        sizes(self.wide, x.dtype)
+        return self.over(self.padded(x, filler))
+
+    def over(self, padded: Tensor) -> Tensor:
+        """Return the same of a padded x."""
         inner = padded.strides[2:]
         strides = (
             *padded.strides[:2],
             *(n * step for n, step in zip(inner, self._steps, strict=True)),
             *(n * gap for n, gap in zip(inner, self._gaps, strict=True)),
         )
-        return np.ndarray((*self.places, *self._kernel), x.dtype, padded, 0, strides)
+        return np.ndarray((*self.places, *self._kernel), padded.dtype, padded, 0, strides)
 
 
 def _pads(
@@ -385,7 +434,7 @@ def _max_pool(
     strides: list[int] | None = None,
 ) -> Any:
     least = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
-    at = _Windows(x.shape, kernel_shape, auto_pad, dilations, pads, strides, bool(ceil_mode))
+    at = Windows(x.shape, kernel_shape, auto_pad, dilations, pads, strides, bool(ceil_mode))
     windows = at.of(x, least)
     y = windows.max(tuple(range(x.ndim, windows.ndim)))
     return _whole_places(y, x, kernel_shape, auto_pad, dilations, pads, strides)
@@ -404,7 +453,7 @@ def _average_pool(
     strides: list[int] | None = None,
 ) -> Any:
     def sums(a: Tensor, around: list[int] | None, ceil: bool) -> Tensor:
-        at = _Windows(a.shape, kernel_shape, auto_pad, dilations, around, strides, ceil)
+        at = Windows(a.shape, kernel_shape, auto_pad, dilations, around, strides, ceil)
         windows = at.of(a)
         return np.asarray(windows.sum(tuple(range(a.ndim, windows.ndim)), dtype=a.dtype))
 
