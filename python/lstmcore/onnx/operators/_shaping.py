@@ -304,6 +304,8 @@ def _elements(x: Tensor, indices: Tensor, axis: int) -> tuple[Any, ...]:
 
 @operator("GatherND")
 def _gather_nd(x: Tensor, indices: Tensor, *, batch_dims: int = 0) -> Any:
+    if not batch_dims:
+        return x[tuple(indices[..., i] for i in range(indices.shape[-1]))]
     outer: Any = np.indices(indices.shape[:batch_dims], sparse=True)
     ones = (1,) * (indices.ndim - 1 - batch_dims)
     batch = [index.reshape(index.shape + ones) for index in outer]
