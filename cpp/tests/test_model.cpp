@@ -198,6 +198,16 @@ TEST(a_layer_alone) {
     CHECK(outputs(stages) == outputs({example.stages()[0]}));
 }
 
+TEST(one_zoneout_of_an_lstm_is_that_of_h_and_c) {
+    const Example example;
+    const auto read = [&](const char* zoneout) {
+        return outputs(
+            load(make_file(with(example.model, "[0.125, 0.5]", zoneout), example.tensors)));
+    };
+    CHECK(read("0.25") == read("[0.25, 0.25]"));
+    CHECK(read("0.25") != read("[0.25, 0]"));
+}
+
 TEST(bad_files_are_refused) {
     const Example example;
     const std::string good = make_file(example.model, example.tensors);

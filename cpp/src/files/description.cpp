@@ -23,9 +23,12 @@ Activation parse_activation(const Json& json) {
     return f;
 }
 
-/// A number, of h, or two, of h and c.
-Zoneout parse_zoneout(const Json& json) {
-    if (!json.is_array()) return {json.number("zoneout"), 0};
+/// Two numbers, of h and c, or one, of all states that the cell has.
+Zoneout parse_zoneout(const Json& json, CellKind kind) {
+    if (!json.is_array()) {
+        const double both = json.number("zoneout");
+        return {both, kind == CellKind::lstm ? both : 0};
+    }
     const Json::Array& parts = json.array("zoneout");
     if (parts.size() != 2)
         throw std::runtime_error("zoneout has " + std::to_string(parts.size()) +
@@ -54,7 +57,7 @@ LayerSpec read_layer(CellKind kind, Options& options) {
         if (const auto* merge = std::get_if<Merge*>(&field))
             **merge = parse_merge(options.get(option.name));
         if (const auto* zoneout = std::get_if<Zoneout*>(&field))
-            **zoneout = parse_zoneout(options.get(option.name));
+            **zoneout = parse_zoneout(options.get(option.name), kind);
         if (const auto* f = std::get_if<Activation*>(&field)) activations.push_back(*f);
     }
     if (kind == CellKind::rnn) {

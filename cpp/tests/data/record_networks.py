@@ -62,6 +62,10 @@ def chains() -> dict[str, Any]:
             lc.GRU(3, 4, seed=0), lc.LastStep(), lc.RepeatVector(2), lc.LSTM(4, 3, seed=1)
         ),
         "layer_alone": lc.LSTM(3, 4, seed=0),
+        # One number, which stands for h and c.
+        "zoneout": lc.Sequential(
+            lc.LSTM(3, 4, zoneout=0.25, seed=0), lc.GRU(4, 3, zoneout=0.5, seed=1)
+        ),
         "in_float64": lc.Sequential(lc.GRU(3, 4, dtype="float64", seed=0), lc.LastStep()),
         "in_int8": lc.quantize(lc.Sequential(lc.GRU(3, 4, seed=0), lc.Linear(4, 2, seed=1))),
     }
