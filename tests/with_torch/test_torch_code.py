@@ -435,3 +435,37 @@ def test_other_refusals() -> None:
     ):
         with pytest.raises(error, match=message):
             lc.from_torch(module, **told)
+
+
+class Flags(nn.Module):  # type: ignore[misc]
+    """A module whose forward has arguments that are no tensors, as many have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 5, batch_first=True)
+        self.head = nn.Linear(5, 2)
+
+    def forward(
+        self, x: Any, h: Any = None, pool: bool = False, scale: float = 0.5, *, keep: bool = True
+    ) -> Any:
+        y, h = self.gru(x, h)
+        y = y if keep else -y
+        return self.head(y[:, -1] if pool else y) * scale
+
+
+def test_arguments_with_a_default_have_it() -> None:
+    theirs, x = Flags(), torch.randn(B, T, 3)
+    model = lc.from_torch(theirs)
+    np.testing.assert_allclose(model(x.numpy()), theirs(x).detach(), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated")
+def test_modules_of_other_precision_are_named() -> None:
+    inside = torch.ao.nn.quantized.dynamic
+    for theirs, where in (
+        (nn.Sequential(inside.Linear(3, 4), nn.ReLU()), "module 0 is a torch.ao.*Linear"),
+        (inside.LSTM(3, 4), "module is a torch.ao.*LSTM"),
+        (Code(lambda m, x: m.part(x), part=inside.Linear(3, 4)), "module part is a torch.ao"),
+    ):
+        with pytest.raises(TypeError, match=f"{where}.*the module that it was made of"):
+            lc.from_torch(theirs)

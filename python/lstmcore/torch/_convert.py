@@ -293,6 +293,11 @@ def _from_one(module: Any, dtype: str, path: str) -> Module:
         pool = next((kind for kind in _POOLS if kind.__name__ == name), None)
         if pool is not None and theirs is getattr(_modules, name):
             return pool(batch_first=module.batch_first)
+        if theirs.__module__.startswith("torch.ao."):
+            raise TypeError(
+                f"{path} is a {theirs.__module__}.{name}, made for other precision, expected the "
+                "module that it was made of: lstmcore.quantize rounds what becomes of that"
+            )
         raise TypeError(
             f"{path} is a {theirs.__module__}.{name}, expected one of {_NAMES}, {_BLOCK} of "
             "torch.nn, or a Sequential of them: convert the parts of other models one by one"

@@ -51,7 +51,7 @@ _SAME = {  # what leaves the features what they are
 def is_code(module: Any) -> bool:
     """Whether a module is of somebody's own class, derived from torch.nn.Module alone."""
     kind = type(module)
-    mine = kind.__module__.startswith("torch.nn.")
+    mine = kind.__module__.startswith(("torch.nn.", "torch.ao."))
     base = next(k for k in kind.__mro__ if k.__module__.startswith("torch.nn."))
     own = not mine and base is nn.Module and kind not in _OURS
     return own or isinstance(module, fx.GraphModule)
@@ -124,7 +124,7 @@ def _traced_graph(module: nn.Module) -> fx.Graph:
         if p.default is not p.empty
     }
     try:
-        return _Tracer().trace(module, defaults)
+        return _without_defaults(_Tracer().trace(module, defaults))
     except Exception as error:  # it is somebody else's code
         how = "Convert its parts one by one, and put them together with lc.Model"
         if "interpreted as an integer" in str(error) or "Proxy object cannot be iterated" in str(
@@ -138,6 +138,19 @@ def _traced_graph(module: nn.Module) -> fx.Graph:
         raise ValueError(
             f"torch.fx does not trace {type(module).__name__}: {error}. {how}"
         ) from error
+
+
+def _without_defaults(graph: fx.Graph) -> fx.Graph:
+    """Return the graph without the checks that an argument is its default, which fx adds."""
+    for argument in [node for node in graph.nodes if node.op == "placeholder"]:
+        for user in list(argument.users):
+            asserts = [one for one in user.users if one.target is torch._assert]
+            if user.target is fx._symbolic_trace._assert_is_none:
+                graph.erase_node(user)
+            elif user.target is operator.eq and asserts and len(asserts) == len(user.users):
+                for node in (*asserts, user):
+                    graph.erase_node(node)
+    return graph
 
 
 class _Arguments:
@@ -154,7 +167,7 @@ class _Arguments:
         for node in graph.nodes:
             if node.op != "placeholder":
                 continue
-            users = [u for u in node.users if "_assert_is_none" not in str(u.target)]
+            users = list(node.users)
             if not users or all(map(self._is_beside(node), users)):
                 self._check_once(node, users)
                 self.kinds[node.name] = FREE
@@ -262,7 +275,7 @@ class _Arguments:
                     seen.add(user)
                     waiting.append(user)
         raise ValueError(
-            f"{node.name}, an argument of forward, goes to nothing that tells its size: say what "
+            f"{node.target}, an argument of forward, goes to nothing that tells its size: say what "
             "they all are, inputs=[lc.Input(features, steps=...), ...]"
         )
 
