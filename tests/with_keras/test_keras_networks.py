@@ -313,6 +313,16 @@ class Own(lc.Module):
         return x, None
 
 
+def test_what_is_not_known_is_named_however_many_inputs_it_has() -> None:
+    x = keras.Input((T, 3))
+    y = L.GRU(4, return_sequences=True)(x)
+    for made, name in ((ops.einsum("btf,btg->bfg", y, y), "Einsum"), (ops.cumsum(y), "Cumsum")):
+        with pytest.raises(
+            ValueError, match=f"the {name} layer .* is not imported; those that are"
+        ):
+            lc.from_keras(keras.Model(x, made))
+
+
 def test_the_layer_that_is_refused_is_not_offered_alone() -> None:
     model = keras.Sequential(
         [L.Input((T, 3)), L.LSTM(4, return_sequences=True), L.GRU(4, activation="celu", name="bad")]

@@ -53,7 +53,7 @@ from ._layer import (
 )
 from ._recurrent import CELLS, LAYERS, Direction, both_directions, direction, make, make_cell
 
-__all__ = ["ACTIVATIONS", "KINDS", "Chain", "alone", "shape_after"]
+__all__ = ["ACTIVATIONS", "KINDS", "Chain", "alone", "not_imported", "shape_after"]
 
 ACTIVATIONS: dict[str, Callable[[], Module]] = {
     "tanh": Tanh,
@@ -176,7 +176,7 @@ class Chain:
     def add(self, layer: KerasLayer) -> None:
         """Append what computes the same as the layer."""
         if layer.kind not in _READERS:
-            raise layer.error(f"is not imported; those that are: {', '.join(KINDS)}")
+            raise not_imported(layer)
         given = layer.config.get("batch_input_shape") or layer.config.get("batch_shape")
         if not self._modules and isinstance(given, (list, tuple)):
             self.shape = tuple(n if isinstance(n, int) else None for n in given[1:])
@@ -699,3 +699,8 @@ _EACH_STEP = (
     "ReLU",
     "Softmax",
 )
+
+
+def not_imported(layer: KerasLayer) -> ValueError:
+    """Return the error for a layer of a kind that is not known."""
+    return layer.error(f"is not imported; those that are: {', '.join(KINDS)}")

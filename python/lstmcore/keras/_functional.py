@@ -25,7 +25,7 @@ from .._shapes.each_step import EachStep
 from . import _model
 from ._attention import ATTENTION
 from ._between import OPERATIONS
-from ._chain import KINDS, Chain, shape_after
+from ._chain import KINDS, Chain, not_imported, shape_after
 from ._layer import FUNCTIONAL, KerasLayer, NoChain, freeze, layers_of, name_of, unstacked
 from ._recurrent import LAYERS, both_ways, direction, make
 from ._value import Atoms, MaskOf, Scores, Value, Zeros, value_of
@@ -448,6 +448,8 @@ class _Network:
             return [made]
         if kind in _MODELS:
             return self._nested(layer).inside(args)
+        if kind not in KINDS:
+            raise not_imported(KerasLayer(layer, [], self._source.version))
         if len(args) != 1 or isinstance(args[0], list):
             raise ValueError(f"the layer {name!r} is called with more than one input")
         if isinstance(args[0], Scores):
