@@ -39,6 +39,8 @@ def replacing(path: str | os.PathLike[str], name: str = "path") -> Iterator[Path
             raise IsADirectoryError(errno.EISDIR, "it is a folder, expected a file", str(target))
         yield target
         return
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no folder to write it to", str(target))
     handle, other = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
     os.close(handle)
     temporary = Path(other)
