@@ -311,7 +311,8 @@ def test_linear_systems() -> None:
         (lambda: lc.generate(None, [1], 2), TypeError, "model is None"),
         (lambda: lc.generate(language(), [1], 0), ValueError, "steps is 0"),
         (lambda: lc.generate(language(), [1.0], 2), TypeError, "prompt has dtype float64"),
-        (lambda: lc.generate(language(), np.zeros(0, int), 2), ValueError, r"prompt has shape"),
+        (lambda: lc.generate(language(), np.zeros(0, int), 2), ValueError, "prompt is empty"),
+        (lambda: lc.generate(language(), [], 2), ValueError, "prompt is empty"),
         (lambda: lc.generate(language(), [7], 2), ValueError, "7"),
         (lambda: lc.generate(language(), [1], 2, "random"), TypeError, "sample is 'random'"),
         (

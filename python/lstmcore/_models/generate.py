@@ -128,6 +128,8 @@ def generate(
     check_scores(model, "sample", sample)
     steps = checks.integer(steps, "steps", 1)
     x = checks._asarray(prompt, "prompt")
+    if not x.size:
+        raise ValueError("prompt is empty, expected at least one step")
     tokens = x.dtype.kind in "iu"
     takes_ids = getattr(model, "_takes_ids" if isinstance(model, Module) else "takes_ids", False)
     if takes_ids and not tokens:
@@ -135,9 +137,9 @@ def generate(
     if not tokens and getattr(model, "dtype", None) is not None:
         x = checks.real(prompt, model.dtype, "prompt")
     grid = x.ndim if tokens else x.ndim - 1  # how many of its axes are time and batch
-    if grid not in (1, 2) or not x.size:
+    if grid not in (1, 2):
         what = "(T,) or two axes with the batch" if tokens else "(T, F) or three with the batch"
-        raise ValueError(f"prompt has shape {x.shape}, expected {what}, and at least one step")
+        raise ValueError(f"prompt has shape {x.shape}, expected {what}")
     axis = 1 if grid == 2 and getattr(model, "batch_first", False) else 0
     choose = chooser(sample, tokens)
     if stop is not None:
