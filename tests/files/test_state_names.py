@@ -145,3 +145,28 @@ def test_a_network_is_told_which_prefix_each_module_has() -> None:
 def test_a_path_is_no_state_dict() -> None:
     with pytest.raises(TypeError, match=r"expected a mapping: lstmcore\.load_torch reads one"):
         lc.Linear(4, 2).load_state_dict("model.pt")  # type: ignore[arg-type]
+
+
+def test_a_state_dict_inside_of_another_is_found_by_its_prefix() -> None:
+    layer = lc.LSTM(3, 4, seed=0)
+    checkpoint = {"model": layer.state_dict(), "epoch": 3}
+    message = r"state_dict\['model'\] is a mapping itself: give that, without prefix='model\.'"
+    with pytest.raises(ValueError, match=message):
+        lc.LSTM(3, 4).load_state_dict(checkpoint, prefix="model.")
+
+
+def test_weights_in_int8_are_told_where_they_belong() -> None:
+    model = lc.Sequential(lc.LSTM(3, 4, seed=0), lc.Linear(4, 2, seed=1))
+    state = lc.quantize(model).state_dict()
+    for refuse in (
+        lambda: model.load_state_dict(state),
+        lambda: model[1].load_state_dict(state, prefix="1."),
+        lambda: lc.LSTM.from_state_dict(state, prefix="0."),
+    ):
+        with pytest.raises(ValueError, match=r"a model in int8: .* lstmcore\.quantize made"):
+            refuse()
+    small = lc.quantize(lc.Sequential(lc.LSTM(3, 4, seed=2), lc.Linear(4, 2, seed=3)))
+    small.load_state_dict(state)
+    with pytest.raises(ValueError, match="expected int8") as error:
+        small.load_state_dict(model.state_dict())
+    assert "a model in int8" not in str(error.value)

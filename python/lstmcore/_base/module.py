@@ -625,6 +625,13 @@ class Module:
                 for key in others
                 if isinstance(state_dict[key], Mapping)
             ]
+        if strict and missing:
+            part, dot, _ = prefix.partition(".")
+            if dot and isinstance(state_dict.get(part), Mapping):
+                complaints.append(
+                    f"state_dict[{part!r}] is a mapping itself: give that, without "
+                    f"prefix={part + dot!r}"
+                )
         if complaints:
             complaints += hints([name for name, _ in self._named()], state_dict, prefix)
             shapes = [getattr(state_dict[key], "shape", None) for key in ours]

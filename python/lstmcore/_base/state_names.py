@@ -13,6 +13,7 @@ _NORMS = re.compile(
     r"(?:.*\.)?parametrizations\..*\.original[01]?|.*_l\d+(?:_reverse)?_(?:g|raw)|.*_orig"
 )
 _FOLD = "lstmcore.torch.fold_norms makes one weight each of what weight_norm or weight drop split"
+_INT8 = "it is of a model in int8: load it into one that lstmcore.quantize made"
 _GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 
 
@@ -52,6 +53,8 @@ def hints(names: Iterable[str], state_dict: Mapping[Any, Any], prefix: str) -> l
         advice.append(f"its modules have these names one by one: load into {listed}")
     if any(_NORMS.fullmatch(key) for key in own) and wanted:
         advice.append(_FOLD)
+    if any(name + "_scale" in own and name + "_scale" not in names for name in names):
+        advice.append(_INT8)
     return advice
 
 
