@@ -104,3 +104,20 @@ def test_the_message_names_the_module_and_its_place() -> None:
     with pytest.raises(ValueError, match=r"^LSTM\(3, 4, cell_clip=0.5\): cell_clip=0.5"):
         check_options(layer, written, "Elsewhere")
     check_options(layer, [*written, "cell_clip"], "Elsewhere")
+
+
+@pytest.mark.parametrize("library", TABLES)
+def test_refusals_of_a_crf_tell_what_to_export(library: str) -> None:
+    peers.require(TABLES[library])
+    write = {"ONNX": lc.to_onnx, "Keras": lc.to_keras, "PyTorch": lc.to_torch}[library]
+    model = lc.Sequential(lc.GRU(3, 4, seed=0), lc.Linear(4, 2, seed=1), lc.CRF(2, seed=2))
+    for refused in (model, model[-1]):
+        with pytest.raises((TypeError, ValueError), match=r"CRF\(2\).*without it, as model\[:-1\]"):
+            write(refused)
+    write(model[:-1])
+
+
+def test_the_refusal_of_a_cell_tells_what_to_export() -> None:
+    peers.require("onnx")
+    with pytest.raises(ValueError, match=r"LSTMCell\(3, 4\) is not .*with _l0 at the end"):
+        lc.to_onnx(lc.LSTMCell(3, 4))

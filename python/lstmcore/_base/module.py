@@ -153,6 +153,9 @@ class Module:
     # Whether `_apply` calls `forward` and `__call__`. If so, a derived class may have its own.
     _applies_own: ClassVar[bool] = True
 
+    # What to export in its place, for the messages of exporters that have nothing for it.
+    _instead: str = ""
+
     # The plan of a network that is no chain: see _network/plan.py.
     _network: Any = None
 

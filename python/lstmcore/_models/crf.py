@@ -73,6 +73,8 @@ class CRF(FeedForward):
     classes = Option[int]()
     dtype = Option[np.dtype[Any]]()
 
+    _instead = "export the network without it, as model[:-1], which gives the same scores"
+
     def __init__(
         self, classes: int, *, dtype: npt.DTypeLike = "float32", seed: int | None = None
     ) -> None:

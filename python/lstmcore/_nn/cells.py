@@ -27,6 +27,7 @@ class Cell(Recurrent[State]):
     _is_cell = True
     _state_names = ("hx", "hx", "c")
     _takes_one_x = False
+    _instead = "export the layer of the same parameters, with _l0 at the end of their names"
 
     def _parameter_shapes(self) -> list[tuple[str, tuple[int, ...]]]:
         return [(name.removesuffix("_l0"), shape) for name, shape in self._config.shapes()]

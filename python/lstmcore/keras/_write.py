@@ -192,6 +192,7 @@ def _dtype(modules: list[Module]) -> str:
 
 def inexpressible(module: Module, why: str = "") -> ValueError:
     """Return the error for a module that Keras has nothing for, where it stands."""
+    why = why or module._instead
     return ValueError(f"{module!r} is nothing that Keras can express there{why and ': '}{why}")
 
 

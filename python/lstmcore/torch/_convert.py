@@ -647,7 +647,8 @@ def _to_one(module: Module, batch_first: bool) -> nn.Module:
     if type(module) in WRITTEN or (type(module) is BatchNorm and module.frozen):
         return write_one(module, batch_first, _to_one)
     if type(module) not in _OPTIONS:
-        raise TypeError(f"{module!r} has no counterpart in PyTorch, expected one of {_NAMES}")
+        how = module._instead or f"expected one of {_NAMES}"
+        raise TypeError(f"{module!r} has no counterpart in PyTorch: {how}")
     written = _OPTIONS[type(module)]
     check_options(module, (*written, "dtype", *_LEFT_OUT), "PyTorch")
     taken: dict[str, Any] = {name: getattr(module._config, name) for name in written}

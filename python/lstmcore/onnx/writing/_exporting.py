@@ -91,7 +91,9 @@ class _Writer:
         """Write a module: x becomes what it gives. `path` is where it stands, for names."""
         if type(module) not in _MODULES:
             name = f"module {path}, {module!r}," if path else repr(module)
-            how = "" if module._network is None else _INSIDE
+            how = f": {module._instead}" if module._instead else ""
+            if module._network is not None:
+                how = _INSIDE
             if not path and module._lengths_of == 1:
                 how = ", but a lc.Model of what it gives for lc.Input is"
             raise ValueError(f"{name} is not expressible in ONNX{how}")
