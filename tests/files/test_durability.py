@@ -149,7 +149,7 @@ def test_a_link_stays_a_link(write: Any, tmp_path: Path) -> None:
 def test_folders_are_refused(write: Any, tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError, match="it is a folder"):
         write(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no folder to write it to: .*nowhere/model'"):
+    with pytest.raises(FileNotFoundError, match=r"no folder to write it to: .*nowhere/model'"):
         write(tmp_path / "nowhere" / "model")
     assert list(tmp_path.iterdir()) == []
 
