@@ -97,8 +97,9 @@ private:
 /// y[i] = f(a[i], b[i]) along a whole loop.
 template <class T, class F>
 void map_pairs(const Loop& loop, const std::array<T*, kLoopArrays>& start, F f) {
-    const auto [n, strides] = loop.inner();
-    const auto [sy, sa, sb] = strides;
+    const int64_t n = loop.inner().size;
+    const LoopStrides& strides = loop.inner().strides;
+    const int64_t sy = strides[0], sa = strides[1], sb = strides[2];
     if (sy == 1 && sa == 1 && sb == 1) {
         loop.each(start, [=](const auto& at) {
             const auto [y, a, b] = at;
@@ -117,7 +118,7 @@ void map_pairs(const Loop& loop, const std::array<T*, kLoopArrays>& start, F f) 
             for (int64_t i = 0; i < n; ++i) y[i] = f(v, b[i]);
         });
     } else {
-        loop.each(start, [=, sy = sy, sa = sa, sb = sb](const auto& at) {
+        loop.each(start, [=](const auto& at) {
             const auto [y, a, b] = at;
             for (int64_t i = 0; i < n; ++i) y[i * sy] = f(a[i * sa], b[i * sb]);
         });
@@ -127,8 +128,8 @@ void map_pairs(const Loop& loop, const std::array<T*, kLoopArrays>& start, F f) 
 /// y[i] = f(a[i]) along a whole loop.
 template <class T, class F>
 void map_each(const Loop& loop, const std::array<T*, kLoopArrays>& start, F f) {
-    const auto [n, strides] = loop.inner();
-    const int64_t sy = strides[0], sa = strides[1];
+    const int64_t n = loop.inner().size;
+    const int64_t sy = loop.inner().strides[0], sa = loop.inner().strides[1];
     if (sy == 1 && sa == 1) {
         loop.each(start, [=](const auto& at) {
             T* const y = at[0];

@@ -94,13 +94,6 @@ void check_place(const Place& place, const std::vector<int64_t>& shape,
     if (first < 0 || last >= sizes[place.memory]) refuse("it leaves its memory");
 }
 
-std::vector<int64_t> dense_strides(const std::vector<int64_t>& shape) {
-    std::vector<int64_t> strides(shape.size(), 1);
-    for (size_t axis = shape.size(); axis-- > 1;)
-        strides[axis - 1] = strides[axis] * std::max(shape[axis], int64_t(1));
-    return strides;
-}
-
 /// Refuses an operation whose arrays are contiguous, with one of them outside its memory.
 template <class T>
 void check_dense(const Operation<T>& said, const std::vector<int64_t>& sizes) {
@@ -253,12 +246,12 @@ T* copied(T* from, int64_t rows, int64_t columns, int64_t row, int64_t column, T
 template <class T>
 void run_product(const Step<T>& step, const std::array<T*, kLoopArrays>& start, T* scratch,
                  int num_threads) {
-    const auto& [m, k, n, a_row, a_column, b_row, b_column, a_as_is, b_as_is] = step.matrices;
+    const int64_t m = step.matrices.m, k = step.matrices.k, n = step.matrices.n;
     if (m == 0 || n == 0 || k == 0) return;
     const Kernels<T>& kernels = kernel_table().of<T>();
     const double useful = 1 + double(m) * double(k) * double(n) / kWorkOfThread;
     const int team = int(std::min({double(num_threads), useful, double(m)}));
-    step.loop.each(start, [&, m = m, k = k, n = n](const auto& at) {
+    step.loop.each(start, [&](const auto& at) {
         T* a = at[1];
         T* b = at[2];
         T* room = scratch;
