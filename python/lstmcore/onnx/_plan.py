@@ -54,7 +54,7 @@ class Plan:
             if not joiner.is_past(node):
                 found.append(joiner.join(Joined(node, *self._function(node), node.outputs)))
         self.steps = _needed(found, set(outputs))
-        self.inputs, self.outputs, self.constants = inputs, outputs, constants
+        self.inputs, self.outputs = inputs, outputs
         self._run = _Written(self.steps, inputs, outputs, constants)
         # By shapes and types of inputs; None where NumPy computes all.
         self._shaped: dict[Any, _Written | None] = {}

@@ -112,6 +112,7 @@ class Recorder:
         self._levels: list[_Level] = []
         self._first: list[Joined] = []  # parts of what is given
         self._fixed: dict[int, Value] = {}
+        self._kept: list[Any] = []  # whose ids those are
         self._parts: dict[Any, str] = {}
         self._count = self._bytes = 0
         self.node: Any = None  # which is recorded
@@ -140,7 +141,7 @@ class Recorder:
         if found is None:
             own = plain(array) if isinstance(array, np.ndarray) else array
             found = self._fixed[id(array)] = Value(own, Buffer(own, fixed=True))
-            self._kept = [*getattr(self, "_kept", ()), array]  # so that no id is used again
+            self._kept.append(array)  # so that no id is used again
         return found
 
     def made(self, array: Any, level: int) -> Value:
